@@ -1,0 +1,14 @@
+//! Format 1: the first. An empty store gets the salt that its ids are made with.
+
+use sled::Tree;
+
+use crate::outbox::{OutboxError, record};
+
+/// See `migrations` in the store for what a migration may rely on.
+pub(super) fn up(tree: &Tree) -> Result<(), OutboxError> {
+    let mut salt = [0_u8; 16];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut salt)
+        .map_err(|_| OutboxError::Engine("the system has no random bytes".into()))?;
+    tree.insert(super::super::keys::SALT, record::encode_row(&salt)?)?;
+    Ok(())
+}

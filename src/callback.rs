@@ -1,0 +1,277 @@
+//! The callback: its id, where it goes, and the six-key body that it brings.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// The public name of a callback: 26 characters of lower-case base32 that sort by age.
+///
+/// It is the `webhook-id` of every attempt and replay. The outbox gives it; to everyone
+/// else it is opaque.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CallbackId(u128);
+
+impl CallbackId {
+    /// An id from the number that the outbox keeps it under.
+    pub const fn from_u128(value: u128) -> Self {
+        Self(value)
+    }
+
+    /// The number behind the id.
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for CallbackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Base32 with the extended hex alphabet keeps the order of the bytes (RFC 4648, 7).
+        f.write_str(&data_encoding::BASE32_DNSSEC.encode(&self.0.to_be_bytes()))
+    }
+}
+
+impl fmt::Debug for CallbackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is no callback id.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no callback id: an id has 26 characters from 0-9 and a-v")]
+pub struct ParseIdError(String);
+
+impl FromStr for CallbackId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        data_encoding::BASE32_DNSSEC
+            .decode(text.as_bytes())
+            .ok()
+            .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok())
+            .map(|bytes| Self(u128::from_be_bytes(bytes)))
+            .ok_or_else(|| ParseIdError(text.chars().take(64).collect()))
+    }
+}
+
+/// What the job does, as the callback says it (seed, "Data Delivery").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum JobState {
+    /// The job waits for its client to fetch the result files.
+    Sending,
+    /// The job ended well.
+    Finished,
+    /// The job ended in an error.
+    Error,
+}
+
+impl JobState {
+    /// The word that goes into the body.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sending => "SENDING",
+            Self::Finished => "FINISHED",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// The JSON object that a receiver gets: these six keys, in this order, always all of them
+/// (contract, 1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Body {
+    /// DPF's internal id of the job.
+    pub job_id: String,
+    /// The name of the job's directory.
+    pub job_id_fs: String,
+    /// What the job does.
+    pub job_state: JobState,
+    /// How the job ended; only when it ended.
+    pub exit_status: Option<String>,
+    /// Why the job ended in an error, where that was given.
+    pub error_reason: Option<String>,
+    /// The page of the job in DPF Tracker.
+    pub dpf_tracker_url: Option<String>,
+}
+
+impl Body {
+    /// The bytes of the PUT.
+    pub fn to_json(&self) -> Vec<u8> {
+        // A struct of strings and an enum has no way to fail; an empty body would be seen by
+        // the byte-for-byte tests.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// Scheme, host and port: what has one queue, one concurrency limit and one breaker.
+///
+/// Empty for a URL that has none of them because it does not parse.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Destination(Arc<str>);
+
+impl Destination {
+    /// The destination of a callback that can have none.
+    pub fn none() -> Self {
+        Self("".into())
+    }
+
+    /// Where `url` leads; the port is always named, also where it is the scheme's own.
+    pub fn of(url: &Url) -> Self {
+        match (url.host_str(), url.port_or_known_default()) {
+            (Some(host), Some(port)) => Self(format!("{}://{host}:{port}", url.scheme()).into()),
+            (Some(host), None) => Self(format!("{}://{host}", url.scheme()).into()),
+            (None, _) => Self::none(),
+        }
+    }
+
+    /// The destination that somebody wrote down: with or without the port, in any case, as a
+    /// whole URL or only its beginning.
+    pub fn parse(text: &str) -> Option<Self> {
+        Url::parse(text).ok().map(|url| Self::of(&url)).filter(|it| !it.is_none())
+    }
+
+    /// Puts back what [`Destination::as_str`] gave.
+    pub fn from_stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `http://host:8080`, or nothing.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a URL can never be called.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// It is no URL.
+    #[error("the callback URL is not valid: {0}")]
+    Syntax(String),
+    /// Only `http` and `https` are called.
+    #[error("the callback URL's scheme is `{0}`; only http and https are called")]
+    Scheme(String),
+}
+
+/// Reads a callback URL: it must parse, be absolute, name a host, and be http or https.
+pub fn parse_url(text: &str) -> Result<Url, UrlError> {
+    let url = Url::parse(text).map_err(|e| UrlError::Syntax(e.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(UrlError::Scheme(url.scheme().to_owned()));
+    }
+    // What the HTTP client reads it with later; a URL that it refuses (65,535 bytes and more)
+    // is known here, not at the first attempt.
+    if let Err(error) = http::Uri::try_from(url.as_str()) {
+        return Err(UrlError::Syntax(error.to_string()));
+    }
+    Ok(url)
+}
+
+/// The URL as it may be shown: the password is `***` (contract, 3).
+///
+/// It works on text that is no URL as well, and then hides rather too much than too little.
+pub fn redact_url(text: &str) -> String {
+    if !text.contains('@') {
+        return text.to_owned();
+    }
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = text.split_at(start);
+    let parsed = Url::parse(text).is_ok_and(|url| url.has_host());
+    let end = if parsed { rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()) } else { rest.len() };
+    let Some(at) = rest[..end].rfind('@') else {
+        return text.to_owned();
+    };
+    match rest[..at].find(':') {
+        Some(colon) => format!("{scheme}{}:***{}", &rest[..colon], &rest[at..]),
+        None if parsed => text.to_owned(),
+        None => format!("{scheme}***{}", &rest[at..]),
+    }
+}
+
+/// What may stand unescaped in a tracker URL: RFC 3986's unreserved characters.
+const TRACKER: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Fills `{jobId}` and `{jobIdFs}` into a tracker template, percent-encoded (contract, 1).
+pub fn tracker_url(template: &str, job_id: &str, job_id_fs: &str) -> String {
+    let encode = |text| utf8_percent_encode(text, TRACKER).to_string();
+    // The encoded values hold no braces, so the second step cannot touch what the first put in.
+    template.replace("{jobId}", &encode(job_id)).replace("{jobIdFs}", &encode(job_id_fs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_being_shown_and_read_and_sorts_as_its_number_does() {
+        let (a, b) = (CallbackId::from_u128(1 << 64), CallbackId::from_u128(u128::MAX));
+        assert_eq!(a.to_string().parse::<CallbackId>().unwrap(), a);
+        assert_eq!(a.to_string().len(), 26);
+        assert!(a.to_string() < b.to_string());
+        assert!("x".parse::<CallbackId>().is_err());
+        assert!("é".parse::<CallbackId>().is_err());
+    }
+
+    #[test]
+    fn a_destination_always_names_its_port_and_ignores_case_path_and_user() {
+        let of = |text: &str| Destination::parse(text).unwrap().to_string();
+        assert_eq!(of("http://Host/x"), "http://host:80");
+        assert_eq!(of("https://u:p@host"), "https://host:443");
+        assert_eq!(of("http://[::1]:8080/a?b"), "http://[::1]:8080");
+        assert_eq!(Destination::parse("host"), None);
+    }
+
+    #[test]
+    fn only_http_and_https_urls_with_a_host_are_taken() {
+        assert!(parse_url("http://callbackhost:8080/ourjobmanager/ourjobno/12345").is_ok());
+        assert_eq!(parse_url("ftp://h/x"), Err(UrlError::Scheme("ftp".into())));
+        for bad in ["", "host", "/path", "http://", "http://host:port/x", "http://a b/"] {
+            assert!(matches!(parse_url(bad), Err(UrlError::Syntax(_))), "{bad}");
+        }
+        assert!(parse_url(&format!("http://h/{}", "x".repeat(70_000))).is_err());
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_never_shown() {
+        for (url, shown) in [
+            ("http://user:secret@host/a?b=c@d", "http://user:***@host/a?b=c@d"),
+            ("http://host/a@b:secret", "http://host/a@b:secret"),
+            ("http://user@host/", "http://user@host/"),
+            ("http://u:sec@ret@host/", "http://u:***@host/"),
+            ("http://u:sec/ret@ho st/", "http://u:***@ho st/"),
+            ("u:secret@host", "u:***@host"),
+            ("ftp://u:secret@host/", "ftp://u:***@host/"),
+        ] {
+            assert_eq!(redact_url(url), shown);
+        }
+    }
+
+    #[test]
+    fn the_tracker_template_is_filled_in_percent_encoded() {
+        assert_eq!(
+            tracker_url("http://t/?a={jobId}&b={jobIdFs}&c={other}", "4 7/{jobIdFs}", "2016"),
+            "http://t/?a=4%207%2F%7BjobIdFs%7D&b=2016&c={other}"
+        );
+    }
+}

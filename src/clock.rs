@@ -1,0 +1,174 @@
+//! Time, asked for in one place.
+//!
+//! Everything that decides by time takes a [`Timestamp`] as an argument or asks a
+//! [`Clock`]; nothing else in the crate reads the system's time. That is what lets the
+//! tests move days in microseconds.
+
+use std::{
+    fmt,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// A moment as milliseconds since 1970-01-01T00:00:00Z, shown as RFC 3339 in UTC with
+/// milliseconds (`2026-02-23T18:34:18.230Z`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The last moment that can be shown (9999-12-31T23:59:59.999Z); arithmetic stops here.
+    pub const MAX: Self = Self(253_402_300_799_999);
+
+    /// The moment `millis` milliseconds after 1970; clamped to [`Timestamp::MAX`].
+    pub const fn from_millis(millis: u64) -> Self {
+        if millis > Self::MAX.0 { Self::MAX } else { Self(millis) }
+    }
+
+    /// Milliseconds since 1970.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// Whole seconds since 1970.
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// The moment `by` later; saturates at [`Timestamp::MAX`].
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        Self::from_millis(self.0.saturating_add(by))
+    }
+
+    /// The moment `by` earlier; saturates at 1970.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(by))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = UNIX_EPOCH + Duration::from_millis(self.0);
+        humantime::format_rfc3339_millis(time).fmt(f)
+    }
+}
+
+/// The text was no RFC 3339 time in UTC.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no time such as 2026-02-23T18:34:18Z")]
+pub struct ParseTimestampError(String);
+
+impl FromStr for Timestamp {
+    type Err = ParseTimestampError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_rfc3339_weak(text)
+            .map(Self::from)
+            .map_err(|_| ParseTimestampError(text.to_owned()))
+    }
+}
+
+/// `None` for what is in JSON as `null`; otherwise RFC 3339 text, in binary formats a number.
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_u64(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            u64::deserialize(deserializer).map(Self::from_millis)
+        }
+    }
+}
+
+/// Who is asked for the time.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now. It may jump in both directions, as a machine's clock does.
+    fn now(&self) -> Timestamp;
+}
+
+/// A clock that many share.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The machine's own clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        SystemTime::now().into()
+    }
+}
+
+/// A clock that stands still until it is told the time; for tests.
+#[derive(Debug, Default)]
+pub struct ManualClock(std::sync::atomic::AtomicU64);
+
+impl ManualClock {
+    /// A clock that shows `now`.
+    pub fn at(now: Timestamp) -> Arc<Self> {
+        Arc::new(Self(now.as_millis().into()))
+    }
+
+    /// Moves the hands to `now`, forward or back.
+    pub fn set(&self, now: Timestamp) {
+        self.0.store(now.as_millis(), std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Moves the hands forward.
+    pub fn advance(&self, by: Duration) {
+        self.set(self.now().after(by));
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_shown_as_rfc_3339_in_utc_with_milliseconds() {
+        let time = Timestamp::from_millis(1_456_252_458_230);
+        assert_eq!(time.to_string(), "2016-02-23T18:34:18.230Z");
+        assert_eq!("2016-02-23T18:34:18.230Z".parse::<Timestamp>().unwrap(), time);
+    }
+
+    #[test]
+    fn arithmetic_saturates_instead_of_wrapping() {
+        assert_eq!(Timestamp::MAX.after(Duration::MAX), Timestamp::MAX);
+        assert_eq!(Timestamp::default().before(Duration::MAX), Timestamp::default());
+        assert_eq!(Timestamp::default().since(Timestamp::MAX), Duration::ZERO);
+        assert_eq!(Timestamp::MAX.to_string(), "9999-12-31T23:59:59.999Z");
+    }
+}

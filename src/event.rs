@@ -1,0 +1,335 @@
+//! The job event: what DPF tells us, and whether it asks for a callback.
+//!
+//! Rules, all from the contract, section 2. Unknown fields are ignored; a known field of the
+//! wrong type makes the event malformed; an empty string counts as not given in every
+//! optional field, and as missing in every required one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize, de};
+
+use crate::callback::JobState;
+
+/// How long `jobId`, `jobIdFs`, `exitStatus` and `eventId` may be, in bytes. The other fields
+/// are bounded by the size of the whole event.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The job parameter that asks for a callback, as DPF's documents spell it.
+pub const URL_PARAMETER: &str = "DpfControlCallbackUrl";
+
+/// The event as it is read from JSON, before any rule but the types was applied.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = JobEvent)]
+pub struct RawEvent {
+    /// `job_sending` or `job_finished`; any other event is ignored.
+    #[schema(required = true, example = "job_finished")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// DPF's internal id of the job.
+    #[schema(required = true, max_length = 255, example = "4711")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    /// The name of the job's directory.
+    #[schema(required = true, max_length = 255, example = "201602231834182304")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id_fs: Option<String>,
+    /// How the job ended; `job_finished` has to say it, `job_sending` must not.
+    #[schema(max_length = 255, example = "OK")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<String>,
+    /// Why the job ended in an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_reason: Option<String>,
+    /// The job's parameters; `DpfControlCallbackUrl`, in any spelling that DPF takes, asks for
+    /// a callback.
+    #[schema(value_type = std::collections::HashMap<String, String>)]
+    #[serde(default, skip_serializing_if = "Parameters::is_empty")]
+    pub parameters: Parameters,
+    /// An idempotency key: an event with the key of a stored one is a duplicate.
+    #[schema(max_length = 255)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    /// The page of the job; without it the service's template is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpf_tracker_url: Option<String>,
+    /// `SENDING`, `FINISHED` or `ERROR`; must agree with the rest where it is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_state: Option<String>,
+}
+
+/// Of all the job's parameters, the values of those that are called `DpfControlCallbackUrl`.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Parameters {
+    urls: Vec<String>,
+}
+
+impl Parameters {
+    /// Parameters with this callback URL and nothing else.
+    pub fn with_url(url: impl Into<String>) -> Self {
+        Self { urls: vec![url.into()] }
+    }
+
+    /// Takes in one `NAME=VALUE`; all but the callback URL is passed over.
+    pub fn add(&mut self, name: &str, value: &str) {
+        if is_url_parameter(name) && !value.is_empty() {
+            self.urls.push(value.to_owned());
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.urls.is_empty()
+    }
+}
+
+impl Serialize for Parameters {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.urls.iter().map(|url| (URL_PARAMETER, url)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Parameters {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Parameters;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of job parameters")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Parameters, E> {
+                Ok(Parameters::default())
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Parameters, A::Error> {
+                let mut found = Parameters::default();
+                while let Some(name) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+                    if is_url_parameter(&name) {
+                        let value = map.next_value::<Option<String>>()?;
+                        found.add(URL_PARAMETER, value.as_deref().unwrap_or_default());
+                    } else {
+                        map.next_value::<de::IgnoredAny>()?;
+                    }
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// DPF's "smart" notation: upper and lower case are the same, underscores do not count.
+fn is_url_parameter(name: &str) -> bool {
+    name.bytes()
+        .filter(|byte| *byte != b'_')
+        .map(|byte| byte.to_ascii_lowercase())
+        .eq(URL_PARAMETER.bytes().map(|byte| byte.to_ascii_lowercase()))
+}
+
+/// A job event that asks for a callback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEvent {
+    /// DPF's internal id of the job.
+    pub job_id: String,
+    /// The name of the job's directory.
+    pub job_id_fs: String,
+    /// What the job does.
+    pub job_state: JobState,
+    /// How it ended; `None` while it is sending.
+    pub exit_status: Option<String>,
+    /// Why it failed; only with [`JobState::Error`].
+    pub error_reason: Option<String>,
+    /// The event's own tracker page.
+    pub tracker_url: Option<String>,
+    /// The idempotency key.
+    pub event_id: Option<String>,
+    /// Where the callback goes, as it was written.
+    pub url: String,
+}
+
+/// Why an event needs no callback.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ignored {
+    /// Only the end of a job and its wait for its client call back.
+    #[error("only job_sending and job_finished call back")]
+    OtherEvent,
+    /// Nobody asked for one.
+    #[error("the job has no parameter DpfControlCallbackUrl")]
+    NoUrl,
+}
+
+/// Why an event is malformed. The message names the field and says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It is no JSON object with fields of the right types.
+    #[error("not a job event in JSON: {0}")]
+    Json(String),
+    /// The bytes are no UTF-8.
+    #[error("not UTF-8: the first wrong byte is byte {0}")]
+    Utf8(usize),
+    /// The event is longer than `api.max_event_bytes`.
+    #[error("longer than {0} bytes (api.max_event_bytes)")]
+    TooLong(usize),
+    /// A required field is not there or empty.
+    #[error("`{0}` is missing or empty")]
+    Missing(&'static str),
+    /// A field is longer than [`MAX_NAME_BYTES`].
+    #[error("`{0}` is longer than 255 bytes")]
+    FieldTooLong(&'static str),
+    /// A job that is sending has not ended.
+    #[error("`exitStatus` does not go with job_sending: a job that is sending has not ended")]
+    ExitStatusWhileSending,
+    /// `jobState` contradicts the event.
+    #[error("`jobState` disagrees: this event means {0}")]
+    JobState(&'static str),
+    /// The callback URL is there twice, and not the same.
+    #[error("`DpfControlCallbackUrl` is given twice, with different values")]
+    TwoUrls,
+}
+
+impl Malformed {
+    /// Whether the bytes could not be read at all (the answer is 400), as opposed to an event
+    /// that was read and breaks a rule (422).
+    pub fn is_syntax(&self) -> bool {
+        matches!(self, Self::Json(_) | Self::Utf8(_))
+    }
+}
+
+/// What an event asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parsed {
+    /// A callback.
+    Callback(JobEvent),
+    /// Nothing.
+    Ignored(Ignored),
+}
+
+/// Reads one event from its JSON.
+pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
+    let text = std::str::from_utf8(json).map_err(|e| Malformed::Utf8(e.valid_up_to() + 1))?;
+    // Serde would take an array as well, its items as the fields in their order.
+    if !text.trim_start().starts_with('{') {
+        return Err(Malformed::Json("an event is a JSON object, in braces".into()));
+    }
+    let raw: RawEvent = serde_json::from_str(text).map_err(|e| Malformed::Json(e.to_string()))?;
+    check(raw)
+}
+
+/// Applies the rules to an event whose types are right.
+pub fn check(raw: RawEvent) -> Result<Parsed, Malformed> {
+    let event = given(raw.event).ok_or(Malformed::Missing("event"))?;
+    let sending = match event.as_str() {
+        "job_sending" => true,
+        "job_finished" => false,
+        _ => return Ok(Parsed::Ignored(Ignored::OtherEvent)),
+    };
+    let job_id = name("jobId", raw.job_id)?.ok_or(Malformed::Missing("jobId"))?;
+    let job_id_fs = name("jobIdFs", raw.job_id_fs)?.ok_or(Malformed::Missing("jobIdFs"))?;
+    let event_id = name("eventId", raw.event_id)?;
+    let exit_status = name("exitStatus", raw.exit_status)?;
+    let job_state = match (sending, exit_status.as_deref()) {
+        (true, None) => JobState::Sending,
+        (true, Some(_)) => return Err(Malformed::ExitStatusWhileSending),
+        (false, None) => return Err(Malformed::Missing("exitStatus")),
+        (false, Some("OK")) => JobState::Finished,
+        (false, Some(_)) => JobState::Error,
+    };
+    if given(raw.job_state).is_some_and(|said| said != job_state.as_str()) {
+        return Err(Malformed::JobState(job_state.as_str()));
+    }
+    let mut urls = raw.parameters.urls.into_iter();
+    let Some(url) = urls.next() else {
+        return Ok(Parsed::Ignored(Ignored::NoUrl));
+    };
+    if urls.any(|other| other != url) {
+        return Err(Malformed::TwoUrls);
+    }
+    Ok(Parsed::Callback(JobEvent {
+        job_id,
+        job_id_fs,
+        job_state,
+        exit_status,
+        error_reason: given(raw.error_reason).filter(|_| job_state == JobState::Error),
+        tracker_url: given(raw.dpf_tracker_url),
+        event_id,
+        url,
+    }))
+}
+
+fn given(field: Option<String>) -> Option<String> {
+    field.filter(|text| !text.is_empty())
+}
+
+fn name(field: &'static str, value: Option<String>) -> Result<Option<String>, Malformed> {
+    match given(value) {
+        Some(text) if text.len() > MAX_NAME_BYTES => Err(Malformed::FieldTooLong(field)),
+        other => Ok(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &str = "http://callbackhost:8080/ourjobmanager/ourjobno/12345";
+
+    fn event(extra: &str) -> String {
+        format!(r#"{{"event":"job_finished","jobId":"1","jobIdFs":"2","exitStatus":"OK"{extra}}}"#)
+    }
+
+    #[test]
+    fn parameter_names_are_compared_in_smart_notation() {
+        for spelling in
+            ["DpfControlCallbackUrl", "DPF_CONTROL_CALLBACK_URL", "dpfcontrolcallbackurl", "_Dpf_controlCallbackURL_"]
+        {
+            let json = event(&format!(r#","parameters":{{"X":1,"{spelling}":"{URL}"}}"#));
+            let Ok(Parsed::Callback(event)) = parse(json.as_bytes()) else { panic!("{spelling}") };
+            assert_eq!(event.url, URL);
+        }
+        let json = event(r#","parameters":{"DpfControlCallbackUrls":"x"}"#);
+        assert_eq!(parse(json.as_bytes()), Ok(Parsed::Ignored(Ignored::NoUrl)));
+    }
+
+    #[test]
+    fn an_event_without_a_callback_url_or_with_an_empty_one_is_ignored() {
+        for extra in ["", r#","parameters":{}"#, r#","parameters":null"#, r#","parameters":{"DpfControlCallbackUrl":""}"#, r#","parameters":{"DpfControlCallbackUrl":null}"#] {
+            assert_eq!(parse(event(extra).as_bytes()), Ok(Parsed::Ignored(Ignored::NoUrl)), "{extra}");
+        }
+        assert_eq!(parse(br#"{"event":"job_added"}"#), Ok(Parsed::Ignored(Ignored::OtherEvent)));
+    }
+
+    #[test]
+    fn malformed_events_are_refused_with_the_field_named() {
+        let long = "x".repeat(256);
+        for (json, says) in [
+            ("", "not a job event"),
+            ("[]", "not a job event"),
+            ("{}", "`event`"),
+            (r#"{"event":7}"#, "not a job event"),
+            (r#"{"event":"job_finished","jobIdFs":"2","exitStatus":"OK"}"#, "`jobId`"),
+            (r#"{"event":"job_finished","jobId":"","jobIdFs":"2","exitStatus":"OK"}"#, "`jobId`"),
+            (r#"{"event":"job_finished","jobId":1,"jobIdFs":"2","exitStatus":"OK"}"#, "integer `1`"),
+            (r#"{"event":"job_finished","jobId":"1","exitStatus":"OK"}"#, "`jobIdFs`"),
+            (r#"{"event":"job_finished","jobId":"1","jobIdFs":"2"}"#, "`exitStatus`"),
+            (r#"{"event":"job_sending","jobId":"1","jobIdFs":"2","exitStatus":"OK"}"#, "`exitStatus`"),
+            (&event(r#","jobState":"ERROR""#), "FINISHED"),
+            (&event(r#","jobId":"1""#), "duplicate field"),
+            (&event(r#","parameters":[]"#), "job parameters"),
+            (&event(r#","parameters":{"DpfControlCallbackUrl":5}"#), "string"),
+            (&event(r#","parameters":{"DpfControlCallbackUrl":"http://a","dpfcontrolcallbackurl":"http://b"}"#), "twice"),
+            (&event(&format!(r#","eventId":"{long}""#)), "`eventId`"),
+        ] {
+            let error = parse(json.as_bytes()).expect_err(json).to_string();
+            assert!(error.contains(says), "{json}: {error}");
+        }
+        assert_eq!(parse(b"{\"event\":\"\xff\"}"), Err(Malformed::Utf8(11)));
+    }
+
+    #[test]
+    fn an_error_reason_goes_only_with_an_error() {
+        let json = event(&format!(r#","errorReason":"no","parameters":{{"DpfControlCallbackUrl":"{URL}"}}"#));
+        let Ok(Parsed::Callback(event)) = parse(json.as_bytes()) else { panic!() };
+        assert_eq!((event.job_state, event.error_reason), (JobState::Finished, None));
+    }
+}

@@ -1,0 +1,86 @@
+//! What can go wrong with the outbox.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::record::CodecError;
+
+/// An error of the outbox. It is cloned to everyone whose write was in the same batch.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OutboxError {
+    /// The high-water mark is reached; room comes when callbacks end.
+    #[error("{pending} callbacks are pending and outbox.max_pending is {max}")]
+    Full {
+        /// How many are pending now.
+        pending: u64,
+        /// The setting.
+        max: u64,
+    },
+    /// The data disk is nearly full; delivery goes on.
+    #[error("{free} bytes are free on the data disk and outbox.min_free_bytes is {min}")]
+    DiskLow {
+        /// What the disk has left.
+        free: u64,
+        /// The setting.
+        min: u64,
+    },
+    /// A write or sync failed earlier, so nobody knows what the disk holds. Only a new start
+    /// finds out.
+    #[error("the store at {} stopped after an error, restart the service: {reason}", dir.display())]
+    Broken {
+        /// The store's directory.
+        dir: PathBuf,
+        /// The error that stopped it.
+        reason: Arc<str>,
+    },
+    /// The store was closed.
+    #[error("the outbox is closed")]
+    Closed,
+    /// The store cannot be opened.
+    #[error("the store at {} cannot be opened: {reason}", dir.display())]
+    Open {
+        /// The store's directory.
+        dir: PathBuf,
+        /// What the operating system or the engine said.
+        reason: Arc<str>,
+    },
+    /// A later version wrote the store; this one changes nothing in it.
+    #[error(
+        "the store at {} has format {found}, and this version knows {known} at most: \
+         use the version that wrote it, or a later one", dir.display()
+    )]
+    Newer {
+        /// The store's directory.
+        dir: PathBuf,
+        /// The format that it has.
+        found: u32,
+        /// The latest format that this version knows.
+        known: u32,
+    },
+    /// A stored row cannot be read.
+    #[error("the store holds a row that cannot be read ({key}): {reason}")]
+    Damaged {
+        /// The row's key, in hex.
+        key: String,
+        /// Why not.
+        reason: Arc<str>,
+    },
+    /// The engine failed.
+    #[error("the store failed: {0}")]
+    Engine(Arc<str>),
+}
+
+impl OutboxError {
+    /// A row whose value does not decode.
+    pub fn damaged(key: &[u8], error: &CodecError) -> Self {
+        Self::Damaged {
+            key: data_encoding::HEXLOWER.encode(key),
+            reason: error.to_string().into(),
+        }
+    }
+}
+
+impl From<CodecError> for OutboxError {
+    fn from(error: CodecError) -> Self {
+        Self::Engine(error.to_string().into())
+    }
+}

@@ -1,0 +1,268 @@
+//! The outbox: what is stored, and what is promised of it.
+//!
+//! # Promises
+//!
+//! 1. **Durable.** When the future of [`Outbox::enqueue`], [`Outbox::settle`],
+//!    [`Outbox::replay`], [`Outbox::cancel`] or [`Outbox::expire`] is ready with `Ok`, the disk
+//!    has it: neither a killed process nor a machine without power takes it back.
+//! 2. **All or nothing.** Each of these calls happens as a whole or not at all; the one
+//!    exception is named at [`Outbox::enqueue`].
+//! 3. **In call order.** Writes take effect in the order in which the functions were called,
+//!    not in which their futures were polled.
+//! 4. **One at a time per job.** Of the pending callbacks of one `jobId`, only one is ever
+//!    claimed, and it is the earliest accepted, unless that one was replayed while a later
+//!    one was already under way.
+//! 5. **Claimed by one.** A claimed callback is not claimed again before it was settled or
+//!    released. Claims are not stored: after a crash, what was claimed is simply due.
+//! 6. **Nothing unsynced is visible** to [`Outbox::claim`]: no PUT goes out for something that
+//!    a power cut could still undo.
+//! 7. **Bounded memory.** What is held grows with the number of destinations that have
+//!    unfinished business and the callbacks in flight, not with the number of callbacks.
+//!
+//! The outbox knows no HTTP and no backoff: who claims decides when the next attempt is due,
+//! and the outbox records it. Nothing in the trait assumes that there is only one process.
+
+pub mod error;
+pub mod record;
+pub mod sled;
+pub mod transition;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    error::OutboxError,
+    record::{Attempt, ErrorKind, Failure, Place, Record, State, StateName},
+};
+use crate::{
+    callback::{Body, CallbackId, Destination},
+    clock::Timestamp,
+};
+
+/// What every call gives back in the end.
+pub type OutboxFuture<T> = BoxFuture<'static, Result<T, OutboxError>>;
+
+/// A callback that is to be stored.
+#[derive(Debug, Clone)]
+pub struct NewCallback {
+    /// The producer's idempotency key.
+    pub event_id: Option<String>,
+    /// What the receiver gets.
+    pub body: Body,
+    /// Where it goes.
+    pub url: String,
+    /// Scheme, host and port of it.
+    pub destination: Destination,
+    /// Why it can never be sent; it is then stored as failed.
+    pub refusal: Option<Failure>,
+}
+
+/// What [`Outbox::enqueue`] did with one callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueued {
+    /// Stored, as pending, or as failed where it was refused.
+    Stored(CallbackId),
+    /// An event with this key is stored already, under this id.
+    Duplicate(CallbackId),
+}
+
+/// A due callback in the hands of whoever delivers it.
+#[derive(Debug)]
+pub struct Claim {
+    /// The callback as it is stored. Nobody else changes it while it is claimed.
+    pub record: Record,
+}
+
+/// What [`Outbox::claim`] found.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// Due callbacks, the longest due first.
+    pub claimed: Vec<Claim>,
+    /// When the destination has something due again; `None`: not before it is signalled.
+    pub next_due: Option<Timestamp>,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Settlement {
+    /// The receiver took it.
+    Delivered(Attempt),
+    /// It is to be tried again.
+    Retry {
+        /// The attempt that failed.
+        attempt: Attempt,
+        /// When the next one is due.
+        due: Timestamp,
+        /// Until when nothing goes to the destination at all.
+        hold: Option<Timestamp>,
+    },
+    /// It has finally failed.
+    Failed {
+        /// The attempt that failed; `None` when none was made.
+        attempt: Option<Attempt>,
+        /// Why it is final.
+        failure: Failure,
+    },
+}
+
+/// What [`Outbox::cancel`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It was pending and has failed now.
+    Done,
+    /// An attempt is under way; ask again when it has ended.
+    InFlight,
+    /// It is not pending.
+    NotPending,
+    /// There is no such callback.
+    Unknown,
+}
+
+/// The state of a destination's breaker, as delivery reports it for the summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// When it opened.
+    pub since: Timestamp,
+    /// When the next probe may go out.
+    pub next_probe_at: Timestamp,
+}
+
+/// Which callbacks [`Outbox::list`] gives.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only those in this state.
+    pub state: Option<StateName>,
+    /// Only those to this destination.
+    pub destination: Option<Destination>,
+    /// Only those of this job.
+    pub job_id: Option<String>,
+    /// Only those accepted at this time or later.
+    pub since: Option<Timestamp>,
+    /// Continue behind this one.
+    pub cursor: Option<CallbackId>,
+    /// At most so many; at least 1.
+    pub limit: usize,
+    /// The earliest accepted first, instead of the latest.
+    pub oldest_first: bool,
+}
+
+/// One page of a listing.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The callbacks, each with the one that it waits for.
+    pub records: Vec<(Record, Option<CallbackId>)>,
+    /// Where the next page begins; `None` at the end. A page may be short of its limit, even
+    /// empty, and have a next one: the work for one page is bounded.
+    pub next: Option<CallbackId>,
+}
+
+/// One callback with all that is known of it.
+#[derive(Debug)]
+pub struct Detail {
+    /// The callback.
+    pub record: Record,
+    /// Its attempts, the first one first; of very many, the latest thousand.
+    pub attempts: Vec<Attempt>,
+    /// The earlier callback of the same job that has to end first.
+    pub waiting_for: Option<CallbackId>,
+}
+
+/// The queue in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// To be delivered: the sum of the next three.
+    pub pending: u64,
+    /// Could go out now.
+    pub due: u64,
+    /// Wait for their time or for an earlier callback of their job.
+    pub waiting: u64,
+    /// Are being sent.
+    pub in_flight: u64,
+    /// Taken by their receivers, and still kept.
+    pub delivered: u64,
+    /// Given up, and still kept.
+    pub failed: u64,
+    /// Since when the longest due one is due.
+    pub oldest_due: Option<Timestamp>,
+    /// The destinations that have pending or failed ones, most pending first, bounded.
+    pub destinations: Vec<DestinationSummary>,
+}
+
+/// One destination in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationSummary {
+    /// Which one.
+    pub destination: Destination,
+    /// To be delivered.
+    pub pending: u64,
+    /// Being sent.
+    pub in_flight: u64,
+    /// Given up, and still kept.
+    pub failed: u64,
+    /// Its breaker, when it is open.
+    pub open: Option<Open>,
+    /// Until when `Retry-After` holds it.
+    pub hold_until: Option<Timestamp>,
+}
+
+/// How long finished callbacks are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Delivered ones.
+    pub delivered: Duration,
+    /// Failed ones.
+    pub failed: Duration,
+}
+
+/// The store of callbacks. See the module for what it promises.
+pub trait Outbox: Send + Sync + 'static {
+    /// Stores a batch, in its order. Where it fails, nothing of the batch is stored, except
+    /// with [`OutboxError::Broken`], after which only a new start can tell.
+    fn enqueue(&self, batch: Vec<NewCallback>) -> OutboxFuture<Vec<Enqueued>>;
+
+    /// Waits until destinations have something due that was not due, or not known, before,
+    /// and says from when. Made for one caller at a time.
+    fn signalled(&self) -> BoxFuture<'_, Vec<(Destination, Timestamp)>>;
+
+    /// Takes at most `limit` callbacks of one destination that are due at `now`.
+    fn claim(&self, destination: &Destination, limit: usize, now: Timestamp)
+    -> OutboxFuture<Claims>;
+
+    /// Records how the attempt ended, and makes the job's next callback due if it has ended.
+    fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<()>;
+
+    /// Gives a claimed callback back as if it had not been claimed.
+    fn release(&self, claim: Claim);
+
+    /// Makes failed callbacks pending again; says how many were failed. Ids that are not are
+    /// passed over. To keep the order of a job, name its callbacks in the order of their ids.
+    fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64>;
+
+    /// Ends a pending callback.
+    fn cancel(&self, id: CallbackId) -> OutboxFuture<Cancelled>;
+
+    /// Ends pending callbacks whose budget began before `cutoff` and that are not in flight,
+    /// a bounded number at a time, and gives them. None left: an empty list.
+    fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>>;
+
+    /// Removes finished callbacks that are older than `retention`, a bounded number
+    /// at a time, and says how many. None left: 0.
+    fn purge(&self, retention: Retention) -> OutboxFuture<u64>;
+
+    /// One callback.
+    fn get(&self, id: CallbackId) -> OutboxFuture<Option<Detail>>;
+
+    /// Callbacks, newest first unless the query says otherwise.
+    fn list(&self, query: Query) -> OutboxFuture<Page>;
+
+    /// The queue in numbers, as it is at `now`.
+    fn summary(&self, now: Timestamp) -> OutboxFuture<Summary>;
+
+    /// Notes the state of a destination's breaker, for the summary; not stored.
+    fn report(&self, destination: &Destination, open: Option<Open>);
+
+    /// Whether events are taken now.
+    fn ready(&self) -> OutboxFuture<()>;
+}

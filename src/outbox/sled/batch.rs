@@ -1,0 +1,450 @@
+//! What one batch of writes changes. The committer runs the commands of a batch through
+//! here, one after the other; nothing reaches the disk before all have run.
+//!
+//! The invariant that every function keeps: of the pending callbacks of one job exactly one
+//! is *active*, that is [`Place::Fresh`] or [`Place::Scheduled`]; it is the first of the line,
+//! or one that was in flight when an earlier one was replayed. All others are blocked.
+
+use std::collections::HashMap;
+
+use super::{
+    Store,
+    keys::{self, LaneKey},
+    lanes::{Busy, Lane, LaneRow, Totals},
+    txn::Txn,
+};
+use crate::{
+    callback::CallbackId,
+    clock::Timestamp,
+    outbox::{
+        Cancelled, Enqueued, Failure, NewCallback, OutboxError, Place, Record, Retention,
+        Settlement, State, StateName, record, transition,
+    },
+};
+
+/// How many attempts before the last one are kept of a callback.
+const ATTEMPTS_KEPT: u32 = 1000;
+
+/// How many callbacks one step of the purge removes, about.
+const PURGE_STEP: u64 = 512;
+
+type Result<T> = std::result::Result<T, OutboxError>;
+
+/// A batch in the making.
+pub(super) struct Batch<'a> {
+    store: &'a Store,
+    pub(super) txn: Txn<'a>,
+    now: Timestamp,
+    totals: Totals,
+    rows: HashMap<LaneKey, LaneRow>,
+    /// What is busy because of this batch, or was claimed until now.
+    settled: Vec<(LaneKey, u64)>,
+    signals: Vec<(LaneKey, Timestamp)>,
+    delivered: Vec<u64>,
+    failed: Vec<u64>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(store: &'a Store, now: Timestamp) -> Self {
+        Self {
+            store,
+            txn: Txn::new(&store.tree),
+            now,
+            totals: store.lanes.lock().totals,
+            rows: HashMap::new(),
+            settled: Vec::new(),
+            signals: Vec::new(),
+            delivered: Vec::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// How many are pending after what this batch did so far.
+    pub(super) fn pending(&self) -> u64 {
+        self.totals.pending
+    }
+
+    /// Stores a new callback.
+    pub(super) fn enqueue(&mut self, new: NewCallback) -> Result<Enqueued> {
+        let event_key = new.event_id.as_deref().map(keys::event);
+        if let Some(key) = &event_key
+            && let Some(known) = self.txn.get(key)?
+        {
+            let id = record::decode(&known).map_err(|e| OutboxError::damaged(key, &e))?;
+            return Ok(Enqueued::Duplicate(id));
+        }
+        let lane = LaneKey::of(&self.store.salt, &new.destination);
+        let seq = self.totals.next_seq;
+        self.totals.next_seq += 1;
+        let id = keys::id(seq, lane);
+        if let Some(key) = event_key {
+            self.txn.put(key, record::encode_row(&id)?);
+        }
+        self.rows.entry(lane).or_insert_with(|| {
+            let inner = self.store.lanes.lock();
+            inner.lanes.get(&lane).map_or_else(
+                || LaneRow::new(new.destination.clone()),
+                |known| known.row.clone(),
+            )
+        });
+        if new.refusal.is_some() {
+            let record = transition::refuse(new, id, self.now);
+            self.put_finished(lane, &record)?;
+        } else {
+            let first = self.txn.first(&keys::job_line(&new.body.job_id))?.is_none();
+            let record = transition::accept(new, id, self.now, first);
+            self.put_pending(lane, &record)?;
+        }
+        Ok(Enqueued::Stored(id))
+    }
+
+    /// Records how a claimed callback's attempt ended.
+    pub(super) fn settle(&mut self, record: Record, settlement: Settlement) -> Result<()> {
+        let (seq, lane) = keys::parts(record.id);
+        let job_id = record.body.job_id.clone();
+        self.settled.push((lane, seq));
+        self.take_pending(lane, &record)?;
+        if let Some(last) = record.last_attempt.as_ref().filter(|_| settlement_attempts(&settlement)) {
+            self.txn.put(keys::attempt(seq, last.number), record::encode_row(last)?);
+            if let Some(oldest) = last.number.checked_sub(ATTEMPTS_KEPT) {
+                self.txn.remove(keys::attempt(seq, oldest));
+            }
+        }
+        match settlement {
+            Settlement::Delivered(attempt) => {
+                let record = transition::deliver(record, attempt, self.now);
+                self.put_finished(lane, &record)?;
+            }
+            Settlement::Failed { attempt, failure } => {
+                let record = transition::fail(record, attempt, failure, self.now);
+                self.put_finished(lane, &record)?;
+            }
+            Settlement::Retry { attempt, due, hold } => {
+                if let Some(until) = hold {
+                    let row = self.row(lane, &record)?;
+                    row.hold_until = row.hold_until.max(until);
+                }
+                // An earlier one may have been replayed meanwhile: then that one is next.
+                let first = self
+                    .txn
+                    .first(&keys::job_line(&job_id))?
+                    .is_none_or(|(key, _)| keys::last_number(&key) > seq);
+                let record = transition::retry(record, attempt, due, first);
+                self.put_pending(lane, &record)?;
+            }
+        }
+        self.activate_first(&job_id)
+    }
+
+    /// Makes a failed callback pending again; `false` when it is not failed.
+    pub(super) fn replay(&mut self, id: CallbackId) -> Result<bool> {
+        let (seq, lane) = keys::parts(id);
+        let key = keys::finished(StateName::Failed, seq);
+        let Some(record) = self.txn.record(&key)?.filter(|record| record.id == id) else {
+            return Ok(false);
+        };
+        self.mark(lane, seq, &record);
+        self.txn.remove(key);
+        self.totals.failed -= 1;
+        let row = self.row(lane, &record)?;
+        row.failed = row.failed.saturating_sub(1);
+        let first = match self.txn.first(&keys::job_line(&record.body.job_id))? {
+            None => true,
+            Some((key, value)) => {
+                let (head_seq, head_lane) =
+                    (keys::last_number(&key), LaneKey(keys::number(&value)));
+                head_seq > seq && self.block(head_lane, head_seq)?
+            }
+        };
+        let record = transition::replay(record, self.now, first);
+        self.put_pending(lane, &record)?;
+        Ok(true)
+    }
+
+    /// Ends a pending callback that nobody delivers just now.
+    pub(super) fn cancel(&mut self, id: CallbackId, failure: Failure) -> Result<Cancelled> {
+        let (seq, lane) = keys::parts(id);
+        let Some(record) = self.txn.record(&keys::pending(lane, seq))? else {
+            for state in [StateName::Delivered, StateName::Failed] {
+                let known = self.txn.record(&keys::finished(state, seq))?;
+                if known.is_some_and(|record| record.id == id) {
+                    return Ok(Cancelled::NotPending);
+                }
+            }
+            return Ok(Cancelled::Unknown);
+        };
+        if !self.mark(lane, seq, &record) {
+            return Ok(Cancelled::InFlight);
+        }
+        self.end(lane, record, failure)?;
+        Ok(Cancelled::Done)
+    }
+
+    /// Ends a pending callback whose budget began before `cutoff`, unless it is in flight.
+    pub(super) fn expire(
+        &mut self,
+        id: CallbackId,
+        cutoff: Timestamp,
+        failure: &Failure,
+    ) -> Result<Option<Record>> {
+        let (seq, lane) = keys::parts(id);
+        match self.txn.record(&keys::pending(lane, seq))? {
+            Some(record) if record.budget_since < cutoff && self.mark(lane, seq, &record) => {
+                self.end(lane, record, failure.clone()).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn end(&mut self, lane: LaneKey, record: Record, failure: Failure) -> Result<Record> {
+        let was_active = !matches!(record.state, State::Pending(Place::Blocked(_)));
+        self.take_pending(lane, &record)?;
+        let record = transition::fail(record, None, failure, self.now);
+        self.put_finished(lane, &record)?;
+        if was_active {
+            self.activate_first(&record.body.job_id)?;
+        }
+        Ok(record)
+    }
+
+    /// Removes finished callbacks whose time is over.
+    pub(super) fn purge(&mut self, retention: Retention) -> Result<u64> {
+        let mut purged = 0;
+        for (state, kept) in
+            [(StateName::Delivered, retention.delivered), (StateName::Failed, retention.failed)]
+        {
+            let cutoff = self.now.before(kept);
+            while purged < PURGE_STEP {
+                let Some((key, seqs)) = self.txn.first(&keys::retention(state))? else { break };
+                let finished_at = keys::finished_time(&key);
+                if finished_at > cutoff {
+                    break;
+                }
+                for seq in seqs.chunks_exact(8).map(keys::number) {
+                    purged += u64::from(self.forget(state, seq, finished_at)?);
+                }
+                self.txn.remove(key.to_vec());
+            }
+        }
+        Ok(purged)
+    }
+
+    fn forget(&mut self, state: StateName, seq: u64, finished_at: Timestamp) -> Result<bool> {
+        let key = keys::finished(state, seq);
+        let Some(record) = self.txn.record(&key)? else { return Ok(false) };
+        // Replayed and finished again since: a later row of the index stands for it.
+        if record.finished_at() != Some(finished_at) {
+            return Ok(false);
+        }
+        self.txn.remove(key);
+        if let Some(event_id) = &record.event_id {
+            self.txn.remove(keys::event(event_id));
+        }
+        if record.attempt_count > 1 {
+            for row in self.store.tree.scan_prefix(keys::attempts(seq)) {
+                self.txn.remove(row?.0.to_vec());
+            }
+        }
+        if state == StateName::Failed {
+            self.totals.failed -= 1;
+            let row = self.row(keys::parts(record.id).1, &record)?;
+            row.failed = row.failed.saturating_sub(1);
+        } else {
+            self.totals.delivered -= 1;
+        }
+        Ok(true)
+    }
+
+    /// Writes the pending record, its place in the job's line and, where it has one, in the
+    /// due index.
+    fn put_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
+        let seq = keys::seq_of(record.id);
+        self.totals.pending += 1;
+        let row = self.row(lane, record)?;
+        row.pending += 1;
+        match record.state {
+            State::Pending(Place::Fresh) => row.fresh += 1,
+            State::Pending(Place::Scheduled(_)) => row.scheduled += 1,
+            _ => {}
+        }
+        match record.state {
+            State::Pending(Place::Fresh) => self.signals.push((lane, record.created_at)),
+            State::Pending(Place::Scheduled(at)) => {
+                self.txn.put(keys::due(lane, at, seq), b"");
+                self.signals.push((lane, at));
+            }
+            _ => {}
+        }
+        self.txn.put(keys::job(&record.body.job_id, seq), &lane.0.to_be_bytes());
+        self.txn.put_record(keys::pending(lane, seq), record)
+    }
+
+    /// Takes away all that [`Batch::put_pending`] wrote.
+    fn take_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
+        let seq = keys::seq_of(record.id);
+        self.totals.pending -= 1;
+        let row = self.row(lane, record)?;
+        row.pending = row.pending.saturating_sub(1);
+        match record.state {
+            State::Pending(Place::Fresh) => row.fresh = row.fresh.saturating_sub(1),
+            State::Pending(Place::Scheduled(at)) => {
+                row.scheduled = row.scheduled.saturating_sub(1);
+                self.txn.remove(keys::due(lane, at, seq));
+            }
+            _ => {}
+        }
+        self.txn.remove(keys::job(&record.body.job_id, seq));
+        self.txn.remove(keys::pending(lane, seq));
+        Ok(())
+    }
+
+    fn put_finished(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
+        let seq = keys::seq_of(record.id);
+        let state = record.state_name();
+        if state == StateName::Failed {
+            self.totals.failed += 1;
+            self.row(lane, record)?.failed += 1;
+            self.failed.push(seq);
+        } else {
+            self.totals.delivered += 1;
+            self.delivered.push(seq);
+        }
+        self.txn.put_record(keys::finished(state, seq), record)
+    }
+
+    /// The first of the job's line goes next.
+    fn activate_first(&mut self, job_id: &str) -> Result<()> {
+        let Some((key, value)) = self.txn.first(&keys::job_line(job_id))? else { return Ok(()) };
+        let (seq, lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
+        let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(()) };
+        if let State::Pending(Place::Blocked(_)) = record.state {
+            self.mark(lane, seq, &record);
+            self.take_pending(lane, &record)?;
+            self.put_pending(lane, &transition::activate(record, self.now))?;
+        }
+        Ok(())
+    }
+
+    /// Blocks the first of a job's line because an earlier one comes back; `false` where it is
+    /// under way, or blocked by one that is.
+    fn block(&mut self, lane: LaneKey, seq: u64) -> Result<bool> {
+        let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(true) };
+        if matches!(record.state, State::Pending(Place::Blocked(_))) || !self.mark(lane, seq, &record) {
+            return Ok(false);
+        }
+        self.take_pending(lane, &record)?;
+        self.put_pending(lane, &transition::block(record))?;
+        Ok(true)
+    }
+
+    /// Keeps a callback from being claimed until this batch is on the disk; `false` where it
+    /// is claimed already.
+    fn mark(&mut self, lane: LaneKey, seq: u64, record: &Record) -> bool {
+        let mut inner = self.store.lanes.lock();
+        let lane_in_memory = inner
+            .lanes
+            .entry(lane)
+            .or_insert_with(|| Lane::new(LaneRow::new(record.destination.clone())));
+        match lane_in_memory.busy.insert(seq, Busy::Committing) {
+            // Settled in this very batch: it is not under way any more.
+            Some(Busy::Claimed) if self.settled.contains(&(lane, seq)) => true,
+            Some(Busy::Claimed) => {
+                lane_in_memory.busy.insert(seq, Busy::Claimed);
+                false
+            }
+            _ => {
+                self.settled.push((lane, seq));
+                true
+            }
+        }
+    }
+
+    fn row(&mut self, lane: LaneKey, record: &Record) -> Result<&mut LaneRow> {
+        Ok(self.rows.entry(lane).or_insert_with(|| {
+            let inner = self.store.lanes.lock();
+            inner.lanes.get(&lane).map_or_else(
+                || LaneRow::new(record.destination.clone()),
+                |known| known.row.clone(),
+            )
+        }))
+    }
+
+    /// Adds the rows that a batch has once: counters and the retention index.
+    pub(super) fn seal(&mut self) -> Result<()> {
+        for (state, seqs) in
+            [(StateName::Delivered, &self.delivered), (StateName::Failed, &self.failed)]
+        {
+            if !seqs.is_empty() {
+                let value: Vec<u8> = seqs.iter().flat_map(|seq| seq.to_be_bytes()).collect();
+                let key = keys::finished_batch(state, self.now, self.totals.next_batch);
+                self.txn.put(key, value);
+            }
+        }
+        self.totals.next_batch += 1;
+        for (lane, row) in &self.rows {
+            if row.is_idle() {
+                self.txn.remove(keys::lane(*lane));
+            } else {
+                self.txn.put(keys::lane(*lane), record::encode_row(row)?);
+            }
+        }
+        self.txn.put(keys::TOTALS.to_vec(), record::encode_row(&self.totals)?);
+        Ok(())
+    }
+
+    /// Takes the writes out; what is left is what memory has to learn after the sync.
+    pub(super) fn split(self) -> (sled::Batch, Published) {
+        let published = Published {
+            totals: self.totals,
+            rows: self.rows,
+            settled: self.settled,
+            signals: self.signals,
+        };
+        (self.txn.into_batch(), published)
+    }
+}
+
+/// Whether the settlement brings an attempt, so that the last one becomes an earlier one.
+fn settlement_attempts(settlement: &Settlement) -> bool {
+    !matches!(settlement, Settlement::Failed { attempt: None, .. })
+}
+
+/// What memory learns once the disk has the batch.
+pub(super) struct Published {
+    totals: Totals,
+    rows: HashMap<LaneKey, LaneRow>,
+    settled: Vec<(LaneKey, u64)>,
+    signals: Vec<(LaneKey, Timestamp)>,
+}
+
+impl Published {
+    /// Makes the batch visible to claims and the summary.
+    pub(super) fn publish(self, store: &Store) {
+        let mut inner = store.lanes.lock();
+        inner.totals = self.totals;
+        for (key, row) in self.rows.iter() {
+            match inner.lanes.get_mut(key) {
+                Some(lane) => lane.row = row.clone(),
+                None => {
+                    inner.lanes.insert(*key, Lane::new(row.clone()));
+                }
+            }
+        }
+        for (lane, seq) in self.settled {
+            if let Some(lane) = inner.lanes.get_mut(&lane) {
+                lane.busy.remove(&seq);
+            }
+        }
+        let wake = !self.signals.is_empty();
+        for (lane, at) in self.signals {
+            inner.signal(lane, at);
+        }
+        for lane in self.rows.keys() {
+            inner.sweep(*lane);
+        }
+        drop(inner);
+        if wake {
+            store.lanes.wake();
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The one thread that writes. Whatever has queued up becomes one batch: one atomic apply,
+//! one flush, one sync, then everyone is answered. While that runs, the next batch gathers.
+//!
+//! `flush()` alone is no barrier (sled issue 1452: it ends in `sync_file_range`, which
+//! flushes neither the drive's cache nor the file's size), so `sync_data()` on the log file
+//! follows it, and only then is anything acknowledged.
+//!
+//! An error of apply, flush or sync is ambiguous: the batch may or may not be on the disk.
+//! So the store stops for good, answers every write with [`OutboxError::Broken`], and the
+//! next start finds out from the disk what is there.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Store, batch::Batch, read};
+use crate::{
+    callback::CallbackId,
+    clock::Timestamp,
+    outbox::{
+        Cancelled, Claim, Enqueued, ErrorKind, Failure, NewCallback, OutboxError, Record,
+        Retention, Settlement,
+    },
+};
+
+/// How many callbacks go into one batch at most, unless one command alone brings more.
+const BATCH_LIMIT: usize = 2048;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, OutboxError>>;
+
+/// A write that somebody waits for.
+pub(super) enum Command {
+    Enqueue(Vec<NewCallback>, Reply<Vec<Enqueued>>),
+    Settle(Box<(Claim, Settlement)>, Reply<()>),
+    Replay(Vec<CallbackId>, Reply<u64>),
+    Cancel(CallbackId, Reply<Cancelled>),
+    Expire(Timestamp, Failure, Reply<Vec<Record>>),
+    Purge(Retention, Reply<u64>),
+    Ping(Reply<()>),
+}
+
+impl Command {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Enqueue(batch, _) => batch.len().max(1),
+            Self::Replay(ids, _) => ids.len().max(1),
+            Self::Settle(..) | Self::Cancel(..) | Self::Ping(_) => 1,
+            Self::Expire(..) | Self::Purge(..) => BATCH_LIMIT / 4,
+        }
+    }
+
+    /// Answers with an error.
+    fn refuse(self, error: OutboxError) {
+        match self {
+            Self::Enqueue(_, reply) => answer(reply, Err(error)),
+            Self::Settle(_, reply) | Self::Ping(reply) => answer(reply, Err(error)),
+            Self::Replay(_, reply) | Self::Purge(_, reply) => answer(reply, Err(error)),
+            Self::Cancel(_, reply) => answer(reply, Err(error)),
+            Self::Expire(_, _, reply) => answer(reply, Err(error)),
+        }
+    }
+}
+
+fn answer<T>(reply: Reply<T>, result: Result<T, OutboxError>) {
+    // Who asked may have gone away; what was written stays written.
+    drop(reply.send(result));
+}
+
+/// An answer that is given when the batch is on the disk, or has failed.
+type Answer = Box<dyn FnOnce(Result<(), OutboxError>) + Send>;
+
+fn when_synced<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
+    Box::new(move |synced| answer(reply, synced.map(|()| value)))
+}
+
+/// Runs until every sender of commands is gone.
+pub(super) fn run(store: &Arc<Store>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut disk = Disk::new(store);
+    let mut waiting = VecDeque::new();
+    let mut received = Vec::new();
+    loop {
+        if waiting.is_empty() && commands.blocking_recv_many(&mut received, BATCH_LIMIT) == 0 {
+            return;
+        }
+        while let Ok(more) = commands.try_recv() {
+            received.push(more);
+            if received.len() >= BATCH_LIMIT {
+                break;
+            }
+        }
+        waiting.extend(received.drain(..));
+        let mut weight = 0;
+        let mut taken = Vec::new();
+        while let Some(next) = waiting.front().map(Command::weight)
+            && (taken.is_empty() || weight + next <= BATCH_LIMIT)
+        {
+            weight += next;
+            taken.extend(waiting.pop_front());
+        }
+        commit(store, &mut disk, taken);
+    }
+}
+
+fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
+    if let Some(error) = store.broken() {
+        commands.into_iter().for_each(|command| command.refuse(error.clone()));
+        return;
+    }
+    let mut answers = Vec::with_capacity(commands.len());
+    // A damaged page makes sled panic; that must not take the answers with it.
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        let mut batch = Batch::new(store, store.clock.now());
+        for command in commands {
+            apply(store, disk, &mut batch, command, &mut answers)?;
+        }
+        if batch.txn.is_empty() {
+            return Ok(());
+        }
+        batch.seal()?;
+        let (writes, published) = batch.split();
+        store.tree.apply_batch(writes)?;
+        store.db.flush()?;
+        disk.sync()?;
+        published.publish(store);
+        Ok(())
+    }));
+    let result = match done {
+        Ok(result) => result,
+        Err(panic) => Err(OutboxError::Engine(super::panic_message(&*panic).into())),
+    };
+    let result = result.map_err(|error| store.stop(&error));
+    for answer in answers {
+        answer(result.clone());
+    }
+}
+
+/// Puts one command into the batch. An error here leaves the batch half-made, so it ends it.
+fn apply(
+    store: &Arc<Store>,
+    disk: &mut Disk,
+    batch: &mut Batch<'_>,
+    command: Command,
+    answers: &mut Vec<Answer>,
+) -> Result<(), OutboxError> {
+    match command {
+        Command::Enqueue(new, reply) => {
+            if let Err(error) = room(store, disk, batch.pending() + new.len() as u64) {
+                answer(reply, Err(error));
+                return Ok(());
+            }
+            let mut outcomes = Vec::with_capacity(new.len());
+            let mut run = || {
+                for one in new {
+                    outcomes.push(batch.enqueue(one)?);
+                }
+                Ok(())
+            };
+            let result = run();
+            answers.push(when_synced(reply, outcomes));
+            result
+        }
+        Command::Settle(settled, reply) => {
+            answers.push(when_synced(reply, ()));
+            let (claim, settlement) = *settled;
+            batch.settle(claim.record, settlement)
+        }
+        Command::Replay(ids, reply) => {
+            let mut replayed = 0;
+            let mut run = || {
+                for id in ids {
+                    replayed += u64::from(batch.replay(id)?);
+                }
+                Ok(())
+            };
+            let result = run();
+            answers.push(when_synced(reply, replayed));
+            result
+        }
+        Command::Cancel(id, reply) => {
+            let failure = Failure::new(ErrorKind::Cancelled, "cancelled by an operator");
+            let outcome = batch.cancel(id, failure);
+            let found = *outcome.as_ref().unwrap_or(&Cancelled::Unknown);
+            answers.push(when_synced(reply, found));
+            outcome.map(drop)
+        }
+        Command::Expire(cutoff, failure, reply) => {
+            let mut expired = Vec::new();
+            let mut run = || {
+                for id in read::expired(store, cutoff)? {
+                    expired.extend(batch.expire(id, cutoff, &failure)?);
+                }
+                Ok(())
+            };
+            let result = run();
+            answers.push(when_synced(reply, expired));
+            result
+        }
+        Command::Purge(retention, reply) => {
+            let purged = batch.purge(retention);
+            answers.push(when_synced(reply, *purged.as_ref().unwrap_or(&0)));
+            purged.map(drop)
+        }
+        Command::Ping(reply) => {
+            answer(reply, room(store, disk, batch.pending() + 1));
+            Ok(())
+        }
+    }
+}
+
+/// Whether so many may be pending, and the disk has room.
+fn room(store: &Store, disk: &mut Disk, pending: u64) -> Result<(), OutboxError> {
+    let max = store.settings.max_pending;
+    if pending > max {
+        return Err(OutboxError::Full { pending: store.lanes.lock().totals.pending, max });
+    }
+    disk.free()
+}
+
+/// The disk under the store.
+struct Disk {
+    dir: std::path::PathBuf,
+    min_free: u64,
+    log: Option<File>,
+    blobs_synced: Option<SystemTime>,
+}
+
+impl Disk {
+    fn new(store: &Store) -> Self {
+        Self {
+            dir: store.dir.clone(),
+            min_free: store.settings.min_free_bytes,
+            log: None,
+            blobs_synced: None,
+        }
+    }
+
+    /// The barrier that `flush()` is not.
+    fn sync(&mut self) -> std::io::Result<()> {
+        let log = match &mut self.log {
+            Some(log) => log,
+            none => none.insert(File::options().write(true).open(self.dir.join("db"))?),
+        };
+        log.sync_data()?;
+        // A value of 128 KiB or more gets a file of its own, which sled syncs; its entry in
+        // the directory it does not.
+        let blobs = self.dir.join("blobs");
+        let changed = std::fs::metadata(&blobs).and_then(|it| it.modified()).ok();
+        if changed != self.blobs_synced {
+            sync_dir(&blobs)?;
+            self.blobs_synced = changed;
+        }
+        Ok(())
+    }
+
+    fn free(&self) -> Result<(), OutboxError> {
+        let free = fs4::available_space(&self.dir)
+            .map_err(|error| OutboxError::Engine(error.to_string().into()))?;
+        if free < self.min_free {
+            return Err(OutboxError::DiskLow { free, min: self.min_free });
+        }
+        Ok(())
+    }
+}
+
+/// Makes the entries of a directory durable, where the system has a way to.
+pub(super) fn sync_dir(dir: &std::path::Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+impl From<std::io::Error> for OutboxError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Engine(error.to_string().into())
+    }
+}

@@ -1,0 +1,114 @@
+//! Brings a store to the format of this version, forward only, one file in `migrations/` for
+//! each step.
+//!
+//! A step runs when the store is open and nobody else uses it. The new format number is
+//! written and synced after the step's own writes are, so a step that was cut short by a
+//! crash runs again from its beginning: it has to cope with what it wrote before. A store of
+//! a newer format is refused before anything is changed.
+
+use std::path::Path;
+
+use sled::{Db, Tree};
+
+use super::keys;
+use crate::outbox::OutboxError;
+
+#[path = "../../../migrations/m0001_first_format.rs"]
+mod m0001_first_format;
+
+/// One step; its place in the list is the format that it leads to, counted from 1.
+pub(super) type Migration = fn(&Tree) -> Result<(), OutboxError>;
+
+/// All steps.
+pub(super) const MIGRATIONS: &[Migration] = &[m0001_first_format::up];
+
+/// Runs the steps that the store lacks.
+pub(super) fn run(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<(), OutboxError> {
+    let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
+    let found = match db.get(keys::FORMAT)? {
+        None if db.is_empty() => 0,
+        None => return Err(foreign(dir)),
+        Some(bytes) => {
+            u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| foreign(dir))?)
+        }
+    };
+    if found > known {
+        return Err(OutboxError::Newer { dir: dir.to_owned(), found, known });
+    }
+    for (format, migration) in (1_u32..).zip(migrations).skip(found as usize) {
+        migration(db)?;
+        db.flush()?;
+        db.insert(keys::FORMAT, &format.to_be_bytes())?;
+        db.flush()?;
+    }
+    Ok(())
+}
+
+fn foreign(dir: &Path) -> OutboxError {
+    OutboxError::Open {
+        dir: dir.to_owned(),
+        reason: "it holds data without a format number: it is not, or not wholly, an outbox".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> Db {
+        sled::Config::new().temporary(true).open().unwrap()
+    }
+
+    fn second(tree: &Tree) -> Result<(), OutboxError> {
+        tree.insert("second", "ran")?;
+        Ok(())
+    }
+
+    fn interrupted(tree: &Tree) -> Result<(), OutboxError> {
+        tree.insert("half", "done")?;
+        Err(OutboxError::Closed)
+    }
+
+    fn format(db: &Db) -> u32 {
+        u32::from_be_bytes(db.get(keys::FORMAT).unwrap().unwrap().as_ref().try_into().unwrap())
+    }
+
+    #[test]
+    fn a_store_of_the_first_format_is_brought_to_the_second_and_keeps_its_salt() {
+        let db = store();
+        run(&db, Path::new("x"), MIGRATIONS).unwrap();
+        let salt = db.get(keys::SALT).unwrap().unwrap();
+        assert_eq!(format(&db), 1);
+        run(&db, Path::new("x"), &[MIGRATIONS[0], second]).unwrap();
+        assert_eq!(format(&db), 2);
+        assert!(db.contains_key("second").unwrap());
+        assert_eq!(db.get(keys::SALT).unwrap().unwrap(), salt);
+    }
+
+    #[test]
+    fn a_migration_that_was_cut_short_runs_again() {
+        let db = store();
+        assert!(run(&db, Path::new("x"), &[MIGRATIONS[0], interrupted]).is_err());
+        assert_eq!(format(&db), 1);
+        run(&db, Path::new("x"), &[MIGRATIONS[0], second]).unwrap();
+        assert_eq!(format(&db), 2);
+    }
+
+    #[test]
+    fn a_newer_store_is_refused_unchanged_with_both_formats_named() {
+        let db = store();
+        run(&db, Path::new("x"), &[MIGRATIONS[0], second]).unwrap();
+        let rows = db.len();
+        let error = run(&db, Path::new("x"), MIGRATIONS).unwrap_err().to_string();
+        assert!(error.contains("format 2") && error.contains("knows 1"), "{error}");
+        assert_eq!((db.len(), format(&db)), (rows, 2));
+    }
+
+    #[test]
+    fn a_foreign_store_is_refused_unchanged() {
+        let db = store();
+        db.insert("somebody", "else").unwrap();
+        assert!(run(&db, Path::new("x"), MIGRATIONS).is_err());
+        assert_eq!(db.len(), 1);
+    }
+}

@@ -1,0 +1,294 @@
+//! The outbox on sled, the embedded store. Nothing outside this folder names sled.
+//!
+//! Two of the crates beneath sled 0.34.7, `fxhash` and `instant`, have no upkeep any more;
+//! this folder is what would have to change to be rid of them.
+//!
+//! ```text
+//!  enqueue, settle, … ──► commands ──► committer thread ──► one sled batch, flush, sync_data
+//!                                          │ publishes after the sync
+//!  claim ◄── lanes (memory: counters, busy marks, signals) ◄┘
+//!    └─────► tree (reads)      list, get, summary ──► tree (reads, on blocking threads)
+//! ```
+//!
+//! Recovery is opening: counters are rows of the same tree and change in the same batch as
+//! what they count, claims live in memory only, and the due index says what goes next. No
+//! row is scanned that is not needed.
+
+mod batch;
+mod committer;
+mod keys;
+mod lanes;
+mod migrate;
+mod read;
+mod txn;
+
+use std::{
+    any::Any,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use futures_util::future::BoxFuture;
+use sled::{Db, Tree};
+use tokio::sync::{mpsc, oneshot};
+
+use self::{
+    committer::{Command, Reply},
+    keys::LaneKey,
+    lanes::Lanes,
+};
+use super::{
+    Cancelled, Claim, Claims, Detail, Enqueued, Failure, NewCallback, Open, Outbox, OutboxError,
+    OutboxFuture, Page, Place, Query, Record, Retention, Settlement, State, Summary, record,
+};
+use crate::{
+    callback::{CallbackId, Destination},
+    clock::{SharedClock, Timestamp},
+};
+
+/// The settings of the store (contract, 6: `outbox.*`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The engine's page cache, in bytes.
+    pub cache_bytes: u64,
+    /// How many callbacks may be pending.
+    pub max_pending: u64,
+    /// How many bytes have to stay free on the data disk.
+    pub min_free_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { cache_bytes: 67_108_864, max_pending: 10_000_000, min_free_bytes: 268_435_456 }
+    }
+}
+
+/// What the threads share.
+struct Store {
+    dir: PathBuf,
+    db: Db,
+    tree: Tree,
+    salt: [u8; 16],
+    lanes: Lanes,
+    clock: SharedClock,
+    settings: Settings,
+}
+
+impl Store {
+    fn broken(&self) -> Option<OutboxError> {
+        let reason = self.lanes.lock().broken.clone()?;
+        Some(OutboxError::Broken { dir: self.dir.clone(), reason })
+    }
+
+    /// Stops the store for good.
+    fn stop(&self, error: &OutboxError) -> OutboxError {
+        let reason: Arc<str> = error.to_string().into();
+        tracing::error!(
+            event.action = "store-stopped",
+            error.message = %reason,
+            "the store has stopped; restart the service"
+        );
+        self.lanes.lock().broken = Some(reason.clone());
+        OutboxError::Broken { dir: self.dir.clone(), reason }
+    }
+}
+
+/// The outbox in a directory of its own.
+pub struct SledOutbox {
+    store: Arc<Store>,
+    commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for SledOutbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledOutbox").field("dir", &self.store.dir).finish_non_exhaustive()
+    }
+}
+
+impl SledOutbox {
+    /// Opens the store in `dir`, makes it where there is none, and brings it to this
+    /// version's format. A damaged, newer or foreign store is an error and stays unchanged.
+    pub fn open(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Self, OutboxError> {
+        // Damage makes sled panic while it opens.
+        let opened = catch_unwind(AssertUnwindSafe(|| open_store(dir, settings, clock)));
+        let store = match opened {
+            Ok(Ok(store)) => Arc::new(store),
+            Ok(Err(OutboxError::Engine(reason))) => {
+                return Err(OutboxError::Open { dir: dir.to_owned(), reason });
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(panic) => {
+                let reason = format!("it is damaged ({})", panic_message(&*panic)).into();
+                return Err(OutboxError::Open { dir: dir.to_owned(), reason });
+            }
+        };
+        let (commands, received) = mpsc::unbounded_channel();
+        let committer = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn({
+                let store = Arc::clone(&store);
+                move || committer::run(&store, received)
+            })
+            .map_err(|error| OutboxError::Open {
+                dir: dir.to_owned(),
+                reason: error.to_string().into(),
+            })?;
+        Ok(Self {
+            store,
+            commands: Mutex::new(Some(commands)),
+            committer: Mutex::new(Some(committer)),
+        })
+    }
+
+    /// Finishes what was asked for and stops the committer. Later writes are refused.
+    pub fn close(&self) {
+        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if committer.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the committer thread had panicked");
+        }
+    }
+
+    fn ask<T: Send + 'static>(&self, command: impl FnOnce(Reply<T>) -> Command) -> OutboxFuture<T> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self
+            .commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .is_some_and(|commands| commands.send(command(reply)).is_ok());
+        Box::pin(async move {
+            if !sent {
+                return Err(OutboxError::Closed);
+            }
+            answer.await.unwrap_or(Err(OutboxError::Closed))
+        })
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T, OutboxError> + Send + 'static,
+    ) -> OutboxFuture<T> {
+        let store = Arc::clone(&self.store);
+        Box::pin(async move {
+            let guarded = move || {
+                catch_unwind(AssertUnwindSafe(|| read(&store)))
+                    .unwrap_or_else(|panic| Err(OutboxError::Engine(panic_message(&*panic).into())))
+            };
+            tokio::task::spawn_blocking(guarded).await.unwrap_or(Err(OutboxError::Closed))
+        })
+    }
+}
+
+impl Drop for SledOutbox {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn open_store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, OutboxError> {
+    let db = sled::Config::new()
+        .path(dir)
+        .cache_capacity(settings.cache_bytes)
+        // The committer flushes; a flush in the background would only compete with it.
+        .flush_every_ms(None)
+        .mode(sled::Mode::HighThroughput)
+        .open()?;
+    migrate::run(&db, dir, migrate::MIGRATIONS)?;
+    std::fs::File::options().write(true).open(dir.join("db"))?.sync_all()?;
+    committer::sync_dir(dir)?;
+    let tree = Tree::clone(&db);
+    let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
+    let salt = record::decode(&salt).map_err(|e| OutboxError::damaged(keys::SALT, &e))?;
+    let lanes = lanes::load(&tree)?;
+    Ok(Store { dir: dir.to_owned(), db, tree, salt, lanes, clock, settings })
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("the engine panicked")
+}
+
+impl Outbox for SledOutbox {
+    fn enqueue(&self, batch: Vec<NewCallback>) -> OutboxFuture<Vec<Enqueued>> {
+        self.ask(|reply| Command::Enqueue(batch, reply))
+    }
+
+    fn signalled(&self) -> BoxFuture<'_, Vec<(Destination, Timestamp)>> {
+        Box::pin(self.store.lanes.signalled())
+    }
+
+    fn claim(
+        &self,
+        destination: &Destination,
+        limit: usize,
+        now: Timestamp,
+    ) -> OutboxFuture<Claims> {
+        let lane = LaneKey::of(&self.store.salt, destination);
+        let claims = catch_unwind(AssertUnwindSafe(|| {
+            self.store.lanes.claim(&self.store.tree, lane, limit, now)
+        }))
+        .unwrap_or_else(|panic| Err(OutboxError::Engine(panic_message(&*panic).into())));
+        Box::pin(std::future::ready(claims))
+    }
+
+    fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<()> {
+        self.ask(|reply| Command::Settle(Box::new((claim, settlement)), reply))
+    }
+
+    fn release(&self, claim: Claim) {
+        let (seq, lane) = keys::parts(claim.record.id);
+        let due = match claim.record.state {
+            State::Pending(Place::Scheduled(due)) => due,
+            _ => claim.record.created_at,
+        };
+        self.store.lanes.release(lane, seq, due);
+    }
+
+    fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64> {
+        self.ask(|reply| Command::Replay(ids, reply))
+    }
+
+    fn cancel(&self, id: CallbackId) -> OutboxFuture<Cancelled> {
+        self.ask(|reply| Command::Cancel(id, reply))
+    }
+
+    fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
+        self.ask(|reply| Command::Expire(cutoff, failure, reply))
+    }
+
+    fn purge(&self, retention: Retention) -> OutboxFuture<u64> {
+        self.ask(|reply| Command::Purge(retention, reply))
+    }
+
+    fn get(&self, id: CallbackId) -> OutboxFuture<Option<Detail>> {
+        self.read(move |store| read::get(store, id))
+    }
+
+    fn list(&self, query: Query) -> OutboxFuture<Page> {
+        self.read(move |store| read::list(store, &query))
+    }
+
+    fn summary(&self, now: Timestamp) -> OutboxFuture<Summary> {
+        self.read(move |store| read::summary(store, now))
+    }
+
+    fn report(&self, destination: &Destination, open: Option<Open>) {
+        let lane = LaneKey::of(&self.store.salt, destination);
+        if let Some(lane) = self.store.lanes.lock().lanes.get_mut(&lane) {
+            lane.open = open;
+        }
+    }
+
+    fn ready(&self) -> OutboxFuture<()> {
+        self.ask(Command::Ping)
+    }
+}

@@ -1,0 +1,291 @@
+//! Reading: one callback, listings, the summary. It runs beside the committer and holds no
+//! lock while it reads the tree; what it gives is as of some moment during the call.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashSet},
+};
+
+use super::{
+    Store,
+    keys::{self, LaneKey},
+};
+use crate::{
+    callback::CallbackId,
+    clock::Timestamp,
+    outbox::{
+        Attempt, DestinationSummary, Detail, OutboxError, Page, Place, Query, Record, State,
+        StateName, Summary, record,
+    },
+};
+
+/// How many rows one page of a listing looks at.
+const LIST_SCAN_LIMIT: usize = 100_000;
+
+/// How many callbacks one step of the expiry ends.
+const EXPIRE_STEP: usize = 512;
+
+/// How many destinations a summary names.
+const DESTINATIONS_SHOWN: usize = 1000;
+
+/// How many rows a lane is searched for its oldest due callback.
+const OLDEST_SCAN_LIMIT: usize = 256;
+
+type Result<T> = std::result::Result<T, OutboxError>;
+
+fn decode(key: &[u8], bytes: &[u8]) -> Result<Record> {
+    record::decode(bytes).map_err(|error| OutboxError::damaged(key, &error))
+}
+
+fn record_at(store: &Store, key: &[u8]) -> Result<Option<Record>> {
+    store.tree.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
+}
+
+/// One callback with all its attempts.
+pub(super) fn get(store: &Store, id: CallbackId) -> Result<Option<Detail>> {
+    let (seq, lane) = keys::parts(id);
+    let places = [
+        keys::pending(lane, seq),
+        keys::finished(StateName::Delivered, seq),
+        keys::finished(StateName::Failed, seq),
+        // Once more: it may have been replayed between the look-ups.
+        keys::pending(lane, seq),
+    ];
+    for key in places {
+        let Some(record) = record_at(store, &key)?.filter(|record| record.id == id) else {
+            continue;
+        };
+        let mut attempts = Vec::new();
+        for row in store.tree.scan_prefix(keys::attempts(seq)) {
+            let (key, bytes) = row?;
+            let attempt: Attempt =
+                record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
+            attempts.push(attempt);
+        }
+        attempts.extend(record.last_attempt.clone());
+        attempts.dedup_by_key(|attempt| attempt.number);
+        let waiting_for = waiting_for(store, &record)?;
+        return Ok(Some(Detail { record, attempts, waiting_for }));
+    }
+    Ok(None)
+}
+
+/// The pending callback of the same job that comes right before this one.
+fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
+    let State::Pending(Place::Blocked(_)) = record.state else { return Ok(None) };
+    let seq = keys::seq_of(record.id);
+    let (line, own) =
+        (keys::job_line(&record.body.job_id), keys::job(&record.body.job_id, seq));
+    let before = store.tree.range(line.clone()..own).next_back().transpose()?;
+    // A replayed one waits for a later one that was under way.
+    let found = match before {
+        Some(row) => Some(row),
+        None => store.tree.range(keys::job(&record.body.job_id, seq + 1)..).next().transpose()?,
+    };
+    Ok(found
+        .filter(|(key, _)| key.starts_with(&line))
+        .map(|(key, lane)| keys::id(keys::last_number(&key), LaneKey(keys::number(&lane)))))
+}
+
+/// A sorted run of keys that a listing is merged from.
+struct Run {
+    rows: sled::Iter,
+    oldest_first: bool,
+}
+
+impl Run {
+    fn new(store: &Store, prefix: &[u8], query: &Query) -> Self {
+        let bound = |seq: u64| [prefix, &seq.to_be_bytes()].concat();
+        let cursor = query.cursor.map(keys::seq_of);
+        let rows = match (cursor, query.oldest_first) {
+            (None, _) => store.tree.scan_prefix(prefix),
+            (Some(seq), true) => {
+                store.tree.range(bound(seq.saturating_add(1))..=bound(u64::MAX))
+            }
+            (Some(seq), false) => store.tree.range(bound(0)..bound(seq)),
+        };
+        Self { rows, oldest_first: query.oldest_first }
+    }
+
+    fn next(&mut self) -> Result<Option<(sled::IVec, sled::IVec)>> {
+        let next = if self.oldest_first { self.rows.next() } else { self.rows.next_back() };
+        Ok(next.transpose()?)
+    }
+}
+
+/// One page of a listing: the runs of the states and lanes that can hold what is asked for,
+/// merged by order of acceptance.
+pub(super) fn list(store: &Store, query: &Query) -> Result<Page> {
+    let mut runs = Vec::new();
+    for state in [StateName::Delivered, StateName::Failed] {
+        if query.state.is_none_or(|wanted| wanted == state) {
+            runs.push(Run::new(store, &[keys::finished_prefix(state)], query));
+        }
+    }
+    if query.state.is_none_or(|wanted| wanted == StateName::Pending) {
+        for lane in pending_lanes(store, query)? {
+            runs.push(Run::new(store, &keys::pending(lane, 0)[..9], query));
+        }
+    }
+    // Seen as a max-heap the latest comes out first; turned round, the oldest.
+    let order = |seq: u64| if query.oldest_first { u64::MAX - seq } else { seq };
+    let mut heads = BinaryHeap::new();
+    let mut held = Vec::with_capacity(runs.len());
+    for (index, run) in runs.iter_mut().enumerate() {
+        let row = run.next()?;
+        if let Some((key, _)) = &row {
+            heads.push((order(keys::last_number(key)), Reverse(index)));
+        }
+        held.push(row);
+    }
+    let mut page = Page::default();
+    let mut looked_at = 0;
+    let mut seen = HashSet::new();
+    while let Some((_, Reverse(index))) = heads.pop() {
+        let Some((key, bytes)) = held[index].take() else { continue };
+        if let Some(row) = runs[index].next()? {
+            heads.push((order(keys::last_number(&row.0)), Reverse(index)));
+            held[index] = Some(row);
+        }
+        let record = decode(&key, &bytes)?;
+        let id = record.id;
+        looked_at += 1;
+        if matches(&record, query) && seen.insert(id) {
+            let waiting_for = waiting_for(store, &record)?;
+            page.records.push((record, waiting_for));
+        }
+        if page.records.len() >= query.limit.max(1) || looked_at >= LIST_SCAN_LIMIT {
+            page.next = (!heads.is_empty()).then_some(id);
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// The lanes in which pending callbacks may answer the query.
+fn pending_lanes(store: &Store, query: &Query) -> Result<Vec<LaneKey>> {
+    if let Some(job_id) = &query.job_id {
+        let mut lanes = HashSet::new();
+        for row in store.tree.scan_prefix(keys::job_line(job_id)) {
+            lanes.insert(LaneKey(keys::number(&row?.1)));
+        }
+        return Ok(lanes.into_iter().collect());
+    }
+    if let Some(destination) = &query.destination {
+        return Ok(vec![LaneKey::of(&store.salt, destination)]);
+    }
+    let inner = store.lanes.lock();
+    Ok(inner.lanes.iter().filter(|(_, it)| it.row.pending > 0).map(|(key, _)| *key).collect())
+}
+
+fn matches(record: &Record, query: &Query) -> bool {
+    query.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
+        && query.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
+        && query.since.is_none_or(|since| record.created_at >= since)
+}
+
+/// The ids of pending callbacks whose budget began before `cutoff`.
+pub(super) fn expired(store: &Store, cutoff: Timestamp) -> Result<Vec<CallbackId>> {
+    let lanes: Vec<_> = {
+        let inner = store.lanes.lock();
+        inner.lanes.iter().filter(|(_, it)| it.row.pending > 0).map(|(key, _)| *key).collect()
+    };
+    let mut found = Vec::new();
+    for lane in lanes {
+        for row in store.tree.scan_prefix(&keys::pending(lane, 0)[..9]) {
+            let (key, bytes) = row?;
+            let record = decode(&key, &bytes)?;
+            // A lane is in order of acceptance, and no budget begins before it.
+            if record.created_at >= cutoff {
+                break;
+            }
+            let claimed = || {
+                let inner = store.lanes.lock();
+                let seq = keys::seq_of(record.id);
+                inner.lanes.get(&lane).is_some_and(|it| it.busy.contains_key(&seq))
+            };
+            if record.budget_since < cutoff && !claimed() {
+                found.push(record.id);
+                if found.len() >= EXPIRE_STEP {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The queue in numbers.
+pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
+    let (totals, mut lanes) = {
+        let inner = store.lanes.lock();
+        let lanes: Vec<_> = inner
+            .lanes
+            .iter()
+            .map(|(key, lane)| {
+                let busy: HashSet<u64> = lane.busy.keys().copied().collect();
+                (*key, lane.row.clone(), lane.in_flight(), busy, lane.open)
+            })
+            .collect();
+        (inner.totals, lanes)
+    };
+    let mut summary = Summary {
+        pending: totals.pending,
+        delivered: totals.delivered,
+        failed: totals.failed,
+        ..Summary::default()
+    };
+    let mut ready = 0;
+    for (key, row, in_flight, busy, _) in &lanes {
+        summary.in_flight += in_flight;
+        ready += row.fresh;
+        let mut oldest = None;
+        if row.scheduled > 0 {
+            let from = keys::due(*key, Timestamp::default(), 0);
+            for entry in store.tree.range(from..=keys::due(*key, now, u64::MAX)) {
+                let (entry, _) = entry?;
+                ready += 1;
+                if oldest.is_none() && !busy.contains(&keys::last_number(&entry)) {
+                    oldest = Some(keys::due_time(&entry));
+                }
+            }
+        }
+        if row.fresh > 0 {
+            let rows = store.tree.scan_prefix(&keys::pending(*key, 0)[..9]);
+            for entry in rows.take(OLDEST_SCAN_LIMIT) {
+                let (entry, bytes) = entry?;
+                if record::is_fresh(&bytes) && !busy.contains(&keys::last_number(&entry)) {
+                    let created = decode(&entry, &bytes)?.created_at;
+                    oldest = Some(oldest.map_or(created, |known| created.min(known)));
+                    break;
+                }
+            }
+        }
+        summary.oldest_due = match (summary.oldest_due, oldest) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    // Read at different moments, the three may disagree by what moved meanwhile; they still
+    // add up.
+    summary.in_flight = summary.in_flight.min(summary.pending);
+    summary.due = ready.saturating_sub(summary.in_flight).min(summary.pending - summary.in_flight);
+    summary.waiting = summary.pending - summary.in_flight - summary.due;
+    lanes.retain(|(_, row, ..)| !row.destination.is_none() && !row.is_idle());
+    lanes.sort_by(|(_, a, ..), (_, b, ..)| {
+        (b.pending, b.failed).cmp(&(a.pending, a.failed)).then_with(|| a.destination.cmp(&b.destination))
+    });
+    lanes.truncate(DESTINATIONS_SHOWN);
+    summary.destinations = lanes
+        .into_iter()
+        .map(|(_, row, in_flight, _, open)| DestinationSummary {
+            destination: row.destination,
+            pending: row.pending,
+            in_flight,
+            failed: row.failed,
+            open,
+            hold_until: (row.hold_until > now).then_some(row.hold_until),
+        })
+        .collect();
+    Ok(summary)
+}

@@ -1,0 +1,117 @@
+//! The life of a callback as pure functions: a record and what happened give the record
+//! after it. There is one constructor for each arrow, and no other code changes a state.
+//!
+//! ```text
+//!             accept                        deliver
+//!  (event) ───────────► Pending ─────────────────────────► Delivered
+//!     │                 ▲  │  ▲ │
+//!     │ refuse          │  └──┘ │ fail (final answer, expired, exhausted, cancelled)
+//!     │                 │ retry │
+//!     │          replay │       ▼
+//!     └───────────────► └──── Failed
+//!
+//!  within Pending:  Fresh, Scheduled ──block──► Blocked ──activate──► Scheduled
+//! ```
+
+use super::{
+    NewCallback,
+    record::{Attempt, Failure, Place, Record, State},
+};
+use crate::{callback::CallbackId, clock::Timestamp};
+
+/// A new callback that is to be delivered; `first` when no earlier one of its job is pending.
+pub fn accept(new: NewCallback, id: CallbackId, now: Timestamp, first: bool) -> Record {
+    let place = if first { Place::Fresh } else { Place::Blocked(now) };
+    begin(new, id, now, State::Pending(place))
+}
+
+/// A new callback that can never be sent; kept so that an operator sees it.
+pub fn refuse(new: NewCallback, id: CallbackId, now: Timestamp) -> Record {
+    begin(new, id, now, State::Failed(now))
+}
+
+fn begin(new: NewCallback, id: CallbackId, now: Timestamp, state: State) -> Record {
+    Record {
+        id,
+        event_id: new.event_id,
+        body: new.body,
+        url: new.url,
+        destination: new.destination,
+        created_at: now,
+        state,
+        attempt_count: 0,
+        budget_attempts: 0,
+        budget_since: now,
+        replays: 0,
+        last_error: new.refusal,
+        last_attempt: None,
+    }
+}
+
+/// The receiver took it.
+#[must_use]
+pub fn deliver(record: Record, attempt: Attempt, now: Timestamp) -> Record {
+    Record { state: State::Delivered(now), ..attempted(record, attempt) }
+}
+
+/// The attempt failed; the next one is due at `due`, once the callback is first of its job.
+#[must_use]
+pub fn retry(record: Record, attempt: Attempt, due: Timestamp, first: bool) -> Record {
+    let place = if first { Place::Scheduled(due) } else { Place::Blocked(due) };
+    Record { state: State::Pending(place), ..attempted(record, attempt) }
+}
+
+/// It has finally failed, with or without one more attempt.
+#[must_use]
+pub fn fail(record: Record, attempt: Option<Attempt>, failure: Failure, now: Timestamp) -> Record {
+    let record = match attempt {
+        Some(attempt) => attempted(record, attempt),
+        None => record,
+    };
+    Record { state: State::Failed(now), last_error: Some(failure), ..record }
+}
+
+/// A failed one is to be delivered after all, with a fresh age and attempt budget.
+#[must_use]
+pub fn replay(record: Record, now: Timestamp, first: bool) -> Record {
+    let place = if first { Place::Scheduled(now) } else { Place::Blocked(now) };
+    Record {
+        state: State::Pending(place),
+        budget_attempts: 0,
+        budget_since: now,
+        replays: record.replays.saturating_add(1),
+        ..record
+    }
+}
+
+/// The callback has become the first of its job.
+#[must_use]
+pub fn activate(record: Record, now: Timestamp) -> Record {
+    match record.state {
+        State::Pending(Place::Blocked(not_before)) => {
+            Record { state: State::Pending(Place::Scheduled(now.max(not_before))), ..record }
+        }
+        _ => record,
+    }
+}
+
+/// An earlier callback of the job has become pending again: this one waits for it, and keeps
+/// the time before which it is not due.
+#[must_use]
+pub fn block(record: Record) -> Record {
+    let not_before = match record.state {
+        State::Pending(Place::Scheduled(due)) => due,
+        _ => record.created_at,
+    };
+    Record { state: State::Pending(Place::Blocked(not_before)), ..record }
+}
+
+fn attempted(record: Record, attempt: Attempt) -> Record {
+    Record {
+        attempt_count: attempt.number,
+        budget_attempts: record.budget_attempts.saturating_add(1),
+        last_error: attempt.error.clone().or(record.last_error),
+        last_attempt: Some(attempt),
+        ..record
+    }
+}
