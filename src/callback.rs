@@ -197,7 +197,8 @@ pub fn redact_url(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
     let (scheme, rest) = text.split_at(start);
     let parsed = Url::parse(text).is_ok_and(|url| url.has_host());
-    let end = if parsed { rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()) } else { rest.len() };
+    let end =
+        if parsed { rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()) } else { rest.len() };
     let Some(at) = rest[..end].rfind('@') else {
         return text.to_owned();
     };
@@ -209,8 +210,7 @@ pub fn redact_url(text: &str) -> String {
 }
 
 /// What may stand unescaped in a tracker URL: RFC 3986's unreserved characters.
-const TRACKER: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const TRACKER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Fills `{jobId}` and `{jobIdFs}` into a tracker template, percent-encoded (contract, 1).
 pub fn tracker_url(template: &str, job_id: &str, job_id_fs: &str) -> String {

@@ -108,7 +108,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 /// Who is asked for the time.
-pub trait Clock: Send + Sync + 'static {
+pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     /// The time now. It may jump in both directions, as a machine's clock does.
     fn now(&self) -> Timestamp;
 }

@@ -280,9 +280,12 @@ mod tests {
 
     #[test]
     fn parameter_names_are_compared_in_smart_notation() {
-        for spelling in
-            ["DpfControlCallbackUrl", "DPF_CONTROL_CALLBACK_URL", "dpfcontrolcallbackurl", "_Dpf_controlCallbackURL_"]
-        {
+        for spelling in [
+            "DpfControlCallbackUrl",
+            "DPF_CONTROL_CALLBACK_URL",
+            "dpfcontrolcallbackurl",
+            "_Dpf_controlCallbackURL_",
+        ] {
             let json = event(&format!(r#","parameters":{{"X":1,"{spelling}":"{URL}"}}"#));
             let Ok(Parsed::Callback(event)) = parse(json.as_bytes()) else { panic!("{spelling}") };
             assert_eq!(event.url, URL);
@@ -293,8 +296,18 @@ mod tests {
 
     #[test]
     fn an_event_without_a_callback_url_or_with_an_empty_one_is_ignored() {
-        for extra in ["", r#","parameters":{}"#, r#","parameters":null"#, r#","parameters":{"DpfControlCallbackUrl":""}"#, r#","parameters":{"DpfControlCallbackUrl":null}"#] {
-            assert_eq!(parse(event(extra).as_bytes()), Ok(Parsed::Ignored(Ignored::NoUrl)), "{extra}");
+        for extra in [
+            "",
+            r#","parameters":{}"#,
+            r#","parameters":null"#,
+            r#","parameters":{"DpfControlCallbackUrl":""}"#,
+            r#","parameters":{"DpfControlCallbackUrl":null}"#,
+        ] {
+            assert_eq!(
+                parse(event(extra).as_bytes()),
+                Ok(Parsed::Ignored(Ignored::NoUrl)),
+                "{extra}"
+            );
         }
         assert_eq!(parse(br#"{"event":"job_added"}"#), Ok(Parsed::Ignored(Ignored::OtherEvent)));
     }
@@ -309,15 +322,26 @@ mod tests {
             (r#"{"event":7}"#, "not a job event"),
             (r#"{"event":"job_finished","jobIdFs":"2","exitStatus":"OK"}"#, "`jobId`"),
             (r#"{"event":"job_finished","jobId":"","jobIdFs":"2","exitStatus":"OK"}"#, "`jobId`"),
-            (r#"{"event":"job_finished","jobId":1,"jobIdFs":"2","exitStatus":"OK"}"#, "integer `1`"),
+            (
+                r#"{"event":"job_finished","jobId":1,"jobIdFs":"2","exitStatus":"OK"}"#,
+                "integer `1`",
+            ),
             (r#"{"event":"job_finished","jobId":"1","exitStatus":"OK"}"#, "`jobIdFs`"),
             (r#"{"event":"job_finished","jobId":"1","jobIdFs":"2"}"#, "`exitStatus`"),
-            (r#"{"event":"job_sending","jobId":"1","jobIdFs":"2","exitStatus":"OK"}"#, "`exitStatus`"),
+            (
+                r#"{"event":"job_sending","jobId":"1","jobIdFs":"2","exitStatus":"OK"}"#,
+                "`exitStatus`",
+            ),
             (&event(r#","jobState":"ERROR""#), "FINISHED"),
             (&event(r#","jobId":"1""#), "duplicate field"),
             (&event(r#","parameters":[]"#), "job parameters"),
             (&event(r#","parameters":{"DpfControlCallbackUrl":5}"#), "string"),
-            (&event(r#","parameters":{"DpfControlCallbackUrl":"http://a","dpfcontrolcallbackurl":"http://b"}"#), "twice"),
+            (
+                &event(
+                    r#","parameters":{"DpfControlCallbackUrl":"http://a","dpfcontrolcallbackurl":"http://b"}"#,
+                ),
+                "twice",
+            ),
             (&event(&format!(r#","eventId":"{long}""#)), "`eventId`"),
         ] {
             let error = parse(json.as_bytes()).expect_err(json).to_string();
@@ -328,7 +352,9 @@ mod tests {
 
     #[test]
     fn an_error_reason_goes_only_with_an_error() {
-        let json = event(&format!(r#","errorReason":"no","parameters":{{"DpfControlCallbackUrl":"{URL}"}}"#));
+        let json = event(&format!(
+            r#","errorReason":"no","parameters":{{"DpfControlCallbackUrl":"{URL}"}}"#
+        ));
         let Ok(Parsed::Callback(event)) = parse(json.as_bytes()) else { panic!() };
         assert_eq!((event.job_state, event.error_reason), (JobState::Finished, None));
     }

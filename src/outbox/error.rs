@@ -70,12 +70,14 @@ pub enum OutboxError {
 }
 
 impl OutboxError {
+    /// Whether it passes by itself as callbacks end or the disk gets room.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::DiskLow { .. })
+    }
+
     /// A row whose value does not decode.
     pub fn damaged(key: &[u8], error: &CodecError) -> Self {
-        Self::Damaged {
-            key: data_encoding::HEXLOWER.encode(key),
-            reason: error.to_string().into(),
-        }
+        Self::Damaged { key: data_encoding::HEXLOWER.encode(key), reason: error.to_string().into() }
     }
 }
 

@@ -227,11 +227,16 @@ pub trait Outbox: Send + Sync + 'static {
     fn signalled(&self) -> BoxFuture<'_, Vec<(Destination, Timestamp)>>;
 
     /// Takes at most `limit` callbacks of one destination that are due at `now`.
-    fn claim(&self, destination: &Destination, limit: usize, now: Timestamp)
-    -> OutboxFuture<Claims>;
+    fn claim(
+        &self,
+        destination: &Destination,
+        limit: usize,
+        now: Timestamp,
+    ) -> OutboxFuture<Claims>;
 
-    /// Records how the attempt ended, and makes the job's next callback due if it has ended.
-    fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<()>;
+    /// Records how the attempt ended, makes the job's next callback due if it has ended, and
+    /// gives the callback as it is stored now.
+    fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record>;
 
     /// Gives a claimed callback back as if it had not been claimed.
     fn release(&self, claim: Claim);

@@ -80,13 +80,6 @@ impl<'a> Batch<'a> {
         if let Some(key) = event_key {
             self.txn.put(key, record::encode_row(&id)?);
         }
-        self.rows.entry(lane).or_insert_with(|| {
-            let inner = self.store.lanes.lock();
-            inner.lanes.get(&lane).map_or_else(
-                || LaneRow::new(new.destination.clone()),
-                |known| known.row.clone(),
-            )
-        });
         if new.refusal.is_some() {
             let record = transition::refuse(new, id, self.now);
             self.put_finished(lane, &record)?;
@@ -99,29 +92,33 @@ impl<'a> Batch<'a> {
     }
 
     /// Records how a claimed callback's attempt ended.
-    pub(super) fn settle(&mut self, record: Record, settlement: Settlement) -> Result<()> {
+    pub(super) fn settle(&mut self, record: Record, settlement: Settlement) -> Result<Record> {
         let (seq, lane) = keys::parts(record.id);
         let job_id = record.body.job_id.clone();
         self.settled.push((lane, seq));
         self.take_pending(lane, &record)?;
-        if let Some(last) = record.last_attempt.as_ref().filter(|_| settlement_attempts(&settlement)) {
+        if let Some(last) =
+            record.last_attempt.as_ref().filter(|_| settlement_attempts(&settlement))
+        {
             self.txn.put(keys::attempt(seq, last.number), record::encode_row(last)?);
             if let Some(oldest) = last.number.checked_sub(ATTEMPTS_KEPT) {
                 self.txn.remove(keys::attempt(seq, oldest));
             }
         }
-        match settlement {
+        let record = match settlement {
             Settlement::Delivered(attempt) => {
                 let record = transition::deliver(record, attempt, self.now);
                 self.put_finished(lane, &record)?;
+                record
             }
             Settlement::Failed { attempt, failure } => {
                 let record = transition::fail(record, attempt, failure, self.now);
                 self.put_finished(lane, &record)?;
+                record
             }
             Settlement::Retry { attempt, due, hold } => {
                 if let Some(until) = hold {
-                    let row = self.row(lane, &record)?;
+                    let row = self.row(lane, &record);
                     row.hold_until = row.hold_until.max(until);
                 }
                 // An earlier one may have been replayed meanwhile: then that one is next.
@@ -131,9 +128,11 @@ impl<'a> Batch<'a> {
                     .is_none_or(|(key, _)| keys::last_number(&key) > seq);
                 let record = transition::retry(record, attempt, due, first);
                 self.put_pending(lane, &record)?;
+                record
             }
-        }
-        self.activate_first(&job_id)
+        };
+        self.activate_first(&job_id)?;
+        Ok(record)
     }
 
     /// Makes a failed callback pending again; `false` when it is not failed.
@@ -146,7 +145,7 @@ impl<'a> Batch<'a> {
         self.mark(lane, seq, &record);
         self.txn.remove(key);
         self.totals.failed -= 1;
-        let row = self.row(lane, &record)?;
+        let row = self.row(lane, &record);
         row.failed = row.failed.saturating_sub(1);
         let first = match self.txn.first(&keys::job_line(&record.body.job_id))? {
             None => true,
@@ -247,7 +246,7 @@ impl<'a> Batch<'a> {
         }
         if state == StateName::Failed {
             self.totals.failed -= 1;
-            let row = self.row(keys::parts(record.id).1, &record)?;
+            let row = self.row(keys::parts(record.id).1, &record);
             row.failed = row.failed.saturating_sub(1);
         } else {
             self.totals.delivered -= 1;
@@ -260,7 +259,7 @@ impl<'a> Batch<'a> {
     fn put_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending += 1;
-        let row = self.row(lane, record)?;
+        let row = self.row(lane, record);
         row.pending += 1;
         match record.state {
             State::Pending(Place::Fresh) => row.fresh += 1,
@@ -283,7 +282,7 @@ impl<'a> Batch<'a> {
     fn take_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending -= 1;
-        let row = self.row(lane, record)?;
+        let row = self.row(lane, record);
         row.pending = row.pending.saturating_sub(1);
         match record.state {
             State::Pending(Place::Fresh) => row.fresh = row.fresh.saturating_sub(1),
@@ -303,7 +302,7 @@ impl<'a> Batch<'a> {
         let state = record.state_name();
         if state == StateName::Failed {
             self.totals.failed += 1;
-            self.row(lane, record)?.failed += 1;
+            self.row(lane, record).failed += 1;
             self.failed.push(seq);
         } else {
             self.totals.delivered += 1;
@@ -329,7 +328,9 @@ impl<'a> Batch<'a> {
     /// under way, or blocked by one that is.
     fn block(&mut self, lane: LaneKey, seq: u64) -> Result<bool> {
         let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(true) };
-        if matches!(record.state, State::Pending(Place::Blocked(_))) || !self.mark(lane, seq, &record) {
+        if matches!(record.state, State::Pending(Place::Blocked(_)))
+            || !self.mark(lane, seq, &record)
+        {
             return Ok(false);
         }
         self.take_pending(lane, &record)?;
@@ -359,14 +360,14 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn row(&mut self, lane: LaneKey, record: &Record) -> Result<&mut LaneRow> {
-        Ok(self.rows.entry(lane).or_insert_with(|| {
+    fn row(&mut self, lane: LaneKey, record: &Record) -> &mut LaneRow {
+        self.rows.entry(lane).or_insert_with(|| {
             let inner = self.store.lanes.lock();
-            inner.lanes.get(&lane).map_or_else(
-                || LaneRow::new(record.destination.clone()),
-                |known| known.row.clone(),
-            )
-        }))
+            inner
+                .lanes
+                .get(&lane)
+                .map_or_else(|| LaneRow::new(record.destination.clone()), |known| known.row.clone())
+        })
     }
 
     /// Adds the rows that a batch has once: counters and the retention index.

@@ -38,7 +38,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, OutboxError>>;
 /// A write that somebody waits for.
 pub(super) enum Command {
     Enqueue(Vec<NewCallback>, Reply<Vec<Enqueued>>),
-    Settle(Box<(Claim, Settlement)>, Reply<()>),
+    Settle(Box<(Claim, Settlement)>, Reply<Record>),
     Replay(Vec<CallbackId>, Reply<u64>),
     Cancel(CallbackId, Reply<Cancelled>),
     Expire(Timestamp, Failure, Reply<Vec<Record>>),
@@ -60,7 +60,8 @@ impl Command {
     fn refuse(self, error: OutboxError) {
         match self {
             Self::Enqueue(_, reply) => answer(reply, Err(error)),
-            Self::Settle(_, reply) | Self::Ping(reply) => answer(reply, Err(error)),
+            Self::Settle(_, reply) => answer(reply, Err(error)),
+            Self::Ping(reply) => answer(reply, Err(error)),
             Self::Replay(_, reply) | Self::Purge(_, reply) => answer(reply, Err(error)),
             Self::Cancel(_, reply) => answer(reply, Err(error)),
             Self::Expire(_, _, reply) => answer(reply, Err(error)),
@@ -156,7 +157,7 @@ fn apply(
                 return Ok(());
             }
             let mut outcomes = Vec::with_capacity(new.len());
-            let mut run = || {
+            let run = || {
                 for one in new {
                     outcomes.push(batch.enqueue(one)?);
                 }
@@ -167,13 +168,14 @@ fn apply(
             result
         }
         Command::Settle(settled, reply) => {
-            answers.push(when_synced(reply, ()));
             let (claim, settlement) = *settled;
-            batch.settle(claim.record, settlement)
+            let record = batch.settle(claim.record, settlement)?;
+            answers.push(when_synced(reply, record));
+            Ok(())
         }
         Command::Replay(ids, reply) => {
             let mut replayed = 0;
-            let mut run = || {
+            let run = || {
                 for id in ids {
                     replayed += u64::from(batch.replay(id)?);
                 }

@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn the_due_index_sorts_by_time_and_then_by_acceptance() {
         let at = Timestamp::from_millis;
-        let keys = [due(LaneKey(7), at(255), 9), due(LaneKey(7), at(256), 1), due(LaneKey(7), at(256), 2)];
+        let keys =
+            [due(LaneKey(7), at(255), 9), due(LaneKey(7), at(256), 1), due(LaneKey(7), at(256), 2)];
         assert!(keys.is_sorted());
         assert_eq!((due_time(&keys[0]), last_number(&keys[0])), (at(255), 9));
     }

@@ -341,7 +341,8 @@ fn decode(key: &[u8], bytes: &[u8]) -> Result<Box<Record>, OutboxError> {
 pub(super) fn load(tree: &Tree) -> Result<Lanes, OutboxError> {
     let mut inner = Inner::default();
     if let Some(bytes) = tree.get(keys::TOTALS)? {
-        inner.totals = record::decode(&bytes).map_err(|e| OutboxError::damaged(keys::TOTALS, &e))?;
+        inner.totals =
+            record::decode(&bytes).map_err(|e| OutboxError::damaged(keys::TOTALS, &e))?;
     }
     let mut due = BTreeSet::new();
     for row in tree.scan_prefix(keys::LANES) {

@@ -28,9 +28,7 @@ pub(super) fn run(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<(), O
     let found = match db.get(keys::FORMAT)? {
         None if db.is_empty() => 0,
         None => return Err(foreign(dir)),
-        Some(bytes) => {
-            u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| foreign(dir))?)
-        }
+        Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| foreign(dir))?),
     };
     if found > known {
         return Err(OutboxError::Newer { dir: dir.to_owned(), found, known });

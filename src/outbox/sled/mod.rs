@@ -240,7 +240,7 @@ impl Outbox for SledOutbox {
         Box::pin(std::future::ready(claims))
     }
 
-    fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<()> {
+    fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
         self.ask(|reply| Command::Settle(Box::new((claim, settlement)), reply))
     }
 

@@ -74,8 +74,7 @@ pub(super) fn get(store: &Store, id: CallbackId) -> Result<Option<Detail>> {
 fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
     let State::Pending(Place::Blocked(_)) = record.state else { return Ok(None) };
     let seq = keys::seq_of(record.id);
-    let (line, own) =
-        (keys::job_line(&record.body.job_id), keys::job(&record.body.job_id, seq));
+    let (line, own) = (keys::job_line(&record.body.job_id), keys::job(&record.body.job_id, seq));
     let before = store.tree.range(line.clone()..own).next_back().transpose()?;
     // A replayed one waits for a later one that was under way.
     let found = match before {
@@ -99,9 +98,7 @@ impl Run {
         let cursor = query.cursor.map(keys::seq_of);
         let rows = match (cursor, query.oldest_first) {
             (None, _) => store.tree.scan_prefix(prefix),
-            (Some(seq), true) => {
-                store.tree.range(bound(seq.saturating_add(1))..=bound(u64::MAX))
-            }
+            (Some(seq), true) => store.tree.range(bound(seq.saturating_add(1))..=bound(u64::MAX)),
             (Some(seq), false) => store.tree.range(bound(0)..bound(seq)),
         };
         Self { rows, oldest_first: query.oldest_first }
@@ -273,7 +270,9 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
     summary.waiting = summary.pending - summary.in_flight - summary.due;
     lanes.retain(|(_, row, ..)| !row.destination.is_none() && !row.is_idle());
     lanes.sort_by(|(_, a, ..), (_, b, ..)| {
-        (b.pending, b.failed).cmp(&(a.pending, a.failed)).then_with(|| a.destination.cmp(&b.destination))
+        (b.pending, b.failed)
+            .cmp(&(a.pending, a.failed))
+            .then_with(|| a.destination.cmp(&b.destination))
     });
     lanes.truncate(DESTINATIONS_SHOWN);
     summary.destinations = lanes

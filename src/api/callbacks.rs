@@ -1,0 +1,159 @@
+//! `/v1/callbacks`: look, replay, cancel.
+
+use axum::{
+    Json,
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
+    http::StatusCode,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Problem, Shared,
+    view::{CallbackView, PageView, ReplayRequest, ReplayView},
+};
+use crate::{
+    callback::CallbackId,
+    outbox::{self, Cancelled, StateName},
+    select::{self, Selection},
+};
+
+/// How many callbacks a page has without a limit.
+const DEFAULT_LIMIT: usize = 100;
+
+/// How many it may have.
+const MAX_LIMIT: usize = 1000;
+
+/// Which callbacks a listing is of.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Only those in this state.
+    #[param(value_type = Option<StateName>)]
+    state: Option<String>,
+    /// Only those to this destination.
+    destination: Option<String>,
+    /// Only those of this job.
+    job_id: Option<String>,
+    /// Only those accepted since this time, or within this duration: `2026-01-31T08:00:00Z`,
+    /// `2h`.
+    since: Option<String>,
+    /// At most so many: 1 to 1000.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// Where the page before ended.
+    cursor: Option<String>,
+}
+
+fn parse_id(text: &str) -> Result<CallbackId, Problem> {
+    text.parse()
+        .map_err(|error: crate::callback::ParseIdError| Problem::bad_request(error.to_string()))
+}
+
+fn unknown(id: CallbackId) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no callback {id}"))
+}
+
+/// List callbacks, newest first.
+#[utoipa::path(
+    get, path = "/v1/callbacks", tag = "callbacks", params(ListQuery),
+    responses((status = 200, body = PageView), (status = 400, body = Problem), (status = 401, body = Problem)),
+)]
+pub(super) async fn list(
+    State(shared): State<Shared>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<PageView>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Problem::bad_request(format!("`limit` is from 1 to {MAX_LIMIT}")));
+    }
+    let state = query.state.as_deref().map(select::parse_state).transpose();
+    let selection = Selection::parse(
+        query.destination.as_deref(),
+        query.job_id,
+        query.since.as_deref(),
+        shared.clock.now(),
+    );
+    let (state, selection) = match (state, selection) {
+        (Ok(state), Ok(selection)) => (state, selection),
+        (Err(error), _) | (_, Err(error)) => return Err(Problem::bad_request(error.to_string())),
+    };
+    let cursor = query.cursor.as_deref().map(parse_id).transpose()?;
+    let page =
+        shared.outbox.list(outbox::Query { state, cursor, limit, ..selection.query() }).await?;
+    Ok(Json(page.into()))
+}
+
+/// One callback with its body and every attempt.
+#[utoipa::path(
+    get, path = "/v1/callbacks/{id}", tag = "callbacks", params(("id" = String, Path)),
+    responses(
+        (status = 200, body = CallbackView), (status = 400, body = Problem),
+        (status = 401, body = Problem), (status = 404, body = Problem),
+    ),
+)]
+pub(super) async fn get(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<CallbackView>, Problem> {
+    let id = parse_id(&id)?;
+    let detail = shared.outbox.get(id).await?.ok_or_else(|| unknown(id))?;
+    Ok(Json(detail.into()))
+}
+
+/// Make failed callbacks pending again.
+#[utoipa::path(
+    post, path = "/v1/callbacks/replay", tag = "callbacks", request_body = ReplayRequest,
+    responses((status = 200, body = ReplayView), (status = 400, body = Problem), (status = 401, body = Problem)),
+)]
+pub(super) async fn replay(
+    State(shared): State<Shared>,
+    request: Result<Json<ReplayRequest>, JsonRejection>,
+) -> Result<Json<ReplayView>, Problem> {
+    let Json(request) = request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let filter = request.filter;
+    let ids = filter.ids.iter().map(|id| parse_id(id)).collect::<Result<Vec<_>, _>>()?;
+    let selection = Selection::parse(
+        filter.destination.as_deref(),
+        filter.job_id,
+        filter.since.as_deref(),
+        shared.clock.now(),
+    )
+    .map_err(|error| Problem::bad_request(error.to_string()))?;
+    let selection = Selection { ids, ..selection };
+    if selection.is_everything() && !filter.all {
+        let detail =
+            "the filter selects nothing: give ids, destination, jobId or since, or all: true";
+        return Err(Problem::bad_request(detail));
+    }
+    let report = select::replay(&*shared.outbox, &selection, request.dry_run).await?;
+    Ok(Json(ReplayView { matched: report.matched, replayed: report.replayed }))
+}
+
+/// End a pending callback; it becomes failed.
+#[utoipa::path(
+    post, path = "/v1/callbacks/{id}/cancel", tag = "callbacks", params(("id" = String, Path)),
+    responses(
+        (status = 200, body = CallbackView), (status = 400, body = Problem),
+        (status = 401, body = Problem), (status = 404, body = Problem),
+        (status = 409, description = "Not pending, or an attempt is under way", body = Problem),
+    ),
+)]
+pub(super) async fn cancel(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<CallbackView>, Problem> {
+    let id = parse_id(&id)?;
+    let conflict = |detail: &str| Err(Problem::new(StatusCode::CONFLICT, format!("{id} {detail}")));
+    match shared.outbox.cancel(id).await? {
+        Cancelled::Done => get(State(shared), Path(id.to_string())).await,
+        Cancelled::Unknown => Err(unknown(id)),
+        Cancelled::NotPending => conflict("is not pending"),
+        Cancelled::InFlight => conflict("is being sent; ask again when the attempt has ended"),
+    }
+}

@@ -1,0 +1,279 @@
+//! `POST /v1/events`: one event, or a batch as NDJSON.
+//!
+//! A batch is read, stored and forgotten piece by piece; only what became of each line is
+//! kept until the answer. The answer begins when the batch has been read: most clients do not
+//! read before they have written everything, and would block for ever on a server that
+//! answers while they write.
+
+use std::{collections::VecDeque, pin::Pin};
+
+use axum::{
+    Json,
+    body::{Body, BodyDataStream},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+
+use super::{
+    Problem, Shared,
+    lines::{Line, Splitter},
+    view::{LineView, OutcomeView},
+};
+use crate::{
+    event::{Malformed, RawEvent},
+    intake::{Intake, Outcome, Prepared},
+    outbox::OutboxError,
+};
+
+/// How many lines are stored with one call.
+const CHUNK_LINES: usize = 256;
+
+/// How many bytes of events are stored with one call, about.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// How many calls of one batch are under way at once, so that the disk never waits for the
+/// network.
+const CHUNKS_UNDER_WAY: usize = 4;
+
+/// How many lines a batch may have: what became of each is kept until the answer.
+const MAX_LINES: u64 = 1_000_000;
+
+/// Hand in job events.
+///
+/// `application/json`: one event. `application/x-ndjson`: a batch, one event a line; the
+/// answer has a line for each line that is not blank. The answer is sent when the disk has
+/// what was accepted.
+#[utoipa::path(
+    post, path = "/v1/events", tag = "events",
+    request_body(content((RawEvent = "application/json"), (String = "application/x-ndjson"))),
+    responses(
+        (status = 200, description = "Duplicate or ignored; for a batch, what became of each line", body = OutcomeView),
+        (status = 202, description = "Accepted: durable on disk, and will be delivered", body = OutcomeView),
+        (status = 400, description = "Refused: not to be read", body = Problem),
+        (status = 401, description = "No token", body = Problem),
+        (status = 413, description = "Longer than the settings allow", body = Problem),
+        (status = 415, description = "Another content type", body = Problem),
+        (status = 422, description = "Failed (with the id) or refused", body = Problem),
+        (status = 503, description = "Takes no events now; `lines` says what became of a batch's lines before", body = Problem),
+    ),
+)]
+pub(super) async fn post(
+    State(shared): State<Shared>,
+    request: Request,
+) -> Result<Response, Problem> {
+    if shared.health.is_draining() {
+        return Err(Problem::shutting_down());
+    }
+    let (parts, body) = request.into_parts();
+    match media_type(&parts.headers) {
+        Some("application/json") => one(&shared, &parts.headers, body).await,
+        Some("application/x-ndjson") => batch(&shared, &parts.headers, body).await,
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the content type has to be application/json (one event) or application/x-ndjson (one event a line)",
+        )),
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> Option<&'static str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    ["application/json", "application/x-ndjson"]
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(essence))
+}
+
+fn too_large(what: &str, limit: usize, key: &str) -> Problem {
+    let detail = format!("{what} is longer than {limit} bytes ({key})");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+/// What is announced as too long is refused before it is read.
+fn check_length(headers: &HeaderMap, limit: usize) -> bool {
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+    announced.is_none_or(|length: u64| length <= limit as u64)
+}
+
+fn broken_body(error: &axum::Error) -> Problem {
+    Problem::bad_request(format!("the request's body broke off: {error}"))
+}
+
+async fn one(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+    let limit = shared.settings.max_event_bytes;
+    let too_large = || too_large("the event", limit, "api.max_event_bytes");
+    if !check_length(headers, limit) {
+        return Err(too_large());
+    }
+    let mut stream = body.into_data_stream();
+    let mut json = Vec::new();
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|error| broken_body(&error))?;
+        if json.len() + piece.len() > limit {
+            return Err(too_large());
+        }
+        json.extend_from_slice(&piece);
+    }
+    let outcomes = shared.intake.take(vec![shared.intake.prepare(&json)]).await?;
+    outcomes
+        .first()
+        .map(answer)
+        .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the event has no outcome"))
+}
+
+fn answer(outcome: &Outcome) -> Response {
+    let view = OutcomeView::from(outcome);
+    let status = match outcome {
+        Outcome::Accepted(_) => StatusCode::ACCEPTED,
+        Outcome::Duplicate(_) | Outcome::Ignored(_) => StatusCode::OK,
+        Outcome::Failed(..) => StatusCode::UNPROCESSABLE_ENTITY,
+        Outcome::Refused(why) if why.is_syntax() => StatusCode::BAD_REQUEST,
+        Outcome::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    if status.is_success() {
+        return (status, Json(view)).into_response();
+    }
+    Problem {
+        outcome: Some(view.outcome),
+        id: view.id,
+        ..Problem::new(status, view.reason.unwrap_or_default())
+    }
+    .into_response()
+}
+
+async fn batch(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+    if !check_length(headers, shared.settings.max_batch_bytes) {
+        return Err(batch_too_large(shared));
+    }
+    let mut batch = Batch::new(shared);
+    match batch.run(body.into_data_stream()).await {
+        Ok(()) => Ok(batch.into_response()),
+        Err(problem) => {
+            // What was accepted before stays, and the producer has to know it.
+            while batch.collect_one().await.is_ok_and(|more| more) {}
+            Err(Problem { lines: lines(batch.done).collect(), ..problem })
+        }
+    }
+}
+
+fn batch_too_large(shared: &Shared) -> Problem {
+    too_large("the batch", shared.settings.max_batch_bytes, "api.max_batch_bytes")
+}
+
+type Stored = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, OutboxError>> + Send>>;
+
+/// A batch on its way.
+struct Batch<'a> {
+    shared: &'a Shared,
+    line: u64,
+    numbers: Vec<u32>,
+    chunk: Vec<Prepared>,
+    chunk_bytes: usize,
+    under_way: VecDeque<(Vec<u32>, Stored)>,
+    done: Vec<(u32, Outcome)>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            line: 0,
+            numbers: Vec::new(),
+            chunk: Vec::new(),
+            chunk_bytes: 0,
+            under_way: VecDeque::new(),
+            done: Vec::new(),
+        }
+    }
+
+    async fn run(&mut self, mut stream: BodyDataStream) -> Result<(), Problem> {
+        let mut splitter = Splitter::new(self.shared.settings.max_event_bytes);
+        let mut read = 0_usize;
+        while let Some(piece) = stream.next().await {
+            let piece: Bytes = piece.map_err(|error| broken_body(&error))?;
+            read += piece.len();
+            if read > self.shared.settings.max_batch_bytes {
+                return Err(batch_too_large(self.shared));
+            }
+            splitter.feed(&piece);
+            self.take(&mut splitter).await?;
+        }
+        splitter.finish();
+        self.take(&mut splitter).await?;
+        self.store();
+        while self.collect_one().await? {}
+        Ok(())
+    }
+
+    async fn take(&mut self, splitter: &mut Splitter) -> Result<(), Problem> {
+        for line in splitter {
+            self.line += 1;
+            if self.line > MAX_LINES {
+                let detail = format!("the batch has more than {MAX_LINES} lines");
+                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+            }
+            let prepared = match line {
+                Line::Whole(json) if json.iter().all(u8::is_ascii_whitespace) => continue,
+                Line::Whole(json) => {
+                    self.chunk_bytes += json.len();
+                    self.shared.intake.prepare(&json)
+                }
+                Line::TooLong => {
+                    let limit = self.shared.settings.max_event_bytes;
+                    Intake::refuse(Malformed::TooLong(limit))
+                }
+            };
+            self.numbers.push(u32::try_from(self.line).unwrap_or(u32::MAX));
+            self.chunk.push(prepared);
+            if self.chunk.len() >= CHUNK_LINES || self.chunk_bytes >= CHUNK_BYTES {
+                if self.shared.health.is_draining() {
+                    return Err(Problem::shutting_down());
+                }
+                self.store();
+                while self.under_way.len() >= CHUNKS_UNDER_WAY {
+                    self.collect_one().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the gathered lines to the outbox.
+    fn store(&mut self) {
+        let chunk = std::mem::take(&mut self.chunk);
+        self.chunk_bytes = 0;
+        if !chunk.is_empty() {
+            let stored = Box::pin(self.shared.intake.take(chunk));
+            self.under_way.push_back((std::mem::take(&mut self.numbers), stored));
+        }
+    }
+
+    /// Waits for the earliest call; `false` when none is under way.
+    async fn collect_one(&mut self) -> Result<bool, Problem> {
+        let Some((numbers, stored)) = self.under_way.pop_front() else { return Ok(false) };
+        self.done.extend(numbers.into_iter().zip(stored.await?));
+        Ok(true)
+    }
+
+    fn into_response(self) -> Response {
+        let mut lines = lines(self.done);
+        let pieces = std::iter::from_fn(move || {
+            let mut piece = Vec::new();
+            for line in lines.by_ref().take(CHUNK_LINES) {
+                serde_json::to_writer(&mut piece, &line).ok()?;
+                piece.push(b'\n');
+            }
+            (!piece.is_empty()).then_some(Ok::<_, std::convert::Infallible>(piece))
+        });
+        let kind = HeaderValue::from_static("application/x-ndjson");
+        ([(header::CONTENT_TYPE, kind)], Body::from_stream(stream::iter(pieces))).into_response()
+    }
+}
+
+fn lines(done: Vec<(u32, Outcome)>) -> impl Iterator<Item = LineView> {
+    done.into_iter()
+        .map(|(line, outcome)| LineView { line: line.into(), outcome: OutcomeView::from(&outcome) })
+}

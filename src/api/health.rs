@@ -1,0 +1,26 @@
+//! `GET /healthz` and `GET /readyz`, without a token.
+
+use axum::{Json, extract::State};
+use serde_json::{Value, json};
+
+use super::{Problem, Shared};
+
+/// Whether the store and the delivery loop make progress.
+#[utoipa::path(
+    get, path = "/healthz", tag = "health", security(()),
+    responses((status = 200), (status = 503, body = Problem)),
+)]
+pub(super) async fn alive(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {
+    shared.health.alive().await.map_err(Problem::unavailable)?;
+    Ok(Json(json!({"status": "alive"})))
+}
+
+/// Whether events are taken.
+#[utoipa::path(
+    get, path = "/readyz", tag = "health", security(()),
+    responses((status = 200), (status = 503, body = Problem)),
+)]
+pub(super) async fn ready(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {
+    shared.health.ready().await.map_err(Problem::unavailable)?;
+    Ok(Json(json!({"status": "ready"})))
+}

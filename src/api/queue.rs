@@ -1,0 +1,15 @@
+//! `GET /v1/queue`: the queue in numbers.
+
+use axum::{Json, extract::State};
+
+use super::{Problem, Shared, view::QueueView};
+
+/// The queue in numbers.
+#[utoipa::path(
+    get, path = "/v1/queue", tag = "callbacks",
+    responses((status = 200, body = QueueView), (status = 401, body = Problem)),
+)]
+pub(super) async fn get(State(shared): State<Shared>) -> Result<Json<QueueView>, Problem> {
+    let now = shared.clock.now();
+    Ok(Json(QueueView::new(shared.outbox.summary(now).await?, now)))
+}

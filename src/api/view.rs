@@ -1,0 +1,277 @@
+//! The JSON shapes of the API (contract, 3 and 5). The command line reads and writes the same.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    callback::{Body, CallbackId, JobState, redact_url},
+    clock::Timestamp,
+    intake::Outcome,
+    outbox::{
+        Attempt, DestinationSummary, Detail, Failure, Page, Place, Record, State, StateName,
+        Summary,
+    },
+};
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutcomeView {
+    /// `accepted`, `duplicate`, `ignored`, `failed` or `refused`.
+    pub outcome: String,
+    /// The callback, where one is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Why, where it was not accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl From<&Outcome> for OutcomeView {
+    fn from(outcome: &Outcome) -> Self {
+        let (word, id, reason) = match outcome {
+            Outcome::Accepted(id) => ("accepted", Some(id), None),
+            Outcome::Duplicate(id) => ("duplicate", Some(id), None),
+            Outcome::Ignored(why) => ("ignored", None, Some(why.clone())),
+            Outcome::Failed(id, why) => ("failed", Some(id), Some(why.clone())),
+            Outcome::Refused(why) => ("refused", None, Some(why.to_string())),
+        };
+        Self { outcome: word.into(), id: id.map(ToString::to_string), reason }
+    }
+}
+
+/// What became of one line of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LineView {
+    /// The line's number in the input, from 1.
+    pub line: u64,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: OutcomeView,
+}
+
+/// A callback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CallbackView {
+    /// Its name, and the `webhook-id` of its attempts.
+    pub id: String,
+    /// What has become of it.
+    pub state: StateName,
+    /// DPF's internal id of the job.
+    pub job_id: String,
+    /// The name of the job's directory.
+    pub job_id_fs: String,
+    /// What the job does.
+    pub job_state: JobState,
+    /// Where it goes; a password is shown as `***`.
+    pub url: String,
+    /// Scheme, host and port of it; null where the URL has none.
+    pub destination: Option<String>,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+    /// How many attempts were made.
+    pub attempt_count: u32,
+    /// When the next one is due; null where it waits for another callback, or has ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_attempt_at: Option<Timestamp>,
+    /// The callback of the same job that has to end first.
+    pub waiting_for: Option<String>,
+    /// How often it was replayed.
+    pub replays: u32,
+    /// The last thing that went wrong.
+    pub last_error: Option<Failure>,
+    /// What the receiver gets; only where one callback was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Body>,
+    /// Its attempts; only where one callback was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Vec<Attempt>>,
+}
+
+impl CallbackView {
+    /// A callback in a list.
+    pub fn new(record: &Record, waiting_for: Option<CallbackId>) -> Self {
+        let next_attempt_at = match record.state {
+            State::Pending(Place::Fresh) => Some(record.created_at),
+            State::Pending(Place::Scheduled(due)) => Some(due),
+            _ => None,
+        };
+        let destination = &record.destination;
+        Self {
+            id: record.id.to_string(),
+            state: record.state_name(),
+            job_id: record.body.job_id.clone(),
+            job_id_fs: record.body.job_id_fs.clone(),
+            job_state: record.body.job_state,
+            url: redact_url(&record.url),
+            destination: (!destination.is_none()).then(|| destination.to_string()),
+            created_at: record.created_at,
+            finished_at: record.finished_at(),
+            attempt_count: record.attempt_count,
+            next_attempt_at,
+            waiting_for: waiting_for.map(|id| id.to_string()),
+            replays: record.replays,
+            last_error: record.last_error.clone(),
+            body: None,
+            attempts: None,
+        }
+    }
+}
+
+impl From<Detail> for CallbackView {
+    fn from(detail: Detail) -> Self {
+        Self {
+            body: Some(detail.record.body.clone()),
+            attempts: Some(detail.attempts),
+            ..Self::new(&detail.record, detail.waiting_for)
+        }
+    }
+}
+
+/// One page of callbacks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PageView {
+    /// The callbacks, newest first.
+    pub callbacks: Vec<CallbackView>,
+    /// What to ask with for the next page; null at the end. A page may be short, even empty,
+    /// and have a next one.
+    pub next_cursor: Option<String>,
+}
+
+impl From<Page> for PageView {
+    fn from(page: Page) -> Self {
+        Self {
+            callbacks: page
+                .records
+                .iter()
+                .map(|(record, waiting_for)| CallbackView::new(record, *waiting_for))
+                .collect(),
+            next_cursor: page.next.map(|id| id.to_string()),
+        }
+    }
+}
+
+/// The queue in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueView {
+    /// To be delivered: the sum of the next three.
+    pub pending: u64,
+    /// Could go out now.
+    pub due: u64,
+    /// Wait for their time or for an earlier callback of their job.
+    pub waiting: u64,
+    /// Are being sent.
+    pub in_flight: u64,
+    /// Taken by their receivers, and still kept.
+    pub delivered: u64,
+    /// Given up, and still kept.
+    pub failed: u64,
+    /// For how long the longest due one is due, in seconds; 0 where none is.
+    pub oldest_due_seconds: u64,
+    /// The destinations with pending or failed ones, most pending first, 1000 at most.
+    pub destinations: Vec<DestinationView>,
+}
+
+/// One destination in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationView {
+    /// Scheme, host and port.
+    pub destination: String,
+    /// To be delivered.
+    pub pending: u64,
+    /// Being sent.
+    pub in_flight: u64,
+    /// Given up, and still kept.
+    pub failed: u64,
+    /// Whether it does not answer, so that only probes go out.
+    pub open: bool,
+    /// Since when it is open.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub open_since: Option<Timestamp>,
+    /// When the next probe may go out.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_probe_at: Option<Timestamp>,
+    /// Until when it asked for rest (`Retry-After`).
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub hold_until: Option<Timestamp>,
+}
+
+impl From<DestinationSummary> for DestinationView {
+    fn from(summary: DestinationSummary) -> Self {
+        Self {
+            destination: summary.destination.to_string(),
+            pending: summary.pending,
+            in_flight: summary.in_flight,
+            failed: summary.failed,
+            open: summary.open.is_some(),
+            open_since: summary.open.map(|it| it.since),
+            next_probe_at: summary.open.map(|it| it.next_probe_at),
+            hold_until: summary.hold_until,
+        }
+    }
+}
+
+impl QueueView {
+    /// The summary as it was at `now`.
+    pub fn new(summary: Summary, now: Timestamp) -> Self {
+        Self {
+            pending: summary.pending,
+            due: summary.due,
+            waiting: summary.waiting,
+            in_flight: summary.in_flight,
+            delivered: summary.delivered,
+            failed: summary.failed,
+            oldest_due_seconds: summary.oldest_due.map_or(0, |due| now.since(due).as_secs()),
+            destinations: summary.destinations.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Which failed callbacks are to be replayed. At least one selector is needed; several have
+/// to hold at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilterView {
+    /// Only these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+    /// Only those to this destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// Only those of this job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    /// Only those accepted since this time, or within this duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// All failed ones.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// What is to be replayed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplayRequest {
+    /// Which ones.
+    pub filter: FilterView,
+    /// Only count.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What was replayed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplayView {
+    /// How many failed callbacks the filter matched.
+    pub matched: u64,
+    /// How many of them are pending again.
+    pub replayed: u64,
+}

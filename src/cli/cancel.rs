@@ -1,0 +1,31 @@
+//! `cancel`: ends pending callbacks.
+
+use super::{Exit, access::Access, print, say};
+use crate::{callback::CallbackId, config::Config};
+
+/// End pending callbacks; they become failed with the reason `cancelled`
+///
+/// Works whether or not the service runs.
+///
+/// Example: seal-dpf-urlcallback cancel --id 0000000000001ejm1n07i3ceqc
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Which one, as often as needed
+    #[arg(long, required = true)]
+    id: Vec<CallbackId>,
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let access = Access::find(config, false)?;
+    let mut exit = Exit::Done;
+    for id in args.id {
+        match access.cancel(id).await {
+            Ok(()) => print(format_args!("cancelled {id}"))?,
+            Err(error) => {
+                say(format_args!("error: {error:#}"));
+                exit = Exit::Failed;
+            }
+        }
+    }
+    Ok(exit)
+}

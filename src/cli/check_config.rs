@@ -1,0 +1,15 @@
+//! `check-config`: the settings as they are in force.
+
+use super::{Exit, print};
+use crate::config::Config;
+
+pub(super) fn run(config: &Config) -> anyhow::Result<Exit> {
+    for setting in &config.effective {
+        let place = setting.place.as_deref().map(|it| format!("  # {it}")).unwrap_or_default();
+        match &setting.value {
+            Some(value) => print(format_args!("{} = {value}{place}", setting.key))?,
+            None => print(format_args!("# {} is not set", setting.key))?,
+        }
+    }
+    Ok(Exit::Done)
+}

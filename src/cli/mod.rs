@@ -1,0 +1,155 @@
+//! The command line (contract, 5). One file for each subcommand; [`access`] finds the running
+//! service or opens the store.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 it
+//! failed, 2 wrong usage or settings, 3 not running.
+
+mod access;
+mod cancel;
+mod check_config;
+mod inspect_queue;
+mod receive;
+mod replay_failed;
+mod serve;
+mod status;
+mod submit;
+mod table;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, ConfigError};
+
+/// Tells the outside world when a DPF job waits for its client or has ended.
+///
+/// Job events come in, HTTP callbacks go out, and none is lost. Start with `serve`, try it
+/// with `receive` and `submit`.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    /// The settings file [default: ./config.toml where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    ///
+    /// It takes job events on its API and delivers the callbacks, until SIGTERM or Ctrl-C; a
+    /// second signal ends it at once. SIGHUP opens the log file again.
+    ///
+    /// Example: seal-dpf-urlcallback serve
+    Serve,
+    Submit(submit::Args),
+    InspectQueue(inspect_queue::Args),
+    ReplayFailed(replay_failed::Args),
+    Cancel(cancel::Args),
+    Status(status::Args),
+    /// Read the settings, say every fault with its key, print the effective ones
+    ///
+    /// Secrets are shown as "***". Exit code 2 when there is a fault.
+    ///
+    /// Example: seal-dpf-urlcallback --config /etc/urlcallback.toml check-config
+    CheckConfig,
+    Receive(receive::Args),
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON document a line
+    Ndjson,
+}
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Done,
+    Failed,
+    Usage,
+    NotRunning,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => Self::SUCCESS,
+            Exit::Failed => Self::from(1),
+            Exit::Usage => Self::from(2),
+            Exit::NotRunning => Self::from(3),
+        }
+    }
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = run(cli);
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; then there is nobody to tell.
+            drop(writeln!(std::io::stderr(), "error: {error:#}"));
+            let usage = error.is::<ConfigError>() || error.is::<Usage>();
+            if usage { Exit::Usage.into() } else { Exit::Failed.into() }
+        }
+    }
+}
+
+/// The arguments do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Whoever read our output has seen enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    if let Command::Receive(args) = &cli.command {
+        return runtime(false)?.block_on(receive::run(args));
+    }
+    let config = Config::load(cli.config.as_deref())?;
+    match cli.command {
+        Command::Serve => runtime(true)?.block_on(serve::run(config)),
+        Command::CheckConfig => check_config::run(&config),
+        Command::Submit(args) => runtime(false)?.block_on(submit::run(&config, args)),
+        Command::InspectQueue(args) => runtime(false)?.block_on(inspect_queue::run(&config, args)),
+        Command::ReplayFailed(args) => runtime(false)?.block_on(replay_failed::run(&config, args)),
+        Command::Cancel(args) => runtime(false)?.block_on(cancel::run(&config, args)),
+        Command::Status(args) => runtime(false)?.block_on(status::run(&config, &args)),
+        Command::Receive(_) => Ok(Exit::Done),
+    }
+}
+
+fn runtime(service: bool) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = if service {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    builder.enable_all().build()
+}
+
+/// Prints one line of a result.
+fn print(line: impl std::fmt::Display) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}")
+}
+
+/// Says something that is no result.
+fn say(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}

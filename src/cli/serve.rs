@@ -1,0 +1,17 @@
+//! `serve`: the long-running service.
+
+use super::{Exit, say};
+use crate::{config::Config, service};
+
+pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
+    let data_dir = config.data_dir.display().to_string();
+    service::serve(config, |address, log| {
+        say(format_args!("listening on http://{address}"));
+        say(format_args!("data in {data_dir}"));
+        if let Some(path) = &log.path {
+            say(format_args!("log in {}", path.display()));
+        }
+    })
+    .await?;
+    Ok(Exit::Done)
+}

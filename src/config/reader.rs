@@ -1,0 +1,332 @@
+//! Takes settings out of what TOML and the environment say, key by key, and gathers every
+//! fault on the way instead of stopping at the first.
+
+use std::{fmt, time::Duration};
+
+use figment::{
+    Figment, Metadata, Source,
+    value::{Dict, Value},
+};
+use serde::de::DeserializeOwned;
+
+/// What is wrong with one setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, as it is written in TOML.
+    pub key: String,
+    /// Where it was set; `None` where it was not.
+    pub place: Option<String>,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{} ({place}): {}", self.key, self.message),
+            None => write!(f, "{}: {}", self.key, self.message),
+        }
+    }
+}
+
+/// A setting as it is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effective {
+    /// The key.
+    pub key: &'static str,
+    /// The value as TOML; `None` where there is none, `"***"` for a secret.
+    pub value: Option<String>,
+    /// Where it was set; `None` for the default.
+    pub place: Option<String>,
+}
+
+/// The settings that are being read.
+pub(super) struct Reader {
+    figment: Figment,
+    pub(super) faults: Vec<Fault>,
+    pub(super) effective: Vec<Effective>,
+}
+
+impl Reader {
+    pub(super) fn new(figment: Figment) -> Self {
+        Self { figment, faults: Vec::new(), effective: Vec::new() }
+    }
+
+    /// Notes a fault of a key.
+    pub(super) fn fault(&mut self, key: &str, message: impl Into<String>) {
+        let place = self.place(key);
+        self.faults.push(Fault { key: key.into(), place, message: message.into() });
+    }
+
+    fn place(&self, key: &str) -> Option<String> {
+        let value = self.figment.find_value(key).ok()?;
+        self.figment.get_metadata(value.tag()).map(|it| place(it, key))
+    }
+
+    /// The value of a key as a `T`, or `None` where it is not set or wrong.
+    fn value<T: DeserializeOwned>(&mut self, key: &'static str, wanted: &str) -> Option<T> {
+        let value = self.figment.find_value(key).ok()?;
+        match value.deserialize() {
+            Ok(found) => Some(found),
+            Err(_) => {
+                self.fault(key, format!("is {}, and has to be {wanted}", kind(&value)));
+                None
+            }
+        }
+    }
+
+    /// Notes what is in force.
+    pub(super) fn note(&mut self, key: &'static str, value: Option<String>) {
+        let place = self.place(key);
+        self.effective.push(Effective { key, value, place });
+    }
+
+    /// A number between `least` and `most`.
+    pub(super) fn number(&mut self, key: &'static str, default: u64, least: u64, most: u64) -> u64 {
+        let wanted = format!("a whole number from {least} to {most}");
+        let found = match self.value(key, &wanted) {
+            Some(found) if (least..=most).contains(&found) => found,
+            Some(found) => {
+                self.fault(key, format!("is {found}, and has to be {wanted}"));
+                default
+            }
+            None => default,
+        };
+        self.note(key, Some(found.to_string()));
+        found
+    }
+
+    /// A number between `least` and `most` that counts things in memory.
+    pub(super) fn size(
+        &mut self,
+        key: &'static str,
+        default: usize,
+        least: u64,
+        most: u64,
+    ) -> usize {
+        let found = self.number(key, default as u64, least, most);
+        usize::try_from(found).unwrap_or(default)
+    }
+
+    /// A number with a fraction between `least` and `most`.
+    pub(super) fn fraction(
+        &mut self,
+        key: &'static str,
+        default: f64,
+        least: f64,
+        most: f64,
+    ) -> f64 {
+        let wanted = format!("a number from {least} to {most}");
+        let found = match self.value(key, &wanted) {
+            Some(found) if (least..=most).contains(&found) => found,
+            Some(found) => {
+                self.fault(key, format!("is {found}, and has to be {wanted}"));
+                default
+            }
+            None => default,
+        };
+        self.note(key, Some(format!("{found:?}")));
+        found
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        let found = self.value(key, "true or false").unwrap_or(default);
+        self.note(key, Some(found.to_string()));
+        found
+    }
+
+    /// A duration as people write it, from `least` to a hundred years.
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        default: Duration,
+        least: Duration,
+    ) -> Duration {
+        const MOST: Duration = Duration::from_hours(100 * 366 * 24);
+        let wanted = "a duration such as \"5s\", \"15m\" or \"72h\"";
+        let found = match self.value::<String>(key, wanted) {
+            Some(text) => match humantime::parse_duration(&text) {
+                Ok(found) if (least..=MOST).contains(&found) => found,
+                Ok(_) => {
+                    let least = humantime::format_duration(least);
+                    self.fault(
+                        key,
+                        format!(
+                            "is {text:?}, and has to be at least {least} and at most 100 years"
+                        ),
+                    );
+                    default
+                }
+                Err(_) => {
+                    self.fault(key, format!("is {text:?}, and has to be {wanted}"));
+                    default
+                }
+            },
+            None => default,
+        };
+        self.note(key, Some(format!("\"{}\"", humantime::format_duration(found))));
+        found
+    }
+
+    /// A text that may not be set; numbers and flags, as the environment gives them, are texts
+    /// as well.
+    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
+        let found = self.text_unnoted(key);
+        let shown = found.as_ref().map(|text| quoted(text));
+        self.note(key, shown);
+        found
+    }
+
+    /// A text with a default.
+    pub(super) fn text_or(&mut self, key: &'static str, default: &str) -> String {
+        let found = self.text_unnoted(key).unwrap_or_else(|| default.to_owned());
+        self.note(key, Some(quoted(&found)));
+        found
+    }
+
+    fn text_unnoted(&mut self, key: &'static str) -> Option<String> {
+        let text = match self.figment.find_value(key).ok()? {
+            Value::String(_, text) => text,
+            Value::Num(_, number) => number.to_u128().map(|it| it.to_string())?,
+            Value::Bool(_, flag) => flag.to_string(),
+            other => {
+                self.fault(key, format!("is {}, and has to be a text", kind(&other)));
+                return None;
+            }
+        };
+        if text.is_empty() {
+            self.fault(key, "is empty; leave it out for the default");
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A list of texts; one text alone, as the environment gives it, is split at its commas.
+    pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        match self.figment.find_value(key).ok()? {
+            Value::String(_, text) => {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                Some(parts.map(str::to_owned).collect())
+            }
+            _ => self.value(key, "a list of texts"),
+        }
+    }
+
+    /// A list of numbers.
+    pub(super) fn numbers(&mut self, key: &'static str) -> Option<Vec<u64>> {
+        self.value(key, "a list of whole numbers such as [400, 410]")
+    }
+
+    /// The tables of a section whose keys are no settings but names.
+    pub(super) fn tables(&mut self, key: &'static str) -> Dict {
+        match self.figment.find_value(key) {
+            Ok(Value::Dict(_, tables)) => tables,
+            Ok(other) => {
+                self.fault(key, format!("is {}, and has to be a section", kind(&other)));
+                Dict::new()
+            }
+            Err(_) => Dict::new(),
+        }
+    }
+
+    /// Whether a key was set.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.figment.find_value(key).is_ok()
+    }
+
+    /// Every key that was set and never asked for is a fault.
+    pub(super) fn reject_unknown(&mut self) {
+        let known: Vec<&'static str> = self.effective.iter().map(|it| it.key).collect();
+        match self.figment.extract::<Dict>() {
+            Ok(all) => self.reject_unknown_in("", &all, &known),
+            Err(error) => {
+                for one in error {
+                    let place = one.metadata.as_ref().map(|it| place(it, ""));
+                    self.faults.push(Fault {
+                        key: "settings".into(),
+                        place,
+                        message: one.kind.to_string(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn reject_unknown_in(&mut self, section: &str, dict: &Dict, known: &[&'static str]) {
+        for (name, value) in dict {
+            let key = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+            if known.contains(&key.as_str()) {
+                continue;
+            }
+            let is_section = known
+                .iter()
+                .any(|it| it.strip_prefix(&key).is_some_and(|rest| rest.starts_with('.')));
+            match (is_section, value) {
+                (true, Value::Dict(_, inner)) => self.reject_unknown_in(&key, inner, known),
+                (true, other) => {
+                    self.faults.push(Fault {
+                        place: self.figment.get_metadata(other.tag()).map(|it| place(it, &key)),
+                        message: format!("is {}, and has to be a section", kind(other)),
+                        key,
+                    });
+                }
+                (false, value) => {
+                    let near = known
+                        .iter()
+                        .map(|it| (strsim::jaro_winkler(it, &key), it))
+                        .filter(|(likeness, _)| *likeness > 0.85)
+                        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+                    let message = match near {
+                        Some((_, near)) => format!("unknown setting; did you mean `{near}`?"),
+                        None => "unknown setting; config.example.toml has them all".into(),
+                    };
+                    let tag = first_tag(value);
+                    let place = self.figment.get_metadata(tag).map(|it| place(it, &key));
+                    self.faults.push(Fault { key, place, message });
+                }
+            }
+        }
+    }
+}
+
+/// A table itself carries no origin; its first leaf does.
+fn first_tag(value: &Value) -> figment::value::Tag {
+    match value {
+        Value::Dict(tag, dict) => dict.values().next().map_or(*tag, first_tag),
+        other => other.tag(),
+    }
+}
+
+fn place(metadata: &Metadata, key: &str) -> String {
+    match &metadata.source {
+        Some(Source::File(path)) => path.display().to_string(),
+        _ if metadata.name.contains("LOG_LEVEL") => "environment variable LOG_LEVEL".into(),
+        _ => {
+            let name = key.replace('.', "__").to_uppercase();
+            format!("environment variable {}{name}", super::ENV_PREFIX)
+        }
+    }
+}
+
+/// A text as TOML.
+pub(super) fn quoted(text: &str) -> String {
+    // A JSON string is a TOML basic string.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+fn kind(value: &Value) -> String {
+    match value {
+        Value::String(..) => "a text".into(),
+        Value::Char(..) => "a character".into(),
+        Value::Bool(_, flag) => format!("{flag}"),
+        Value::Num(_, number) => match (number.to_i128(), number.to_f64()) {
+            (Some(whole), _) => whole.to_string(),
+            (None, Some(fraction)) => fraction.to_string(),
+            (None, None) => "a number".into(),
+        },
+        Value::Empty(..) => "empty".into(),
+        Value::Dict(..) => "a section".into(),
+        Value::Array(..) => "a list".into(),
+    }
+}

@@ -1,0 +1,371 @@
+//! One PUT under one deadline, to an [`Outcome`].
+//!
+//! Nothing of the answer is interpreted but the status, `Retry-After` and the end of the
+//! body; nothing is followed, and no more is read than `delivery.max_response_bytes`.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderValue, header};
+use tokio::time::timeout;
+
+use super::{client::DnsError, lane::Health, signing};
+use crate::{
+    callback::{Destination, parse_url},
+    clock::{SharedClock, Timestamp},
+    egress::{Denied, Policy},
+    outbox::{Attempt, ErrorKind, Failure, Record},
+};
+
+/// How long a message about an error may get, in bytes.
+const MAX_MESSAGE_BYTES: usize = 400;
+
+/// The settings of one attempt (contract, 6: `delivery.*`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// For the whole exchange: look-up, connection, request, answer and its body.
+    pub timeout: Duration,
+    /// The longest body that counts as an answer.
+    pub max_response_bytes: usize,
+    /// How much of the body is kept for the operator.
+    pub excerpt_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), max_response_bytes: 65_536, excerpt_bytes: 1024 }
+    }
+}
+
+/// What we show a destination to be let in. Its Debug output does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// `authorization: Bearer …`
+    Bearer(String),
+    /// `authorization: Basic …`
+    Basic {
+        /// The user's name.
+        username: String,
+        /// The user's password.
+        password: String,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bearer(_) => "Bearer(***)",
+            Self::Basic { .. } => "Basic(***)",
+        })
+    }
+}
+
+/// What kind of an end an attempt has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A 2xx with its whole body.
+    Success,
+    /// It will never work.
+    Final,
+    /// It may work later.
+    Transient,
+}
+
+/// An attempt and what it means.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What is recorded.
+    pub attempt: Attempt,
+    /// What it means for the callback.
+    pub verdict: Verdict,
+    /// The pause that the receiver asked for.
+    pub retry_after: Option<Duration>,
+}
+
+impl Outcome {
+    /// What it means for the destination.
+    pub fn health(&self) -> Health {
+        match (&self.attempt.error, self.attempt.status) {
+            (_, Some(408 | 429 | 500..)) => Health::Failing,
+            (Some(error), _) if error.kind == ErrorKind::Body => Health::Failing,
+            (_, Some(_)) => Health::Answered,
+            (None, None) => Health::Unknown,
+            (Some(error), None) => match error.kind {
+                ErrorKind::InvalidUrl | ErrorKind::Egress => Health::Unknown,
+                _ => Health::Failing,
+            },
+        }
+    }
+}
+
+/// Everything that an attempt needs.
+#[derive(Debug)]
+pub struct Sender {
+    /// The pooled client.
+    pub client: reqwest::Client,
+    /// Deadline and bounds.
+    pub settings: Settings,
+    /// Where nothing may go.
+    pub policy: Arc<Policy>,
+    /// The secrets that sign, newest first.
+    pub secrets: Vec<signing::Secret>,
+    /// What lets us in, by destination.
+    pub auth: BTreeMap<Destination, Credentials>,
+    /// The statuses that are final.
+    pub final_statuses: std::collections::BTreeSet<u16>,
+    /// Who knows the time.
+    pub clock: SharedClock,
+}
+
+/// What is known of an exchange so far; a deadline that passes finds it here.
+#[derive(Debug, Default)]
+struct Seen {
+    status: Option<u16>,
+    peer: Option<String>,
+    excerpt: Vec<u8>,
+    retry_after: Option<Duration>,
+}
+
+impl Sender {
+    /// Makes the next attempt of the callback.
+    pub async fn put(&self, record: &Record) -> Outcome {
+        let started_at = self.clock.now();
+        let clock = Instant::now();
+        let mut seen = Seen::default();
+        let deadline = self.settings.timeout;
+        let result = match timeout(deadline, self.exchange(record, started_at, &mut seen)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let limit = humantime::format_duration(deadline);
+                let message = match seen.status {
+                    Some(_) => format!("the answer's body was not complete within {limit}"),
+                    None => format!("no answer within {limit}"),
+                };
+                Err(Failure::new(ErrorKind::Timeout, message))
+            }
+        };
+        let (verdict, error) = self.judge(result, &seen);
+        let excerpt = String::from_utf8_lossy(&seen.excerpt).into_owned();
+        Outcome {
+            attempt: Attempt {
+                number: record.next_attempt(),
+                started_at,
+                duration_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX),
+                status: seen.status,
+                error,
+                peer: seen.peer,
+                response_excerpt: (!excerpt.is_empty()).then_some(excerpt),
+            },
+            verdict,
+            retry_after: seen.retry_after,
+        }
+    }
+
+    /// A status that is no success decides alone, however its body ended.
+    fn judge(&self, result: Result<(), Failure>, seen: &Seen) -> (Verdict, Option<Failure>) {
+        match (seen.status, result) {
+            (Some(200..=299), Ok(())) => (Verdict::Success, None),
+            (Some(200..=299) | None, Err(failure)) => {
+                let verdict = match failure.kind {
+                    ErrorKind::Egress | ErrorKind::InvalidUrl => Verdict::Final,
+                    _ => Verdict::Transient,
+                };
+                let failure = Failure { status: seen.status, ..failure };
+                (verdict, Some(failure))
+            }
+            (Some(status), _) => {
+                let verdict = if self.final_statuses.contains(&status) {
+                    Verdict::Final
+                } else {
+                    Verdict::Transient
+                };
+                let failure = Failure {
+                    kind: ErrorKind::Status,
+                    message: status_message(status),
+                    status: Some(status),
+                };
+                (verdict, Some(failure))
+            }
+            // An exchange without an error has a status.
+            (None, Ok(())) => {
+                (Verdict::Transient, Some(Failure::new(ErrorKind::Connect, "no answer")))
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        record: &Record,
+        started_at: Timestamp,
+        seen: &mut Seen,
+    ) -> Result<(), Failure> {
+        let url = parse_url(&record.url)
+            .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
+        self.policy.check_url(&url).map_err(|denied| egress_failure(&denied))?;
+        let body = record.body.to_json();
+        let headers = self.headers(record, started_at, &body)?;
+        let mut request = self.client.put(url.clone()).headers(headers).body(body);
+        // A user in the URL goes before; the client makes `authorization` of it by itself.
+        if url.username().is_empty()
+            && url.password().is_none()
+            && let Some(credentials) = self.auth.get(&record.destination)
+        {
+            request = match credentials {
+                Credentials::Bearer(token) => request.bearer_auth(token),
+                Credentials::Basic { username, password } => {
+                    request.basic_auth(username, Some(password))
+                }
+            };
+        }
+        let mut response = request.send().await.map_err(|error| describe(error, false))?;
+        seen.status = Some(response.status().as_u16());
+        seen.peer = response.remote_addr().map(|peer| peer.to_string());
+        seen.retry_after = retry_after(response.headers(), self.clock.now());
+        let mut read = 0_usize;
+        while let Some(chunk) = response.chunk().await.map_err(|error| describe(error, true))? {
+            read = read.saturating_add(chunk.len());
+            let wanted = self.settings.excerpt_bytes.saturating_sub(seen.excerpt.len());
+            seen.excerpt.extend_from_slice(&chunk[..chunk.len().min(wanted)]);
+            if read > self.settings.max_response_bytes {
+                let max = self.settings.max_response_bytes;
+                let message = format!("the answer's body is longer than {max} bytes");
+                return Err(Failure::new(ErrorKind::Body, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The headers of the contract, section 1.
+    fn headers(
+        &self,
+        record: &Record,
+        started_at: Timestamp,
+        body: &[u8],
+    ) -> Result<HeaderMap, Failure> {
+        let timestamp = started_at.as_secs();
+        let text = |value: String| {
+            HeaderValue::try_from(value)
+                .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))
+        };
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("webhook-id", text(record.id.to_string())?);
+        headers.insert("webhook-timestamp", timestamp.into());
+        headers.insert("callback-attempt", record.next_attempt().into());
+        if let Some(signed) = signing::signature(&self.secrets, record.id, timestamp, body) {
+            headers.insert("webhook-signature", text(signed)?);
+        }
+        Ok(headers)
+    }
+}
+
+fn egress_failure(denied: &Denied) -> Failure {
+    Failure::new(ErrorKind::Egress, denied.to_string())
+}
+
+fn status_message(status: u16) -> String {
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|it| it.canonical_reason());
+    let redirect = if (300..400).contains(&status) { "; redirects are not followed" } else { "" };
+    match reason {
+        Some(reason) => format!("the receiver answered {status} {reason}{redirect}"),
+        None => format!("the receiver answered {status}{redirect}"),
+    }
+}
+
+/// The pause that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    match value.parse::<u64>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let date = httpdate::parse_http_date(value).ok()?;
+            Some(Timestamp::from(date).since(now))
+        }
+    }
+}
+
+/// Which phase an error of the client belongs to, and what it says. The URL, which may hold
+/// a password, is taken out first.
+fn describe(error: reqwest::Error, answering: bool) -> Failure {
+    let error = error.without_url();
+    let mut kind = if answering {
+        ErrorKind::Body
+    } else if error.is_timeout() {
+        ErrorKind::Timeout
+    } else if error.is_builder() {
+        ErrorKind::InvalidUrl
+    } else {
+        ErrorKind::Connect
+    };
+    let mut message = String::new();
+    let mut source: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if let Some(denied) = cause.downcast_ref::<Denied>() {
+            return egress_failure(denied);
+        }
+        if cause.is::<DnsError>() {
+            return Failure::new(ErrorKind::Dns, text);
+        }
+        if is_tls(cause) {
+            kind = ErrorKind::Tls;
+        }
+        if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            kind = ErrorKind::Body;
+            message.push_str("the answer is no HTTP: ");
+        }
+        // Many a cause repeats the one below it.
+        if cause.source().is_none_or(|below| !text.contains(&below.to_string())) {
+            if !message.is_empty() && !message.ends_with(": ") {
+                message.push_str(": ");
+            }
+            message.push_str(&text);
+        }
+        source = cause.source();
+    }
+    if error.is_timeout() && error.is_connect() {
+        message = "no connection within delivery.connect_timeout".into();
+    } else if message.is_empty() {
+        message = error.to_string();
+    }
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.push('…');
+    }
+    Failure::new(kind, message)
+}
+
+/// A rustls error travels inside an I/O error.
+fn is_tls(cause: &(dyn Error + 'static)) -> bool {
+    cause.is::<rustls::Error>()
+        || cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let now: Timestamp = "2015-10-21T07:28:00Z".parse().unwrap();
+        let asked = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(value));
+            retry_after(&headers, now)
+        };
+        assert_eq!(asked("120"), Some(Duration::from_mins(2)));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:29:00 GMT"), Some(Duration::from_mins(1)));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:27:00 GMT"), Some(Duration::ZERO));
+        for broken in ["", "soon", "-1", "1.5", "99999999999999999999"] {
+            assert_eq!(asked(broken), None, "{broken}");
+        }
+    }
+}

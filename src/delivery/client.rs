@@ -1,0 +1,137 @@
+//! The one HTTP client of the service: pooled, without redirects, retries, cookies or
+//! decompression of its own, and with a resolver that enforces the egress policy.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::PrivateKeyDer};
+
+use crate::egress::{Denied, Policy};
+
+/// How long a connection without work is kept. Servers close theirs after 5 s to 75 s; one
+/// that we keep too long costs nothing but a look when it is used again.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the client is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// How long one connection may take to come about, TLS included.
+    pub connect_timeout: Duration,
+    /// How many idle connections to one destination are kept.
+    pub per_destination: usize,
+    /// A proxy for everything (`egress.proxy`).
+    pub proxy: Option<url::Url>,
+    /// Certificates that are trusted beside the system's (`tls.ca_file`).
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Our own certificate and its key (`tls.client_cert_file`, `tls.client_key_file`).
+    pub identity: Option<Arc<Identity>>,
+}
+
+/// A client certificate. Its Debug output does not show the key.
+pub struct Identity {
+    /// The certificate, and those between it and its root.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its private key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({} certificates, key ***)", self.chain.len())
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The certificates do not fit together.
+    #[error("the TLS settings do not work: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The client library refused a setting.
+    #[error("the HTTP client cannot be made: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Makes the client.
+pub fn build(settings: &Settings, policy: Arc<Policy>) -> Result<reqwest::Client, ClientError> {
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(settings)?)
+        .user_agent(concat!("seal-dpf-urlcallback/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(settings.connect_timeout)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .pool_max_idle_per_host(settings.per_destination)
+        .dns_resolver(Arc::new(Resolver { policy }));
+    let builder = match &settings.proxy {
+        Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.clone())?),
+        // The environment's proxies are none of our business (contract, 6).
+        None => builder.no_proxy(),
+    };
+    Ok(builder.build()?)
+}
+
+/// TLS 1.2 and up, the system's roots and the extra ones.
+fn tls(settings: &Settings) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::warn!(error.message = %error, "a system root certificate cannot be read");
+    }
+    roots.add_parsable_certificates(system.certs);
+    for certificate in &settings.extra_roots {
+        roots.add(certificate.clone())?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let mut config = match &settings.identity {
+        Some(identity) => {
+            config.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?
+        }
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The name has no address, or the system could not find out.
+#[derive(Debug, thiserror::Error)]
+#[error("the name {name} cannot be resolved: {error}")]
+pub struct DnsError {
+    name: String,
+    error: std::io::Error,
+}
+
+/// Looks names up as the system does, and gives only addresses that the policy allows.
+struct Resolver {
+    policy: Arc<Policy>,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = Arc::clone(&self.policy);
+        Box::pin(async move {
+            let name = name.as_str().to_owned();
+            let looked_up = tokio::net::lookup_host((name.as_str(), 0)).await;
+            let found: Vec<SocketAddr> = match looked_up.map(Iterator::collect) {
+                Ok(found) => found,
+                Err(error) => return Err(DnsError { name, error }.into()),
+            };
+            let mut denied = None;
+            let mut allowed = Vec::with_capacity(found.len());
+            for address in found {
+                match policy.check(address.ip()) {
+                    Ok(()) => allowed.push(address),
+                    Err(rule) => denied = Some(rule),
+                }
+            }
+            match denied {
+                Some(rule) if allowed.is_empty() => Err(Box::<Denied>::new(rule).into()),
+                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}

@@ -1,0 +1,436 @@
+//! The delivery loop. One task owns all lanes; it sleeps until something is due, a slot is
+//! free or somebody calls, claims, and spawns one task for each attempt.
+//!
+//! ```text
+//!  signals (outbox) ─┐                              ┌─► attempt task: PUT ─► Ended
+//!  timers ───────────┼─► ready lanes ─► claim ──────┤        └► settle ─► log ─► Settled
+//!  Ended, Settled ───┘   in turn, a few each        └─► …
+//! ```
+//!
+//! A destination's slot is free when its PUT has ended ([`Event::Ended`]); the job's next
+//! callback is due when the disk has the outcome, which the outbox signals. Lanes are served
+//! in turn, at most [`QUANTUM`] claims each, so a long queue costs the others one turn.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    attempt::Sender,
+    lane::{self, Health, Lane},
+    retry,
+};
+use crate::{
+    callback::{Destination, redact_url},
+    clock::{SharedClock, Timestamp},
+    health::Probe,
+    outbox::{Claim, Outbox, Record, Settlement, State},
+};
+
+/// How many callbacks of one destination are claimed before the next one has its turn.
+const QUANTUM: usize = 16;
+
+/// The machine's clock may jump while the loop sleeps on another one; it looks again after
+/// this time when it waits for something.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// How long a destination rests whose rows cannot be read.
+const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
+
+/// The settings of the loop (contract, 6).
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many attempts run at once.
+    pub concurrency: usize,
+    /// How many of them to one destination.
+    pub per_destination: usize,
+    /// When a destination is given a rest.
+    pub breaker: lane::Settings,
+    /// What follows from an outcome.
+    pub retry: retry::Settings,
+    /// How long attempts under way may go on at shutdown.
+    pub shutdown_grace: Duration,
+}
+
+/// What an attempt's task tells the loop.
+enum Event {
+    /// The PUT is over.
+    Ended(Destination, Health),
+    /// Its outcome is recorded, or will not be.
+    Settled(Destination),
+}
+
+/// The delivery loop.
+pub struct Dispatcher {
+    outbox: Arc<dyn Outbox>,
+    sender: Arc<Sender>,
+    settings: Arc<Settings>,
+    clock: SharedClock,
+    lanes: HashMap<Destination, Lane>,
+    ready: VecDeque<Destination>,
+    timers: BTreeSet<(Timestamp, Destination)>,
+    timer_of: HashMap<Destination, Timestamp>,
+    /// Lanes that may have become idle.
+    resting: Vec<Destination>,
+    in_flight: usize,
+    unsettled: usize,
+    events: mpsc::UnboundedSender<Event>,
+    received: mpsc::UnboundedReceiver<Event>,
+    /// Dropped to make the attempts under way give up.
+    abort: watch::Sender<()>,
+}
+
+impl Dispatcher {
+    /// A loop that does nothing until it is run.
+    pub fn new(
+        outbox: Arc<dyn Outbox>,
+        sender: Sender,
+        settings: Settings,
+        clock: SharedClock,
+    ) -> Self {
+        let (events, received) = mpsc::unbounded_channel();
+        Self {
+            outbox,
+            sender: Arc::new(sender),
+            settings: Arc::new(settings),
+            clock,
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            timer_of: HashMap::new(),
+            resting: Vec::new(),
+            in_flight: 0,
+            unsettled: 0,
+            events,
+            received,
+            abort: watch::channel(()).0,
+        }
+    }
+
+    /// Delivers until `shutdown` says `true`; then starts nothing more, gives what is under
+    /// way its grace, puts the rest back, and returns.
+    pub async fn run(
+        mut self,
+        mut shutdown: watch::Receiver<bool>,
+        mut probes: mpsc::Receiver<Probe>,
+    ) {
+        let outbox = Arc::clone(&self.outbox);
+        let mut batch = Vec::new();
+        loop {
+            self.fire_timers();
+            self.serve().await;
+            self.rest().await;
+            let sleep = self.sleep();
+            tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|stop| *stop) => break,
+                Some(probe) = probes.recv() => drop(probe.send(())),
+                signals = outbox.signalled() => self.signalled(signals),
+                n = self.received.recv_many(&mut batch, 1024) => {
+                    debug_assert!(n > 0, "the loop holds a sender itself");
+                    batch.drain(..).for_each(|event| self.note(event));
+                }
+                () = sleep => {}
+            }
+        }
+        self.drain().await;
+    }
+
+    async fn drain(mut self) {
+        tracing::info!(
+            event.action = "delivery-draining",
+            callback.in_flight = self.in_flight,
+            "no new attempts; attempts under way may end"
+        );
+        let end = Instant::now() + self.settings.shutdown_grace;
+        while self.unsettled > 0 {
+            match tokio::time::timeout_at(end, self.received.recv()).await {
+                Ok(Some(event)) => self.note(event),
+                Ok(None) => return,
+                Err(_) => break,
+            }
+        }
+        // The tasks hear it, give their claims back, and say so.
+        drop(std::mem::replace(&mut self.abort, watch::channel(()).0));
+        while self.unsettled > 0 {
+            match self.received.recv().await {
+                Some(event) => self.note(event),
+                None => return,
+            }
+        }
+    }
+
+    fn sleep(&self) -> impl Future<Output = ()> + use<> {
+        let pause = self.timers.first().map(|(at, _)| at.since(self.clock.now()));
+        async move {
+            match pause {
+                // Timers of tokio round to the millisecond below; the next one is never early.
+                Some(pause) => {
+                    tokio::time::sleep((pause + Duration::from_millis(1)).min(LONGEST_SLEEP)).await;
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn signalled(&mut self, signals: Vec<(Destination, Timestamp)>) {
+        for (destination, due) in signals {
+            self.lanes.entry(destination.clone()).or_default().due(due);
+            self.schedule(&destination);
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Ended(destination, health) => {
+                self.in_flight -= 1;
+                let now = self.clock.now();
+                let Some(lane) = self.lanes.get_mut(&destination) else { return };
+                if let Some(open) = lane.end(health, &self.settings.breaker, now) {
+                    self.outbox.report(&destination, open);
+                    log_breaker(&destination, open.map(|it| it.next_probe_at));
+                }
+                self.schedule(&destination);
+            }
+            Event::Settled(destination) => {
+                self.unsettled -= 1;
+                if let Some(lane) = self.lanes.get_mut(&destination) {
+                    lane.unsettled -= 1;
+                    self.resting.push(destination);
+                }
+            }
+        }
+    }
+
+    /// Puts the lane into the line of those to be served, or sets its timer.
+    fn schedule(&mut self, destination: &Destination) {
+        let Some(lane) = self.lanes.get_mut(destination) else { return };
+        if let Some(old) = self.timer_of.remove(destination) {
+            self.timers.remove(&(old, destination.clone()));
+        }
+        match lane.wake_at(self.settings.per_destination) {
+            Some(at) if at <= self.clock.now() => {
+                if !lane.queued {
+                    lane.queued = true;
+                    self.ready.push_back(destination.clone());
+                }
+            }
+            Some(at) => {
+                self.timers.insert((at, destination.clone()));
+                self.timer_of.insert(destination.clone(), at);
+            }
+            None => {}
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.clock.now();
+        while let Some((at, destination)) = self.timers.pop_first() {
+            if at > now {
+                self.timers.insert((at, destination));
+                return;
+            }
+            self.timer_of.remove(&destination);
+            self.schedule(&destination);
+        }
+    }
+
+    /// Starts what can start: lane after lane, as long as there are slots.
+    async fn serve(&mut self) {
+        while self.in_flight < self.settings.concurrency
+            && let Some(destination) = self.ready.pop_front()
+        {
+            let now = self.clock.now();
+            let Some(lane) = self.lanes.get_mut(&destination) else { continue };
+            lane.queued = false;
+            let room = lane
+                .room(self.settings.per_destination, now)
+                .min(QUANTUM)
+                .min(self.settings.concurrency - self.in_flight);
+            if room > 0 {
+                match self.outbox.claim(&destination, room, now).await {
+                    Ok(claims) => {
+                        lane.next_due = claims.next_due;
+                        for claim in claims.claimed {
+                            self.start(claim, &destination);
+                        }
+                    }
+                    Err(error) => {
+                        lane.next_due = Some(now.after(UNREADABLE_PAUSE));
+                        tracing::error!(
+                            event.action = "claim-failed",
+                            url.domain = destination.as_str(),
+                            error.message = %error,
+                            "what is due for a destination cannot be read"
+                        );
+                    }
+                }
+            }
+            self.schedule(&destination);
+            self.resting.push(destination);
+        }
+    }
+
+    /// Forgets lanes of which nothing is left. What the outbox has to say is heard first: a
+    /// lane that goes would take its breaker's count with it.
+    async fn rest(&mut self) {
+        if self.resting.is_empty() {
+            return;
+        }
+        let outbox = Arc::clone(&self.outbox);
+        while let Some(signals) = outbox.signalled().now_or_never() {
+            self.signalled(signals);
+        }
+        for destination in std::mem::take(&mut self.resting) {
+            if self.lanes.get(&destination).is_some_and(Lane::is_idle) {
+                self.lanes.remove(&destination);
+            }
+        }
+    }
+
+    fn start(&mut self, claim: Claim, destination: &Destination) {
+        let Some(lane) = self.lanes.get_mut(destination) else { return };
+        lane.start();
+        self.in_flight += 1;
+        self.unsettled += 1;
+        let attempt = AttemptTask {
+            outbox: Arc::clone(&self.outbox),
+            sender: Arc::clone(&self.sender),
+            settings: Arc::clone(&self.settings),
+            clock: Arc::clone(&self.clock),
+            events: self.events.clone(),
+            destination: destination.clone(),
+        };
+        let abort = self.abort.subscribe();
+        tokio::spawn(attempt.run(claim, abort));
+    }
+}
+
+/// One attempt from its claim to its record.
+struct AttemptTask {
+    outbox: Arc<dyn Outbox>,
+    sender: Arc<Sender>,
+    settings: Arc<Settings>,
+    clock: SharedClock,
+    events: mpsc::UnboundedSender<Event>,
+    destination: Destination,
+}
+
+impl AttemptTask {
+    async fn run(self, claim: Claim, mut abort: watch::Receiver<()>) {
+        if let Some(failure) = self.settings.retry.over(&claim.record, self.clock.now()) {
+            self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
+            self.settle(claim, Settlement::Failed { attempt: None, failure }).await;
+            return;
+        }
+        let outcome = tokio::select! {
+            outcome = self.sender.put(&claim.record) => outcome,
+            // Nothing is ever sent: this ends when the loop drops its half.
+            _ = abort.changed() => {
+                self.outbox.release(claim);
+                self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
+                self.tell(Event::Settled(self.destination.clone()));
+                return;
+            }
+        };
+        self.tell(Event::Ended(self.destination.clone(), outcome.health()));
+        let mut random = fastrand::Rng::new();
+        let settlement =
+            self.settings.retry.decide(&claim.record, outcome, self.clock.now(), &mut random);
+        self.settle(claim, settlement).await;
+    }
+
+    async fn settle(self, claim: Claim, settlement: Settlement) {
+        let id = claim.record.id;
+        let due = match &settlement {
+            Settlement::Retry { due, .. } => Some(*due),
+            Settlement::Delivered(_) | Settlement::Failed { .. } => None,
+        };
+        match self.outbox.settle(claim, settlement).await {
+            Ok(record) => log_outcome(&record, due),
+            Err(error) => tracing::error!(
+                event.action = "settle-failed",
+                callback.id = %id,
+                error.message = %error,
+                "the outcome of an attempt cannot be recorded; it will be repeated"
+            ),
+        }
+        self.tell(Event::Settled(self.destination.clone()));
+    }
+
+    fn tell(&self, event: Event) {
+        // The loop goes last; after it nobody is left to be told.
+        drop(self.events.send(event));
+    }
+}
+
+/// The line for what an attempt has led to.
+pub fn log_outcome(record: &Record, due: Option<Timestamp>) {
+    macro_rules! line {
+        ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
+            tracing::$level!(
+                event.action = $action,
+                event.outcome = $outcome,
+                event.duration = record
+                    .last_attempt
+                    .as_ref()
+                    .map(|attempt| attempt.duration_ms.saturating_mul(1_000_000)),
+                callback.id = %record.id,
+                callback.attempt = record.attempt_count,
+                callback.next_attempt_at = due.map(tracing::field::display),
+                dpf.job_id = record.body.job_id,
+                dpf.job_id_fs = record.body.job_id_fs,
+                dpf.job_state = record.body.job_state.as_str(),
+                http.request.method = record.last_attempt.as_ref().map(|_| "PUT"),
+                http.response.status_code =
+                    record.last_attempt.as_ref().and_then(|attempt| attempt.status),
+                url.full = redact_url(&record.url),
+                url.domain = record.destination.as_str(),
+                "error.type" = error(record).map(|it| it.kind.as_str()),
+                error.message = error(record).map(|it| it.message.as_str()),
+                $message
+            )
+        };
+    }
+    match record.state {
+        State::Delivered(_) => {
+            line!(info, "callback-delivered", "success", "callback delivered");
+        }
+        State::Pending(_) => {
+            line!(warn, "callback-retry", "failure", "callback to be retried");
+        }
+        State::Failed(_) => {
+            line!(error, "callback-failed", "failure", "callback finally failed");
+        }
+    }
+}
+
+/// What a line says of the error: a delivered one has none, whatever it had before.
+fn error(record: &Record) -> Option<&crate::outbox::Failure> {
+    record.last_error.as_ref().filter(|_| !matches!(record.state, State::Delivered(_)))
+}
+
+fn log_breaker(destination: &Destination, next_probe_at: Option<Timestamp>) {
+    if let Some(at) = next_probe_at {
+        tracing::warn!(
+            event.action = "destination-open",
+            url.domain = destination.as_str(),
+            callback.next_attempt_at = %at,
+            "the destination does not answer; one probe at a time"
+        );
+    } else {
+        tracing::info!(
+            event.action = "destination-closed",
+            url.domain = destination.as_str(),
+            "the destination answers again"
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! One destination as the dispatcher sees it: how many attempts run, when something is due,
+//! and the breaker.
+//!
+//! ```text
+//!           `failures` in a row                 the pause is over
+//!  Closed ───────────────────────► Open ─────────────────────────► one probe
+//!    ▲                              ▲ │                               │
+//!    └──────── any answer ──────────┼─┘ ◄──── failed: longer pause ───┤
+//!    └──────────────────────────────┴──────── any answer ─────────────┘
+//! ```
+//!
+//! What counts as a failure of the *destination* is no answer (no connection, DNS, TLS, a
+//! time-out, a broken body) and the statuses by which a server says that it cannot cope:
+//! 408, 429 and 5xx. Any other status shows that it is there, whatever it thinks of this one
+//! callback.
+
+use std::time::Duration;
+
+use crate::{clock::Timestamp, outbox::Open};
+
+/// The settings of `breaker.*` (contract, 6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How many failures in a row open a destination; 0 turns the breaker off.
+    pub failures: u32,
+    /// The pause before the first probe.
+    pub initial_pause: Duration,
+    /// The longest pause between two probes.
+    pub max_pause: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            initial_pause: Duration::from_secs(5),
+            max_pause: Duration::from_mins(5),
+        }
+    }
+}
+
+/// Whether the destination answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It did, with whatever status.
+    Answered,
+    /// It did not, or said that it cannot cope.
+    Failing,
+    /// Nothing was learnt: no attempt was made, or it was broken off by us.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Breaker {
+    Closed { failures: u32 },
+    Open { open: Open, pause: Duration, probing: bool },
+}
+
+/// One destination.
+#[derive(Debug)]
+pub struct Lane {
+    /// Attempts under way.
+    pub in_flight: usize,
+    /// Attempts that ended and are not recorded yet, and those under way.
+    pub unsettled: usize,
+    /// When the outbox has something due.
+    pub next_due: Option<Timestamp>,
+    /// Whether it stands in the line of those to be served.
+    pub queued: bool,
+    breaker: Breaker,
+}
+
+impl Lane {
+    /// A destination of which nothing is known.
+    pub fn new() -> Self {
+        Self {
+            in_flight: 0,
+            unsettled: 0,
+            next_due: None,
+            queued: false,
+            breaker: Breaker::Closed { failures: 0 },
+        }
+    }
+
+    /// How many attempts may start now.
+    pub fn room(&self, per_destination: usize, now: Timestamp) -> usize {
+        match self.breaker {
+            Breaker::Closed { .. } => per_destination.saturating_sub(self.in_flight),
+            Breaker::Open { open, probing, .. } => {
+                usize::from(!probing && open.next_probe_at <= now)
+            }
+        }
+    }
+
+    /// When there is something to do for it, unless an attempt ends first; `None`: nothing, or
+    /// only once one has ended.
+    pub fn wake_at(&self, per_destination: usize) -> Option<Timestamp> {
+        let due = self.next_due?;
+        match self.breaker {
+            Breaker::Closed { .. } => (self.in_flight < per_destination).then_some(due),
+            Breaker::Open { probing: true, .. } => None,
+            Breaker::Open { open, .. } => Some(due.max(open.next_probe_at)),
+        }
+    }
+
+    /// Notes that something is due at `at`.
+    pub fn due(&mut self, at: Timestamp) {
+        self.next_due = Some(self.next_due.map_or(at, |known| known.min(at)));
+    }
+
+    /// An attempt starts.
+    pub fn start(&mut self) {
+        self.in_flight += 1;
+        self.unsettled += 1;
+        if let Breaker::Open { probing, .. } = &mut self.breaker {
+            *probing = true;
+        }
+    }
+
+    /// An attempt has ended. Says the state of the breaker where it changed.
+    pub fn end(
+        &mut self,
+        health: Health,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Option<Option<Open>> {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let before = self.breaker;
+        self.breaker = match (self.breaker, health) {
+            (Breaker::Closed { .. }, Health::Answered) => Breaker::Closed { failures: 0 },
+            (Breaker::Closed { failures }, Health::Failing) => {
+                let failures = failures.saturating_add(1);
+                if settings.failures > 0 && failures >= settings.failures {
+                    let pause = settings.initial_pause;
+                    let open = Open { since: now, next_probe_at: now.after(pause) };
+                    Breaker::Open { open, pause, probing: false }
+                } else {
+                    Breaker::Closed { failures }
+                }
+            }
+            (Breaker::Open { .. }, Health::Answered) => Breaker::Closed { failures: 0 },
+            (Breaker::Open { open, pause, probing: true }, Health::Failing)
+                // Those that were under way when it opened say nothing new.
+                if self.in_flight == 0 =>
+            {
+                let pause = pause.saturating_mul(2).min(settings.max_pause);
+                let open = Open { next_probe_at: now.after(pause), ..open };
+                Breaker::Open { open, pause, probing: false }
+            }
+            (Breaker::Open { open, pause, .. }, Health::Unknown) => {
+                Breaker::Open { open, pause, probing: false }
+            }
+            (unchanged, _) => unchanged,
+        };
+        (self.breaker != before && (self.is_open() || matches!(before, Breaker::Open { .. })))
+            .then(|| self.open())
+    }
+
+    /// Its breaker, when it is open.
+    pub fn open(&self) -> Option<Open> {
+        match self.breaker {
+            Breaker::Open { open, .. } => Some(open),
+            Breaker::Closed { .. } => None,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.open().is_some()
+    }
+
+    /// Whether nothing is known of it that would be lost.
+    pub fn is_idle(&self) -> bool {
+        self.unsettled == 0 && self.next_due.is_none() && !self.queued
+    }
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn settings() -> Settings {
+        Settings {
+            failures: 3,
+            initial_pause: Duration::from_secs(5),
+            max_pause: Duration::from_secs(15),
+        }
+    }
+
+    fn fail(lane: &mut Lane, now: Timestamp) -> Option<Option<Open>> {
+        lane.start();
+        lane.end(Health::Failing, &settings(), now)
+    }
+
+    fn opened() -> Lane {
+        let mut lane = Lane::new();
+        lane.due(NOW);
+        for _ in 0..2 {
+            assert_eq!(fail(&mut lane, NOW), None);
+        }
+        let open = fail(&mut lane, NOW).unwrap().unwrap();
+        assert_eq!(open.next_probe_at, NOW.after(Duration::from_secs(5)));
+        lane
+    }
+
+    #[test]
+    fn failures_in_a_row_open_a_destination_and_an_answer_in_between_does_not() {
+        let mut lane = Lane::new();
+        for _ in 0..10 {
+            fail(&mut lane, NOW);
+            fail(&mut lane, NOW);
+            lane.start();
+            lane.end(Health::Answered, &settings(), NOW);
+        }
+        assert!(!lane.is_open());
+        assert!(opened().is_open());
+    }
+
+    #[test]
+    fn an_open_destination_gets_one_probe_at_a_time_with_growing_pauses() {
+        let mut lane = opened();
+        assert_eq!(lane.room(16, NOW), 0);
+        let mut now = NOW;
+        for pause in [5, 10, 15, 15] {
+            now = now.after(Duration::from_secs(pause));
+            assert_eq!(lane.wake_at(16), Some(now));
+            assert_eq!(lane.room(16, now), 1);
+            lane.start();
+            assert_eq!((lane.room(16, now), lane.wake_at(16)), (0, None));
+            assert!(lane.end(Health::Failing, &settings(), now).is_some());
+        }
+        lane.start();
+        assert_eq!(lane.end(Health::Answered, &settings(), now), Some(None));
+        assert_eq!(lane.room(16, now), 16);
+    }
+
+    #[test]
+    fn a_probe_that_we_broke_off_is_made_again() {
+        let mut lane = opened();
+        let now = NOW.after(Duration::from_secs(5));
+        lane.start();
+        lane.end(Health::Unknown, &settings(), now);
+        assert_eq!(lane.room(16, now), 1);
+    }
+
+    #[test]
+    fn no_failures_turn_the_breaker_off() {
+        let off = Settings { failures: 0, ..settings() };
+        let mut lane = Lane::new();
+        for _ in 0..100 {
+            lane.start();
+            assert_eq!(lane.end(Health::Failing, &off, NOW), None);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! How a callback gets out: the loop that takes what is due ([`dispatcher`]), one destination
+//! in it ([`lane`]), one PUT ([`attempt`]), and what follows from its outcome ([`retry`]).
+
+pub mod attempt;
+pub mod client;
+pub mod dispatcher;
+pub mod lane;
+pub mod retry;
+pub mod signing;

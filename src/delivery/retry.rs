@@ -1,0 +1,280 @@
+//! What an attempt's outcome means for its callback: delivered, tried again and when, or
+//! finally failed (contract, 4). Pure: time and randomness come in as arguments.
+//!
+//! The `backoff` crate, which has no upkeep any more, is named here and nowhere else.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use backoff::backoff::Backoff as _;
+
+use super::attempt::{Outcome, Verdict};
+use crate::{
+    clock::Timestamp,
+    outbox::{ErrorKind, Failure, Record, Settlement},
+};
+
+/// The settings of `retry.*` (contract, 6).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The pause after the first failure.
+    pub initial_interval: Duration,
+    /// How much longer each pause is than the one before; at least 1.
+    pub multiplier: f64,
+    /// The longest pause, before jitter.
+    pub max_interval: Duration,
+    /// How far a pause may stray from its length, as a part of it: 0 to 1.
+    pub jitter: f64,
+    /// How long a callback is tried, from its acceptance or its last replay on.
+    pub max_age: Duration,
+    /// How often it is tried; 0 is without limit.
+    pub max_attempts: u32,
+    /// The longest `Retry-After` that is obeyed.
+    pub max_retry_after: Duration,
+    /// The statuses by which a receiver says that it will never take this request.
+    pub final_statuses: BTreeSet<u16>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            initial_interval: Duration::from_secs(5),
+            multiplier: 2.0,
+            max_interval: Duration::from_secs(15 * 60),
+            jitter: 0.2,
+            max_age: Duration::from_hours(72),
+            max_attempts: 0,
+            max_retry_after: Duration::from_hours(1),
+            final_statuses: BTreeSet::from([400, 405, 410, 411, 413, 414, 415, 422, 431, 501, 505]),
+        }
+    }
+}
+
+impl Settings {
+    /// Why no attempt is to be made any more, if so.
+    pub fn over(&self, record: &Record, now: Timestamp) -> Option<Failure> {
+        if self.max_attempts > 0 && record.budget_attempts >= self.max_attempts {
+            return Some(self.exhausted());
+        }
+        (now >= record.budget_since.after(self.max_age)).then(|| self.expired())
+    }
+
+    /// The end of a callback by `retry.max_age`.
+    pub fn expired(&self) -> Failure {
+        let age = humantime::format_duration(self.max_age);
+        Failure::new(ErrorKind::Expired, format!("not delivered within {age} (retry.max_age)"))
+    }
+
+    fn exhausted(&self) -> Failure {
+        let tries = self.max_attempts;
+        let message = format!("not delivered by {tries} attempts (retry.max_attempts)");
+        Failure::new(ErrorKind::Exhausted, message)
+    }
+
+    /// What follows from an outcome.
+    pub fn decide(
+        &self,
+        record: &Record,
+        outcome: Outcome,
+        now: Timestamp,
+        random: &mut fastrand::Rng,
+    ) -> Settlement {
+        let Outcome { attempt, verdict, retry_after } = outcome;
+        match (verdict, attempt.error.clone()) {
+            (Verdict::Success, _) | (_, None) => Settlement::Delivered(attempt),
+            (Verdict::Final, Some(failure)) => {
+                Settlement::Failed { attempt: Some(attempt), failure }
+            }
+            (Verdict::Transient, Some(_)) => {
+                let failures = record.budget_attempts.saturating_add(1);
+                if self.max_attempts > 0 && failures >= self.max_attempts {
+                    return Settlement::Failed {
+                        attempt: Some(attempt),
+                        failure: self.exhausted(),
+                    };
+                }
+                let end = record.budget_since.after(self.max_age);
+                if now >= end {
+                    return Settlement::Failed { attempt: Some(attempt), failure: self.expired() };
+                }
+                let asked = retry_after.map(|pause| pause.min(self.max_retry_after));
+                let pause = self.pause(failures, random).max(asked.unwrap_or_default());
+                let hold = asked
+                    .filter(|_| matches!(attempt.status, Some(429 | 503)))
+                    .map(|pause| now.after(pause));
+                // What would come after the end is not worth a wait beyond it.
+                Settlement::Retry { attempt, due: now.after(pause).min(end), hold }
+            }
+        }
+    }
+
+    /// The pause after the `failures`th failure in a row: at least 1.
+    pub fn pause(&self, failures: u32, random: &mut fastrand::Rng) -> Duration {
+        let mut intervals = backoff::ExponentialBackoff {
+            current_interval: self.initial_interval,
+            initial_interval: self.initial_interval,
+            // Jitter is added below, where the randomness can be seeded.
+            randomization_factor: 0.0,
+            multiplier: self.multiplier,
+            max_interval: self.max_interval,
+            max_elapsed_time: None,
+            ..backoff::ExponentialBackoff::default()
+        };
+        let mut interval = self.initial_interval;
+        for _ in 0..failures {
+            interval = intervals.next_backoff().unwrap_or(self.max_interval);
+            if interval >= self.max_interval {
+                break;
+            }
+        }
+        let stray = self.jitter * (2.0 * random.f64() - 1.0);
+        interval.min(self.max_interval).mul_f64((1.0 + stray).max(0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        callback::{Body, CallbackId, Destination, JobState},
+        outbox::{Attempt, Place, State},
+    };
+
+    const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn record(budget_attempts: u32) -> Record {
+        Record {
+            id: CallbackId::from_u128(1),
+            event_id: None,
+            body: Body {
+                job_id: "1".into(),
+                job_id_fs: "2".into(),
+                job_state: JobState::Sending,
+                exit_status: None,
+                error_reason: None,
+                dpf_tracker_url: None,
+            },
+            url: "http://h/".into(),
+            destination: Destination::none(),
+            created_at: START,
+            state: State::Pending(Place::Fresh),
+            attempt_count: budget_attempts,
+            budget_attempts,
+            budget_since: START,
+            replays: 0,
+            last_error: None,
+            last_attempt: None,
+        }
+    }
+
+    fn failed(status: u16, verdict: Verdict, retry_after: Option<u64>) -> Outcome {
+        let failure = Failure { status: Some(status), ..Failure::new(ErrorKind::Status, "no") };
+        Outcome {
+            attempt: Attempt {
+                number: 1,
+                started_at: START,
+                duration_ms: 1,
+                status: Some(status),
+                error: Some(failure),
+                peer: None,
+                response_excerpt: None,
+            },
+            verdict,
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    fn decide(
+        settings: &Settings,
+        record: &Record,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Settlement {
+        settings.decide(record, outcome, now, &mut fastrand::Rng::with_seed(7))
+    }
+
+    fn exact() -> Settings {
+        Settings { jitter: 0.0, ..Settings::default() }
+    }
+
+    #[test]
+    fn pauses_double_from_the_first_to_the_longest() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let seconds: Vec<_> =
+            (1..=10).map(|n| exact().pause(n, &mut random).as_secs_f64().round() as u64).collect();
+        assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]);
+    }
+
+    #[test]
+    fn a_retry_after_is_never_undercut_and_on_429_and_503_holds_the_destination() {
+        for (status, holds) in [(503, true), (429, true), (500, false)] {
+            let outcome = failed(status, Verdict::Transient, Some(60));
+            let Settlement::Retry { due, hold, .. } = decide(&exact(), &record(0), outcome, START)
+            else {
+                panic!()
+            };
+            assert_eq!(due, START.after(Duration::from_mins(1)));
+            assert_eq!(hold, holds.then_some(due));
+        }
+        let outcome = failed(503, Verdict::Transient, Some(1_000_000));
+        let Settlement::Retry { due, .. } = decide(&exact(), &record(0), outcome, START) else {
+            panic!()
+        };
+        assert_eq!(due, START.after(Duration::from_hours(1)), "retry.max_retry_after bounds it");
+    }
+
+    #[test]
+    fn the_last_attempt_of_the_budget_fails_as_exhausted() {
+        let settings = Settings { max_attempts: 3, ..exact() };
+        for (made, ends) in [(1, false), (2, true)] {
+            let outcome = failed(500, Verdict::Transient, None);
+            let settlement = decide(&settings, &record(made), outcome, START);
+            let exhausted = matches!(&settlement, Settlement::Failed { failure, .. }
+                if failure.kind == ErrorKind::Exhausted);
+            assert_eq!(exhausted, ends, "{settlement:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_due_after_the_age_and_what_is_over_has_expired() {
+        let settings = exact();
+        let end = START.after(settings.max_age);
+        let late = end.before(Duration::from_secs(1));
+        let outcome = failed(500, Verdict::Transient, None);
+        let Settlement::Retry { due, .. } = decide(&settings, &record(9), outcome, late) else {
+            panic!()
+        };
+        assert_eq!(due, end);
+        assert_eq!(settings.over(&record(9), late), None);
+        assert_eq!(settings.over(&record(9), end).map(|it| it.kind), Some(ErrorKind::Expired));
+    }
+
+    #[test]
+    fn a_final_answer_ends_it_at_once() {
+        let settlement = decide(&exact(), &record(0), failed(400, Verdict::Final, None), START);
+        assert!(
+            matches!(settlement, Settlement::Failed { failure, .. } if failure.status == Some(400))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_stays_within_its_jitter_whatever_the_settings(
+            initial in 1_u64..100_000, times in 1_u64..1000, multiplier in 1.0_f64..10.0,
+            jitter in 0.0_f64..=1.0, failures in 1_u32..10_000, seed: u64,
+        ) {
+            let settings = Settings {
+                initial_interval: Duration::from_millis(initial),
+                multiplier,
+                max_interval: Duration::from_millis(initial.saturating_mul(times)),
+                jitter,
+                ..Settings::default()
+            };
+            let pause = settings.pause(failures, &mut fastrand::Rng::with_seed(seed));
+            let slack = Duration::from_millis(1);
+            prop_assert!(pause <= settings.max_interval.mul_f64(1.0 + jitter) + slack);
+            prop_assert!(pause + slack >= settings.initial_interval.mul_f64(1.0 - jitter));
+        }
+    }
+}

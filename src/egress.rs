@@ -1,0 +1,167 @@
+//! Which addresses may be called (contract, 6: `egress.*`).
+//!
+//! The policy is asked twice: when an event comes in, for a URL that names an address, and by
+//! the resolver of the HTTP client for every address that a name leads to, right before the
+//! connection. So a name that changes its address in between gains nothing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use url::{Host, Url};
+
+/// The networks that are denied unless the settings say otherwise, each with its reason:
+/// nothing behind them is ever a receiver, and cloud metadata gives out credentials.
+pub const DEFAULT_DENY: [&str; 11] = [
+    "0.0.0.0/8",          // "this network", RFC 1122: reaches the machine itself
+    "169.254.0.0/16",     // link-local, RFC 3927, and most clouds' metadata
+    "100.100.100.200/32", // Alibaba's metadata
+    "168.63.129.16/32",   // Azure's wire server
+    "192.0.0.192/32",     // Oracle's metadata
+    "224.0.0.0/4",        // multicast, RFC 5771
+    "255.255.255.255/32", // broadcast
+    "::/128",             // unspecified
+    "fe80::/10",          // link-local, RFC 4291
+    "fd00:ec2::254/128",  // Amazon's metadata
+    "ff00::/8",           // multicast, RFC 4291
+];
+
+/// The egress policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Networks that must not be called.
+    pub deny: Vec<IpNet>,
+    /// Networks that may be called even where they lie in a denied one.
+    pub allow: Vec<IpNet>,
+    /// Whether plain HTTP is forbidden.
+    pub https_only: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            deny: DEFAULT_DENY.iter().filter_map(|net| net.parse().ok()).collect(),
+            allow: Vec::new(),
+            https_only: false,
+        }
+    }
+}
+
+/// Why an address must not be called.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// A rule forbids the network.
+    #[error("{address} lies in {rule}, which egress.deny forbids")]
+    Network {
+        /// The address.
+        address: IpAddr,
+        /// The rule.
+        rule: IpNet,
+    },
+    /// Plain HTTP is forbidden.
+    #[error("egress.https_only forbids plain http")]
+    PlainHttp,
+}
+
+impl Policy {
+    /// Whether the URL may be called, as far as it says so itself: a name is looked at when it
+    /// has been resolved.
+    pub fn check_url(&self, url: &Url) -> Result<(), Denied> {
+        if self.https_only && url.scheme() != "https" {
+            return Err(Denied::PlainHttp);
+        }
+        // The parser has turned every spelling of an IPv4 address into this one.
+        match url.host() {
+            Some(Host::Ipv4(address)) => self.check(address.into()),
+            Some(Host::Ipv6(address)) => self.check(address.into()),
+            Some(Host::Domain(_)) | None => Ok(()),
+        }
+    }
+
+    /// Whether the address may be called. An IPv6 address that carries an IPv4 address has to
+    /// pass as both.
+    pub fn check(&self, address: IpAddr) -> Result<(), Denied> {
+        let carried = match address {
+            IpAddr::V6(v6) => carried_v4(v6).map(IpAddr::V4),
+            IpAddr::V4(_) => None,
+        };
+        for seen_as in [Some(address), carried].into_iter().flatten() {
+            let within = |nets: &[IpNet]| nets.iter().find(|net| net.contains(&seen_as)).copied();
+            if let (None, Some(rule)) = (within(&self.allow), within(&self.deny)) {
+                return Err(Denied::Network { address, rule });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The IPv4 address inside an IPv4-mapped, IPv4-compatible, NAT64 (RFC 6052) or 6to4
+/// (RFC 3056) address.
+fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let s = address.segments();
+    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    match s {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0x2002, high, low, ..] => v4(high, low),
+        // `::` and `::1` are addresses of their own.
+        [0, 0, 0, 0, 0, 0, high, low] if (high, low) != (0, 0) && (high, low) != (0, 1) => {
+            v4(high, low)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(policy: &Policy, url: &str) -> Result<(), Denied> {
+        policy.check_url(&Url::parse(url).unwrap())
+    }
+
+    #[test]
+    fn metadata_and_link_local_addresses_are_denied_in_every_spelling() {
+        let policy = Policy::default();
+        assert_eq!(policy.deny.len(), DEFAULT_DENY.len());
+        for host in [
+            "169.254.169.254",
+            "0xa9fea9fe",
+            "2852039166",
+            "0251.0376.0251.0376",
+            "169.254.43518",
+            "169.254.169.254.",
+            "[::ffff:169.254.169.254]",
+            "[::169.254.169.254]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[2002:a9fe:a9fe::1]",
+            "[fe80::1]",
+            "[fd00:ec2::254]",
+            "0.0.0.0",
+            "0",
+            "[::]",
+            "224.0.0.1",
+            "[ff02::1]",
+            "255.255.255.255",
+        ] {
+            assert!(check(&policy, &format!("http://{host}/")).is_err(), "{host}");
+        }
+        for host in ["127.0.0.1", "10.1.2.3", "[::1]", "192.168.0.1", "callbackhost"] {
+            assert_eq!(check(&policy, &format!("http://{host}/")), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_allow_entry_wins_over_a_deny_entry_and_the_refusal_names_the_rule() {
+        let mut policy = Policy { deny: vec!["10.0.0.0/8".parse().unwrap()], ..Policy::default() };
+        let error = check(&policy, "http://10.1.2.3/").unwrap_err().to_string();
+        assert!(error.contains("10.1.2.3") && error.contains("10.0.0.0/8"), "{error}");
+        policy.allow.push("10.1.0.0/16".parse().unwrap());
+        assert_eq!(check(&policy, "http://10.1.2.3/"), Ok(()));
+    }
+
+    #[test]
+    fn https_only_forbids_plain_http() {
+        let policy = Policy { https_only: true, ..Policy::default() };
+        assert_eq!(check(&policy, "http://host/"), Err(Denied::PlainHttp));
+        assert_eq!(check(&policy, "https://host/"), Ok(()));
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether the service is alive and whether it takes events, asked when somebody wants to
+//! know, not kept up to date by polling.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::outbox::Outbox;
+
+/// How long the delivery loop and the store may take to answer before they count as stuck.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How the delivery loop is asked whether it is alive: it answers what comes in.
+pub type Probe = oneshot::Sender<()>;
+
+/// The health of a running service.
+#[derive(Clone)]
+pub struct Health {
+    outbox: Arc<dyn Outbox>,
+    delivery: mpsc::Sender<Probe>,
+    draining: Arc<AtomicBool>,
+}
+
+impl Health {
+    /// The health of what works on `outbox`, and where the delivery loop hears probes.
+    pub fn new(outbox: Arc<dyn Outbox>) -> (Self, mpsc::Receiver<Probe>) {
+        let (delivery, probes) = mpsc::channel(16);
+        (Self { outbox, delivery, draining: Arc::default() }, probes)
+    }
+
+    /// No new events from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the service is about to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// `Err` with the reason where the store or the delivery loop makes no progress.
+    pub async fn alive(&self) -> Result<(), String> {
+        match self.store().await {
+            // A full queue or disk stops events, not the delivery of what is there.
+            Ok(()) | Err(StoreTrouble { transient: true, .. }) => {}
+            Err(trouble) => return Err(trouble.text),
+        }
+        if self.is_draining() {
+            return Ok(());
+        }
+        let (probe, answer) = oneshot::channel();
+        let asked = async { self.delivery.send(probe).await.is_ok() && answer.await.is_ok() };
+        match timeout(PATIENCE, asked).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the delivery loop has ended".into()),
+            Err(_) => Err("the delivery loop does not answer".into()),
+        }
+    }
+
+    /// `Err` with the reason where no events are taken.
+    pub async fn ready(&self) -> Result<(), String> {
+        if self.is_draining() {
+            return Err("the service is shutting down".into());
+        }
+        self.store().await.map_err(|error| error.text)
+    }
+
+    async fn store(&self) -> Result<(), StoreTrouble> {
+        match timeout(PATIENCE, self.outbox.ready()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(StoreTrouble { transient: error.is_transient(), text: error.to_string() })
+            }
+            Err(_) => {
+                Err(StoreTrouble { transient: false, text: "the store does not answer".into() })
+            }
+        }
+    }
+}
+
+struct StoreTrouble {
+    transient: bool,
+    text: String,
+}

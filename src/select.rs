@@ -1,0 +1,159 @@
+//! Choosing callbacks, and replaying the chosen ones: one way for the API and for the command
+//! line.
+
+use crate::{
+    callback::{CallbackId, Destination},
+    clock::Timestamp,
+    outbox::{Outbox, OutboxError, Query, StateName},
+};
+
+/// How many callbacks are replayed with one write.
+const REPLAY_STEP: usize = 500;
+
+/// A selector that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectError {
+    /// No state has this name.
+    #[error("`{0}` is no state: pending, delivered or failed")]
+    State(String),
+    /// Not a destination.
+    #[error("`{0}` is no destination such as http://host:8080")]
+    Destination(String),
+    /// Not a time.
+    #[error("`{0}` is no time such as 2026-01-31T08:00:00Z and no duration such as 2h")]
+    Since(String),
+}
+
+/// Reads a state's name.
+pub fn parse_state(text: &str) -> Result<StateName, SelectError> {
+    [StateName::Pending, StateName::Delivered, StateName::Failed]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or_else(|| SelectError::State(text.into()))
+}
+
+/// Reads a time, or how long ago it was.
+pub fn parse_since(text: &str, now: Timestamp) -> Result<Timestamp, SelectError> {
+    match humantime::parse_duration(text) {
+        Ok(ago) => Ok(now.before(ago)),
+        Err(_) => text.parse().map_err(|_| SelectError::Since(text.into())),
+    }
+}
+
+/// Which callbacks are meant; all that is given has to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Only these; empty: whichever.
+    pub ids: Vec<CallbackId>,
+    /// Only those to this destination.
+    pub destination: Option<Destination>,
+    /// Only those of this job.
+    pub job_id: Option<String>,
+    /// Only those accepted at this time or later.
+    pub since: Option<Timestamp>,
+}
+
+impl Selection {
+    /// Reads the selectors.
+    pub fn parse(
+        destination: Option<&str>,
+        job_id: Option<String>,
+        since: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Self, SelectError> {
+        let destination = destination
+            .map(|text| {
+                Destination::parse(text).ok_or_else(|| SelectError::Destination(text.into()))
+            })
+            .transpose()?;
+        let since = since.map(|text| parse_since(text, now)).transpose()?;
+        Ok(Self { ids: Vec::new(), destination, job_id, since })
+    }
+
+    /// Whether nothing was selected by anything.
+    pub fn is_everything(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The listing of what is selected; ids are not part of it.
+    pub fn query(&self) -> Query {
+        Query {
+            destination: self.destination.clone(),
+            job_id: self.job_id.clone(),
+            since: self.since,
+            ..Query::default()
+        }
+    }
+
+    fn holds(&self, record: &crate::outbox::Record) -> bool {
+        self.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
+            && self.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
+            && self.since.is_none_or(|since| record.created_at >= since)
+    }
+}
+
+/// What a replay did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// How many failed ones were selected.
+    pub matched: u64,
+    /// How many of them are pending again.
+    pub replayed: u64,
+}
+
+/// Replays the failed ones among the selected, in the order of their acceptance, in steps.
+/// What was replayed is not failed any more, so that an interrupted one can simply be run
+/// again.
+pub async fn replay(
+    outbox: &dyn Outbox,
+    selection: &Selection,
+    dry_run: bool,
+) -> Result<Replayed, OutboxError> {
+    let mut report = Replayed::default();
+    if !selection.ids.is_empty() {
+        let mut ids = Vec::with_capacity(selection.ids.len());
+        for id in &selection.ids {
+            let found = outbox.get(*id).await?.map(|detail| detail.record);
+            if found.is_some_and(|it| it.state_name() == StateName::Failed && selection.holds(&it))
+            {
+                ids.push(*id);
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        for step in ids.chunks(REPLAY_STEP) {
+            step_through(outbox, step.to_vec(), dry_run, &mut report).await?;
+        }
+        return Ok(report);
+    }
+    let mut cursor = None;
+    loop {
+        let query = Query {
+            state: Some(StateName::Failed),
+            cursor,
+            limit: REPLAY_STEP,
+            oldest_first: true,
+            ..selection.query()
+        };
+        let page = outbox.list(query).await?;
+        let ids = page.records.iter().map(|(record, _)| record.id).collect();
+        step_through(outbox, ids, dry_run, &mut report).await?;
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(report);
+        }
+    }
+}
+
+async fn step_through(
+    outbox: &dyn Outbox,
+    ids: Vec<CallbackId>,
+    dry_run: bool,
+    report: &mut Replayed,
+) -> Result<(), OutboxError> {
+    report.matched += ids.len() as u64;
+    if !dry_run && !ids.is_empty() {
+        report.replayed += outbox.replay(ids).await?;
+    }
+    Ok(())
+}

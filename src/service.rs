@@ -1,0 +1,275 @@
+//! The running service: open, recover, start, and drain in order.
+//!
+//! Start: the data directory's lock, the log, the store (which recovers by being opened), the
+//! listener, then delivery and API. End: no new events, no new attempts, the attempts under
+//! way get their grace, the API ends, the store closes, and the lock goes last.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::serve::ListenerExt as _;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    api,
+    clock::{SharedClock, SystemClock},
+    config::Config,
+    datadir::{DataDir, DataDirError, Note},
+    delivery::{
+        client::ClientError,
+        dispatcher::{Dispatcher, log_outcome},
+    },
+    health::Health,
+    intake::Intake,
+    outbox::{Outbox, OutboxError, Retention, sled::SledOutbox},
+    telemetry::{self, Log, LogError},
+};
+
+/// How long the API's connections may take to end.
+const API_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the service does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The HTTP client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The address.
+    #[error("cannot listen on {address}: {error} (api.listen)")]
+    Listen {
+        /// The one that was wanted.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The signals.
+    #[error("the system's signals cannot be heard: {0}")]
+    Signals(io::Error),
+}
+
+/// Runs until it is told to stop. `announce` hears where it listens and where its log is.
+pub async fn serve(
+    config: Config,
+    announce: impl FnOnce(SocketAddr, &Log),
+) -> Result<(), ServiceError> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let log = telemetry::start(&config.log)?;
+    raise_file_limit();
+    let token: Arc<str> = data_dir.token(&config.api.token_file)?.into();
+    let signals = Signals::new().map_err(ServiceError::Signals)?;
+    let store =
+        Arc::new(SledOutbox::open(&data_dir.outbox(), config.outbox.clone(), Arc::clone(&clock))?);
+    let outbox: Arc<dyn Outbox> = store.clone();
+    let sender = config.sender(Arc::clone(&clock))?;
+    let wanted = config.api.listen;
+    let listener = TcpListener::bind(wanted)
+        .await
+        .map_err(|error| ServiceError::Listen { address: wanted, error })?;
+    let address =
+        listener.local_addr().map_err(|error| ServiceError::Listen { address: wanted, error })?;
+
+    let (stop, stopped) = watch::channel(false);
+    let (health, probes) = Health::new(Arc::clone(&outbox));
+    let upkeep = tokio::spawn(upkeep(Arc::clone(&outbox), config.clone(), Arc::clone(&clock)));
+    let dispatcher =
+        Dispatcher::new(Arc::clone(&outbox), sender, config.dispatcher.clone(), Arc::clone(&clock));
+    let delivery = tokio::spawn(dispatcher.run(stopped, probes));
+    let intake =
+        Intake::new(Arc::clone(&outbox), config.egress.clone(), config.tracker_template.as_deref());
+    let router = api::router(api::Shared {
+        intake,
+        outbox: Arc::clone(&outbox),
+        health: health.clone(),
+        clock: Arc::clone(&clock),
+        token,
+        settings: Arc::new(config.api.clone()),
+    });
+    let (end_api, api_ended) = watch::channel(false);
+    let api = tokio::spawn(serve_api(listener, router, api_ended));
+
+    data_dir.write_note(&Note {
+        pid: std::process::id(),
+        address,
+        started_at: clock.now(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    })?;
+    tracing::info!(
+        event.action = "service-started",
+        server.address = %address.ip(),
+        server.port = address.port(),
+        "service started"
+    );
+    announce(address, &log);
+
+    signals.wait_for_stop(&log).await;
+    tracing::info!(event.action = "service-stopping", "service stopping");
+    health.drain();
+    stop.send_replace(true);
+    upkeep.abort();
+    join("delivery", delivery).await;
+    end_api.send_replace(true);
+    if tokio::time::timeout(API_GRACE, join("api", api)).await.is_err() {
+        tracing::warn!("connections to the API were still open and are cut");
+    }
+    let closed = tokio::task::spawn_blocking(move || store.close()).await;
+    if let Err(error) = closed {
+        tracing::error!(error.message = %error, "the store was not closed well");
+    }
+    data_dir.remove_note();
+    tracing::info!(event.action = "service-stopped", "service stopped");
+    Ok(())
+}
+
+async fn join(name: &str, task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        tracing::error!(error.message = %error, "the task `{name}` has failed");
+    }
+}
+
+async fn serve_api(listener: TcpListener, router: axum::Router, mut end: watch::Receiver<bool>) {
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(error.message = %error, "TCP_NODELAY cannot be set");
+        }
+    });
+    let ended = async move {
+        // An error says that the service is gone: then it is over as well.
+        drop(end.wait_for(|end| *end).await);
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(ended).await {
+        tracing::error!(error.message = %error, "the API has ended");
+    }
+}
+
+/// Ends what is too old and forgets what is long over, in small steps, so that no callback
+/// waits for it.
+async fn upkeep(outbox: Arc<dyn Outbox>, config: Config, clock: SharedClock) {
+    let Retention { delivered, failed } = config.retention;
+    let max_age = config.dispatcher.retry.max_age;
+    // Often enough that nothing is late by more than a twentieth of its time.
+    let pause = (max_age.min(delivered).min(failed) / 20)
+        .clamp(Duration::from_millis(250), Duration::from_mins(1));
+    loop {
+        tokio::time::sleep(pause).await;
+        if let Err(error) = upkeep_once(&*outbox, &config, &clock).await {
+            tracing::error!(event.action = "upkeep-failed", error.message = %error, "upkeep failed");
+        }
+    }
+}
+
+async fn upkeep_once(
+    outbox: &dyn Outbox,
+    config: &Config,
+    clock: &SharedClock,
+) -> Result<(), OutboxError> {
+    let retry = &config.dispatcher.retry;
+    loop {
+        let expired = outbox.expire(clock.now().before(retry.max_age), retry.expired()).await?;
+        if expired.is_empty() {
+            break;
+        }
+        expired.iter().for_each(|record| log_outcome(record, None));
+    }
+    let mut purged = 0;
+    loop {
+        match outbox.purge(config.retention).await? {
+            0 => break,
+            step => purged += step,
+        }
+    }
+    if purged > 0 {
+        tracing::info!(
+            event.action = "callbacks-purged",
+            callback.count = purged,
+            "callbacks whose retention is over were removed"
+        );
+    }
+    Ok(())
+}
+
+/// One connection is one file, and a thousand files, the usual limit, are soon used up.
+fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(error.message = %error, "the limit of open files cannot be raised");
+        }
+    }
+}
+
+/// The signals that the service hears.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or Ctrl-C; a second one ends the process at once. SIGHUP opens the
+    /// log again.
+    async fn wait_for_stop(mut self, log: &Log) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+                _ = self.hang_up.recv() => {
+                    log.reopen();
+                    tracing::info!(event.action = "log-reopened", "log file opened again");
+                }
+            }
+        }
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = self.terminate.recv() => break,
+                    _ = self.interrupt.recv() => break,
+                    _ = self.hang_up.recv() => {}
+                }
+            }
+            // Nothing is lost by it: what was accepted is on the disk.
+            std::process::exit(1);
+        });
+    }
+}
+
+/// The signals that the service hears.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn wait_for_stop(self, _: &Log) {
+        drop(tokio::signal::ctrl_c().await);
+        tokio::spawn(async {
+            drop(tokio::signal::ctrl_c().await);
+            std::process::exit(1);
+        });
+    }
+}
