@@ -143,8 +143,7 @@ impl Access {
         match self {
             Self::Service(service) => {
                 let path = format!("/v1/callbacks/{id}/cancel");
-                let _: CallbackView = service.call(Method::POST, &path, None::<&()>).await?;
-                Ok(())
+                service.call::<CallbackView>(Method::POST, &path, None::<&()>).await.map(drop)
             }
             Self::Store(store) => match store.outbox.cancel(id).await? {
                 Cancelled::Done => Ok(()),
