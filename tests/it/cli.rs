@@ -1,0 +1,202 @@
+//! The command line (contract, 5).
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use serde_json::Value;
+
+use crate::support::{Receiver, Service, binary, event, eventually, run, run_in};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_help_explains_every_command_with_an_example() {
+    assert_eq!(run(&["frobnicate"]).status.code(), Some(2));
+    assert_eq!(run(&["submit"]).status.code(), Some(2));
+    assert_eq!(run(&["replay-failed"]).status.code(), Some(2));
+    for command in ["serve", "submit", "inspect-queue", "replay-failed", "cancel", "status", "check-config", "receive"] {
+        let help = run(&[command, "--help"]);
+        assert!(help.status.success());
+        assert!(text(&help.stdout).contains("Example"), "{command}");
+    }
+}
+
+#[test]
+fn status_says_whether_it_runs_with_0_and_3() {
+    let mut service = Service::prepare("");
+    assert_eq!(service.run(&["status"]).status.code(), Some(3));
+    service.serve();
+    let status = service.json(&["status", "--output", "json"]);
+    assert_eq!((&status["running"], &status["ready"]), (&true.into(), &true.into()));
+    assert_eq!(status["pid"], service.pid());
+    service.kill();
+    assert_eq!(service.run(&["status"]).status.code(), Some(3), "a stale note is no service");
+    service.serve();
+    service.terminate();
+    assert_eq!(service.run(&["status"]).status.code(), Some(3));
+}
+
+#[test]
+fn submit_and_inspect_queue_work_with_the_service_up_and_down() {
+    let receiver = Receiver::start();
+    let mut service = Service::prepare("");
+    let url = format!("DPF_CONTROL_CALLBACK_URL={}", receiver.url("/x"));
+    let args = ["submit", "--event", "job_finished", "--job-id", "1", "--job-id-fs", "2", "--exit-status", "OK", "-s", &url, "-s", "OTHER=x=y"];
+    let down = service.run(&args);
+    assert!(down.status.success(), "{down:?}");
+    let id = text(&down.stdout).trim().strip_prefix("accepted ").unwrap().to_owned();
+    let queue = service.json(&["inspect-queue", "--output", "json"]);
+    assert_eq!(queue["queue"]["pending"], 1);
+    assert_eq!(queue["callbacks"][0]["id"], id.as_str());
+    service.serve();
+    service.api().wait_for_state(&id, "delivered");
+    let up = service.run(&args);
+    assert!(up.status.success(), "{up:?}");
+    receiver.wait_for(2);
+    let table = text(&service.run(&["inspect-queue"]).stdout);
+    assert!(table.contains(&id) && table.contains("delivered"), "{table}");
+    let one = service.json(&["inspect-queue", "--id", &id, "--output", "json"]);
+    assert_eq!(one["body"]["exitStatus"], "OK");
+    let ndjson = service.run(&["inspect-queue", "--output", "ndjson"]);
+    let lines: Vec<Value> =
+        text(&ndjson.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn submit_ends_with_1_when_an_event_was_failed_or_refused() {
+    let service = Service::start("");
+    let failed = service.run(&["submit", "--event", "job_sending", "--job-id", "1", "--job-id-fs", "2", "-s", "DpfControlCallbackUrl=ftp://h"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stdout).starts_with("failed "), "{failed:?}");
+    let refused = service.run(&["submit", "--event", "job_finished", "--job-id", "1", "--job-id-fs", "2"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stdout).contains("exitStatus"), "{refused:?}");
+    let ignored = service.run(&["submit", "--event", "job_sending", "--job-id", "1", "--job-id-fs", "2"]);
+    assert_eq!((ignored.status.code(), text(&ignored.stdout).starts_with("ignored")), (Some(0), true));
+    let usage = service.run(&["submit", "--event", "job_sending", "-s", "novalue"]);
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn submit_takes_a_file_or_standard_input_with_the_service_up_and_down() {
+    let receiver = Receiver::start();
+    let mut service = Service::prepare("");
+    let mut batch = String::new();
+    for job in 0..5 {
+        batch += &(event("job_sending", &job.to_string(), &receiver.url("/")).to_string() + "\n");
+    }
+    batch += "nonsense\n";
+    for up in [false, true] {
+        if up {
+            service.serve();
+        }
+        let output = service.run_with_input(&["submit", "--file", "-"], batch.as_bytes());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text(&output.stdout).contains("\n6 refused "), "{output:?}");
+        assert!(text(&output.stderr).contains("6 events, 5 accepted, 1 refused"), "{output:?}");
+    }
+    receiver.wait_for(10);
+    assert_eq!(service.run(&["submit", "--file", "nowhere"]).status.code(), Some(1));
+}
+
+#[test]
+fn failed_callbacks_are_replayed_and_pending_ones_cancelled_with_the_service_down() {
+    let service = Service::prepare("");
+    let submit = |url: &str| {
+        let url = format!("DpfControlCallbackUrl={url}");
+        let output = service.run(&["submit", "--event", "job_sending", "--job-id", "1", "--job-id-fs", "2", "-s", &url]);
+        text(&output.stdout).split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let pending = submit("http://h/");
+    let failed = submit("http:///");
+    assert!(service.run(&["cancel", "--id", &pending]).status.success());
+    assert_eq!(service.run(&["cancel", "--id", &failed]).status.code(), Some(1));
+    let replayed = service.run(&["replay-failed", "--all"]);
+    assert_eq!(text(&replayed.stdout).trim(), "matched 2, replayed 2");
+    let queue = service.json(&["inspect-queue", "--output", "json"]);
+    assert_eq!((&queue["queue"]["pending"], &queue["queue"]["failed"]), (&2.into(), &0.into()));
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_message_and_1() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let service = Service::prepare(&format!("[api]\nlisten = \"{address}\""));
+    let output = service.run(&["serve"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains(&address) && said.contains("api.listen"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_or_in_use_is_one_clear_message_and_1() {
+    let service = Service::start("");
+    let second = service.run(&["serve"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains(&format!("pid {}", service.pid())), "{second:?}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("data"), "x").unwrap();
+    for command in ["serve", "inspect-queue", "status"] {
+        let output = run_in(folder.path(), &[command], b"");
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert!(text(&output.stderr).contains("not a directory"), "{output:?}");
+    }
+}
+
+#[test]
+fn inspect_queue_makes_no_store_where_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run_in(folder.path(), &["inspect-queue"], b"");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no data directory"), "{output:?}");
+    assert!(!folder.path().join("data").exists());
+}
+
+#[test]
+fn receive_prints_each_body_on_a_line_and_answers_as_told() {
+    let mut child = binary()
+        .args(["receive", "--listen", "127.0.0.1:0", "--answer", "503,200"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = said.next().unwrap().unwrap();
+    let base = first.strip_prefix("receiving on ").unwrap().to_owned();
+    let service = Service::start("");
+    let id = service.api().accept(&event("job_sending", "1", &format!("{base}/job")));
+    service.api().wait_for_state(&id, "delivered");
+    let lines = [said.next().unwrap().unwrap(), said.next().unwrap().unwrap()];
+    assert_eq!(lines[0], format!("PUT /job webhook-id={id} attempt=1 -> 503"));
+    assert_eq!(lines[1], format!("PUT /job webhook-id={id} attempt=2 -> 200"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let printed = BufReader::new(child.stdout.take().unwrap()).lines();
+    let bodies: Vec<String> = printed.map(Result::unwrap).collect();
+    assert_eq!(bodies.len(), 2);
+    assert!(bodies[0].starts_with(r#"{"jobId":"1","jobIdFs":"fs-1","jobState":"SENDING""#));
+}
+
+#[test]
+fn serve_needs_no_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    // Its own port may be taken on this machine; everything else is the default.
+    let mut child = binary()
+        .current_dir(folder.path())
+        .env("URLCALLBACK__API__LISTEN", "127.0.0.1:0")
+        .arg("serve")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it runs", || {
+        run_in(folder.path(), &["status"], b"").status.success().then_some(())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

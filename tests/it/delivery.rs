@@ -1,0 +1,306 @@
+//! How callbacks are delivered (contract, 1 and 4).
+
+use std::{net::TcpListener, time::Duration};
+
+use serde_json::json;
+
+use crate::support::{Answer, Receiver, Service, event, eventually};
+
+#[test]
+fn the_three_examples_of_the_seed_come_out_byte_for_byte_with_all_six_keys() {
+    let (service, receiver) = (Service::start(""), Receiver::start());
+    let url = receiver.url("/ourjobmanager/ourjobno/12345");
+    let tracker = "http://dpfsrv03:9125/cgi-bin/dpftracker?job=201602231834182304";
+    let base = json!({
+        "jobId": "4711", "jobIdFs": "201602231834182304", "dpfTrackerUrl": tracker,
+        "parameters": {"DpfControlCallbackUrl": url},
+    });
+    for extra in [
+        json!({"event": "job_sending"}),
+        json!({"event": "job_finished", "exitStatus": "OK"}),
+        json!({"event": "job_finished", "exitStatus": "ERR_EXTERN_PROG_CALL",
+            "errorReason": "Error: This CURRFILETYPE -bat- is not supported!"}),
+    ] {
+        let mut event = base.clone();
+        event.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        service.api().accept(&event);
+    }
+    let puts = receiver.wait_for(3);
+    let head = r#"{"jobId":"4711","jobIdFs":"201602231834182304","jobState":"#;
+    let tail = format!(r#""dpfTrackerUrl":"{tracker}"}}"#);
+    assert_eq!(puts[0].body, format!(r#"{head}"SENDING","exitStatus":null,"errorReason":null,{tail}"#));
+    assert_eq!(puts[1].body, format!(r#"{head}"FINISHED","exitStatus":"OK","errorReason":null,{tail}"#));
+    assert_eq!(
+        puts[2].body,
+        format!(
+            r#"{head}"ERROR","exitStatus":"ERR_EXTERN_PROG_CALL","errorReason":"Error: This CURRFILETYPE -bat- is not supported!",{tail}"#
+        )
+    );
+}
+
+#[test]
+fn a_callback_is_a_put_with_the_headers_of_the_contract() {
+    let (service, receiver) = (Service::start(""), Receiver::start());
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/a/b?c=d")));
+    let put = &receiver.wait_for(1)[0];
+    assert_eq!((put.method.as_str(), put.path.as_str()), ("PUT", "/a/b?c=d"));
+    assert_eq!(put.header("content-type"), "application/json");
+    assert_eq!(
+        put.header("user-agent"),
+        concat!("seal-dpf-urlcallback/", env!("CARGO_PKG_VERSION"))
+    );
+    assert_eq!(put.header("webhook-id"), id);
+    assert_eq!(put.header("callback-attempt"), "1");
+    assert!(put.header("webhook-timestamp").parse::<u64>().unwrap() > 1_700_000_000);
+    assert_eq!(put.header("webhook-signature"), "");
+}
+
+#[test]
+fn the_tracker_template_is_used_where_the_event_brings_no_page() {
+    let template = "tracker.url_template = \"http://t:9125/cgi-bin/dpftracker?job={jobIdFs}&id={jobId}\"";
+    let (service, receiver) = (Service::start(template), Receiver::start());
+    let mut with = event("job_sending", "a b", &receiver.url("/"));
+    service.api().accept(&with);
+    with["dpfTrackerUrl"] = "http://own/".into();
+    service.api().accept(&with);
+    let puts = receiver.wait_for(2);
+    assert_eq!(puts[0].json()["dpfTrackerUrl"], "http://t:9125/cgi-bin/dpftracker?job=fs-a%20b&id=a%20b");
+    assert_eq!(puts[1].json()["dpfTrackerUrl"], "http://own/");
+}
+
+#[test]
+fn sending_that_gets_503_three_times_comes_four_times_before_finished() {
+    let service = Service::start("");
+    let receiver = Receiver::answering(vec![Answer::Status(503); 3], Answer::Status(200));
+    let sending = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    let finished = service.api().accept(&event("job_finished", "1", &receiver.url("/")));
+    let puts = receiver.wait_for(5);
+    let states: Vec<_> = puts.iter().map(|put| put.job_state()).collect();
+    assert_eq!(states, ["SENDING", "SENDING", "SENDING", "SENDING", "FINISHED"]);
+    let attempts: Vec<_> = puts.iter().map(|put| put.header("callback-attempt")).collect();
+    assert_eq!(attempts, ["1", "2", "3", "4", "1"]);
+    assert!(puts[..4].iter().all(|put| put.header("webhook-id") == sending));
+    service.api().wait_for_state(&finished, "delivered");
+    let callback = service.api().callback(&sending);
+    let statuses: Vec<_> =
+        callback["attempts"].as_array().unwrap().iter().map(|it| it["status"].clone()).collect();
+    assert_eq!(statuses, [503, 503, 503, 200]);
+    assert_eq!(callback["attempts"][0]["peer"], receiver.address.to_string());
+    assert_eq!(callback["attempts"][0]["error"]["kind"], "status");
+}
+
+#[test]
+fn a_later_callback_of_a_job_says_for_which_one_it_waits() {
+    let service = Service::start("");
+    let receiver = Receiver::answering(vec![], Answer::Wait);
+    let first = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    let second = service.api().accept(&event("job_finished", "1", &receiver.url("/")));
+    assert_eq!(service.api().callback(&second)["waitingFor"], first.as_str());
+    receiver.wait_for(1);
+    receiver.open();
+    service.api().wait_for_state(&second, "delivered");
+}
+
+#[test]
+fn redirects_are_not_followed_and_are_retried() {
+    let other = Receiver::start();
+    let location = vec![("location", other.url("/elsewhere"))];
+    let receiver = Receiver::answering(vec![Answer::With(302, location)], Answer::Status(204));
+    let service = Service::start("");
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    let callback = service.api().wait_for_state(&id, "delivered");
+    assert_eq!((callback["attemptCount"].as_u64(), other.count()), (Some(2), 0));
+}
+
+#[test]
+fn a_final_status_ends_the_callback_at_once() {
+    let service = Service::start("");
+    let receiver = Receiver::answering(vec![Answer::Body(422, b"no such job".into())], Answer::Status(200));
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    let callback = service.api().wait_for_state(&id, "failed");
+    assert_eq!(callback["attemptCount"], 1);
+    assert_eq!(callback["lastError"]["status"], 422);
+    assert_eq!(callback["attempts"][0]["responseExcerpt"], "no such job");
+    assert!(callback["finishedAt"].is_string());
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_no_success() {
+    let settings = "delivery.max_response_bytes = 100\nretry.max_attempts = 1";
+    let service = Service::start(settings);
+    let receiver = Receiver::answering(vec![], Answer::Body(200, vec![b'x'; 101]));
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    let callback = service.api().wait_for_state(&id, "failed");
+    assert_eq!(callback["attempts"][0]["error"]["kind"], "body");
+    assert_eq!(callback["lastError"]["kind"], "exhausted");
+}
+
+#[test]
+fn the_deadline_covers_an_answer_that_never_comes() {
+    let settings = "delivery.timeout = \"100ms\"\ndelivery.connect_timeout = \"100ms\"\nretry.max_attempts = 1";
+    let service = Service::start(settings);
+    let receiver = Receiver::answering(vec![], Answer::Wait);
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    let callback = service.api().wait_for_state(&id, "failed");
+    assert_eq!(callback["attempts"][0]["error"]["kind"], "timeout");
+}
+
+#[test]
+fn a_callback_that_is_too_old_expires_and_keeps_its_real_error() {
+    let settings = "retry.max_age = \"400ms\"\nretry.initial_interval = \"50ms\"\nbreaker.failures = 0";
+    let service = Service::start(settings);
+    let receiver = Receiver::answering(vec![], Answer::Status(500));
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    let callback = service.api().wait_for_state(&id, "failed");
+    assert_eq!(callback["lastError"]["kind"], "expired");
+    assert_eq!(callback["attempts"][0]["error"]["status"], 500);
+}
+
+#[test]
+fn retry_after_holds_the_whole_destination() {
+    let service = Service::start("");
+    let hold = Answer::With(503, vec![("retry-after", "1".into())]);
+    let receiver = Receiver::answering(vec![hold], Answer::Status(200));
+    service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    receiver.wait_for(1);
+    eventually("the hold is known", || {
+        service.api().queue()["destinations"][0]["holdUntil"].is_string().then_some(())
+    });
+    service.api().accept(&event("job_sending", "2", &receiver.url("/")));
+    let puts = receiver.wait_for(3);
+    for later in &puts[1..] {
+        assert!(later.at - puts[0].at >= Duration::from_millis(990));
+    }
+}
+
+#[test]
+fn a_destination_that_never_answers_costs_the_others_nothing() {
+    let service = Service::start("delivery.concurrency = 8\ndelivery.per_destination = 4");
+    let (hole, good) = (Receiver::answering(vec![], Answer::Wait), Receiver::start());
+    let mut batch = String::new();
+    for job in 0..200 {
+        batch += &(event("job_sending", &format!("h{job}"), &hole.url("/")).to_string() + "\n");
+    }
+    for job in 0..200 {
+        batch += &(event("job_sending", &format!("g{job}"), &good.url("/")).to_string() + "\n");
+    }
+    assert_eq!(service.api().post_bytes("application/x-ndjson", batch).status, 200);
+    good.wait_for(200);
+    assert_eq!(hole.most_at_once(), 4, "the limit of the destination, and not one more");
+}
+
+#[test]
+fn connections_are_used_again() {
+    let service = Service::start("delivery.per_destination = 2");
+    let receiver = Receiver::start();
+    for job in 0..50 {
+        service.api().accept(&event("job_sending", &job.to_string(), &receiver.url("/")));
+    }
+    receiver.wait_for(50);
+    assert!(receiver.connections() <= 2, "{} connections", receiver.connections());
+}
+
+#[test]
+fn an_open_destination_uses_up_no_attempts_and_closes_when_it_answers() {
+    let settings = "breaker.failures = 3\nbreaker.initial_pause = \"100ms\"\nbreaker.max_pause = \"100ms\"\ndelivery.per_destination = 1";
+    let service = Service::start(settings);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut batch = String::new();
+    for job in 0..50 {
+        batch += &(event("job_sending", &job.to_string(), &format!("http://{address}/")).to_string() + "\n");
+    }
+    service.api().post_bytes("application/x-ndjson", batch);
+    eventually("the destination is open", || {
+        let open = service.api().queue()["destinations"][0].clone();
+        (open["open"] == true && open["nextProbeAt"].is_string()).then_some(())
+    });
+    let listed = service.api().get("/v1/callbacks?limit=50").json();
+    let untouched = listed["callbacks"].as_array().unwrap().iter();
+    assert!(untouched.filter(|it| it["attemptCount"] == 0).count() >= 40);
+    let receiver =
+        Receiver::listening(TcpListener::bind(address).unwrap(), vec![], Answer::Status(200));
+    receiver.wait_for(50);
+    eventually("the destination is closed", || {
+        let queue = service.api().queue();
+        (queue["pending"] == 0 && queue["destinations"] == json!([])).then_some(())
+    });
+}
+
+#[test]
+fn a_user_and_password_in_the_url_work_and_are_never_shown() {
+    let (service, receiver) = (Service::start(""), Receiver::start());
+    let url = format!("http://user:se%3Acret@{}/x", receiver.address);
+    let id = service.api().accept(&event("job_sending", "1", &url));
+    let put = &receiver.wait_for(1)[0];
+    assert_eq!(put.header("authorization"), "Basic dXNlcjpzZTpjcmV0");
+    let callback = service.api().wait_for_state(&id, "delivered");
+    assert_eq!(callback["url"], format!("http://user:***@{}/x", receiver.address));
+    let shown = service.run(&["inspect-queue", "--output", "json"]);
+    for text in [service.read("service.log"), String::from_utf8(shown.stdout).unwrap()] {
+        assert!(!text.contains("cret"), "{text}");
+    }
+}
+
+#[test]
+fn each_secret_signs_each_attempt() {
+    let settings = "signing.secrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\", \"whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]";
+    let (service, receiver) = (Service::start(settings), Receiver::start());
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    let put = &receiver.wait_for(1)[0];
+    let content = format!("{id}.{}.{}", put.header("webhook-timestamp"), put.body);
+    let expected: Vec<_> = ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
+        .into_iter()
+        .map(|secret| {
+            let secret = data_encoding::BASE64.decode(secret.as_bytes()).unwrap();
+            let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+            let signed = ring::hmac::sign(&key, content.as_bytes());
+            format!("v1,{}", data_encoding::BASE64.encode(signed.as_ref()))
+        })
+        .collect();
+    assert_eq!(put.header("webhook-signature"), expected.join(" "));
+}
+
+#[test]
+fn a_destination_gets_the_credentials_that_are_set_for_it() {
+    let receiver = Receiver::start();
+    let other = Receiver::start();
+    let mut service = Service::prepare("");
+    std::fs::write(service.path("token"), "geheim\n").unwrap();
+    service.configure(&format!("[auth.\"{}\"]\nbearer_token_file = \"token\"", receiver.url("")));
+    service.serve();
+    service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    service.api().accept(&event("job_sending", "2", &other.url("/")));
+    assert_eq!(receiver.wait_for(1)[0].header("authorization"), "Bearer geheim");
+    assert_eq!(other.wait_for(1)[0].header("authorization"), "");
+}
+
+#[test]
+fn every_step_of_a_callback_is_a_line_of_the_log_in_ecs_json() {
+    let service = Service::start("");
+    let receiver = Receiver::answering(vec![Answer::Status(503), Answer::Status(422)], Answer::Status(200));
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    service.api().wait_for_state(&id, "failed");
+    let other = service.api().accept(&event("job_sending", "2", &receiver.url("/")));
+    service.api().wait_for_state(&other, "delivered");
+    let lines = eventually("the last line is written", || {
+        let lines = service.log();
+        lines.iter().any(|line| line["event.action"] == "callback-delivered").then_some(lines)
+    });
+    let of = |id: &str| -> Vec<_> {
+        lines.iter().filter(|line| line["callback.id"] == id).cloned().collect()
+    };
+    let actions: Vec<_> = of(&id).iter().map(|line| line["event.action"].clone()).collect();
+    assert_eq!(actions, ["callback-accepted", "callback-retry", "callback-failed"]);
+    let retry = &of(&id)[1];
+    assert_eq!(retry["http.response.status_code"], 503);
+    assert_eq!(retry["error.type"], "status");
+    assert!(retry["callback.next_attempt_at"].is_string());
+    for line in &lines {
+        for key in ["@timestamp", "log.level", "message", "service.name", "ecs.version"] {
+            assert!(line[key].is_string(), "{key} in {line}");
+        }
+    }
+    assert_eq!(of(&other)[1]["event.outcome"], "success");
+}

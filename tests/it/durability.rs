@@ -1,0 +1,168 @@
+//! What outlives the process (contract, 4: at least once, backoff, shutdown).
+
+use std::net::TcpListener;
+
+use crate::support::{Answer, Receiver, Service, event, eventually};
+
+#[test]
+fn after_sigkill_everything_accepted_goes_on_and_the_attempt_count_with_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut service = Service::start("");
+    let id = service.api().accept(&event("job_sending", "1", &format!("http://{address}/")));
+    let before = eventually("two attempts", || {
+        let count = service.api().callback(&id)["attemptCount"].as_u64().unwrap();
+        (count >= 2).then_some(count)
+    });
+    service.kill();
+    let receiver =
+        Receiver::listening(TcpListener::bind(address).unwrap(), vec![], Answer::Status(200));
+    service.serve();
+    let callback = service.api().wait_for_state(&id, "delivered");
+    let attempt: u64 = receiver.puts()[0].header("callback-attempt").parse().unwrap();
+    assert!(attempt > before, "attempt {attempt} after {before}");
+    let attempts = callback["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len() as u64, attempt);
+    assert_eq!(attempts[0]["error"]["kind"], "connect");
+}
+
+#[test]
+fn a_restart_neither_forgets_nor_hastens_the_backoff() {
+    let settings = "retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"";
+    let mut service = Service::start(settings);
+    let receiver = Receiver::answering(vec![Answer::Status(500)], Answer::Status(200));
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    let next = eventually("the first attempt is recorded", || {
+        let callback = service.api().callback(&id);
+        (callback["attemptCount"] == 1).then(|| callback["nextAttemptAt"].clone())
+    });
+    service.kill();
+    service.serve();
+    let other = service.api().accept(&event("job_sending", "2", &receiver.url("/")));
+    service.api().wait_for_state(&other, "delivered");
+    let callback = service.api().callback(&id);
+    assert_eq!((&callback["nextAttemptAt"], callback["attemptCount"].as_u64()), (&next, Some(1)));
+    assert_eq!(receiver.count(), 2);
+}
+
+#[test]
+fn what_was_in_flight_at_a_kill_is_sent_again_under_the_same_id() {
+    let mut service = Service::start("");
+    let receiver = Receiver::answering(vec![Answer::Wait], Answer::Status(200));
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    receiver.wait_for(1);
+    service.kill();
+    service.serve();
+    service.api().wait_for_state(&id, "delivered");
+    let puts = receiver.wait_for(2);
+    for put in &puts {
+        assert_eq!((put.header("webhook-id"), put.header("callback-attempt")), (id.as_str(), "1"));
+    }
+}
+
+#[test]
+fn a_duplicate_is_still_known_after_a_restart() {
+    let mut service = Service::start("");
+    let receiver = Receiver::start();
+    let mut event = event("job_sending", "1", &receiver.url("/"));
+    event["eventId"] = "key".into();
+    let id = service.api().accept(&event);
+    service.kill();
+    service.serve();
+    let again = service.api().post("/v1/events", &event);
+    assert_eq!((again.status, &again.json()["outcome"]), (200, &"duplicate".into()));
+    assert_eq!(again.json()["id"], id.as_str());
+    service.api().wait_for_state(&id, "delivered");
+    assert_eq!(receiver.count(), 1);
+}
+
+#[test]
+fn sigterm_lets_attempts_end_takes_nothing_new_and_exits_with_0() {
+    let mut service = Service::start("");
+    let receiver = Receiver::answering(vec![], Answer::Wait);
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    receiver.wait_for(1);
+    let api = service.api();
+    service.signal("TERM");
+    eventually("it takes nothing new", || {
+        let answer = api.request("GET", "/readyz", None, "", "");
+        (answer.status == 503).then_some(())
+    });
+    let refused = api.post("/v1/events", &event("job_sending", "2", &receiver.url("/")));
+    assert_eq!(refused.status, 503);
+    assert_ne!(refused.header("retry-after"), "");
+    receiver.open();
+    assert_eq!(service.wait(), Some(0));
+    let callback = service.json(&["inspect-queue", "--id", &id, "--output", "json"]);
+    assert_eq!(callback["state"], "delivered");
+}
+
+#[test]
+fn an_attempt_that_outlives_the_grace_is_put_back_unharmed() {
+    let mut service = Service::start("shutdown_grace = \"50ms\"");
+    let receiver = Receiver::answering(vec![], Answer::Wait);
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    receiver.wait_for(1);
+    assert_eq!(service.terminate(), Some(0));
+    let callback = service.json(&["inspect-queue", "--id", &id, "--output", "json"]);
+    assert_eq!((&callback["state"], callback["attemptCount"].as_u64()), (&"pending".into(), Some(0)));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut service = Service::start("shutdown_grace = \"1h\"");
+    let receiver = Receiver::answering(vec![], Answer::Wait);
+    service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    receiver.wait_for(1);
+    let api = service.api();
+    service.signal("TERM");
+    eventually("it drains", || {
+        (api.request("GET", "/readyz", None, "", "").status == 503).then_some(())
+    });
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(1));
+}
+
+#[test]
+fn sighup_opens_the_log_again() {
+    let service = Service::start("");
+    std::fs::rename(service.path("service.log"), service.path("old.log")).unwrap();
+    service.signal("HUP");
+    eventually("the new log has a line", || {
+        service.read("service.log").contains("log-reopened").then_some(())
+    });
+    assert!(service.read("old.log").contains("service-started"));
+}
+
+#[test]
+fn a_hundred_thousand_events_in_one_batch_are_all_delivered_once() {
+    let service = Service::start("");
+    let receiver = Receiver::start();
+    let mut batch = String::new();
+    for job in 0..100_000 {
+        batch += &event("job_finished", &job.to_string(), &receiver.url("/")).to_string();
+        batch.push('\n');
+    }
+    std::fs::write(service.path("events.ndjson"), batch).unwrap();
+    let output = service.run(&["submit", "--file", "events.ndjson"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("100000 events, 100000 accepted"));
+    eventually("all are delivered", || {
+        let queue = service.api().queue();
+        (queue["delivered"] == 100_000 && queue["pending"] == 0).then_some(())
+    });
+    let mut ids: Vec<_> =
+        receiver.puts().iter().map(|put| put.header("webhook-id").to_owned()).collect();
+    assert_eq!(ids.len(), 100_000);
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 100_000);
+    let logged = eventually("the log is complete", || {
+        let log = service.read("service.log");
+        let count = |action| log.matches(action).count();
+        let counts = (count("\"callback-accepted\""), count("\"callback-delivered\""));
+        (counts.1 >= 100_000).then_some(counts)
+    });
+    assert_eq!(logged, (100_000, 100_000));
+}

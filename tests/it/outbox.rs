@@ -1,0 +1,393 @@
+//! The outbox's promises, on a real sled in a real folder.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use seal_dpf_urlcallback::{
+    callback::{Body, CallbackId, Destination, JobState},
+    clock::{Clock as _, ManualClock, Timestamp},
+    outbox::{
+        Attempt, Cancelled, Claim, Enqueued, ErrorKind, Failure, NewCallback, Outbox,
+        OutboxError, Query, Retention, Settlement, StateName,
+        sled::{Settings, SledOutbox},
+    },
+};
+use tempfile::TempDir;
+
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+struct Bench {
+    folder: TempDir,
+    clock: Arc<ManualClock>,
+    outbox: Option<SledOutbox>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = ManualClock::at(START);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut bench = Self { folder, clock, outbox: None, runtime };
+        bench.open();
+        bench
+    }
+
+    fn open(&mut self) {
+        let settings = Settings { min_free_bytes: 0, ..Settings::default() };
+        let clock: Arc<ManualClock> = Arc::clone(&self.clock);
+        self.outbox = Some(SledOutbox::open(self.folder.path(), settings, clock).unwrap());
+    }
+
+    fn reopen(&mut self) {
+        self.outbox = None;
+        self.open();
+    }
+
+    fn outbox(&self) -> &SledOutbox {
+        self.outbox.as_ref().unwrap()
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = Result<T, OutboxError>>) -> T {
+        self.runtime.block_on(future).unwrap()
+    }
+
+    fn enqueue(&self, job: &str) -> CallbackId {
+        match self.wait(self.outbox().enqueue(vec![new(job)]))[0] {
+            Enqueued::Stored(id) => id,
+            Enqueued::Duplicate(id) => panic!("{id} is a duplicate"),
+        }
+    }
+
+    fn claim(&self, limit: usize) -> Vec<Claim> {
+        self.wait(self.outbox().claim(&destination(), limit, self.clock.now())).claimed
+    }
+
+    fn claimed_ids(&self) -> Vec<CallbackId> {
+        let claims = self.claim(100);
+        let ids = claims.iter().map(|claim| claim.record.id).collect();
+        claims.into_iter().for_each(|claim| self.outbox().release(claim));
+        ids
+    }
+
+    fn one(&self) -> Claim {
+        self.claim(1).pop().expect("something is due")
+    }
+
+    fn fail(&self, claim: Claim) {
+        let failure = Failure::new(ErrorKind::Status, "no");
+        let settlement = Settlement::Failed { attempt: Some(attempt(&claim, false)), failure };
+        self.wait(self.outbox().settle(claim, settlement));
+    }
+
+    fn deliver(&self, claim: Claim) {
+        let settlement = Settlement::Delivered(attempt(&claim, true));
+        self.wait(self.outbox().settle(claim, settlement));
+    }
+
+    fn retry(&self, claim: Claim, pause: Duration) {
+        let due = self.clock.now().after(pause);
+        let settlement = Settlement::Retry { attempt: attempt(&claim, false), due, hold: None };
+        self.wait(self.outbox().settle(claim, settlement));
+    }
+
+    fn state(&self, id: CallbackId) -> Option<StateName> {
+        self.wait(self.outbox().get(id)).map(|detail| detail.record.state_name())
+    }
+
+    fn counts(&self) -> (u64, u64, u64) {
+        let summary = self.wait(self.outbox().summary(self.clock.now()));
+        assert_eq!(summary.pending, summary.due + summary.waiting + summary.in_flight);
+        (summary.pending, summary.delivered, summary.failed)
+    }
+}
+
+fn destination() -> Destination {
+    Destination::parse("http://h:80").unwrap()
+}
+
+fn new(job: &str) -> NewCallback {
+    NewCallback {
+        event_id: None,
+        body: Body {
+            job_id: job.into(),
+            job_id_fs: "fs".into(),
+            job_state: JobState::Sending,
+            exit_status: None,
+            error_reason: None,
+            dpf_tracker_url: None,
+        },
+        url: "http://h/".into(),
+        destination: destination(),
+        refusal: None,
+    }
+}
+
+fn attempt(claim: &Claim, success: bool) -> Attempt {
+    Attempt {
+        number: claim.record.next_attempt(),
+        started_at: START,
+        duration_ms: 1,
+        status: Some(if success { 200 } else { 500 }),
+        error: (!success).then(|| Failure::new(ErrorKind::Status, "no")),
+        peer: None,
+        response_excerpt: None,
+    }
+}
+
+#[test]
+fn callbacks_of_one_job_are_claimed_one_at_a_time_in_order_over_restarts() {
+    let mut bench = Bench::new();
+    let ids = [bench.enqueue("1"), bench.enqueue("1"), bench.enqueue("1")];
+    for id in ids {
+        bench.reopen();
+        let claim = bench.one();
+        assert_eq!(claim.record.id, id);
+        assert!(bench.claim(10).is_empty(), "only one of a job");
+        bench.retry(claim, Duration::ZERO);
+        bench.reopen();
+        let claim = bench.one();
+        assert_eq!((claim.record.id, claim.record.attempt_count), (id, 1));
+        bench.deliver(claim);
+    }
+    assert_eq!(bench.counts(), (0, 3, 0));
+}
+
+#[test]
+fn the_longest_due_comes_first_and_nothing_before_its_time() {
+    let bench = Bench::new();
+    let ids = [bench.enqueue("1"), bench.enqueue("2"), bench.enqueue("3")];
+    let claim = bench.one();
+    bench.retry(claim, Duration::from_secs(10));
+    assert_eq!(bench.claimed_ids(), ids[1..]);
+    bench.clock.advance(Duration::from_millis(9_999));
+    assert_eq!(bench.claimed_ids(), ids[1..]);
+    bench.clock.advance(Duration::from_millis(1));
+    assert_eq!(bench.claimed_ids(), [ids[1], ids[2], ids[0]]);
+}
+
+#[test]
+fn a_released_claim_is_due_again_at_its_place() {
+    let bench = Bench::new();
+    let ids: Vec<_> = (0..5).map(|job| bench.enqueue(&job.to_string())).collect();
+    let claims = bench.claim(3);
+    assert_eq!(claims.len(), 3);
+    claims.into_iter().for_each(|claim| bench.outbox().release(claim));
+    assert_eq!(bench.claimed_ids(), ids);
+}
+
+#[test]
+fn a_hold_keeps_the_whole_destination_back_over_a_restart() {
+    let mut bench = Bench::new();
+    bench.enqueue("1");
+    bench.enqueue("2");
+    let claim = bench.one();
+    let until = START.after(Duration::from_mins(1));
+    let settlement =
+        Settlement::Retry { attempt: attempt(&claim, false), due: until, hold: Some(until) };
+    bench.wait(bench.outbox().settle(claim, settlement));
+    bench.reopen();
+    let claims = bench.wait(bench.outbox().claim(&destination(), 9, START));
+    assert_eq!((claims.claimed.len(), claims.next_due), (0, Some(until)));
+    bench.clock.set(until);
+    assert_eq!(bench.claimed_ids().len(), 2);
+}
+
+#[test]
+fn a_replayed_callback_goes_before_the_later_ones_of_its_job() {
+    let mut bench = Bench::new();
+    let first = bench.enqueue("1");
+    let second = bench.enqueue("1");
+    bench.fail(bench.one());
+    assert_eq!(bench.claimed_ids(), [second]);
+    assert_eq!(bench.wait(bench.outbox().replay(vec![first, first])), 1);
+    assert_eq!(bench.claimed_ids(), [first]);
+    let waiting = bench.wait(bench.outbox().get(second)).unwrap().waiting_for;
+    assert_eq!(waiting, Some(first));
+    bench.reopen();
+    let claim = bench.one();
+    assert_eq!((claim.record.id, claim.record.replays), (first, 1));
+    assert_eq!((claim.record.budget_attempts, claim.record.attempt_count), (0, 1));
+    bench.deliver(claim);
+    assert_eq!(bench.claimed_ids(), [second]);
+}
+
+#[test]
+fn a_replayed_callback_waits_for_a_later_one_that_is_under_way() {
+    for retried in [false, true] {
+        let bench = Bench::new();
+        let first = bench.enqueue("1");
+        let second = bench.enqueue("1");
+        bench.fail(bench.one());
+        let under_way = bench.one();
+        assert_eq!(under_way.record.id, second);
+        bench.wait(bench.outbox().replay(vec![first]));
+        assert!(bench.claim(9).is_empty());
+        let waiting = bench.wait(bench.outbox().get(first)).unwrap().waiting_for;
+        assert_eq!(waiting, Some(second));
+        if retried {
+            bench.retry(under_way, Duration::ZERO);
+        } else {
+            bench.deliver(under_way);
+        }
+        let claim = bench.one();
+        assert_eq!(claim.record.id, first);
+        bench.deliver(claim);
+        assert_eq!(bench.claimed_ids(), if retried { vec![second] } else { vec![] });
+    }
+}
+
+#[test]
+fn a_cancelled_callback_makes_room_for_the_next_one_of_its_job() {
+    let bench = Bench::new();
+    let ids = [bench.enqueue("1"), bench.enqueue("1"), bench.enqueue("1")];
+    assert_eq!(bench.wait(bench.outbox().cancel(ids[1])), Cancelled::Done);
+    assert_eq!(bench.claimed_ids(), [ids[0]]);
+    assert_eq!(bench.wait(bench.outbox().cancel(ids[0])), Cancelled::Done);
+    assert_eq!(bench.claimed_ids(), [ids[2]]);
+    assert_eq!(bench.wait(bench.outbox().cancel(ids[0])), Cancelled::NotPending);
+    let claim = bench.one();
+    assert_eq!(bench.wait(bench.outbox().cancel(ids[2])), Cancelled::InFlight);
+    bench.deliver(claim);
+    assert_eq!(bench.wait(bench.outbox().cancel(CallbackId::from_u128(1))), Cancelled::Unknown);
+    assert_eq!(bench.counts(), (0, 1, 2));
+}
+
+#[test]
+fn an_event_id_is_a_duplicate_as_long_as_its_callback_is_kept() {
+    let mut bench = Bench::new();
+    let keyed = || NewCallback { event_id: Some("key".into()), ..new("1") };
+    let stored = bench.wait(bench.outbox().enqueue(vec![keyed(), keyed()]));
+    let Enqueued::Stored(id) = stored[0] else { panic!() };
+    assert_eq!(stored[1], Enqueued::Duplicate(id));
+    bench.deliver(bench.one());
+    bench.reopen();
+    assert_eq!(bench.wait(bench.outbox().enqueue(vec![keyed()])), [Enqueued::Duplicate(id)]);
+    bench.clock.advance(Duration::from_hours(2));
+    let retention = Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(3) };
+    assert_eq!(bench.wait(bench.outbox().purge(retention)), 1);
+    assert_eq!(bench.state(id), None);
+    let again = bench.wait(bench.outbox().enqueue(vec![keyed()]));
+    assert!(matches!(again[0], Enqueued::Stored(other) if other != id));
+}
+
+#[test]
+fn each_state_is_kept_for_its_own_time_and_a_replay_starts_it_anew() {
+    let bench = Bench::new();
+    let failed = bench.enqueue("1");
+    bench.fail(bench.one());
+    let replayed = bench.enqueue("2");
+    bench.fail(bench.one());
+    let retention = Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(2) };
+    bench.clock.advance(Duration::from_hours(1));
+    assert_eq!(bench.wait(bench.outbox().purge(retention)), 0);
+    bench.wait(bench.outbox().replay(vec![replayed]));
+    bench.fail(bench.one());
+    bench.clock.advance(Duration::from_hours(1));
+    assert_eq!(bench.wait(bench.outbox().purge(retention)), 1);
+    assert_eq!((bench.state(failed), bench.state(replayed)), (None, Some(StateName::Failed)));
+    bench.clock.advance(Duration::from_hours(1));
+    assert_eq!(bench.wait(bench.outbox().purge(retention)), 1);
+    assert_eq!(bench.counts(), (0, 0, 0));
+    let rows = sled_rows(bench);
+    assert_eq!(rows, ["mformat", "msalt", "mtotals"], "nothing of them is left");
+}
+
+fn sled_rows(bench: Bench) -> Vec<String> {
+    drop(bench.outbox);
+    let db = sled::open(bench.folder.path()).unwrap();
+    db.iter().map(|row| String::from_utf8_lossy(&row.unwrap().0).into_owned()).collect()
+}
+
+#[test]
+fn what_is_too_old_expires_even_where_it_waits_for_another_one() {
+    let bench = Bench::new();
+    let (old, waiting) = (bench.enqueue("1"), bench.enqueue("1"));
+    bench.clock.advance(Duration::from_hours(1));
+    let young = bench.enqueue("2");
+    let claim = bench.one();
+    let cutoff = START.after(Duration::from_mins(30));
+    let failure = || Failure::new(ErrorKind::Expired, "too old");
+    let expired = bench.wait(bench.outbox().expire(cutoff, failure()));
+    assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), [waiting], "one is in flight");
+    bench.outbox().release(claim);
+    let expired = bench.wait(bench.outbox().expire(cutoff, failure()));
+    assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), [old]);
+    assert!(bench.wait(bench.outbox().expire(cutoff, failure())).is_empty());
+    assert_eq!(bench.claimed_ids(), [young]);
+    assert_eq!(bench.counts(), (1, 0, 2));
+}
+
+#[test]
+fn whoever_waits_for_something_due_hears_of_it_once_it_is_on_the_disk() {
+    let mut bench = Bench::new();
+    assert!(bench.outbox().signalled().now_or_never().is_none());
+    bench.enqueue("1");
+    let (to, due) = bench.runtime.block_on(bench.outbox().signalled())[0].clone();
+    assert_eq!((to, due), (destination(), START));
+    assert!(bench.outbox().signalled().now_or_never().is_none());
+    bench.reopen();
+    let signals = bench.runtime.block_on(bench.outbox().signalled());
+    assert_eq!(signals[0].0, destination(), "after a start everything pending is looked at");
+}
+
+#[test]
+fn every_attempt_is_kept_in_its_order() {
+    let bench = Bench::new();
+    let id = bench.enqueue("1");
+    for _ in 0..5 {
+        bench.retry(bench.one(), Duration::ZERO);
+    }
+    bench.deliver(bench.one());
+    let detail = bench.wait(bench.outbox().get(id)).unwrap();
+    let numbers: Vec<_> = detail.attempts.iter().map(|it| it.number).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(detail.attempts[5].status, Some(200));
+}
+
+#[test]
+fn a_listing_merges_all_states_in_both_directions() {
+    let bench = Bench::new();
+    let ids: Vec<_> = (0..9).map(|job| bench.enqueue(&job.to_string())).collect();
+    for (n, claim) in bench.claim(9).into_iter().enumerate() {
+        match n % 3 {
+            0 => bench.deliver(claim),
+            1 => bench.fail(claim),
+            _ => bench.outbox().release(claim),
+        }
+    }
+    let list = |oldest_first| {
+        let (mut found, mut cursor) = (Vec::new(), None);
+        loop {
+            let query = Query { limit: 2, cursor, oldest_first, ..Query::default() };
+            let page = bench.wait(bench.outbox().list(query));
+            found.extend(page.records.iter().map(|(record, _)| record.id));
+            cursor = page.next;
+            if cursor.is_none() {
+                return found;
+            }
+        }
+    };
+    assert_eq!(list(true), ids);
+    assert_eq!(list(false), ids.iter().rev().copied().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_closed_outbox_refuses_writes() {
+    let bench = Bench::new();
+    bench.outbox().close();
+    let refused = bench.runtime.block_on(bench.outbox().enqueue(vec![new("1")]));
+    assert!(matches!(refused, Err(OutboxError::Closed)));
+}
+
+#[test]
+fn a_directory_that_is_open_already_and_a_foreign_file_are_clear_errors() {
+    let bench = Bench::new();
+    let again = SledOutbox::open(bench.folder.path(), Settings::default(), bench.clock.clone());
+    let error = again.unwrap_err().to_string();
+    assert!(error.contains(&bench.folder.path().display().to_string()), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("db"), vec![7; 4096]).unwrap();
+    let foreign = SledOutbox::open(folder.path(), Settings::default(), bench.clock.clone());
+    assert!(foreign.is_err());
+}

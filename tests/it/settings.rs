@@ -1,0 +1,163 @@
+//! Settings (contract, 6): the example, the environment, and every kind of fault.
+
+use std::path::Path;
+
+use seal_dpf_urlcallback::config::Config;
+
+use crate::support::{Service, binary, run_in};
+
+fn example() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml")).unwrap()
+}
+
+#[test]
+fn the_example_has_every_key_with_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml");
+    let read = |file: Option<&Path>| {
+        let mut command = binary();
+        let folder = tempfile::tempdir().unwrap();
+        command.current_dir(folder.path());
+        if let Some(file) = file {
+            command.arg("--config").arg(file);
+        }
+        let output = command.arg("check-config").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.split("  # ").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(read(Some(&path)), read(None));
+    let example = example();
+    let mut section = String::new();
+    let mut named = Vec::new();
+    for line in example.lines() {
+        let line = line.trim_start_matches("# ").trim_start_matches('#');
+        if let Some(name) = line.strip_prefix('[').and_then(|it| it.split(']').next()) {
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            named.push(format!("{section}{key}"));
+        }
+    }
+    for setting in Config::defaults().unwrap().effective {
+        let found = named.iter().any(|name| name == setting.key)
+            || (setting.key == "auth" && example.contains("[auth.\""));
+        assert!(found, "config.example.toml lacks {}", setting.key);
+    }
+}
+
+#[test]
+fn all_faults_are_said_at_once_each_with_its_key_and_what_would_be_right() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("config.toml"),
+        r#"
+        data_dirr = "x"
+        [retry]
+        max_age = "soon"
+        multiplier = 0.5
+        initial_interval = "1h"
+        final_statuses = [200]
+        [api]
+        listen = "somewhere"
+        max_event_bytes = "many"
+        [egress]
+        deny = ["10.0.0.0/99"]
+        proxy = "proxy:1"
+        [tls]
+        client_cert_file = "not-there.pem"
+        [signing]
+        secrets = ["geheim"]
+        [auth."http://h"]
+        bearer_token_file = "not-there"
+        [log]
+        level = "loud"
+        "#,
+    )
+    .unwrap();
+    for command in ["check-config", "serve", "status"] {
+        let output = run_in(folder.path(), &[command], b"");
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        for key in [
+            "data_dirr (config.toml): unknown setting; did you mean `data_dir`?",
+            "retry.max_age",
+            "retry.multiplier",
+            "retry.initial_interval (config.toml): is longer than retry.max_interval",
+            "retry.final_statuses",
+            "api.listen",
+            "api.max_event_bytes",
+            "egress.deny",
+            "egress.proxy",
+            "tls.client_cert_file",
+            "signing.secrets",
+            "auth",
+            "log.level",
+        ] {
+            assert!(said.contains(key), "{command}: {key} in {said}");
+        }
+        assert!(!said.contains("geheim"), "{said}");
+        assert!(!folder.path().join("data").exists(), "{command} changes nothing");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_not_there_is_a_fault_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), "retry = [").unwrap();
+    let output = run_in(folder.path(), &["check-config"], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("config.toml"));
+    let output = run_in(folder.path(), &["--config", "other.toml", "check-config"], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("other.toml"));
+}
+
+#[test]
+fn every_key_can_be_set_by_the_environment_and_log_level_by_its_own_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = binary()
+        .current_dir(folder.path())
+        .env("URLCALLBACK__RETRY__MAX_AGE", "48h")
+        .env("URLCALLBACK__RETRY__FINAL_STATUSES", "[400]")
+        .env("URLCALLBACK__EGRESS__DENY", "10.0.0.0/8, fe80::/10")
+        .env("URLCALLBACK__DATA_DIR", "elsewhere")
+        .env("URLCALLBACK__SIGNING__SECRETS", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .env("LOG_LEVEL", "DEBUG")
+        .arg("check-config")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "retry.max_age = \"2days\"  # environment variable URLCALLBACK__RETRY__MAX_AGE",
+        "retry.final_statuses = [400]",
+        "egress.deny = [\"10.0.0.0/8\", \"fe80::/10\"]",
+        "data_dir = \"elsewhere\"",
+        "signing.secrets = [\"***\"]",
+        "log.level = \"DEBUG\"  # environment variable LOG_LEVEL",
+    ] {
+        assert!(said.contains(line), "{line} in {said}");
+    }
+    let output = binary()
+        .current_dir(folder.path())
+        .env("URLCALLBACK__RETRY__MAXAGE", "48h")
+        .arg("check-config")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("retry.maxage (environment variable URLCALLBACK__RETRY__MAXAGE)"), "{said}");
+}
+
+#[test]
+fn log_level_raises_and_lowers_what_is_logged() {
+    let mut service = Service::prepare("log.level = \"error\"");
+    service.serve();
+    let ignored = serde_json::json!({"event": "job_added"});
+    assert_eq!(service.api().post("/v1/events", &ignored).status, 200);
+    assert_eq!(service.terminate(), Some(0));
+    assert_eq!(service.read("service.log"), "");
+    service.configure("log.level = \"debug\"");
+    service.serve();
+    assert_eq!(service.api().post("/v1/events", &ignored).status, 200);
+    assert_eq!(service.terminate(), Some(0));
+    assert!(service.read("service.log").contains("event-ignored"));
+}

@@ -1,0 +1,37 @@
+//! What the tests are made of: a service, a receiver, and waiting with a deadline.
+
+mod receiver;
+mod service;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use receiver::{Answer, Receiver};
+pub(crate) use service::{Service, binary, run, run_in};
+
+/// How long a test waits for something that has to come. Long, because the machines are
+/// shared; what comes ends the wait at once.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Asks until the answer is `Some`, or the deadline has passed.
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A job event in JSON that asks for a callback to `url`.
+pub(crate) fn event(event: &str, job: &str, url: &str) -> serde_json::Value {
+    let mut value = serde_json::json!({
+        "event": event, "jobId": job, "jobIdFs": format!("fs-{job}"),
+        "parameters": {"DpfControlCallbackUrl": url},
+    });
+    if event == "job_finished" {
+        value["exitStatus"] = "OK".into();
+    }
+    value
+}

@@ -1,0 +1,305 @@
+//! The real binary: `serve` in a folder of its own, and any other command.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::eventually;
+
+/// The binary, without any of our variables from outside.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seal-dpf-urlcallback"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("URLCALLBACK__") || name == "LOG_LEVEL" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(args: &[&str]) -> Output {
+    binary().args(args).output().unwrap()
+}
+
+/// Runs a command in a folder to its end.
+pub(crate) fn run_in(folder: &Path, args: &[&str], input: &[u8]) -> Output {
+    let mut child = binary()
+        .args(args)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that does not read its input closes it.
+    drop(child.stdin.take().unwrap().write_all(input));
+    child.wait_with_output().unwrap()
+}
+
+/// A folder with settings in which the service may run, or not.
+pub(crate) struct Service {
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+impl Service {
+    /// A folder with these settings beside the tests' own; nothing runs yet.
+    pub(crate) fn prepare(settings: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("urlcallback").tempdir().unwrap();
+        let service = Self { folder, child: None };
+        service.configure(settings);
+        service
+    }
+
+    /// A running service with quick retries and these settings.
+    pub(crate) fn start(settings: &str) -> Self {
+        let mut service = Self::prepare(settings);
+        service.serve();
+        service
+    }
+
+    /// Replaces the settings.
+    pub(crate) fn configure(&self, settings: &str) {
+        let mut text = String::new();
+        if !settings.contains("[api]") {
+            text.push_str("api.listen = \"127.0.0.1:0\"\n");
+        }
+        if !settings.contains("[retry]") && !settings.contains("retry.") {
+            text.push_str("retry.initial_interval = \"50ms\"\nretry.max_interval = \"200ms\"\n");
+        }
+        if !settings.contains("outbox.min_free_bytes") {
+            text.push_str("outbox.min_free_bytes = 0\n");
+        }
+        // Not the folder of the seed, which this machine may have.
+        text.push_str("log.file = \"service.log\"\n");
+        fs::write(self.path("config.toml"), text + settings).unwrap();
+    }
+
+    /// Starts the service and waits until it takes events.
+    pub(crate) fn serve(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        drop(fs::remove_file(self.note()));
+        let stderr = fs::File::create(self.path("stderr")).unwrap();
+        let child = binary()
+            .arg("serve")
+            .current_dir(self.folder.path())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        eventually("the service starts", || {
+            let child = self.child.as_mut().unwrap();
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("serve ended with {status}: {}", self.read("stderr"));
+            }
+            let listening = self.read("stderr").contains("listening on");
+            (listening && self.note().exists()).then_some(())
+        });
+    }
+
+    fn note(&self) -> PathBuf {
+        self.path("data/service.json")
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// The lines of the log.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        self.read("service.log").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.as_ref().unwrap().id().try_into().unwrap()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// SIGKILL: the process ends between any two of its steps.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; gives the exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for the end of the service.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let mut child = self.child.take().unwrap();
+        eventually("the service ends", || child.try_wait().unwrap()).code()
+    }
+
+    /// Runs another command in the same folder.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        self.run_with_input(args, b"")
+    }
+
+    /// The same, with something on standard input.
+    pub(crate) fn run_with_input(&self, args: &[&str], input: &[u8]) -> Output {
+        run_in(self.folder.path(), args, input)
+    }
+
+    /// The JSON that a command prints.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The API of the running service.
+    pub(crate) fn api(&self) -> Api {
+        let note: Value = serde_json::from_str(&self.read("data/service.json")).unwrap();
+        Api {
+            address: note["address"].as_str().unwrap().parse().unwrap(),
+            token: self.read("data/api-token").trim().to_owned(),
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        if std::thread::panicking() {
+            eprintln!("--- stderr of the service\n{}", self.read("stderr"));
+            eprintln!("--- log of the service\n{}", self.read("service.log"));
+        }
+    }
+}
+
+/// The API as a client sees it.
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: String,
+}
+
+/// An answer of the API.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        self.body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Api {
+    /// Any request; `token` is sent as it is given.
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        kind: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
+        let settings = seal_dpf_urlcallback::delivery::client::Settings {
+            connect_timeout: super::DEADLINE,
+            ..Default::default()
+        };
+        let client =
+            seal_dpf_urlcallback::delivery::client::build(&settings, std::sync::Arc::default())
+                .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let url = format!("http://{}{path}", self.address);
+            let mut request = client.request(method.parse().unwrap(), url).body(body);
+            if let Some(token) = token {
+                request = request.header("authorization", token);
+            }
+            if !kind.is_empty() {
+                request = request.header("content-type", kind);
+            }
+            let response = request.send().await.unwrap();
+            Response {
+                status: response.status().as_u16(),
+                headers: response.headers().clone(),
+                body: response.bytes().await.unwrap().to_vec(),
+            }
+        })
+    }
+
+    fn authorized(&self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Response {
+        self.request(method, path, Some(&format!("Bearer {}", self.token)), kind, body)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.authorized("GET", path, "", Vec::new())
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Response {
+        self.authorized("POST", path, "application/json", body.to_string().into_bytes())
+    }
+
+    pub(crate) fn post_bytes(&self, kind: &str, body: impl Into<Vec<u8>>) -> Response {
+        self.authorized("POST", "/v1/events", kind, body.into())
+    }
+
+    /// Hands in an event that has to be accepted; gives the id.
+    pub(crate) fn accept(&self, event: &Value) -> String {
+        let response = self.post("/v1/events", event);
+        assert_eq!(response.status, 202, "{response:?}");
+        response.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn callback(&self, id: &str) -> Value {
+        let response = self.get(&format!("/v1/callbacks/{id}"));
+        assert_eq!(response.status, 200, "{response:?}");
+        response.json()
+    }
+
+    /// Waits until the callback is in this state.
+    pub(crate) fn wait_for_state(&self, id: &str, state: &str) -> Value {
+        eventually(&format!("{id} is {state}"), || {
+            Some(self.callback(id)).filter(|it| it["state"] == state)
+        })
+    }
+
+    pub(crate) fn queue(&self) -> Value {
+        self.get("/v1/queue").json()
+    }
+}
