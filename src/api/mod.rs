@@ -88,7 +88,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(health::ready))
 }
 
-/// The OpenAPI document, generated from the handlers.
+/// The `OpenAPI` document, generated from the handlers.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     routes().to_openapi()
 }

@@ -4,6 +4,8 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 it
 //! failed, 2 wrong usage or settings, 3 not running.
 
+#![expect(clippy::doc_markdown, reason = "the comments on arguments are the text of --help")]
+
 mod access;
 mod cancel;
 mod check_config;

@@ -301,7 +301,8 @@ fn first_tag(value: &Value) -> figment::value::Tag {
 fn place(metadata: &Metadata, key: &str) -> String {
     match &metadata.source {
         Some(Source::File(path)) => path.display().to_string(),
-        _ if metadata.name.contains("LOG_LEVEL") => "environment variable LOG_LEVEL".into(),
+        // The one variable that has not our prefix.
+        _ if !metadata.name.contains(super::ENV_PREFIX) => "environment variable LOG_LEVEL".into(),
         _ => {
             let name = key.replace('.', "__").to_uppercase();
             format!("environment variable {}{name}", super::ENV_PREFIX)

@@ -127,7 +127,7 @@ impl Dispatcher {
         loop {
             self.fire_timers();
             self.serve().await;
-            self.rest().await;
+            self.rest();
             let sleep = self.sleep();
             tokio::select! {
                 biased;
@@ -194,7 +194,8 @@ impl Dispatcher {
                 self.in_flight -= 1;
                 let now = self.clock.now();
                 let Some(lane) = self.lanes.get_mut(&destination) else { return };
-                if let Some(open) = lane.end(health, &self.settings.breaker, now) {
+                if lane.end(health, &self.settings.breaker, now) {
+                    let open = lane.open();
                     self.outbox.report(&destination, open);
                     log_breaker(&destination, open.map(|it| it.next_probe_at));
                 }
@@ -218,10 +219,8 @@ impl Dispatcher {
         }
         match lane.wake_at(self.settings.per_destination) {
             Some(at) if at <= self.clock.now() => {
-                if !lane.queued {
-                    lane.queued = true;
-                    self.ready.push_back(destination.clone());
-                }
+                let stands_there = std::mem::replace(&mut lane.queued, true);
+                self.ready.extend((!stands_there).then(|| destination.clone()));
             }
             Some(at) => {
                 self.timers.insert((at, destination.clone()));
@@ -281,7 +280,7 @@ impl Dispatcher {
 
     /// Forgets lanes of which nothing is left. What the outbox has to say is heard first: a
     /// lane that goes would take its breaker's count with it.
-    async fn rest(&mut self) {
+    fn rest(&mut self) {
         if self.resting.is_empty() {
             return;
         }

@@ -117,13 +117,8 @@ impl Lane {
         }
     }
 
-    /// An attempt has ended. Says the state of the breaker where it changed.
-    pub fn end(
-        &mut self,
-        health: Health,
-        settings: &Settings,
-        now: Timestamp,
-    ) -> Option<Option<Open>> {
+    /// An attempt has ended. Says whether the breaker has changed.
+    pub fn end(&mut self, health: Health, settings: &Settings, now: Timestamp) -> bool {
         self.in_flight = self.in_flight.saturating_sub(1);
         let before = self.breaker;
         self.breaker = match (self.breaker, health) {
@@ -152,8 +147,7 @@ impl Lane {
             }
             (unchanged, _) => unchanged,
         };
-        (self.breaker != before && (self.is_open() || matches!(before, Breaker::Open { .. })))
-            .then(|| self.open())
+        self.breaker != before && (self.is_open() || matches!(before, Breaker::Open { .. }))
     }
 
     /// Its breaker, when it is open.
@@ -194,7 +188,7 @@ mod tests {
         }
     }
 
-    fn fail(lane: &mut Lane, now: Timestamp) -> Option<Option<Open>> {
+    fn fail(lane: &mut Lane, now: Timestamp) -> bool {
         lane.start();
         lane.end(Health::Failing, &settings(), now)
     }
@@ -203,10 +197,10 @@ mod tests {
         let mut lane = Lane::new();
         lane.due(NOW);
         for _ in 0..2 {
-            assert_eq!(fail(&mut lane, NOW), None);
+            assert!(!fail(&mut lane, NOW));
         }
-        let open = fail(&mut lane, NOW).unwrap().unwrap();
-        assert_eq!(open.next_probe_at, NOW.after(Duration::from_secs(5)));
+        assert!(fail(&mut lane, NOW));
+        assert_eq!(lane.open().unwrap().next_probe_at, NOW.after(Duration::from_secs(5)));
         lane
     }
 
@@ -234,10 +228,11 @@ mod tests {
             assert_eq!(lane.room(16, now), 1);
             lane.start();
             assert_eq!((lane.room(16, now), lane.wake_at(16)), (0, None));
-            assert!(lane.end(Health::Failing, &settings(), now).is_some());
+            assert!(lane.end(Health::Failing, &settings(), now));
         }
         lane.start();
-        assert_eq!(lane.end(Health::Answered, &settings(), now), Some(None));
+        assert!(lane.end(Health::Answered, &settings(), now));
+        assert_eq!(lane.open(), None);
         assert_eq!(lane.room(16, now), 16);
     }
 
@@ -256,7 +251,7 @@ mod tests {
         let mut lane = Lane::new();
         for _ in 0..100 {
             lane.start();
-            assert_eq!(lane.end(Health::Failing, &off, NOW), None);
+            assert!(!lane.end(Health::Failing, &off, NOW));
         }
     }
 }

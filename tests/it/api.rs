@@ -10,7 +10,9 @@ const NDJSON: &str = "application/x-ndjson";
 fn every_path_but_the_health_checks_wants_the_token() {
     let service = Service::start("");
     let api = service.api();
-    for token in [None, Some("Bearer wrong"), Some("Basic x"), Some(&*format!("Bearer {}x", api.token))] {
+    for token in
+        [None, Some("Bearer wrong"), Some("Basic x"), Some(&*format!("Bearer {}x", api.token))]
+    {
         for path in ["/v1/queue", "/v1/callbacks", "/v1/openapi.json", "/nothing"] {
             let answer = api.request("GET", path, token, "", "");
             assert_eq!(answer.status, 401, "{path} {token:?}");
@@ -105,7 +107,13 @@ fn broken_bodies_get_a_clear_problem() {
     }
     assert_eq!(api.get("/nothing").status, 404);
     assert_eq!(api.get("/v1/events").status, 405);
-    for path in ["/v1/callbacks/x", "/v1/callbacks?limit=0", "/v1/callbacks?state=no", "/v1/callbacks?what=1", "/v1/callbacks?since=soon"] {
+    for path in [
+        "/v1/callbacks/x",
+        "/v1/callbacks?limit=0",
+        "/v1/callbacks?state=no",
+        "/v1/callbacks?what=1",
+        "/v1/callbacks?since=soon",
+    ] {
         assert_eq!(api.get(path).status, 400, "{path}");
     }
     let unknown = api.get("/v1/callbacks/00000000000000000000000000");
@@ -126,7 +134,9 @@ fn of_a_batch_a_bad_line_is_refused_by_its_number_and_the_others_are_taken() {
             1001 => batch.extend_from_slice(&vec![b'x'; 100_000]),
             1002 => {}
             1003 => batch.extend_from_slice(b"{\"event\":\"job_finished\"}"),
-            _ => batch.extend_from_slice(event("job_sending", &line.to_string(), &receiver.url("/")).to_string().as_bytes()),
+            _ => batch.extend_from_slice(
+                event("job_sending", &line.to_string(), &receiver.url("/")).to_string().as_bytes(),
+            ),
         }
         batch.extend_from_slice(if line % 2 == 0 { b"\n" } else { b"\r\n" });
     }
@@ -137,7 +147,9 @@ fn of_a_batch_a_bad_line_is_refused_by_its_number_and_the_others_are_taken() {
     let refused: Vec<_> =
         lines.iter().filter(|it| it["outcome"] == "refused").map(|it| it["line"].clone()).collect();
     assert_eq!(refused, [1000, 1001, 1003]);
-    assert!(lines.iter().filter(|it| it["outcome"] == "refused").all(|it| it["reason"].is_string()));
+    assert!(
+        lines.iter().filter(|it| it["outcome"] == "refused").all(|it| it["reason"].is_string())
+    );
     receiver.wait_for(2996);
 }
 
@@ -153,7 +165,9 @@ fn at_the_high_water_mark_events_get_503_and_what_was_accepted_stays() {
     let service = Service::start("outbox.max_pending = 2");
     let receiver = Receiver::answering(vec![], Answer::Wait);
     let ids: Vec<_> = (0..2)
-        .map(|job| service.api().accept(&event("job_sending", &job.to_string(), &receiver.url("/"))))
+        .map(|job| {
+            service.api().accept(&event("job_sending", &job.to_string(), &receiver.url("/")))
+        })
         .collect();
     let refused = service.api().post("/v1/events", &event("job_sending", "3", &receiver.url("/")));
     assert_eq!(refused.status, 503);
@@ -233,7 +247,16 @@ fn callbacks_are_listed_newest_first_filtered_and_in_pages() {
 fn the_openapi_document_names_every_path() {
     let service = Service::start("");
     let document = service.api().get("/v1/openapi.json").json();
-    for path in ["/v1/events", "/v1/callbacks", "/v1/callbacks/{id}", "/v1/callbacks/replay", "/v1/callbacks/{id}/cancel", "/v1/queue", "/healthz", "/readyz"] {
+    for path in [
+        "/v1/events",
+        "/v1/callbacks",
+        "/v1/callbacks/{id}",
+        "/v1/callbacks/replay",
+        "/v1/callbacks/{id}/cancel",
+        "/v1/queue",
+        "/healthz",
+        "/readyz",
+    ] {
         assert!(document["paths"][path].is_object(), "{path}");
     }
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
@@ -247,7 +270,10 @@ fn failed_callbacks_are_replayed_with_their_history_and_pending_ones_cancelled()
     let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
     api.wait_for_state(&id, "failed");
     let filter = json!({"filter": {"ids": [id]}, "dryRun": true});
-    assert_eq!(api.post("/v1/callbacks/replay", &filter).json(), json!({"matched": 1, "replayed": 0}));
+    assert_eq!(
+        api.post("/v1/callbacks/replay", &filter).json(),
+        json!({"matched": 1, "replayed": 0})
+    );
     assert_eq!(api.post("/v1/callbacks/replay", &json!({"filter": {}})).status, 400);
     let all = json!({"filter": {"all": true}});
     assert_eq!(api.post("/v1/callbacks/replay", &all).json(), json!({"matched": 1, "replayed": 1}));
@@ -263,6 +289,9 @@ fn failed_callbacks_are_replayed_with_their_history_and_pending_ones_cancelled()
     let cancel = |id: &str| api.post(&format!("/v1/callbacks/{id}/cancel"), &json!({}));
     assert_eq!(cancel(&first).status, 409);
     let cancelled = cancel(&second);
-    assert_eq!((cancelled.status, &cancelled.json()["lastError"]["kind"]), (200, &"cancelled".into()));
+    assert_eq!(
+        (cancelled.status, &cancelled.json()["lastError"]["kind"]),
+        (200, &"cancelled".into())
+    );
     assert_eq!(cancel(&second).status, 409);
 }

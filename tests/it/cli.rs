@@ -18,7 +18,16 @@ fn wrong_usage_ends_with_2_and_help_explains_every_command_with_an_example() {
     assert_eq!(run(&["frobnicate"]).status.code(), Some(2));
     assert_eq!(run(&["submit"]).status.code(), Some(2));
     assert_eq!(run(&["replay-failed"]).status.code(), Some(2));
-    for command in ["serve", "submit", "inspect-queue", "replay-failed", "cancel", "status", "check-config", "receive"] {
+    for command in [
+        "serve",
+        "submit",
+        "inspect-queue",
+        "replay-failed",
+        "cancel",
+        "status",
+        "check-config",
+        "receive",
+    ] {
         let help = run(&[command, "--help"]);
         assert!(help.status.success());
         assert!(text(&help.stdout).contains("Example"), "{command}");
@@ -45,7 +54,21 @@ fn submit_and_inspect_queue_work_with_the_service_up_and_down() {
     let receiver = Receiver::start();
     let mut service = Service::prepare("");
     let url = format!("DPF_CONTROL_CALLBACK_URL={}", receiver.url("/x"));
-    let args = ["submit", "--event", "job_finished", "--job-id", "1", "--job-id-fs", "2", "--exit-status", "OK", "-s", &url, "-s", "OTHER=x=y"];
+    let args = [
+        "submit",
+        "--event",
+        "job_finished",
+        "--job-id",
+        "1",
+        "--job-id-fs",
+        "2",
+        "--exit-status",
+        "OK",
+        "-s",
+        &url,
+        "-s",
+        "OTHER=x=y",
+    ];
     let down = service.run(&args);
     assert!(down.status.success(), "{down:?}");
     let id = text(&down.stdout).trim().strip_prefix("accepted ").unwrap().to_owned();
@@ -70,14 +93,29 @@ fn submit_and_inspect_queue_work_with_the_service_up_and_down() {
 #[test]
 fn submit_ends_with_1_when_an_event_was_failed_or_refused() {
     let service = Service::start("");
-    let failed = service.run(&["submit", "--event", "job_sending", "--job-id", "1", "--job-id-fs", "2", "-s", "DpfControlCallbackUrl=ftp://h"]);
+    let failed = service.run(&[
+        "submit",
+        "--event",
+        "job_sending",
+        "--job-id",
+        "1",
+        "--job-id-fs",
+        "2",
+        "-s",
+        "DpfControlCallbackUrl=ftp://h",
+    ]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(text(&failed.stdout).starts_with("failed "), "{failed:?}");
-    let refused = service.run(&["submit", "--event", "job_finished", "--job-id", "1", "--job-id-fs", "2"]);
+    let refused =
+        service.run(&["submit", "--event", "job_finished", "--job-id", "1", "--job-id-fs", "2"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stdout).contains("exitStatus"), "{refused:?}");
-    let ignored = service.run(&["submit", "--event", "job_sending", "--job-id", "1", "--job-id-fs", "2"]);
-    assert_eq!((ignored.status.code(), text(&ignored.stdout).starts_with("ignored")), (Some(0), true));
+    let ignored =
+        service.run(&["submit", "--event", "job_sending", "--job-id", "1", "--job-id-fs", "2"]);
+    assert_eq!(
+        (ignored.status.code(), text(&ignored.stdout).starts_with("ignored")),
+        (Some(0), true)
+    );
     let usage = service.run(&["submit", "--event", "job_sending", "-s", "novalue"]);
     assert_eq!(usage.status.code(), Some(2));
 }
@@ -109,7 +147,17 @@ fn failed_callbacks_are_replayed_and_pending_ones_cancelled_with_the_service_dow
     let service = Service::prepare("");
     let submit = |url: &str| {
         let url = format!("DpfControlCallbackUrl={url}");
-        let output = service.run(&["submit", "--event", "job_sending", "--job-id", "1", "--job-id-fs", "2", "-s", &url]);
+        let output = service.run(&[
+            "submit",
+            "--event",
+            "job_sending",
+            "--job-id",
+            "1",
+            "--job-id-fs",
+            "2",
+            "-s",
+            &url,
+        ]);
         text(&output.stdout).split_whitespace().nth(1).unwrap().to_owned()
     };
     let pending = submit("http://h/");

@@ -28,8 +28,14 @@ fn the_three_examples_of_the_seed_come_out_byte_for_byte_with_all_six_keys() {
     let puts = receiver.wait_for(3);
     let head = r#"{"jobId":"4711","jobIdFs":"201602231834182304","jobState":"#;
     let tail = format!(r#""dpfTrackerUrl":"{tracker}"}}"#);
-    assert_eq!(puts[0].body, format!(r#"{head}"SENDING","exitStatus":null,"errorReason":null,{tail}"#));
-    assert_eq!(puts[1].body, format!(r#"{head}"FINISHED","exitStatus":"OK","errorReason":null,{tail}"#));
+    assert_eq!(
+        puts[0].body,
+        format!(r#"{head}"SENDING","exitStatus":null,"errorReason":null,{tail}"#)
+    );
+    assert_eq!(
+        puts[1].body,
+        format!(r#"{head}"FINISHED","exitStatus":"OK","errorReason":null,{tail}"#)
+    );
     assert_eq!(
         puts[2].body,
         format!(
@@ -57,14 +63,18 @@ fn a_callback_is_a_put_with_the_headers_of_the_contract() {
 
 #[test]
 fn the_tracker_template_is_used_where_the_event_brings_no_page() {
-    let template = "tracker.url_template = \"http://t:9125/cgi-bin/dpftracker?job={jobIdFs}&id={jobId}\"";
+    let template =
+        "tracker.url_template = \"http://t:9125/cgi-bin/dpftracker?job={jobIdFs}&id={jobId}\"";
     let (service, receiver) = (Service::start(template), Receiver::start());
     let mut with = event("job_sending", "a b", &receiver.url("/"));
     service.api().accept(&with);
     with["dpfTrackerUrl"] = "http://own/".into();
     service.api().accept(&with);
     let puts = receiver.wait_for(2);
-    assert_eq!(puts[0].json()["dpfTrackerUrl"], "http://t:9125/cgi-bin/dpftracker?job=fs-a%20b&id=a%20b");
+    assert_eq!(
+        puts[0].json()["dpfTrackerUrl"],
+        "http://t:9125/cgi-bin/dpftracker?job=fs-a%20b&id=a%20b"
+    );
     assert_eq!(puts[1].json()["dpfTrackerUrl"], "http://own/");
 }
 
@@ -115,7 +125,8 @@ fn redirects_are_not_followed_and_are_retried() {
 #[test]
 fn a_final_status_ends_the_callback_at_once() {
     let service = Service::start("");
-    let receiver = Receiver::answering(vec![Answer::Body(422, b"no such job".into())], Answer::Status(200));
+    let receiver =
+        Receiver::answering(vec![Answer::Body(422, b"no such job".into())], Answer::Status(200));
     let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
     let callback = service.api().wait_for_state(&id, "failed");
     assert_eq!(callback["attemptCount"], 1);
@@ -147,7 +158,8 @@ fn the_deadline_covers_an_answer_that_never_comes() {
 
 #[test]
 fn a_callback_that_is_too_old_expires_and_keeps_its_real_error() {
-    let settings = "retry.max_age = \"400ms\"\nretry.initial_interval = \"50ms\"\nbreaker.failures = 0";
+    let settings =
+        "retry.max_age = \"400ms\"\nretry.initial_interval = \"50ms\"\nbreaker.failures = 0";
     let service = Service::start(settings);
     let receiver = Receiver::answering(vec![], Answer::Status(500));
     let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
@@ -209,7 +221,9 @@ fn an_open_destination_uses_up_no_attempts_and_closes_when_it_answers() {
     drop(listener);
     let mut batch = String::new();
     for job in 0..50 {
-        batch += &(event("job_sending", &job.to_string(), &format!("http://{address}/")).to_string() + "\n");
+        batch += &(event("job_sending", &job.to_string(), &format!("http://{address}/"))
+            .to_string()
+            + "\n");
     }
     service.api().post_bytes("application/x-ndjson", batch);
     eventually("the destination is open", || {
@@ -279,7 +293,8 @@ fn a_destination_gets_the_credentials_that_are_set_for_it() {
 #[test]
 fn every_step_of_a_callback_is_a_line_of_the_log_in_ecs_json() {
     let service = Service::start("");
-    let receiver = Receiver::answering(vec![Answer::Status(503), Answer::Status(422)], Answer::Status(200));
+    let receiver =
+        Receiver::answering(vec![Answer::Status(503), Answer::Status(422)], Answer::Status(200));
     let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
     service.api().wait_for_state(&id, "failed");
     let other = service.api().accept(&event("job_sending", "2", &receiver.url("/")));

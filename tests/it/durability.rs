@@ -68,12 +68,12 @@ fn a_duplicate_is_still_known_after_a_restart() {
     let mut event = event("job_sending", "1", &receiver.url("/"));
     event["eventId"] = "key".into();
     let id = service.api().accept(&event);
+    service.api().wait_for_state(&id, "delivered");
     service.kill();
     service.serve();
     let again = service.api().post("/v1/events", &event);
     assert_eq!((again.status, &again.json()["outcome"]), (200, &"duplicate".into()));
     assert_eq!(again.json()["id"], id.as_str());
-    service.api().wait_for_state(&id, "delivered");
     assert_eq!(receiver.count(), 1);
 }
 
@@ -106,7 +106,10 @@ fn an_attempt_that_outlives_the_grace_is_put_back_unharmed() {
     receiver.wait_for(1);
     assert_eq!(service.terminate(), Some(0));
     let callback = service.json(&["inspect-queue", "--id", &id, "--output", "json"]);
-    assert_eq!((&callback["state"], callback["attemptCount"].as_u64()), (&"pending".into(), Some(0)));
+    assert_eq!(
+        (&callback["state"], callback["attemptCount"].as_u64()),
+        (&"pending".into(), Some(0))
+    );
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! Tests through the public surface: the real binary, a real store, a real HTTP server on
 //! loopback. Every test has a folder of its own and takes free ports.
-#![expect(clippy::missing_panics_doc, reason = "these are tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod api;
 mod architecture;

@@ -7,8 +7,8 @@ use seal_dpf_urlcallback::{
     callback::{Body, CallbackId, Destination, JobState},
     clock::{Clock as _, ManualClock, Timestamp},
     outbox::{
-        Attempt, Cancelled, Claim, Enqueued, ErrorKind, Failure, NewCallback, Outbox,
-        OutboxError, Query, Retention, Settlement, StateName,
+        Attempt, Cancelled, Claim, Enqueued, ErrorKind, Failure, NewCallback, Outbox, OutboxError,
+        Query, Retention, Settlement, StateName,
         sled::{Settings, SledOutbox},
     },
 };
@@ -264,7 +264,8 @@ fn an_event_id_is_a_duplicate_as_long_as_its_callback_is_kept() {
     bench.reopen();
     assert_eq!(bench.wait(bench.outbox().enqueue(vec![keyed()])), [Enqueued::Duplicate(id)]);
     bench.clock.advance(Duration::from_hours(2));
-    let retention = Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(3) };
+    let retention =
+        Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(3) };
     assert_eq!(bench.wait(bench.outbox().purge(retention)), 1);
     assert_eq!(bench.state(id), None);
     let again = bench.wait(bench.outbox().enqueue(vec![keyed()]));
@@ -278,7 +279,8 @@ fn each_state_is_kept_for_its_own_time_and_a_replay_starts_it_anew() {
     bench.fail(bench.one());
     let replayed = bench.enqueue("2");
     bench.fail(bench.one());
-    let retention = Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(2) };
+    let retention =
+        Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(2) };
     bench.clock.advance(Duration::from_hours(1));
     assert_eq!(bench.wait(bench.outbox().purge(retention)), 0);
     bench.wait(bench.outbox().replay(vec![replayed]));

@@ -7,7 +7,8 @@ use seal_dpf_urlcallback::config::Config;
 use crate::support::{Service, binary, run_in};
 
 fn example() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml")).unwrap()
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml"))
+        .unwrap()
 }
 
 #[test]
@@ -144,7 +145,10 @@ fn every_key_can_be_set_by_the_environment_and_log_level_by_its_own_name() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("retry.maxage (environment variable URLCALLBACK__RETRY__MAXAGE)"), "{said}");
+    assert!(
+        said.contains("retry.maxage (environment variable URLCALLBACK__RETRY__MAXAGE)"),
+        "{said}"
+    );
 }
 
 #[test]

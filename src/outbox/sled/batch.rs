@@ -96,7 +96,7 @@ impl<'a> Batch<'a> {
         let (seq, lane) = keys::parts(record.id);
         let job_id = record.body.job_id.clone();
         self.settled.push((lane, seq));
-        self.take_pending(lane, &record)?;
+        self.take_pending(lane, &record);
         if let Some(last) =
             record.last_attempt.as_ref().filter(|_| settlement_attempts(&settlement))
         {
@@ -197,7 +197,7 @@ impl<'a> Batch<'a> {
 
     fn end(&mut self, lane: LaneKey, record: Record, failure: Failure) -> Result<Record> {
         let was_active = !matches!(record.state, State::Pending(Place::Blocked(_)));
-        self.take_pending(lane, &record)?;
+        self.take_pending(lane, &record);
         let record = transition::fail(record, None, failure, self.now);
         self.put_finished(lane, &record)?;
         if was_active {
@@ -279,7 +279,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes away all that [`Batch::put_pending`] wrote.
-    fn take_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
+    fn take_pending(&mut self, lane: LaneKey, record: &Record) {
         let seq = keys::seq_of(record.id);
         self.totals.pending -= 1;
         let row = self.row(lane, record);
@@ -294,7 +294,6 @@ impl<'a> Batch<'a> {
         }
         self.txn.remove(keys::job(&record.body.job_id, seq));
         self.txn.remove(keys::pending(lane, seq));
-        Ok(())
     }
 
     fn put_finished(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
@@ -318,7 +317,7 @@ impl<'a> Batch<'a> {
         let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(()) };
         if let State::Pending(Place::Blocked(_)) = record.state {
             self.mark(lane, seq, &record);
-            self.take_pending(lane, &record)?;
+            self.take_pending(lane, &record);
             self.put_pending(lane, &transition::activate(record, self.now))?;
         }
         Ok(())
@@ -333,7 +332,7 @@ impl<'a> Batch<'a> {
         {
             return Ok(false);
         }
-        self.take_pending(lane, &record)?;
+        self.take_pending(lane, &record);
         self.put_pending(lane, &transition::block(record))?;
         Ok(true)
     }
@@ -423,7 +422,7 @@ impl Published {
     pub(super) fn publish(self, store: &Store) {
         let mut inner = store.lanes.lock();
         inner.totals = self.totals;
-        for (key, row) in self.rows.iter() {
+        for (key, row) in &self.rows {
             match inner.lanes.get_mut(key) {
                 Some(lane) => lane.row = row.clone(),
                 None => {

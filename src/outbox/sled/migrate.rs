@@ -22,17 +22,25 @@ pub(super) type Migration = fn(&Tree) -> Result<(), OutboxError>;
 /// All steps.
 pub(super) const MIGRATIONS: &[Migration] = &[m0001_first_format::up];
 
+/// Brings an empty database to the latest format.
+pub(super) fn init(db: &Db) -> Result<(), OutboxError> {
+    steps(db, 0, MIGRATIONS)
+}
+
 /// Runs the steps that the store lacks.
 pub(super) fn run(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<(), OutboxError> {
     let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
-    let found = match db.get(keys::FORMAT)? {
-        None if db.is_empty() => 0,
-        None => return Err(foreign(dir)),
-        Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| foreign(dir))?),
+    let found = match db.get(keys::FORMAT)?.as_deref().map(TryInto::try_into) {
+        Some(Ok(bytes)) => u32::from_be_bytes(bytes),
+        Some(Err(_)) | None => return Err(foreign(dir)),
     };
     if found > known {
         return Err(OutboxError::Newer { dir: dir.to_owned(), found, known });
     }
+    steps(db, found, migrations)
+}
+
+fn steps(db: &Db, found: u32, migrations: &[Migration]) -> Result<(), OutboxError> {
     for (format, migration) in (1_u32..).zip(migrations).skip(found as usize) {
         migration(db)?;
         db.flush()?;
@@ -53,8 +61,14 @@ fn foreign(dir: &Path) -> OutboxError {
 mod tests {
     use super::*;
 
-    fn store() -> Db {
+    fn empty() -> Db {
         sled::Config::new().temporary(true).open().unwrap()
+    }
+
+    fn store() -> Db {
+        let db = empty();
+        init(&db).unwrap();
+        db
     }
 
     fn second(tree: &Tree) -> Result<(), OutboxError> {
@@ -74,7 +88,6 @@ mod tests {
     #[test]
     fn a_store_of_the_first_format_is_brought_to_the_second_and_keeps_its_salt() {
         let db = store();
-        run(&db, Path::new("x"), MIGRATIONS).unwrap();
         let salt = db.get(keys::SALT).unwrap().unwrap();
         assert_eq!(format(&db), 1);
         run(&db, Path::new("x"), &[MIGRATIONS[0], second]).unwrap();
@@ -104,9 +117,13 @@ mod tests {
 
     #[test]
     fn a_foreign_store_is_refused_unchanged() {
-        let db = store();
-        db.insert("somebody", "else").unwrap();
-        assert!(run(&db, Path::new("x"), MIGRATIONS).is_err());
-        assert_eq!(db.len(), 1);
+        for rows in [0, 1] {
+            let db = empty();
+            if rows > 0 {
+                db.insert("somebody", "else").unwrap();
+            }
+            assert!(run(&db, Path::new("x"), MIGRATIONS).is_err());
+            assert_eq!(db.len(), rows);
+        }
     }
 }

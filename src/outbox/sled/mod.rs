@@ -29,6 +29,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
@@ -48,6 +49,10 @@ use crate::{
     callback::{CallbackId, Destination},
     clock::{SharedClock, Timestamp},
 };
+
+/// How long the engine's own lock is waited for, and how long between two looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The settings of the store (contract, 6: `outbox.*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,21 +196,64 @@ impl Drop for SledOutbox {
 }
 
 fn open_store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, OutboxError> {
-    let db = sled::Config::new()
-        .path(dir)
-        .cache_capacity(settings.cache_bytes)
-        // The committer flushes; a flush in the background would only compete with it.
-        .flush_every_ms(None)
-        .mode(sled::Mode::HighThroughput)
-        .open()?;
+    if !dir.join("db").exists() {
+        create(dir)?;
+    }
+    let db = open_db(dir, settings.cache_bytes)?;
     migrate::run(&db, dir, migrate::MIGRATIONS)?;
-    std::fs::File::options().write(true).open(dir.join("db"))?.sync_all()?;
-    committer::sync_dir(dir)?;
     let tree = Tree::clone(&db);
     let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
     let salt = record::decode(&salt).map_err(|e| OutboxError::damaged(keys::SALT, &e))?;
     let lanes = lanes::load(&tree)?;
     Ok(Store { dir: dir.to_owned(), db, tree, salt, lanes, clock, settings })
+}
+
+/// Makes an empty store under another name and moves it into place when it is whole. So a
+/// store without a format number is never one that was being made: it is damaged or foreign.
+fn create(dir: &Path) -> Result<(), OutboxError> {
+    let parent = dir.parent().unwrap_or(Path::new("."));
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = parent.join(name);
+    if new.exists() {
+        std::fs::remove_dir_all(&new)?;
+    }
+    let db = open_db(&new, Settings::default().cache_bytes)?;
+    migrate::init(&db)?;
+    drop(db);
+    for entry in std::fs::read_dir(&new)? {
+        let path = entry?.path();
+        if path.is_file() {
+            std::fs::File::options().write(true).open(&path)?.sync_all()?;
+        }
+    }
+    committer::sync_dir(&new)?;
+    std::fs::create_dir_all(dir)?;
+    std::fs::rename(&new, dir)?;
+    Ok(committer::sync_dir(parent)?)
+}
+
+fn open_db(dir: &Path, cache_bytes: u64) -> Result<Db, OutboxError> {
+    let config = sled::Config::new()
+        .path(dir)
+        .cache_capacity(cache_bytes)
+        // The committer flushes; a flush in the background would only compete with it.
+        .flush_every_ms(None)
+        .mode(sled::Mode::HighThroughput);
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match config.open() {
+            // A store that this process has just closed is let go by threads of the engine,
+            // a moment later.
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock")
+                    && Instant::now() < give_up =>
+            {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// What a panic said.
