@@ -144,6 +144,12 @@ impl Destination {
         self.0.is_empty()
     }
 
+    /// The host alone, as it stands in the URL.
+    pub fn host(&self) -> &str {
+        let after_scheme = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        after_scheme.rsplit_once(':').map_or(after_scheme, |(host, _)| host)
+    }
+
     /// `http://host:8080`, or nothing.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -240,6 +246,8 @@ mod tests {
         assert_eq!(of("https://u:p@host"), "https://host:443");
         assert_eq!(of("http://[::1]:8080/a?b"), "http://[::1]:8080");
         assert_eq!(Destination::parse("host"), None);
+        assert_eq!(Destination::parse("http://[::1]/").unwrap().host(), "[::1]");
+        assert_eq!(Destination::none().host(), "");
     }
 
     #[test]

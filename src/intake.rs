@@ -179,7 +179,8 @@ impl Line {
                     dpf.job_id_fs = self.job_id_fs,
                     dpf.job_state = self.job_state,
                     url.full = self.url,
-                    url.domain = self.destination.as_str(),
+                    url.domain = self.destination.host(),
+                    callback.destination = self.destination.as_str(),
                     "error.type" = self.refusal.as_ref().map(|it| it.kind.as_str()),
                     error.message = self.refusal.as_ref().map(|it| it.message.as_str()),
                     $message

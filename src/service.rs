@@ -14,10 +14,7 @@ use crate::{
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
-    delivery::{
-        client::ClientError,
-        dispatcher::{Dispatcher, log_outcome},
-    },
+    delivery::{client::ClientError, dispatcher::Dispatcher, log::log_outcome},
     health::Health,
     intake::Intake,
     outbox::{Outbox, OutboxError, Retention, sled::SledOutbox},

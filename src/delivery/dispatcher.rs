@@ -25,14 +25,16 @@ use tokio::{
 
 use super::{
     attempt::Sender,
-    lane::{self, Health, Lane},
+    lane::{self, Lane},
+    log::log_breaker,
     retry,
+    task::{AttemptTask, Event},
 };
 use crate::{
-    callback::{Destination, redact_url},
+    callback::Destination,
     clock::{SharedClock, Timestamp},
     health::Probe,
-    outbox::{Claim, Outbox, Record, Settlement, State},
+    outbox::{Claim, Outbox},
 };
 
 /// How many callbacks of one destination are claimed before the next one has its turn.
@@ -58,14 +60,6 @@ pub struct Settings {
     pub retry: retry::Settings,
     /// How long attempts under way may go on at shutdown.
     pub shutdown_grace: Duration,
-}
-
-/// What an attempt's task tells the loop.
-enum Event {
-    /// The PUT is over.
-    Ended(Destination, Health),
-    /// Its outcome is recorded, or will not be.
-    Settled(Destination),
 }
 
 /// The delivery loop.
@@ -125,6 +119,10 @@ impl Dispatcher {
         let outbox = Arc::clone(&self.outbox);
         let mut batch = Vec::new();
         loop {
+            // Before anything else: however much comes in, what has ended makes room.
+            while let Ok(event) = self.received.try_recv() {
+                self.note(event);
+            }
             self.fire_timers();
             self.serve().await;
             self.rest();
@@ -265,11 +263,12 @@ impl Dispatcher {
                     Err(error) => {
                         lane.next_due = Some(now.after(UNREADABLE_PAUSE));
                         tracing::error!(
-                            event.action = "claim-failed",
-                            url.domain = destination.as_str(),
-                            error.message = %error,
-                            "what is due for a destination cannot be read"
-                        );
+                                        event.action = "claim-failed",
+                                        url.domain = destination.host(),
+                        callback.destination = destination.as_str(),
+                                        error.message = %error,
+                                        "what is due for a destination cannot be read"
+                                    );
                     }
                 }
             }
@@ -310,126 +309,5 @@ impl Dispatcher {
         };
         let abort = self.abort.subscribe();
         tokio::spawn(attempt.run(claim, abort));
-    }
-}
-
-/// One attempt from its claim to its record.
-struct AttemptTask {
-    outbox: Arc<dyn Outbox>,
-    sender: Arc<Sender>,
-    settings: Arc<Settings>,
-    clock: SharedClock,
-    events: mpsc::UnboundedSender<Event>,
-    destination: Destination,
-}
-
-impl AttemptTask {
-    async fn run(self, claim: Claim, mut abort: watch::Receiver<()>) {
-        if let Some(failure) = self.settings.retry.over(&claim.record, self.clock.now()) {
-            self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
-            self.settle(claim, Settlement::Failed { attempt: None, failure }).await;
-            return;
-        }
-        let outcome = tokio::select! {
-            outcome = self.sender.put(&claim.record) => outcome,
-            // Nothing is ever sent: this ends when the loop drops its half.
-            _ = abort.changed() => {
-                self.outbox.release(claim);
-                self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
-                self.tell(Event::Settled(self.destination.clone()));
-                return;
-            }
-        };
-        self.tell(Event::Ended(self.destination.clone(), outcome.health()));
-        let mut random = fastrand::Rng::new();
-        let settlement =
-            self.settings.retry.decide(&claim.record, outcome, self.clock.now(), &mut random);
-        self.settle(claim, settlement).await;
-    }
-
-    async fn settle(self, claim: Claim, settlement: Settlement) {
-        let id = claim.record.id;
-        let due = match &settlement {
-            Settlement::Retry { due, .. } => Some(*due),
-            Settlement::Delivered(_) | Settlement::Failed { .. } => None,
-        };
-        match self.outbox.settle(claim, settlement).await {
-            Ok(record) => log_outcome(&record, due),
-            Err(error) => tracing::error!(
-                event.action = "settle-failed",
-                callback.id = %id,
-                error.message = %error,
-                "the outcome of an attempt cannot be recorded; it will be repeated"
-            ),
-        }
-        self.tell(Event::Settled(self.destination.clone()));
-    }
-
-    fn tell(&self, event: Event) {
-        // The loop goes last; after it nobody is left to be told.
-        drop(self.events.send(event));
-    }
-}
-
-/// The line for what an attempt has led to.
-pub fn log_outcome(record: &Record, due: Option<Timestamp>) {
-    macro_rules! line {
-        ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
-            tracing::$level!(
-                event.action = $action,
-                event.outcome = $outcome,
-                event.duration = record
-                    .last_attempt
-                    .as_ref()
-                    .map(|attempt| attempt.duration_ms.saturating_mul(1_000_000)),
-                callback.id = %record.id,
-                callback.attempt = record.attempt_count,
-                callback.next_attempt_at = due.map(tracing::field::display),
-                dpf.job_id = record.body.job_id,
-                dpf.job_id_fs = record.body.job_id_fs,
-                dpf.job_state = record.body.job_state.as_str(),
-                http.request.method = record.last_attempt.as_ref().map(|_| "PUT"),
-                http.response.status_code =
-                    record.last_attempt.as_ref().and_then(|attempt| attempt.status),
-                url.full = redact_url(&record.url),
-                url.domain = record.destination.as_str(),
-                "error.type" = error(record).map(|it| it.kind.as_str()),
-                error.message = error(record).map(|it| it.message.as_str()),
-                $message
-            )
-        };
-    }
-    match record.state {
-        State::Delivered(_) => {
-            line!(info, "callback-delivered", "success", "callback delivered");
-        }
-        State::Pending(_) => {
-            line!(warn, "callback-retry", "failure", "callback to be retried");
-        }
-        State::Failed(_) => {
-            line!(error, "callback-failed", "failure", "callback finally failed");
-        }
-    }
-}
-
-/// What a line says of the error: a delivered one has none, whatever it had before.
-fn error(record: &Record) -> Option<&crate::outbox::Failure> {
-    record.last_error.as_ref().filter(|_| !matches!(record.state, State::Delivered(_)))
-}
-
-fn log_breaker(destination: &Destination, next_probe_at: Option<Timestamp>) {
-    if let Some(at) = next_probe_at {
-        tracing::warn!(
-            event.action = "destination-open",
-            url.domain = destination.as_str(),
-            callback.next_attempt_at = %at,
-            "the destination does not answer; one probe at a time"
-        );
-    } else {
-        tracing::info!(
-            event.action = "destination-closed",
-            url.domain = destination.as_str(),
-            "the destination answers again"
-        );
     }
 }

@@ -5,5 +5,7 @@ pub mod attempt;
 pub mod client;
 pub mod dispatcher;
 pub mod lane;
+pub mod log;
 pub mod retry;
 pub mod signing;
+mod task;

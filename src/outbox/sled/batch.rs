@@ -17,25 +17,22 @@ use crate::{
     callback::CallbackId,
     clock::Timestamp,
     outbox::{
-        Cancelled, Enqueued, Failure, NewCallback, OutboxError, Place, Record, Retention,
-        Settlement, State, StateName, record, transition,
+        Cancelled, Enqueued, Failure, NewCallback, OutboxError, Place, Record, Settlement, State,
+        StateName, record, transition,
     },
 };
 
 /// How many attempts before the last one are kept of a callback.
 const ATTEMPTS_KEPT: u32 = 1000;
 
-/// How many callbacks one step of the purge removes, about.
-const PURGE_STEP: u64 = 512;
-
 type Result<T> = std::result::Result<T, OutboxError>;
 
 /// A batch in the making.
 pub(super) struct Batch<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     pub(super) txn: Txn<'a>,
-    now: Timestamp,
-    totals: Totals,
+    pub(super) now: Timestamp,
+    pub(super) totals: Totals,
     rows: HashMap<LaneKey, LaneRow>,
     /// What is busy because of this batch, or was claimed until now.
     settled: Vec<(LaneKey, u64)>,
@@ -206,54 +203,6 @@ impl<'a> Batch<'a> {
         Ok(record)
     }
 
-    /// Removes finished callbacks whose time is over.
-    pub(super) fn purge(&mut self, retention: Retention) -> Result<u64> {
-        let mut purged = 0;
-        for (state, kept) in
-            [(StateName::Delivered, retention.delivered), (StateName::Failed, retention.failed)]
-        {
-            let cutoff = self.now.before(kept);
-            while purged < PURGE_STEP {
-                let Some((key, seqs)) = self.txn.first(&keys::retention(state))? else { break };
-                let finished_at = keys::finished_time(&key);
-                if finished_at > cutoff {
-                    break;
-                }
-                for seq in seqs.chunks_exact(8).map(keys::number) {
-                    purged += u64::from(self.forget(state, seq, finished_at)?);
-                }
-                self.txn.remove(key.to_vec());
-            }
-        }
-        Ok(purged)
-    }
-
-    fn forget(&mut self, state: StateName, seq: u64, finished_at: Timestamp) -> Result<bool> {
-        let key = keys::finished(state, seq);
-        let Some(record) = self.txn.record(&key)? else { return Ok(false) };
-        // Replayed and finished again since: a later row of the index stands for it.
-        if record.finished_at() != Some(finished_at) {
-            return Ok(false);
-        }
-        self.txn.remove(key);
-        if let Some(event_id) = &record.event_id {
-            self.txn.remove(keys::event(event_id));
-        }
-        if record.attempt_count > 1 {
-            for row in self.store.tree.scan_prefix(keys::attempts(seq)) {
-                self.txn.remove(row?.0.to_vec());
-            }
-        }
-        if state == StateName::Failed {
-            self.totals.failed -= 1;
-            let row = self.row(keys::parts(record.id).1, &record);
-            row.failed = row.failed.saturating_sub(1);
-        } else {
-            self.totals.delivered -= 1;
-        }
-        Ok(true)
-    }
-
     /// Writes the pending record, its place in the job's line and, where it has one, in the
     /// due index.
     fn put_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
@@ -359,7 +308,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn row(&mut self, lane: LaneKey, record: &Record) -> &mut LaneRow {
+    pub(super) fn row(&mut self, lane: LaneKey, record: &Record) -> &mut LaneRow {
         self.rows.entry(lane).or_insert_with(|| {
             let inner = self.store.lanes.lock();
             inner

@@ -19,6 +19,7 @@ mod committer;
 mod keys;
 mod lanes;
 mod migrate;
+mod purge;
 mod read;
 mod txn;
 
@@ -228,7 +229,10 @@ fn create(dir: &Path) -> Result<(), OutboxError> {
         }
     }
     committer::sync_dir(&new)?;
-    std::fs::create_dir_all(dir)?;
+    if dir.exists() {
+        // Only an empty one goes; what somebody else put there stays.
+        std::fs::remove_dir(dir)?;
+    }
     std::fs::rename(&new, dir)?;
     Ok(committer::sync_dir(parent)?)
 }

@@ -22,6 +22,9 @@ use crate::{
 /// How many rows one page of a listing looks at.
 const LIST_SCAN_LIMIT: usize = 100_000;
 
+/// Up to how many runs keep their iterators while a listing is merged from them.
+const RUNS_KEPT: usize = 64;
+
 /// How many callbacks one step of the expiry ends.
 const EXPIRE_STEP: usize = 512;
 
@@ -86,27 +89,45 @@ fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
         .map(|(key, lane)| keys::id(keys::last_number(&key), LaneKey(keys::number(&lane)))))
 }
 
-/// A sorted run of keys that a listing is merged from.
-struct Run {
-    rows: sled::Iter,
+/// A sorted run of rows that a listing is merged from.
+struct Run<'a> {
+    store: &'a Store,
+    prefix: Vec<u8>,
     oldest_first: bool,
+    /// Where it goes on; `None` at its beginning.
+    position: Option<u64>,
+    /// An iterator holds a page of the tree; with very many runs none is kept.
+    rows: Option<sled::Iter>,
 }
 
-impl Run {
-    fn new(store: &Store, prefix: &[u8], query: &Query) -> Self {
-        let bound = |seq: u64| [prefix, &seq.to_be_bytes()].concat();
-        let cursor = query.cursor.map(keys::seq_of);
-        let rows = match (cursor, query.oldest_first) {
-            (None, _) => store.tree.scan_prefix(prefix),
-            (Some(seq), true) => store.tree.range(bound(seq.saturating_add(1))..=bound(u64::MAX)),
-            (Some(seq), false) => store.tree.range(bound(0)..bound(seq)),
-        };
-        Self { rows, oldest_first: query.oldest_first }
+impl<'a> Run<'a> {
+    fn new(store: &'a Store, prefix: &[u8], query: &Query) -> Self {
+        Self {
+            store,
+            prefix: prefix.to_vec(),
+            oldest_first: query.oldest_first,
+            position: query.cursor.map(keys::seq_of),
+            rows: None,
+        }
     }
 
-    fn next(&mut self) -> Result<Option<(sled::IVec, sled::IVec)>> {
-        let next = if self.oldest_first { self.rows.next() } else { self.rows.next_back() };
-        Ok(next.transpose()?)
+    fn rows(&self) -> sled::Iter {
+        let bound = |seq: u64| [self.prefix.as_slice(), &seq.to_be_bytes()].concat();
+        match (self.position, self.oldest_first) {
+            (None, _) => self.store.tree.scan_prefix(&self.prefix),
+            (Some(seq), true) => {
+                self.store.tree.range(bound(seq.saturating_add(1))..=bound(u64::MAX))
+            }
+            (Some(seq), false) => self.store.tree.range(bound(0)..bound(seq)),
+        }
+    }
+
+    fn next(&mut self, keep: bool) -> Result<Option<(sled::IVec, sled::IVec)>> {
+        let mut rows = self.rows.take().unwrap_or_else(|| self.rows());
+        let next = if self.oldest_first { rows.next() } else { rows.next_back() }.transpose()?;
+        self.position = next.as_ref().map(|(key, _)| keys::last_number(key)).or(self.position);
+        self.rows = keep.then_some(rows);
+        Ok(next)
     }
 }
 
@@ -126,10 +147,11 @@ pub(super) fn list(store: &Store, query: &Query) -> Result<Page> {
     }
     // Seen as a max-heap the latest comes out first; turned round, the oldest.
     let order = |seq: u64| if query.oldest_first { u64::MAX - seq } else { seq };
+    let keep = runs.len() <= RUNS_KEPT;
     let mut heads = BinaryHeap::new();
     let mut held = Vec::with_capacity(runs.len());
     for (index, run) in runs.iter_mut().enumerate() {
-        let row = run.next()?;
+        let row = run.next(keep)?;
         if let Some((key, _)) = &row {
             heads.push((order(keys::last_number(key)), Reverse(index)));
         }
@@ -140,7 +162,7 @@ pub(super) fn list(store: &Store, query: &Query) -> Result<Page> {
     let mut seen = HashSet::new();
     while let Some((_, Reverse(index))) = heads.pop() {
         let Some((key, bytes)) = held[index].take() else { continue };
-        if let Some(row) = runs[index].next()? {
+        if let Some(row) = runs[index].next(keep)? {
             heads.push((order(keys::last_number(&row.0)), Reverse(index)));
             held[index] = Some(row);
         }

@@ -1,0 +1,78 @@
+//! The task of one attempt: PUT, settle, log.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::{attempt::Sender, dispatcher::Settings, lane::Health, log::log_outcome};
+use crate::{
+    callback::Destination,
+    clock::SharedClock,
+    outbox::{Claim, Outbox, Settlement},
+};
+
+/// What an attempt's task tells the loop.
+pub(super) enum Event {
+    /// The PUT is over.
+    Ended(Destination, Health),
+    /// Its outcome is recorded, or will not be.
+    Settled(Destination),
+}
+
+/// One attempt from its claim to its record.
+pub(super) struct AttemptTask {
+    pub(super) outbox: Arc<dyn Outbox>,
+    pub(super) sender: Arc<Sender>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) clock: SharedClock,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) destination: Destination,
+}
+
+impl AttemptTask {
+    pub(super) async fn run(self, claim: Claim, mut abort: watch::Receiver<()>) {
+        if let Some(failure) = self.settings.retry.over(&claim.record, self.clock.now()) {
+            self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
+            self.settle(claim, Settlement::Failed { attempt: None, failure }).await;
+            return;
+        }
+        let outcome = tokio::select! {
+            outcome = self.sender.put(&claim.record) => outcome,
+            // Nothing is ever sent: this ends when the loop drops its half.
+            _ = abort.changed() => {
+                self.outbox.release(claim);
+                self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
+                self.tell(Event::Settled(self.destination.clone()));
+                return;
+            }
+        };
+        self.tell(Event::Ended(self.destination.clone(), outcome.health()));
+        let mut random = fastrand::Rng::new();
+        let settlement =
+            self.settings.retry.decide(&claim.record, outcome, self.clock.now(), &mut random);
+        self.settle(claim, settlement).await;
+    }
+
+    async fn settle(self, claim: Claim, settlement: Settlement) {
+        let id = claim.record.id;
+        let due = match &settlement {
+            Settlement::Retry { due, .. } => Some(*due),
+            Settlement::Delivered(_) | Settlement::Failed { .. } => None,
+        };
+        match self.outbox.settle(claim, settlement).await {
+            Ok(record) => log_outcome(&record, due),
+            Err(error) => tracing::error!(
+                event.action = "settle-failed",
+                callback.id = %id,
+                error.message = %error,
+                "the outcome of an attempt cannot be recorded; it will be repeated"
+            ),
+        }
+        self.tell(Event::Settled(self.destination.clone()));
+    }
+
+    fn tell(&self, event: Event) {
+        // The loop goes last; after it nobody is left to be told.
+        drop(self.events.send(event));
+    }
+}
