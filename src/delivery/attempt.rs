@@ -319,8 +319,9 @@ fn describe(error: reqwest::Error, answering: bool) -> Failure {
             kind = ErrorKind::Body;
             message.push_str("the answer is no HTTP: ");
         }
-        // Many a cause repeats the one below it.
-        if cause.source().is_none_or(|below| !text.contains(&below.to_string())) {
+        // Many a cause repeats the one below it, and the client's own layers say nothing.
+        let repeats = cause.source().is_some_and(|below| text.contains(&below.to_string()));
+        if !repeats && !text.starts_with("client error (") {
             if !message.is_empty() && !message.ends_with(": ") {
                 message.push_str(": ");
             }
