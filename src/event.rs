@@ -208,6 +208,8 @@ pub enum Parsed {
 /// Reads one event from its JSON.
 pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
     let text = std::str::from_utf8(json).map_err(|e| Malformed::Utf8(e.valid_up_to() + 1))?;
+    // Editors on Windows put a mark before the first line; it says nothing (RFC 8259, 8.1).
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Serde would take an array as well, its items as the fields in their order.
     if !text.trim_start().starts_with('{') {
         return Err(Malformed::Json("an event is a JSON object, in braces".into()));
@@ -309,6 +311,11 @@ mod tests {
                 "{extra}"
             );
         }
+        assert_eq!(
+            parse("\u{feff}{\"event\":\"job_added\"}".as_bytes()),
+            Ok(Parsed::Ignored(Ignored::OtherEvent)),
+            "a byte order mark is passed over"
+        );
         assert_eq!(parse(br#"{"event":"job_added"}"#), Ok(Parsed::Ignored(Ignored::OtherEvent)));
     }
 

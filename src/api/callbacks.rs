@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{
         Path, Query, State,
-        rejection::{JsonRejection, QueryRejection},
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
     http::StatusCode,
 };
@@ -54,6 +54,11 @@ fn parse_id(text: &str) -> Result<CallbackId, Problem> {
         .map_err(|error: crate::callback::ParseIdError| Problem::bad_request(error.to_string()))
 }
 
+fn path_id(id: Result<Path<String>, PathRejection>) -> Result<CallbackId, Problem> {
+    let Path(id) = id.map_err(|error| Problem::bad_request(error.body_text()))?;
+    parse_id(&id)
+}
+
 fn unknown(id: CallbackId) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is no callback {id}"))
 }
@@ -99,9 +104,9 @@ pub(super) async fn list(
 )]
 pub(super) async fn get(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<CallbackView>, Problem> {
-    let id = parse_id(&id)?;
+    let id = path_id(id)?;
     let detail = shared.outbox.get(id).await?.ok_or_else(|| unknown(id))?;
     Ok(Json(detail.into()))
 }
@@ -146,12 +151,12 @@ pub(super) async fn replay(
 )]
 pub(super) async fn cancel(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<CallbackView>, Problem> {
-    let id = parse_id(&id)?;
+    let id = path_id(id)?;
     let conflict = |detail: &str| Err(Problem::new(StatusCode::CONFLICT, format!("{id} {detail}")));
     match shared.outbox.cancel(id).await? {
-        Cancelled::Done => get(State(shared), Path(id.to_string())).await,
+        Cancelled::Done => get(State(shared), Ok(Path(id.to_string()))).await,
         Cancelled::Unknown => Err(unknown(id)),
         Cancelled::NotPending => conflict("is not pending"),
         Cancelled::InFlight => conflict("is being sent; ask again when the attempt has ended"),

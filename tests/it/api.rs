@@ -118,7 +118,7 @@ fn broken_bodies_get_a_clear_problem() {
     }
     let unknown = api.get("/v1/callbacks/00000000000000000000000000");
     assert_eq!(unknown.status, 404);
-    for path in ["/nothing", "/v1/events", "/v1/callbacks/x"] {
+    for path in ["/nothing", "/v1/events", "/v1/callbacks/x", "/v1/callbacks/%ff"] {
         assert_eq!(api.get(path).header("content-type"), "application/problem+json", "{path}");
     }
 }
