@@ -6,6 +6,7 @@ use crate::{
     callback::{Body, CallbackId, Destination, UrlError, parse_url, redact_url, tracker_url},
     egress::Policy,
     event::{self, JobEvent, Malformed, Parsed},
+    measure,
     outbox::{Enqueued, ErrorKind, Failure, NewCallback, Outbox, OutboxError},
 };
 
@@ -22,6 +23,19 @@ pub enum Outcome {
     Failed(CallbackId, String),
     /// Malformed.
     Refused(Malformed),
+}
+
+impl Outcome {
+    /// The word for it in JSON.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Duplicate(_) => "duplicate",
+            Self::Ignored(_) => "ignored",
+            Self::Failed(..) => "failed",
+            Self::Refused(_) => "refused",
+        }
+    }
 }
 
 /// An event on its way.
@@ -129,17 +143,21 @@ impl Intake {
                 None => Vec::new(),
             };
             let mut stored = stored.into_iter().zip(lines);
-            let outcomes = outcomes.into_iter().map(|known| match known {
-                Some(outcome) => {
-                    log_unstored(&outcome);
-                    outcome
-                }
-                None => match stored.next() {
-                    Some((Enqueued::Stored(id), line)) => line.stored(id),
-                    Some((Enqueued::Duplicate(id), line)) => line.duplicate(id),
-                    // The outbox answers for each callback of the batch.
-                    None => Outcome::Refused(Malformed::Json("not stored".into())),
-                },
+            let outcomes = outcomes.into_iter().map(|known| {
+                let outcome = match known {
+                    Some(outcome) => {
+                        log_unstored(&outcome);
+                        outcome
+                    }
+                    None => match stored.next() {
+                        Some((Enqueued::Stored(id), line)) => line.stored(id),
+                        Some((Enqueued::Duplicate(id), line)) => line.duplicate(id),
+                        // The outbox answers for each callback of the batch.
+                        None => Outcome::Refused(Malformed::Json("not stored".into())),
+                    },
+                };
+                measure::event(outcome.word());
+                outcome
             });
             Ok(outcomes.collect())
         }

@@ -13,7 +13,7 @@
 //! other. A test holds the code to it.
 //!
 //! ```text
-//! clock, callback ◄ event, egress, outbox ◄ health, select, intake, datadir, telemetry
+//! clock, callback, measure ◄ event, egress, outbox ◄ health, select, intake, datadir, telemetry
 //!                 ◄ delivery │ api ◄ config ◄ service ◄ cli ◄ main
 //! ```
 
@@ -28,6 +28,7 @@ pub mod egress;
 pub mod event;
 pub mod health;
 pub mod intake;
+pub mod measure;
 pub mod outbox;
 pub mod select;
 pub mod service;

@@ -7,6 +7,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt as _;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
@@ -17,9 +18,13 @@ use crate::{
     delivery::{client::ClientError, dispatcher::Dispatcher, log::log_outcome},
     health::Health,
     intake::Intake,
+    measure,
     outbox::{Outbox, OutboxError, Retention, sled::SledOutbox},
     telemetry::{self, Log, LogError},
 };
+
+/// How long the histograms gather single values: at 30,000 a second, a few megabytes.
+const GATHER_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long the API's connections may take to end.
 const API_GRACE: Duration = Duration::from_secs(5);
@@ -39,6 +44,9 @@ pub enum ServiceError {
     /// The HTTP client.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The metrics.
+    #[error("the metrics cannot be set up: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The address.
     #[error("cannot listen on {address}: {error} (api.listen)")]
     Listen {
@@ -61,6 +69,7 @@ pub async fn serve(
     let data_dir = DataDir::open(&config.data_dir)?;
     let log = telemetry::start(&config.log)?;
     raise_file_limit();
+    let metrics = measure::install()?;
     let token: Arc<str> = data_dir.token(&config.api.token_file)?.into();
     let signals = Signals::new().map_err(ServiceError::Signals)?;
     let store =
@@ -74,11 +83,13 @@ pub async fn serve(
     let address =
         listener.local_addr().map_err(|error| ServiceError::Listen { address: wanted, error })?;
 
+    let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, probes) = Health::new(Arc::clone(&outbox));
     let upkeep = tokio::spawn(upkeep(Arc::clone(&outbox), config.clone(), Arc::clone(&clock)));
     let dispatcher =
         Dispatcher::new(Arc::clone(&outbox), sender, config.dispatcher.clone(), Arc::clone(&clock));
+    let gather = tokio::spawn(gather(metrics.clone()));
     let delivery = tokio::spawn(dispatcher.run(stopped, probes));
     let intake =
         Intake::new(Arc::clone(&outbox), config.egress.clone(), config.tracker_template.as_deref());
@@ -88,6 +99,8 @@ pub async fn serve(
         health: health.clone(),
         clock: Arc::clone(&clock),
         token,
+        metrics: metrics.clone(),
+        started_at,
         settings: Arc::new(config.api.clone()),
     });
     let (end_api, api_ended) = watch::channel(false);
@@ -96,7 +109,7 @@ pub async fn serve(
     data_dir.write_note(&Note {
         pid: std::process::id(),
         address,
-        started_at: clock.now(),
+        started_at,
         version: env!("CARGO_PKG_VERSION").into(),
     })?;
     tracing::info!(
@@ -112,6 +125,7 @@ pub async fn serve(
     health.drain();
     stop.send_replace(true);
     upkeep.abort();
+    gather.abort();
     join("delivery", delivery).await;
     end_api.send_replace(true);
     if tokio::time::timeout(API_GRACE, join("api", api)).await.is_err() {
@@ -184,6 +198,7 @@ async fn upkeep_once(
         }
     }
     if purged > 0 {
+        measure::purged(purged);
         tracing::info!(
             event.action = "callbacks-purged",
             callback.count = purged,
@@ -191,6 +206,14 @@ async fn upkeep_once(
         );
     }
     Ok(())
+}
+
+/// Sums up what the histograms have taken in; without it that would grow until somebody asks.
+async fn gather(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(GATHER_PAUSE).await;
+        metrics.run_upkeep();
+    }
 }
 
 /// One connection is one file, and a thousand files, the usual limit, are soon used up.

@@ -7,6 +7,7 @@ mod callbacks;
 mod events;
 mod health;
 pub mod lines;
+mod metrics;
 mod problem;
 mod queue;
 pub mod view;
@@ -14,12 +15,18 @@ pub mod view;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::problem::Problem;
-use crate::{clock::SharedClock, health::Health, intake::Intake, outbox::Outbox};
+use crate::{
+    clock::{SharedClock, Timestamp},
+    health::Health,
+    intake::Intake,
+    outbox::Outbox,
+};
 
 /// The settings of the API (contract, 6: `api.*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +39,8 @@ pub struct Settings {
     pub max_event_bytes: usize,
     /// The longest batch, in bytes.
     pub max_batch_bytes: usize,
+    /// How many destinations have metrics of their own.
+    pub metrics_destinations: usize,
 }
 
 /// What the handlers share.
@@ -47,6 +56,10 @@ pub struct Shared {
     pub clock: SharedClock,
     /// Opens the API.
     pub token: Arc<str>,
+    /// Gives what was measured.
+    pub metrics: PrometheusHandle,
+    /// Since when the service runs.
+    pub started_at: Timestamp,
     /// Limits.
     pub settings: Arc<Settings>,
 }
@@ -84,6 +97,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(callbacks::get))
         .routes(routes!(callbacks::cancel))
         .routes(routes!(queue::get))
+        .routes(routes!(metrics::get))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
 }

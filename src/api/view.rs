@@ -28,14 +28,13 @@ pub struct OutcomeView {
 
 impl From<&Outcome> for OutcomeView {
     fn from(outcome: &Outcome) -> Self {
-        let (word, id, reason) = match outcome {
-            Outcome::Accepted(id) => ("accepted", Some(id), None),
-            Outcome::Duplicate(id) => ("duplicate", Some(id), None),
-            Outcome::Ignored(why) => ("ignored", None, Some(why.clone())),
-            Outcome::Failed(id, why) => ("failed", Some(id), Some(why.clone())),
-            Outcome::Refused(why) => ("refused", None, Some(why.to_string())),
+        let (id, reason) = match outcome {
+            Outcome::Accepted(id) | Outcome::Duplicate(id) => (Some(id), None),
+            Outcome::Ignored(why) => (None, Some(why.clone())),
+            Outcome::Failed(id, why) => (Some(id), Some(why.clone())),
+            Outcome::Refused(why) => (None, Some(why.to_string())),
         };
-        Self { outcome: word.into(), id: id.map(ToString::to_string), reason }
+        Self { outcome: outcome.word().into(), id: id.map(ToString::to_string), reason }
     }
 }
 

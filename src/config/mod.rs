@@ -210,7 +210,8 @@ fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
     if max_batch_bytes < max_event_bytes {
         r.fault("api.max_batch_bytes", "is smaller than api.max_event_bytes");
     }
-    api::Settings { listen, token_file, max_event_bytes, max_batch_bytes }
+    let metrics_destinations = r.size("metrics.destinations", 20, 0, 1000);
+    api::Settings { listen, token_file, max_event_bytes, max_batch_bytes, metrics_destinations }
 }
 
 fn retry_settings(r: &mut Reader) -> retry::Settings {

@@ -19,6 +19,7 @@ use crate::{
     callback::{Destination, parse_url},
     clock::{SharedClock, Timestamp},
     egress::{Denied, Policy},
+    measure,
     outbox::{Attempt, ErrorKind, Failure, Record},
 };
 
@@ -136,6 +137,8 @@ impl Sender {
     pub async fn put(&self, record: &Record) -> Outcome {
         let started_at = self.clock.now();
         let clock = Instant::now();
+        let first = record.attempt_count == 0;
+        measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
         let mut seen = Seen::default();
         let deadline = self.settings.timeout;
         let result = match timeout(deadline, self.exchange(record, started_at, &mut seen)).await {
@@ -149,13 +152,15 @@ impl Sender {
                 Err(Failure::new(ErrorKind::Timeout, message))
             }
         };
+        let took = clock.elapsed();
         let (verdict, error) = self.judge(result, &seen);
+        measure::attempt_ended(error.as_ref().map_or("success", |it| it.kind.as_str()), took);
         let excerpt = String::from_utf8_lossy(&seen.excerpt).into_owned();
         Outcome {
             attempt: Attempt {
                 number: record.next_attempt(),
                 started_at,
-                duration_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX),
+                duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 status: seen.status,
                 error,
                 peer: seen.peer,
@@ -222,6 +227,7 @@ impl Sender {
                 }
             };
         }
+        measure::exchange();
         let mut response = request.send().await.map_err(|error| describe(error, false))?;
         seen.status = Some(response.status().as_u16());
         seen.peer = response.remote_addr().map(|peer| peer.to_string());

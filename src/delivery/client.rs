@@ -6,7 +6,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::PrivateKeyDer};
 
-use crate::egress::{Denied, Policy};
+use tower::util::MapRequestLayer;
+
+use crate::{
+    egress::{Denied, Policy},
+    measure,
+};
 
 /// How long a connection without work is kept. Servers close theirs after 5 s to 75 s; one
 /// that we keep too long costs nothing but a look when it is used again.
@@ -63,6 +68,10 @@ pub fn build(settings: &Settings, policy: Arc<Policy>) -> Result<reqwest::Client
         .connect_timeout(settings.connect_timeout)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(settings.per_destination)
+        .connector_layer(MapRequestLayer::new(|request| {
+            measure::connecting();
+            request
+        }))
         .dns_resolver(Arc::new(Resolver { policy }));
     let builder = match &settings.proxy {
         Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.clone())?),

@@ -3,10 +3,11 @@
 use crate::{
     callback::{Destination, redact_url},
     clock::Timestamp,
+    measure,
     outbox::{Failure, Record, State},
 };
 
-/// The line for what an attempt has led to.
+/// The line, and the count, of what has become of a callback.
 pub fn log_outcome(record: &Record, due: Option<Timestamp>) {
     macro_rules! line {
         ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
@@ -36,13 +37,15 @@ pub fn log_outcome(record: &Record, due: Option<Timestamp>) {
         };
     }
     match record.state {
-        State::Delivered(_) => {
+        State::Delivered(at) => {
+            measure::delivered(at.since(record.created_at));
             line!(info, "callback-delivered", "success", "callback delivered");
         }
         State::Pending(_) => {
             line!(warn, "callback-retry", "failure", "callback to be retried");
         }
         State::Failed(_) => {
+            measure::failed();
             line!(error, "callback-failed", "failure", "callback finally failed");
         }
     }

@@ -169,6 +169,9 @@ pub struct Detail {
     pub waiting_for: Option<CallbackId>,
 }
 
+/// What is due for longer than this should have gone out.
+pub const OVERDUE: Duration = Duration::from_secs(60);
+
 /// The queue in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -186,6 +189,15 @@ pub struct Summary {
     pub failed: u64,
     /// Since when the longest due one is due.
     pub oldest_due: Option<Timestamp>,
+    /// Of the due ones, those to destinations whose longest due one is due for longer than
+    /// [`OVERDUE`].
+    pub overdue: u64,
+    /// How many destinations have pending or failed ones.
+    pub destination_count: u64,
+    /// How many of them are open.
+    pub open_count: u64,
+    /// Bytes on the disk.
+    pub store_bytes: u64,
     /// The destinations that have pending or failed ones, most pending first, bounded.
     pub destinations: Vec<DestinationSummary>,
 }

@@ -295,3 +295,40 @@ fn failed_callbacks_are_replayed_with_their_history_and_pending_ones_cancelled()
     );
     assert_eq!(cancel(&second).status, 409);
 }
+
+#[test]
+fn metrics_are_prometheus_text_with_bounded_labels() {
+    let service = Service::start("metrics.destinations = 1\nbreaker.failures = 1");
+    let good = Receiver::start();
+    let api = service.api();
+    let id = api.accept(&event("job_sending", "1", &good.url("/")));
+    api.wait_for_state(&id, "delivered");
+    api.post("/v1/events", &json!({"event": "job_added"}));
+    for (job, host) in [("2", "http://127.0.0.1:1"), ("3", "http://127.0.0.2:1")] {
+        api.accept(&event("job_sending", job, host));
+    }
+    let text = crate::support::eventually("both are open", || {
+        let text = String::from_utf8(api.get("/metrics").body).unwrap();
+        text.contains("urlcallback_destinations_open 2").then_some(text)
+    });
+    for line in [
+        "urlcallback_events_total{outcome=\"accepted\"} 3",
+        "urlcallback_events_total{outcome=\"ignored\"} 1",
+        "urlcallback_attempts_total{result=\"success\"} 1",
+        "urlcallback_callbacks_ended_total{state=\"delivered\"} 1",
+        "urlcallback_callbacks{state=\"pending\"} 2",
+        "urlcallback_callbacks{state=\"delivered\"} 1",
+        "urlcallback_accept_to_delivered_seconds_count 1",
+        "urlcallback_attempt_duration_seconds_bucket{le=\"+Inf\"}",
+        "urlcallback_commit_batch_size_count",
+        "urlcallback_connections_opened_total",
+        "urlcallback_connections_reused_total",
+        "urlcallback_store_bytes",
+        "urlcallback_ready 1",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let own = text.lines().filter(|line| line.starts_with("urlcallback_destination_pending{"));
+    assert_eq!(own.count(), 1, "{text}");
+    assert_eq!(api.request("GET", "/metrics", None, "", "").status, 401);
+}

@@ -14,7 +14,7 @@ use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +23,7 @@ use super::{Store, batch::Batch, read};
 use crate::{
     callback::CallbackId,
     clock::Timestamp,
+    measure,
     outbox::{
         Cancelled, Claim, Enqueued, ErrorKind, Failure, NewCallback, OutboxError, Record,
         Retention, Settlement,
@@ -115,6 +116,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         return;
     }
     let mut answers = Vec::with_capacity(commands.len());
+    let size = commands.iter().map(Command::weight).sum();
     // A damaged page makes sled panic; that must not take the answers with it.
     let done = catch_unwind(AssertUnwindSafe(|| {
         let mut batch = Batch::new(store, store.clock.now());
@@ -126,9 +128,11 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         }
         batch.seal()?;
         let (writes, published) = batch.split();
+        let begin = Instant::now();
         store.tree.apply_batch(writes)?;
         store.db.flush()?;
         disk.sync()?;
+        measure::committed(size, begin.elapsed());
         published.publish(store);
         Ok(())
     }));

@@ -14,8 +14,8 @@ use crate::{
     callback::CallbackId,
     clock::Timestamp,
     outbox::{
-        Attempt, DestinationSummary, Detail, OutboxError, Page, Place, Query, Record, State,
-        StateName, Summary, record,
+        Attempt, DestinationSummary, Detail, OVERDUE, OutboxError, Page, Place, Query, Record,
+        State, StateName, Summary, record,
     },
 };
 
@@ -257,13 +257,13 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
     let mut ready = 0;
     for (key, row, in_flight, busy, _) in &lanes {
         summary.in_flight += in_flight;
-        ready += row.fresh;
+        let mut lane_ready = row.fresh;
         let mut oldest = None;
         if row.scheduled > 0 {
             let from = keys::due(*key, Timestamp::default(), 0);
             for entry in store.tree.range(from..=keys::due(*key, now, u64::MAX)) {
                 let (entry, _) = entry?;
-                ready += 1;
+                lane_ready += 1;
                 if oldest.is_none() && !busy.contains(&keys::last_number(&entry)) {
                     oldest = Some(keys::due_time(&entry));
                 }
@@ -280,6 +280,10 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
                 }
             }
         }
+        ready += lane_ready;
+        if oldest.is_some_and(|due| now.since(due) > OVERDUE) {
+            summary.overdue += lane_ready.saturating_sub(*in_flight);
+        }
         summary.oldest_due = match (summary.oldest_due, oldest) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -290,7 +294,11 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
     summary.in_flight = summary.in_flight.min(summary.pending);
     summary.due = ready.saturating_sub(summary.in_flight).min(summary.pending - summary.in_flight);
     summary.waiting = summary.pending - summary.in_flight - summary.due;
+    summary.overdue = summary.overdue.min(summary.due);
+    summary.store_bytes = store.db.size_on_disk()?;
     lanes.retain(|(_, row, ..)| !row.destination.is_none() && !row.is_idle());
+    summary.destination_count = lanes.len() as u64;
+    summary.open_count = lanes.iter().filter(|(.., open)| open.is_some()).count() as u64;
     lanes.sort_by(|(_, a, ..), (_, b, ..)| {
         (b.pending, b.failed)
             .cmp(&(a.pending, a.failed))

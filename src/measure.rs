@@ -1,0 +1,195 @@
+//! What is measured while the service works: every metric's name, unit and meaning in one
+//! place, and one function for each thing that happens.
+//!
+//! Names follow Prometheus's conventions: base units, `_total` for what only grows. No label
+//! has unbounded values. What can be read off the store when somebody asks (how many are
+//! pending, how old the oldest is) is not counted here but by `api/metrics.rs`.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Job events by what became of them.
+const EVENTS: &str = "urlcallback_events_total";
+/// Attempts by what came of them.
+const ATTEMPTS: &str = "urlcallback_attempts_total";
+/// How long attempts took.
+const ATTEMPT_DURATION: &str = "urlcallback_attempt_duration_seconds";
+/// From acceptance to the first attempt.
+const FIRST_ATTEMPT: &str = "urlcallback_accept_to_first_attempt_seconds";
+/// From acceptance to delivery.
+const DELIVERED: &str = "urlcallback_accept_to_delivered_seconds";
+/// Callbacks that ended, by how.
+const ENDED: &str = "urlcallback_callbacks_ended_total";
+/// Commits' size.
+const COMMIT_SIZE: &str = "urlcallback_commit_batch_size";
+/// Commits' duration.
+const COMMIT_DURATION: &str = "urlcallback_commit_duration_seconds";
+/// Connections to receivers.
+const CONNECTIONS_OPENED: &str = "urlcallback_connections_opened_total";
+/// Exchanges over a connection that was there already.
+const CONNECTIONS_REUSED: &str = "urlcallback_connections_reused_total";
+/// Callbacks that were removed.
+const PURGED: &str = "urlcallback_callbacks_purged_total";
+
+/// Upper bounds in seconds, from a fast receiver on the same network to a weekend.
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 1800.0, 7200.0, 28_800.0, 86_400.0, 259_200.0,
+];
+
+/// Upper bounds for a commit, which is a few syncs long at most.
+const COMMIT_SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+/// Upper bounds for the callbacks in one commit.
+const COMMIT_SIZES: &[f64] =
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
+
+/// Starts to measure, for the whole process. Without it the functions here do nothing.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets(SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(COMMIT_DURATION.into()), COMMIT_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(COMMIT_SIZE.into()), COMMIT_SIZES)?
+        .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    describe_counter!(EVENTS, "Job events by outcome.");
+    describe_counter!(ATTEMPTS, "Attempts by result: success, or the kind of the error.");
+    describe_counter!(ENDED, "Callbacks that ended, by how: delivered or failed.");
+    describe_counter!(PURGED, "Callbacks removed because their retention was over.");
+    describe_counter!(CONNECTIONS_OPENED, "Connections to receivers that were begun.");
+    describe_counter!(
+        CONNECTIONS_REUSED,
+        "Attempts that needed no connection of their own: attempts less connections begun."
+    );
+    describe_histogram!(ATTEMPT_DURATION, Unit::Seconds, "How long attempts took.");
+    describe_histogram!(FIRST_ATTEMPT, Unit::Seconds, "From acceptance to the first attempt.");
+    describe_histogram!(DELIVERED, Unit::Seconds, "From acceptance to delivery.");
+    describe_histogram!(COMMIT_SIZE, "Changed callbacks in one commit of the store.");
+    describe_histogram!(COMMIT_DURATION, Unit::Seconds, "One commit of the store, sync included.");
+    for (name, help) in [
+        (gauge::CALLBACKS, "Callbacks in the store, by state."),
+        (gauge::DUE, "Callbacks that could go out now."),
+        (
+            gauge::OVERDUE,
+            "Due callbacks of destinations whose longest due one is due for over a minute.",
+        ),
+        (gauge::WAITING, "Callbacks that wait for their time or for an earlier one of their job."),
+        (gauge::IN_FLIGHT, "Callbacks that are being sent."),
+        (gauge::OLDEST_DUE, "For how long the longest due callback is due; 0 where none is."),
+        (gauge::OPEN, "Destinations that do not answer."),
+        (gauge::DESTINATIONS, "Destinations with pending or failed callbacks."),
+        (gauge::STORE, "Bytes of the store on the disk."),
+        (gauge::READY, "1 where events are taken."),
+        (gauge::BUILD, "1; its label is the version."),
+        (gauge::START, "When the service started, in seconds since 1970."),
+    ] {
+        describe_gauge!(name, help);
+    }
+}
+
+/// The names of what is read off the store when somebody asks.
+pub mod gauge {
+    /// By state.
+    pub const CALLBACKS: &str = "urlcallback_callbacks";
+    /// Could go out now.
+    pub const DUE: &str = "urlcallback_callbacks_due";
+    /// Should have gone out.
+    pub const OVERDUE: &str = "urlcallback_callbacks_overdue";
+    /// Not their turn.
+    pub const WAITING: &str = "urlcallback_callbacks_waiting";
+    /// Being sent.
+    pub const IN_FLIGHT: &str = "urlcallback_callbacks_in_flight";
+    /// Age.
+    pub const OLDEST_DUE: &str = "urlcallback_oldest_due_seconds";
+    /// How many destinations are open.
+    pub const OPEN: &str = "urlcallback_destinations_open";
+    /// How many destinations there are.
+    pub const DESTINATIONS: &str = "urlcallback_destinations";
+    /// One destination.
+    pub const DESTINATION_PENDING: &str = "urlcallback_destination_pending";
+    /// One destination.
+    pub const DESTINATION_OPEN: &str = "urlcallback_destination_open";
+    /// Bytes.
+    pub const STORE: &str = "urlcallback_store_bytes";
+    /// Whether events are taken.
+    pub const READY: &str = "urlcallback_ready";
+    /// The version.
+    pub const BUILD: &str = "urlcallback_build_info";
+    /// The start.
+    pub const START: &str = "urlcallback_start_time_seconds";
+}
+
+/// An event came to this.
+pub fn event(outcome: &'static str) {
+    counter!(EVENTS, "outcome" => outcome).increment(1);
+}
+
+/// An attempt begins; `waited` since acceptance, where it is the first.
+pub fn attempt_begins(waited: Option<Duration>) {
+    if let Some(waited) = waited {
+        histogram!(FIRST_ATTEMPT).record(waited);
+    }
+}
+
+/// An attempt ended: `success`, or the kind of its error.
+pub fn attempt_ended(result: &'static str, took: Duration) {
+    counter!(ATTEMPTS, "result" => result).increment(1);
+    histogram!(ATTEMPT_DURATION).record(took);
+}
+
+/// A callback was delivered, so long after its acceptance.
+pub fn delivered(after: Duration) {
+    counter!(ENDED, "state" => "delivered").increment(1);
+    histogram!(DELIVERED).record(after);
+}
+
+/// A callback has finally failed.
+pub fn failed() {
+    counter!(ENDED, "state" => "failed").increment(1);
+}
+
+/// The store has committed so many changes.
+pub fn committed(size: usize, took: Duration) {
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    histogram!(COMMIT_SIZE).record(size);
+    histogram!(COMMIT_DURATION).record(took);
+}
+
+/// How many connections to receivers were begun.
+static CONNECTING: AtomicU64 = AtomicU64::new(0);
+/// How many requests were sent, or were to be sent, over one.
+static EXCHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// A connection to a receiver is begun.
+pub fn connecting() {
+    CONNECTING.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A request looks for a connection.
+pub fn exchange() {
+    EXCHANGES.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Brings the counters of connections up to date: the client does not say over which one a
+/// request went, but those that none was begun for went over one that was there.
+pub fn refresh() {
+    let (begun, exchanges) =
+        (CONNECTING.load(Ordering::Relaxed), EXCHANGES.load(Ordering::Relaxed));
+    counter!(CONNECTIONS_OPENED).absolute(begun);
+    counter!(CONNECTIONS_REUSED).absolute(exchanges.saturating_sub(begun));
+}
+
+/// So many callbacks were removed.
+pub fn purged(count: u64) {
+    counter!(PURGED).increment(count);
+}
