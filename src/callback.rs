@@ -39,7 +39,7 @@ impl fmt::Debug for CallbackId {
 }
 
 /// The text is no callback id.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no callback id: an id has 26 characters from 0-9 and a-v")]
 pub struct ParseIdError(String);
 

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use data_encoding::BASE64URL_NOPAD;
@@ -15,7 +16,11 @@ use crate::clock::Timestamp;
 
 const LOCK: &str = "lock";
 const NOTE: &str = "service.json";
+const SERVE: &str = "serve";
 const OUTBOX: &str = "outbox";
+
+/// How long between two looks at a lock that somebody has.
+pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a running service says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +30,8 @@ pub struct Note {
     pub pid: u32,
     /// Where its API listens.
     pub address: SocketAddr,
+    /// What holds the API's token.
+    pub token_file: PathBuf,
     /// Since when it runs.
     pub started_at: Timestamp,
     /// Its version.
@@ -45,13 +52,34 @@ pub enum DataDirError {
         /// What the system said.
         error: io::Error,
     },
+    /// Another user's, who keeps it closed.
+    #[error("the data directory {} belongs to the user with the id {owner} and is closed to others: run this as that user (sudo -u '#{owner}' …)",
+        path.display())]
+    Closed {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// Another user's, and nothing runs on it; what we would write there its owner could not
+    /// change.
+    #[error("the data directory {} belongs to the user with the id {owner}, and nothing runs on it: run this as that user (sudo -u '#{owner}' …), who has to be able to go on with it",
+        path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// Another process has it.
-    #[error("the data directory {} is in use by another process{}: stop that one, or set another data_dir",
-        path.display(), by(note.as_ref()))]
+    #[error("the data directory {} is in use by {}: wait for it, stop it, or set another data_dir",
+        path.display(), shown(holder.as_ref(), note.as_ref()))]
     InUse {
         /// The directory.
         path: PathBuf,
-        /// Who has it, where it says so.
+        /// Who has it, where that can be read.
+        holder: Option<Holder>,
+        /// What the service that has it says of itself, as soon as it listens.
         note: Option<Note>,
     },
     /// The token file is not what we made.
@@ -59,10 +87,34 @@ pub enum DataDirError {
     Token(PathBuf),
 }
 
-fn by(note: Option<&Note>) -> String {
-    note.map_or_else(String::new, |note| {
-        format!(" (pid {}, listening on {})", note.pid, note.address)
-    })
+fn shown(holder: Option<&Holder>, note: Option<&Note>) -> String {
+    let holder = holder.map_or_else(|| "another process".into(), Holder::to_string);
+    match note {
+        Some(note) => format!("{holder}, listening on {}", note.address),
+        None => holder,
+    }
+}
+
+/// Who has locked a data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process.
+    pub pid: u32,
+    /// The subcommand that it runs.
+    pub command: String,
+}
+
+impl Holder {
+    /// Whether it is a service, which may not listen yet.
+    pub fn serves(&self) -> bool {
+        self.command == SERVE
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}` with pid {}", self.command, self.pid)
+    }
 }
 
 /// A data directory that is locked for this process until it is dropped.
@@ -73,9 +125,9 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory where there is none, and locks it.
-    pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        let unusable = |error| DataDirError::Unusable { path: path.to_owned(), error };
+    /// Makes the directory where there is none, and locks it for the subcommand `command`.
+    pub fn open(path: &Path, command: &str) -> Result<Self, DataDirError> {
+        let unusable = |error| unusable(path, path, error);
         match fs::metadata(path) {
             Ok(found) if !found.is_dir() => {
                 return Err(DataDirError::NotADirectory(path.to_owned()));
@@ -87,18 +139,50 @@ impl DataDir {
             Err(error) => return Err(unusable(error)),
         }
         let lock = path.join(LOCK);
-        let file = File::options()
-            .create(true)
+        let foreign = foreign_owner(path);
+        let mut file = File::options()
+            .create(foreign.is_none())
             .truncate(false)
+            .read(true)
             .write(true)
             .open(&lock)
-            .map_err(|error| DataDirError::Unusable { path: lock, error })?;
+            .map_err(|error| self::unusable(path, &lock, error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
+            Ok(()) if let Some(owner) = foreign => {
+                Err(DataDirError::Foreign { path: path.to_owned(), owner })
+            }
+            Ok(()) => {
+                let holder = format!("{} {command}\n", std::process::id());
+                file.set_len(0)
+                    .and_then(|()| file.write_all(holder.as_bytes()))
+                    .map_err(|error| self::unusable(path, &lock, error))?;
+                Ok(Self { path: path.to_owned(), _lock: file })
+            }
             Err(TryLockError::WouldBlock) => {
-                Err(DataDirError::InUse { path: path.to_owned(), note: note(path) })
+                let holder = holder(&lock);
+                // A note that a killed process has left says nothing of this one.
+                let note = note(path)
+                    .filter(|note| holder.as_ref().is_none_or(|holder| holder.pid == note.pid));
+                Err(DataDirError::InUse { path: path.to_owned(), holder, note })
             }
             Err(TryLockError::Error(error)) => Err(unusable(error)),
+        }
+    }
+
+    /// The same for the service: waits for up to `patience` while a command has it, but not
+    /// for another service.
+    pub fn open_to_serve(path: &Path, patience: Duration) -> Result<Self, DataDirError> {
+        let give_up = Instant::now() + patience;
+        let serves = |holder: &Option<Holder>| holder.as_ref().is_some_and(Holder::serves);
+        loop {
+            match Self::open(path, SERVE) {
+                Err(DataDirError::InUse { holder, note: None, .. })
+                    if !serves(&holder) && Instant::now() < give_up =>
+                {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                opened => return opened,
+            }
         }
     }
 
@@ -134,15 +218,45 @@ impl DataDir {
     }
 }
 
+/// The error for a file of the data directory. Where it is another user's, that is why.
+fn unusable(dir: &Path, path: &Path, error: io::Error) -> DataDirError {
+    match foreign_owner(dir) {
+        Some(owner) if error.kind() == io::ErrorKind::PermissionDenied => {
+            DataDirError::Closed { path: dir.to_owned(), owner }
+        }
+        _ => DataDirError::Unusable { path: path.to_owned(), error },
+    }
+}
+
+/// Whose the directory is, where it is not ours.
+#[cfg(unix)]
+fn foreign_owner(path: &Path) -> Option<u32> {
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).ok()?);
+    (owner != rustix::process::geteuid().as_raw()).then_some(owner)
+}
+
+/// Whose the directory is, where it is not ours.
+#[cfg(not(unix))]
+fn foreign_owner(_: &Path) -> Option<u32> {
+    None
+}
+
+/// What the lock file says. Where the system locks files against reading, nothing.
+fn holder(lock: &Path) -> Option<Holder> {
+    let text = fs::read_to_string(lock).ok()?;
+    let (pid, command) = text.trim_end().split_once(' ')?;
+    Some(Holder { pid: pid.parse().ok()?, command: command.into() })
+}
+
 /// What the service that runs on the directory says of itself, if one does and says it.
-pub fn note(data_dir: &Path) -> Option<Note> {
+fn note(data_dir: &Path) -> Option<Note> {
     serde_json::from_slice(&fs::read(data_dir.join(NOTE)).ok()?).ok()
 }
 
 /// Reads a token file.
 pub fn read_token(path: &Path) -> Result<String, DataDirError> {
     let text = fs::read_to_string(path)
-        .map_err(|error| DataDirError::Unusable { path: path.to_owned(), error })?;
+        .map_err(|error| unusable(path.parent().unwrap_or(path), path, error))?;
     let token = text.trim_end_matches(['\r', '\n']);
     if token.len() < 16 || token.bytes().any(|byte| !byte.is_ascii_graphic()) {
         return Err(DataDirError::Token(path.to_owned()));

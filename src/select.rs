@@ -2,7 +2,7 @@
 //! line.
 
 use crate::{
-    callback::{CallbackId, Destination},
+    callback::{CallbackId, Destination, ParseIdError},
     clock::Timestamp,
     outbox::{Outbox, OutboxError, Query, StateName},
 };
@@ -19,6 +19,12 @@ pub enum SelectError {
     /// Not a destination.
     #[error("`{0}` is no destination such as http://host:8080")]
     Destination(String),
+    /// Not an id.
+    #[error(transparent)]
+    Id(#[from] ParseIdError),
+    /// Neither a selector nor all.
+    #[error("nothing is selected: give ids, destination, jobId or since, or all")]
+    Nothing,
     /// Not a time.
     #[error("`{0}` is no time such as 2026-01-31T08:00:00Z and no duration such as 2h")]
     Since(String),
@@ -70,11 +76,6 @@ impl Selection {
         Ok(Self { ids: Vec::new(), destination, job_id, since })
     }
 
-    /// Whether nothing was selected by anything.
-    pub fn is_everything(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// The listing of what is selected; ids are not part of it.
     pub fn query(&self) -> Query {
         Query {
@@ -92,6 +93,17 @@ impl Selection {
     }
 }
 
+/// How a replay goes about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Only count.
+    pub dry_run: bool,
+    /// Stop after about so many.
+    pub limit: Option<usize>,
+    /// Begin behind this one.
+    pub cursor: Option<CallbackId>,
+}
+
 /// What a replay did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Replayed {
@@ -99,61 +111,63 @@ pub struct Replayed {
     pub matched: u64,
     /// How many of them are pending again.
     pub replayed: u64,
+    /// Where to go on, where the limit has left some.
+    pub next: Option<CallbackId>,
 }
 
 /// Replays the failed ones among the selected, in the order of their acceptance, in steps.
 /// What was replayed is not failed any more, so that an interrupted one can simply be run
-/// again.
+/// again; and going on behind a cursor never meets what has failed again since.
 pub async fn replay(
     outbox: &dyn Outbox,
     selection: &Selection,
-    dry_run: bool,
+    pace: Pace,
 ) -> Result<Replayed, OutboxError> {
-    let mut report = Replayed::default();
-    if !selection.ids.is_empty() {
-        let mut ids = Vec::with_capacity(selection.ids.len());
-        for id in &selection.ids {
-            let found = outbox.get(*id).await?.map(|detail| detail.record);
-            if found.is_some_and(|it| it.state_name() == StateName::Failed && selection.holds(&it))
-            {
-                ids.push(*id);
-            }
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        for step in ids.chunks(REPLAY_STEP) {
-            step_through(outbox, step.to_vec(), dry_run, &mut report).await?;
-        }
-        return Ok(report);
-    }
-    let mut cursor = None;
+    let limit = pace.limit.map_or(u64::MAX, |limit| limit.max(1) as u64);
+    let mut report = Replayed { next: pace.cursor, ..Replayed::default() };
     loop {
-        let query = Query {
+        let step = Query {
             state: Some(StateName::Failed),
-            cursor,
+            cursor: report.next,
             limit: REPLAY_STEP,
             oldest_first: true,
             ..selection.query()
         };
-        let page = outbox.list(query).await?;
-        let ids = page.records.iter().map(|(record, _)| record.id).collect();
-        step_through(outbox, ids, dry_run, &mut report).await?;
-        cursor = page.next;
-        if cursor.is_none() {
+        let (ids, next) = if selection.ids.is_empty() {
+            let found = outbox.list(step).await?;
+            (found.callbacks.iter().map(|it| it.record.id).collect(), found.next)
+        } else {
+            named(outbox, selection, step).await?
+        };
+        report.next = next;
+        report.matched += ids.len() as u64;
+        if !pace.dry_run && !ids.is_empty() {
+            report.replayed += outbox.replay(ids).await?;
+        }
+        if report.next.is_none() || report.matched >= limit {
             return Ok(report);
         }
     }
 }
 
-async fn step_through(
+/// The failed ones of one step among those that are selected by their ids.
+async fn named(
     outbox: &dyn Outbox,
-    ids: Vec<CallbackId>,
-    dry_run: bool,
-    report: &mut Replayed,
-) -> Result<(), OutboxError> {
-    report.matched += ids.len() as u64;
-    if !dry_run && !ids.is_empty() {
-        report.replayed += outbox.replay(ids).await?;
+    selection: &Selection,
+    step: Query,
+) -> Result<(Vec<CallbackId>, Option<CallbackId>), OutboxError> {
+    let mut ids: Vec<_> =
+        selection.ids.iter().copied().filter(|id| step.cursor.is_none_or(|at| *id > at)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let next = ids.get(step.limit).and(ids.get(step.limit - 1)).copied();
+    ids.truncate(step.limit);
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        let record = outbox.get(id).await?.map(|detail| detail.standing.record);
+        if record.is_some_and(|it| it.state_name() == StateName::Failed && selection.holds(&it)) {
+            found.push(id);
+        }
     }
-    Ok(())
+    Ok((found, next))
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     callback::CallbackId,
     outbox::{self, Cancelled, StateName},
-    select::{self, Selection},
+    select::{self, SelectError, Selection},
 };
 
 /// How many callbacks a page has without a limit.
@@ -91,7 +91,7 @@ pub(super) async fn list(
     let cursor = query.cursor.as_deref().map(parse_id).transpose()?;
     let page =
         shared.outbox.list(outbox::Query { state, cursor, limit, ..selection.query() }).await?;
-    Ok(Json(page.into()))
+    Ok(Json(PageView::new(&page, &shared.terms)))
 }
 
 /// One callback with its body and every attempt.
@@ -108,7 +108,7 @@ pub(super) async fn get(
 ) -> Result<Json<CallbackView>, Problem> {
     let id = path_id(id)?;
     let detail = shared.outbox.get(id).await?.ok_or_else(|| unknown(id))?;
-    Ok(Json(detail.into()))
+    Ok(Json(CallbackView::detailed(detail, &shared.terms)))
 }
 
 /// Make failed callbacks pending again.
@@ -121,23 +121,10 @@ pub(super) async fn replay(
     request: Result<Json<ReplayRequest>, JsonRejection>,
 ) -> Result<Json<ReplayView>, Problem> {
     let Json(request) = request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
-    let filter = request.filter;
-    let ids = filter.ids.iter().map(|id| parse_id(id)).collect::<Result<Vec<_>, _>>()?;
-    let selection = Selection::parse(
-        filter.destination.as_deref(),
-        filter.job_id,
-        filter.since.as_deref(),
-        shared.clock.now(),
-    )
-    .map_err(|error| Problem::bad_request(error.to_string()))?;
-    let selection = Selection { ids, ..selection };
-    if selection.is_everything() && !filter.all {
-        let detail =
-            "the filter selects nothing: give ids, destination, jobId or since, or all: true";
-        return Err(Problem::bad_request(detail));
-    }
-    let report = select::replay(&*shared.outbox, &selection, request.dry_run).await?;
-    Ok(Json(ReplayView { matched: report.matched, replayed: report.replayed }))
+    let bad = |error: SelectError| Problem::bad_request(error.to_string());
+    let selection = request.filter.selection(shared.clock.now()).map_err(bad)?;
+    let pace = request.pace().map_err(bad)?;
+    Ok(Json(select::replay(&*shared.outbox, &selection, pace).await?.into()))
 }
 
 /// End a pending callback; it becomes failed.

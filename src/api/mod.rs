@@ -58,6 +58,8 @@ pub struct Shared {
     pub token: Arc<str>,
     /// Gives what was measured.
     pub metrics: PrometheusHandle,
+    /// How long callbacks are tried and kept.
+    pub terms: view::Terms,
     /// Since when the service runs.
     pub started_at: Timestamp,
     /// Limits.

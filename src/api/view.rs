@@ -1,16 +1,19 @@
 //! The JSON shapes of the API (contract, 3 and 5). The command line reads and writes the same.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    callback::{Body, CallbackId, JobState, redact_url},
+    callback::{Body, JobState, redact_url},
     clock::Timestamp,
     intake::Outcome,
     outbox::{
-        Attempt, DestinationSummary, Detail, Failure, Page, Place, Record, State, StateName,
-        Summary,
+        Attempt, DestinationSummary, Detail, Failure, Page, Place, Retention, Standing, State,
+        StateName, Summary,
     },
+    select::{Pace, Replayed, SelectError, Selection},
 };
 
 /// What became of an event.
@@ -48,6 +51,24 @@ pub struct LineView {
     pub outcome: OutcomeView,
 }
 
+/// The settings that say how long a callback is tried and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// `retry.max_age`.
+    pub max_age: Duration,
+    /// `retention.*`.
+    pub retention: Retention,
+}
+
+impl Terms {
+    fn kept(&self, state: StateName) -> Duration {
+        match state {
+            StateName::Failed => self.retention.failed,
+            StateName::Delivered | StateName::Pending => self.retention.delivered,
+        }
+    }
+}
+
 /// A callback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +100,14 @@ pub struct CallbackView {
     pub next_attempt_at: Option<Timestamp>,
     /// The callback of the same job that has to end first.
     pub waiting_for: Option<String>,
+    /// Whether it is being sent.
+    pub in_flight: bool,
+    /// When it is given up if it is not delivered until then; null where it has ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+    /// From when it is removed; null while it is pending.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub purge_at: Option<Timestamp>,
     /// How often it was replayed.
     pub replays: u32,
     /// The last thing that went wrong.
@@ -93,40 +122,46 @@ pub struct CallbackView {
 
 impl CallbackView {
     /// A callback in a list.
-    pub fn new(record: &Record, waiting_for: Option<CallbackId>) -> Self {
+    pub fn new(standing: &Standing, terms: &Terms) -> Self {
+        let Standing { record, waiting_for, in_flight } = standing;
         let next_attempt_at = match record.state {
             State::Pending(Place::Fresh) => Some(record.created_at),
             State::Pending(Place::Scheduled(due)) => Some(due),
             _ => None,
         };
         let destination = &record.destination;
+        let state = record.state_name();
+        let finished_at = record.finished_at();
+        let pending = finished_at.is_none();
         Self {
             id: record.id.to_string(),
-            state: record.state_name(),
+            state,
             job_id: record.body.job_id.clone(),
             job_id_fs: record.body.job_id_fs.clone(),
             job_state: record.body.job_state,
             url: redact_url(&record.url),
             destination: (!destination.is_none()).then(|| destination.to_string()),
             created_at: record.created_at,
-            finished_at: record.finished_at(),
+            finished_at,
             attempt_count: record.attempt_count,
             next_attempt_at,
-            waiting_for: waiting_for.map(|id| id.to_string()),
+            waiting_for: waiting_for.as_ref().map(ToString::to_string),
+            in_flight: *in_flight,
+            expires_at: pending.then(|| record.budget_since.after(terms.max_age)),
+            purge_at: finished_at.map(|at| at.after(terms.kept(state))),
             replays: record.replays,
             last_error: record.last_error.clone(),
             body: None,
             attempts: None,
         }
     }
-}
 
-impl From<Detail> for CallbackView {
-    fn from(detail: Detail) -> Self {
+    /// A callback with its body and attempts.
+    pub fn detailed(detail: Detail, terms: &Terms) -> Self {
         Self {
-            body: Some(detail.record.body.clone()),
+            body: Some(detail.standing.record.body.clone()),
             attempts: Some(detail.attempts),
-            ..Self::new(&detail.record, detail.waiting_for)
+            ..Self::new(&detail.standing, terms)
         }
     }
 }
@@ -142,14 +177,11 @@ pub struct PageView {
     pub next_cursor: Option<String>,
 }
 
-impl From<Page> for PageView {
-    fn from(page: Page) -> Self {
+impl PageView {
+    /// A page of the store.
+    pub fn new(page: &Page, terms: &Terms) -> Self {
         Self {
-            callbacks: page
-                .records
-                .iter()
-                .map(|(record, waiting_for)| CallbackView::new(record, *waiting_for))
-                .collect(),
+            callbacks: page.callbacks.iter().map(|it| CallbackView::new(it, terms)).collect(),
             next_cursor: page.next.map(|id| id.to_string()),
         }
     }
@@ -173,6 +205,14 @@ pub struct QueueView {
     pub failed: u64,
     /// For how long the longest due one is due, in seconds; 0 where none is.
     pub oldest_due_seconds: u64,
+    /// When the next delivered one is removed; null where there is none.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub delivered_purge_at: Option<Timestamp>,
+    /// When the next failed one is removed; null where there is none.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub failed_purge_at: Option<Timestamp>,
+    /// How many destinations have pending or failed ones.
+    pub destination_count: u64,
     /// The destinations with pending or failed ones, most pending first, 1000 at most.
     pub destinations: Vec<DestinationView>,
 }
@@ -219,7 +259,8 @@ impl From<DestinationSummary> for DestinationView {
 
 impl QueueView {
     /// The summary as it was at `now`.
-    pub fn new(summary: Summary, now: Timestamp) -> Self {
+    pub fn new(summary: Summary, terms: &Terms, now: Timestamp) -> Self {
+        let purge = |oldest: Option<Timestamp>, state| oldest.map(|at| at.after(terms.kept(state)));
         Self {
             pending: summary.pending,
             due: summary.due,
@@ -228,6 +269,9 @@ impl QueueView {
             delivered: summary.delivered,
             failed: summary.failed,
             oldest_due_seconds: summary.oldest_due.map_or(0, |due| now.since(due).as_secs()),
+            delivered_purge_at: purge(summary.oldest_delivered, StateName::Delivered),
+            failed_purge_at: purge(summary.oldest_failed, StateName::Failed),
+            destination_count: summary.destination_count,
             destinations: summary.destinations.into_iter().map(Into::into).collect(),
         }
     }
@@ -255,6 +299,24 @@ pub struct FilterView {
     pub all: bool,
 }
 
+impl FilterView {
+    /// What it selects, seen from `now`.
+    pub fn selection(&self, now: Timestamp) -> Result<Selection, SelectError> {
+        let selection = Selection::parse(
+            self.destination.as_deref(),
+            self.job_id.clone(),
+            self.since.as_deref(),
+            now,
+        )?;
+        let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<Vec<_>, _>>()?;
+        let selection = Selection { ids, ..selection };
+        if selection == Selection::default() && !self.all {
+            return Err(SelectError::Nothing);
+        }
+        Ok(selection)
+    }
+}
+
 /// What is to be replayed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -264,13 +326,38 @@ pub struct ReplayRequest {
     /// Only count.
     #[serde(default)]
     pub dry_run: bool,
+    /// At most about so many at a time, those accepted first; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Where the time before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+impl ReplayRequest {
+    /// How it is to be gone about.
+    pub fn pace(&self) -> Result<Pace, SelectError> {
+        let cursor = self.cursor.as_deref().map(str::parse).transpose()?;
+        Ok(Pace { dry_run: self.dry_run, limit: self.limit, cursor })
+    }
 }
 
 /// What was replayed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct ReplayView {
     /// How many failed callbacks the filter matched.
     pub matched: u64,
     /// How many of them are pending again.
     pub replayed: u64,
+    /// What to ask with for the rest; only where a limit has left some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+impl From<Replayed> for ReplayView {
+    fn from(report: Replayed) -> Self {
+        let next_cursor = report.next.map(|id| id.to_string());
+        Self { matched: report.matched, replayed: report.replayed, next_cursor }
+    }
 }

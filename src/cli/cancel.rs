@@ -5,7 +5,8 @@ use crate::{callback::CallbackId, config::Config};
 
 /// End pending callbacks; they become failed with the reason `cancelled`
 ///
-/// Works whether or not the service runs.
+/// Works whether or not the service runs. One whose attempt is under way is left alone; ask
+/// again when the attempt has ended. `replay-failed` brings a cancelled one back.
 ///
 /// Example: seal-dpf-urlcallback cancel --id 0000000000001ejm1n07i3ceqc
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let access = Access::find(config, false)?;
+    let access = Access::find(config, "cancel", false).await?;
     let mut exit = Exit::Done;
     for id in args.id {
         match access.cancel(id).await {

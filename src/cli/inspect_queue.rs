@@ -1,31 +1,34 @@
 //! `inspect-queue`: what is stuck, why, and what happens next.
 
-use serde_json::json;
+use std::{
+    io::{self, BufWriter, Write},
+    time::Duration,
+};
 
 use super::{
-    Exit, Output,
+    Exit, Output, Usage,
     access::{Access, Listing},
-    print, say, table,
+    screen::{Picture, Screen, Tone},
+    table, text, timeline,
 };
 use crate::{
-    api::view::{CallbackView, QueueView},
     callback::CallbackId,
     clock::{Clock as _, SystemClock},
     config::Config,
-    outbox::StateName,
 };
 
 /// How many callbacks are asked for at once.
 const PAGE: usize = 1000;
 
-/// Show the queue: counts first, then the callbacks, newest first
+/// Show the queue: counts first, then the destinations, then the callbacks, newest first
 ///
-/// Works whether or not the service runs.
+/// Works whether or not the service runs. Times are in UTC.
 ///
 /// Examples:
 ///   seal-dpf-urlcallback inspect-queue --state pending
 ///   seal-dpf-urlcallback inspect-queue --destination http://callbackhost:8080 --since 2h
-///   seal-dpf-urlcallback inspect-queue --id 0000000000001ejm1n07i3ceqc --output json
+///   seal-dpf-urlcallback inspect-queue --id 0000000000001ejm1n07i3ceqc
+///   seal-dpf-urlcallback inspect-queue --state failed --limit 1000000 --output ndjson
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -39,151 +42,199 @@ pub(super) struct Args {
     #[arg(long)]
     job_id: Option<String>,
     /// Only this one, with its body and every attempt
-    #[arg(long, conflicts_with_all = ["state", "destination", "job_id", "since", "limit"])]
+    #[arg(long, conflicts_with_all = ["state", "destination", "job_id", "since", "limit", "cursor"])]
     id: Option<CallbackId>,
     /// Only those accepted within this time (`2h`), or since then (`2026-01-31T08:00:00Z`)
     #[arg(long)]
     since: Option<String>,
-    /// At most so many callbacks
+    /// At most so many callbacks; 0 shows the counts alone
     #[arg(long, default_value_t = 50)]
     limit: usize,
+    /// Go on where `nextCursor` of another listing says
+    #[arg(long)]
+    cursor: Option<CallbackId>,
     /// How to print them
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
+    /// Show it again and again, in place, until Ctrl-C; `--watch=10s` says how often
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "2s", value_parser = humantime::parse_duration)]
+    watch: Option<Duration>,
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let access = Access::find(config, false)?;
-    if let Some(id) = args.id {
-        return one(&access, id, args.output).await;
+    if let Some(interval) = args.watch {
+        if args.output != Output::Table {
+            return Err(Usage("--watch shows a table; ask for json again and again".into()).into());
+        }
+        return watch(config, &args, interval.max(Duration::from_millis(100))).await;
     }
+    let access = find(config).await?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    match (args.id, args.output) {
+        (Some(id), Output::Json | Output::Ndjson) => {
+            let callback = one(&access, id).await?;
+            writeln!(out, "{}", serde_json::to_string(&callback)?)?;
+        }
+        (None, Output::Json) => json(&access, &args, &mut out).await?,
+        (None, Output::Ndjson) => {
+            let mut pages = Pages::new(&args);
+            while let Some(callbacks) = pages.next(&access).await? {
+                for callback in callbacks {
+                    serde_json::to_writer(&mut out, &callback)?;
+                    out.write_all(b"\n")?;
+                }
+            }
+        }
+        (_, Output::Table) => {
+            let mut put = |line: String| writeln!(out, "{line}");
+            show(&access, &args, Screen::now(), &mut put).await?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+async fn find(config: &Config) -> anyhow::Result<Access> {
+    Access::find(config, "inspect-queue", false).await
+}
+
+async fn one(access: &Access, id: CallbackId) -> anyhow::Result<crate::api::view::CallbackView> {
+    access.one(id).await?.ok_or_else(|| anyhow::anyhow!("there is no callback {id}"))
+}
+
+/// A listing page by page, so that a long one needs no memory for its length.
+struct Pages {
+    listing: Listing,
+    left: usize,
+    begun: bool,
+}
+
+impl Pages {
+    fn new(args: &Args) -> Self {
+        let listing = Listing {
+            state: args.state.clone(),
+            destination: args.destination.clone(),
+            job_id: args.job_id.clone(),
+            since: args.since.clone(),
+            cursor: args.cursor.map(|id| id.to_string()),
+            limit: 0,
+        };
+        Self { listing, left: args.limit, begun: false }
+    }
+
+    async fn next(
+        &mut self,
+        access: &Access,
+    ) -> anyhow::Result<Option<Vec<crate::api::view::CallbackView>>> {
+        if self.left == 0 || (self.begun && self.listing.cursor.is_none()) {
+            return Ok(None);
+        }
+        self.begun = true;
+        self.listing.limit = self.left.min(PAGE);
+        let page = access.list(&self.listing).await?;
+        self.left = self.left.saturating_sub(page.callbacks.len());
+        self.listing.cursor = page.next_cursor;
+        Ok(Some(page.callbacks))
+    }
+
+    /// Where the rest begins, where there is one.
+    fn rest(&self) -> Option<&str> {
+        self.listing.cursor.as_deref().filter(|_| self.begun)
+    }
+}
+
+async fn json(access: &Access, args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = access.queue().await?;
-    let mut listing = Listing {
-        state: args.state,
-        destination: args.destination,
-        job_id: args.job_id,
-        since: args.since,
-        ..Listing::default()
-    };
-    let mut callbacks = Vec::new();
-    let mut left = args.limit;
-    loop {
-        listing.limit = left.min(PAGE);
-        if left == 0 {
-            break;
-        }
-        let page = access.list(&listing).await?;
-        left -= page.callbacks.len().min(left);
-        listing.cursor = page.next_cursor;
-        if args.output == Output::Ndjson {
-            for callback in &page.callbacks {
-                print(serde_json::to_string(callback)?)?;
-            }
-        } else {
-            callbacks.extend(page.callbacks);
-        }
-        if listing.cursor.is_none() {
-            break;
+    write!(out, "{{\"queue\":{},\"callbacks\":[", serde_json::to_string(&queue)?)?;
+    let mut pages = Pages::new(args);
+    let mut separator = "";
+    while let Some(callbacks) = pages.next(access).await? {
+        for callback in callbacks {
+            write!(out, "{separator}{}", serde_json::to_string(&callback)?)?;
+            separator = ",";
         }
     }
-    match args.output {
-        Output::Ndjson => {}
-        Output::Json => print(serde_json::to_string(&json!({
-            "queue": queue, "callbacks": callbacks, "nextCursor": listing.cursor,
-        }))?)?,
-        Output::Table => {
-            print(head(&queue))?;
-            if !callbacks.is_empty() {
-                print(format_args!("\n{}", rows(&callbacks)))?;
-            }
-            if listing.cursor.is_some() {
-                say("there are more; --limit shows them");
-            }
-        }
-    }
-    Ok(Exit::Done)
+    writeln!(out, "],\"nextCursor\":{}}}", serde_json::to_string(&pages.rest())?)?;
+    Ok(())
 }
 
-async fn one(access: &Access, id: CallbackId, output: Output) -> anyhow::Result<Exit> {
-    let Some(callback) = access.one(id).await? else {
-        anyhow::bail!("there is no callback {id}");
-    };
-    match output {
-        Output::Json | Output::Ndjson => print(serde_json::to_string(&callback)?)?,
-        Output::Table => print(serde_json::to_string_pretty(&callback)?)?,
-    }
-    Ok(Exit::Done)
-}
-
-fn head(queue: &QueueView) -> String {
-    let mut text = format!(
-        "pending {} (due {}, waiting {}, in flight {})   delivered {}   failed {}",
-        queue.pending, queue.due, queue.waiting, queue.in_flight, queue.delivered, queue.failed
-    );
-    if queue.due > 0 {
-        let age = std::time::Duration::from_secs(queue.oldest_due_seconds);
-        text.push_str("\noldest due for ");
-        text.push_str(&table::duration(age));
-    }
-    if queue.destinations.is_empty() {
-        return text;
-    }
+/// For people, line by line.
+async fn show(
+    access: &Access,
+    args: &Args,
+    screen: Screen,
+    put: &mut impl FnMut(String) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let queue = access.queue().await?;
     let now = SystemClock.now();
-    let mut rows = table::new(&["DESTINATION", "PENDING", "IN FLIGHT", "FAILED", "STATE"]);
-    for it in &queue.destinations {
-        let state = match (it.next_probe_at, it.hold_until) {
-            (Some(at), _) => format!("open, next probe {}", table::relative(at, now)),
-            (None, Some(at)) => format!("on hold, ends {}", table::relative(at, now)),
-            (None, None) => "closed".into(),
-        };
-        rows.add_row([
-            it.destination.clone(),
-            it.pending.to_string(),
-            it.in_flight.to_string(),
-            it.failed.to_string(),
-            state,
-        ]);
+    if let Some(id) = args.id {
+        let callback = one(access, id).await?;
+        timeline::lines(&callback, &queue, screen, now).into_iter().try_for_each(put)?;
+        return Ok(());
     }
-    text.push_str("\n\n");
-    text.push_str(&rows.trim_fmt());
-    text
+    table::head(&queue, screen, now).into_iter().try_for_each(&mut *put)?;
+    let destinations = table::destinations(&queue, screen, now);
+    if !destinations.is_empty() {
+        put(String::new())?;
+        destinations.into_iter().try_for_each(&mut *put)?;
+    }
+    let mut pages = Pages::new(args);
+    let mut first = true;
+    while let Some(callbacks) = pages.next(access).await? {
+        if callbacks.is_empty() {
+            continue;
+        }
+        if first {
+            put(String::new())?;
+        }
+        let lines = table::callbacks(&callbacks, &queue, screen, now, first);
+        lines.into_iter().try_for_each(&mut *put)?;
+        first = false;
+    }
+    if let Some(cursor) = pages.rest() {
+        put(String::new())?;
+        put(screen.line(
+            Tone::Plain,
+            &format!("there are more: a larger --limit, or --cursor {cursor}"),
+        ))?;
+    }
+    Ok(())
 }
 
-fn rows(callbacks: &[CallbackView]) -> String {
-    let now = SystemClock.now();
-    let mut rows = table::new(&[
-        "ID",
-        "STATE",
-        "JOB",
-        "JOB STATE",
-        "ACCEPTED",
-        "TRIES",
-        "NEXT",
-        "DESTINATION",
-        "LAST ERROR",
-    ]);
-    for it in callbacks {
-        let next = match (it.state, it.next_attempt_at, &it.waiting_for) {
-            (StateName::Pending, Some(at), _) if at <= now => "now".into(),
-            (StateName::Pending, Some(at), _) => table::relative(at, now),
-            (StateName::Pending, None, Some(other)) => format!("after {other}"),
-            _ => "-".into(),
-        };
-        let error = it.last_error.as_ref().map_or_else(
-            || "-".to_owned(),
-            |error| format!("{}: {}", error.kind.as_str(), table::one_line(&error.message)),
-        );
-        rows.add_row([
-            it.id.clone(),
-            it.state.as_str().into(),
-            table::one_line(&it.job_id),
-            it.job_state.as_str().into(),
-            table::relative(it.created_at, now),
-            it.attempt_count.to_string(),
-            next,
-            it.destination.clone().unwrap_or_else(|| "-".into()),
-            error,
-        ]);
-    }
-    rows.trim_fmt()
+/// Shows it again and again. The way is looked for each time: the service may be stopped and
+/// started meanwhile, and nothing keeps it from starting.
+async fn watch(config: &Config, args: &Args, interval: Duration) -> anyhow::Result<Exit> {
+    // What is wrong from the beginning is no reason to take the terminal.
+    drop(find(config).await?);
+    let mut picture = Picture::begin()?;
+    let watching = async {
+        loop {
+            let screen = Screen::now();
+            let title = format!(
+                "{} every {}, Ctrl-C ends",
+                text::moment(SystemClock.now()),
+                humantime::format_duration(interval)
+            );
+            let mut lines = vec![screen.line(Tone::Head, &title), String::new()];
+            let shown = async {
+                let access = find(config).await?;
+                show(&access, args, screen, &mut |line| {
+                    lines.push(line);
+                    Ok(())
+                })
+                .await
+            };
+            if let Err(error) = shown.await {
+                lines.push(screen.line(Tone::Bad, &format!("error: {error:#}")));
+            }
+            picture.draw(&lines)?;
+            tokio::time::sleep(interval).await;
+        }
+    };
+    let ended: anyhow::Result<()> = tokio::select! {
+        ended = watching => ended,
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into),
+    };
+    ended.map(|()| Exit::Done)
 }

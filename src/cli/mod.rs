@@ -9,13 +9,18 @@
 mod access;
 mod cancel;
 mod check_config;
+mod completions;
 mod inspect_queue;
+mod man;
 mod receive;
 mod replay_failed;
+mod screen;
 mod serve;
 mod status;
 mod submit;
 mod table;
+mod text;
+mod timeline;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -59,6 +64,8 @@ enum Command {
     /// Example: seal-dpf-urlcallback --config /etc/urlcallback.toml check-config
     CheckConfig,
     Receive(receive::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// How results are printed.
@@ -121,19 +128,22 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
-    if let Command::Receive(args) = &cli.command {
-        return runtime(false)?.block_on(receive::run(args));
-    }
-    let config = Config::load(cli.config.as_deref())?;
+    let config = || Config::load(cli.config.as_deref());
     match cli.command {
-        Command::Serve => runtime(true)?.block_on(serve::run(config)),
-        Command::CheckConfig => check_config::run(&config),
-        Command::Submit(args) => runtime(false)?.block_on(submit::run(&config, args)),
-        Command::InspectQueue(args) => runtime(false)?.block_on(inspect_queue::run(&config, args)),
-        Command::ReplayFailed(args) => runtime(false)?.block_on(replay_failed::run(&config, args)),
-        Command::Cancel(args) => runtime(false)?.block_on(cancel::run(&config, args)),
-        Command::Status(args) => runtime(false)?.block_on(status::run(&config, &args)),
-        Command::Receive(_) => Ok(Exit::Done),
+        Command::Receive(args) => runtime(false)?.block_on(receive::run(&args)),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+        Command::Serve => runtime(true)?.block_on(serve::run(config()?)),
+        Command::CheckConfig => check_config::run(&config()?),
+        Command::Submit(args) => runtime(false)?.block_on(submit::run(&config()?, args)),
+        Command::InspectQueue(args) => {
+            runtime(false)?.block_on(inspect_queue::run(&config()?, args))
+        }
+        Command::ReplayFailed(args) => {
+            runtime(false)?.block_on(replay_failed::run(&config()?, args))
+        }
+        Command::Cancel(args) => runtime(false)?.block_on(cancel::run(&config()?, args)),
+        Command::Status(args) => runtime(false)?.block_on(status::run(&config()?, &args)),
     }
 }
 

@@ -1,19 +1,30 @@
 //! `replay-failed`: sends again what has finally failed.
 
+use anyhow::Context as _;
+use futures_util::FutureExt as _;
+use indicatif::{ProgressBar, ProgressStyle};
+
 use super::{Exit, Usage, access::Access, print};
 use crate::{
-    api::view::{FilterView, ReplayRequest},
+    api::view::{FilterView, ReplayRequest, ReplayView},
     callback::CallbackId,
     config::Config,
 };
 
+/// How many callbacks are asked for at a time: a fraction of a second's work.
+const STEP: usize = 5000;
+
 /// Make failed callbacks pending again, with a fresh age and attempt budget
 ///
 /// At least one selector is needed; several have to hold at once. Works whether or not the
-/// service runs, and can be run again: what was replayed is not failed any more.
+/// service runs, in steps, and can be interrupted and run again: what was replayed is not
+/// failed any more. The order within each job is kept, and so are the attempts made so far.
 ///
-/// Example: seal-dpf-urlcallback replay-failed --destination http://callbackhost:8080 --dry-run
+/// Examples:
+///   seal-dpf-urlcallback replay-failed --destination http://callbackhost:8080 --dry-run
+///   seal-dpf-urlcallback replay-failed --all --since 12h
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct Args {
     /// Only this one, as often as needed
     #[arg(long)]
@@ -47,8 +58,65 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         let message = "say which ones: --id, --destination, --job-id, --since or --all";
         return Err(Usage(message.into()).into());
     }
-    let access = Access::find(config, false)?;
-    let report = access.replay(&ReplayRequest { filter, dry_run: args.dry_run }).await?;
-    print(format_args!("matched {}, replayed {}", report.matched, report.replayed))?;
-    Ok(Exit::Done)
+    let access = Access::find(config, "replay-failed", false).await?;
+    let request = ReplayRequest { filter, limit: Some(STEP), ..ReplayRequest::default() };
+    let counting = ProgressBar::new_spinner().with_message("counting");
+    let count = ReplayRequest { dry_run: true, ..request.clone() };
+    let Walk::Done(found) = walk(&access, count, &counting).await? else {
+        anyhow::bail!("interrupted; nothing was replayed");
+    };
+    if args.dry_run {
+        print(format_args!("matched {}, replayed 0", found.matched))?;
+        return Ok(Exit::Done);
+    }
+    let bar = ProgressBar::new(found.matched).with_style(
+        ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len}, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    match walk(&access, request, &bar).await? {
+        Walk::Done(done) => {
+            print(format_args!("matched {}, replayed {}", done.matched, done.replayed))?;
+            Ok(Exit::Done)
+        }
+        Walk::Interrupted(done) => {
+            let (matched, replayed) = (found.matched, done.replayed);
+            print(format_args!("matched {matched}, replayed {replayed}"))?;
+            anyhow::bail!("interrupted; run it again for the rest");
+        }
+    }
+}
+
+enum Walk {
+    Done(ReplayView),
+    Interrupted(ReplayView),
+}
+
+/// Goes through all that the request selects, a step at a time, until the end or Ctrl-C.
+async fn walk(
+    access: &Access,
+    mut request: ReplayRequest,
+    bar: &ProgressBar,
+) -> anyhow::Result<Walk> {
+    let mut sum = ReplayView::default();
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    loop {
+        if (&mut interrupt).now_or_never().is_some() {
+            bar.finish_and_clear();
+            return Ok(Walk::Interrupted(sum));
+        }
+        // A step that has begun is waited for: only then is it known what it did.
+        let step = access.replay(&request).await.with_context(|| {
+            bar.finish_and_clear();
+            format!("stopped with {} replayed; run it again for the rest", sum.replayed)
+        })?;
+        sum.matched += step.matched;
+        sum.replayed += step.replayed;
+        bar.inc(step.matched);
+        request.cursor = step.next_cursor;
+        if request.cursor.is_none() {
+            bar.finish_and_clear();
+            return Ok(Walk::Done(sum));
+        }
+    }
 }

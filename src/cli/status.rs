@@ -2,15 +2,23 @@
 
 use serde_json::json;
 
-use super::{Exit, Output, Usage, access, print, table};
+use super::{
+    Exit, Output, Usage,
+    access::{self, Running, Service},
+    print,
+    screen::Screen,
+    table, text,
+};
 use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
+    datadir::Note,
 };
 
 /// Say whether the service runs, since when, whether it takes events, and how much is queued
 ///
-/// Exit code 0 when it runs, 3 when it does not.
+/// Exit code 0 when it runs, 3 when it does not, and 1 when that cannot be told or it runs and
+/// does not answer.
 ///
 /// Example: seal-dpf-urlcallback status --output json
 #[derive(Debug, clap::Args)]
@@ -25,45 +33,68 @@ pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
         return Err(Usage("status prints a table or json".into()).into());
     }
     let json = args.output == Output::Json;
-    let Some((service, note)) = access::running(config)? else {
-        if json {
-            print(json!({"running": false}))?;
-        } else {
-            print("not running")?;
+    match access::running(config)? {
+        Running::Not => {
+            if json {
+                print(json!({"running": false}))?;
+            } else {
+                print("not running")?;
+            }
+            Ok(Exit::NotRunning)
         }
-        return Ok(Exit::NotRunning);
-    };
+        Running::Silent(holder) => {
+            let reason = "it is just starting or ending";
+            if json {
+                print(json!({
+                    "running": true, "pid": holder.pid, "ready": false, "reason": reason,
+                }))?;
+            } else {
+                print(format_args!("running as pid {}\nnot ready: {reason}", holder.pid))?;
+            }
+            Ok(Exit::Done)
+        }
+        Running::Listening(service, note) => {
+            let shown = listening(&service, &note, json).await;
+            if let Err(error) = &shown
+                && json
+            {
+                print(json!({
+                    "running": true, "pid": note.pid, "address": note.address,
+                    "version": note.version, "startedAt": note.started_at,
+                    "ready": false, "reason": format!("{error:#}"),
+                }))?;
+            }
+            shown.map(|()| Exit::Done)
+        }
+    }
+}
+
+async fn listening(service: &Service, note: &Note, json: bool) -> anyhow::Result<()> {
+    let now = SystemClock.now();
+    if !json {
+        let (since, ago) = (text::moment(note.started_at), text::relative(note.started_at, now));
+        print(format_args!("running as pid {}, version {}", note.pid, note.version))?;
+        print(format_args!("on http://{}, since {since} ({ago})", note.address))?;
+    }
     let ready = service.ready().await?;
     let queue = service.queue().await?;
     if json {
         print(json!({
             "running": true,
-            "pid": note.as_ref().map(|it| it.pid),
-            "address": note.as_ref().map(|it| it.address),
-            "version": note.as_ref().map(|it| it.version.as_str()),
-            "startedAt": note.as_ref().map(|it| it.started_at),
+            "pid": note.pid,
+            "address": note.address,
+            "version": note.version,
+            "startedAt": note.started_at,
             "ready": ready.is_ok(),
             "reason": ready.err(),
             "queue": queue,
         }))?;
-        return Ok(Exit::Done);
-    }
-    match &note {
-        Some(note) => print(format_args!(
-            "running as pid {} on {}, started {}",
-            note.pid,
-            note.address,
-            table::relative(note.started_at, SystemClock.now()),
-        ))?,
-        None => print("running")?,
+        return Ok(());
     }
     match ready {
         Ok(()) => print("ready: events are taken")?,
         Err(reason) => print(format_args!("not ready: {reason}"))?,
     }
-    print(format_args!(
-        "pending {} (due {}, waiting {}, in flight {})   delivered {}   failed {}",
-        queue.pending, queue.due, queue.waiting, queue.in_flight, queue.delivered, queue.failed
-    ))?;
-    Ok(Exit::Done)
+    table::head(&queue, Screen::now(), now).into_iter().try_for_each(print)?;
+    Ok(())
 }

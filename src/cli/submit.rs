@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufRead, BufReader, IsTerminal as _, Read},
+    io::{self, BufRead, BufReader, Read},
     path::PathBuf,
 };
 
@@ -72,7 +72,7 @@ pub(super) async fn run(config: &Config, mut args: Args) -> anyhow::Result<Exit>
         return submit_file(config, &file).await;
     }
     let line = event(args)?;
-    let access = Access::find(config, true)?;
+    let access = Access::find(config, "submit", true).await?;
     let mut tally = Tally::default();
     for line in access.submit(&[line]).await? {
         tally.count(&line.outcome.outcome);
@@ -122,7 +122,7 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
         let length = opened.metadata().with_context(open)?.len();
         (Box::new(opened), Some(length))
     };
-    let access = Access::find(config, true)?;
+    let access = Access::find(config, "submit", true).await?;
     let progress = progress(length);
     let mut input = BufReader::with_capacity(1 << 16, input);
     let mut tally = Tally::default();
@@ -142,7 +142,7 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
                 progress.finish_and_clear();
                 let why = answer.outcome.reason.unwrap_or_default();
                 anyhow::bail!(
-                    "stopped before line {line}, all lines before it were handed in: {why}"
+                    "stopped before line {line}, all lines before it were handed in: {why}; hand in the rest later (tail -n +{line} FILE | … submit --file -)"
                 );
             }
             tally.count(&answer.outcome.outcome);
@@ -201,14 +201,11 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<u64> {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// A bar; it is only seen on a terminal.
 fn progress(length: Option<u64>) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
     match length {
         Some(length) => ProgressBar::new(length).with_style(
-            ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta}")
+            ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes}, {eta} left")
                 .unwrap_or_else(|_| ProgressStyle::default_bar()),
         ),
         None => ProgressBar::new_spinner(),

@@ -1,38 +1,249 @@
-//! Tables and times for people.
+//! The tables of `inspect-queue`.
 
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets};
 
-use crate::clock::Timestamp;
+use super::{
+    screen::{Screen, Tone},
+    text,
+};
+use crate::{
+    api::view::{CallbackView, DestinationView, QueueView},
+    clock::Timestamp,
+    outbox::StateName,
+};
 
-/// A table without frames, as wide as the terminal.
-pub(super) fn new(header: &[&str]) -> Table {
+/// How many destinations are shown.
+const DESTINATIONS: usize = 10;
+
+/// From this width on, a callback has one line; below, what went wrong stands on a second.
+const WIDE: u16 = 140;
+
+/// A table without frames. `flexible` columns give way where it has to fit a terminal, and
+/// `numbers` are aligned at the right.
+fn new(header: &[&str], flexible: &[&str], numbers: &[&str], screen: Screen) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header);
+    table.load_style(presets::NOTHING).set_truncation_indicator("…");
+    if let Some(width) = screen.width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    table.set_header(row(header.iter().map(ToString::to_string)));
+    let last = header.len() - 1;
+    for (at, name) in header.iter().enumerate() {
+        if let Some(column) = table.column_mut(at) {
+            column.set_padding((0, if at == last { 0 } else { 2 }));
+            if !flexible.contains(name) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+            if numbers.contains(name) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
     table
 }
 
-/// A duration with its two largest units: `2h 5m`.
-pub(super) fn duration(duration: Duration) -> String {
-    let whole = Duration::from_secs(duration.as_secs());
-    let text = humantime::format_duration(whole).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+fn row(cells: impl IntoIterator<Item = String>) -> Row {
+    let mut row = Row::from(cells.into_iter().collect::<Vec<_>>());
+    row.max_height(1);
+    row
 }
 
-/// `2h 5m ago` or `in 4m`.
-pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
-    if at > now {
-        format!("in {}", duration(at.since(now)))
-    } else {
-        format!("{} ago", duration(now.since(at)))
+/// What stands above everything: the queue in numbers.
+pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<String> {
+    let counts = [queue.pending, queue.delivered, queue.failed].map(|count| count.to_string());
+    let width = counts.iter().map(String::len).max().unwrap_or_default();
+    let longest = match queue.due {
+        0 => String::new(),
+        _ => format!(
+            " (the longest for {})",
+            text::duration(Duration::from_secs(queue.oldest_due_seconds))
+        ),
+    };
+    let pending = format!(
+        "due {}{longest}, waiting {}, in flight {}",
+        queue.due, queue.waiting, queue.in_flight
+    );
+    let purge = |at: Option<Timestamp>| {
+        at.map_or_else(String::new, |at| format!("the next is removed {}", text::relative(at, now)))
+    };
+    let details = [pending, purge(queue.delivered_purge_at), purge(queue.failed_purge_at)];
+    let tones = [Tone::Plain, Tone::Plain, if queue.failed > 0 { Tone::Bad } else { Tone::Plain }];
+    ["pending", "delivered", "failed"]
+        .iter()
+        .zip(counts)
+        .zip(details)
+        .zip(tones)
+        .map(|(((name, count), detail), tone)| {
+            screen.line(tone, &format!("{name:<9}  {count:>width$}  {detail}"))
+        })
+        .collect()
+}
+
+/// What a destination does, and for how long.
+pub(super) fn standing(it: &DestinationView, now: Timestamp) -> String {
+    let open = it.open_since.map(|since| format!("open for {}", text::duration(now.since(since))));
+    match (open, it.next_probe_at, it.hold_until) {
+        (Some(open), Some(at), _) if at > now => {
+            format!("{open}, probe {}", text::relative(at, now))
+        }
+        (Some(open), ..) => format!("{open}, probing"),
+        (None, _, Some(until)) => format!("asked to wait, goes on {}", text::relative(until, now)),
+        (None, ..) => "ok".into(),
     }
 }
 
-/// Text from outside as one harmless line.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// The destinations: those that stand still first, then those with the most pending.
+pub(super) fn destinations(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<String> {
+    if queue.destinations.is_empty() {
+        return Vec::new();
+    }
+    let mut all: Vec<_> = queue.destinations.iter().collect();
+    all.sort_by_key(|it| !it.open && it.hold_until.is_none());
+    all.truncate(DESTINATIONS);
+    let numbers = ["PENDING", "IN FLIGHT", "FAILED"];
+    let header = ["DESTINATION", "PENDING", "IN FLIGHT", "FAILED", "STATE"];
+    let mut table = new(&header, &["DESTINATION"], &numbers, screen);
+    for it in &all {
+        table.add_row(row([
+            it.destination.clone(),
+            it.pending.to_string(),
+            it.in_flight.to_string(),
+            it.failed.to_string(),
+            standing(it, now),
+        ]));
+    }
+    let tones = all
+        .iter()
+        .map(|it| if it.open || it.hold_until.is_some() { Tone::Warning } else { Tone::Plain });
+    let mut lines: Vec<_> = std::iter::once(Tone::Head)
+        .chain(tones)
+        .zip(table.lines())
+        .map(|(tone, line)| screen.line(tone, &line))
+        .collect();
+    let more = queue.destination_count.saturating_sub(all.len() as u64);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+/// What happens next to a callback.
+pub(super) fn next(
+    it: &CallbackView,
+    destination: Option<&DestinationView>,
+    now: Timestamp,
+) -> String {
+    if it.state != StateName::Pending {
+        return it.purge_at.map_or_else(String::new, |at| {
+            if at > now {
+                format!("removed {}", text::relative(at, now))
+            } else {
+                "is removed".into()
+            }
+        });
+    }
+    if it.in_flight {
+        return "is being sent".into();
+    }
+    if it.waiting_for.is_some() {
+        return "waits".into();
+    }
+    let at = it.next_attempt_at.unwrap_or(now);
+    let still = destination.and_then(|destination| {
+        let probe = destination.open.then_some("probe").zip(destination.next_probe_at);
+        probe.or_else(|| Some("held").zip(destination.hold_until))
+    });
+    match still {
+        Some((what, until)) if until > now && until > at => {
+            format!("{what} {}", text::relative(until, now))
+        }
+        _ if at > now => text::relative(at, now),
+        _ => "due".into(),
+    }
+}
+
+/// One page of callbacks.
+pub(super) fn callbacks(
+    callbacks: &[CallbackView],
+    queue: &QueueView,
+    screen: Screen,
+    now: Timestamp,
+    with_header: bool,
+) -> Vec<String> {
+    let wide = screen.width.is_none_or(|width| width >= WIDE);
+    let (header, flexible): (&[&str], &[&str]) = if wide {
+        let header = &[
+            "ID",
+            "STATE",
+            "NEXT",
+            "JOB",
+            "JOB STATE",
+            "ACCEPTED",
+            "ATTEMPTS",
+            "DESTINATION",
+            "LAST ERROR",
+        ];
+        (header, &["JOB", "DESTINATION", "LAST ERROR"])
+    } else {
+        (&["ID", "STATE", "NEXT", "JOB", "ACCEPTED"], &["JOB"])
+    };
+    let mut table = new(header, flexible, &["ATTEMPTS"], screen);
+    for it in callbacks {
+        let destination = queue
+            .destinations
+            .iter()
+            .find(|known| Some(&known.destination) == it.destination.as_ref());
+        let mut cells = vec![
+            it.id.clone(),
+            it.state.as_str().into(),
+            next(it, destination, now),
+            text::one_line(&it.job_id),
+        ];
+        if wide {
+            cells.push(it.job_state.as_str().into());
+        }
+        cells.push(text::relative(it.created_at, now));
+        if wide {
+            cells.push(it.attempt_count.to_string());
+            cells.push(it.destination.clone().unwrap_or_else(|| "-".into()));
+            cells.push(it.last_error.as_ref().map_or_else(|| "-".into(), text::failure));
+        }
+        table.add_row(row(cells));
+    }
+    let mut lines = table.lines();
+    let header = lines.next().map(|line| screen.line(Tone::Head, &line));
+    let mut shown: Vec<_> = header.into_iter().filter(|_| with_header).collect();
+    for (it, line) in callbacks.iter().zip(lines) {
+        let tone = match (it.state, &it.last_error) {
+            (StateName::Failed, _) => Tone::Bad,
+            (StateName::Pending, Some(_)) => Tone::Warning,
+            _ => Tone::Plain,
+        };
+        shown.push(screen.line(tone, &line));
+        if !wide {
+            shown.push(screen.line(tone, &second_line(it)));
+        }
+    }
+    shown
+}
+
+/// The rest of a callback, where the terminal is too narrow for one line.
+fn second_line(it: &CallbackView) -> String {
+    let mut line = format!("  {}", it.job_state.as_str());
+    if let Some(destination) = &it.destination {
+        line.push_str(" to ");
+        line.push_str(destination);
+    }
+    match it.attempt_count {
+        0 => {}
+        1 => line.push_str(", 1 attempt"),
+        n => line.extend([", ", &n.to_string(), " attempts"]),
+    }
+    if let Some(error) = &it.last_error {
+        line.push_str(", ");
+        line.push_str(&text::failure(error));
+    }
+    line
 }

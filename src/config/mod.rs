@@ -111,6 +111,11 @@ impl Config {
         Self::read(Figment::new())
     }
 
+    /// How long callbacks are tried and kept.
+    pub fn terms(&self) -> api::view::Terms {
+        api::view::Terms { max_age: self.dispatcher.retry.max_age, retention: self.retention }
+    }
+
     fn read(figment: Figment) -> Result<Self, ConfigError> {
         const MS: Duration = Duration::from_millis(1);
         const GIB: u64 = 1 << 30;

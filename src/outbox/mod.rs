@@ -148,11 +148,22 @@ pub struct Query {
     pub oldest_first: bool,
 }
 
+/// A stored callback and where it stands just now.
+#[derive(Debug)]
+pub struct Standing {
+    /// The callback.
+    pub record: Record,
+    /// The other callback of the same job that has to end first.
+    pub waiting_for: Option<CallbackId>,
+    /// Whether it is being sent.
+    pub in_flight: bool,
+}
+
 /// One page of a listing.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// The callbacks, each with the one that it waits for.
-    pub records: Vec<(Record, Option<CallbackId>)>,
+    /// The callbacks.
+    pub callbacks: Vec<Standing>,
     /// Where the next page begins; `None` at the end. A page may be short of its limit, even
     /// empty, and have a next one: the work for one page is bounded.
     pub next: Option<CallbackId>,
@@ -162,11 +173,9 @@ pub struct Page {
 #[derive(Debug)]
 pub struct Detail {
     /// The callback.
-    pub record: Record,
+    pub standing: Standing,
     /// Its attempts, the first one first; of very many, the latest thousand.
     pub attempts: Vec<Attempt>,
-    /// The earlier callback of the same job that has to end first.
-    pub waiting_for: Option<CallbackId>,
 }
 
 /// What is due for longer than this should have gone out.
@@ -187,6 +196,10 @@ pub struct Summary {
     pub delivered: u64,
     /// Given up, and still kept.
     pub failed: u64,
+    /// When the one of the delivered ones ended that is kept longest.
+    pub oldest_delivered: Option<Timestamp>,
+    /// The same of the failed ones.
+    pub oldest_failed: Option<Timestamp>,
     /// Since when the longest due one is due.
     pub oldest_due: Option<Timestamp>,
     /// Of the due ones, those to destinations whose longest due one is due for longer than

@@ -92,7 +92,7 @@ impl Bench {
     }
 
     fn state(&self, id: CallbackId) -> Option<StateName> {
-        self.wait(self.outbox().get(id)).map(|detail| detail.record.state_name())
+        self.wait(self.outbox().get(id)).map(|detail| detail.standing.record.state_name())
     }
 
     fn counts(&self) -> (u64, u64, u64) {
@@ -202,7 +202,7 @@ fn a_replayed_callback_goes_before_the_later_ones_of_its_job() {
     assert_eq!(bench.claimed_ids(), [second]);
     assert_eq!(bench.wait(bench.outbox().replay(vec![first, first])), 1);
     assert_eq!(bench.claimed_ids(), [first]);
-    let waiting = bench.wait(bench.outbox().get(second)).unwrap().waiting_for;
+    let waiting = bench.wait(bench.outbox().get(second)).unwrap().standing.waiting_for;
     assert_eq!(waiting, Some(first));
     bench.reopen();
     let claim = bench.one();
@@ -223,7 +223,7 @@ fn a_replayed_callback_waits_for_a_later_one_that_is_under_way() {
         assert_eq!(under_way.record.id, second);
         bench.wait(bench.outbox().replay(vec![first]));
         assert!(bench.claim(9).is_empty());
-        let waiting = bench.wait(bench.outbox().get(first)).unwrap().waiting_for;
+        let waiting = bench.wait(bench.outbox().get(first)).unwrap().standing.waiting_for;
         assert_eq!(waiting, Some(second));
         if retried {
             bench.retry(under_way, Duration::ZERO);
@@ -363,7 +363,7 @@ fn a_listing_merges_all_states_in_both_directions() {
         loop {
             let query = Query { limit: 2, cursor, oldest_first, ..Query::default() };
             let page = bench.wait(bench.outbox().list(query));
-            found.extend(page.records.iter().map(|(record, _)| record.id));
+            found.extend(page.callbacks.iter().map(|it| it.record.id));
             cursor = page.next;
             if cursor.is_none() {
                 return found;

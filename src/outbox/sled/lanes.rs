@@ -102,6 +102,10 @@ impl Lane {
     pub(super) fn in_flight(&self) -> u64 {
         self.busy.values().filter(|busy| **busy == Busy::Claimed).count() as u64
     }
+
+    pub(super) fn is_claimed(&self, seq: u64) -> bool {
+        self.busy.get(&seq) == Some(&Busy::Claimed)
+    }
 }
 
 /// The part that the mutex guards.

@@ -15,7 +15,7 @@ use crate::{
     clock::Timestamp,
     outbox::{
         Attempt, DestinationSummary, Detail, OVERDUE, OutboxError, Page, Place, Query, Record,
-        State, StateName, Summary, record,
+        Standing, State, StateName, Summary, record,
     },
 };
 
@@ -67,10 +67,17 @@ pub(super) fn get(store: &Store, id: CallbackId) -> Result<Option<Detail>> {
         }
         attempts.extend(record.last_attempt.clone());
         attempts.dedup_by_key(|attempt| attempt.number);
-        let waiting_for = waiting_for(store, &record)?;
-        return Ok(Some(Detail { record, attempts, waiting_for }));
+        return Ok(Some(Detail { standing: standing(store, record)?, attempts }));
     }
     Ok(None)
+}
+
+fn standing(store: &Store, record: Record) -> Result<Standing> {
+    let waiting_for = waiting_for(store, &record)?;
+    let (seq, lane) = keys::parts(record.id);
+    let in_flight = record.state_name() == StateName::Pending
+        && store.lanes.lock().lanes.get(&lane).is_some_and(|lane| lane.is_claimed(seq));
+    Ok(Standing { record, waiting_for, in_flight })
 }
 
 /// The pending callback of the same job that comes right before this one.
@@ -170,10 +177,9 @@ pub(super) fn list(store: &Store, query: &Query) -> Result<Page> {
         let id = record.id;
         looked_at += 1;
         if matches(&record, query) && seen.insert(id) {
-            let waiting_for = waiting_for(store, &record)?;
-            page.records.push((record, waiting_for));
+            page.callbacks.push(standing(store, record)?);
         }
-        if page.records.len() >= query.limit.max(1) || looked_at >= LIST_SCAN_LIMIT {
+        if page.callbacks.len() >= query.limit.max(1) || looked_at >= LIST_SCAN_LIMIT {
             page.next = (!heads.is_empty()).then_some(id);
             break;
         }
@@ -234,6 +240,22 @@ pub(super) fn expired(store: &Store, cutoff: Timestamp) -> Result<Vec<CallbackId
     Ok(found)
 }
 
+/// When the one ended that is kept longest of those in this state.
+fn oldest_finished(store: &Store, state: StateName) -> Result<Option<Timestamp>> {
+    // What was replayed leaves its row of the index behind.
+    for row in store.tree.scan_prefix(keys::retention(state)).take(OLDEST_SCAN_LIMIT) {
+        let (key, seqs) = row?;
+        let finished_at = keys::finished_time(&key);
+        for seq in seqs.chunks_exact(8).map(keys::number) {
+            let kept = record_at(store, &keys::finished(state, seq))?;
+            if kept.is_some_and(|it| it.finished_at() == Some(finished_at)) {
+                return Ok(Some(finished_at));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// The queue in numbers.
 pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
     let (totals, mut lanes) = {
@@ -252,6 +274,8 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
         pending: totals.pending,
         delivered: totals.delivered,
         failed: totals.failed,
+        oldest_delivered: oldest_finished(store, StateName::Delivered)?,
+        oldest_failed: oldest_finished(store, StateName::Failed)?,
         ..Summary::default()
     };
     let mut ready = 0;

@@ -4,27 +4,35 @@
 //! listener, then delivery and API. End: no new events, no new attempts, the attempts under
 //! way get their grace, the API ends, the store closes, and the lock goes last.
 
+mod signals;
+mod supervisor;
+mod upkeep;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
+use self::signals::Signals;
 use crate::{
     api,
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
-    delivery::{client::ClientError, dispatcher::Dispatcher, log::log_outcome},
+    delivery::{client::ClientError, dispatcher::Dispatcher},
     health::Health,
     intake::Intake,
     measure,
-    outbox::{Outbox, OutboxError, Retention, sled::SledOutbox},
+    outbox::{Outbox, OutboxError, sled::SledOutbox},
     telemetry::{self, Log, LogError},
 };
 
 /// How long the histograms gather single values: at 30,000 a second, a few megabytes.
 const GATHER_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long another process may still use the data directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the API's connections may take to end.
 const API_GRACE: Duration = Duration::from_secs(5);
@@ -66,7 +74,8 @@ pub async fn serve(
     announce: impl FnOnce(SocketAddr, &Log),
 ) -> Result<(), ServiceError> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let data_dir = DataDir::open(&config.data_dir)?;
+    // A command that works on the store is soon done.
+    let data_dir = DataDir::open_to_serve(&config.data_dir, LOCK_PATIENCE)?;
     let log = telemetry::start(&config.log)?;
     raise_file_limit();
     let metrics = measure::install()?;
@@ -86,7 +95,7 @@ pub async fn serve(
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, probes) = Health::new(Arc::clone(&outbox));
-    let upkeep = tokio::spawn(upkeep(Arc::clone(&outbox), config.clone(), Arc::clone(&clock)));
+    let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), config.clone(), Arc::clone(&clock)));
     let dispatcher =
         Dispatcher::new(Arc::clone(&outbox), sender, config.dispatcher.clone(), Arc::clone(&clock));
     let gather = tokio::spawn(gather(metrics.clone()));
@@ -100,6 +109,7 @@ pub async fn serve(
         clock: Arc::clone(&clock),
         token,
         metrics: metrics.clone(),
+        terms: config.terms(),
         started_at,
         settings: Arc::new(config.api.clone()),
     });
@@ -109,6 +119,8 @@ pub async fn serve(
     data_dir.write_note(&Note {
         pid: std::process::id(),
         address,
+        token_file: std::path::absolute(&config.api.token_file)
+            .unwrap_or_else(|_| config.api.token_file.clone()),
         started_at,
         version: env!("CARGO_PKG_VERSION").into(),
     })?;
@@ -119,9 +131,12 @@ pub async fn serve(
         "service started"
     );
     announce(address, &log);
+    let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox), clock));
+    supervisor::ready();
 
     signals.wait_for_stop(&log).await;
     tracing::info!(event.action = "service-stopping", "service stopping");
+    supervisor::stopping();
     health.drain();
     stop.send_replace(true);
     upkeep.abort();
@@ -135,6 +150,7 @@ pub async fn serve(
     if let Err(error) = closed {
         tracing::error!(error.message = %error, "the store was not closed well");
     }
+    watchdog.abort();
     data_dir.remove_note();
     tracing::info!(event.action = "service-stopped", "service stopped");
     Ok(())
@@ -161,53 +177,6 @@ async fn serve_api(listener: TcpListener, router: axum::Router, mut end: watch::
     }
 }
 
-/// Ends what is too old and forgets what is long over, in small steps, so that no callback
-/// waits for it.
-async fn upkeep(outbox: Arc<dyn Outbox>, config: Config, clock: SharedClock) {
-    let Retention { delivered, failed } = config.retention;
-    let max_age = config.dispatcher.retry.max_age;
-    // Often enough that nothing is late by more than a twentieth of its time.
-    let pause = (max_age.min(delivered).min(failed) / 20)
-        .clamp(Duration::from_millis(250), Duration::from_mins(1));
-    loop {
-        tokio::time::sleep(pause).await;
-        if let Err(error) = upkeep_once(&*outbox, &config, &clock).await {
-            tracing::error!(event.action = "upkeep-failed", error.message = %error, "upkeep failed");
-        }
-    }
-}
-
-async fn upkeep_once(
-    outbox: &dyn Outbox,
-    config: &Config,
-    clock: &SharedClock,
-) -> Result<(), OutboxError> {
-    let retry = &config.dispatcher.retry;
-    loop {
-        let expired = outbox.expire(clock.now().before(retry.max_age), retry.expired()).await?;
-        if expired.is_empty() {
-            break;
-        }
-        expired.iter().for_each(|record| log_outcome(record, None));
-    }
-    let mut purged = 0;
-    loop {
-        match outbox.purge(config.retention).await? {
-            0 => break,
-            step => purged += step,
-        }
-    }
-    if purged > 0 {
-        measure::purged(purged);
-        tracing::info!(
-            event.action = "callbacks-purged",
-            callback.count = purged,
-            "callbacks whose retention is over were removed"
-        );
-    }
-    Ok(())
-}
-
 /// Sums up what the histograms have taken in; without it that would grow until somebody asks.
 async fn gather(metrics: PrometheusHandle) {
     loop {
@@ -226,70 +195,5 @@ fn raise_file_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             tracing::warn!(error.message = %error, "the limit of open files cannot be raised");
         }
-    }
-}
-
-/// The signals that the service hears.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for SIGTERM or Ctrl-C; a second one ends the process at once. SIGHUP opens the
-    /// log again.
-    async fn wait_for_stop(mut self, log: &Log) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => break,
-                _ = self.interrupt.recv() => break,
-                _ = self.hang_up.recv() => {
-                    log.reopen();
-                    tracing::info!(event.action = "log-reopened", "log file opened again");
-                }
-            }
-        }
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = self.terminate.recv() => break,
-                    _ = self.interrupt.recv() => break,
-                    _ = self.hang_up.recv() => {}
-                }
-            }
-            // Nothing is lost by it: what was accepted is on the disk.
-            std::process::exit(1);
-        });
-    }
-}
-
-/// The signals that the service hears.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn wait_for_stop(self, _: &Log) {
-        drop(tokio::signal::ctrl_c().await);
-        tokio::spawn(async {
-            drop(tokio::signal::ctrl_c().await);
-            std::process::exit(1);
-        });
     }
 }

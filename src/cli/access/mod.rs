@@ -1,0 +1,158 @@
+//! The way to the callbacks: through the running service's API, or, where none runs, through
+//! the store itself, under its lock.
+
+mod service;
+mod store;
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+pub(super) use self::service::Service;
+use self::store::Store;
+use crate::{
+    api::view::{CallbackView, LineView, PageView, QueueView, ReplayRequest, ReplayView},
+    callback::CallbackId,
+    config::Config,
+    datadir::{DataDir, DataDirError, Holder, LOCK_PAUSE, Note},
+};
+
+/// How long the data directory is waited for while somebody has it who does not listen: a
+/// service that starts, or another command.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The word for the first line of a batch that the service did not take any more.
+pub(super) const NOT_TAKEN: &str = "not taken";
+
+/// Which callbacks a listing is of, as the command line has them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listing {
+    pub(super) state: Option<String>,
+    pub(super) destination: Option<String>,
+    pub(super) job_id: Option<String>,
+    pub(super) since: Option<String>,
+    pub(super) limit: usize,
+    pub(super) cursor: Option<String>,
+}
+
+/// The way to the callbacks.
+pub(super) enum Access {
+    Service(Box<Service>),
+    Store(Box<Store>),
+}
+
+impl Access {
+    /// Finds the way for the subcommand `command`. Where there is no data directory yet, one
+    /// is only made when `make` says so: who wants to look at a queue has most likely named
+    /// the wrong directory.
+    pub(super) async fn find(config: &Config, command: &str, make: bool) -> anyhow::Result<Self> {
+        if !make && !config.data_dir.exists() {
+            bail!(
+                "there is no data directory {}: is it the right one (data_dir, --config, the folder you are in)?",
+                config.data_dir.display()
+            );
+        }
+        let give_up = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match DataDir::open(&config.data_dir, command) {
+                Ok(lock) => return Ok(Self::Store(Box::new(Store::open(config, lock)?))),
+                Err(DataDirError::InUse { note: Some(note), .. }) => {
+                    return Ok(Self::Service(Box::new(Service::new(config, &note)?)));
+                }
+                Err(DataDirError::InUse { .. }) if Instant::now() < give_up => {
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                Err(DataDirError::InUse { holder, .. }) => bail!(busy(config, holder.as_ref())),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Hands in events, one a line; the answers bear the lines' numbers within `lines`.
+    pub(super) async fn submit(&self, lines: &[Vec<u8>]) -> anyhow::Result<Vec<LineView>> {
+        match self {
+            Self::Service(service) => service.submit(lines).await,
+            Self::Store(store) => store.submit(lines).await,
+        }
+    }
+
+    pub(super) async fn queue(&self) -> anyhow::Result<QueueView> {
+        match self {
+            Self::Service(service) => service.queue().await,
+            Self::Store(store) => store.queue().await,
+        }
+    }
+
+    pub(super) async fn list(&self, listing: &Listing) -> anyhow::Result<PageView> {
+        match self {
+            Self::Service(service) => service.list(listing).await,
+            Self::Store(store) => store.list(listing).await,
+        }
+    }
+
+    /// One callback; `None` where there is none with this id.
+    pub(super) async fn one(&self, id: CallbackId) -> anyhow::Result<Option<CallbackView>> {
+        match self {
+            Self::Service(service) => service.one(id).await,
+            Self::Store(store) => store.one(id).await,
+        }
+    }
+
+    pub(super) async fn replay(&self, request: &ReplayRequest) -> anyhow::Result<ReplayView> {
+        match self {
+            Self::Service(service) => service.replay(request).await,
+            Self::Store(store) => store.replay(request).await,
+        }
+    }
+
+    pub(super) async fn cancel(&self, id: CallbackId) -> anyhow::Result<()> {
+        match self {
+            Self::Service(service) => service.cancel(id).await,
+            Self::Store(store) => store.cancel(id).await,
+        }
+    }
+}
+
+fn busy(config: &Config, holder: Option<&Holder>) -> String {
+    let data_dir = config.data_dir.display();
+    match holder {
+        Some(holder) if holder.serves() => format!(
+            "the service on {data_dir} (pid {}) is just starting or ending and does not answer yet: try again in a moment",
+            holder.pid
+        ),
+        Some(holder) => {
+            format!("{holder} works on {data_dir} just now: try again when it has ended")
+        }
+        None => format!(
+            "another process has {data_dir} and does not say where it listens: try again in a moment"
+        ),
+    }
+}
+
+/// What runs on the data directory.
+pub(super) enum Running {
+    /// Nothing that serves.
+    Not,
+    /// A service that does not listen yet, or not any more.
+    Silent(Holder),
+    /// A service that listens.
+    Listening(Box<Service>, Note),
+}
+
+/// Finds out what runs.
+pub(super) fn running(config: &Config) -> anyhow::Result<Running> {
+    if !config.data_dir.exists() {
+        return Ok(Running::Not);
+    }
+    match DataDir::open(&config.data_dir, "status") {
+        Ok(_) | Err(DataDirError::Foreign { .. }) => Ok(Running::Not),
+        Err(DataDirError::InUse { note: Some(note), .. }) => {
+            Ok(Running::Listening(Box::new(Service::new(config, &note)?), note))
+        }
+        Err(DataDirError::InUse { holder: Some(holder), .. }) if holder.serves() => {
+            Ok(Running::Silent(holder))
+        }
+        Err(DataDirError::InUse { .. }) => Ok(Running::Not),
+        Err(error) => Err(error.into()),
+    }
+}

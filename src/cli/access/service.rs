@@ -1,0 +1,225 @@
+//! The API of the service that runs on the data directory.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use reqwest::{Method, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Listing, NOT_TAKEN};
+use crate::{
+    api::{
+        Problem,
+        view::{
+            CallbackView, LineView, OutcomeView, PageView, QueueView, ReplayRequest, ReplayView,
+        },
+    },
+    callback::CallbackId,
+    config::Config,
+    datadir::{self, Note},
+};
+
+/// How long the service may take to answer a question.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it may take for a batch: that is much work, and its disk may be slow.
+const BATCH_PATIENCE: Duration = Duration::from_secs(120);
+
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+
+pub(in crate::cli) struct Service {
+    client: reqwest::Client,
+    base: String,
+    pid: u32,
+    token: String,
+    token_file: PathBuf,
+}
+
+/// What the service answered instead of what was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the service at {base} answered {status}: {detail}")]
+struct Refused {
+    base: String,
+    status: StatusCode,
+    detail: String,
+    lines: Vec<LineView>,
+}
+
+impl Service {
+    pub(super) fn new(config: &Config, note: &Note) -> anyhow::Result<Self> {
+        let mut address = note.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        // The service was perhaps started with other settings than ours.
+        let token_file = if config.api.token_file.exists() {
+            config.api.token_file.clone()
+        } else {
+            note.token_file.clone()
+        };
+        let token = datadir::read_token(&token_file).with_context(|| {
+            format!("the service runs (pid {}), but its API token cannot be read", note.pid)
+        })?;
+        let settings = crate::delivery::client::Settings {
+            connect_timeout: Duration::from_secs(5),
+            per_destination: 1,
+            ..Default::default()
+        };
+        let client = crate::delivery::client::build(&settings, std::sync::Arc::default())?;
+        Ok(Self { client, base: format!("http://{address}"), pid: note.pid, token, token_file })
+    }
+
+    pub(super) async fn submit(&self, lines: &[Vec<u8>]) -> anyhow::Result<Vec<LineView>> {
+        let body = lines.join(&b'\n');
+        let answer = match self.send(Method::POST, "/v1/events", NDJSON, body, BATCH_PATIENCE).await
+        {
+            Ok(answer) => answer,
+            Err(error) => match error.downcast::<Refused>() {
+                // What was taken before stays taken, and has to be said.
+                Ok(refused) if !refused.lines.is_empty() => return Ok(broken_off(refused)),
+                Ok(refused) => return Err(refused.into()),
+                Err(error) => return Err(error),
+            },
+        };
+        answer
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).context("the service's answer is broken"))
+            .collect()
+    }
+
+    pub(in crate::cli) async fn queue(&self) -> anyhow::Result<QueueView> {
+        self.get("/v1/queue").await
+    }
+
+    pub(super) async fn list(&self, listing: &Listing) -> anyhow::Result<PageView> {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", &listing.limit.to_string());
+        for (name, value) in [
+            ("state", &listing.state),
+            ("destination", &listing.destination),
+            ("jobId", &listing.job_id),
+            ("since", &listing.since),
+            ("cursor", &listing.cursor),
+        ] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        self.get(&format!("/v1/callbacks?{}", query.finish())).await
+    }
+
+    pub(super) async fn one(&self, id: CallbackId) -> anyhow::Result<Option<CallbackView>> {
+        let unknown = |error: &anyhow::Error| {
+            error.downcast_ref::<Refused>().is_some_and(|it| it.status == StatusCode::NOT_FOUND)
+        };
+        match self.get(&format!("/v1/callbacks/{id}")).await {
+            Err(error) if unknown(&error) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    pub(super) async fn replay(&self, request: &ReplayRequest) -> anyhow::Result<ReplayView> {
+        self.call(Method::POST, "/v1/callbacks/replay", Some(request), BATCH_PATIENCE).await
+    }
+
+    pub(super) async fn cancel(&self, id: CallbackId) -> anyhow::Result<()> {
+        let path = format!("/v1/callbacks/{id}/cancel");
+        self.call::<CallbackView>(Method::POST, &path, None::<&()>, PATIENCE).await.map(drop)
+    }
+
+    /// Whether it takes events, and why not.
+    pub(in crate::cli) async fn ready(&self) -> anyhow::Result<Result<(), String>> {
+        match self.send(Method::GET, "/readyz", JSON, Vec::new(), PATIENCE).await {
+            Ok(_) => Ok(Ok(())),
+            Err(error) => match error.downcast::<Refused>() {
+                Ok(refused) => Ok(Err(refused.detail)),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.call(Method::GET, path, None::<&()>, PATIENCE).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        patience: Duration,
+    ) -> anyhow::Result<T> {
+        let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        let answer = self.send(method, path, JSON, body, patience).await?;
+        serde_json::from_slice(&answer)
+            .with_context(|| format!("the answer of {} is not what was asked for", self.base))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Vec<u8>,
+        patience: Duration,
+    ) -> anyhow::Result<Vec<u8>> {
+        let exchange = async {
+            let request = self.client.request(method, format!("{}{path}", self.base));
+            let request = request.bearer_auth(&self.token).header("content-type", kind).body(body);
+            let response = request.send().await?;
+            let status = response.status();
+            Ok::<_, reqwest::Error>((status, response.bytes().await?))
+        };
+        let (status, body) = match tokio::time::timeout(patience, exchange).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                let context = format!(
+                    "the service (pid {}) holds the data directory, but cannot be asked at {}: it is just ending, or that is another program; try again, and see its log",
+                    self.pid, self.base
+                );
+                return Err(anyhow::Error::from(error.without_url()).context(context));
+            }
+            Err(_) => anyhow::bail!(
+                "the service at {} (pid {}) has not answered within {} s: it hangs or has too much to do; try again, and see its log",
+                self.base,
+                self.pid,
+                patience.as_secs()
+            ),
+        };
+        if status.is_success() {
+            return Ok(body.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            anyhow::bail!(
+                "the service at {} does not take the token in {}: it was started with another api.token_file, or the file was replaced since",
+                self.base,
+                self.token_file.display()
+            );
+        }
+        let problem: Option<Problem> = serde_json::from_slice(&body).ok();
+        let base = self.base.clone();
+        let (detail, lines) = problem.map_or_else(
+            || ("and says nothing that this program understands".into(), Vec::new()),
+            |problem| (problem.detail, problem.lines),
+        );
+        Err(Refused { base, status, detail, lines }.into())
+    }
+}
+
+/// The lines before the one at which a batch was broken off, and that one with the reason.
+fn broken_off(refused: Refused) -> Vec<LineView> {
+    let mut lines = refused.lines;
+    let line = lines.last().map_or(0, |line| line.line) + 1;
+    let outcome = OutcomeView { outcome: NOT_TAKEN.into(), id: None, reason: Some(refused.detail) };
+    lines.push(LineView { line, outcome });
+    lines
+}

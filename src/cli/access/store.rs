@@ -1,0 +1,100 @@
+//! The store, opened by the command itself because nothing else has it.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+
+use super::Listing;
+use crate::{
+    api::view::{CallbackView, LineView, PageView, QueueView, ReplayRequest, ReplayView, Terms},
+    callback::CallbackId,
+    clock::{SharedClock, SystemClock},
+    config::Config,
+    datadir::DataDir,
+    event::Malformed,
+    intake::Intake,
+    outbox::{Cancelled, Outbox, Query, sled::SledOutbox},
+    select::{self, Selection},
+};
+
+pub(in crate::cli) struct Store {
+    outbox: Arc<dyn Outbox>,
+    intake: Intake,
+    clock: SharedClock,
+    terms: Terms,
+    max_event_bytes: usize,
+    _lock: DataDir,
+}
+
+impl Store {
+    pub(super) fn open(config: &Config, lock: DataDir) -> anyhow::Result<Self> {
+        let clock: SharedClock = Arc::new(SystemClock);
+        let outbox: Arc<dyn Outbox> =
+            Arc::new(SledOutbox::open(&lock.outbox(), config.outbox.clone(), Arc::clone(&clock))?);
+        let intake = Intake::new(
+            Arc::clone(&outbox),
+            config.egress.clone(),
+            config.tracker_template.as_deref(),
+        );
+        let max_event_bytes = config.api.max_event_bytes;
+        Ok(Self { outbox, intake, clock, terms: config.terms(), max_event_bytes, _lock: lock })
+    }
+
+    pub(super) async fn submit(&self, lines: &[Vec<u8>]) -> anyhow::Result<Vec<LineView>> {
+        let blank = |line: &[u8]| line.iter().all(u8::is_ascii_whitespace);
+        let numbered: Vec<_> = (1_u64..).zip(lines).filter(|(_, line)| !blank(line)).collect();
+        let prepared = numbered
+            .iter()
+            .map(|(_, line)| {
+                if line.len() > self.max_event_bytes {
+                    Intake::refuse(Malformed::TooLong(self.max_event_bytes))
+                } else {
+                    self.intake.prepare(line)
+                }
+            })
+            .collect();
+        let outcomes = self.intake.take(prepared).await?;
+        let lines = numbered.into_iter().zip(&outcomes);
+        Ok(lines.map(|((line, _), outcome)| LineView { line, outcome: outcome.into() }).collect())
+    }
+
+    pub(super) async fn queue(&self) -> anyhow::Result<QueueView> {
+        let now = self.clock.now();
+        Ok(QueueView::new(self.outbox.summary(now).await?, &self.terms, now))
+    }
+
+    pub(super) async fn list(&self, listing: &Listing) -> anyhow::Result<PageView> {
+        let selection = Selection::parse(
+            listing.destination.as_deref(),
+            listing.job_id.clone(),
+            listing.since.as_deref(),
+            self.clock.now(),
+        )?;
+        let query = Query {
+            state: listing.state.as_deref().map(select::parse_state).transpose()?,
+            cursor: listing.cursor.as_deref().map(str::parse).transpose()?,
+            limit: listing.limit,
+            ..selection.query()
+        };
+        Ok(PageView::new(&self.outbox.list(query).await?, &self.terms))
+    }
+
+    pub(super) async fn one(&self, id: CallbackId) -> anyhow::Result<Option<CallbackView>> {
+        let found = self.outbox.get(id).await?;
+        Ok(found.map(|detail| CallbackView::detailed(detail, &self.terms)))
+    }
+
+    pub(super) async fn replay(&self, request: &ReplayRequest) -> anyhow::Result<ReplayView> {
+        let selection = request.filter.selection(self.clock.now())?;
+        Ok(select::replay(&*self.outbox, &selection, request.pace()?).await?.into())
+    }
+
+    pub(super) async fn cancel(&self, id: CallbackId) -> anyhow::Result<()> {
+        match self.outbox.cancel(id).await? {
+            Cancelled::Done => Ok(()),
+            Cancelled::Unknown => bail!("there is no callback {id}"),
+            Cancelled::NotPending => bail!("{id} is not pending"),
+            Cancelled::InFlight => bail!("{id} is being sent"),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! `completions`: what a shell needs to complete our command line.
+
+use std::io::Write as _;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use super::{Cli, Exit};
+
+/// Print a script that lets a shell complete commands and options
+///
+/// Examples:
+///   seal-dpf-urlcallback completions bash > /etc/bash_completion.d/seal-dpf-urlcallback
+///   seal-dpf-urlcallback completions zsh > "${fpath[1]}/_seal-dpf-urlcallback"
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {
+    /// For which shell
+    shell: Shell,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    // The generator panics where it cannot write, so it writes to memory.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,116 @@
+//! What standard output is: how wide and high, whether it takes colours, and how a picture is
+//! drawn on it again and again.
+
+use std::io::{self, Write as _};
+
+use console::{Style, Term, truncate_str};
+
+/// What is said in which colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Head,
+    Good,
+    Warning,
+    Bad,
+}
+
+/// Standard output as somebody looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Screen {
+    /// Columns; `None` where it is no terminal, and lines may be as long as they are.
+    pub(super) width: Option<u16>,
+    /// Lines of the terminal.
+    height: usize,
+    colours: bool,
+}
+
+impl Screen {
+    /// The screen as it is now; it may be resized at any time.
+    pub(super) fn now() -> Self {
+        let term = Term::stdout();
+        let size = term.size_checked().filter(|(height, width)| *height > 0 && *width > 0);
+        let (Some((height, width)), true) = (size, term.is_term()) else {
+            return Self { width: None, height: 0, colours: false };
+        };
+        // https://no-color.org: set to anything but nothing.
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colours = !unwanted && console::colors_enabled();
+        Self { width: Some(width), height: height.into(), colours }
+    }
+
+    /// Whether it is a terminal.
+    pub(super) fn is_terminal(self) -> bool {
+        self.width.is_some()
+    }
+
+    /// A line that fits, in the colour for it.
+    pub(super) fn line(self, tone: Tone, text: &str) -> String {
+        let text = text.trim_end();
+        let text = match self.width {
+            Some(width) => truncate_str(text, width.into(), "…"),
+            None => text.into(),
+        };
+        let style = match tone {
+            Tone::Plain => return text.into_owned(),
+            Tone::Head => Style::new().bold(),
+            Tone::Good => Style::new().green(),
+            Tone::Warning => Style::new().yellow(),
+            Tone::Bad => Style::new().red(),
+        };
+        style.force_styling(self.colours).apply_to(text).to_string()
+    }
+}
+
+/// A picture that is drawn again and again in the same place. The terminal is as it was when
+/// this is dropped.
+pub(super) struct Picture {
+    out: io::Stdout,
+}
+
+impl Picture {
+    /// Takes the whole terminal, where there is one.
+    pub(super) fn begin() -> io::Result<Self> {
+        let mut out = io::stdout();
+        if Screen::now().is_terminal() {
+            // The alternate screen, without a cursor.
+            out.write_all(b"\x1b[?1049h\x1b[?25l")?;
+        }
+        Ok(Self { out })
+    }
+
+    /// Draws; what does not fit is left away. Without a terminal, the pictures follow each
+    /// other with an empty line between them.
+    pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
+        let screen = Screen::now();
+        let mut picture = String::new();
+        if screen.is_terminal() {
+            picture.push_str("\x1b[H");
+            let last = screen.height.saturating_sub(1);
+            for (at, line) in lines.iter().take(screen.height).enumerate() {
+                let cut = at == last && lines.len() > screen.height;
+                picture.push_str(if cut { "…" } else { line });
+                picture.push_str(if at == last { "\x1b[K" } else { "\x1b[K\r\n" });
+            }
+            picture.push_str("\x1b[J");
+        } else {
+            for line in lines {
+                picture.push_str(line);
+                picture.push('\n');
+            }
+            picture.push('\n');
+        }
+        self.out.write_all(picture.as_bytes())?;
+        self.out.flush()
+    }
+}
+
+impl Drop for Picture {
+    fn drop(&mut self) {
+        if Screen::now().is_terminal() {
+            // Where the terminal is gone, there is nothing to put right.
+            drop(self.out.write_all(b"\x1b[?25h\x1b[?1049l"));
+            drop(self.out.flush());
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Times, counts and errors as people read them.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use crate::{
+    clock::Timestamp,
+    outbox::{ErrorKind, Failure},
+};
+
+/// A duration by its largest unit, rounded: `4 m`, `2 h`.
+pub(super) fn duration(duration: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let secs = duration.as_secs();
+    let (size, unit) = UNITS.into_iter().find(|(size, _)| secs >= *size).unwrap_or((1, "s"));
+    format!("{} {unit}", (secs + size / 2) / size)
+}
+
+/// `2 h ago` or `in 4 m`; within a second, `now`.
+pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
+    let (before, after) = (now.since(at), at.since(now));
+    if before.as_secs() == 0 && after.is_zero() {
+        "now".into()
+    } else if after.is_zero() {
+        format!("{} ago", duration(before))
+    } else {
+        // Rounded up, so that it never says a moment that has passed when it comes.
+        format!("in {}", duration(after + Duration::from_millis(999)))
+    }
+}
+
+/// `2026-01-31 08:00:00 UTC`.
+pub(super) fn moment(at: Timestamp) -> String {
+    let text = at.to_string();
+    format!("{} UTC", text.split('.').next().unwrap_or_default().replace('T', " "))
+}
+
+/// Text from outside as one harmless line.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What went wrong, in one line: `503 Service Unavailable`, `timeout: no answer within 30s`.
+pub(super) fn failure(failure: &Failure) -> String {
+    let status = failure.status.and_then(|status| StatusCode::from_u16(status).ok());
+    match (failure.kind, status) {
+        (ErrorKind::Status, Some(status)) => {
+            format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default())
+        }
+        (kind, _) => format!("{}: {}", kind.as_str(), one_line(&failure.message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_as_people_read_them() {
+        let now = Timestamp::from_millis(1_456_252_458_230);
+        let shown = |secs| relative(now.after(Duration::from_secs(secs)), now);
+        assert_eq!([shown(0), shown(1), shown(59)], ["now", "in 1 s", "in 59 s"]);
+        assert_eq!([shown(60), shown(7300), shown(2_591_990)], ["in 1 m", "in 2 h", "in 30 d"]);
+        assert_eq!(relative(now.before(Duration::from_secs(200)), now), "3 m ago");
+        assert_eq!(relative(now.after(Duration::from_millis(1)), now), "in 1 s");
+        assert_eq!(moment(now), "2016-02-23 18:34:18 UTC");
+    }
+}

@@ -1,0 +1,70 @@
+//! What the system tells the service to do.
+
+use std::io;
+
+use crate::telemetry::Log;
+
+/// The signals that the service hears.
+#[cfg(unix)]
+pub(super) struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or Ctrl-C; a second one ends the process at once. SIGHUP opens the
+    /// log again.
+    pub(super) async fn wait_for_stop(mut self, log: &Log) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+                _ = self.hang_up.recv() => {
+                    log.reopen();
+                    tracing::info!(event.action = "log-reopened", "log file opened again");
+                }
+            }
+        }
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = self.terminate.recv() => break,
+                    _ = self.interrupt.recv() => break,
+                    _ = self.hang_up.recv() => {}
+                }
+            }
+            // Nothing is lost by it: what was accepted is on the disk.
+            std::process::exit(1);
+        });
+    }
+}
+
+/// The signals that the service hears.
+#[cfg(not(unix))]
+pub(super) struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(super) async fn wait_for_stop(self, _: &Log) {
+        drop(tokio::signal::ctrl_c().await);
+        tokio::spawn(async {
+            drop(tokio::signal::ctrl_c().await);
+            std::process::exit(1);
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! What the service tells systemd, where systemd has started it (`Type=notify`, `sd_notify(3)`):
+//! that it is ready, that it is alive, how it stands, that it ends. Nothing happens elsewhere.
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::{sync::Arc, time::Duration};
+
+    use sd_notify::NotifyState;
+
+    use crate::{clock::SharedClock, health::Health, outbox::Outbox};
+
+    /// How often the status line of `systemctl status` is brought up to date where there is
+    /// no watchdog.
+    const STATUS_PAUSE: Duration = Duration::from_secs(10);
+
+    fn notify(state: &[NotifyState<'_>]) {
+        if let Err(error) = sd_notify::notify(state) {
+            tracing::debug!(error.message = %error, "systemd cannot be told");
+        }
+    }
+
+    /// Events are taken from now on.
+    pub(in crate::service) fn ready() {
+        notify(&[NotifyState::Ready]);
+    }
+
+    /// The end begins.
+    pub(in crate::service) fn stopping() {
+        notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    }
+
+    /// Tells the watchdog that the service is alive, as often as that wants to hear it, and
+    /// only while that is true: a store that has stopped is mended by a new start.
+    pub(in crate::service) async fn watch(
+        health: Health,
+        outbox: Arc<dyn Outbox>,
+        clock: SharedClock,
+    ) {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return;
+        }
+        // Three times as often, so that one slow answer is no death.
+        let pause = sd_notify::watchdog_enabled().map_or(STATUS_PAUSE, |limit| limit / 3);
+        loop {
+            match health.alive().await {
+                Ok(()) => notify(&[NotifyState::Watchdog]),
+                Err(reason) => tracing::error!(
+                    event.action = "watchdog",
+                    error.message = %reason,
+                    "the watchdog is not told that the service is alive"
+                ),
+            }
+            if !health.is_draining()
+                && let Ok(queue) = outbox.summary(clock.now()).await
+            {
+                let taken = match health.ready().await {
+                    Ok(()) => "events are taken".into(),
+                    Err(reason) => format!("no events are taken: {reason}"),
+                };
+                let status = format!(
+                    "{taken}; pending {}, due {}, in flight {}, failed {}, open destinations {}",
+                    queue.pending, queue.due, queue.in_flight, queue.failed, queue.open_count
+                );
+                notify(&[NotifyState::Status(&status)]);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+pub(super) use linux::{ready, stopping, watch};
+
+#[cfg(not(target_os = "linux"))]
+mod elsewhere {
+    use std::sync::Arc;
+
+    use crate::{clock::SharedClock, health::Health, outbox::Outbox};
+
+    /// Nobody is told.
+    pub(in crate::service) fn ready() {}
+
+    /// Nobody is told.
+    pub(in crate::service) fn stopping() {}
+
+    /// Nobody watches.
+    pub(in crate::service) async fn watch(_: Health, _: Arc<dyn Outbox>, _: SharedClock) {}
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) use elsewhere::{ready, stopping, watch};

@@ -1,0 +1,58 @@
+//! What has to be done from time to time: ending what is too old, forgetting what is long over.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    clock::SharedClock,
+    config::Config,
+    delivery::log::log_outcome,
+    measure,
+    outbox::{Outbox, OutboxError, Retention},
+};
+
+/// Ends what is too old and forgets what is long over, in small steps, so that no callback
+/// waits for it.
+pub(super) async fn run(outbox: Arc<dyn Outbox>, config: Config, clock: SharedClock) {
+    let Retention { delivered, failed } = config.retention;
+    let max_age = config.dispatcher.retry.max_age;
+    // Often enough that nothing is late by more than a twentieth of its time.
+    let pause = (max_age.min(delivered).min(failed) / 20)
+        .clamp(Duration::from_millis(250), Duration::from_mins(1));
+    loop {
+        tokio::time::sleep(pause).await;
+        if let Err(error) = once(&*outbox, &config, &clock).await {
+            tracing::error!(event.action = "upkeep-failed", error.message = %error, "upkeep failed");
+        }
+    }
+}
+
+async fn once(
+    outbox: &dyn Outbox,
+    config: &Config,
+    clock: &SharedClock,
+) -> Result<(), OutboxError> {
+    let retry = &config.dispatcher.retry;
+    loop {
+        let expired = outbox.expire(clock.now().before(retry.max_age), retry.expired()).await?;
+        if expired.is_empty() {
+            break;
+        }
+        expired.iter().for_each(|record| log_outcome(record, None));
+    }
+    let mut purged = 0;
+    loop {
+        match outbox.purge(config.retention).await? {
+            0 => break,
+            step => purged += step,
+        }
+    }
+    if purged > 0 {
+        measure::purged(purged);
+        tracing::info!(
+            event.action = "callbacks-purged",
+            callback.count = purged,
+            "callbacks whose retention is over were removed"
+        );
+    }
+    Ok(())
+}
