@@ -146,7 +146,12 @@ impl DataDir {
             .read(true)
             .write(true)
             .open(&lock)
-            .map_err(|error| self::unusable(path, &lock, error))?;
+            .map_err(|error| match (foreign, error.kind()) {
+                (Some(owner), io::ErrorKind::NotFound) => {
+                    DataDirError::Foreign { path: path.to_owned(), owner }
+                }
+                _ => self::unusable(path, &lock, error),
+            })?;
         match file.try_lock() {
             Ok(()) if let Some(owner) = foreign => {
                 Err(DataDirError::Foreign { path: path.to_owned(), owner })

@@ -98,7 +98,7 @@ impl Selection {
 pub struct Pace {
     /// Only count.
     pub dry_run: bool,
-    /// Stop after about so many.
+    /// Stop after so many.
     pub limit: Option<usize>,
     /// Begin behind this one.
     pub cursor: Option<CallbackId>,
@@ -123,13 +123,13 @@ pub async fn replay(
     selection: &Selection,
     pace: Pace,
 ) -> Result<Replayed, OutboxError> {
-    let limit = pace.limit.map_or(u64::MAX, |limit| limit.max(1) as u64);
+    let mut left = pace.limit.unwrap_or(usize::MAX).max(1);
     let mut report = Replayed { next: pace.cursor, ..Replayed::default() };
     loop {
         let step = Query {
             state: Some(StateName::Failed),
             cursor: report.next,
-            limit: REPLAY_STEP,
+            limit: left.min(REPLAY_STEP),
             oldest_first: true,
             ..selection.query()
         };
@@ -141,10 +141,11 @@ pub async fn replay(
         };
         report.next = next;
         report.matched += ids.len() as u64;
+        left -= ids.len();
         if !pace.dry_run && !ids.is_empty() {
             report.replayed += outbox.replay(ids).await?;
         }
-        if report.next.is_none() || report.matched >= limit {
+        if report.next.is_none() || left == 0 {
             return Ok(report);
         }
     }

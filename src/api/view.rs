@@ -326,7 +326,7 @@ pub struct ReplayRequest {
     /// Only count.
     #[serde(default)]
     pub dry_run: bool,
-    /// At most about so many at a time, those accepted first; all without it.
+    /// At most so many, those accepted first; all without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// Where the time before ended.

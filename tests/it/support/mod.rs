@@ -2,11 +2,13 @@
 
 mod receiver;
 mod service;
+mod terminal;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use service::{Service, binary, run, run_in};
+pub(crate) use terminal::Terminal;
 
 /// How long a test waits for something that has to come. Long, because the machines are
 /// shared; what comes ends the wait at once.

@@ -39,9 +39,12 @@ pub(crate) fn run_in(folder: &Path, args: &[&str], input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A command that does not read its input closes it.
-    drop(child.stdin.take().unwrap().write_all(input));
-    child.wait_with_output().unwrap()
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // A command that does not read its input closes it.
+        scope.spawn(move || drop(stdin.write_all(input)));
+        child.wait_with_output().unwrap()
+    })
 }
 
 /// A folder with settings in which the service may run, or not.
@@ -85,12 +88,18 @@ impl Service {
 
     /// Starts the service and waits until it takes events.
     pub(crate) fn serve(&mut self) {
+        self.serve_with(&[]);
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn serve_with(&mut self, env: &[(&str, &str)]) {
         assert!(self.child.is_none(), "it runs already");
         drop(fs::remove_file(self.note()));
         let stderr = fs::File::create(self.path("stderr")).unwrap();
         let child = binary()
             .arg("serve")
             .current_dir(self.folder.path())
+            .envs(env.iter().copied())
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
@@ -155,6 +164,10 @@ impl Service {
         eventually("the service ends", || child.try_wait().unwrap()).code()
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Runs another command in the same folder.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.run_with_input(args, b"")
@@ -190,7 +203,10 @@ impl Drop for Service {
         }
         if std::thread::panicking() {
             eprintln!("--- stderr of the service\n{}", self.read("stderr"));
-            eprintln!("--- log of the service\n{}", self.read("service.log"));
+            let log = self.read("service.log");
+            let lines: Vec<_> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            eprintln!("--- the last lines of the service's log\n{}", last.join("\n"));
         }
     }
 }

@@ -1,0 +1,390 @@
+//! What an operator has: a terminal and the binary.
+
+use std::{fs, os::unix::net::UnixDatagram, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Receiver, Service, Terminal, event, eventually, run};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Events that end as failed at once, in one batch.
+fn never_sendable(count: usize) -> Vec<u8> {
+    let line = |job: usize| event("job_sending", &job.to_string(), "ftp://h/").to_string() + "\n";
+    (0..count).map(line).collect::<String>().into_bytes()
+}
+
+/// A service with a delivered, a failed, a retried and a waiting callback; gives their ids.
+fn scene() -> (Service, Receiver, [String; 4]) {
+    let service = Service::start(
+        "retry.initial_interval = \"1h\"\nretry.max_interval = \"2h\"\nretry.jitter = 0.0",
+    );
+    let receiver = Receiver::answering(
+        vec![Answer::Status(200), Answer::Status(422), Answer::Body(503, b"come again".to_vec())],
+        Answer::Status(200),
+    );
+    let api = service.api();
+    let url = receiver.url("/a/rather/long/path/of/a/receiver");
+    let delivered = api.accept(&event("job_sending", "1", &url));
+    api.wait_for_state(&delivered, "delivered");
+    let failed = api.accept(&event("job_sending", "2", &url));
+    api.wait_for_state(&failed, "failed");
+    let retried = api.accept(&event("job_sending", "3", &url));
+    eventually("the attempt", || (api.callback(&retried)["attemptCount"] == 1).then_some(()));
+    let waiting = api.accept(&event("job_finished", "3", &url));
+    (service, receiver, [delivered, failed, retried, waiting])
+}
+
+#[test]
+fn inspect_queue_fits_the_terminal_and_says_what_is_stuck_why_and_what_comes_next() {
+    let (mut service, _receiver, ids) = scene();
+    for up in [true, false] {
+        if !up {
+            service.terminate();
+        }
+        for columns in [80, 200] {
+            let folder = service.folder();
+            let shown = Terminal::run(folder, columns, &["inspect-queue"], &[("NO_COLOR", "1")]);
+            let widest = shown.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= columns.into(), "{columns} columns, but {widest}:\n{shown}");
+            assert!(!shown.contains('\u{1b}'), "{shown}");
+            assert!(ids.iter().all(|id| shown.contains(id)), "{shown}");
+            for part in [
+                "pending    2",
+                "delivered  1",
+                "removed in 7 d",
+                "removed in 30 d",
+                "in 1 h",
+                "waits",
+                "422 Unprocessable Entity",
+                "503 Service Unavailable",
+                "FINISHED",
+            ] {
+                assert!(shown.contains(part), "{part} in\n{shown}");
+            }
+        }
+        let coloured = Terminal::run(service.folder(), 80, &["inspect-queue"], &[]);
+        assert!(coloured.contains("\u{1b}[31m"), "failed ones are red:\n{coloured}");
+        let piped = text(&service.run(&["inspect-queue"]).stdout);
+        assert!(!piped.contains('\u{1b}') && !piped.contains('…'), "{piped}");
+    }
+}
+
+#[test]
+fn inspect_queue_shows_one_callback_with_its_body_and_its_attempts_as_a_timeline() {
+    let (mut service, _receiver, [_, failed, retried, waiting]) = scene();
+    for up in [true, false] {
+        if !up {
+            service.terminate();
+        }
+        let shown = |id: &str| text(&service.run(&["inspect-queue", "--id", id]).stdout);
+        let retried_shown = shown(&retried);
+        for part in [
+            "pending, in 1 h",
+            "last error   503 Service Unavailable",
+            "given up",
+            "body",
+            "{\"jobId\":\"3\"",
+            "ATTEMPT",
+            "answered: come again",
+        ] {
+            assert!(retried_shown.contains(part), "{part} in\n{retried_shown}");
+        }
+        assert!(shown(&waiting).contains(&format!("pending, waits for {retried}")));
+        let failed = shown(&failed);
+        assert!(failed.contains("removed") && failed.contains("(in 30 d)"), "{failed}");
+        let unknown = service.run(&["inspect-queue", "--id", "00000000000000000000000000"]);
+        assert_eq!(unknown.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn inspect_queue_watches_in_place_until_ctrl_c_while_the_service_stops_and_starts() {
+    let (mut service, receiver, _) = scene();
+    let args = ["inspect-queue", "--watch=100ms"];
+    let mut terminal = Terminal::start(service.folder(), 120, &args, &[]);
+    terminal.wait_for("\u{1b}[?1049h");
+    terminal.wait_for("delivered  1");
+    service.terminate();
+    service.serve();
+    service.api().accept(&event("job_sending", "9", &receiver.url("/")));
+    terminal.wait_for("delivered  2");
+    terminal.interrupt();
+    assert!(terminal.wait().success());
+    assert!(terminal.printed().ends_with("\u{1b}[?25h\u{1b}[?1049l"), "the terminal is as before");
+    let json = service.run(&["inspect-queue", "--watch", "--output", "json"]);
+    assert_eq!(json.status.code(), Some(2));
+}
+
+#[test]
+fn listings_of_many_pages_are_whole_as_json_and_ndjson_and_go_on_at_a_cursor() {
+    let mut service = Service::prepare("");
+    service.run_with_input(&["submit", "--file", "-"], &never_sendable(2500));
+    for up in [false, true] {
+        if up {
+            service.serve();
+        }
+        let ndjson = service.run(&["inspect-queue", "--limit", "9999", "--output", "ndjson"]);
+        let ndjson = text(&ndjson.stdout);
+        let jobs: Vec<String> = ndjson
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<Value>(line).unwrap()["jobId"].as_str().unwrap().into()
+            })
+            .collect();
+        let expected: Vec<String> = (0..2500).rev().map(|job| job.to_string()).collect();
+        assert_eq!(jobs, expected);
+        let part = service.json(&["inspect-queue", "--limit", "2400", "--output", "json"]);
+        assert_eq!(part["callbacks"].as_array().unwrap().len(), 2400);
+        let cursor = part["nextCursor"].as_str().unwrap();
+        let args = ["inspect-queue", "--limit", "2400", "--cursor", cursor, "--output", "json"];
+        let rest = service.json(&args);
+        assert_eq!(rest["callbacks"].as_array().unwrap().len(), 100);
+        assert_eq!(rest["callbacks"][0]["jobId"], "99");
+        assert_eq!(rest["nextCursor"], Value::Null);
+        assert_eq!(
+            service.json(&["inspect-queue", "--output", "json"])["callbacks"]
+                .as_array()
+                .unwrap()
+                .len(),
+            50
+        );
+    }
+}
+
+#[test]
+fn an_interrupted_replay_can_be_run_again_and_replays_each_callback_once() {
+    const COUNT: usize = 20_000;
+    let service = Service::prepare("");
+    service.run_with_input(&["submit", "--file", "-"], &never_sendable(COUNT));
+    let args = ["replay-failed", "--all"];
+    let mut terminal = Terminal::start(service.folder(), 80, &args, &[]);
+    terminal.wait_for(&format!("of {}", "20,000"));
+    terminal.interrupt();
+    let code = terminal.wait().code();
+    let printed = terminal.printed();
+    // It may have been done in that very moment.
+    assert!(
+        code == Some(1) && printed.contains("interrupted; run it again") || code == Some(0),
+        "{printed}"
+    );
+    let again = service.run(&args);
+    assert_eq!(again.status.code(), Some(0), "{again:?}");
+    let listing = service.run(&["inspect-queue", "--limit", "99999", "--output", "ndjson"]);
+    let listing = text(&listing.stdout);
+    assert_eq!(listing.lines().count(), COUNT);
+    for line in listing.lines() {
+        let callback: Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&callback["state"], &callback["replays"]), (&"pending".into(), &1.into()));
+    }
+}
+
+#[test]
+fn what_fails_again_while_a_replay_goes_on_is_replayed_once() {
+    let service = Service::start("");
+    let api = service.api();
+    api.post_bytes("application/x-ndjson", never_sendable(12_000));
+    let replayed = service.run(&["replay-failed", "--all"]);
+    assert_eq!(text(&replayed.stdout).trim(), "matched 12000, replayed 12000");
+    eventually("all have failed again", || (api.queue()["failed"] == 12_000).then_some(()));
+    let one = api.get("/v1/callbacks?limit=1").json();
+    assert_eq!(one["callbacks"][0]["replays"], 1);
+}
+
+#[test]
+fn a_replay_in_steps_goes_on_at_its_cursor() {
+    let service = Service::start("");
+    let api = service.api();
+    api.post_bytes("application/x-ndjson", never_sendable(1200));
+    let step = |cursor: Option<&str>| {
+        let request =
+            json!({"filter": {"all": true}, "dryRun": true, "limit": 500, "cursor": cursor});
+        api.post("/v1/callbacks/replay", &request).json()
+    };
+    let first = step(None);
+    assert_eq!((&first["matched"], &first["replayed"]), (&500.into(), &0.into()));
+    let second = step(first["nextCursor"].as_str());
+    let third = step(second["nextCursor"].as_str());
+    assert_eq!(third, json!({"matched": 200, "replayed": 0}), "and there is no more");
+    let ids: Vec<String> = api.get("/v1/callbacks?limit=700").json()["callbacks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["id"].as_str().unwrap().into())
+        .collect();
+    let named = json!({"filter": {"ids": ids, "all": false}, "limit": 600});
+    let report = api.post("/v1/callbacks/replay", &named).json();
+    let rest = json!({"filter": {"ids": ids}, "cursor": report["nextCursor"]});
+    let rest = api.post("/v1/callbacks/replay", &rest).json();
+    assert_eq!(report["replayed"].as_u64().unwrap() + rest["replayed"].as_u64().unwrap(), 700);
+    let wrong = json!({"filter": {"all": true}, "cursor": "nonsense"});
+    assert_eq!(api.post("/v1/callbacks/replay", &wrong).status, 400);
+}
+
+#[test]
+fn submit_stops_at_the_line_that_the_service_cannot_take_any_more_and_names_it() {
+    let service = Service::start("outbox.max_pending = 5000");
+    let lines: String = (0..12_000)
+        .map(|job| event("job_sending", &job.to_string(), "http://127.0.0.1:1/").to_string() + "\n")
+        .collect();
+    let output = service.run_with_input(&["submit", "--file", "-"], lines.as_bytes());
+    assert_eq!(output.status.code(), Some(1));
+    let (said, printed) = (text(&output.stderr), text(&output.stdout));
+    let taken = printed.lines().filter(|line| line.contains(" accepted ")).count();
+    assert_eq!(taken, printed.lines().count());
+    assert!(said.contains(&format!("stopped before line {}", taken + 1)), "{said}");
+    assert!(said.contains("outbox.max_pending"), "{said}");
+    assert_eq!(service.api().queue()["pending"], taken);
+}
+
+#[test]
+fn a_wrong_token_a_stale_note_and_an_api_that_hangs_are_one_clear_sentence_each() {
+    let mut service = Service::start("");
+    let token = service.read("data/api-token");
+    fs::write(service.path("data/api-token"), "x".repeat(40)).unwrap();
+    let wrong = service.run(&["inspect-queue"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("does not take the token in"), "{wrong:?}");
+    fs::write(service.path("data/api-token"), "short").unwrap();
+    let short = service.run(&["inspect-queue"]);
+    assert!(text(&short.stderr).contains("16 characters"), "{short:?}");
+    fs::write(service.path("data/api-token"), token).unwrap();
+
+    service.signal("STOP");
+    for command in ["status", "inspect-queue"] {
+        let hanging = service.run(&[command]);
+        assert_eq!(hanging.status.code(), Some(1));
+        let said = text(&hanging.stderr);
+        assert!(said.contains("has not answered within 10 s"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    service.signal("CONT");
+
+    let note = service.read("data/service.json");
+    let mut stale: Value = serde_json::from_str(&note).unwrap();
+    stale["address"] = "127.0.0.1:1".into();
+    fs::write(service.path("data/service.json"), stale.to_string()).unwrap();
+    let nobody = service.run(&["inspect-queue"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text(&nobody.stderr).contains("cannot be asked at http://127.0.0.1:1"), "{nobody:?}");
+    fs::write(service.path("data/service.json"), note).unwrap();
+
+    service.kill();
+    assert!(service.path("data/service.json").exists(), "a killed service leaves its note");
+    assert!(service.run(&["inspect-queue"]).status.success());
+    assert_eq!(service.run(&["status"]).status.code(), Some(3));
+}
+
+#[test]
+fn a_service_that_just_starts_is_said_to_start_and_other_commands_are_waited_for() {
+    let service = Service::prepare("");
+    fs::create_dir(service.path("data")).unwrap();
+    let lock = fs::File::create(service.path("data/lock")).unwrap();
+    lock.lock().unwrap();
+    fs::write(service.path("data/lock"), "4711 serve\n").unwrap();
+    let status = service.json(&["status", "--output", "json"]);
+    assert_eq!(
+        (&status["running"], &status["ready"], &status["pid"]),
+        (&true.into(), &false.into(), &4711.into())
+    );
+    let queue = service.run(&["inspect-queue"]);
+    assert_eq!(queue.status.code(), Some(1));
+    let said = text(&queue.stderr);
+    assert!(said.contains("just starting") && said.contains("try again"), "{said}");
+
+    fs::write(service.path("data/lock"), "4711 replay-failed\n").unwrap();
+    assert_eq!(service.run(&["status"]).status.code(), Some(3));
+    let queue = service.run(&["inspect-queue"]);
+    assert!(text(&queue.stderr).contains("`replay-failed` with pid 4711"), "{queue:?}");
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| service.run(&["inspect-queue"]));
+        lock.unlock().unwrap();
+        waiting.join().unwrap()
+    });
+    assert!(waiting.status.success(), "{waiting:?}");
+}
+
+/// Another user than ours, where we are root; otherwise a directory that is closed to us.
+#[test]
+fn a_data_directory_of_another_user_is_one_clear_sentence() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let service = Service::prepare("");
+    fs::create_dir(service.path("data")).unwrap();
+    if chown(service.path("data"), Some(65_534), None).is_ok() {
+        let output = service.run(&["inspect-queue"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            text(&output.stderr).contains("belongs to the user with the id 65534"),
+            "{output:?}"
+        );
+        assert_eq!(service.run(&["serve"]).status.code(), Some(1));
+        assert_eq!(
+            fs::read_dir(service.path("data")).unwrap().count(),
+            0,
+            "nothing was left there"
+        );
+    } else {
+        fs::set_permissions(service.path("data"), fs::Permissions::from_mode(0)).unwrap();
+        let output = service.run(&["inspect-queue"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("cannot be used"), "{output:?}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let commands = [
+        "serve",
+        "submit",
+        "inspect-queue",
+        "replay-failed",
+        "cancel",
+        "status",
+        "check-config",
+        "receive",
+        "completions",
+        "man",
+    ];
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = run(&["completions", shell]);
+        assert!(script.status.success());
+        let script = text(&script.stdout);
+        assert!(commands.iter().all(|it| script.contains(it)), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert!(run(&["man", "--out-dir", folder.path().to_str().unwrap()]).status.success());
+    for command in commands {
+        let page = text(&run(&["man", command]).stdout);
+        assert!(page.contains(".SH SYNOPSIS") && page.contains("Example"), "{command}: {page}");
+        let file = folder.path().join(format!("seal-dpf-urlcallback-{command}.1"));
+        assert_eq!(fs::read_to_string(file).unwrap(), page);
+    }
+    assert!(text(&run(&["man"]).stdout).contains("inspect\\-queue"));
+    assert_eq!(run(&["man", "frobnicate"]).status.code(), Some(2));
+}
+
+#[test]
+fn systemd_is_told_of_readiness_life_status_and_the_end() {
+    let mut service = Service::prepare("");
+    let socket = UnixDatagram::bind(service.path("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let path = service.path("notify");
+    service.serve_with(&[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "300000")]);
+    let mut heard = String::new();
+    let mut hear = |what: &str| {
+        while !heard.contains(what) {
+            let mut buffer = [0; 1024];
+            let n = socket.recv(&mut buffer).unwrap();
+            heard.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+        }
+        heard.clear();
+    };
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    hear("STATUS=events are taken; pending 0");
+    hear("WATCHDOG=1");
+    assert_eq!(service.terminate(), Some(0));
+    hear("STOPPING=1");
+}
