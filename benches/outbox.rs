@@ -1,19 +1,24 @@
 //! `cargo bench --bench outbox`: what the store takes and gives on this machine's disk, with
 //! every write synced. Each figure is one run; compare figures of the same run only.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use seal_dpf_urlcallback::{
     callback::{Body, Destination, JobState},
     clock::{Clock as _, SystemClock},
     outbox::{
-        Attempt, NewCallback, Outbox, Settlement,
+        Attempt, NewCallback, Outbox, Retention, Settlement, purge_gently,
         sled::{Settings, SledOutbox},
     },
 };
 
 const CALLBACKS: usize = 50_000;
+const OLD: usize = 1_000_000;
 const BATCH: usize = 256;
 
 fn main() -> anyhow::Result<()> {
@@ -29,9 +34,49 @@ fn main() -> anyhow::Result<()> {
 async fn run(outbox: &SledOutbox) -> anyhow::Result<()> {
     let to = Destination::parse("http://127.0.0.1:8080").context("a destination")?;
     let begin = Instant::now();
+    fill(outbox, &to, CALLBACKS).await?;
+    say("enqueue", CALLBACKS, begin);
+    let begin = Instant::now();
+    drain(outbox, &to).await?;
+    say("claim and settle", CALLBACKS, begin);
+
+    // What the purge of old ones costs those that are delivered meanwhile.
+    fill(outbox, &to, OLD - CALLBACKS).await?;
+    drain(outbox, &to).await?;
+    size(outbox, "with a million delivered ones").await?;
+    fill(outbox, &to, CALLBACKS).await?;
+    let begin = Instant::now();
+    drain(outbox, &to).await?;
+    say("beside them", CALLBACKS, begin);
+    fill(outbox, &to, 2 * CALLBACKS).await?;
+    let begin = Instant::now();
+    let purge = async {
+        let purged = purge_gently(outbox, RETENTION).await?;
+        anyhow::Ok((purged, begin.elapsed()))
+    };
+    let delivery = async {
+        drain(outbox, &to).await?;
+        say("while they are purged", 2 * CALLBACKS, begin);
+        anyhow::Ok(())
+    };
+    let (purged, delivered) = tokio::join!(purge, delivery);
+    delivered?;
+    let (purged, took) = purged?;
+    println!("{:>22}: {purged} in {:.2} s", "purge", took.as_secs_f64());
+    purge_gently(outbox, RETENTION).await?;
+    size(outbox, "when all are purged").await?;
+    fill(outbox, &to, OLD).await?;
+    drain(outbox, &to).await?;
+    size(outbox, "with a million new ones").await
+}
+
+/// Everything that is delivered is too old.
+const RETENTION: Retention = Retention { delivered: Duration::ZERO, failed: Duration::ZERO };
+
+async fn fill(outbox: &SledOutbox, to: &Destination, count: usize) -> anyhow::Result<()> {
     let mut under_way = Vec::new();
-    for first in (0..CALLBACKS).step_by(BATCH) {
-        let batch = (first..(first + BATCH).min(CALLBACKS)).map(|job| new(job, &to)).collect();
+    for first in (0..count).step_by(BATCH) {
+        let batch = (first..(first + BATCH).min(count)).map(|job| new(job, to)).collect();
         under_way.push(outbox.enqueue(batch));
         if under_way.len() == 4 {
             under_way.remove(0).await?;
@@ -40,12 +85,13 @@ async fn run(outbox: &SledOutbox) -> anyhow::Result<()> {
     for stored in under_way {
         stored.await?;
     }
-    say("enqueue", begin);
+    Ok(())
+}
 
-    let begin = Instant::now();
+async fn drain(outbox: &SledOutbox, to: &Destination) -> anyhow::Result<()> {
     let mut under_way = Vec::new();
     loop {
-        let claims = outbox.claim(&to, BATCH, SystemClock.now()).await?;
+        let claims = outbox.claim(to, BATCH, SystemClock.now()).await?;
         if claims.claimed.is_empty() {
             break;
         }
@@ -62,15 +108,20 @@ async fn run(outbox: &SledOutbox) -> anyhow::Result<()> {
     for settled in under_way {
         settled.await?;
     }
-    say("claim and settle", begin);
     Ok(())
 }
 
-fn say(what: &str, begin: Instant) {
+fn say(what: &str, count: usize, begin: Instant) {
     let seconds = begin.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than its first digits")]
-    let rate = CALLBACKS as f64 / seconds;
-    println!("{what:>16}: {rate:>7.0} callbacks a second ({CALLBACKS} in {seconds:.2} s)");
+    let rate = count as f64 / seconds;
+    println!("{what:>22}: {rate:>7.0} callbacks a second ({count} in {seconds:.2} s)");
+}
+
+async fn size(outbox: &SledOutbox, when: &str) -> anyhow::Result<()> {
+    let bytes = outbox.summary(SystemClock.now()).await?.store_bytes;
+    println!("{:>22}: {} MiB {when}", "on the disk", bytes >> 20);
+    Ok(())
 }
 
 fn new(job: usize, to: &Destination) -> NewCallback {

@@ -58,7 +58,20 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Full(COMMIT_SIZE.into()), COMMIT_SIZES)?
         .install_recorder()?;
     describe();
+    begin_at_zero();
     Ok(handle)
+}
+
+/// A counter that only appears with its first event hides that one from `increase()`.
+fn begin_at_zero() {
+    for outcome in ["accepted", "duplicate", "ignored", "failed", "refused"] {
+        counter!(EVENTS, "outcome" => outcome).absolute(0);
+    }
+    for state in ["delivered", "failed"] {
+        counter!(ENDED, "state" => state).absolute(0);
+    }
+    counter!(ATTEMPTS, "result" => "success").absolute(0);
+    counter!(PURGED).absolute(0);
 }
 
 fn describe() {
@@ -81,7 +94,7 @@ fn describe() {
         (gauge::DUE, "Callbacks that could go out now."),
         (
             gauge::OVERDUE,
-            "Due callbacks of destinations whose longest due one is due for over a minute.",
+            "Due callbacks of destinations that answer, whose longest due one is due for over a minute.",
         ),
         (gauge::WAITING, "Callbacks that wait for their time or for an earlier one of their job."),
         (gauge::IN_FLIGHT, "Callbacks that are being sent."),

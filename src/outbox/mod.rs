@@ -27,7 +27,7 @@ pub mod record;
 pub mod sled;
 pub mod transition;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -202,8 +202,8 @@ pub struct Summary {
     pub oldest_failed: Option<Timestamp>,
     /// Since when the longest due one is due.
     pub oldest_due: Option<Timestamp>,
-    /// Of the due ones, those to destinations whose longest due one is due for longer than
-    /// [`OVERDUE`].
+    /// Of the due ones, those to destinations that nothing keeps back and whose longest due
+    /// one is due for longer than [`OVERDUE`].
     pub overdue: u64,
     /// How many destinations have pending or failed ones.
     pub destination_count: u64,
@@ -239,6 +239,24 @@ pub struct Retention {
     pub delivered: Duration,
     /// Failed ones.
     pub failed: Duration,
+}
+
+/// Of the time of a long purge, the part that is left to everything else: so many times what
+/// its own steps take.
+const PURGE_PAUSE: u32 = 4;
+
+/// Removes all finished callbacks whose retention is over and says how many. It takes its
+/// time, so that delivery goes on beside it.
+pub async fn purge_gently(outbox: &dyn Outbox, retention: Retention) -> Result<u64, OutboxError> {
+    let mut purged = 0;
+    loop {
+        let begin = Instant::now();
+        match outbox.purge(retention).await? {
+            0 => return Ok(purged),
+            step => purged += step,
+        }
+        tokio::time::sleep(begin.elapsed() * PURGE_PAUSE).await;
+    }
 }
 
 /// The store of callbacks. See the module for what it promises.

@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     delivery::log::log_outcome,
     measure,
-    outbox::{Outbox, OutboxError, Retention},
+    outbox::{Outbox, OutboxError, Retention, purge_gently},
 };
 
 /// Ends what is too old and forgets what is long over, in small steps, so that no callback
@@ -39,13 +39,7 @@ async fn once(
         }
         expired.iter().for_each(|record| log_outcome(record, None));
     }
-    let mut purged = 0;
-    loop {
-        match outbox.purge(config.retention).await? {
-            0 => break,
-            step => purged += step,
-        }
-    }
+    let purged = purge_gently(outbox, config.retention).await?;
     if purged > 0 {
         measure::purged(purged);
         tracing::info!(

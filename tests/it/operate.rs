@@ -326,7 +326,7 @@ fn a_data_directory_of_another_user_is_one_clear_sentence() {
             "nothing was left there"
         );
     } else {
-        fs::set_permissions(service.path("data"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(service.path("data"), fs::Permissions::from_mode(0o0)).unwrap();
         let output = service.run(&["inspect-queue"]);
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output.stderr).contains("cannot be used"), "{output:?}");

@@ -279,7 +279,7 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
         ..Summary::default()
     };
     let mut ready = 0;
-    for (key, row, in_flight, busy, _) in &lanes {
+    for (key, row, in_flight, busy, open) in &lanes {
         summary.in_flight += in_flight;
         let mut lane_ready = row.fresh;
         let mut oldest = None;
@@ -305,7 +305,8 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
             }
         }
         ready += lane_ready;
-        if oldest.is_some_and(|due| now.since(due) > OVERDUE) {
+        let free = open.is_none() && row.hold_until <= now;
+        if free && oldest.is_some_and(|due| now.since(due) > OVERDUE) {
             summary.overdue += lane_ready.saturating_sub(*in_flight);
         }
         summary.oldest_due = match (summary.oldest_due, oldest) {
