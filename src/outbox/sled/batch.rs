@@ -379,12 +379,13 @@ impl Published {
                 }
             }
         }
-        for (lane, seq) in self.settled {
-            if let Some(lane) = inner.lanes.get_mut(&lane) {
-                lane.busy.remove(&seq);
+        let mut wake = !self.signals.is_empty();
+        for (key, seq) in self.settled {
+            if inner.lanes.get_mut(&key).is_some_and(|lane| lane.free(seq)) {
+                inner.signal(key, Timestamp::default());
+                wake = true;
             }
         }
-        let wake = !self.signals.is_empty();
         for (lane, at) in self.signals {
             inner.signal(lane, at);
         }

@@ -92,15 +92,23 @@ pub(super) struct Lane {
     pub(super) open: Option<Open>,
     /// No unclaimed fresh callback lies before this one.
     fresh_from: u64,
+    /// A claim met nothing but busy ones as far as it looked; who makes one of them free
+    /// signals the lane.
+    starved: bool,
 }
 
 impl Lane {
     pub(super) fn new(row: LaneRow) -> Self {
-        Self { row, busy: HashMap::new(), open: None, fresh_from: 0 }
+        Self { row, busy: HashMap::new(), open: None, fresh_from: 0, starved: false }
     }
 
     pub(super) fn in_flight(&self) -> u64 {
         self.busy.values().filter(|busy| **busy == Busy::Claimed).count() as u64
+    }
+
+    /// A callback is not busy any more; `true` where somebody has to be told.
+    pub(super) fn free(&mut self, seq: u64) -> bool {
+        self.busy.remove(&seq).is_some() && std::mem::take(&mut self.starved)
     }
 
     pub(super) fn is_claimed(&self, seq: u64) -> bool {
@@ -205,6 +213,13 @@ impl Lanes {
                     claims.next_due = at;
                     return Ok(claims);
                 }
+                Next::Unknown => {
+                    // To look again at once would keep the committer from the lock that it
+                    // needs to make them free.
+                    lane.starved = claims.claimed.is_empty();
+                    claims.next_due = (!lane.starved).then_some(now);
+                    return Ok(claims);
+                }
             }
         }
         claims.next_due = Some(now);
@@ -215,7 +230,7 @@ impl Lanes {
     pub(super) fn release(&self, lane: LaneKey, seq: u64, due: Timestamp) {
         let mut inner = self.lock();
         if let Some(it) = inner.lanes.get_mut(&lane) {
-            it.busy.remove(&seq);
+            it.free(seq);
             it.fresh_from = it.fresh_from.min(seq);
             inner.signal(lane, due);
             drop(inner);
@@ -225,8 +240,12 @@ impl Lanes {
 }
 
 enum Next {
+    /// Due, and nobody's.
     Record(Box<Record>),
+    /// Nothing is due before this time.
     Later(Option<Timestamp>),
+    /// Nothing free was found as far as the scan went.
+    Unknown,
 }
 
 /// The two sorted sources of due callbacks, merged by the time since when they are due.
@@ -288,8 +307,8 @@ impl<'a> Source<'a> {
             }
             return Ok(Next::Record(record));
         }
-        let later = if self.due_done && self.fresh_done { self.due_later } else { Some(self.now) };
-        Ok(Next::Later(later))
+        let all = self.due_done && self.fresh_done;
+        Ok(if all { Next::Later(self.due_later) } else { Next::Unknown })
     }
 
     fn advance_due(&mut self, lane: &Lane) -> Result<Option<Box<Record>>, OutboxError> {
