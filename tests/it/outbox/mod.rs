@@ -1,5 +1,7 @@
 //! The outbox's promises, on a real sled in a real folder.
 
+mod scan;
+
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
