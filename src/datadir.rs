@@ -41,6 +41,9 @@ pub struct Note {
 /// Why the data directory cannot be used. Each message names the path and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
+    /// It leads somewhere else, and who made it may lead it to yet another place.
+    #[error("the data directory {} is a symbolic link: set data_dir to the place that it leads to", .0.display())]
+    Link(PathBuf),
     /// Something else has the name.
     #[error("the data directory {} is not a directory (data_dir)", .0.display())]
     NotADirectory(PathBuf),
@@ -128,7 +131,8 @@ impl DataDir {
     /// Makes the directory where there is none, and locks it for the subcommand `command`.
     pub fn open(path: &Path, command: &str) -> Result<Self, DataDirError> {
         let unusable = |error| unusable(path, path, error);
-        match fs::metadata(path) {
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_symlink() => return Err(DataDirError::Link(path.to_owned())),
             Ok(found) if !found.is_dir() => {
                 return Err(DataDirError::NotADirectory(path.to_owned()));
             }
@@ -158,6 +162,7 @@ impl DataDir {
             }
             Ok(()) => {
                 let holder = format!("{} {command}\n", std::process::id());
+                close_to_others(path).map_err(unusable)?;
                 file.set_len(0)
                     .and_then(|()| file.write_all(holder.as_bytes()))
                     .map_err(|error| self::unusable(path, &lock, error))?;
@@ -275,6 +280,24 @@ fn private_dir(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+/// Takes others' rights to a directory that we own: it holds what users sent, and the token.
+#[cfg(unix)]
+fn close_to_others(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::metadata(path)?.permissions().mode();
+    let closed = mode & 0o7700;
+    if mode & 0o7777 == closed {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(closed))
+}
+
+/// Its rights are what its folder hands down.
+#[cfg(not(unix))]
+fn close_to_others(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Puts a file in place whole, readable by its owner alone.

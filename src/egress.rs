@@ -4,14 +4,14 @@
 //! the resolver of the HTTP client for every address that a name leads to, right before the
 //! connection. So a name that changes its address in between gains nothing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use ipnet::IpNet;
 use url::{Host, Url};
 
 /// The networks that are denied unless the settings say otherwise, each with its reason:
 /// nothing behind them is ever a receiver, and cloud metadata gives out credentials.
-pub const DEFAULT_DENY: [&str; 11] = [
+pub const DEFAULT_DENY: [&str; 12] = [
     "0.0.0.0/8",          // "this network", RFC 1122: reaches the machine itself
     "169.254.0.0/16",     // link-local, RFC 3927, and most clouds' metadata
     "100.100.100.200/32", // Alibaba's metadata
@@ -22,6 +22,7 @@ pub const DEFAULT_DENY: [&str; 11] = [
     "::/128",             // unspecified
     "fe80::/10",          // link-local, RFC 4291
     "fd00:ec2::254/128",  // Amazon's metadata
+    "fd20:ce::254/128",   // Google's metadata
     "ff00::/8",           // multicast, RFC 4291
 ];
 
@@ -34,6 +35,9 @@ pub struct Policy {
     pub allow: Vec<IpNet>,
     /// Whether plain HTTP is forbidden.
     pub https_only: bool,
+    /// Where this service's own API listens: whoever hands in a job must not make the service
+    /// talk to itself.
+    pub own: Option<SocketAddr>,
 }
 
 impl Default for Policy {
@@ -42,6 +46,7 @@ impl Default for Policy {
             deny: DEFAULT_DENY.iter().filter_map(|net| net.parse().ok()).collect(),
             allow: Vec::new(),
             https_only: false,
+            own: None,
         }
     }
 }
@@ -57,6 +62,14 @@ pub enum Denied {
         /// The rule.
         rule: IpNet,
     },
+    /// It is ours.
+    #[error("{address} port {port} is this service's own API; only egress.allow lets it be called")]
+    OwnApi {
+        /// The address.
+        address: IpAddr,
+        /// The port.
+        port: u16,
+    },
     /// Plain HTTP is forbidden.
     #[error("egress.https_only forbids plain http")]
     PlainHttp,
@@ -69,38 +82,57 @@ impl Policy {
         if self.https_only && url.scheme() != "https" {
             return Err(Denied::PlainHttp);
         }
+        let port = url.port_or_known_default();
         // The parser has turned every spelling of an IPv4 address into this one.
         match url.host() {
-            Some(Host::Ipv4(address)) => self.check(address.into()),
-            Some(Host::Ipv6(address)) => self.check(address.into()),
+            Some(Host::Ipv4(address)) => self.check(address.into(), port),
+            Some(Host::Ipv6(address)) => self.check(address.into(), port),
             Some(Host::Domain(_)) | None => Ok(()),
         }
     }
 
-    /// Whether the address may be called. An IPv6 address that carries an IPv4 address has to
-    /// pass as both.
-    pub fn check(&self, address: IpAddr) -> Result<(), Denied> {
+    /// Whether the address may be called, at this port where it is known. An IPv6 address that
+    /// carries an IPv4 address has to pass as both.
+    pub fn check(&self, address: IpAddr, port: Option<u16>) -> Result<(), Denied> {
         let carried = match address {
             IpAddr::V6(v6) => carried_v4(v6).map(IpAddr::V4),
             IpAddr::V4(_) => None,
         };
         for seen_as in [Some(address), carried].into_iter().flatten() {
             let within = |nets: &[IpNet]| nets.iter().find(|net| net.contains(&seen_as)).copied();
-            if let (None, Some(rule)) = (within(&self.allow), within(&self.deny)) {
+            if within(&self.allow).is_some() {
+                continue;
+            }
+            if let Some(rule) = within(&self.deny) {
                 return Err(Denied::Network { address, rule });
+            }
+            if let Some(port) = port
+                && self.own.is_some_and(|own| own.port() == port && leads_to(seen_as, own.ip()))
+            {
+                return Err(Denied::OwnApi { address, port });
             }
         }
         Ok(())
     }
 }
 
-/// The IPv4 address inside an IPv4-mapped, IPv4-compatible, NAT64 (RFC 6052) or 6to4
-/// (RFC 3056) address.
+/// Whether who calls `address` reaches what listens on `listening`.
+fn leads_to(address: IpAddr, listening: IpAddr) -> bool {
+    if !listening.is_unspecified() {
+        return address == listening.to_canonical();
+    }
+    // It listens on all addresses of the machine; only those can be bound.
+    address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// The IPv4 address inside an IPv4-mapped, IPv4-compatible, NAT64 (RFC 6052, and RFC 8215's
+/// local one) or 6to4 (RFC 3056) address.
 fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let s = address.segments();
     let v4 = |high: u16, low: u16| Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     match s {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0x64, 0xff9b, 1, _, _, _, high, low] => v4(high, low),
         [0x2002, high, low, ..] => v4(high, low),
         // `::` and `::1` are addresses of their own.
         [0, 0, 0, 0, 0, 0, high, low] if (high, low) != (0, 0) && (high, low) != (0, 1) => {
@@ -132,9 +164,11 @@ mod tests {
             "[::ffff:169.254.169.254]",
             "[::169.254.169.254]",
             "[64:ff9b::a9fe:a9fe]",
+            "[64:ff9b:1::a9fe:a9fe]",
             "[2002:a9fe:a9fe::1]",
             "[fe80::1]",
             "[fd00:ec2::254]",
+            "[fd20:ce::254]",
             "0.0.0.0",
             "0",
             "[::]",
@@ -156,6 +190,27 @@ mod tests {
         assert!(error.contains("10.1.2.3") && error.contains("10.0.0.0/8"), "{error}");
         policy.allow.push("10.1.0.0/16".parse().unwrap());
         assert_eq!(check(&policy, "http://10.1.2.3/"), Ok(()));
+    }
+
+    #[test]
+    fn the_services_own_api_is_denied_unless_it_is_allowed() {
+        let own = |text: &str| Some(text.parse().unwrap());
+        let mut policy = Policy { own: own("127.0.0.1:9126"), ..Policy::default() };
+        for url in
+            ["http://127.0.0.1:9126/", "http://2130706433:9126/", "http://[::ffff:127.0.0.1]:9126/"]
+        {
+            assert!(matches!(check(&policy, url), Err(Denied::OwnApi { .. })), "{url}");
+        }
+        for url in ["http://127.0.0.1:9127/", "http://127.0.0.2:9126/", "http://[::1]:9126/"] {
+            assert_eq!(check(&policy, url), Ok(()), "{url}");
+        }
+        policy.own = own("0.0.0.0:80");
+        for url in ["http://127.0.0.1/", "http://127.1.2.3/", "http://[::1]/"] {
+            assert!(matches!(check(&policy, url), Err(Denied::OwnApi { .. })), "{url}");
+        }
+        assert_eq!(check(&policy, "http://192.0.2.1/"), Ok(()));
+        policy.allow.push("127.0.0.0/8".parse().unwrap());
+        assert_eq!(check(&policy, "http://127.0.0.1/"), Ok(()));
     }
 
     #[test]

@@ -162,7 +162,8 @@ impl Config {
         if breaker.initial_pause > breaker.max_pause {
             r.fault("breaker.initial_pause", "is longer than breaker.max_pause");
         }
-        let egress = egress_policy(&mut r);
+        let mut egress = egress_policy(&mut r);
+        egress.own = Some(api.listen);
         let client = client::Settings {
             connect_timeout,
             per_destination,
@@ -266,6 +267,7 @@ fn egress_policy(r: &mut Reader) -> Policy {
         deny: networks(r, "egress.deny", default),
         allow: networks(r, "egress.allow", Vec::new()),
         https_only: r.flag("egress.https_only", false),
+        own: None,
     }
 }
 
@@ -341,11 +343,9 @@ impl Config {
         &self,
         clock: crate::clock::SharedClock,
     ) -> Result<attempt::Sender, client::ClientError> {
-        let policy = Arc::new(self.egress.clone());
         Ok(attempt::Sender {
-            client: client::build(&self.client, Arc::clone(&policy))?,
+            clients: client::Clients::build(&self.client, Arc::new(self.egress.clone()))?,
             settings: self.attempt.clone(),
-            policy,
             secrets: self.secrets.clone(),
             auth: self.auth.clone(),
             final_statuses: self.dispatcher.retry.final_statuses.clone(),

@@ -7,18 +7,21 @@ use std::{
     collections::BTreeMap,
     error::Error,
     fmt,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 
-use super::{client::DnsError, lane::Health, signing};
+use super::{
+    client::{Clients, DnsError},
+    lane::Health,
+    signing,
+};
 use crate::{
     callback::{Destination, parse_url},
     clock::{SharedClock, Timestamp},
-    egress::{Denied, Policy},
+    egress::Denied,
     measure,
     outbox::{Attempt, ErrorKind, Failure, Record},
 };
@@ -107,12 +110,10 @@ impl Outcome {
 /// Everything that an attempt needs.
 #[derive(Debug)]
 pub struct Sender {
-    /// The pooled client.
-    pub client: reqwest::Client,
+    /// The pooled clients, which also know where nothing may go.
+    pub clients: Clients,
     /// Deadline and bounds.
     pub settings: Settings,
-    /// Where nothing may go.
-    pub policy: Arc<Policy>,
     /// The secrets that sign, newest first.
     pub secrets: Vec<signing::Secret>,
     /// What lets us in, by destination.
@@ -211,10 +212,10 @@ impl Sender {
     ) -> Result<(), Failure> {
         let url = parse_url(&record.url)
             .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
-        self.policy.check_url(&url).map_err(|denied| egress_failure(&denied))?;
+        self.clients.check(&url).await.map_err(|denied| egress_failure(&denied))?;
         let body = record.body.to_json();
         let headers = self.headers(record, started_at, &body)?;
-        let mut request = self.client.put(url.clone()).headers(headers).body(body);
+        let mut request = self.clients.of(&url).put(url.clone()).headers(headers).body(body);
         // A user in the URL goes before; the client makes `authorization` of it by itself.
         if url.username().is_empty()
             && url.password().is_none()

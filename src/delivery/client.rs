@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::PrivateKeyDer};
-
 use tower::util::MapRequestLayer;
+use url::Url;
 
 use crate::{
     egress::{Denied, Policy},
@@ -57,8 +57,65 @@ pub enum ClientError {
     Client(#[from] reqwest::Error),
 }
 
-/// Makes the client.
-pub fn build(settings: &Settings, policy: Arc<Policy>) -> Result<reqwest::Client, ClientError> {
+/// The clients of the service: one for everything, and one for the port that its own API
+/// listens at. What a resolver is asked does not say the port, so the second one's resolver
+/// knows it.
+#[derive(Debug)]
+pub struct Clients {
+    general: reqwest::Client,
+    own_port: Option<(u16, reqwest::Client)>,
+    policy: Arc<Policy>,
+    proxied: bool,
+}
+
+impl Clients {
+    /// Makes them.
+    pub fn build(settings: &Settings, policy: Arc<Policy>) -> Result<Self, ClientError> {
+        let own_port = policy.own.map(|own| own.port());
+        let own_port = own_port
+            .map(|port| Ok::<_, ClientError>((port, make(settings, &policy, Some(port))?)))
+            .transpose()?;
+        let general = make(settings, &policy, None)?;
+        Ok(Self { general, own_port, policy, proxied: settings.proxy.is_some() })
+    }
+
+    /// The client for a URL.
+    pub fn of(&self, url: &Url) -> &reqwest::Client {
+        match &self.own_port {
+            Some((port, client)) if url.port_or_known_default() == Some(*port) => client,
+            _ => &self.general,
+        }
+    }
+
+    /// Whether the URL may be called. Through a proxy it is the proxy that resolves the name,
+    /// so where the name is known here too, all its addresses have to be allowed; the proxy
+    /// may know others.
+    pub async fn check(&self, url: &Url) -> Result<(), Denied> {
+        self.policy.check_url(url)?;
+        if self.proxied
+            && let Some(url::Host::Domain(name)) = url.host()
+            && let Ok(found) = tokio::net::lookup_host((name, 0)).await
+        {
+            for address in found {
+                self.policy.check(address.ip(), url.port_or_known_default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a client.
+pub fn build(settings: &Settings, policy: &Arc<Policy>) -> Result<reqwest::Client, ClientError> {
+    make(settings, policy, None)
+}
+
+fn make(
+    settings: &Settings,
+    policy: &Arc<Policy>,
+    port: Option<u16>,
+) -> Result<reqwest::Client, ClientError> {
+    // With a proxy, all that is resolved here is the proxy's own name.
+    let policy = settings.proxy.is_none().then(|| Arc::clone(policy));
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls(settings)?)
         .user_agent(concat!("seal-dpf-urlcallback/", env!("CARGO_PKG_VERSION")))
@@ -72,7 +129,7 @@ pub fn build(settings: &Settings, policy: Arc<Policy>) -> Result<reqwest::Client
             measure::connecting();
             request
         }))
-        .dns_resolver(Arc::new(Resolver { policy }));
+        .dns_resolver(Arc::new(Resolver { policy, port }));
     let builder = match &settings.proxy {
         Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.clone())?),
         // The environment's proxies are none of our business (contract, 6).
@@ -116,12 +173,14 @@ pub struct DnsError {
 
 /// Looks names up as the system does, and gives only addresses that the policy allows.
 struct Resolver {
-    policy: Arc<Policy>,
+    policy: Option<Arc<Policy>>,
+    /// The port that will be connected to, where that is known.
+    port: Option<u16>,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let policy = Arc::clone(&self.policy);
+        let (policy, port) = (self.policy.clone(), self.port);
         Box::pin(async move {
             let name = name.as_str().to_owned();
             let looked_up = tokio::net::lookup_host((name.as_str(), 0)).await;
@@ -132,13 +191,15 @@ impl Resolve for Resolver {
             let mut denied = None;
             let mut allowed = Vec::with_capacity(found.len());
             for address in found {
-                match policy.check(address.ip()) {
+                let verdict =
+                    policy.as_ref().map_or(Ok(()), |policy| policy.check(address.ip(), port));
+                match verdict {
                     Ok(()) => allowed.push(address),
                     Err(rule) => denied = Some(rule),
                 }
             }
             match denied {
-                Some(rule) if allowed.is_empty() => Err(Box::<Denied>::new(rule).into()),
+                Some(rule) if allowed.is_empty() => Err(rule.into()),
                 _ => Ok(Box::new(allowed.into_iter()) as Addrs),
             }
         })

@@ -70,7 +70,7 @@ pub enum ServiceError {
 
 /// Runs until it is told to stop. `announce` hears where it listens and where its log is.
 pub async fn serve(
-    config: Config,
+    mut config: Config,
     announce: impl FnOnce(SocketAddr, &Log),
 ) -> Result<(), ServiceError> {
     let clock: SharedClock = Arc::new(SystemClock);
@@ -84,7 +84,6 @@ pub async fn serve(
     let store =
         Arc::new(SledOutbox::open(&data_dir.outbox(), config.outbox.clone(), Arc::clone(&clock))?);
     let outbox: Arc<dyn Outbox> = store.clone();
-    let sender = config.sender(Arc::clone(&clock))?;
     let wanted = config.api.listen;
     let listener = TcpListener::bind(wanted)
         .await
@@ -92,6 +91,9 @@ pub async fn serve(
     let address =
         listener.local_addr().map_err(|error| ServiceError::Listen { address: wanted, error })?;
 
+    // Port 0 is known only now.
+    config.egress.own = Some(address);
+    let sender = config.sender(Arc::clone(&clock))?;
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, probes) = Health::new(Arc::clone(&outbox));

@@ -73,7 +73,7 @@ impl Service {
             per_destination: 1,
             ..Default::default()
         };
-        let client = crate::delivery::client::build(&settings, std::sync::Arc::default())?;
+        let client = crate::delivery::client::build(&settings, &std::sync::Arc::default())?;
         Ok(Self { client, base: format!("http://{address}"), pid: note.pid, token, token_file })
     }
 

@@ -258,7 +258,7 @@ impl Api {
             ..Default::default()
         };
         let client =
-            seal_dpf_urlcallback::delivery::client::build(&settings, std::sync::Arc::default())
+            seal_dpf_urlcallback::delivery::client::build(&settings, &std::sync::Arc::default())
                 .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
