@@ -8,11 +8,15 @@ use axum::{
 };
 use subtle::ConstantTimeEq as _;
 
-use super::{Problem, Shared};
+use super::{Problem, Shared, server::Visitor};
 
 pub(super) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-    if open || knows_token(&request, &shared.token) {
+    let knows = knows_token(&request, &shared.token);
+    if knows && let Some(visitor) = request.extensions().get::<Visitor>() {
+        visitor.welcome();
+    }
+    if open || knows {
         return next.run(request).await;
     }
     let detail = "this path wants the header `authorization: Bearer <token>`";

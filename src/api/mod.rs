@@ -10,6 +10,7 @@ pub mod lines;
 mod metrics;
 mod problem;
 mod queue;
+pub mod server;
 pub mod view;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};

@@ -10,7 +10,6 @@ mod upkeep;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -116,7 +115,7 @@ pub async fn serve(
         settings: Arc::new(config.api.clone()),
     });
     let (end_api, api_ended) = watch::channel(false);
-    let api = tokio::spawn(serve_api(listener, router, api_ended));
+    let api = tokio::spawn(api::server::serve(listener, router, api_ended));
 
     data_dir.write_note(&Note {
         pid: std::process::id(),
@@ -161,21 +160,6 @@ pub async fn serve(
 async fn join(name: &str, task: JoinHandle<()>) {
     if let Err(error) = task.await {
         tracing::error!(error.message = %error, "the task `{name}` has failed");
-    }
-}
-
-async fn serve_api(listener: TcpListener, router: axum::Router, mut end: watch::Receiver<bool>) {
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(error.message = %error, "TCP_NODELAY cannot be set");
-        }
-    });
-    let ended = async move {
-        // An error says that the service is gone: then it is over as well.
-        drop(end.wait_for(|end| *end).await);
-    };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(ended).await {
-        tracing::error!(error.message = %error, "the API has ended");
     }
 }
 

@@ -1,6 +1,11 @@
 //! What a stranger's URL and a stranger at the door do not get.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+};
 
 use crate::support::{Receiver, Service, event};
 
@@ -70,4 +75,59 @@ fn the_token_file_is_closed_to_others() {
     let service = Service::start("");
     let mode = fs::metadata(service.path("data/api-token")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_name_that_leads_to_a_denied_address_fails_as_egress_and_is_delivered_after_the_rule_changed() {
+    let mut service = Service::start("egress.deny = [\"127.0.0.0/8\", \"::1\"]");
+    let receiver = Receiver::start();
+    let url = format!("http://localhost:{}/", receiver.address.port());
+    let id = service.api().accept(&event("job_sending", "1", &url));
+    let failed = service.api().wait_for_state(&id, "failed");
+    assert_eq!(failed["lastError"]["kind"], "egress");
+    assert!(failed["lastError"]["message"].as_str().unwrap().contains("egress.deny"), "{failed}");
+    assert_eq!(receiver.connections(), 0);
+    service.terminate();
+    service.configure("");
+    service.serve();
+    assert!(service.run(&["replay-failed", "--id", &id]).status.success());
+    service.api().wait_for_state(&id, "delivered");
+    assert_eq!(receiver.count(), 1);
+}
+
+/// Fills the door with strangers that say nothing, or a bit at a time.
+#[test]
+fn strangers_are_shown_the_door_and_who_has_the_token_stays() {
+    const STRANGERS: usize = 300;
+    let service = Service::start("");
+    let api = service.api();
+    let mut known = TcpStream::connect(api.address).unwrap();
+    let ask = |known: &mut TcpStream| {
+        let token = &api.token;
+        write!(known, "GET /v1/queue HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\n\r\n")
+            .unwrap();
+        let mut answer = [0; 4096];
+        let n = known.read(&mut answer).unwrap();
+        assert!(answer[..n].starts_with(b"HTTP/1.1 200"));
+    };
+    ask(&mut known);
+    let mut strangers: Vec<_> = (0..STRANGERS)
+        .map(|at| {
+            let mut stranger = TcpStream::connect(api.address).unwrap();
+            if at % 2 == 0 {
+                stranger.write_all(b"GET /healthz HTTP/1.1\r\nx-slow: ").unwrap();
+            }
+            stranger
+        })
+        .collect();
+    ask(&mut known);
+    // A new one with the token comes in as soon as the first strangers are out.
+    assert_eq!(api.get("/v1/queue").status, 200);
+    for stranger in &mut strangers {
+        stranger.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+        let mut rest = Vec::new();
+        // Closed, well or not.
+        drop(stranger.read_to_end(&mut rest));
+    }
+    ask(&mut known);
 }

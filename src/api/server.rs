@@ -1,0 +1,147 @@
+//! The door of the API: connections, and how long strangers may stand in it.
+//!
+//! A connection that has not shown the token yet is a stranger's. Only so many of them are
+//! held at a time, and each only for a while, whether it sends nothing, a header a second, or
+//! asks for its health again and again. Who has shown the token may stay.
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::sleep,
+};
+use tower::ServiceExt as _;
+
+/// How many strangers are let in at a time; more wait in the system's queue.
+const STRANGERS: usize = 256;
+
+/// How long a stranger may stay.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a stranger's last answer may take after that.
+const STRANGER_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a connection may rest between two requests, or take for one's head.
+const IDLE_PATIENCE: Duration = Duration::from_secs(75);
+
+/// How long nothing is accepted after the system could not accept: most likely it has no more
+/// files, and needs a moment.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whose connection a request came over; the token makes a stranger known.
+#[derive(Debug, Clone)]
+pub(super) struct Visitor(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Visitor {
+    fn stranger(permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(Mutex::new(Some(permit))))
+    }
+
+    /// The token was shown. Another stranger may come in.
+    pub(super) fn welcome(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn is_stranger(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+/// Serves until `end` is true, and then until the requests under way are answered.
+pub async fn serve(listener: TcpListener, router: Router, mut end: watch::Receiver<bool>) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let mut connections = JoinSet::new();
+    let their_end = end.clone();
+    loop {
+        let accepted = async {
+            // The semaphore is never closed.
+            let permit = Arc::clone(&strangers).acquire_owned().await.ok()?;
+            match listener.accept().await {
+                Ok((stream, _)) => Some((permit, stream)),
+                Err(error) => {
+                    tracing::warn!(error.message = %error, "a connection cannot be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                    None
+                }
+            }
+        };
+        tokio::select! {
+            accepted = accepted => if let Some((permit, stream)) = accepted {
+                let visitor = Visitor::stranger(permit);
+                let end = their_end.clone();
+                connections.spawn(connection(stream, router.clone(), visitor, end));
+            },
+            Some(_) = connections.join_next() => {}
+            () = ended(&mut end) => break,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn ended(end: &mut watch::Receiver<bool>) {
+    // An error says that the service is gone: then it is over as well.
+    drop(end.wait_for(|end| *end).await);
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    visitor: Visitor,
+    mut end: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(error.message = %error, "TCP_NODELAY cannot be set");
+    }
+    let service = service_fn({
+        let visitor = visitor.clone();
+        move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(visitor.clone());
+            router.clone().oneshot(request.map(Body::new))
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_PATIENCE);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(IDLE_PATIENCE);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut patience = pin!(sleep(STRANGER_PATIENCE));
+    let (mut known, mut ending, mut warned) = (false, false, false);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(error.message = %error, "a connection to the API broke off");
+                }
+                return;
+            }
+            () = ended(&mut end), if !ending => {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = patience.as_mut(), if !known => {
+                if !visitor.is_stranger() {
+                    known = true;
+                    continue;
+                }
+                if warned {
+                    return;
+                }
+                warned = true;
+                connection.as_mut().graceful_shutdown();
+                patience.as_mut().reset(tokio::time::Instant::now() + STRANGER_GRACE);
+            }
+        }
+    }
+}
