@@ -1,5 +1,7 @@
 //! The bearer token: every path but the two health checks wants it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use axum::{
     extract::{Request, State},
     http::{StatusCode, header},
@@ -10,9 +12,29 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Problem, Shared, server::Visitor};
 
+/// The token that opens the API. It can be replaced while the service runs.
+#[derive(Clone)]
+pub struct Token(Arc<Mutex<Arc<str>>>);
+
+impl Token {
+    /// This one.
+    pub fn new(token: &str) -> Self {
+        Self(Arc::new(Mutex::new(token.into())))
+    }
+
+    /// Another one from now on.
+    pub fn replace(&self, token: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = token.into();
+    }
+
+    fn current(&self) -> Arc<str> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 pub(super) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-    let knows = knows_token(&request, &shared.token);
+    let knows = knows_token(&request, &shared.token.current());
     if knows && let Some(visitor) = request.extensions().get::<Visitor>() {
         visitor.welcome();
     }

@@ -21,7 +21,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::problem::Problem;
+pub use self::{auth::Token, problem::Problem};
 use crate::{
     clock::{SharedClock, Timestamp},
     health::Health,
@@ -56,7 +56,7 @@ pub struct Shared {
     /// Knows the time.
     pub clock: SharedClock,
     /// Opens the API.
-    pub token: Arc<str>,
+    pub token: Token,
     /// Gives what was measured.
     pub metrics: PrometheusHandle,
     /// How long callbacks are tried and kept.

@@ -48,7 +48,8 @@ enum Command {
     /// Run the service
     ///
     /// It takes job events on its API and delivers the callbacks, until SIGTERM or Ctrl-C; a
-    /// second signal ends it at once. SIGHUP opens the log file again.
+    /// second signal ends it at once. SIGHUP opens the log file again and
+    /// reads the token again.
     ///
     /// Example: seal-dpf-urlcallback serve
     Serve,

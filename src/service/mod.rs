@@ -18,7 +18,7 @@ use crate::{
     api,
     clock::{SharedClock, SystemClock},
     config::Config,
-    datadir::{DataDir, DataDirError, Note},
+    datadir::{self, DataDir, DataDirError, Note},
     delivery::{client::ClientError, dispatcher::Dispatcher},
     health::Health,
     intake::Intake,
@@ -78,7 +78,7 @@ pub async fn serve(
     let log = telemetry::start(&config.log)?;
     raise_file_limit();
     let metrics = measure::install()?;
-    let token: Arc<str> = data_dir.token(&config.api.token_file)?.into();
+    let token = api::Token::new(&data_dir.token(&config.api.token_file)?);
     let signals = Signals::new().map_err(ServiceError::Signals)?;
     let store =
         Arc::new(SledOutbox::open(&data_dir.outbox(), config.outbox.clone(), Arc::clone(&clock))?);
@@ -108,7 +108,7 @@ pub async fn serve(
         outbox: Arc::clone(&outbox),
         health: health.clone(),
         clock: Arc::clone(&clock),
-        token,
+        token: token.clone(),
         metrics: metrics.clone(),
         terms: config.terms(),
         started_at,
@@ -135,7 +135,13 @@ pub async fn serve(
     let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox), clock));
     supervisor::ready();
 
-    signals.wait_for_stop(&log).await;
+    signals
+        .wait_for_stop(|| {
+            log.reopen();
+            tracing::info!(event.action = "log-reopened", "log file opened again");
+            read_again(&token, &config.api.token_file);
+        })
+        .await;
     tracing::info!(event.action = "service-stopping", "service stopping");
     supervisor::stopping();
     health.drain();
@@ -160,6 +166,21 @@ pub async fn serve(
 async fn join(name: &str, task: JoinHandle<()>) {
     if let Err(error) = task.await {
         tracing::error!(error.message = %error, "the task `{name}` has failed");
+    }
+}
+
+/// Reads the token again. A file that cannot be used leaves the token as it was.
+fn read_again(token: &api::Token, file: &std::path::Path) {
+    match datadir::read_token(file) {
+        Ok(read) => {
+            token.replace(&read);
+            tracing::info!(event.action = "token-read", "the API's token was read again");
+        }
+        Err(error) => tracing::error!(
+            event.action = "token-read",
+            error.message = %error,
+            "the API's token cannot be read again; the one before stays"
+        ),
     }
 }
 

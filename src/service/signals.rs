@@ -2,8 +2,6 @@
 
 use std::io;
 
-use crate::telemetry::Log;
-
 /// The signals that the service hears.
 #[cfg(unix)]
 pub(super) struct Signals {
@@ -23,17 +21,14 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or Ctrl-C; a second one ends the process at once. SIGHUP opens the
-    /// log again.
-    pub(super) async fn wait_for_stop(mut self, log: &Log) {
+    /// Waits for SIGTERM or Ctrl-C; a second one ends the process at once. SIGHUP does
+    /// `reload`.
+    pub(super) async fn wait_for_stop(mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
-                _ = self.hang_up.recv() => {
-                    log.reopen();
-                    tracing::info!(event.action = "log-reopened", "log file opened again");
-                }
+                _ = self.hang_up.recv() => reload(),
             }
         }
         tokio::spawn(async move {
@@ -60,7 +55,7 @@ impl Signals {
         Ok(Self)
     }
 
-    pub(super) async fn wait_for_stop(self, _: &Log) {
+    pub(super) async fn wait_for_stop(self, _: impl Fn()) {
         drop(tokio::signal::ctrl_c().await);
         tokio::spawn(async {
             drop(tokio::signal::ctrl_c().await);

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
 };
 
-use crate::support::{Receiver, Service, event};
+use crate::support::{Receiver, Service, event, eventually};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -130,4 +130,26 @@ fn strangers_are_shown_the_door_and_who_has_the_token_stays() {
         drop(stranger.read_to_end(&mut rest));
     }
     ask(&mut known);
+}
+
+#[test]
+fn sighup_has_the_token_read_again_and_a_bad_file_changes_nothing() {
+    let service = Service::start("");
+    let old = service.api();
+    let other = "another-token-of-some-length";
+    fs::write(service.path("data/api-token"), other).unwrap();
+    assert_eq!(old.get("/v1/queue").status, 200, "not before it is told");
+    service.signal("HUP");
+    eventually("the old one is out", || (old.get("/v1/queue").status == 401).then_some(()));
+    assert_eq!(service.api().get("/v1/queue").status, 200);
+    let kept = service.api();
+    fs::write(service.path("data/api-token"), "short").unwrap();
+    service.signal("HUP");
+    eventually("it complains", || {
+        let complains = |line: &serde_json::Value| {
+            line["log.level"] == "error" && line["event.action"] == "token-read"
+        };
+        service.log().iter().any(complains).then_some(())
+    });
+    assert_eq!(kept.get("/v1/queue").status, 200);
 }
