@@ -258,22 +258,33 @@ fn a_user_and_password_in_the_url_work_and_are_never_shown() {
 }
 
 #[test]
-fn each_secret_signs_each_attempt() {
-    let settings = "signing.secrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\", \"whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]";
-    let (service, receiver) = (Service::start(settings), Receiver::start());
+fn each_secret_signs_each_attempt_so_that_the_public_library_verifies_it() {
+    // The seed of RFC 8032's first test vector, and its public key.
+    const SEED: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+    const PUBLIC: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    let secrets =
+        ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"];
+    let [new, old] = secrets;
+    let settings = format!("signing.secrets = [\"{new}\", \"{old}\", \"whsk_{SEED}\"]");
+    let service = Service::start(&settings);
+    let receiver = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
     let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
-    let put = &receiver.wait_for(1)[0];
-    let content = format!("{id}.{}.{}", put.header("webhook-timestamp"), put.body);
-    let expected: Vec<_> = ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
-        .into_iter()
-        .map(|secret| {
-            let secret = data_encoding::BASE64.decode(secret.as_bytes()).unwrap();
-            let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
-            let signed = ring::hmac::sign(&key, content.as_bytes());
-            format!("v1,{}", data_encoding::BASE64.encode(signed.as_ref()))
-        })
-        .collect();
-    assert_eq!(put.header("webhook-signature"), expected.join(" "));
+    for put in receiver.wait_for(2) {
+        let other = put.body.replace('1', "2");
+        for secret in secrets {
+            let webhook = standardwebhooks::Webhook::new(secret).unwrap();
+            webhook.verify(put.body.as_bytes(), &put.headers).unwrap();
+            assert!(webhook.verify(other.as_bytes(), &put.headers).is_err());
+        }
+        // The library knows `v1` alone.
+        let signature = put.header("webhook-signature");
+        let signature = signature.split(' ').find_map(|it| it.strip_prefix("v1a,")).unwrap();
+        let decode = |text: &str| data_encoding::BASE64.decode(text.as_bytes()).unwrap();
+        let content = format!("{id}.{}.{}", put.header("webhook-timestamp"), put.body);
+        ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, decode(PUBLIC))
+            .verify(content.as_bytes(), &decode(signature))
+            .unwrap();
+    }
 }
 
 #[test]
