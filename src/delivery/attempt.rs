@@ -341,6 +341,11 @@ fn describe(error: reqwest::Error, answering: bool) -> Failure {
     } else if message.is_empty() {
         message = error.to_string();
     }
+    if kind == ErrorKind::Tls && message.contains("UnknownIssuer") {
+        message.push_str(
+            " (self-signed, or by an authority that is not trusted here; tls.ca_file is the way)",
+        );
+    }
     if message.len() > MAX_MESSAGE_BYTES {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
         message.push('…');
@@ -348,13 +353,13 @@ fn describe(error: reqwest::Error, answering: bool) -> Failure {
     Failure::new(kind, message)
 }
 
-/// A rustls error travels inside an I/O error.
+/// A rustls error travels inside an I/O error, and that inside another one.
 fn is_tls(cause: &(dyn Error + 'static)) -> bool {
     cause.is::<rustls::Error>()
         || cause
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref)
-            .is_some_and(|inner| inner.is::<rustls::Error>())
+            .is_some_and(|inner| is_tls(inner))
 }
 
 #[cfg(test)]

@@ -17,3 +17,4 @@ mod operate;
 mod outbox;
 mod settings;
 mod support;
+mod tls;
