@@ -12,6 +12,7 @@ use super::{
     table, text, timeline,
 };
 use crate::{
+    api::view::CallbackView,
     callback::CallbackId,
     clock::{Clock as _, SystemClock},
     config::Config,
@@ -99,7 +100,7 @@ async fn find(config: &Config) -> anyhow::Result<Access> {
     Access::find(config, "inspect-queue", false).await
 }
 
-async fn one(access: &Access, id: CallbackId) -> anyhow::Result<crate::api::view::CallbackView> {
+async fn one(access: &Access, id: CallbackId) -> anyhow::Result<CallbackView> {
     access.one(id).await?.ok_or_else(|| anyhow::anyhow!("there is no callback {id}"))
 }
 
@@ -123,10 +124,7 @@ impl Pages {
         Self { listing, left: args.limit, begun: false }
     }
 
-    async fn next(
-        &mut self,
-        access: &Access,
-    ) -> anyhow::Result<Option<Vec<crate::api::view::CallbackView>>> {
+    async fn next(&mut self, access: &Access) -> anyhow::Result<Option<Vec<CallbackView>>> {
         if self.left == 0 || (self.begun && self.listing.cursor.is_none()) {
             return Ok(None);
         }

@@ -129,6 +129,23 @@ pub(super) fn destinations(queue: &QueueView, screen: Screen, now: Timestamp) ->
     lines
 }
 
+/// What is known of a callback's destination.
+pub(super) fn destination_of<'a>(
+    it: &CallbackView,
+    queue: &'a QueueView,
+) -> Option<&'a DestinationView> {
+    queue.destinations.iter().find(|known| Some(&known.destination) == it.destination.as_ref())
+}
+
+/// How a callback looks at first sight.
+pub(super) fn tone(it: &CallbackView) -> Tone {
+    match (it.state, &it.last_error) {
+        (StateName::Failed, _) => Tone::Bad,
+        (StateName::Pending, Some(_)) => Tone::Warning,
+        _ => Tone::Plain,
+    }
+}
+
 /// What happens next to a callback.
 pub(super) fn next(
     it: &CallbackView,
@@ -191,10 +208,7 @@ pub(super) fn callbacks(
     };
     let mut table = new(header, flexible, &["ATTEMPTS"], screen);
     for it in callbacks {
-        let destination = queue
-            .destinations
-            .iter()
-            .find(|known| Some(&known.destination) == it.destination.as_ref());
+        let destination = destination_of(it, queue);
         let mut cells = vec![
             it.id.clone(),
             it.state.as_str().into(),
@@ -216,11 +230,7 @@ pub(super) fn callbacks(
     let header = lines.next().map(|line| screen.line(Tone::Head, &line));
     let mut shown: Vec<_> = header.into_iter().filter(|_| with_header).collect();
     for (it, line) in callbacks.iter().zip(lines) {
-        let tone = match (it.state, &it.last_error) {
-            (StateName::Failed, _) => Tone::Bad,
-            (StateName::Pending, Some(_)) => Tone::Warning,
-            _ => Tone::Plain,
-        };
+        let tone = tone(it);
         shown.push(screen.line(tone, &line));
         if !wide {
             shown.push(screen.line(tone, &second_line(it)));

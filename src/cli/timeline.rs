@@ -21,14 +21,8 @@ pub(super) fn lines(
     screen: Screen,
     now: Timestamp,
 ) -> Vec<String> {
-    let destination =
-        queue.destinations.iter().find(|known| Some(&known.destination) == it.destination.as_ref());
-    let tone = match (it.state, &it.last_error) {
-        (StateName::Delivered, _) => Tone::Good,
-        (StateName::Failed, _) => Tone::Bad,
-        (StateName::Pending, Some(_)) => Tone::Warning,
-        (StateName::Pending, None) => Tone::Plain,
-    };
+    let destination = table::destination_of(it, queue);
+    let tone = if it.state == StateName::Delivered { Tone::Good } else { table::tone(it) };
     let when = |at| format!("{} ({})", text::moment(at), text::relative(at, now));
     let mut lines = Vec::new();
     let mut field = |tone, name: &str, value: &str| lines.extend(field(screen, tone, name, value));

@@ -71,11 +71,14 @@ pub struct Clients {
 impl Clients {
     /// Makes them.
     pub fn build(settings: &Settings, policy: Arc<Policy>) -> Result<Self, ClientError> {
+        let tls = tls(settings)?;
         let own_port = policy.own.map(|own| own.port());
         let own_port = own_port
-            .map(|port| Ok::<_, ClientError>((port, make(settings, &policy, Some(port))?)))
+            .map(|port| {
+                Ok::<_, ClientError>((port, make(settings, tls.clone(), &policy, Some(port))?))
+            })
             .transpose()?;
-        let general = make(settings, &policy, None)?;
+        let general = make(settings, tls, &policy, None)?;
         Ok(Self { general, own_port, policy, proxied: settings.proxy.is_some() })
     }
 
@@ -106,18 +109,19 @@ impl Clients {
 
 /// Makes a client.
 pub fn build(settings: &Settings, policy: &Arc<Policy>) -> Result<reqwest::Client, ClientError> {
-    make(settings, policy, None)
+    make(settings, tls(settings)?, policy, None)
 }
 
 fn make(
     settings: &Settings,
+    tls: ClientConfig,
     policy: &Arc<Policy>,
     port: Option<u16>,
 ) -> Result<reqwest::Client, ClientError> {
     // With a proxy, all that is resolved here is the proxy's own name.
     let policy = settings.proxy.is_none().then(|| Arc::clone(policy));
     let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(settings)?)
+        .tls_backend_preconfigured(tls)
         .user_agent(concat!("seal-dpf-urlcallback/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
