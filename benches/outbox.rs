@@ -137,7 +137,7 @@ fn new(job: usize, to: &Destination) -> NewCallback {
                 "http://dpfsrv03:9125/cgi-bin/dpftracker?job=2016{job:014}"
             )),
         },
-        url: format!("http://127.0.0.1:8080/ourjobmanager/ourjobno/{job}"),
+        url: format!("http://127.0.0.1:8080/ourjobmanager/ourjobno/{job}").into(),
         destination: to.clone(),
         refusal: None,
     }

@@ -193,6 +193,37 @@ pub fn parse_url(text: &str) -> Result<Url, UrlError> {
     Ok(url)
 }
 
+/// A URL that may hold a password, as it was handed in. Debug and Display leave the password
+/// out, so that it gets nowhere by accident (contract, 3).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    /// The whole text, for who calls it or stores it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for SecretUrl {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redact_url(&self.0))
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// The URL as it may be shown: the password is `***` (contract, 3).
 ///
 /// It works on text that is no URL as well, and then hides rather too much than too little.
@@ -272,6 +303,8 @@ mod tests {
             ("ftp://u:secret@host/", "ftp://u:***@host/"),
         ] {
             assert_eq!(redact_url(url), shown);
+            let url = SecretUrl::from(url.to_owned());
+            assert_eq!([url.to_string(), format!("{url:?}")], [shown, shown]);
         }
     }
 

@@ -30,12 +30,23 @@ pub struct Note {
     pub pid: u32,
     /// Where its API listens.
     pub address: SocketAddr,
+    /// What its certificate is known by, where it speaks TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// What holds the API's token.
     pub token_file: PathBuf,
     /// Since when it runs.
     pub started_at: Timestamp,
     /// Its version.
     pub version: String,
+}
+
+impl Note {
+    /// Where its API is, as a URL without a path.
+    pub fn base(&self, address: SocketAddr) -> String {
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}")
+    }
 }
 
 /// Why the data directory cannot be used. Each message names the path and what to do.
@@ -93,7 +104,7 @@ pub enum DataDirError {
 fn shown(holder: Option<&Holder>, note: Option<&Note>) -> String {
     let holder = holder.map_or_else(|| "another process".into(), Holder::to_string);
     match note {
-        Some(note) => format!("{holder}, listening on {}", note.address),
+        Some(note) => format!("{holder}, listening on {}", note.base(note.address)),
         None => holder,
     }
 }
@@ -305,8 +316,13 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(name);
+    // A process that had our number before us may have left one.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = File::options();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&temporary)?;

@@ -95,10 +95,10 @@ impl Policy {
     /// carries an IPv4 address has to pass as both.
     pub fn check(&self, address: IpAddr, port: Option<u16>) -> Result<(), Denied> {
         let carried = match address {
-            IpAddr::V6(v6) => carried_v4(v6).map(IpAddr::V4),
-            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => carried_v4(v6),
+            IpAddr::V4(_) => Vec::new(),
         };
-        for seen_as in [Some(address), carried].into_iter().flatten() {
+        for seen_as in std::iter::once(address).chain(carried.into_iter().map(IpAddr::V4)) {
             let within = |nets: &[IpNet]| nets.iter().find(|net| net.contains(&seen_as)).copied();
             if within(&self.allow).is_some() {
                 continue;
@@ -125,20 +125,33 @@ fn leads_to(address: IpAddr, listening: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// The IPv4 address inside an IPv4-mapped, IPv4-compatible, NAT64 (RFC 6052, and RFC 8215's
-/// local one) or 6to4 (RFC 3056) address.
-fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let s = address.segments();
-    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
-    match s {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
-        [0x64, 0xff9b, 1, _, _, _, high, low] => v4(high, low),
-        [0x2002, high, low, ..] => v4(high, low),
+/// The IPv4 addresses that an IPv6 address may lead to: the one inside an IPv4-mapped,
+/// IPv4-compatible, IPv4-translated (RFC 2765), NAT64 (RFC 6052, and RFC 8215's local one, with
+/// a prefix of any length), 6to4 (RFC 3056) or Teredo (RFC 4380) address.
+fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match address.segments() {
         // `::` and `::1` are addresses of their own.
-        [0, 0, 0, 0, 0, 0, high, low] if (high, low) != (0, 0) && (high, low) != (0, 1) => {
-            v4(high, low)
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => Vec::new(),
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => vec![v4(high, low)],
+        [0, 0, 0, 0, 0xffff, 0, high, low] => vec![v4(high, low)],
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => vec![v4(high, low)],
+        [0x64, 0xff9b, 1, ..] => {
+            let o = address.octets();
+            // For prefixes of 48, 56, 64 and 96 bits; the ninth byte is always left out. Where a
+            // prefix is of another length, the other readings begin or end with zeroes.
+            [[o[6], o[7], o[9], o[10]], [o[7], o[9], o[10], o[11]], [o[9], o[10], o[11], o[12]]]
+                .into_iter()
+                .filter(|found| found[0] != 0)
+                .chain([[o[12], o[13], o[14], o[15]]])
+                .map(Ipv4Addr::from)
+                .collect()
         }
-        _ => None,
+        [0x2002, high, low, ..] => vec![v4(high, low)],
+        [0x2001, 0, server_high, server_low, _, _, high, low] => {
+            vec![v4(server_high, server_low), v4(!high, !low)]
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -165,6 +178,18 @@ mod tests {
             "[::169.254.169.254]",
             "[64:ff9b::a9fe:a9fe]",
             "[64:ff9b:1::a9fe:a9fe]",
+            "[64:ff9b:1:a9fe:a9:fe00::]",
+            "[64:ff9b:1:a9:fe:a9fe::]",
+            "[64:ff9b:1:0:a9:fea9:fe00:0]",
+            "[::ffff:0:169.254.169.254]",
+            "[2001:0:a9fe:a9fe::1]",
+            "[2001:0:102:304::5601:5601]",
+            "[::ffff:a9fe:a9fe]",
+            "[0:0:0:0:0:FFFF:A9FE:A9FE]",
+            "0xA9.0xFE.0xA9.0xFE",
+            "169.0376.0xa9fe",
+            "169%2e254%2e169%2e254",
+            "１６９。２５４。１６９。２５４",
             "[2002:a9fe:a9fe::1]",
             "[fe80::1]",
             "[fd00:ec2::254]",
@@ -178,7 +203,17 @@ mod tests {
         ] {
             assert!(check(&policy, &format!("http://{host}/")).is_err(), "{host}");
         }
-        for host in ["127.0.0.1", "10.1.2.3", "[::1]", "192.168.0.1", "callbackhost"] {
+        for host in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "[::1]",
+            "192.168.0.1",
+            "callbackhost",
+            "[64:ff9b::a01:203]",
+            "[64:ff9b:1::a01:203]",
+            "[2001:db8::1]",
+            "[2002:a01:203::1]",
+        ] {
             assert_eq!(check(&policy, &format!("http://{host}/")), Ok(()), "{host}");
         }
     }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, de};
 
-use crate::callback::JobState;
+use crate::callback::{JobState, SecretUrl};
 
 /// How long `jobId`, `jobIdFs`, `exitStatus` and `eventId` may be, in bytes. The other fields
 /// are bounded by the size of the whole event.
@@ -61,19 +61,19 @@ pub struct RawEvent {
 /// Of all the job's parameters, the values of those that are called `DpfControlCallbackUrl`.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Parameters {
-    urls: Vec<String>,
+    urls: Vec<SecretUrl>,
 }
 
 impl Parameters {
     /// Parameters with this callback URL and nothing else.
     pub fn with_url(url: impl Into<String>) -> Self {
-        Self { urls: vec![url.into()] }
+        Self { urls: vec![url.into().into()] }
     }
 
     /// Takes in one `NAME=VALUE`; all but the callback URL is passed over.
     pub fn add(&mut self, name: &str, value: &str) {
         if is_url_parameter(name) && !value.is_empty() {
-            self.urls.push(value.to_owned());
+            self.urls.push(value.to_owned().into());
         }
     }
 
@@ -145,7 +145,7 @@ pub struct JobEvent {
     /// The idempotency key.
     pub event_id: Option<String>,
     /// Where the callback goes, as it was written.
-    pub url: String,
+    pub url: SecretUrl,
 }
 
 /// Why an event needs no callback.
@@ -214,8 +214,21 @@ pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
     if !text.trim_start().starts_with('{') {
         return Err(Malformed::Json("an event is a JSON object, in braces".into()));
     }
-    let raw: RawEvent = serde_json::from_str(text).map_err(|e| Malformed::Json(e.to_string()))?;
+    let raw: RawEvent =
+        serde_json::from_str(text).map_err(|e| Malformed::Json(without_text(&e.to_string())))?;
     check(raw)
+}
+
+/// What serde says of a text in a wrong place repeats the text, which may be a URL with a
+/// password.
+fn without_text(message: &str) -> String {
+    const BEGIN: &str = "string \"";
+    match (message.find(BEGIN), message.rfind("\", expected")) {
+        (Some(begin), Some(end)) if begin + BEGIN.len() <= end => {
+            format!("{}{}", &message[..begin + "string".len()], &message[end + 1..])
+        }
+        _ => message.to_owned(),
+    }
 }
 
 /// Applies the rules to an event whose types are right.
@@ -290,7 +303,7 @@ mod tests {
         ] {
             let json = event(&format!(r#","parameters":{{"X":1,"{spelling}":"{URL}"}}"#));
             let Ok(Parsed::Callback(event)) = parse(json.as_bytes()) else { panic!("{spelling}") };
-            assert_eq!(event.url, URL);
+            assert_eq!(event.url.reveal(), URL);
         }
         let json = event(r#","parameters":{"DpfControlCallbackUrls":"x"}"#);
         assert_eq!(parse(json.as_bytes()), Ok(Parsed::Ignored(Ignored::NoUrl)));
@@ -355,6 +368,21 @@ mod tests {
             assert!(error.contains(says), "{json}: {error}");
         }
         assert_eq!(parse(b"{\"event\":\"\xff\"}"), Err(Malformed::Utf8(11)));
+    }
+
+    #[test]
+    fn a_text_in_a_wrong_place_is_not_repeated() {
+        for json in [
+            event(r#","parameters":"http://u:geheim@h/""#),
+            event(r#","parameters":["http://u:\"geheim\", expected@h/"]"#),
+            r#"{"event":{"a":"geheim"}}"#.into(),
+            r#""http://u:geheim@h/""#.into(),
+        ] {
+            let error = parse(json.as_bytes()).expect_err(&json).to_string();
+            assert!(!error.contains("geheim"), "{json}: {error}");
+        }
+        let error = parse(event(r#","parameters":"x""#).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("string, expected an object of job parameters"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    callback::{Body, CallbackId, Destination, UrlError, parse_url, redact_url, tracker_url},
+    callback::{Body, CallbackId, Destination, SecretUrl, UrlError, parse_url, tracker_url},
     egress::Policy,
     event::{self, JobEvent, Malformed, Parsed},
     measure,
@@ -81,11 +81,11 @@ impl Intake {
     }
 
     fn callback(&self, event: JobEvent) -> NewCallback {
-        let parsed = parse_url(&event.url);
+        let parsed = parse_url(event.url.reveal());
         let destination = match &parsed {
             Ok(url) => Destination::of(url),
             Err(UrlError::Scheme(_)) => {
-                Destination::parse(&event.url).unwrap_or_else(Destination::none)
+                Destination::parse(event.url.reveal()).unwrap_or_else(Destination::none)
             }
             Err(UrlError::Syntax(_)) => Destination::none(),
         };
@@ -169,7 +169,7 @@ struct Line {
     job_id: String,
     job_id_fs: String,
     job_state: &'static str,
-    url: String,
+    url: SecretUrl,
     destination: Destination,
     refusal: Option<Failure>,
 }
@@ -180,7 +180,7 @@ impl Line {
             job_id: new.body.job_id.clone(),
             job_id_fs: new.body.job_id_fs.clone(),
             job_state: new.body.job_state.as_str(),
-            url: redact_url(&new.url),
+            url: new.url.clone(),
             destination: new.destination.clone(),
             refusal: new.refusal.clone(),
         }
@@ -196,7 +196,7 @@ impl Line {
                     dpf.job_id = self.job_id,
                     dpf.job_id_fs = self.job_id_fs,
                     dpf.job_state = self.job_state,
-                    url.full = self.url,
+                    url.full = %self.url,
                     url.domain = self.destination.host(),
                     callback.destination = self.destination.as_str(),
                     "error.type" = self.refusal.as_ref().map(|it| it.kind.as_str()),

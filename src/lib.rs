@@ -13,7 +13,7 @@
 //! other. A test holds the code to it.
 //!
 //! ```text
-//! clock, callback, measure ◄ event, egress, outbox ◄ health, select, intake, datadir, telemetry
+//! clock, callback, measure, tls ◄ event, egress, outbox ◄ health, select, intake, datadir, telemetry
 //!                 ◄ delivery │ api ◄ config ◄ service ◄ cli ◄ main
 //! ```
 
@@ -33,3 +33,4 @@ pub mod outbox;
 pub mod select;
 pub mod service;
 pub mod telemetry;
+pub mod tls;

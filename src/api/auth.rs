@@ -1,7 +1,8 @@
 //! The bearer token: every path but the two health checks wants it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::{
     extract::{Request, State},
     http::{StatusCode, header},
@@ -14,27 +15,23 @@ use super::{Problem, Shared, server::Visitor};
 
 /// The token that opens the API. It can be replaced while the service runs.
 #[derive(Clone)]
-pub struct Token(Arc<Mutex<Arc<str>>>);
+pub struct Token(Arc<ArcSwap<String>>);
 
 impl Token {
     /// This one.
-    pub fn new(token: &str) -> Self {
-        Self(Arc::new(Mutex::new(token.into())))
+    pub fn new(token: String) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(token)))
     }
 
     /// Another one from now on.
-    pub fn replace(&self, token: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = token.into();
-    }
-
-    fn current(&self) -> Arc<str> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn replace(&self, token: String) {
+        self.0.store(Arc::new(token));
     }
 }
 
 pub(super) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-    let knows = knows_token(&request, &shared.token.current());
+    let knows = knows_token(&request, &shared.token.0.load());
     if knows && let Some(visitor) = request.extensions().get::<Visitor>() {
         visitor.welcome();
     }

@@ -27,6 +27,7 @@ use crate::{
     health::Health,
     intake::Intake,
     outbox::Outbox,
+    tls::PairFiles,
 };
 
 /// The settings of the API (contract, 6: `api.*`).
@@ -36,6 +37,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where its token is.
     pub token_file: PathBuf,
+    /// What it speaks TLS with; without, it speaks plain HTTP.
+    pub tls: Option<PairFiles>,
     /// The longest event, in bytes.
     pub max_event_bytes: usize,
     /// The longest batch, in bytes.

@@ -10,18 +10,22 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use rustls::ServerConfig;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 /// How many strangers are let in at a time; more wait in the system's queue.
@@ -35,6 +39,9 @@ const STRANGER_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a connection may rest between two requests, or take for one's head.
 const IDLE_PATIENCE: Duration = Duration::from_secs(75);
+
+/// How long the head of a request may be, in bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// How long nothing is accepted after the system could not accept: most likely it has no more
 /// files, and needs a moment.
@@ -59,8 +66,16 @@ impl Visitor {
     }
 }
 
+/// What the API speaks TLS with. It can be replaced while the service runs.
+pub type Tls = Arc<ArcSwap<ServerConfig>>;
+
 /// Serves until `end` is true, and then until the requests under way are answered.
-pub async fn serve(listener: TcpListener, router: Router, mut end: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    mut end: watch::Receiver<bool>,
+) {
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     let mut connections = JoinSet::new();
     let their_end = end.clone();
@@ -80,8 +95,8 @@ pub async fn serve(listener: TcpListener, router: Router, mut end: watch::Receiv
         tokio::select! {
             accepted = accepted => if let Some((permit, stream)) = accepted {
                 let visitor = Visitor::stranger(permit);
-                let end = their_end.clone();
-                connections.spawn(connection(stream, router.clone(), visitor, end));
+                let tls = tls.as_ref().map(|tls| tls.load_full());
+                connections.spawn(welcome(stream, tls, router.clone(), visitor, their_end.clone()));
             },
             Some(_) = connections.join_next() => {}
             () = ended(&mut end) => break,
@@ -96,8 +111,10 @@ async fn ended(end: &mut watch::Receiver<bool>) {
     drop(end.wait_for(|end| *end).await);
 }
 
-async fn connection(
+/// Comes to an understanding about TLS, where the API speaks it, and serves the connection.
+async fn welcome(
     stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
     router: Router,
     visitor: Visitor,
     mut end: watch::Receiver<bool>,
@@ -105,6 +122,26 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error.message = %error, "TCP_NODELAY cannot be set");
     }
+    let Some(tls) = tls else { return connection(stream, router, visitor, end).await };
+    let handshake = timeout(STRANGER_PATIENCE, TlsAcceptor::from(tls).accept(stream));
+    tokio::select! {
+        shaken = handshake => match shaken {
+            Ok(Ok(stream)) => connection(stream, router, visitor, end).await,
+            Ok(Err(error)) => {
+                tracing::debug!(error.message = %error, "no TLS with a client of the API");
+            }
+            Err(_) => tracing::debug!("a client of the API took too long for TLS"),
+        },
+        () = ended(&mut end) => {}
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    visitor: Visitor,
+    mut end: watch::Receiver<bool>,
+) {
     let service = service_fn({
         let visitor = visitor.clone();
         move |mut request: Request<Incoming>| {
@@ -113,7 +150,11 @@ async fn connection(
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_PATIENCE);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_PATIENCE)
+        .max_buf_size(MAX_HEAD_BYTES);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(IDLE_PATIENCE);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut patience = pin!(sleep(STRANGER_PATIENCE));

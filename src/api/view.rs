@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    callback::{Body, JobState, redact_url},
+    callback::{Body, JobState},
     clock::Timestamp,
     intake::Outcome,
     outbox::{
@@ -139,7 +139,7 @@ impl CallbackView {
             job_id: record.body.job_id.clone(),
             job_id_fs: record.body.job_id_fs.clone(),
             job_state: record.body.job_state,
-            url: redact_url(&record.url),
+            url: record.url.to_string(),
             destination: (!destination.is_none()).then(|| destination.to_string()),
             created_at: record.created_at,
             finished_at,

@@ -1,9 +1,10 @@
 //! `check-config`: the settings as they are in force.
 
-use super::{Exit, print};
+use super::{Exit, print, say_warnings};
 use crate::config::Config;
 
 pub(super) fn run(config: &Config) -> anyhow::Result<Exit> {
+    say_warnings(config);
     for setting in &config.effective {
         let place = setting.place.as_deref().map(|it| format!("  # {it}")).unwrap_or_default();
         match &setting.value {

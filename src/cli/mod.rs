@@ -48,8 +48,8 @@ enum Command {
     /// Run the service
     ///
     /// It takes job events on its API and delivers the callbacks, until SIGTERM or Ctrl-C; a
-    /// second signal ends it at once. SIGHUP opens the log file again and
-    /// reads the token again.
+    /// second signal ends it at once. SIGHUP opens the log file again and has the certificates,
+    /// keys, tokens and passwords read again that the settings name files for.
     ///
     /// Example: seal-dpf-urlcallback serve
     Serve,
@@ -160,6 +160,11 @@ fn runtime(service: bool) -> std::io::Result<tokio::runtime::Runtime> {
 /// Prints one line of a result.
 fn print(line: impl std::fmt::Display) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{line}")
+}
+
+/// Says what in the settings is most likely a mistake.
+fn say_warnings(config: &Config) {
+    config.warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
 }
 
 /// Says something that is no result.

@@ -18,7 +18,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use super::{Exit, print, say};
+use super::{Exit, print, say, text};
 
 /// Listen for callbacks and print them, to try things with
 ///
@@ -82,7 +82,9 @@ async fn receive(
     let index = receiver.received.fetch_add(1, Ordering::SeqCst);
     let answer = receiver.answers.get(index).or(receiver.answers.last()).copied();
     let answer = answer.unwrap_or(StatusCode::OK);
-    let header = |name: &str| headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or("-");
+    let header = |name: &str| {
+        text::one_line(headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or("-"))
+    };
     say(format_args!(
         "{method} {uri} webhook-id={} attempt={} -> {}",
         header("webhook-id"),
@@ -90,7 +92,7 @@ async fn receive(
         answer.as_u16()
     ));
     // Who closed our output does not want to see it.
-    drop(print(String::from_utf8_lossy(&body)));
+    drop(print(text::one_line(&String::from_utf8_lossy(&body))));
     tokio::time::sleep(receiver.delay).await;
     answer
 }

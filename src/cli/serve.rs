@@ -1,12 +1,13 @@
 //! `serve`: the long-running service.
 
-use super::{Exit, say};
+use super::{Exit, say, say_warnings};
 use crate::{config::Config, service};
 
 pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
     let data_dir = config.data_dir.display().to_string();
-    service::serve(config, |address, log| {
-        say(format_args!("listening on http://{address}"));
+    say_warnings(&config);
+    service::serve(config, |note, log| {
+        say(format_args!("listening on {}", note.base(note.address)));
         say(format_args!("data in {data_dir}"));
         if let Some(path) = &log.path {
             say(format_args!("log in {}", path.display()));

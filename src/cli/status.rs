@@ -74,7 +74,7 @@ async fn listening(service: &Service, note: &Note, json: bool) -> anyhow::Result
     if !json {
         let (since, ago) = (text::moment(note.started_at), text::relative(note.started_at, now));
         print(format_args!("running as pid {}, version {}", note.pid, note.version))?;
-        print(format_args!("on http://{}, since {since} ({ago})", note.address))?;
+        print(format_args!("on {}, since {since} ({ago})", note.base(note.address)))?;
     }
     let ready = service.ready().await?;
     let queue = service.queue().await?;

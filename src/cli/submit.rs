@@ -16,6 +16,7 @@ use super::{
     print, say,
 };
 use crate::{
+    callback::redact_url,
     config::Config,
     event::{Parameters, RawEvent},
 };
@@ -86,7 +87,7 @@ fn event(args: Args) -> anyhow::Result<Vec<u8>> {
     for parameter in &args.parameters {
         let (name, value) = parameter
             .split_once('=')
-            .ok_or_else(|| Usage(format!("`-s {parameter}` is not NAME=VALUE")))?;
+            .ok_or_else(|| Usage(format!("`-s {}` is not NAME=VALUE", redact_url(parameter))))?;
         parameters.add(name, value);
     }
     let raw = RawEvent {

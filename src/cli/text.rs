@@ -36,9 +36,14 @@ pub(super) fn moment(at: Timestamp) -> String {
     format!("{} UTC", text.split('.').next().unwrap_or_default().replace('T', " "))
 }
 
-/// Text from outside as one harmless line.
+/// Text from outside as one harmless line: nothing in it moves the cursor, changes colours, or
+/// turns the direction in which the rest is read.
 pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let harmful = |c: char| {
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
+    };
+    text.chars().map(|c| if harmful(c) { ' ' } else { c }).collect()
 }
 
 /// What went wrong, in one line: `503 Service Unavailable`, `timeout: no answer within 30s`.
@@ -55,6 +60,12 @@ pub(super) fn failure(failure: &Failure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_from_outside_is_one_line_that_does_nothing_to_the_terminal() {
+        assert_eq!(one_line("a\x1b[2J\r\nb\u{9b}31m\u{202e}c\u{2028}d"), "a [2J  b 31m c d");
+        assert_eq!(one_line("größer 文"), "größer 文");
+    }
 
     #[test]
     fn times_are_shown_as_people_read_them() {

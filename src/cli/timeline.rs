@@ -51,7 +51,8 @@ pub(super) fn lines(
     }
     if let Some(body) = &it.body {
         // A body is a handful of strings; it can always be written.
-        field(Tone::Plain, "body", &serde_json::to_string(body).unwrap_or_default());
+        let json = serde_json::to_string(body).unwrap_or_default();
+        field(Tone::Plain, "body", &text::one_line(&json));
     }
     match it.attempts.as_deref().unwrap_or_default() {
         [] => field(Tone::Plain, "attempts", "none"),

@@ -1,61 +1,62 @@
 //! Settings that are files: certificates, keys, tokens and passwords. They are read when the
-//! settings are, so that a wrong path is a fault of its key and not of the first callback.
+//! settings are, so that a wrong path is a fault of its key and not of the first callback; who
+//! uses them reads them again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use figment::value::Value;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::reader::{Reader, quoted};
 use crate::{
     callback::Destination,
-    delivery::{attempt::Credentials, client::Identity},
+    delivery::credentials::CredentialFile,
+    tls::{self, PairFiles, TlsError},
 };
 
-fn certificates(r: &mut Reader, key: &'static str) -> Option<Vec<CertificateDer<'static>>> {
-    let file = r.text(key)?;
-    let read = CertificateDer::pem_file_iter(&file)
-        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>());
-    match read {
-        Ok(found) if !found.is_empty() => Some(found),
-        Ok(_) => {
-            r.fault(key, format!("{file} holds no certificate in PEM"));
-            None
-        }
-        Err(error) => {
-            r.fault(key, format!("{file} cannot be read as certificates in PEM: {error}"));
-            None
-        }
-    }
-}
-
 /// `tls.ca_file`.
-pub(super) fn ca_file(r: &mut Reader) -> Vec<CertificateDer<'static>> {
-    certificates(r, "tls.ca_file").unwrap_or_default()
+pub(super) fn ca_file(r: &mut Reader) -> Option<PathBuf> {
+    const KEY: &str = "tls.ca_file";
+    let file = PathBuf::from(r.text(KEY)?);
+    if let Err(error) = tls::authorities(&file) {
+        r.fault(KEY, error.to_string());
+    }
+    Some(file)
 }
 
-/// `tls.client_cert_file` and `tls.client_key_file`, which go together.
-pub(super) fn identity(r: &mut Reader) -> Option<Arc<Identity>> {
-    const KEY: &str = "tls.client_key_file";
-    let chain = certificates(r, "tls.client_cert_file");
-    let file = r.text(KEY);
-    let key = file.as_ref().and_then(|file| match PrivateKeyDer::from_pem_file(file) {
-        Ok(key) => Some(key),
-        Err(error) => {
-            r.fault(KEY, format!("{file} cannot be read as a private key in PEM: {error}"));
-            None
+/// A certificate and its key, which go together.
+pub(super) fn pair(
+    r: &mut Reader,
+    certificates: &'static str,
+    key: &'static str,
+) -> Option<PairFiles> {
+    let files = (r.text(certificates), r.text(key));
+    let pair = match files {
+        (None, None) => return None,
+        (Some(certificates), Some(key)) => {
+            PairFiles { certificates: certificates.into(), key: key.into() }
         }
-    });
-    match (r.is_set("tls.client_cert_file"), file.is_some()) {
-        (true, false) => r.fault("tls.client_cert_file", "needs tls.client_key_file beside it"),
-        (false, true) => r.fault(KEY, "needs tls.client_cert_file beside it"),
-        _ => {}
+        (Some(_), None) => {
+            r.fault(certificates, format!("needs {key} beside it"));
+            return None;
+        }
+        (None, Some(_)) => {
+            r.fault(key, format!("needs {certificates} beside it"));
+            return None;
+        }
+    };
+    match pair.read() {
+        Ok(_) => warn_if_open(r, key, &pair.key),
+        Err(error @ TlsError::Key { .. }) => r.fault(key, error.to_string()),
+        Err(error) => r.fault(certificates, error.to_string()),
     }
-    Some(Arc::new(Identity { chain: chain?, key: key? }))
+    Some(pair)
 }
 
 /// `auth."<scheme://host:port>"`.
-pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, Credentials> {
+pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, CredentialFile> {
     const KEY: &str = "auth";
     let mut found = BTreeMap::new();
     let mut shown = Vec::new();
@@ -68,9 +69,10 @@ pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, Credentials> {
             continue;
         };
         match credentials(&value) {
-            Ok(credentials) => {
+            Ok(file) => {
+                warn_if_open(r, KEY, file.path());
                 shown.push(format!("{} = \"***\"", quoted(destination.as_str())));
-                if found.insert(destination, credentials).is_some() {
+                if found.insert(destination, file).is_some() {
                     r.fault(
                         KEY,
                         format!("{} names a destination that is there already", quoted(&name)),
@@ -84,7 +86,7 @@ pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, Credentials> {
     found
 }
 
-fn credentials(value: &Value) -> Result<Credentials, String> {
+fn credentials(value: &Value) -> Result<CredentialFile, String> {
     const WANTED: &str = "it takes bearer_token_file, or username and password_file";
     let Value::Dict(_, table) = value else { return Err(WANTED.into()) };
     let text = |key: &str| table.get(key).and_then(Value::as_str);
@@ -92,21 +94,28 @@ fn credentials(value: &Value) -> Result<Credentials, String> {
     if let Some(other) = table.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(format!("unknown setting `{other}`; {WANTED}"));
     }
-    match (text(known[0]), text(known[1]), text(known[2])) {
-        (Some(file), None, None) => Ok(Credentials::Bearer(secret(file)?)),
+    let file = match (text(known[0]), text(known[1]), text(known[2])) {
+        (Some(file), None, None) => CredentialFile::Bearer(file.into()),
         (None, Some(username), Some(file)) => {
-            Ok(Credentials::Basic { username: username.into(), password: secret(file)? })
+            CredentialFile::Basic { username: username.into(), password: file.into() }
         }
-        _ => Err(WANTED.into()),
+        _ => return Err(WANTED.into()),
+    };
+    file.read().map_err(|error| error.to_string())?;
+    Ok(file)
+}
+
+/// Warns of a secret that every user of the machine can read.
+#[cfg(unix)]
+pub(super) fn warn_if_open(r: &mut Reader, key: &str, file: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    if file.metadata().is_ok_and(|it| it.permissions().mode() & 0o004 != 0) {
+        let message =
+            format!("every user can read {}: chmod 600, or 640 for a group", file.display());
+        r.warn(key, message);
     }
 }
 
-/// The content of a file, without the line's end that editors put behind it.
-fn secret(file: &str) -> Result<String, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() || secret.contains(['\r', '\n', '\0']) {
-        return Err(format!("{file} has to hold one line that is not empty"));
-    }
-    Ok(secret.to_owned())
-}
+/// Who can read it is what its folder hands down.
+#[cfg(not(unix))]
+pub(super) fn warn_if_open(_: &mut Reader, _: &str, _: &Path) {}

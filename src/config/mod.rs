@@ -5,13 +5,14 @@ mod files;
 mod reader;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use figment::{
     Figment,
     providers::{Env, Format, Toml},
@@ -22,11 +23,8 @@ pub use self::reader::{Effective, Fault};
 use self::reader::{Reader, quoted};
 use crate::{
     api,
-    callback::Destination,
-    delivery::{
-        attempt::{self, Credentials},
-        client, dispatcher, lane, retry, signing,
-    },
+    callback::SecretUrl,
+    delivery::{attempt, client, dispatcher, lane, retry, signing},
     egress::{DEFAULT_DENY, Policy},
     outbox::{self, Retention},
     telemetry,
@@ -61,12 +59,12 @@ pub struct Config {
     pub egress: Policy,
     /// What signs.
     pub secrets: Vec<signing::Secret>,
-    /// What lets us in.
-    pub auth: BTreeMap<Destination, Credentials>,
     /// The log.
     pub log: telemetry::Settings,
     /// Every key with the value in force.
     pub effective: Vec<Effective>,
+    /// What works and is most likely a mistake.
+    pub warnings: Vec<Fault>,
 }
 
 /// The settings are not usable.
@@ -168,11 +166,16 @@ impl Config {
             connect_timeout,
             per_destination,
             proxy: proxy(&mut r),
-            extra_roots: files::ca_file(&mut r),
-            identity: files::identity(&mut r),
+            ca_file: files::ca_file(&mut r),
+            identity: files::pair(&mut r, "tls.client_cert_file", "tls.client_key_file"),
+            auth: files::auth(&mut r),
         };
         let secrets = secrets(&mut r);
-        let auth = files::auth(&mut r);
+        for key in ["signing.secrets", "egress.proxy"] {
+            if let Some(file) = r.file(key) {
+                files::warn_if_open(&mut r, key, &file);
+            }
+        }
         let log = log_settings(&mut r, &data_dir);
         r.reject_unknown();
         if !r.faults.is_empty() {
@@ -191,9 +194,9 @@ impl Config {
             client,
             egress,
             secrets,
-            auth,
             log,
             effective: r.effective,
+            warnings: r.warnings,
         })
     }
 }
@@ -217,7 +220,22 @@ fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
         r.fault("api.max_batch_bytes", "is smaller than api.max_event_bytes");
     }
     let metrics_destinations = r.size("metrics.destinations", 20, 0, 1000);
-    api::Settings { listen, token_file, max_event_bytes, max_batch_bytes, metrics_destinations }
+    files::warn_if_open(r, "api.token_file", &token_file);
+    let tls = files::pair(r, "api.tls_cert_file", "api.tls_key_file");
+    if tls.is_none() && !listen.ip().to_canonical().is_loopback() {
+        r.warn(
+            "api.listen",
+            format!("{listen} may be reached from other machines, and without api.tls_cert_file and api.tls_key_file the token crosses the network for everybody to read"),
+        );
+    }
+    api::Settings {
+        listen,
+        token_file,
+        tls,
+        max_event_bytes,
+        max_batch_bytes,
+        metrics_destinations,
+    }
 }
 
 fn retry_settings(r: &mut Reader) -> retry::Settings {
@@ -290,14 +308,20 @@ fn networks(r: &mut Reader, key: &'static str, default: Vec<String>) -> Vec<IpNe
     found
 }
 
-fn proxy(r: &mut Reader) -> Option<url::Url> {
+fn proxy(r: &mut Reader) -> Option<SecretUrl> {
     const KEY: &str = "egress.proxy";
     let text = r.text(KEY)?;
+    let proxy = SecretUrl::from(text);
     if let Some(noted) = r.effective.iter_mut().find(|it| it.key == KEY) {
-        noted.value = Some(quoted(&crate::callback::redact_url(&text)));
+        noted.value = Some(quoted(&proxy.to_string()));
     }
-    match url::Url::parse(&text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") => Some(url),
+    match url::Url::parse(proxy.reveal()) {
+        Ok(url)
+            if url.has_host()
+                && matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") =>
+        {
+            Some(proxy)
+        }
         _ => {
             r.fault(KEY, "has to be a URL such as \"http://proxy:3128\"; its scheme http, https, socks5 or socks5h");
             None
@@ -338,16 +362,20 @@ fn log_settings(r: &mut Reader, data_dir: &Path) -> telemetry::Settings {
 
 /// Shares what the delivery loop's parts need.
 impl Config {
+    /// The way to the receivers; what it is made of is read from its files now.
+    pub fn clients(&self) -> Result<client::Clients, client::ClientError> {
+        client::Clients::build(&self.client, Arc::new(self.egress.clone()))
+    }
+
     /// The sender of attempts.
     pub fn sender(
         &self,
         clock: crate::clock::SharedClock,
     ) -> Result<attempt::Sender, client::ClientError> {
         Ok(attempt::Sender {
-            clients: client::Clients::build(&self.client, Arc::new(self.egress.clone()))?,
+            clients: Arc::new(ArcSwap::from_pointee(self.clients()?)),
             settings: self.attempt.clone(),
             secrets: self.secrets.clone(),
-            auth: self.auth.clone(),
             final_statuses: self.dispatcher.retry.final_statuses.clone(),
             clock,
         })

@@ -1,7 +1,7 @@
 //! Takes settings out of what TOML and the environment say, key by key, and gathers every
 //! fault on the way instead of stopping at the first.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use figment::{
     Figment, Metadata, Source,
@@ -45,17 +45,33 @@ pub(super) struct Reader {
     figment: Figment,
     pub(super) faults: Vec<Fault>,
     pub(super) effective: Vec<Effective>,
+    pub(super) warnings: Vec<Fault>,
 }
 
 impl Reader {
     pub(super) fn new(figment: Figment) -> Self {
-        Self { figment, faults: Vec::new(), effective: Vec::new() }
+        Self { figment, faults: Vec::new(), effective: Vec::new(), warnings: Vec::new() }
     }
 
     /// Notes a fault of a key.
     pub(super) fn fault(&mut self, key: &str, message: impl Into<String>) {
         let place = self.place(key);
         self.faults.push(Fault { key: key.into(), place, message: message.into() });
+    }
+
+    /// Notes what works and is most likely a mistake.
+    pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
+        let place = self.place(key);
+        self.warnings.push(Fault { key: key.into(), place, message: message.into() });
+    }
+
+    /// The file in which a key is set.
+    pub(super) fn file(&self, key: &str) -> Option<PathBuf> {
+        let value = self.figment.find_value(key).ok()?;
+        match &self.figment.get_metadata(value.tag())?.source {
+            Some(Source::File(path)) => Some(path.clone()),
+            _ => None,
+        }
     }
 
     fn place(&self, key: &str) -> Option<String> {
@@ -246,7 +262,7 @@ impl Reader {
                     self.faults.push(Fault {
                         key: "settings".into(),
                         place,
-                        message: one.kind.to_string(),
+                        message: without_source(&one.kind.to_string()),
                     });
                 }
             }
@@ -308,6 +324,14 @@ fn place(metadata: &Metadata, key: &str) -> String {
             format!("environment variable {}{name}", super::ENV_PREFIX)
         }
     }
+}
+
+/// A message of the TOML parser without the line that it is about, which may hold a secret.
+fn without_source(message: &str) -> String {
+    let is_source = |line: &str| {
+        line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|')
+    };
+    message.lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join(": ")
 }
 
 /// A text as TOML.

@@ -4,22 +4,24 @@
 //! body; nothing is followed, and no more is read than `delivery.max_response_bytes`.
 
 use std::{
-    collections::BTreeMap,
     error::Error,
-    fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use arc_swap::ArcSwap;
 
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 
 use super::{
     client::{Clients, DnsError},
+    credentials::Credentials,
     lane::Health,
     signing,
 };
 use crate::{
-    callback::{Destination, parse_url},
+    callback::parse_url,
     clock::{SharedClock, Timestamp},
     egress::Denied,
     measure,
@@ -43,29 +45,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(30), max_response_bytes: 65_536, excerpt_bytes: 1024 }
-    }
-}
-
-/// What we show a destination to be let in. Its Debug output does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
-    /// `authorization: Bearer …`
-    Bearer(String),
-    /// `authorization: Basic …`
-    Basic {
-        /// The user's name.
-        username: String,
-        /// The user's password.
-        password: String,
-    },
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bearer(_) => "Bearer(***)",
-            Self::Basic { .. } => "Basic(***)",
-        })
     }
 }
 
@@ -110,14 +89,12 @@ impl Outcome {
 /// Everything that an attempt needs.
 #[derive(Debug)]
 pub struct Sender {
-    /// The pooled clients, which also know where nothing may go.
-    pub clients: Clients,
+    /// The way to the receivers. It can be replaced while attempts are under way.
+    pub clients: Arc<ArcSwap<Clients>>,
     /// Deadline and bounds.
     pub settings: Settings,
     /// The secrets that sign, newest first.
     pub secrets: Vec<signing::Secret>,
-    /// What lets us in, by destination.
-    pub auth: BTreeMap<Destination, Credentials>,
     /// The statuses that are final.
     pub final_statuses: std::collections::BTreeSet<u16>,
     /// Who knows the time.
@@ -130,6 +107,8 @@ struct Seen {
     status: Option<u16>,
     peer: Option<String>,
     excerpt: Vec<u8>,
+    /// What we have sent and a receiver may repeat.
+    secrets: Vec<String>,
     retry_after: Option<Duration>,
 }
 
@@ -156,7 +135,7 @@ impl Sender {
         let took = clock.elapsed();
         let (verdict, error) = self.judge(result, &seen);
         measure::attempt_ended(error.as_ref().map_or("success", |it| it.kind.as_str()), took);
-        let excerpt = String::from_utf8_lossy(&seen.excerpt).into_owned();
+        let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
         Outcome {
             attempt: Attempt {
                 number: record.next_attempt(),
@@ -210,18 +189,17 @@ impl Sender {
         started_at: Timestamp,
         seen: &mut Seen,
     ) -> Result<(), Failure> {
-        let url = parse_url(&record.url)
+        let mut url = parse_url(record.url.reveal())
             .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
-        self.clients.check(&url).await.map_err(|denied| egress_failure(&denied))?;
+        let clients = self.clients.load_full();
+        clients.check(&url).await.map_err(|denied| egress_failure(&denied))?;
         let body = record.body.to_json();
         let headers = self.headers(record, started_at, &body)?;
-        let mut request = self.clients.of(&url).put(url.clone()).headers(headers).body(body);
-        // A user in the URL goes before; the client makes `authorization` of it by itself.
-        if url.username().is_empty()
-            && url.password().is_none()
-            && let Some(credentials) = self.auth.get(&record.destination)
-        {
-            request = match credentials {
+        let credentials = clients.credentials(&mut url, &record.destination);
+        let mut request = clients.of(&url).put(url.clone()).headers(headers).body(body);
+        if let Some(credentials) = credentials {
+            seen.secrets = credentials.secrets();
+            request = match credentials.as_ref() {
                 Credentials::Bearer(token) => request.bearer_auth(token),
                 Credentials::Basic { username, password } => {
                     request.basic_auth(username, Some(password))
@@ -234,9 +212,12 @@ impl Sender {
         seen.peer = response.remote_addr().map(|peer| peer.to_string());
         seen.retry_after = retry_after(response.headers(), self.clock.now());
         let mut read = 0_usize;
+        // A secret that begins within the excerpt is seen whole.
+        let longest = seen.secrets.iter().map(String::len).max().unwrap_or(0);
+        let keep = self.settings.excerpt_bytes + longest;
         while let Some(chunk) = response.chunk().await.map_err(|error| describe(error, true))? {
             read = read.saturating_add(chunk.len());
-            let wanted = self.settings.excerpt_bytes.saturating_sub(seen.excerpt.len());
+            let wanted = keep.saturating_sub(seen.excerpt.len());
             seen.excerpt.extend_from_slice(&chunk[..chunk.len().min(wanted)]);
             if read > self.settings.max_response_bytes {
                 let max = self.settings.max_response_bytes;
@@ -269,6 +250,16 @@ impl Sender {
         }
         Ok(headers)
     }
+}
+
+/// The beginning of the answer's body, without the secrets that the request had.
+fn excerpt(seen: &Seen, max: usize) -> String {
+    let mut text = String::from_utf8_lossy(&seen.excerpt).into_owned();
+    for secret in &seen.secrets {
+        text = text.replace(secret.as_str(), "***");
+    }
+    text.truncate(text.floor_char_boundary(max));
+    text
 }
 
 fn egress_failure(denied: &Denied) -> Failure {

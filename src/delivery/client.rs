@@ -1,16 +1,21 @@
 //! The one HTTP client of the service: pooled, without redirects, retries, cookies or
 //! decompression of its own, and with a resolver that enforces the egress policy.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow, collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::PrivateKeyDer};
+use rustls::ClientConfig;
 use tower::util::MapRequestLayer;
 use url::Url;
 
+use super::credentials::{CredentialError, CredentialFile, Credentials};
 use crate::{
+    callback::{Destination, SecretUrl},
     egress::{Denied, Policy},
     measure,
+    tls::{self, PairFiles, TlsError},
 };
 
 /// How long a connection without work is kept. Servers close theirs after 5 s to 75 s; one
@@ -25,53 +30,62 @@ pub struct Settings {
     /// How many idle connections to one destination are kept.
     pub per_destination: usize,
     /// A proxy for everything (`egress.proxy`).
-    pub proxy: Option<url::Url>,
+    pub proxy: Option<SecretUrl>,
     /// Certificates that are trusted beside the system's (`tls.ca_file`).
-    pub extra_roots: Vec<CertificateDer<'static>>,
+    pub ca_file: Option<PathBuf>,
     /// Our own certificate and its key (`tls.client_cert_file`, `tls.client_key_file`).
-    pub identity: Option<Arc<Identity>>,
-}
-
-/// A client certificate. Its Debug output does not show the key.
-pub struct Identity {
-    /// The certificate, and those between it and its root.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// Its private key.
-    pub key: PrivateKeyDer<'static>,
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Identity({} certificates, key ***)", self.chain.len())
-    }
+    pub identity: Option<PairFiles>,
+    /// What lets us in, by destination (`auth`).
+    pub auth: BTreeMap<Destination, CredentialFile>,
 }
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The certificates do not fit together.
-    #[error("the TLS settings do not work: {0}")]
-    Tls(#[from] rustls::Error),
+    /// The certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A token or password.
+    #[error("what lets us in at {destination} cannot be read: {error}")]
+    Credentials {
+        /// Where.
+        destination: Destination,
+        /// Why not.
+        error: CredentialError,
+    },
     /// The client library refused a setting.
     #[error("the HTTP client cannot be made: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// The clients of the service: one for everything, and one for the port that its own API
-/// listens at. What a resolver is asked does not say the port, so the second one's resolver
-/// knows it.
+/// The way to the receivers, with all that is read from files, so that it can be made anew
+/// while the service runs.
+///
+/// There is one client for everything, and one for the port that the service's own API listens
+/// at: what a resolver is asked does not say the port, so the second one's resolver knows it.
 #[derive(Debug)]
 pub struct Clients {
     general: reqwest::Client,
     own_port: Option<(u16, reqwest::Client)>,
     policy: Arc<Policy>,
     proxied: bool,
+    auth: BTreeMap<Destination, Credentials>,
 }
 
 impl Clients {
-    /// Makes them.
+    /// Reads the files and makes them.
     pub fn build(settings: &Settings, policy: Arc<Policy>) -> Result<Self, ClientError> {
-        let tls = tls(settings)?;
+        let authorities = settings.ca_file.as_deref().map(tls::authorities).transpose()?;
+        let identity = settings.identity.as_ref().map(PairFiles::read).transpose()?;
+        let tls = tls::client(authorities.unwrap_or_default(), identity)?;
+        let auth = settings.auth.iter().map(|(destination, file)| {
+            let destination = destination.clone();
+            match file.read() {
+                Ok(credentials) => Ok((destination, credentials)),
+                Err(error) => Err(ClientError::Credentials { destination, error }),
+            }
+        });
+        let auth = auth.collect::<Result<_, _>>()?;
         let own_port = policy.own.map(|own| own.port());
         let own_port = own_port
             .map(|port| {
@@ -79,7 +93,7 @@ impl Clients {
             })
             .transpose()?;
         let general = make(settings, tls, &policy, None)?;
-        Ok(Self { general, own_port, policy, proxied: settings.proxy.is_some() })
+        Ok(Self { general, own_port, policy, proxied: settings.proxy.is_some(), auth })
     }
 
     /// The client for a URL.
@@ -88,6 +102,18 @@ impl Clients {
             Some((port, client)) if url.port_or_known_default() == Some(*port) => client,
             _ => &self.general,
         }
+    }
+
+    /// What lets us in: the user and password of the URL, which are taken out of it, or what is
+    /// set for the destination.
+    pub fn credentials(
+        &self,
+        url: &mut Url,
+        destination: &Destination,
+    ) -> Option<Cow<'_, Credentials>> {
+        Credentials::take(url)
+            .map(Cow::Owned)
+            .or_else(|| self.auth.get(destination).map(Cow::Borrowed))
     }
 
     /// Whether the URL may be called. Through a proxy it is the proxy that resolves the name,
@@ -107,19 +133,20 @@ impl Clients {
     }
 }
 
-/// Makes a client.
-pub fn build(settings: &Settings, policy: &Arc<Policy>) -> Result<reqwest::Client, ClientError> {
-    make(settings, tls(settings)?, policy, None)
-}
-
 fn make(
     settings: &Settings,
     tls: ClientConfig,
     policy: &Arc<Policy>,
     port: Option<u16>,
 ) -> Result<reqwest::Client, ClientError> {
-    // With a proxy, all that is resolved here is the proxy's own name.
-    let policy = settings.proxy.is_none().then(|| Arc::clone(policy));
+    let proxy = settings.proxy.as_ref().map(|url| url::Url::parse(url.reveal())).transpose();
+    // The settings have been checked.
+    let proxy = proxy.ok().flatten();
+    let resolver = Resolver {
+        policy: Arc::clone(policy),
+        port,
+        trusted: proxy.as_ref().and_then(|url| url.host_str()).map(str::to_owned),
+    };
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("seal-dpf-urlcallback/", env!("CARGO_PKG_VERSION")))
@@ -133,38 +160,13 @@ fn make(
             measure::connecting();
             request
         }))
-        .dns_resolver(Arc::new(Resolver { policy, port }));
-    let builder = match &settings.proxy {
-        Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.clone())?),
+        .dns_resolver(Arc::new(resolver));
+    let builder = match proxy {
+        Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy)?),
         // The environment's proxies are none of our business (contract, 6).
         None => builder.no_proxy(),
     };
     Ok(builder.build()?)
-}
-
-/// TLS 1.2 and up, the system's roots and the extra ones.
-fn tls(settings: &Settings) -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    for error in &system.errors {
-        tracing::warn!(error.message = %error, "a system root certificate cannot be read");
-    }
-    roots.add_parsable_certificates(system.certs);
-    for certificate in &settings.extra_roots {
-        roots.add(certificate.clone())?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
-    let mut config = match &settings.identity {
-        Some(identity) => {
-            config.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?
-        }
-        None => config.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 /// The name has no address, or the system could not find out.
@@ -177,14 +179,17 @@ pub struct DnsError {
 
 /// Looks names up as the system does, and gives only addresses that the policy allows.
 struct Resolver {
-    policy: Option<Arc<Policy>>,
+    policy: Arc<Policy>,
     /// The port that will be connected to, where that is known.
     port: Option<u16>,
+    /// The proxy's own name: it may be where receivers may not.
+    trusted: Option<String>,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (policy, port) = (self.policy.clone(), self.port);
+        let (policy, port) = (Arc::clone(&self.policy), self.port);
+        let trusted = self.trusted.as_deref() == Some(name.as_str());
         Box::pin(async move {
             let name = name.as_str().to_owned();
             let looked_up = tokio::net::lookup_host((name.as_str(), 0)).await;
@@ -195,9 +200,8 @@ impl Resolve for Resolver {
             let mut denied = None;
             let mut allowed = Vec::with_capacity(found.len());
             for address in found {
-                let verdict =
-                    policy.as_ref().map_or(Ok(()), |policy| policy.check(address.ip(), port));
-                match verdict {
+                match policy.check(address.ip(), port) {
+                    _ if trusted => allowed.push(address),
                     Ok(()) => allowed.push(address),
                     Err(rule) => denied = Some(rule),
                 }

@@ -1,7 +1,7 @@
 //! The log's lines about deliveries, each written where the thing is decided.
 
 use crate::{
-    callback::{Destination, redact_url},
+    callback::Destination,
     clock::Timestamp,
     measure,
     outbox::{Failure, Record, State},
@@ -27,7 +27,7 @@ pub fn log_outcome(record: &Record, due: Option<Timestamp>) {
                 http.request.method = record.last_attempt.as_ref().map(|_| "PUT"),
                 http.response.status_code =
                     record.last_attempt.as_ref().and_then(|attempt| attempt.status),
-                url.full = redact_url(&record.url),
+                url.full = %record.url,
                 url.domain = record.destination.host(),
                 callback.destination = record.destination.as_str(),
                 "error.type" = error(record).map(|it| it.kind.as_str()),

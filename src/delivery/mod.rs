@@ -3,6 +3,7 @@
 
 pub mod attempt;
 pub mod client;
+pub mod credentials;
 pub mod dispatcher;
 pub mod lane;
 pub mod log;

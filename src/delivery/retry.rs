@@ -155,7 +155,7 @@ mod tests {
                 error_reason: None,
                 dpf_tracker_url: None,
             },
-            url: "http://h/".into(),
+            url: "http://h/".to_owned().into(),
             destination: Destination::none(),
             created_at: START,
             state: State::Pending(Place::Fresh),

@@ -37,7 +37,7 @@ pub use self::{
     record::{Attempt, ErrorKind, Failure, Place, Record, State, StateName},
 };
 use crate::{
-    callback::{Body, CallbackId, Destination},
+    callback::{Body, CallbackId, Destination, SecretUrl},
     clock::Timestamp,
 };
 
@@ -52,7 +52,7 @@ pub struct NewCallback {
     /// What the receiver gets.
     pub body: Body,
     /// Where it goes.
-    pub url: String,
+    pub url: SecretUrl,
     /// Scheme, host and port of it.
     pub destination: Destination,
     /// Why it can never be sent; it is then stored as failed.

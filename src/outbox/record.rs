@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    callback::{Body, CallbackId, Destination},
+    callback::{Body, CallbackId, Destination, SecretUrl},
     clock::Timestamp,
 };
 
@@ -157,7 +157,7 @@ pub struct Record {
     /// What the receiver gets.
     pub body: Body,
     /// Where it goes, password included.
-    pub url: String,
+    pub url: SecretUrl,
     /// Scheme, host and port of it.
     pub destination: Destination,
     /// When it was accepted.

@@ -4,27 +4,30 @@
 //! listener, then delivery and API. End: no new events, no new attempts, the attempts under
 //! way get their grace, the API ends, the store closes, and the lock goes last.
 
+mod reload;
 mod signals;
 mod supervisor;
 mod upkeep;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-use self::signals::Signals;
+use self::{reload::Reload, signals::Signals};
 use crate::{
     api,
     clock::{SharedClock, SystemClock},
     config::Config,
-    datadir::{self, DataDir, DataDirError, Note},
+    datadir::{DataDir, DataDirError, Note},
     delivery::{client::ClientError, dispatcher::Dispatcher},
     health::Health,
     intake::Intake,
     measure,
     outbox::{Outbox, OutboxError, sled::SledOutbox},
     telemetry::{self, Log, LogError},
+    tls::{self, PairFiles, TlsError},
 };
 
 /// How long the histograms gather single values: at 30,000 a second, a few megabytes.
@@ -51,6 +54,9 @@ pub enum ServiceError {
     /// The HTTP client.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The API's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The metrics.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -70,7 +76,7 @@ pub enum ServiceError {
 /// Runs until it is told to stop. `announce` hears where it listens and where its log is.
 pub async fn serve(
     mut config: Config,
-    announce: impl FnOnce(SocketAddr, &Log),
+    announce: impl FnOnce(&Note, &Log),
 ) -> Result<(), ServiceError> {
     let clock: SharedClock = Arc::new(SystemClock);
     // A command that works on the store is soon done.
@@ -78,7 +84,13 @@ pub async fn serve(
     let log = telemetry::start(&config.log)?;
     raise_file_limit();
     let metrics = measure::install()?;
-    let token = api::Token::new(&data_dir.token(&config.api.token_file)?);
+    for warning in &config.warnings {
+        tracing::warn!(event.action = "settings-warning", error.message = %warning, "settings");
+    }
+    let token = api::Token::new(data_dir.token(&config.api.token_file)?);
+    let pair = config.api.tls.as_ref().map(PairFiles::read).transpose()?;
+    let tls = pair.as_ref().map(tls::server).transpose().map_err(TlsError::from)?;
+    let tls = tls.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
     let signals = Signals::new().map_err(ServiceError::Signals)?;
     let store =
         Arc::new(SledOutbox::open(&data_dir.outbox(), config.outbox.clone(), Arc::clone(&clock))?);
@@ -93,6 +105,7 @@ pub async fn serve(
     // Port 0 is known only now.
     config.egress.own = Some(address);
     let sender = config.sender(Arc::clone(&clock))?;
+    let clients = Arc::clone(&sender.clients);
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, probes) = Health::new(Arc::clone(&outbox));
@@ -115,31 +128,34 @@ pub async fn serve(
         settings: Arc::new(config.api.clone()),
     });
     let (end_api, api_ended) = watch::channel(false);
-    let api = tokio::spawn(api::server::serve(listener, router, api_ended));
+    let api = tokio::spawn(api::server::serve(listener, tls.clone(), router, api_ended));
 
-    data_dir.write_note(&Note {
+    let note = Note {
         pid: std::process::id(),
         address,
+        certificate: pair.map(|pair| pair.fingerprint()),
         token_file: std::path::absolute(&config.api.token_file)
             .unwrap_or_else(|_| config.api.token_file.clone()),
         started_at,
         version: env!("CARGO_PKG_VERSION").into(),
-    })?;
+    };
+    data_dir.write_note(&note)?;
     tracing::info!(
         event.action = "service-started",
         server.address = %address.ip(),
         server.port = address.port(),
         "service started"
     );
-    announce(address, &log);
+    announce(&note, &log);
     let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox), clock));
     supervisor::ready();
 
+    let reload = Reload { config: &config, data_dir: &data_dir, token, tls, clients, note };
     signals
         .wait_for_stop(|| {
             log.reopen();
             tracing::info!(event.action = "log-reopened", "log file opened again");
-            read_again(&token, &config.api.token_file);
+            reload.all();
         })
         .await;
     tracing::info!(event.action = "service-stopping", "service stopping");
@@ -166,21 +182,6 @@ pub async fn serve(
 async fn join(name: &str, task: JoinHandle<()>) {
     if let Err(error) = task.await {
         tracing::error!(error.message = %error, "the task `{name}` has failed");
-    }
-}
-
-/// Reads the token again. A file that cannot be used leaves the token as it was.
-fn read_again(token: &api::Token, file: &std::path::Path) {
-    match datadir::read_token(file) {
-        Ok(read) => {
-            token.replace(&read);
-            tracing::info!(event.action = "token-read", "the API's token was read again");
-        }
-        Err(error) => tracing::error!(
-            event.action = "token-read",
-            error.message = %error,
-            "the API's token cannot be read again; the one before stays"
-        ),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 /// Left to right; a module imports only from groups to its left.
 const GROUPS: &[&[&str]] = &[
-    &["clock", "measure"],
+    &["clock", "measure", "tls"],
     &["callback"],
     &["event", "egress", "outbox"],
     &["health", "select", "intake", "datadir", "telemetry"],

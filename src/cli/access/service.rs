@@ -21,7 +21,11 @@ use crate::{
     callback::CallbackId,
     config::Config,
     datadir::{self, Note},
+    tls,
 };
+
+/// How long a connection to the service may take to come about.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the service may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,13 +72,13 @@ impl Service {
         let token = datadir::read_token(&token_file).with_context(|| {
             format!("the service runs (pid {}), but its API token cannot be read", note.pid)
         })?;
-        let settings = crate::delivery::client::Settings {
-            connect_timeout: Duration::from_secs(5),
-            per_destination: 1,
-            ..Default::default()
-        };
-        let client = crate::delivery::client::build(&settings, &std::sync::Arc::default())?;
-        Ok(Self { client, base: format!("http://{address}"), pid: note.pid, token, token_file })
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::pinned(note.certificate.as_deref())?)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_PATIENCE)
+            .build()?;
+        Ok(Self { client, base: note.base(address), pid: note.pid, token, token_file })
     }
 
     pub(super) async fn submit(&self, lines: &[Vec<u8>]) -> anyhow::Result<Vec<LineView>> {

@@ -119,7 +119,7 @@ fn new(job: &str) -> NewCallback {
             error_reason: None,
             dpf_tracker_url: None,
         },
-        url: "http://h/".into(),
+        url: "http://h/".to_owned().into(),
         destination: destination(),
         refusal: None,
     }

@@ -190,6 +190,7 @@ impl Service {
         let note: Value = serde_json::from_str(&self.read("data/service.json")).unwrap();
         Api {
             address: note["address"].as_str().unwrap().parse().unwrap(),
+            certificate: note["certificate"].as_str().map(str::to_owned),
             token: self.read("data/api-token").trim().to_owned(),
         }
     }
@@ -214,6 +215,7 @@ impl Drop for Service {
 /// The API as a client sees it.
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
+    pub(crate) certificate: Option<String>,
     pub(crate) token: String,
 }
 
@@ -253,16 +255,17 @@ impl Api {
         kind: &str,
         body: impl Into<reqwest::Body>,
     ) -> Response {
-        let settings = seal_dpf_urlcallback::delivery::client::Settings {
-            connect_timeout: super::DEADLINE,
-            ..Default::default()
-        };
-        let client =
-            seal_dpf_urlcallback::delivery::client::build(&settings, &std::sync::Arc::default())
-                .unwrap();
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(
+                seal_dpf_urlcallback::tls::pinned(self.certificate.as_deref()).unwrap(),
+            )
+            .no_proxy()
+            .build()
+            .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let url = format!("http://{}{path}", self.address);
+            let scheme = if self.certificate.is_some() { "https" } else { "http" };
+            let url = format!("{scheme}://{}{path}", self.address);
             let mut request = client.request(method.parse().unwrap(), url).body(body);
             if let Some(token) = token {
                 request = request.header("authorization", token);

@@ -1,0 +1,74 @@
+//! What SIGHUP has read again: the API's token and certificate, and the certificates, tokens and
+//! passwords that are shown to receivers. Settings are not: who changes them starts the service
+//! anew. What cannot be used leaves everything as it was.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    api,
+    config::Config,
+    datadir::{self, DataDir, DataDirError, Note},
+    delivery::client::Clients,
+    tls::{self, PairFiles, TlsError},
+};
+
+/// What is read again, from where, and who uses it.
+pub(super) struct Reload<'a> {
+    pub(super) config: &'a Config,
+    pub(super) data_dir: &'a DataDir,
+    pub(super) token: api::Token,
+    pub(super) tls: Option<api::server::Tls>,
+    pub(super) clients: Arc<ArcSwap<Clients>>,
+    pub(super) note: Note,
+}
+
+/// Why the API's certificate stays.
+#[derive(Debug, thiserror::Error)]
+enum ApiTlsError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Note(#[from] DataDirError),
+}
+
+impl Reload<'_> {
+    pub(super) fn all(&self) {
+        let token = datadir::read_token(&self.config.api.token_file);
+        say("token-read", "the API's token", token.map(|token| self.token.replace(token)));
+        if let (Some(files), Some(tls)) = (&self.config.api.tls, &self.tls) {
+            say("api-certificate-read", "the API's certificate", self.api_tls(files, tls));
+        }
+        let clients = self.config.clients();
+        say(
+            "client-files-read",
+            "certificates, tokens and passwords for receivers",
+            clients.map(|clients| self.clients.store(Arc::new(clients))),
+        );
+    }
+
+    fn api_tls(&self, files: &PairFiles, tls: &api::server::Tls) -> Result<(), ApiTlsError> {
+        let pair = files.read()?;
+        let config = tls::server(&pair).map_err(TlsError::from)?;
+        // Commands know the service by its certificate.
+        let certificate = Some(pair.fingerprint());
+        self.data_dir.write_note(&Note { certificate, ..self.note.clone() })?;
+        tls.store(Arc::new(config));
+        Ok(())
+    }
+}
+
+fn say<E: std::fmt::Display>(action: &str, what: &str, done: Result<(), E>) {
+    match done {
+        Ok(()) => {
+            tracing::info!(event.action = action, event.outcome = "success", "read again: {what}");
+        }
+        Err(error) => tracing::error!(
+            event.action = action,
+            event.outcome = "failure",
+            error.message = %error,
+            "cannot be read again, and stays as it was: {what}"
+        ),
+    }
+}

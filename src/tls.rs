@@ -1,0 +1,236 @@
+//! Certificates and keys: read from PEM files, and made into what rustls wants. TLS 1.2 and up,
+//! with no switch to turn checking off.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use data_encoding::BASE64URL_NOPAD;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject},
+};
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file of certificates.
+    #[error("{} cannot be read as certificates in PEM: {error}", file.display())]
+    Certificates {
+        /// Which one.
+        file: PathBuf,
+        /// What is wrong with it.
+        error: pem::Error,
+    },
+    /// A file that should hold certificates holds none.
+    #[error("{} holds no certificate in PEM", .0.display())]
+    NoCertificate(PathBuf),
+    /// A file with a key. What it holds is never part of the message.
+    #[error("{} cannot be read as a private key in PEM: {error}", file.display())]
+    Key {
+        /// Which one.
+        file: PathBuf,
+        /// What is wrong with it.
+        error: pem::Error,
+    },
+    /// The certificate and the key do not belong together, or are of a kind that is not known.
+    #[error("{} and {} do not work together: {error}", certificates.display(), key.display())]
+    Pair {
+        /// The file with the certificates.
+        certificates: PathBuf,
+        /// The file with the key.
+        key: PathBuf,
+        /// What rustls says.
+        error: rustls::Error,
+    },
+    /// An authority's certificate is none.
+    #[error("{}: {error}", file.display())]
+    Authority {
+        /// The file that it is in.
+        file: PathBuf,
+        /// What rustls says.
+        error: rustls::Error,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
+/// A certificate and its key, as two files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairFiles {
+    /// The certificate, and those between it and its root.
+    pub certificates: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// A certificate and its key. The Debug output does not show the key.
+pub struct Pair {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pair({} certificates, key ***)", self.chain.len())
+    }
+}
+
+impl PairFiles {
+    /// Reads both, and finds out whether they belong together.
+    pub fn read(&self) -> Result<Pair, TlsError> {
+        let chain = certificates(&self.certificates)?;
+        let key = PrivateKeyDer::from_pem_file(&self.key)
+            .map_err(|error| TlsError::Key { file: self.key.clone(), error })?;
+        let pair = Pair { chain, key };
+        match server(&pair) {
+            Ok(_) => Ok(pair),
+            Err(error) => Err(TlsError::Pair {
+                certificates: self.certificates.clone(),
+                key: self.key.clone(),
+                error,
+            }),
+        }
+    }
+}
+
+impl Pair {
+    /// What the certificate is known by: the SHA-256 of its bytes, in base64.
+    pub fn fingerprint(&self) -> String {
+        self.chain.first().map_or_else(String::new, fingerprint)
+    }
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    BASE64URL_NOPAD.encode(ring::digest::digest(&ring::digest::SHA256, certificate).as_ref())
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Vec<_> = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|error| TlsError::Certificates { file: file.to_owned(), error })?;
+    if found.is_empty() {
+        return Err(TlsError::NoCertificate(file.to_owned()));
+    }
+    Ok(found)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The authorities in a file, each usable as a root.
+pub fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = certificates(file)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in &found {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| TlsError::Authority { file: file.to_owned(), error })?;
+    }
+    Ok(found)
+}
+
+/// For what we connect to: the system's roots and these, and our own certificate.
+pub fn client(
+    authorities: Vec<CertificateDer<'static>>,
+    own: Option<Pair>,
+) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::warn!(error.message = %error, "a system root certificate cannot be read");
+    }
+    roots.add_parsable_certificates(system.certs);
+    for certificate in authorities {
+        roots.add(certificate)?;
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let mut config = match own {
+        Some(own) => config.with_client_auth_cert(own.chain, own.key)?,
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// For who connects to us, with this certificate.
+pub fn server(own: &Pair) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(own.chain.clone(), own.key.clone_key())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// For one server, known by its certificate's [fingerprint](Pair::fingerprint) alone, whatever
+/// name it bears and whoever signed it. Without one, nothing behind TLS is trusted.
+pub fn pinned(fingerprint: Option<&str>) -> Result<ClientConfig, TlsError> {
+    let provider = provider();
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    Ok(match fingerprint {
+        Some(fingerprint) => {
+            let pin = Pin { fingerprint: fingerprint.to_owned(), provider };
+            config.dangerous().with_custom_certificate_verifier(Arc::new(pin)).with_no_client_auth()
+        }
+        None => config.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
+    })
+}
+
+#[derive(Debug)]
+struct Pin {
+    fingerprint: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pin {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if fingerprint(end_entity) == self.fingerprint {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    // The certificate is public; that its key is there as well is what these two find out.
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
