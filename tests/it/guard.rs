@@ -1,4 +1,4 @@
-//! What a stranger's URL and a stranger at the door do not get.
+//! What a stranger at the door does not get.
 
 use std::{
     fs,
@@ -7,49 +7,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
 };
 
-use crate::support::{Receiver, Service, event, eventually};
+use crate::support::{Service, eventually};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-#[test]
-fn the_services_own_api_is_never_called_neither_by_address_nor_by_name() {
-    // All addresses, so that it does not matter to which one `localhost` leads here.
-    let service = Service::start("[api]\nlisten = \"0.0.0.0:0\"");
-    let api = service.api();
-    let port = api.address.port();
-    for host in ["127.0.0.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "[::1]"] {
-        let url = format!("http://{host}:{port}/v1/callbacks/replay");
-        let answer = api.post("/v1/events", &event("job_sending", "1", &url));
-        assert_eq!(answer.status, 422, "{host}");
-        assert!(text(&answer.body).contains("own API"), "{answer:?}");
-    }
-    let id = api.accept(&event("job_sending", "2", &format!("http://localhost:{port}/")));
-    let failed = api.wait_for_state(&id, "failed");
-    assert_eq!(failed["lastError"]["kind"], "egress");
-    assert_eq!(failed["attemptCount"], 1);
-    let receiver = Receiver::start();
-    let other = format!("http://localhost:{}/", receiver.address.port());
-    let id = api.accept(&event("job_sending", "3", &other));
-    api.wait_for_state(&id, "delivered");
-}
-
-#[test]
-fn the_own_api_can_be_allowed_and_what_was_refused_replayed() {
-    let mut service = Service::start("");
-    let api = service.api();
-    let url = format!("http://{}/healthz", api.address);
-    let refused = api.post("/v1/events", &event("job_sending", "1", &url)).json();
-    let id = refused["id"].as_str().unwrap().to_owned();
-    service.terminate();
-    // The next one listens elsewhere; with this rule it would not matter.
-    service.configure("egress.allow = [\"127.0.0.1\"]\nretry.max_attempts = 1");
-    service.serve();
-    service.run(&["replay-failed", "--id", &id]);
-    let failed = service.api().wait_for_state(&id, "failed");
-    assert_eq!(failed["lastError"]["kind"], "exhausted", "it was tried: {failed}");
-    assert_eq!(failed["replays"], 1);
 }
 
 #[test]
@@ -75,24 +36,6 @@ fn the_token_file_is_closed_to_others() {
     let service = Service::start("");
     let mode = fs::metadata(service.path("data/api-token")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-}
-
-#[test]
-fn a_name_that_leads_to_a_denied_address_fails_as_egress_and_is_delivered_after_the_rule_changed() {
-    let mut service = Service::start("egress.deny = [\"127.0.0.0/8\", \"::1\"]");
-    let receiver = Receiver::start();
-    let url = format!("http://localhost:{}/", receiver.address.port());
-    let id = service.api().accept(&event("job_sending", "1", &url));
-    let failed = service.api().wait_for_state(&id, "failed");
-    assert_eq!(failed["lastError"]["kind"], "egress");
-    assert!(failed["lastError"]["message"].as_str().unwrap().contains("egress.deny"), "{failed}");
-    assert_eq!(receiver.connections(), 0);
-    service.terminate();
-    service.configure("");
-    service.serve();
-    assert!(service.run(&["replay-failed", "--id", &id]).status.success());
-    service.api().wait_for_state(&id, "delivered");
-    assert_eq!(receiver.count(), 1);
 }
 
 /// Fills the door with strangers that say nothing, or a bit at a time.

@@ -12,6 +12,7 @@ mod architecture;
 mod cli;
 mod delivery;
 mod durability;
+mod egress;
 mod guard;
 mod operate;
 mod outbox;

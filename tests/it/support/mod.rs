@@ -1,11 +1,13 @@
 //! What the tests are made of: a service, a receiver, and waiting with a deadline.
 
+mod raw;
 mod receiver;
 mod service;
 mod terminal;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use service::{Service, binary, run, run_in};
 pub(crate) use terminal::Terminal;

@@ -1,0 +1,123 @@
+//! Names whose addresses change between two look-ups, by a resolver of the tests' own.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use crate::support::{Answer, Receiver, Service, event, eventually};
+
+/// Compiles the resolver, once.
+pub(super) fn resolver() -> &'static str {
+    static RESOLVER: OnceLock<PathBuf> = OnceLock::new();
+    let path = RESOLVER.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/resolver.c");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let own = folder.join(format!("resolver-{}.so", std::process::id()));
+        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+        let compiled = Command::new(compiler)
+            .args(["-shared", "-fPIC", "-o"])
+            .args([&own, &source])
+            .arg("-ldl")
+            .status()
+            .unwrap();
+        assert!(compiled.success(), "the resolver does not compile");
+        let shared = folder.join("resolver.so");
+        std::fs::rename(&own, &shared).unwrap();
+        shared
+    });
+    path.to_str().unwrap()
+}
+
+/// A service in whose world each look-up of a `.test` name gives the next of these answers.
+pub(super) fn serve(settings: &str, answers: &str) -> Service {
+    let mut service = Service::prepare(settings);
+    std::fs::write(service.path("answers"), answers).unwrap();
+    let answers = service.path("answers");
+    service
+        .serve_with(&[("LD_PRELOAD", resolver()), ("RESOLVER_ANSWERS", answers.to_str().unwrap())]);
+    service
+}
+
+/// One listener at 127.0.0.1 and one at 127.0.0.2, with the same port.
+fn twins() -> [TcpListener; 2] {
+    eventually("a port that is free at both addresses", || {
+        let one = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = one.local_addr().unwrap().port();
+        Some([one, TcpListener::bind(("127.0.0.2", port)).ok()?])
+    })
+}
+
+const DENY: &str = "egress.deny = [\"127.0.0.2\"]\ndelivery.per_destination = 1";
+
+#[test]
+fn a_name_that_changes_its_address_between_two_look_ups_gains_nothing() {
+    const CALLBACKS: usize = 40;
+    let answers = "127.0.0.1\n127.0.0.2\n".repeat(CALLBACKS);
+    let service = serve(DENY, &answers);
+    let [allowed, denied] = twins();
+    // Every callback needs a connection, and so a look-up, of its own.
+    let close = Answer::With(200, vec![("connection", "close".into())]);
+    let (allowed, denied) = (
+        Receiver::listening(allowed, vec![], close),
+        Receiver::listening(denied, vec![], Answer::Status(200)),
+    );
+    let url = format!("http://rebind.test:{}/", allowed.address.port());
+    let api = service.api();
+    let ids: Vec<_> = (0..CALLBACKS)
+        .map(|job| api.accept(&event("job_sending", &job.to_string(), &url)))
+        .collect();
+    eventually("all have ended", || (api.queue()["pending"] == 0).then_some(()));
+    let (mut delivered, mut refused) = (0, 0);
+    for id in ids {
+        let callback = api.callback(&id);
+        if callback["state"] == "delivered" {
+            assert_eq!(callback["attempts"][0]["peer"], allowed.address.to_string());
+            delivered += 1;
+        } else {
+            assert_eq!(callback["lastError"]["kind"], "egress", "{callback}");
+            refused += 1;
+        }
+    }
+    assert_eq!((delivered, refused), (CALLBACKS / 2, CALLBACKS / 2));
+    assert_eq!(denied.connections(), 0);
+}
+
+#[test]
+fn of_a_name_with_several_addresses_only_those_that_are_allowed_are_connected_to() {
+    let service = serve(DENY, "127.0.0.2 127.0.0.1\n");
+    let [allowed, denied] = twins();
+    let (allowed, denied) = (
+        Receiver::listening(allowed, vec![], Answer::Status(200)),
+        Receiver::listening(denied, vec![], Answer::Status(200)),
+    );
+    let url = format!("http://both.test:{}/", allowed.address.port());
+    let id = service.api().accept(&event("job_sending", "1", &url));
+    service.api().wait_for_state(&id, "delivered");
+    assert_eq!((allowed.count(), denied.connections()), (1, 0));
+}
+
+#[test]
+fn a_connection_to_a_vetted_address_is_used_again_whatever_the_name_leads_to_now() {
+    let service = serve(DENY, "127.0.0.1\n127.0.0.2\n");
+    let receiver = Receiver::start();
+    let url = format!("http://pooled.test:{}/", receiver.address.port());
+    for job in ["1", "2", "3"] {
+        let id = service.api().accept(&event("job_sending", job, &url));
+        service.api().wait_for_state(&id, "delivered");
+    }
+    assert_eq!((receiver.count(), receiver.connections()), (3, 1));
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_retried_as_dns() {
+    let service = serve("", "\n");
+    let id = service.api().accept(&event("job_sending", "1", "http://nowhere.test/"));
+    let callback = eventually("an attempt", || {
+        Some(service.api().callback(&id)).filter(|it| it["attemptCount"] != 0)
+    });
+    assert_eq!(callback["lastError"]["kind"], "dns");
+    assert_eq!(callback["state"], "pending");
+}

@@ -1,0 +1,139 @@
+//! The policy through a proxy: what can be known of the target is checked before the proxy is
+//! asked.
+
+use std::{
+    io::{Read as _, Write as _, copy},
+    net::{Ipv4Addr, Shutdown, TcpStream},
+    sync::{Arc, Mutex},
+};
+
+use crate::support::{RawReceiver, Receiver, Service, event, read_request};
+
+type Asked = Arc<Mutex<Vec<String>>>;
+
+/// A proxy for plain HTTP that notes what it is asked for, and answers 200 itself.
+fn http_proxy() -> (RawReceiver, Asked) {
+    let asked = Asked::default();
+    let noted = Arc::clone(&asked);
+    let proxy = RawReceiver::start(move |mut stream| {
+        let request = read_request(&mut stream);
+        noted.lock().unwrap().push(request);
+        drop(
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+        );
+    });
+    (proxy, asked)
+}
+
+/// A SOCKS5 proxy (RFC 1928) that notes what it is asked for, and connects to IPv4 addresses
+/// and to nothing else.
+fn socks_proxy() -> (RawReceiver, Asked) {
+    let asked = Asked::default();
+    let noted = Arc::clone(&asked);
+    let proxy = RawReceiver::start(move |mut stream| {
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).unwrap();
+        let mut methods = vec![0; head[1].into()];
+        stream.read_exact(&mut methods).unwrap();
+        stream.write_all(&[5, 0]).unwrap();
+        let mut request = [0; 4];
+        stream.read_exact(&mut request).unwrap();
+        let mut host = vec![0; if request[3] == 1 { 4 } else { 1 }];
+        stream.read_exact(&mut host).unwrap();
+        if request[3] == 3 {
+            host = vec![0; host[0].into()];
+            stream.read_exact(&mut host).unwrap();
+            noted.lock().unwrap().push(String::from_utf8(host).unwrap());
+            drop(stream.write_all(&[5, 4, 0, 1, 0, 0, 0, 0, 0, 0]));
+            return;
+        }
+        let mut port = [0; 2];
+        stream.read_exact(&mut port).unwrap();
+        let address = Ipv4Addr::from(<[u8; 4]>::try_from(host).unwrap());
+        let target = (address, u16::from_be_bytes(port));
+        noted.lock().unwrap().push(address.to_string());
+        let Ok(there) = TcpStream::connect(target) else { return };
+        stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        let (mut from, mut to) = (stream.try_clone().unwrap(), there.try_clone().unwrap());
+        std::thread::spawn(move || {
+            drop(copy(&mut from, &mut to));
+            drop(to.shutdown(Shutdown::Write));
+        });
+        drop(copy(&mut { there }, &mut stream));
+    });
+    (proxy, asked)
+}
+
+#[test]
+fn everything_goes_through_the_proxy_but_what_the_policy_forbids() {
+    let (proxy, asked) = http_proxy();
+    let settings = format!("egress.proxy = \"http://{}\"", proxy.address);
+    let service = Service::start(&settings);
+    let api = service.api();
+    // Names that only the proxy knows are its own business.
+    let id = api.accept(&event("job_sending", "1", "http://known-to-the-proxy.invalid/x"));
+    api.wait_for_state(&id, "delivered");
+    let request = asked.lock().unwrap()[0].clone();
+    assert!(
+        request.starts_with("PUT http://known-to-the-proxy.invalid/x HTTP/1.1\r\n"),
+        "{request}"
+    );
+    for url in ["http://169.254.169.254/", "http://0xa9fea9fe/"] {
+        let answer = api.post("/v1/events", &event("job_sending", "2", url));
+        assert_eq!(answer.status, 422, "{url}");
+    }
+    // And the own API, by a name that is known here.
+    let url = format!("http://localhost:{}/", api.address.port());
+    let id = api.accept(&event("job_sending", "3", &url));
+    let failed = api.wait_for_state(&id, "failed");
+    assert_eq!(failed["lastError"]["kind"], "egress", "{failed}");
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn the_environments_proxy_is_not_used() {
+    let (proxy, asked) = http_proxy();
+    let mut service = Service::prepare("");
+    let address = format!("http://{}", proxy.address);
+    let names = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"];
+    service.serve_with(&names.map(|name| (name, address.as_str())));
+    let receiver = Receiver::start();
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    service.api().wait_for_state(&id, "delivered");
+    assert_eq!((receiver.count(), asked.lock().unwrap().len()), (1, 0));
+}
+
+#[test]
+fn a_socks5_proxy_is_given_a_vetted_address_and_a_socks5h_proxy_the_name() {
+    let receiver = Receiver::start();
+    let url = format!("http://localhost:{}/", receiver.address.port());
+    let (proxy, asked) = socks_proxy();
+    // Where `localhost` leads to both, the proxy of this test knows only one of them.
+    let deny = "egress.deny = [\"::1\"]";
+    let service = Service::start(&format!("{deny}\negress.proxy = \"socks5://{}\"", proxy.address));
+    let id = service.api().accept(&event("job_sending", "1", &url));
+    service.api().wait_for_state(&id, "delivered");
+    assert_eq!(*asked.lock().unwrap(), ["127.0.0.1"]);
+
+    let (proxy, asked) = socks_proxy();
+    let settings =
+        format!("retry.max_attempts = 1\negress.proxy = \"socks5h://{}\"", proxy.address);
+    let service = Service::start(&settings);
+    let id = service.api().accept(&event("job_sending", "1", &url));
+    service.api().wait_for_state(&id, "failed");
+    assert_eq!(*asked.lock().unwrap(), ["localhost"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_changes_its_address_gains_nothing_through_a_socks5_proxy() {
+    let (proxy, asked) = socks_proxy();
+    let settings =
+        format!("egress.deny = [\"127.0.0.2\"]\negress.proxy = \"socks5://{}\"", proxy.address);
+    // The check before the proxy is asked sees the first one, the connection the second.
+    let service = super::names::serve(&settings, "127.0.0.1\n127.0.0.2\n");
+    let id = service.api().accept(&event("job_sending", "1", "http://rebind.test:9/"));
+    let failed = service.api().wait_for_state(&id, "failed");
+    assert_eq!(failed["lastError"]["kind"], "egress", "{failed}");
+    assert!(asked.lock().unwrap().is_empty());
+}
