@@ -313,13 +313,30 @@ fn describe(error: reqwest::Error, answering: bool) -> Failure {
         if is_tls(cause) {
             kind = ErrorKind::Tls;
         }
-        if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-            kind = ErrorKind::Body;
-            message.push_str("the answer is no HTTP: ");
+        if closed(cause) {
+            return Failure::new(
+                kind,
+                if answering {
+                    "the receiver closed the connection within its answer's body"
+                } else {
+                    "the receiver closed the connection before it had answered"
+                },
+            );
+        }
+        if let Some(http) = cause.downcast_ref::<hyper::Error>() {
+            if http.is_parse_too_large() {
+                return Failure::new(ErrorKind::Body, "the head of the answer is too long");
+            }
+            if http.is_parse() {
+                kind = ErrorKind::Body;
+                message.push_str("the answer is no HTTP: ");
+            }
         }
         // Many a cause repeats the one below it, and the client's own layers say nothing.
         let repeats = cause.source().is_some_and(|below| text.contains(&below.to_string()));
-        if !repeats && !text.starts_with("client error (") {
+        let layer =
+            ["client error (", "error reading a body"].iter().any(|it| text.starts_with(it));
+        if !repeats && !layer {
             if !message.is_empty() && !message.ends_with(": ") {
                 message.push_str(": ");
             }
@@ -342,6 +359,14 @@ fn describe(error: reqwest::Error, answering: bool) -> Failure {
         message.push('…');
     }
     Failure::new(kind, message)
+}
+
+/// Whether the other side closed the connection without any word about it.
+fn closed(cause: &(dyn Error + 'static)) -> bool {
+    cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
+        || cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
 /// A rustls error travels inside an I/O error, and that inside another one.

@@ -14,6 +14,7 @@ mod delivery;
 mod durability;
 mod egress;
 mod guard;
+mod misbehaving;
 mod operate;
 mod outbox;
 mod settings;

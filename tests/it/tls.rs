@@ -1,95 +1,282 @@
-//! Receivers behind TLS, each with a certificate of its own.
+//! TLS towards receivers (contract, 6: `tls.*`) and towards clients of the API.
+
+mod receiver;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
+    net::TcpStream,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
+use serde_json::Value;
 
-use crate::support::{Service, event};
+use self::receiver::{Authority, Identity, TlsReceiver, plain, self_signed};
+use crate::support::{DEADLINE, RawReceiver, Service, event, eventually};
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+const ONCE: &str = "retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"\n";
 
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// Serves 200 behind a certificate for `name`.
-    fn receiver(&self, name: &str, expired: bool) -> SocketAddr {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        if expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
-        }
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        serve(vec![certificate.der().clone()], &key)
-    }
+/// A service that trusts an authority.
+fn trusting(authority: &Authority, settings: &str) -> Service {
+    let mut service = Service::prepare("");
+    authority.write(&service.path("ca.pem"));
+    service.configure(&format!("tls.ca_file = \"ca.pem\"\n{ONCE}{settings}"));
+    service.serve();
+    service
 }
 
-fn serve(chain: Vec<rustls::pki_types::CertificateDer<'static>>, key: &KeyPair) -> SocketAddr {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    let config = Arc::new(config);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    // It ends with the tests' process.
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-            let mut tls = StreamOwned::new(connection, stream);
-            let mut request = [0; 4096];
-            if tls.read(&mut request).is_ok_and(|n| n > 0) {
-                drop(tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
-            }
-        }
-    });
-    address
+fn attempted(service: &Service, job: &str, url: &str) -> Value {
+    let api = service.api();
+    let id = api.accept(&event("job_sending", job, url));
+    eventually("the attempt has ended", || {
+        Some(api.callback(&id)).filter(|it| it["attemptCount"] != 0)
+    })
 }
 
 #[test]
 fn a_wrong_host_name_an_expired_and_a_self_signed_certificate_each_give_their_own_error() {
     let authority = Authority::new();
-    let service = Service::prepare("");
-    std::fs::write(service.path("ca.pem"), authority.0.pem()).unwrap();
-    service.configure(
-        "tls.ca_file = \"ca.pem\"\nretry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"",
-    );
-    let mut service = service;
-    service.serve();
-    let api = service.api();
-    let put = |job: &str, host: &str, address: SocketAddr| {
-        api.accept(&event("job_sending", job, &format!("https://{host}:{}/", address.port())))
-    };
-    let good = put("1", "127.0.0.1", authority.receiver("127.0.0.1", false));
-    api.wait_for_state(&good, "delivered");
+    let service = trusting(&authority, "");
+    let good = TlsReceiver::start(plain(&authority.identity("127.0.0.1")));
+    assert_eq!(attempted(&service, "1", &good.url())["state"], "delivered");
 
-    let own = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, "nobody's authority");
-    let self_signed = params.self_signed(&own).unwrap();
-    for (job, address, said) in [
-        ("2", authority.receiver("other.example", false), "not valid for name"),
-        ("3", authority.receiver("127.0.0.1", true), "expired"),
-        ("4", serve(vec![self_signed.der().clone()], &own), "self-signed"),
+    let wrong = TlsReceiver::start(plain(&authority.identity("other.example")));
+    let expired = authority.identity_between("127.0.0.1", 2020, 2021);
+    let early = authority.identity_between("127.0.0.1", 4000, 4001);
+    let unknown = Authority::new().identity("127.0.0.1");
+    for (job, receiver, said) in [
+        ("2", wrong, "not valid for name"),
+        ("3", TlsReceiver::start(plain(&expired)), "expired"),
+        ("4", TlsReceiver::start(plain(&early)), "not valid yet"),
+        ("5", TlsReceiver::start(plain(&self_signed("127.0.0.1"))), "self-signed"),
+        ("6", TlsReceiver::start(plain(&unknown)), "tls.ca_file is the way"),
     ] {
-        let id = put(job, "127.0.0.1", address);
-        let callback = crate::support::eventually("the attempt", || {
-            Some(api.callback(&id)).filter(|it| it["attemptCount"] == 1)
-        });
+        let callback = attempted(&service, job, &receiver.url());
         assert_eq!(callback["lastError"]["kind"], "tls", "{callback}");
+        assert_eq!(callback["state"], "pending", "a certificate can be renewed: {callback}");
         assert!(callback["lastError"]["message"].as_str().unwrap().contains(said), "{callback}");
+        assert_eq!(receiver.requests(), 0);
     }
+}
+
+#[test]
+fn http_2_is_spoken_where_the_receiver_offers_it() {
+    let authority = Authority::new();
+    let service = trusting(&authority, "");
+    for (job, protocols, version) in [
+        ("1", &["h2", "http/1.1"][..], "HTTP/2.0"),
+        ("2", &["http/1.1"], "HTTP/1.1"),
+        ("3", &[], "HTTP/1.1"),
+    ] {
+        let mut config = plain(&authority.identity("127.0.0.1"));
+        config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
+        let receiver = TlsReceiver::start(config);
+        assert_eq!(attempted(&service, job, &receiver.url())["state"], "delivered");
+        assert_eq!(receiver.seen()[0].version, version);
+    }
+}
+
+#[test]
+fn nothing_below_tls_1_2_is_spoken() {
+    // A server hello for TLS 1.1 (RFC 4346, 7.4.1.3), whatever the client has offered.
+    let mut hello = vec![2, 0, 0, 38, 3, 2];
+    hello.extend_from_slice(&[7; 32]);
+    hello.extend_from_slice(&[0, 0xc0, 0x13, 0]);
+    let mut record = vec![22, 3, 2, 0, u8::try_from(hello.len()).unwrap()];
+    record.extend_from_slice(&hello);
+    let receiver = RawReceiver::start(move |mut stream| {
+        let mut client_hello = [0; 4096];
+        if stream.read(&mut client_hello).is_ok_and(|n| n > 0) {
+            drop(stream.write_all(&record));
+            drop(stream.read(&mut client_hello));
+        }
+    });
+    let service = Service::start(ONCE);
+    let url = format!("https://{}/", receiver.address);
+    let callback = attempted(&service, "1", &url);
+    assert_eq!(callback["lastError"]["kind"], "tls", "{callback}");
+}
+
+#[test]
+fn a_receiver_that_speaks_no_tls_is_told_apart() {
+    let service = Service::start(ONCE);
+    let receiver = RawReceiver::start(|mut stream| {
+        drop(stream.read(&mut [0; 4096]));
+        drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    });
+    let url = format!("https://{}/", receiver.address);
+    let callback = attempted(&service, "1", &url);
+    assert_eq!(callback["lastError"]["kind"], "tls", "{callback}");
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_a_receiver_that_wants_one() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let receiver =
+        TlsReceiver::start(servers.identity("127.0.0.1").wanting_certificates_of(&clients));
+    let service = trusting(&servers, "");
+    let callback = attempted(&service, "1", &receiver.url());
+    assert_eq!(callback["lastError"]["kind"], "tls", "{callback}");
+
+    let mut service = service;
+    service.terminate();
+    let identity = clients.identity("urlcallback");
+    identity.write(&service.path("client.pem"), &service.path("client.key"));
+    service.configure(&format!(
+        "{ONCE}[tls]\nca_file = \"ca.pem\"\nclient_cert_file = \"client.pem\"\nclient_key_file = \"client.key\""
+    ));
+    service.serve();
+    assert_eq!(attempted(&service, "2", &receiver.url())["state"], "delivered");
+    assert_eq!(receiver.seen()[0].client, Some(identity.der()));
+}
+
+#[test]
+fn sighup_has_certificates_and_credentials_read_again_and_bad_files_change_nothing() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let receiver = TlsReceiver::start(plain(&new.identity("127.0.0.1")));
+    let settings =
+        format!("[auth.\"https://{}\"]\nbearer_token_file = \"token\"", receiver.address);
+    let mut service = Service::prepare("");
+    std::fs::write(service.path("token"), "old-token").unwrap();
+    old.write(&service.path("ca.pem"));
+    service.configure(&format!("tls.ca_file = \"ca.pem\"\n{ONCE}{settings}"));
+    service.serve();
+    assert_eq!(attempted(&service, "1", &receiver.url())["lastError"]["kind"], "tls");
+
+    new.write(&service.path("ca.pem"));
+    std::fs::write(service.path("token"), "new-token").unwrap();
+    reload(&service, "client-files-read", "success");
+    assert_eq!(attempted(&service, "2", &receiver.url())["state"], "delivered");
+    assert_eq!(receiver.seen()[0].authorization, "Bearer new-token");
+
+    std::fs::write(service.path("ca.pem"), "nonsense").unwrap();
+    reload(&service, "client-files-read", "failure");
+    assert_eq!(attempted(&service, "3", &receiver.url())["state"], "delivered");
+    assert!(service.read("service.log").contains("ca.pem holds no certificate in PEM"));
+}
+
+/// Sends SIGHUP and waits until the log says that it was done.
+fn reload(service: &Service, action: &str, outcome: &str) {
+    let said = || {
+        let is_it =
+            |line: &&Value| line["event.action"] == action && line["event.outcome"] == outcome;
+        service.log().iter().filter(is_it).count()
+    };
+    let before = said();
+    service.signal("HUP");
+    eventually("SIGHUP is obeyed", || (said() > before).then_some(()));
+}
+
+const API_TLS: &str =
+    "[api]\nlisten = \"127.0.0.1:0\"\ntls_cert_file = \"api.pem\"\ntls_key_file = \"api.key\"";
+
+/// A service whose API speaks TLS with this identity.
+fn behind_tls(identity: &Identity) -> Service {
+    let mut service = Service::prepare(API_TLS);
+    identity.write(&service.path("api.pem"), &service.path("api.key"));
+    service.serve();
+    service
+}
+
+#[test]
+fn the_api_speaks_tls_and_the_commands_know_it_by_its_certificate() {
+    let authority = Authority::new();
+    let service = behind_tls(&authority.identity("dpfsrv03.example"));
+    assert!(service.read("stderr").contains("listening on https://127.0.0.1:"));
+    let receiver = crate::support::Receiver::start();
+    let url = format!("DpfControlCallbackUrl={}", receiver.url("/"));
+    let args =
+        ["submit", "--event", "job_sending", "--job-id", "1", "--job-id-fs", "2", "-s", &url];
+    assert!(service.run(&args).status.success());
+    receiver.wait_for(1);
+    let status = service.run(&["status"]);
+    assert!(status.status.success(), "{status:?}");
+    assert!(String::from_utf8(status.stdout).unwrap().contains("on https://127.0.0.1:"));
+
+    // Who does not speak TLS gets nothing of the API.
+    let mut plain = TcpStream::connect(service.api().address).unwrap();
+    plain.set_read_timeout(Some(DEADLINE)).unwrap();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    drop(plain.read_to_end(&mut answer));
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+}
+
+#[test]
+fn a_command_does_not_show_its_token_to_another_certificate() {
+    let authority = Authority::new();
+    let service = behind_tls(&authority.identity("localhost"));
+    let other = authority.identity("localhost");
+    // Whoever listens at that address now has a good certificate, but not the service's.
+    let impostor = TlsReceiver::start(plain(&other));
+    let note = service.path("data/service.json");
+    let mut said: Value = serde_json::from_slice(&std::fs::read(&note).unwrap()).unwrap();
+    said["address"] = impostor.address.to_string().into();
+    std::fs::write(&note, said.to_string()).unwrap();
+    let output = service.run(&["inspect-queue"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(impostor.requests(), 0);
+}
+
+#[test]
+fn sighup_has_the_apis_certificate_read_again_and_bad_files_change_nothing() {
+    let authority = Authority::new();
+    let service = behind_tls(&authority.identity("localhost"));
+    let before = service.api().certificate;
+    let known = service.api();
+    authority.identity("localhost").write(&service.path("api.pem"), &service.path("api.key"));
+    reload(&service, "api-certificate-read", "success");
+    assert_ne!(service.api().certificate, before);
+    assert_eq!(service.api().get("/v1/queue").status, 200);
+    assert!(service.run(&["inspect-queue"]).status.success());
+    drop(known);
+
+    let kept = service.api().certificate;
+    // A key that does not belong to the certificate.
+    authority.identity("localhost").write(&service.path("other.pem"), &service.path("api.key"));
+    reload(&service, "api-certificate-read", "failure");
+    assert_eq!(service.api().certificate, kept);
+    assert_eq!(service.api().get("/v1/queue").status, 200);
+}
+
+#[test]
+fn an_api_beyond_loopback_without_tls_is_warned_of() {
+    let mut service = Service::prepare("[api]\nlisten = \"0.0.0.0:0\"");
+    let warning = "the token crosses the network for everybody to read";
+    let checked = service.run(&["check-config"]);
+    assert!(checked.status.success());
+    assert!(String::from_utf8(checked.stderr).unwrap().contains(warning));
+    service.serve();
+    assert!(service.read("stderr").contains(warning));
+    let is_it = |line: &Value| line["event.action"] == "settings-warning";
+    assert!(service.log().iter().any(is_it));
+
+    let mut service = Service::prepare(&API_TLS.replace("127.0.0.1", "0.0.0.0"));
+    let identity = Authority::new().identity("localhost");
+    identity.write(&service.path("api.pem"), &service.path("api.key"));
+    service.serve();
+    assert!(!service.read("stderr").contains("warning"), "{}", service.read("stderr"));
+    for loopback in ["127.0.0.1:0", "[::1]:0"] {
+        let service = Service::prepare(&format!("[api]\nlisten = \"{loopback}\""));
+        let checked = service.run(&["check-config"]);
+        assert!(checked.stderr.is_empty(), "{loopback}: {checked:?}");
+    }
+}
+
+#[test]
+fn faulty_certificates_are_faults_of_their_keys() {
+    let authority = Authority::new();
+    let service = Service::prepare(API_TLS);
+    let said = || {
+        let output = service.run(&["check-config"]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(said().contains("api.tls_cert_file (config.toml): api.pem cannot be read"));
+    authority.identity("a").write(&service.path("api.pem"), &service.path("api.key"));
+    authority.identity("b").write(&service.path("api.pem"), &service.path("other.key"));
+    assert!(said().contains("api.pem and api.key do not work together"), "{}", said());
+    std::fs::write(service.path("api.key"), "geheim").unwrap();
+    assert!(said().contains("api.tls_key_file (config.toml): api.key cannot be read"));
+    assert!(!said().contains("geheim"));
+    service.configure("api.tls_cert_file = \"api.pem\"");
+    assert!(said().contains("needs api.tls_key_file beside it"));
 }

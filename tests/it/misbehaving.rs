@@ -1,0 +1,250 @@
+//! Receivers that misbehave: each costs one bounded attempt, and the attempt's error says what
+//! it did.
+
+use std::{
+    io::Write as _,
+    net::{Shutdown, TcpStream},
+};
+
+use serde_json::Value;
+
+use crate::support::{Answer, RawReceiver, Receiver, Service, event, eventually, read_request};
+
+/// A service that gives an exchange a second, and tries again only long after the test.
+fn service() -> Service {
+    Service::start(
+        "delivery.timeout = \"1s\"\ndelivery.connect_timeout = \"1s\"\n\
+         retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"",
+    )
+}
+
+/// The one attempt that is made to this receiver.
+fn attempt(service: &Service, url: &str) -> Value {
+    let api = service.api();
+    let id = api.accept(&event("job_sending", url, url));
+    let callback = eventually("the attempt has ended", || {
+        Some(api.callback(&id)).filter(|it| it["attemptCount"] != 0)
+    });
+    assert_eq!(callback["attemptCount"], 1, "{callback}");
+    callback["attempts"][0].clone()
+}
+
+fn fails(service: &Service, receiver: &RawReceiver, kind: &str, says: &str) {
+    let attempt = attempt(service, &receiver.url());
+    let error = &attempt["error"];
+    let message = error["message"].as_str().unwrap_or_default();
+    println!("{kind}: {message}");
+    assert!(error["kind"] == kind && message.contains(says), "{says}: {attempt}");
+}
+
+/// Writes again and again until the other side has had enough.
+fn for_ever(stream: &mut TcpStream, bytes: &[u8]) {
+    while stream.write_all(bytes).is_ok() {}
+}
+
+/// The same, a little at a time.
+fn drip(stream: &mut TcpStream, bytes: &[u8]) {
+    while stream.write_all(bytes).is_ok() {
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    }
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
+
+#[test]
+fn headers_for_ever_are_cut_off() {
+    let receiver = RawReceiver::start(|mut stream| {
+        read_request(&mut stream);
+        drop(stream.write_all(OK));
+        for_ever(&mut stream, b"x-more: and more and more and more\r\n");
+    });
+    fails(&service(), &receiver, "body", "the head of the answer is too long");
+}
+
+#[test]
+fn a_header_without_end_is_cut_off() {
+    let receiver = RawReceiver::start(|mut stream| {
+        read_request(&mut stream);
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\nx-more: "));
+        for_ever(&mut stream, &[b'x'; 4096]);
+    });
+    fails(&service(), &receiver, "body", "the head of the answer is too long");
+}
+
+#[test]
+fn interim_answers_for_ever_end_with_the_deadline() {
+    let receiver = RawReceiver::start(|mut stream| {
+        read_request(&mut stream);
+        for_ever(&mut stream, b"HTTP/1.1 102 Processing\r\n\r\n");
+    });
+    fails(&service(), &receiver, "timeout", "no answer within 1s");
+}
+
+#[test]
+fn a_head_that_drips_ends_with_the_deadline() {
+    let receiver = RawReceiver::start(|mut stream| {
+        read_request(&mut stream);
+        drop(stream.write_all(OK));
+        drip(&mut stream, b"x");
+    });
+    fails(&service(), &receiver, "timeout", "no answer within 1s");
+}
+
+#[test]
+fn a_body_that_drips_ends_with_the_deadline() {
+    let receiver = RawReceiver::start(|mut stream| {
+        read_request(&mut stream);
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"));
+        drip(&mut stream, b"x");
+    });
+    fails(&service(), &receiver, "timeout", "the answer's body was not complete within 1s");
+}
+
+#[test]
+fn gigabytes_are_not_read() {
+    let receiver = RawReceiver::start(|mut stream| {
+        read_request(&mut stream);
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n"));
+        for_ever(&mut stream, &[b'x'; 65_536]);
+    });
+    fails(&service(), &receiver, "body", "the answer's body is longer than 65536 bytes");
+}
+
+#[test]
+fn chunks_for_ever_are_not_read() {
+    let receiver = RawReceiver::start(|mut stream| {
+        read_request(&mut stream);
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"));
+        for_ever(&mut stream, b"4\r\nmore\r\n");
+    });
+    fails(&service(), &receiver, "body", "the answer's body is longer than 65536 bytes");
+}
+
+#[test]
+fn trailers_for_ever_are_cut_off() {
+    let receiver = RawReceiver::start(|mut stream| {
+        read_request(&mut stream);
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"));
+        for_ever(&mut stream, b"x-more: and more and more and more\r\n");
+    });
+    fails(&service(), &receiver, "body", "trailer");
+}
+
+#[test]
+fn what_is_compressed_stays_compressed() {
+    // A gzip of nothing but its own header: whoever unpacks it fails.
+    let mut answer =
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 10\r\n\r\n".to_vec();
+    answer.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
+    let receiver = RawReceiver::answering(answer);
+    let attempt = attempt(&service(), &receiver.url());
+    assert_eq!((&attempt["status"], &attempt["error"]), (&200.into(), &Value::Null), "{attempt}");
+}
+
+#[test]
+fn no_compression_is_asked_for_and_no_cookie_comes_back() {
+    let cookie = Answer::With(200, vec![("set-cookie", "a=b; Path=/".into())]);
+    let (service, receiver) = (service(), Receiver::answering(vec![], cookie));
+    for job in ["1", "2"] {
+        let id = service.api().accept(&event("job_sending", job, &receiver.url("/")));
+        service.api().wait_for_state(&id, "delivered");
+    }
+    for put in receiver.puts() {
+        assert_eq!((put.header("accept-encoding"), put.header("cookie")), ("", ""));
+    }
+}
+
+#[test]
+fn who_closes_before_an_answer_is_told_from_who_closes_half_way() {
+    let service = service();
+    let before = RawReceiver::answering("");
+    fails(&service, &before, "connect", "closed the connection before it had answered");
+    let within_head = RawReceiver::answering("HTTP/1.1 200 OK\r\nx-half: ");
+    fails(&service, &within_head, "connect", "closed the connection before it had answered");
+    let body = RawReceiver::answering("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+    fails(&service, &body, "body", "closed the connection within its answer's body");
+    let chunk =
+        RawReceiver::answering("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100\r\nhalf");
+    fails(&service, &chunk, "body", "closed the connection within its answer's body");
+}
+
+#[test]
+fn a_body_that_ends_with_the_connection_is_complete() {
+    let receiver = RawReceiver::answering("HTTP/1.1 200 OK\r\n\r\nall of it");
+    let attempt = attempt(&service(), &receiver.url());
+    assert_eq!(
+        (&attempt["error"], &attempt["responseExcerpt"]),
+        (&Value::Null, &"all of it".into())
+    );
+}
+
+#[test]
+fn who_speaks_no_http_is_told_apart() {
+    let service = service();
+    for bytes in [
+        &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
+        b"220 mail.example ESMTP\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"200 OK\r\n\r\n",
+        b"HTTP/1.1 99999 What\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+    ] {
+        fails(&service, &RawReceiver::answering(bytes), "body", "the answer is no HTTP: ");
+    }
+    let chunk = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno number\r\n";
+    fails(&service, &RawReceiver::answering(*chunk), "body", "chunk");
+}
+
+#[test]
+fn who_never_answers_or_never_takes_the_request_ends_with_the_deadline() {
+    let service = service();
+    let silent = RawReceiver::start(|mut stream| {
+        read_request(&mut stream);
+        std::thread::park_timeout(crate::support::DEADLINE);
+        drop(stream);
+    });
+    fails(&service, &silent, "timeout", "no answer within 1s");
+    let deaf = RawReceiver::start(|stream| {
+        std::thread::park_timeout(crate::support::DEADLINE);
+        drop(stream);
+    });
+    fails(&service, &deaf, "timeout", "no answer within 1s");
+}
+
+#[test]
+fn an_answer_before_the_request_was_read_counts_as_it_is() {
+    let early = RawReceiver::start(|mut stream| {
+        drop(stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"));
+        drop(stream.shutdown(Shutdown::Write));
+        read_request(&mut stream);
+    });
+    let attempt = attempt(&service(), &early.url());
+    assert!(attempt["status"] == 503 || attempt["error"]["kind"] == "connect", "{attempt}");
+}
+
+#[test]
+fn a_status_that_nobody_has_heard_of_is_retried() {
+    for status in ["199", "299", "306", "599", "999"] {
+        let receiver = RawReceiver::answering(format!(
+            "HTTP/1.1 {status} Odd\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ));
+        let attempt = attempt(&service(), &receiver.url());
+        println!("{status}: {attempt}");
+        match status {
+            "299" => assert_eq!(attempt["error"], Value::Null),
+            "199" => assert_eq!(attempt["error"]["kind"], "connect", "{attempt}"),
+            _ => assert_eq!(attempt["error"]["kind"], "status", "{attempt}"),
+        }
+    }
+}
+
+#[test]
+fn the_excerpt_of_an_answer_is_bounded_and_no_answer_is_interpreted() {
+    let body = "<script>alert(1)</script>\u{1b}[2J".repeat(100);
+    let receiver = Receiver::answering(vec![], Answer::Body(200, body.clone().into_bytes()));
+    let attempt = attempt(&service(), &receiver.url("/"));
+    let excerpt = attempt["responseExcerpt"].as_str().unwrap();
+    assert!(body.starts_with(excerpt) && (1000..=1024).contains(&excerpt.len()));
+}

@@ -1,0 +1,185 @@
+//! Authorities, certificates, and a receiver behind TLS.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use hyper::{Response, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// An authority of its own.
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(super) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let name = format!("authority {:x}", fastrand::u64(..));
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Its certificate, in PEM.
+    pub(super) fn write(&self, path: &Path) {
+        fs::write(path, self.0.pem()).unwrap();
+    }
+
+    /// A certificate for `name`.
+    pub(super) fn identity(&self, name: &str) -> Identity {
+        self.identity_between(name, 2020, 4000)
+    }
+
+    /// The same, valid between the beginnings of these years.
+    pub(super) fn identity_between(&self, name: &str, begin: i32, end: i32) -> Identity {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(begin, 1, 1);
+        params.not_after = date_time_ymd(end, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        Identity { certificate: params.signed_by(&key, &self.0).unwrap(), key }
+    }
+}
+
+/// A certificate that nobody has signed but its own key.
+pub(super) fn self_signed(name: &str) -> Identity {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "nobody's authority");
+    let key = KeyPair::generate().unwrap();
+    Identity { certificate: params.self_signed(&key).unwrap(), key }
+}
+
+/// A certificate and its key.
+pub(super) struct Identity {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+impl Identity {
+    pub(super) fn write(&self, certificate: &Path, key: &Path) {
+        fs::write(certificate, self.certificate.pem()).unwrap();
+        fs::write(key, self.key.serialize_pem()).unwrap();
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    pub(super) fn der(&self) -> Vec<u8> {
+        self.certificate.der().to_vec()
+    }
+
+    fn chain(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        (vec![self.certificate.der().clone()], key)
+    }
+
+    /// A server with it that lets only those in whom `authority` knows.
+    pub(super) fn wanting_certificates_of(&self, authority: &Authority) -> ServerConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.0.der().clone()).unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .unwrap();
+        let (chain, key) = self.chain();
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .unwrap()
+    }
+}
+
+/// A server with this identity that lets everybody in.
+pub(super) fn plain(identity: &Identity) -> ServerConfig {
+    let (chain, key) = identity.chain();
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap()
+}
+
+/// A request that came.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) version: String,
+    pub(super) authorization: String,
+    pub(super) client: Option<Vec<u8>>,
+}
+
+/// Answers 200 to everything, in HTTP/1.1 and HTTP/2. It ends with the tests' process.
+pub(super) struct TlsReceiver {
+    pub(super) address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl TlsReceiver {
+    pub(super) fn start(config: ServerConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&seen);
+        std::thread::spawn(move || serve(listener, config, &noted));
+        Self { address, seen }
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("https://{}/", self.address)
+    }
+
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+fn serve(listener: TcpListener, config: ServerConfig, noted: &Arc<Mutex<Vec<Seen>>>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, noted) = (acceptor.clone(), Arc::clone(noted));
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let client = stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec());
+                let service = service_fn(move |request: hyper::Request<Incoming>| {
+                    let authorization = request.headers().get("authorization");
+                    noted.lock().unwrap().push(Seen {
+                        version: format!("{:?}", request.version()),
+                        authorization: authorization
+                            .map_or_else(String::new, |it| it.to_str().unwrap().to_owned()),
+                        client: client.clone(),
+                    });
+                    async { Ok::<_, std::convert::Infallible>(Response::new(String::new())) }
+                });
+                drop(
+                    auto::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await,
+                );
+            });
+        }
+    });
+}
