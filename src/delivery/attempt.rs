@@ -349,11 +349,6 @@ fn describe(error: reqwest::Error, answering: bool) -> Failure {
     } else if message.is_empty() {
         message = error.to_string();
     }
-    if kind == ErrorKind::Tls && message.contains("UnknownIssuer") {
-        message.push_str(
-            " (self-signed, or by an authority that is not trusted here; tls.ca_file is the way)",
-        );
-    }
     if message.len() > MAX_MESSAGE_BYTES {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
         message.push('…');

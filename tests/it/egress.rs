@@ -4,7 +4,7 @@
 mod names;
 mod proxies;
 
-use crate::support::{Receiver, Service, event};
+use crate::support::{PASSWORD, Receiver, Service, event};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -57,8 +57,10 @@ fn a_forbidden_address_is_refused_in_every_spelling_with_the_rule_that_forbids_i
     .into_iter()
     .enumerate()
     {
-        for url in [format!("http://{host}/latest/meta-data/"), format!("https://u:p@{host}:8443/")]
-        {
+        for url in [
+            format!("http://{host}/latest/meta-data/"),
+            format!("https://u:{PASSWORD}@{host}:8443/"),
+        ] {
             let answer = api.post("/v1/events", &event("job_sending", &job.to_string(), &url));
             assert_eq!(answer.status, 422, "{url}: {}", text(&answer.body));
             let answer = answer.json();

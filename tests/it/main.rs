@@ -17,6 +17,7 @@ mod guard;
 mod misbehaving;
 mod operate;
 mod outbox;
+mod secrets;
 mod settings;
 mod support;
 mod tls;

@@ -46,14 +46,40 @@ fn a_wrong_host_name_an_expired_and_a_self_signed_certificate_each_give_their_ow
         ("2", wrong, "not valid for name"),
         ("3", TlsReceiver::start(plain(&expired)), "expired"),
         ("4", TlsReceiver::start(plain(&early)), "not valid yet"),
-        ("5", TlsReceiver::start(plain(&self_signed("127.0.0.1"))), "self-signed"),
-        ("6", TlsReceiver::start(plain(&unknown)), "tls.ca_file is the way"),
+        ("5", TlsReceiver::start(plain(&self_signed("127.0.0.1", false))), "is self-signed"),
+        ("6", TlsReceiver::start(plain(&self_signed("127.0.0.1", true))), "is self-signed"),
+        ("7", TlsReceiver::start(plain(&unknown)), "signed by an authority that is not known"),
     ] {
         let callback = attempted(&service, job, &receiver.url());
         assert_eq!(callback["lastError"]["kind"], "tls", "{callback}");
         assert_eq!(callback["state"], "pending", "a certificate can be renewed: {callback}");
         assert!(callback["lastError"]["message"].as_str().unwrap().contains(said), "{callback}");
         assert_eq!(receiver.requests(), 0);
+    }
+}
+
+#[test]
+fn a_self_signed_certificate_in_the_ca_file_is_trusted_for_its_own_name_alone() {
+    for authority in [false, true] {
+        let good = self_signed("127.0.0.1", authority);
+        let other_name = self_signed("other.example", authority);
+        let mut service = Service::prepare("");
+        good.write(&service.path("one.pem"), &service.path("one.key"));
+        other_name.write(&service.path("other.pem"), &service.path("other.key"));
+        let both = service.read("one.pem") + &service.read("other.pem");
+        std::fs::write(service.path("ca.pem"), both).unwrap();
+        service.configure(&format!("tls.ca_file = \"ca.pem\"\n{ONCE}"));
+        service.serve();
+        let good = TlsReceiver::start(plain(&good));
+        assert_eq!(attempted(&service, "1", &good.url())["state"], "delivered", "{authority}");
+        let other_name = TlsReceiver::start(plain(&other_name));
+        let callback = attempted(&service, "2", &other_name.url());
+        let message = callback["lastError"]["message"].as_str().unwrap();
+        assert!(message.contains("not valid for name"), "{authority}: {message}");
+        // Of the same name, and nobody knows it.
+        let unknown = TlsReceiver::start(plain(&self_signed("127.0.0.1", authority)));
+        let callback = attempted(&service, "3", &unknown.url());
+        assert_eq!(callback["lastError"]["kind"], "tls", "{authority}: {callback}");
     }
 }
 

@@ -16,8 +16,8 @@ pub(super) fn resolver() -> &'static str {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/resolver.c");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let own = folder.join(format!("resolver-{}.so", std::process::id()));
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-        let compiled = Command::new(compiler)
+        let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+        let compiled = Command::new(cc)
             .args(["-shared", "-fPIC", "-o"])
             .args([&own, &source])
             .arg("-ldl")

@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Receiver};
-pub(crate) use service::{Service, binary, run, run_in};
+pub(crate) use service::{Api, Service, binary, run, run_in};
 pub(crate) use terminal::Terminal;
 
 /// How long a test waits for something that has to come. Long, because the machines are
 /// shared; what comes ends the wait at once.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The password of every test that has one: what a service says is searched for it.
+pub(crate) const PASSWORD: &str = "nobody-may-see-this";
 
 /// Asks until the answer is `Some`, or the deadline has passed.
 pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

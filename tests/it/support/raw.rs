@@ -3,33 +3,27 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 /// Runs a script for each connection, each in a thread of its own. The threads end with their
 /// connections, the listening one with the tests' process.
 pub(crate) struct RawReceiver {
     pub(crate) address: SocketAddr,
-    connections: Arc<AtomicUsize>,
 }
 
 impl RawReceiver {
     pub(crate) fn start(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let (counted, script) = (Arc::clone(&connections), Arc::new(script));
+        let script = Arc::new(script);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                counted.fetch_add(1, Ordering::SeqCst);
                 let script = Arc::clone(&script);
                 std::thread::spawn(move || script(stream));
             }
         });
-        Self { address, connections }
+        Self { address }
     }
 
     /// Reads each request and answers with these bytes, then closes.
@@ -43,10 +37,6 @@ impl RawReceiver {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.address)
-    }
-
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     With(u16, Vec<(&'static str, String)>),
     /// With this status and body.
     Body(u16, Vec<u8>),
+    /// With this status, and the headers of the request as the body.
+    Echo(u16),
     /// Not before the gate is opened; then with 200.
     Wait,
 }
@@ -175,7 +177,7 @@ async fn receive(
         record.puts.push(Put {
             method: method.to_string(),
             path: uri.to_string(),
-            headers,
+            headers: headers.clone(),
             body: String::from_utf8(body.to_vec()).unwrap(),
             at: Instant::now(),
         });
@@ -187,6 +189,7 @@ async fn receive(
         Answer::Status(status) => (status, Vec::new(), Vec::new()),
         Answer::With(status, headers) => (status, headers, Vec::new()),
         Answer::Body(status, body) => (status, Vec::new(), body),
+        Answer::Echo(status) => (status, Vec::new(), format!("{headers:?}").into_bytes()),
         Answer::Wait => {
             shared.open.subscribe().wait_for(|open| *open).await.unwrap();
             (200, Vec::new(), Vec::new())

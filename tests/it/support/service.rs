@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{PASSWORD, eventually};
 
 /// The binary, without any of our variables from outside.
 pub(crate) fn binary() -> Command {
@@ -202,6 +202,11 @@ impl Drop for Service {
             drop(child.kill());
             drop(child.wait());
         }
+        let secret = PASSWORD.as_bytes();
+        let shows =
+            |name: &str| self.read(name).as_bytes().windows(secret.len()).any(|it| it == secret);
+        let said = ["stderr", "service.log"].into_iter().any(shows);
+        assert!(!said || std::thread::panicking(), "a password in the log or on standard error");
         if std::thread::panicking() {
             eprintln!("--- stderr of the service\n{}", self.read("stderr"));
             let log = self.read("service.log");

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -54,9 +55,13 @@ impl Authority {
     }
 }
 
-/// A certificate that nobody has signed but its own key.
-pub(super) fn self_signed(name: &str) -> Identity {
+/// A certificate that nobody has signed but its own key; it may say, as openssl's do, that it
+/// is an authority's.
+pub(super) fn self_signed(name: &str, authority: bool) -> Identity {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    if authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
     params.distinguished_name.push(DnType::CommonName, "nobody's authority");
     let key = KeyPair::generate().unwrap();
     Identity { certificate: params.self_signed(&key).unwrap(), key }
@@ -72,7 +77,6 @@ impl Identity {
     pub(super) fn write(&self, certificate: &Path, key: &Path) {
         fs::write(certificate, self.certificate.pem()).unwrap();
         fs::write(key, self.key.serialize_pem()).unwrap();
-        use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     }
 

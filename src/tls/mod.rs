@@ -1,6 +1,8 @@
 //! Certificates and keys: read from PEM files, and made into what rustls wants. TLS 1.2 and up,
 //! with no switch to turn checking off.
 
+mod verify;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -9,12 +11,13 @@ use std::{
 
 use data_encoding::BASE64URL_NOPAD;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
-    SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject},
+    ClientConfig, RootCertStore, ServerConfig,
+    client::{VerifierBuilderError, WebPkiServerVerifier},
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
+
+use self::verify::{Pin, Verifier};
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,9 @@ pub enum TlsError {
         /// What rustls says.
         error: rustls::Error,
     },
+    /// No authority at all is known.
+    #[error("no certificate authority is known, neither the system's nor one in tls.ca_file: {0}")]
+    NoAuthority(#[from] VerifierBuilderError),
     /// Anything else.
     #[error(transparent)]
     Rustls(#[from] rustls::Error),
@@ -148,12 +154,22 @@ pub fn client(
         tracing::warn!(error.message = %error, "a system root certificate cannot be read");
     }
     roots.add_parsable_certificates(system.certs);
-    for certificate in authorities {
-        roots.add(certificate)?;
+    for certificate in &authorities {
+        roots.add(certificate.clone())?;
     }
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
+    let provider = provider();
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    // A machine without any authority can still call plain HTTP.
+    let config = if roots.is_empty() {
+        config.with_root_certificates(roots)
+    } else {
+        let webpki =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+        config
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(webpki, authorities)))
+    };
     let mut config = match own {
         Some(own) => config.with_client_auth_cert(own.chain, own.key)?,
         None => config.with_no_client_auth(),
@@ -180,57 +196,9 @@ pub fn pinned(fingerprint: Option<&str>) -> Result<ClientConfig, TlsError> {
         .with_safe_default_protocol_versions()?;
     Ok(match fingerprint {
         Some(fingerprint) => {
-            let pin = Pin { fingerprint: fingerprint.to_owned(), provider };
+            let pin = Pin::new(fingerprint.to_owned(), provider);
             config.dangerous().with_custom_certificate_verifier(Arc::new(pin)).with_no_client_auth()
         }
         None => config.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
     })
-}
-
-#[derive(Debug)]
-struct Pin {
-    fingerprint: String,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pin {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if fingerprint(end_entity) == self.fingerprint {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
-    }
-
-    // The certificate is public; that its key is there as well is what these two find out.
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
