@@ -5,7 +5,7 @@
 //! read before they have written everything, and would block for ever on a server that
 //! answers while they write.
 
-use std::{collections::VecDeque, pin::Pin};
+use std::{collections::VecDeque, error::Error, pin::Pin};
 
 use axum::{
     Json,
@@ -16,6 +16,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use tower_http::timeout::TimeoutError;
 
 use super::{
     Problem, Shared,
@@ -54,6 +55,7 @@ const MAX_LINES: u64 = 1_000_000;
         (status = 202, description = "Accepted: durable on disk, and will be delivered", body = OutcomeView),
         (status = 400, description = "Refused: not to be read", body = Problem),
         (status = 401, description = "No token", body = Problem),
+        (status = 408, description = "Nothing more of the request came; `lines` says what became of a batch's lines before", body = Problem),
         (status = 413, description = "Longer than the settings allow", body = Problem),
         (status = 415, description = "Another content type", body = Problem),
         (status = 422, description = "Failed (with the id) or refused", body = Problem),
@@ -99,6 +101,14 @@ fn check_length(headers: &HeaderMap, limit: usize) -> bool {
 }
 
 fn broken_body(error: &axum::Error) -> Problem {
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(inner) = cause {
+        if inner.is::<TimeoutError>() {
+            let detail = "nothing more of the request came within api.idle_timeout";
+            return Problem::new(StatusCode::REQUEST_TIMEOUT, detail);
+        }
+        cause = inner.source();
+    }
     Problem::bad_request(format!("the request's body broke off: {error}"))
 }
 

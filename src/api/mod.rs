@@ -13,11 +13,11 @@ mod queue;
 pub mod server;
 pub mod view;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Router, middleware};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -39,6 +39,8 @@ pub struct Settings {
     pub token_file: PathBuf,
     /// What it speaks TLS with; without, it speaks plain HTTP.
     pub tls: Option<PairFiles>,
+    /// How long nothing may come of a request, or between two of a connection.
+    pub idle_timeout: Duration,
     /// The longest event, in bytes.
     pub max_event_bytes: usize,
     /// The longest batch, in bytes.
@@ -121,6 +123,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/openapi.json", axum::routing::get(|| async move { document }))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(RequestBodyTimeoutLayer::new(shared.settings.idle_timeout))
         .layer(middleware::from_fn_with_state(shared.clone(), auth::check))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .with_state(shared)

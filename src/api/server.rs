@@ -37,9 +37,6 @@ const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a stranger's last answer may take after that.
 const STRANGER_GRACE: Duration = Duration::from_secs(5);
 
-/// How long a connection may rest between two requests, or take for one's head.
-const IDLE_PATIENCE: Duration = Duration::from_secs(75);
-
 /// How long the head of a request may be, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
@@ -69,120 +66,126 @@ impl Visitor {
 /// What the API speaks TLS with. It can be replaced while the service runs.
 pub type Tls = Arc<ArcSwap<ServerConfig>>;
 
-/// Serves until `end` is true, and then until the requests under way are answered.
-pub async fn serve(
-    listener: TcpListener,
-    tls: Option<Tls>,
-    router: Router,
-    mut end: watch::Receiver<bool>,
-) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS));
-    let mut connections = JoinSet::new();
-    let their_end = end.clone();
-    loop {
-        let accepted = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&strangers).acquire_owned().await.ok()?;
-            match listener.accept().await {
-                Ok((stream, _)) => Some((permit, stream)),
-                Err(error) => {
-                    tracing::warn!(error.message = %error, "a connection cannot be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                    None
+/// The door. A connection may rest for `idle_timeout` between two requests, and take as long for
+/// the head of one.
+#[derive(Clone)]
+pub struct Door {
+    /// What answers.
+    pub router: Router,
+    /// What it speaks TLS with; without, it speaks plain HTTP.
+    pub tls: Option<Tls>,
+    /// How long nothing may come.
+    pub idle_timeout: Duration,
+    /// `true` when it is to be closed.
+    pub end: watch::Receiver<bool>,
+}
+
+impl Door {
+    /// Serves until it is to be closed, and then until the requests under way are answered.
+    pub async fn serve(self, listener: TcpListener) {
+        let strangers = Arc::new(Semaphore::new(STRANGERS));
+        let mut connections = JoinSet::new();
+        let mut end = self.end.clone();
+        loop {
+            let accepted = async {
+                // The semaphore is never closed.
+                let permit = Arc::clone(&strangers).acquire_owned().await.ok()?;
+                match listener.accept().await {
+                    Ok((stream, _)) => Some((permit, stream)),
+                    Err(error) => {
+                        tracing::warn!(error.message = %error, "a connection cannot be accepted");
+                        sleep(ACCEPT_PAUSE).await;
+                        None
+                    }
                 }
+            };
+            tokio::select! {
+                accepted = accepted => if let Some((permit, stream)) = accepted {
+                    connections.spawn(self.clone().welcome(stream, Visitor::stranger(permit)));
+                },
+                Some(_) = connections.join_next() => {}
+                () = ended(&mut end) => break,
             }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// Comes to an understanding about TLS, where the API speaks it, and serves the connection.
+    async fn welcome(mut self, stream: TcpStream, visitor: Visitor) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error.message = %error, "TCP_NODELAY cannot be set");
+        }
+        let Some(tls) = self.tls.as_ref().map(|tls| tls.load_full()) else {
+            return self.connection(stream, visitor).await;
         };
-        tokio::select! {
-            accepted = accepted => if let Some((permit, stream)) = accepted {
-                let visitor = Visitor::stranger(permit);
-                let tls = tls.as_ref().map(|tls| tls.load_full());
-                connections.spawn(welcome(stream, tls, router.clone(), visitor, their_end.clone()));
-            },
-            Some(_) = connections.join_next() => {}
-            () = ended(&mut end) => break,
+        let handshake = timeout(STRANGER_PATIENCE, TlsAcceptor::from(tls).accept(stream));
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            () = ended(&mut self.end) => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.connection(stream, visitor).await,
+            Ok(Err(error)) => {
+                tracing::debug!(error.message = %error, "no TLS with a client of the API");
+            }
+            Err(_) => tracing::debug!("a client of the API took too long for TLS"),
         }
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+
+    async fn connection(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        visitor: Visitor,
+    ) {
+        let Self { router, idle_timeout, mut end, .. } = self;
+        let service = service_fn({
+            let visitor = visitor.clone();
+            move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(visitor.clone());
+                router.clone().oneshot(request.map(Body::new))
+            }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(idle_timeout)
+            .max_buf_size(MAX_HEAD_BYTES);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(idle_timeout);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut patience = pin!(sleep(STRANGER_PATIENCE));
+        let (mut known, mut ending, mut warned) = (false, false, false);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(error.message = %error, "a connection to the API broke off");
+                    }
+                    return;
+                }
+                () = ended(&mut end), if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = patience.as_mut(), if !known => {
+                    if !visitor.is_stranger() {
+                        known = true;
+                        continue;
+                    }
+                    if warned {
+                        return;
+                    }
+                    warned = true;
+                    connection.as_mut().graceful_shutdown();
+                    patience.as_mut().reset(tokio::time::Instant::now() + STRANGER_GRACE);
+                }
+            }
+        }
+    }
 }
 
 async fn ended(end: &mut watch::Receiver<bool>) {
     // An error says that the service is gone: then it is over as well.
     drop(end.wait_for(|end| *end).await);
-}
-
-/// Comes to an understanding about TLS, where the API speaks it, and serves the connection.
-async fn welcome(
-    stream: TcpStream,
-    tls: Option<Arc<ServerConfig>>,
-    router: Router,
-    visitor: Visitor,
-    mut end: watch::Receiver<bool>,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(error.message = %error, "TCP_NODELAY cannot be set");
-    }
-    let Some(tls) = tls else { return connection(stream, router, visitor, end).await };
-    let handshake = timeout(STRANGER_PATIENCE, TlsAcceptor::from(tls).accept(stream));
-    tokio::select! {
-        shaken = handshake => match shaken {
-            Ok(Ok(stream)) => connection(stream, router, visitor, end).await,
-            Ok(Err(error)) => {
-                tracing::debug!(error.message = %error, "no TLS with a client of the API");
-            }
-            Err(_) => tracing::debug!("a client of the API took too long for TLS"),
-        },
-        () = ended(&mut end) => {}
-    }
-}
-
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
-    visitor: Visitor,
-    mut end: watch::Receiver<bool>,
-) {
-    let service = service_fn({
-        let visitor = visitor.clone();
-        move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(visitor.clone());
-            router.clone().oneshot(request.map(Body::new))
-        }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_PATIENCE)
-        .max_buf_size(MAX_HEAD_BYTES);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(IDLE_PATIENCE);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut patience = pin!(sleep(STRANGER_PATIENCE));
-    let (mut known, mut ending, mut warned) = (false, false, false);
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(error.message = %error, "a connection to the API broke off");
-                }
-                return;
-            }
-            () = ended(&mut end), if !ending => {
-                ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = patience.as_mut(), if !known => {
-                if !visitor.is_stranger() {
-                    known = true;
-                    continue;
-                }
-                if warned {
-                    return;
-                }
-                warned = true;
-                connection.as_mut().graceful_shutdown();
-                patience.as_mut().reset(tokio::time::Instant::now() + STRANGER_GRACE);
-            }
-        }
-    }
 }

@@ -214,6 +214,8 @@ fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
     });
     let default = data_dir.join("api-token");
     let token_file = PathBuf::from(r.text_or("api.token_file", &default.to_string_lossy()));
+    let idle_timeout =
+        r.duration("api.idle_timeout", Duration::from_secs(75), Duration::from_millis(100));
     let max_event_bytes = r.size("api.max_event_bytes", 65_536, 256, 16 << 20);
     let max_batch_bytes = r.size("api.max_batch_bytes", 67_108_864, 256, 1 << 40);
     if max_batch_bytes < max_event_bytes {
@@ -232,6 +234,7 @@ fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
         listen,
         token_file,
         tls,
+        idle_timeout,
         max_event_bytes,
         max_batch_bytes,
         metrics_destinations,

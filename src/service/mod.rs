@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use self::{reload::Reload, signals::Signals};
 use crate::{
-    api,
+    api::{self, server::Door},
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
@@ -128,7 +128,9 @@ pub async fn serve(
         settings: Arc::new(config.api.clone()),
     });
     let (end_api, api_ended) = watch::channel(false);
-    let api = tokio::spawn(api::server::serve(listener, tls.clone(), router, api_ended));
+    let door =
+        Door { router, tls: tls.clone(), idle_timeout: config.api.idle_timeout, end: api_ended };
+    let api = tokio::spawn(door.serve(listener));
 
     let note = Note {
         pid: std::process::id(),

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
 };
 
-use crate::support::{Service, eventually};
+use crate::support::{Receiver, Service, event, eventually};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -95,4 +95,61 @@ fn sighup_has_the_token_read_again_and_a_bad_file_changes_nothing() {
         service.log().iter().any(complains).then_some(())
     });
     assert_eq!(kept.get("/v1/queue").status, 200);
+}
+
+#[test]
+fn a_client_that_stalls_within_a_request_is_told_so_and_loses_nothing_that_was_accepted() {
+    let service = Service::start("[api]\nlisten = \"127.0.0.1:0\"\nidle_timeout = \"200ms\"");
+    let (api, receiver) = (service.api(), Receiver::start());
+    let post = |kind: &str, length: u32, body: &str| {
+        let mut client = TcpStream::connect(api.address).unwrap();
+        write!(
+            client,
+            "POST /v1/events HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}",
+            api.token
+        )
+        .unwrap();
+        client.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+        let mut answer = Vec::new();
+        // Closed, well or not.
+        drop(client.read_to_end(&mut answer));
+        text(&answer)
+    };
+    let answer = post("application/json", 60_000, "{\"event\":");
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("api.idle_timeout"), "{answer}");
+    let line = event("job_sending", "1", &receiver.url("/")).to_string() + "\n";
+    let answer = post("application/x-ndjson", 1_000_000, &line.repeat(300));
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(answer.matches("\"accepted\"").count(), 256, "{answer}");
+    receiver.wait_for(256);
+}
+
+#[test]
+fn a_head_that_is_too_long_costs_its_connection_alone() {
+    let service = Service::start("");
+    let api = service.api();
+    let mut client = TcpStream::connect(api.address).unwrap();
+    client.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+    drop(client.write_all(b"GET /healthz HTTP/1.1\r\nx-long: "));
+    let written = (0..1000).take_while(|_| client.write_all(&[b'x'; 4096]).is_ok()).count();
+    assert!(written < 1000, "it goes on reading");
+    assert_eq!(api.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_stranger_is_answered_without_its_request_being_read() {
+    let service = Service::start("");
+    let api = service.api();
+    let mut stranger = TcpStream::connect(api.address).unwrap();
+    stranger.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+    stranger
+        .write_all(b"POST /v1/events HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 60000\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    drop(stranger.read_to_end(&mut answer));
+    let answer = text(&answer);
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("www-authenticate: Bearer"));
+    for secret in ["version", "seal", "pending", &api.token] {
+        assert!(!answer.contains(secret), "{answer}");
+    }
 }
