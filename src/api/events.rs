@@ -70,13 +70,33 @@ pub(super) async fn post(
         return Err(Problem::shutting_down());
     }
     let (parts, body) = request.into_parts();
-    match media_type(&parts.headers) {
-        Some("application/json") => one(&shared, &parts.headers, body).await,
-        Some("application/x-ndjson") => batch(&shared, &parts.headers, body).await,
+    let mut body = body.into_data_stream();
+    let answer = match media_type(&parts.headers) {
+        Some("application/json") => one(&shared, &parts.headers, &mut body).await,
+        Some("application/x-ndjson") => batch(&shared, &parts.headers, &mut body).await,
         _ => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the content type has to be application/json (one event) or application/x-ndjson (one event a line)",
         )),
+    };
+    let refused_unread = |problem: &Problem| {
+        parts.headers.contains_key(header::EXPECT) && matches!(problem.status, 413 | 415)
+    };
+    if answer.as_ref().is_err_and(|problem| !refused_unread(problem)) {
+        pass_over(&mut body, shared.settings.max_batch_bytes).await;
+    }
+    answer
+}
+
+/// Reads what a client still sends, up to a limit. Where the connection were closed with
+/// something unread, the system would reset it, and the client might never see the answer. Who has asked whether to send it
+/// (RFC 9110, 10.1.1) has not sent it.
+async fn pass_over(body: &mut BodyDataStream, limit: usize) {
+    let mut read = 0_usize;
+    while read <= limit
+        && let Some(Ok(piece)) = body.next().await
+    {
+        read = read.saturating_add(piece.len());
     }
 }
 
@@ -112,15 +132,18 @@ fn broken_body(error: &axum::Error) -> Problem {
     Problem::bad_request(format!("the request's body broke off: {error}"))
 }
 
-async fn one(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn one(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: &mut BodyDataStream,
+) -> Result<Response, Problem> {
     let limit = shared.settings.max_event_bytes;
     let too_large = || too_large("the event", limit, "api.max_event_bytes");
     if !check_length(headers, limit) {
         return Err(too_large());
     }
-    let mut stream = body.into_data_stream();
     let mut json = Vec::new();
-    while let Some(piece) = stream.next().await {
+    while let Some(piece) = body.next().await {
         let piece = piece.map_err(|error| broken_body(&error))?;
         if json.len() + piece.len() > limit {
             return Err(too_large());
@@ -154,12 +177,16 @@ fn answer(outcome: &Outcome) -> Response {
     .into_response()
 }
 
-async fn batch(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn batch(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: &mut BodyDataStream,
+) -> Result<Response, Problem> {
     if !check_length(headers, shared.settings.max_batch_bytes) {
         return Err(batch_too_large(shared));
     }
     let mut batch = Batch::new(shared);
-    match batch.run(body.into_data_stream()).await {
+    match batch.run(body).await {
         Ok(()) => Ok(batch.into_response()),
         Err(problem) => {
             // What was accepted before stays, and the producer has to know it.
@@ -199,10 +226,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    async fn run(&mut self, mut stream: BodyDataStream) -> Result<(), Problem> {
+    async fn run(&mut self, body: &mut BodyDataStream) -> Result<(), Problem> {
         let mut splitter = Splitter::new(self.shared.settings.max_event_bytes);
         let mut read = 0_usize;
-        while let Some(piece) = stream.next().await {
+        while let Some(piece) = body.next().await {
             let piece: Bytes = piece.map_err(|error| broken_body(&error))?;
             read += piece.len();
             if read > self.shared.settings.max_batch_bytes {

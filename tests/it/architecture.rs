@@ -23,7 +23,7 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(sources(&path));
-        } else {
+        } else if path.extension().is_some_and(|it| it == "rs") {
             let text = fs::read_to_string(&path).unwrap();
             found.push((path, text));
         }
@@ -98,5 +98,26 @@ fn sled_backoff_and_the_systems_clock_are_each_named_in_one_place() {
         ] {
             assert!(!text.contains(what) || file.starts_with(place), "{file} names {what}");
         }
+    }
+}
+
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let (_, table) = text.split_once("| attack | test |").unwrap();
+    let code: String = ["src", "tests"]
+        .iter()
+        .flat_map(|folder| sources(&root.join(folder)))
+        .map(|(_, text)| text)
+        .collect();
+    let named: Vec<_> = table.split('`').skip(1).step_by(2).collect();
+    assert!(named.len() > 30, "{named:?}");
+    for name in named {
+        assert!(
+            code.contains(&format!("#[test]\nfn {name}()"))
+                || code.contains(&format!("#[test]\n    fn {name}()")),
+            "{name}"
+        );
     }
 }

@@ -117,8 +117,10 @@ fn a_client_that_stalls_within_a_request_is_told_so_and_loses_nothing_that_was_a
     };
     let answer = post("application/json", 60_000, "{\"event\":");
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("api.idle_timeout"), "{answer}");
-    let line = event("job_sending", "1", &receiver.url("/")).to_string() + "\n";
-    let answer = post("application/x-ndjson", 1_000_000, &line.repeat(300));
+    let lines: String = (0..300)
+        .map(|job| event("job_sending", &job.to_string(), &receiver.url("/")).to_string() + "\n")
+        .collect();
+    let answer = post("application/x-ndjson", 1_000_000, &lines);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert_eq!(answer.matches("\"accepted\"").count(), 256, "{answer}");
     receiver.wait_for(256);
