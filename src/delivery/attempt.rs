@@ -324,6 +324,11 @@ fn describe(error: reqwest::Error, answering: bool) -> Failure {
             );
         }
         if let Some(http) = cause.downcast_ref::<hyper::Error>() {
+            if http.is_canceled() {
+                let message = "the receiver closed the connection as soon as it was made; \
+                               behind TLS it may want a client certificate (tls.client_cert_file)";
+                return Failure::new(kind, message);
+            }
             if http.is_parse_too_large() {
                 return Failure::new(ErrorKind::Body, "the head of the answer is too long");
             }

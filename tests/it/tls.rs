@@ -140,7 +140,14 @@ fn a_client_certificate_is_shown_to_a_receiver_that_wants_one() {
         TlsReceiver::start(servers.identity("127.0.0.1").wanting_certificates_of(&clients));
     let service = trusting(&servers, "");
     let callback = attempted(&service, "1", &receiver.url());
-    assert_eq!(callback["lastError"]["kind"], "tls", "{callback}");
+    // With TLS 1.3 the refusal comes when we take the handshake to be over, and may come with
+    // the connection's end or after it.
+    let message = callback["lastError"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("CertificateRequired") || message.contains("closed the connection"),
+        "{callback}"
+    );
+    assert_eq!(receiver.requests(), 0);
 
     let mut service = service;
     service.terminate();

@@ -14,7 +14,7 @@ use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -32,6 +32,9 @@ use crate::{
 
 /// How many callbacks go into one batch at most, unless one command alone brings more.
 const BATCH_LIMIT: usize = 2048;
+
+/// From when on a commit, sync included, takes so long that somebody should know.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, OutboxError>>;
@@ -132,7 +135,15 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         store.tree.apply_batch(writes)?;
         store.db.flush()?;
         disk.sync()?;
-        measure::committed(size, begin.elapsed());
+        let took = begin.elapsed();
+        measure::committed(size, took);
+        if took > SLOW {
+            tracing::warn!(
+                event.action = "commit-slow",
+                event.duration = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+                "the data disk is slow: everything waits for it"
+            );
+        }
         published.publish(store);
         Ok(())
     }));

@@ -14,7 +14,10 @@ pub(crate) use terminal::Terminal;
 
 /// How long a test waits for something that has to come. Long, because the machines are
 /// shared; what comes ends the wait at once.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
+
+/// How long between two looks.
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// The password of every test that has one: what a service says is searched for it.
 pub(crate) const PASSWORD: &str = "nobody-may-see-this";
@@ -27,7 +30,7 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
             return found;
         }
         assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
+        std::thread::park_timeout(PAUSE);
     }
 }
 

@@ -318,9 +318,16 @@ impl Api {
 
     /// Waits until the callback is in this state.
     pub(crate) fn wait_for_state(&self, id: &str, state: &str) -> Value {
-        eventually(&format!("{id} is {state}"), || {
-            Some(self.callback(id)).filter(|it| it["state"] == state)
-        })
+        let end = std::time::Instant::now() + super::DEADLINE;
+        loop {
+            let callback = self.callback(id);
+            if callback["state"] == state {
+                return callback;
+            }
+            let late = std::time::Instant::now() > end;
+            assert!(!late, "{id} is not {state}: {callback}, queue {}", self.queue());
+            std::thread::park_timeout(super::PAUSE);
+        }
     }
 
     pub(crate) fn queue(&self) -> Value {
