@@ -19,6 +19,9 @@ const NOTE: &str = "service.json";
 const SERVE: &str = "serve";
 const OUTBOX: &str = "outbox";
 
+/// What the names of exports that a service has written begin with.
+pub const EXPORT: &str = "export-";
+
 /// How long between two looks at a lock that somebody has.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -210,6 +213,17 @@ impl DataDir {
     /// Where the outbox is.
     pub fn outbox(&self) -> PathBuf {
         self.path.join(OUTBOX)
+    }
+
+    /// Removes exports that nobody has taken.
+    pub fn remove_exports(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(EXPORT)
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                tracing::warn!(error.message = %error, "an old export cannot be removed");
+            }
+        }
     }
 
     /// Says who runs here; see [`note`].

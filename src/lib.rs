@@ -13,11 +13,12 @@
 //! other. A test holds the code to it.
 //!
 //! ```text
-//! clock, callback, measure, tls ◄ event, egress, outbox ◄ health, select, intake, datadir, telemetry
+//! clock, callback, measure, tls ◄ event, egress, outbox ◄ health, select, intake, archive, datadir, telemetry
 //!                 ◄ delivery │ api ◄ config ◄ service ◄ cli ◄ main
 //! ```
 
 pub mod api;
+pub mod archive;
 pub mod callback;
 pub mod cli;
 pub mod clock;

@@ -5,6 +5,7 @@
 mod auth;
 mod callbacks;
 mod events;
+pub mod export;
 mod health;
 pub mod lines;
 mod metrics;
@@ -68,6 +69,8 @@ pub struct Shared {
     pub terms: view::Terms,
     /// Since when the service runs.
     pub started_at: Timestamp,
+    /// Where exports are written.
+    pub data_dir: PathBuf,
     /// Limits.
     pub settings: Arc<Settings>,
 }
@@ -105,6 +108,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(callbacks::get))
         .routes(routes!(callbacks::cancel))
         .routes(routes!(queue::get))
+        .routes(routes!(export::post))
         .routes(routes!(metrics::get))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))

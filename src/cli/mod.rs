@@ -10,6 +10,8 @@ mod access;
 mod cancel;
 mod check_config;
 mod completions;
+mod export;
+mod import;
 mod inspect_queue;
 mod man;
 mod receive;
@@ -57,6 +59,8 @@ enum Command {
     InspectQueue(inspect_queue::Args),
     ReplayFailed(replay_failed::Args),
     Cancel(cancel::Args),
+    Export(export::Args),
+    Import(import::Args),
     Status(status::Args),
     /// Read the settings, say every fault with its key, print the effective ones
     ///
@@ -144,6 +148,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             runtime(false)?.block_on(replay_failed::run(&config()?, args))
         }
         Command::Cancel(args) => runtime(false)?.block_on(cancel::run(&config()?, args)),
+        Command::Export(args) => runtime(false)?.block_on(export::run(&config()?, args)),
+        Command::Import(args) => runtime(false)?.block_on(import::run(&config()?, args)),
         Command::Status(args) => runtime(false)?.block_on(status::run(&config()?, &args)),
     }
 }

@@ -43,6 +43,21 @@ pub enum OutboxError {
         /// What the operating system or the engine said.
         reason: Arc<str>,
     },
+    /// The store is damaged. Nothing in it was changed.
+    #[error(
+        "the store at {} is damaged: {reason}. Nothing in it was changed. The way out: `export --file callbacks.ndjson` \
+         writes what can still be read; then move {} away, and `import --file callbacks.ndjson`",
+        dir.display(), dir.display()
+    )]
+    Unsound {
+        /// The store's directory.
+        dir: PathBuf,
+        /// What is wrong, and with which file.
+        reason: Arc<str>,
+    },
+    /// The engine says that what it reads is damaged.
+    #[error("the store is damaged: {0}")]
+    Corrupt(Arc<str>),
     /// A later version wrote the store; this one changes nothing in it.
     #[error(
         "the store at {} has format {found}, and this version knows {known} at most: \

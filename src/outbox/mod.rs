@@ -107,6 +107,41 @@ pub enum Settlement {
     },
 }
 
+/// What a store makes its ids with: an import that goes on with the ids of an export needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity(pub [u8; 16]);
+
+/// A callback as it is exported and imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The callback.
+    pub record: Record,
+    /// Its attempts, the first one first.
+    pub attempts: Vec<Attempt>,
+    /// Whether a later version of it may have been lost: it comes from a damaged store.
+    pub uncertain: bool,
+}
+
+/// Where an export goes on; the default is its beginning.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExportCursor {
+    /// Which pass over the store.
+    pub pass: u8,
+    /// Behind which row.
+    pub after: Vec<u8>,
+    /// When the export began.
+    pub began: Timestamp,
+}
+
+/// A step of an export.
+#[derive(Debug, Default)]
+pub struct Exported {
+    /// Callbacks, in no particular order.
+    pub entries: Vec<Entry>,
+    /// Where it goes on; `None` at the end.
+    pub next: Option<ExportCursor>,
+}
+
 /// What [`Outbox::cancel`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
@@ -304,6 +339,18 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// Callbacks, newest first unless the query says otherwise.
     fn list(&self, query: Query) -> OutboxFuture<Page>;
+
+    /// What the store makes its ids with.
+    fn identity(&self) -> Identity;
+
+    /// A part of everything that is stored, for a backup. What changes meanwhile may come more
+    /// than once; then the version with more attempts counts.
+    fn export(&self, cursor: ExportCursor) -> OutboxFuture<Exported>;
+
+    /// Puts back what was exported, in any order, and says how many were new or newer than
+    /// what is stored. Made for a store from which nobody claims yet. What is uncertain and
+    /// pending becomes failed, since it may have been delivered.
+    fn import(&self, entries: Vec<Entry>) -> OutboxFuture<u64>;
 
     /// The queue in numbers, as it is at `now`.
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary>;

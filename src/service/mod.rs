@@ -82,6 +82,7 @@ pub async fn serve(
     // A command that works on the store is soon done.
     let data_dir = DataDir::open_to_serve(&config.data_dir, LOCK_PATIENCE)?;
     let log = telemetry::start(&config.log)?;
+    data_dir.remove_exports();
     raise_file_limit();
     let metrics = measure::install()?;
     for warning in &config.warnings {
@@ -125,6 +126,7 @@ pub async fn serve(
         metrics: metrics.clone(),
         terms: config.terms(),
         started_at,
+        data_dir: config.data_dir.clone(),
         settings: Arc::new(config.api.clone()),
     });
     let (end_api, api_ended) = watch::channel(false);

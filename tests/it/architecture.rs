@@ -10,7 +10,7 @@ const GROUPS: &[&[&str]] = &[
     &["clock", "measure", "tls"],
     &["callback"],
     &["event", "egress", "outbox"],
-    &["health", "select", "intake", "datadir", "telemetry"],
+    &["health", "select", "intake", "archive", "datadir", "telemetry"],
     &["delivery", "api"],
     &["config"],
     &["service"],

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-pub(super) use self::service::Service;
-use self::store::Store;
+pub(super) use self::{service::Service, store::Store};
 use crate::{
     api::view::{CallbackView, LineView, PageView, QueueView, ReplayRequest, ReplayView},
     callback::CallbackId,

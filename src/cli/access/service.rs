@@ -1,6 +1,7 @@
 //! The API of the service that runs on the data directory.
 
 use std::{
+    fs::File,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -14,6 +15,7 @@ use super::{Listing, NOT_TAKEN};
 use crate::{
     api::{
         Problem,
+        export::ExportView,
         view::{
             CallbackView, LineView, OutcomeView, PageView, QueueView, ReplayRequest, ReplayView,
         },
@@ -32,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long it may take for a batch: that is much work, and its disk may be slow.
 const BATCH_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long it may take for an export: it reads all that is stored.
+const EXPORT_PATIENCE: Duration = Duration::from_hours(2);
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
@@ -138,6 +143,16 @@ impl Service {
     pub(super) async fn cancel(&self, id: CallbackId) -> anyhow::Result<()> {
         let path = format!("/v1/callbacks/{id}/cancel");
         self.call::<CallbackView>(Method::POST, &path, None::<&()>, PATIENCE).await.map(drop)
+    }
+
+    /// Everything that is stored, as a file, and how many callbacks that are.
+    pub(in crate::cli) async fn export(&self) -> anyhow::Result<(File, u64)> {
+        let export: ExportView =
+            self.call(Method::POST, "/v1/export", None::<&()>, EXPORT_PATIENCE).await?;
+        let context = || format!("the service's export {} cannot be taken", export.file);
+        let file = File::open(&export.file).with_context(context)?;
+        std::fs::remove_file(&export.file).with_context(context)?;
+        Ok((file, export.callbacks))
     }
 
     /// Whether it takes events, and why not.

@@ -23,7 +23,7 @@ pub(in crate::cli) struct Store {
     clock: SharedClock,
     terms: Terms,
     max_event_bytes: usize,
-    _lock: DataDir,
+    lock: DataDir,
 }
 
 impl Store {
@@ -37,7 +37,17 @@ impl Store {
             config.tracker_template.as_deref(),
         );
         let max_event_bytes = config.api.max_event_bytes;
-        Ok(Self { outbox, intake, clock, terms: config.terms(), max_event_bytes, _lock: lock })
+        Ok(Self { outbox, intake, clock, terms: config.terms(), max_event_bytes, lock })
+    }
+
+    /// The store itself.
+    pub(in crate::cli) fn outbox(&self) -> &Arc<dyn Outbox> {
+        &self.outbox
+    }
+
+    /// Lets go of the store and keeps the data directory.
+    pub(in crate::cli) fn close(self) -> DataDir {
+        self.lock
     }
 
     pub(super) async fn submit(&self, lines: &[Vec<u8>]) -> anyhow::Result<Vec<LineView>> {

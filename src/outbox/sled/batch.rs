@@ -5,7 +5,7 @@
 //! is *active*, that is [`Place::Fresh`] or [`Place::Scheduled`]; it is the first of the line,
 //! or one that was in flight when an earlier one was replayed. All others are blocked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     Store,
@@ -39,6 +39,8 @@ pub(super) struct Batch<'a> {
     signals: Vec<(LaneKey, Timestamp)>,
     delivered: Vec<u64>,
     failed: Vec<u64>,
+    /// What was restored as ended, by when it ended.
+    pub(super) restored: BTreeMap<(u8, Timestamp), Vec<u64>>,
 }
 
 impl<'a> Batch<'a> {
@@ -53,6 +55,7 @@ impl<'a> Batch<'a> {
             signals: Vec::new(),
             delivered: Vec::new(),
             failed: Vec::new(),
+            restored: BTreeMap::new(),
         }
     }
 
@@ -205,7 +208,7 @@ impl<'a> Batch<'a> {
 
     /// Writes the pending record, its place in the job's line and, where it has one, in the
     /// due index.
-    fn put_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
+    pub(super) fn put_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending += 1;
         let row = self.row(lane, record);
@@ -228,7 +231,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes away all that [`Batch::put_pending`] wrote.
-    fn take_pending(&mut self, lane: LaneKey, record: &Record) {
+    pub(super) fn take_pending(&mut self, lane: LaneKey, record: &Record) {
         let seq = keys::seq_of(record.id);
         self.totals.pending -= 1;
         let row = self.row(lane, record);
@@ -260,7 +263,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The first of the job's line goes next.
-    fn activate_first(&mut self, job_id: &str) -> Result<()> {
+    pub(super) fn activate_first(&mut self, job_id: &str) -> Result<()> {
         let Some((key, value)) = self.txn.first(&keys::job_line(job_id))? else { return Ok(()) };
         let (seq, lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
         let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(()) };
@@ -274,7 +277,7 @@ impl<'a> Batch<'a> {
 
     /// Blocks the first of a job's line because an earlier one comes back; `false` where it is
     /// under way, or blocked by one that is.
-    fn block(&mut self, lane: LaneKey, seq: u64) -> Result<bool> {
+    pub(super) fn block(&mut self, lane: LaneKey, seq: u64) -> Result<bool> {
         let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(true) };
         if matches!(record.state, State::Pending(Place::Blocked(_)))
             || !self.mark(lane, seq, &record)
@@ -288,7 +291,7 @@ impl<'a> Batch<'a> {
 
     /// Keeps a callback from being claimed until this batch is on the disk; `false` where it
     /// is claimed already.
-    fn mark(&mut self, lane: LaneKey, seq: u64, record: &Record) -> bool {
+    pub(super) fn mark(&mut self, lane: LaneKey, seq: u64, record: &Record) -> bool {
         let mut inner = self.store.lanes.lock();
         let lane_in_memory = inner
             .lanes
@@ -328,6 +331,10 @@ impl<'a> Batch<'a> {
                 let key = keys::finished_batch(state, self.now, self.totals.next_batch);
                 self.txn.put(key, value);
             }
+        }
+        for ((state, at), seqs) in &self.restored {
+            let value: Vec<u8> = seqs.iter().flat_map(|seq| seq.to_be_bytes()).collect();
+            self.txn.put(keys::retention_row(*state, *at, self.totals.next_batch), value);
         }
         self.totals.next_batch += 1;
         for (lane, row) in &self.rows {

@@ -19,13 +19,13 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Store, batch::Batch, read};
+use super::{Store, batch::Batch, read, watch::Witness};
 use crate::{
     callback::CallbackId,
     clock::Timestamp,
     measure,
     outbox::{
-        Cancelled, Claim, Enqueued, ErrorKind, Failure, NewCallback, OutboxError, Record,
+        Cancelled, Claim, Enqueued, Entry, ErrorKind, Failure, NewCallback, OutboxError, Record,
         Retention, Settlement,
     },
 };
@@ -47,6 +47,7 @@ pub(super) enum Command {
     Cancel(CallbackId, Reply<Cancelled>),
     Expire(Timestamp, Failure, Reply<Vec<Record>>),
     Purge(Retention, Reply<u64>),
+    Import(Vec<Entry>, Reply<u64>),
     Ping(Reply<()>),
 }
 
@@ -55,6 +56,7 @@ impl Command {
         match self {
             Self::Enqueue(batch, _) => batch.len().max(1),
             Self::Replay(ids, _) => ids.len().max(1),
+            Self::Import(entries, _) => entries.len().max(1),
             Self::Settle(..) | Self::Cancel(..) | Self::Ping(_) => 1,
             Self::Expire(..) | Self::Purge(..) => BATCH_LIMIT / 4,
         }
@@ -66,7 +68,9 @@ impl Command {
             Self::Enqueue(_, reply) => answer(reply, Err(error)),
             Self::Settle(_, reply) => answer(reply, Err(error)),
             Self::Ping(reply) => answer(reply, Err(error)),
-            Self::Replay(_, reply) | Self::Purge(_, reply) => answer(reply, Err(error)),
+            Self::Replay(_, reply) | Self::Purge(_, reply) | Self::Import(_, reply) => {
+                answer(reply, Err(error));
+            }
             Self::Cancel(_, reply) => answer(reply, Err(error)),
             Self::Expire(_, _, reply) => answer(reply, Err(error)),
         }
@@ -86,12 +90,19 @@ fn when_synced<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
 }
 
 /// Runs until every sender of commands is gone.
-pub(super) fn run(store: &Arc<Store>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let mut disk = Disk::new(store);
+pub(super) fn run(
+    store: &Arc<Store>,
+    witness: Witness,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let mut disk = Disk::new(store, witness);
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
     loop {
         if waiting.is_empty() && commands.blocking_recv_many(&mut received, BATCH_LIMIT) == 0 {
+            if store.broken().is_none() {
+                disk.close(store.lanes.lock().totals.next_batch);
+            }
             return;
         }
         while let Ok(more) = commands.try_recv() {
@@ -130,11 +141,13 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
             return Ok(());
         }
         batch.seal()?;
+        let batches = batch.totals.next_batch;
         let (writes, published) = batch.split();
         let begin = Instant::now();
         store.tree.apply_batch(writes)?;
         store.db.flush()?;
-        disk.sync()?;
+        let len = disk.sync()?;
+        disk.witness.note(batches, len);
         let took = begin.elapsed();
         measure::committed(size, took);
         if took > SLOW {
@@ -224,6 +237,18 @@ fn apply(
             answers.push(when_synced(reply, *purged.as_ref().unwrap_or(&0)));
             purged.map(drop)
         }
+        Command::Import(entries, reply) => {
+            let mut imported = 0;
+            let run = || {
+                for entry in entries {
+                    imported += u64::from(batch.restore(entry)?);
+                }
+                Ok(())
+            };
+            let result = run();
+            answers.push(when_synced(reply, imported));
+            result
+        }
         Command::Ping(reply) => {
             answer(reply, room(store, disk, batch.pending() + 1));
             Ok(())
@@ -246,11 +271,13 @@ struct Disk {
     min_free: u64,
     log: Option<File>,
     blobs_synced: Option<SystemTime>,
+    witness: Witness,
 }
 
 impl Disk {
-    fn new(store: &Store) -> Self {
+    fn new(store: &Store, witness: Witness) -> Self {
         Self {
+            witness,
             dir: store.dir.clone(),
             min_free: store.settings.min_free_bytes,
             log: None,
@@ -258,13 +285,14 @@ impl Disk {
         }
     }
 
-    /// The barrier that `flush()` is not.
-    fn sync(&mut self) -> std::io::Result<()> {
+    /// The barrier that `flush()` is not; gives the length of the log.
+    fn sync(&mut self) -> std::io::Result<u64> {
         let log = match &mut self.log {
             Some(log) => log,
             none => none.insert(File::options().write(true).open(self.dir.join("db"))?),
         };
         log.sync_data()?;
+        let len = log.metadata()?.len();
         // A value of 128 KiB or more gets a file of its own, which sled syncs; its entry in
         // the directory it does not.
         let blobs = self.dir.join("blobs");
@@ -273,7 +301,12 @@ impl Disk {
             sync_dir(&blobs)?;
             self.blobs_synced = changed;
         }
-        Ok(())
+        Ok(len)
+    }
+
+    fn close(&mut self, batches: u64) {
+        let Self { dir, witness, .. } = self;
+        witness.close(dir, batches);
     }
 
     fn free(&self) -> Result<(), OutboxError> {

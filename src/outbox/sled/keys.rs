@@ -136,6 +136,19 @@ pub(super) fn attempt(seq: u64, number: u32) -> Vec<u8> {
     key(b'a', &[&seq.to_be_bytes(), &number.to_be_bytes()])
 }
 
+/// Whether a key is one of a callback's record.
+pub(super) fn is_callback(key: &[u8]) -> bool {
+    matches!((key.first(), key.len()), (Some(b'p'), 17) | (Some(b'f' | b'x'), 9))
+}
+
+/// Whose attempt, and which one, a key is of.
+pub(super) fn attempt_of(key: &[u8]) -> Option<(u64, u32)> {
+    let rest = key.strip_prefix(b"a")?;
+    let (seq, rest) = rest.split_first_chunk()?;
+    let number = rest.try_into().ok()?;
+    Some((u64::from_be_bytes(*seq), u32::from_be_bytes(number)))
+}
+
 pub(super) fn event(event_id: &str) -> Vec<u8> {
     key(b'e', &[event_id.as_bytes()])
 }
@@ -145,8 +158,12 @@ pub(super) fn retention(state: StateName) -> Vec<u8> {
 }
 
 pub(super) fn finished_batch(state: StateName, at: Timestamp, batch: u64) -> Vec<u8> {
-    let state = [finished_prefix(state)];
-    key(b'g', &[&state, &at.as_millis().to_be_bytes(), &batch.to_be_bytes()])
+    retention_row(finished_prefix(state), at, batch)
+}
+
+/// The same, with the prefix under which such records are.
+pub(super) fn retention_row(prefix: u8, at: Timestamp, batch: u64) -> Vec<u8> {
+    key(b'g', &[&[prefix], &at.as_millis().to_be_bytes(), &batch.to_be_bytes()])
 }
 
 /// The time in a key of the retention index.
@@ -169,6 +186,15 @@ mod tests {
             [due(LaneKey(7), at(255), 9), due(LaneKey(7), at(256), 1), due(LaneKey(7), at(256), 2)];
         assert!(keys.is_sorted());
         assert_eq!((due_time(&keys[0]), last_number(&keys[0])), (at(255), 9));
+    }
+
+    #[test]
+    fn keys_of_records_and_attempts_are_known_again() {
+        assert!(is_callback(&pending(LaneKey(1), 2)));
+        assert!(is_callback(&finished(StateName::Failed, 2)));
+        assert!(!is_callback(&job("1", 2)) && !is_callback(TOTALS));
+        assert_eq!(attempt_of(&attempt(7, 3)), Some((7, 3)));
+        assert_eq!(attempt_of(&attempts(7)), None);
     }
 
     #[test]

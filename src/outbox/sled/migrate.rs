@@ -51,7 +51,7 @@ fn steps(db: &Db, found: u32, migrations: &[Migration]) -> Result<(), OutboxErro
 }
 
 fn foreign(dir: &Path) -> OutboxError {
-    OutboxError::Open {
+    OutboxError::Unsound {
         dir: dir.to_owned(),
         reason: "it holds data without a format number: it is not, or not wholly, an outbox".into(),
     }

@@ -16,12 +16,18 @@
 
 mod batch;
 mod committer;
+mod export;
 mod keys;
 mod lanes;
+mod log;
 mod migrate;
 mod purge;
 mod read;
+mod restore;
+mod salvage;
 mod txn;
+mod verify;
+mod watch;
 
 use std::{
     any::Any,
@@ -37,14 +43,17 @@ use futures_util::future::BoxFuture;
 use sled::{Db, Tree};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::salvage::Salvage;
 use self::{
     committer::{Command, Reply},
     keys::LaneKey,
     lanes::Lanes,
+    watch::{Before, Witness},
 };
 use super::{
-    Cancelled, Claim, Claims, Detail, Enqueued, Failure, NewCallback, Open, Outbox, OutboxError,
-    OutboxFuture, Page, Place, Query, Record, Retention, Settlement, State, Summary, record,
+    Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure, Identity,
+    NewCallback, Open, Outbox, OutboxError, OutboxFuture, Page, Place, Query, Record, Retention,
+    Settlement, State, Summary, record,
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -119,25 +128,21 @@ impl SledOutbox {
     /// Opens the store in `dir`, makes it where there is none, and brings it to this
     /// version's format. A damaged, newer or foreign store is an error and stays unchanged.
     pub fn open(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Self, OutboxError> {
-        // Damage makes sled panic while it opens.
-        let opened = catch_unwind(AssertUnwindSafe(|| open_store(dir, settings, clock)));
-        let store = match opened {
-            Ok(Ok(store)) => Arc::new(store),
-            Ok(Err(OutboxError::Engine(reason))) => {
-                return Err(OutboxError::Open { dir: dir.to_owned(), reason });
+        let (store, witness) = open_watched(dir, settings, clock).map_err(|error| match error {
+            OutboxError::Engine(reason) => OutboxError::Open { dir: dir.to_owned(), reason },
+            OutboxError::Corrupt(reason) => OutboxError::Unsound { dir: dir.to_owned(), reason },
+            damaged @ OutboxError::Damaged { .. } => {
+                OutboxError::Unsound { dir: dir.to_owned(), reason: damaged.to_string().into() }
             }
-            Ok(Err(error)) => return Err(error),
-            Err(panic) => {
-                let reason = format!("it is damaged ({})", panic_message(&*panic)).into();
-                return Err(OutboxError::Open { dir: dir.to_owned(), reason });
-            }
-        };
+            other => other,
+        })?;
+        let store = Arc::new(store);
         let (commands, received) = mpsc::unbounded_channel();
         let committer = std::thread::Builder::new()
             .name("committer".into())
             .spawn({
                 let store = Arc::clone(&store);
-                move || committer::run(&store, received)
+                move || committer::run(&store, witness, received)
             })
             .map_err(|error| OutboxError::Open {
                 dir: dir.to_owned(),
@@ -148,6 +153,21 @@ impl SledOutbox {
             commands: Mutex::new(Some(commands)),
             committer: Mutex::new(Some(committer)),
         })
+    }
+
+    /// Makes an empty store in `dir`, where none may be, whose ids go on where those of the
+    /// store with this identity ended, and opens it.
+    pub fn create(
+        dir: &Path,
+        identity: Option<Identity>,
+        settings: Settings,
+        clock: SharedClock,
+    ) -> Result<Self, OutboxError> {
+        create(dir, identity).map_err(|error| OutboxError::Open {
+            dir: dir.to_owned(),
+            reason: error.to_string().into(),
+        })?;
+        Self::open(dir, settings, clock)
     }
 
     /// Finishes what was asked for and stops the committer. Later writes are refused.
@@ -196,10 +216,47 @@ impl Drop for SledOutbox {
     }
 }
 
-fn open_store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, OutboxError> {
+/// Opens a store, and finds out whether it still is what it was.
+fn open_watched(
+    dir: &Path,
+    settings: Settings,
+    clock: SharedClock,
+) -> Result<(Store, Witness), OutboxError> {
     if !dir.join("db").exists() {
-        create(dir)?;
+        if let Some(known) = watch::testimony(dir) {
+            return Err(watch::missing(dir, &known));
+        }
+        create(dir, None)?;
     }
+    let before = Before::look(dir)?;
+    // Damage makes sled panic while it opens.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let store = open_store(dir, settings, clock)?;
+        before.compare(Identity(store.salt), store.lanes.lock().totals.next_batch)?;
+        if before.doubt.is_some() {
+            verify::run(&store.tree)?;
+        }
+        Ok(store)
+    }));
+    let opened = opened.unwrap_or_else(|panic| {
+        Err(OutboxError::Corrupt(
+            format!("the engine fails on it: {}", panic_message(&*panic)).into(),
+        ))
+    });
+    match opened {
+        Ok(store) => {
+            before.done()?;
+            let witness = Witness::open(dir, Identity(store.salt))?;
+            Ok((store, witness))
+        }
+        Err(error) => {
+            before.put_back()?;
+            Err(error)
+        }
+    }
+}
+
+fn open_store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, OutboxError> {
     let db = open_db(dir, settings.cache_bytes)?;
     migrate::run(&db, dir, migrate::MIGRATIONS)?;
     let tree = Tree::clone(&db);
@@ -211,7 +268,9 @@ fn open_store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Stor
 
 /// Makes an empty store under another name and moves it into place when it is whole. So a
 /// store without a format number is never one that was being made: it is damaged or foreign.
-fn create(dir: &Path) -> Result<(), OutboxError> {
+///
+/// With an identity, its ids go on where those of another store ended.
+fn create(dir: &Path, identity: Option<Identity>) -> Result<(), OutboxError> {
     let parent = dir.parent().unwrap_or(Path::new("."));
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -221,6 +280,10 @@ fn create(dir: &Path) -> Result<(), OutboxError> {
     }
     let db = open_db(&new, Settings::default().cache_bytes)?;
     migrate::init(&db)?;
+    if let Some(Identity(salt)) = identity {
+        db.insert(keys::SALT, record::encode_row(&salt)?)?;
+        db.flush()?;
+    }
     drop(db);
     for entry in std::fs::read_dir(&new)? {
         let path = entry?.path();
@@ -327,6 +390,18 @@ impl Outbox for SledOutbox {
 
     fn list(&self, query: Query) -> OutboxFuture<Page> {
         self.read(move |store| read::list(store, &query))
+    }
+
+    fn identity(&self) -> Identity {
+        Identity(self.store.salt)
+    }
+
+    fn export(&self, cursor: ExportCursor) -> OutboxFuture<Exported> {
+        self.read(move |store| export::step(store, &cursor))
+    }
+
+    fn import(&self, entries: Vec<Entry>) -> OutboxFuture<u64> {
+        self.ask(|reply| Command::Import(entries, reply))
     }
 
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary> {

@@ -12,7 +12,13 @@ use crate::outbox::{
 
 impl From<sled::Error> for OutboxError {
     fn from(error: sled::Error) -> Self {
-        Self::Engine(error.to_string().into())
+        match error {
+            sled::Error::Corruption { at, .. } => Self::Corrupt(match at {
+                Some(at) => format!("the engine finds broken bytes ({at:?})").into(),
+                None => "the engine finds broken bytes".into(),
+            }),
+            other => Self::Engine(other.to_string().into()),
+        }
     }
 }
 

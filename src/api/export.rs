@@ -1,0 +1,68 @@
+//! `POST /v1/export`: everything that is stored, into a file of the data directory.
+
+use std::{
+    fs::File,
+    io::BufWriter,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::{Problem, Shared};
+use crate::archive::{ArchiveError, Writer};
+
+/// Where the export is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ExportView {
+    /// The file, readable by the service's user alone; it is removed by who takes it.
+    pub file: String,
+    /// How many callbacks it has.
+    pub callbacks: u64,
+}
+
+/// Write everything that is stored to a file.
+///
+/// The file lies in the data directory, since it holds the passwords of callback URLs, and these
+/// do not leave the machine over the API. The command `export` moves it to where it is wanted.
+#[utoipa::path(
+    post, path = "/v1/export", tag = "callbacks",
+    responses((status = 200, body = ExportView), (status = 401, body = Problem), (status = 500, body = Problem)),
+)]
+pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView>, Problem> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{}{}-{number}.ndjson", crate::datadir::EXPORT, std::process::id());
+    let path = shared.data_dir.join(name);
+    let (outbox, to) = (Arc::clone(&shared.outbox), path.clone());
+    let handle = tokio::runtime::Handle::current();
+    let written = tokio::task::spawn_blocking(move || {
+        let file = BufWriter::new(create(&to)?);
+        let mut writer = Writer::begin(file, Some(outbox.identity()))?;
+        handle.block_on(writer.add_all(&*outbox, |_| {}))?;
+        writer.end()
+    })
+    .await
+    .unwrap_or_else(|error| Err(ArchiveError::Io(std::io::Error::other(error))));
+    match written {
+        Ok(callbacks) => Ok(Json(ExportView { file: path.display().to_string(), callbacks })),
+        Err(error) => {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::debug!(error.message = %error, "a broken export cannot be removed");
+            }
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+        }
+    }
+}
+
+fn create(path: &PathBuf) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}

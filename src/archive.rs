@@ -1,0 +1,276 @@
+//! Everything that is stored, as NDJSON: the backup, and the way out of a damaged store.
+//!
+//! ```text
+//! {"export":"seal-dpf-urlcallback","version":1,"identity":"5dde2f…"}   what the ids are made with
+//! {"id":"…","url":"…","body":{…},"state":"pending",…,"attempts":[…]}   a callback
+//! {"end":true,"callbacks":1}                                           nothing is cut off
+//! ```
+//!
+//! The order of the callbacks means nothing, and one may come more than once: then the version
+//! with more attempts counts. URLs are whole, with their passwords.
+
+use std::io::{self, BufRead, Write};
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    callback::{Body, Destination, SecretUrl},
+    clock::Timestamp,
+    outbox::{
+        Attempt, Entry, ExportCursor, Failure, Identity, Outbox, OutboxError, Place, Record, State,
+        StateName,
+    },
+};
+
+const NAME: &str = "seal-dpf-urlcallback";
+const VERSION: u32 = 1;
+
+/// Why there is no export, or no import.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The store.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The file.
+    #[error("the export cannot be read or written: {0}")]
+    Io(#[from] io::Error),
+    /// A line is not what this version writes.
+    #[error("line {line} of the export is not as it should be: {reason}")]
+    Line {
+        /// Which one, counted from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A later version wrote it.
+    #[error(
+        "the export has version {0}, and this program knows {VERSION}: use the one that wrote it, or a later one"
+    )]
+    Newer(u32),
+    /// Its last line is missing.
+    #[error(
+        "the export is cut off after {0} callbacks: its last line is missing; --partial takes what is there"
+    )]
+    CutOff(u64),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    export: String,
+    version: u32,
+    identity: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct End {
+    end: bool,
+    callbacks: u64,
+}
+
+/// A callback as a line has it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    id: String,
+    event_id: Option<String>,
+    url: SecretUrl,
+    destination: String,
+    body: Body,
+    created_at: Timestamp,
+    state: StateName,
+    /// When it ended.
+    finished_at: Option<Timestamp>,
+    /// Before when a pending one is not due.
+    due_at: Option<Timestamp>,
+    attempt_count: u32,
+    budget_attempts: u32,
+    budget_since: Timestamp,
+    replays: u32,
+    last_error: Option<Failure>,
+    attempts: Vec<Attempt>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    uncertain: bool,
+}
+
+impl From<Entry> for Line {
+    fn from(entry: Entry) -> Self {
+        let Entry { record, attempts, uncertain } = entry;
+        let due_at = match record.state {
+            State::Pending(Place::Scheduled(at) | Place::Blocked(at)) => Some(at),
+            _ => None,
+        };
+        Self {
+            id: record.id.to_string(),
+            state: record.state_name(),
+            finished_at: record.finished_at(),
+            due_at,
+            event_id: record.event_id,
+            url: record.url,
+            destination: record.destination.to_string(),
+            body: record.body,
+            created_at: record.created_at,
+            attempt_count: record.attempt_count,
+            budget_attempts: record.budget_attempts,
+            budget_since: record.budget_since,
+            replays: record.replays,
+            last_error: record.last_error,
+            attempts,
+            uncertain,
+        }
+    }
+}
+
+impl TryFrom<Line> for Entry {
+    type Error = String;
+
+    fn try_from(line: Line) -> Result<Self, String> {
+        let state = match (line.state, line.finished_at, line.due_at) {
+            (StateName::Pending, None, None) => State::Pending(Place::Fresh),
+            (StateName::Pending, None, Some(at)) => State::Pending(Place::Scheduled(at)),
+            (StateName::Delivered, Some(at), None) => State::Delivered(at),
+            (StateName::Failed, Some(at), None) => State::Failed(at),
+            _ => return Err("state, finishedAt and dueAt do not agree".into()),
+        };
+        let last_attempt = line.attempts.last().cloned();
+        if last_attempt.as_ref().map_or(0, |it| it.number) != line.attempt_count {
+            return Err("attempts and attemptCount do not agree".into());
+        }
+        Ok(Self {
+            record: Record {
+                id: line.id.parse().map_err(|error| format!("{error}"))?,
+                event_id: line.event_id,
+                body: line.body,
+                url: line.url,
+                destination: Destination::from_stored(&line.destination),
+                created_at: line.created_at,
+                state,
+                attempt_count: line.attempt_count,
+                budget_attempts: line.budget_attempts,
+                budget_since: line.budget_since,
+                replays: line.replays,
+                last_error: line.last_error,
+                last_attempt,
+            },
+            attempts: line.attempts,
+            uncertain: line.uncertain,
+        })
+    }
+}
+
+/// Writes an export.
+pub struct Writer<W> {
+    out: W,
+    callbacks: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins one.
+    pub fn begin(mut out: W, identity: Option<Identity>) -> Result<Self, ArchiveError> {
+        let identity = identity.map(|Identity(salt)| HEXLOWER.encode(&salt));
+        put(&mut out, &Head { export: NAME.into(), version: VERSION, identity })?;
+        Ok(Self { out, callbacks: 0 })
+    }
+
+    /// Adds a callback.
+    pub fn add(&mut self, entry: Entry) -> Result<(), ArchiveError> {
+        self.callbacks += 1;
+        put(&mut self.out, &Line::from(entry))
+    }
+
+    /// Adds everything that is stored; `progress` hears how many more each time.
+    pub async fn add_all(
+        &mut self,
+        outbox: &dyn Outbox,
+        progress: impl Fn(u64),
+    ) -> Result<(), ArchiveError> {
+        let mut cursor = ExportCursor::default();
+        loop {
+            let step = outbox.export(cursor).await?;
+            progress(step.entries.len() as u64);
+            step.entries.into_iter().try_for_each(|entry| self.add(entry))?;
+            match step.next {
+                Some(next) => cursor = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Ends it; says how many callbacks it has.
+    pub fn end(mut self) -> Result<u64, ArchiveError> {
+        put(&mut self.out, &End { end: true, callbacks: self.callbacks })?;
+        self.out.flush()?;
+        Ok(self.callbacks)
+    }
+}
+
+fn put(out: &mut impl Write, line: &impl Serialize) -> Result<(), ArchiveError> {
+    serde_json::to_writer(&mut *out, line).map_err(io::Error::from)?;
+    Ok(out.write_all(b"\n")?)
+}
+
+/// Reads an export.
+pub struct Reader<R> {
+    input: R,
+    line: u64,
+    callbacks: u64,
+    ended: bool,
+    /// What the ids were made with; `None` where that was lost.
+    pub identity: Option<Identity>,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Reads the first line.
+    pub fn begin(input: R) -> Result<Self, ArchiveError> {
+        let mut reader = Self { input, line: 0, callbacks: 0, ended: false, identity: None };
+        let text = reader.text()?.unwrap_or_default();
+        let head: Head = reader.parse(&text)?;
+        if head.export != NAME {
+            return Err(reader.wrong(format!("it is an export of {:?}", head.export)));
+        }
+        if head.version > VERSION {
+            return Err(ArchiveError::Newer(head.version));
+        }
+        let identity = head.identity.map(|text| {
+            let salt = HEXLOWER.decode(text.as_bytes()).ok().and_then(|it| it.try_into().ok());
+            salt.map(Identity).ok_or_else(|| reader.wrong("the identity is 32 hex digits"))
+        });
+        reader.identity = identity.transpose()?;
+        Ok(reader)
+    }
+
+    /// The next callback; `None` at the end.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
+        let Some(text) = self.text()? else { return Ok(None) };
+        if let Ok(End { end: true, callbacks }) = serde_json::from_str(&text) {
+            self.ended = callbacks == self.callbacks;
+            return Ok(None);
+        }
+        let line: Line = self.parse(&text)?;
+        self.callbacks += 1;
+        Entry::try_from(line).map(Some).map_err(|reason| self.wrong(reason))
+    }
+
+    /// After the end: `Err` where it is cut off.
+    pub fn check_end(&self) -> Result<(), ArchiveError> {
+        if self.ended { Ok(()) } else { Err(ArchiveError::CutOff(self.callbacks)) }
+    }
+
+    fn text(&mut self) -> Result<Option<String>, ArchiveError> {
+        let mut text = String::new();
+        self.line += 1;
+        let read = self.input.read_line(&mut text)?;
+        Ok((read > 0).then_some(text))
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self, text: &str) -> Result<T, ArchiveError> {
+        // What serde says may repeat a text of the line, and that a password.
+        serde_json::from_str(text).map_err(|error| {
+            self.wrong(format!("not what an export has there, near column {}", error.column()))
+        })
+    }
+
+    fn wrong(&self, reason: impl Into<String>) -> ArchiveError {
+        ArchiveError::Line { line: self.line, reason: reason.into() }
+    }
+}

@@ -1,0 +1,132 @@
+//! `export`: everything that is stored, as NDJSON.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use indicatif::ProgressBar;
+
+use super::{
+    Exit,
+    access::{Access, Store},
+    say,
+};
+use crate::{
+    archive::{ArchiveError, Writer},
+    config::Config,
+    datadir::DataDir,
+    outbox::{OutboxError, sled::Salvage},
+};
+
+/// Write everything that is stored as NDJSON: a backup, and the way out of a damaged store
+///
+/// Works whether or not the service runs. From a damaged store it takes what can still be read,
+/// changes nothing, and says how much it had to leave. `import` takes the file into a new store.
+/// The file holds callback URLs with their passwords, and is made readable for its owner alone.
+///
+/// Example: seal-dpf-urlcallback export --file callbacks.ndjson
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to; it must not be there yet [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let access = match Access::find(config, "export", false).await {
+        Ok(access) => access,
+        Err(error) => match error.downcast::<OutboxError>() {
+            Ok(error @ (OutboxError::Unsound { .. } | OutboxError::Damaged { .. })) => {
+                let out = output(&args)?;
+                let lock = DataDir::open(&config.data_dir, "export")?;
+                return rescue(&lock, &error, out);
+            }
+            Ok(error) => return Err(error.into()),
+            Err(error) => return Err(error),
+        },
+    };
+    let out = output(&args)?;
+    let written = match access {
+        Access::Service(service) => {
+            let (mut file, callbacks) = service.export().await?;
+            let mut out = out;
+            io::copy(&mut file, &mut out).context("the export cannot be copied")?;
+            out.flush()?;
+            callbacks
+        }
+        Access::Store(store) => match from_store(*store, out).await? {
+            Ok(written) => written,
+            Err(exit) => return Ok(exit),
+        },
+    };
+    say(format_args!("{written} callbacks"));
+    Ok(Exit::Done)
+}
+
+fn output(args: &Args) -> anyhow::Result<Box<dyn Write>> {
+    let Some(path) = args.file.as_ref().filter(|path| path.as_os_str() != "-") else {
+        return Ok(Box::new(BufWriter::new(io::stdout())));
+    };
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file =
+        options.open(path).with_context(|| format!("cannot write {} (--file)", path.display()))?;
+    Ok(Box::new(BufWriter::new(file)))
+}
+
+async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<u64, Exit>> {
+    let outbox = store.outbox();
+    let progress = ProgressBar::new_spinner();
+    let mut writer = Writer::begin(out, Some(outbox.identity()))?;
+    let added = writer.add_all(&**outbox, |more| progress.inc(more)).await;
+    progress.finish_and_clear();
+    match added {
+        Ok(()) => Ok(Ok(writer.end()?)),
+        // Opening a store reads little of it. What can be read without the engine follows what
+        // is there already: of two versions of a callback, an import takes the later one.
+        Err(ArchiveError::Outbox(error)) => {
+            let lock = store.close();
+            say(format_args!("{error}; what can still be read is taken from its log"));
+            let salvage = Salvage::read(&lock.outbox())?;
+            salvaged(salvage, writer).map(Err)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes what a store that cannot be opened still holds.
+fn rescue(lock: &DataDir, error: &OutboxError, out: Box<dyn Write>) -> anyhow::Result<Exit> {
+    say(format_args!("{error}"));
+    let salvage = Salvage::read(&lock.outbox())
+        .with_context(|| format!("cannot read {}", lock.outbox().display()))?;
+    if salvage.identity.is_none() {
+        say("what the ids were made with is lost: an import gives other ones");
+    }
+    let writer = Writer::begin(out, salvage.identity)?;
+    salvaged(salvage, writer)
+}
+
+fn salvaged(salvage: Salvage, mut writer: Writer<Box<dyn Write>>) -> anyhow::Result<Exit> {
+    let broken = salvage.broken;
+    let (mut unreadable, mut uncertain) = (0, 0);
+    for entry in salvage.entries() {
+        match entry {
+            Some(entry) => {
+                uncertain += u64::from(entry.uncertain);
+                writer.add(entry)?;
+            }
+            None => unreadable += 1,
+        }
+    }
+    let written = writer.end()?;
+    say(format_args!(
+        "{written} callbacks; {uncertain} of them uncertain (a later version may be lost: import takes them as failed), \
+         {unreadable} more cannot be read, and {broken} places of the log are broken"
+    ));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,149 @@
+//! `import`: takes an export into a new store.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
+
+use super::{Exit, print, say};
+use crate::{
+    archive::Reader,
+    clock::{Clock as _, SharedClock, SystemClock},
+    config::Config,
+    datadir::DataDir,
+    outbox::{Outbox as _, sled::SledOutbox},
+};
+
+/// How many callbacks are stored with one call.
+const STEP: usize = 500;
+
+/// Take an export into a new store
+///
+/// The service must not run, and the data directory must have no store with callbacks. Ids,
+/// attempts and the order within each job stay; pending callbacks are delivered when the service
+/// is started. The store is only put in place when all of the export is in it.
+///
+/// Example: seal-dpf-urlcallback import --file callbacks.ndjson
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What `export` wrote; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// Take what is there of an export that is cut off
+    #[arg(long)]
+    partial: bool,
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let lock = DataDir::open(&config.data_dir, "import")?;
+    let dir = lock.outbox();
+    make_room(config, &dir).await?;
+    let input: Box<dyn Read> = if args.file.as_os_str() == "-" {
+        Box::new(io::stdin())
+    } else {
+        let open = || format!("cannot read {}", args.file.display());
+        Box::new(File::open(&args.file).with_context(open)?)
+    };
+    let reader = Reader::begin(BufReader::new(input))?;
+    if reader.identity.is_none() {
+        say("what the ids were made with is lost: the callbacks get other ones");
+    }
+    let new = beside(&dir, ".import");
+    remove(&new)?;
+    let taken = take(config, &new, reader, args.partial).await;
+    if taken.is_err() {
+        remove(&new)?;
+    }
+    let taken = taken?;
+    for suffix in ["", ".witness"] {
+        let from = beside(&new, suffix);
+        fs::rename(&from, beside(&dir, suffix))
+            .with_context(|| format!("{} cannot be put in place", from.display()))?;
+    }
+    File::open(&config.data_dir).and_then(|folder| folder.sync_all())?;
+    print(format_args!("imported {taken}"))?;
+    Ok(Exit::Done)
+}
+
+/// An empty store may go; another one stays.
+async fn make_room(config: &Config, dir: &Path) -> anyhow::Result<()> {
+    if !dir.exists() {
+        // Somebody has moved it away; its witness speaks of nothing any more.
+        return remove(dir);
+    }
+    let clock: SharedClock = Arc::new(SystemClock);
+    let way_out = || {
+        format!(
+            "{} is in the way: move it and {} away",
+            dir.display(),
+            beside(dir, ".witness").display()
+        )
+    };
+    let store =
+        SledOutbox::open(dir, config.outbox.clone(), Arc::clone(&clock)).with_context(way_out)?;
+    let queue = store.summary(clock.now()).await?;
+    store.close();
+    drop(store);
+    let stored = queue.pending + queue.delivered + queue.failed;
+    if stored > 0 {
+        bail!("{}: it holds {stored} callbacks", way_out());
+    }
+    remove(dir)
+}
+
+async fn take(
+    config: &Config,
+    new: &Path,
+    mut reader: Reader<impl BufRead>,
+    partial: bool,
+) -> anyhow::Result<u64> {
+    let store =
+        SledOutbox::create(new, reader.identity, config.outbox.clone(), Arc::new(SystemClock))?;
+    let progress = ProgressBar::new_spinner();
+    let mut read = 0_u64;
+    loop {
+        let mut entries = Vec::with_capacity(STEP);
+        while entries.len() < STEP
+            && let Some(entry) = reader.next_entry()?
+        {
+            entries.push(entry);
+        }
+        if entries.is_empty() {
+            break;
+        }
+        read += entries.len() as u64;
+        progress.set_position(read);
+        store.import(entries).await?;
+    }
+    progress.finish_and_clear();
+    if !partial {
+        reader.check_end()?;
+    }
+    let queue = store.summary(SystemClock.now()).await?;
+    store.close();
+    Ok(queue.pending + queue.delivered + queue.failed)
+}
+
+fn beside(dir: &Path, suffix: &str) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Removes a store and its witness.
+fn remove(dir: &Path) -> anyhow::Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
+    let witness = beside(dir, ".witness");
+    if witness.exists() {
+        fs::remove_file(&witness)
+            .with_context(|| format!("cannot remove {}", witness.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Everything that is stored, row by row, while the store is used.
+//!
+//! A callback moves between the kinds of rows while the export goes over them. So it goes over
+//! all of them, and then once more for those that have ended or come back since it began.
+
+use super::{Store, keys};
+use crate::{
+    clock::Timestamp,
+    outbox::{
+        Attempt, Entry, ExportCursor, Exported, OutboxError, Record, StateName,
+        record::{self},
+    },
+};
+
+/// How many rows one step looks at.
+const STEP: usize = 1000;
+
+/// The passes: whose rows, and whether only those that have changed since the beginning.
+const PASSES: [(StateName, bool); 6] = [
+    (StateName::Failed, false),
+    (StateName::Delivered, false),
+    (StateName::Pending, false),
+    (StateName::Failed, true),
+    (StateName::Delivered, true),
+    (StateName::Pending, true),
+];
+
+/// One step.
+pub(super) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported, OutboxError> {
+    let Some((state, changed)) = PASSES.get(usize::from(cursor.pass)).copied() else {
+        return Ok(Exported::default());
+    };
+    let began = if cursor.began == Timestamp::default() { store.clock.now() } else { cursor.began };
+    let prefix = match state {
+        StateName::Pending => b'p',
+        ended => keys::finished_prefix(ended),
+    };
+    let from = if cursor.after.is_empty() {
+        vec![prefix]
+    } else {
+        // The least key behind it.
+        [cursor.after.as_slice(), &[0]].concat()
+    };
+    let mut entries = Vec::new();
+    let mut last = None;
+    for row in store.tree.range(from..vec![prefix + 1]).take(STEP) {
+        let (key, bytes) = row?;
+        let record: Record =
+            record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
+        last = Some(key.to_vec());
+        if !changed || changed_at(&record) >= began {
+            entries.push(entry(store, record)?);
+        }
+    }
+    let next = match last {
+        Some(after) => Some(ExportCursor { pass: cursor.pass, after, began }),
+        None if usize::from(cursor.pass) + 1 < PASSES.len() => {
+            Some(ExportCursor { pass: cursor.pass + 1, after: Vec::new(), began })
+        }
+        None => None,
+    };
+    Ok(Exported { entries, next })
+}
+
+/// When the callback came to the state that it has.
+fn changed_at(record: &Record) -> Timestamp {
+    record.finished_at().unwrap_or(record.budget_since)
+}
+
+fn entry(store: &Store, record: Record) -> Result<Entry, OutboxError> {
+    let mut attempts = Vec::new();
+    if record.attempt_count > 1 {
+        for row in store.tree.scan_prefix(keys::attempts(keys::seq_of(record.id))) {
+            let (key, bytes) = row?;
+            let attempt: Attempt =
+                record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
+            attempts.push(attempt);
+        }
+    }
+    attempts.extend(record.last_attempt.clone());
+    attempts.dedup_by_key(|attempt| attempt.number);
+    Ok(Entry { record, attempts, uncertain: false })
+}

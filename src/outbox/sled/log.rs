@@ -1,0 +1,254 @@
+//! sled's log file, read without sled and without a change: what a damaged store still holds,
+//! and which bytes sled may change while it opens a store.
+//!
+//! The format is that of sled 0.34.7 (`pagecache/logger.rs`, `serialization.rs` there). The file
+//! is a row of segments of one size. A segment begins with a header, `crc32 ‖ lsn ‖ stable lsn`,
+//! and holds messages, `crc32 ‖ kind ‖ length ‖ segment number ‖ page ‖ body`. An *lsn* is a
+//! place in the endless log of which the segments hold the part that is still needed; where
+//! two messages speak of one page, the one with the higher lsn counts.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+const SEGMENT_HEADER: usize = 20;
+/// No message begins behind this distance from a segment's end.
+const LONGEST_HEADER: usize = 32;
+const DEFAULT_SEGMENT_SIZE: usize = 524_288;
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The rest of the segment is empty.
+    Cap,
+    /// The page is gone.
+    Free,
+    /// A whole page.
+    Node,
+    /// A change of a page.
+    Link,
+    /// Anything else that is well-formed.
+    Other,
+}
+
+/// A well-formed message.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) kind: Kind,
+    pub(super) page: u64,
+    pub(super) lsn: u64,
+    pub(super) body: Body,
+}
+
+/// Where a message's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// In the log file: offset and length.
+    Inline(u64, usize),
+    /// In a file of its own, with this number.
+    Blob(u64),
+}
+
+/// A segment whose header is whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) offset: u64,
+    pub(super) lsn: u64,
+}
+
+/// The log of the store in a directory.
+pub(super) struct Log {
+    dir: PathBuf,
+    file: File,
+    pub(super) segment_size: usize,
+    pub(super) len: u64,
+}
+
+impl Log {
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        let file = File::open(dir.join("db"))?;
+        let len = file.metadata()?.len();
+        let segment_size = fs::read(dir.join("conf"))
+            .ok()
+            .and_then(|conf| {
+                let text = String::from_utf8_lossy(&conf).into_owned();
+                text.lines().find_map(|line| line.strip_prefix("segment_size: ")?.parse().ok())
+            })
+            .filter(|size: &usize| size.is_power_of_two() && (256..=1 << 24).contains(size))
+            .unwrap_or(DEFAULT_SEGMENT_SIZE);
+        Ok(Self { dir: dir.to_owned(), file, segment_size, len })
+    }
+
+    /// Every segment with a whole header, in the order in which they were written.
+    pub(super) fn segments(&mut self) -> io::Result<Vec<Segment>> {
+        let mut found = Vec::new();
+        let mut offset = 0;
+        while offset + SEGMENT_HEADER as u64 <= self.len {
+            let mut header = [0; SEGMENT_HEADER];
+            self.read_at(offset, &mut header)?;
+            if let Some(lsn) = segment_lsn(&header) {
+                found.push(Segment { offset, lsn });
+            }
+            offset += self.segment_size as u64;
+        }
+        found.sort_by_key(|segment| segment.lsn);
+        Ok(found)
+    }
+
+    /// The bytes of a segment; the last one of the file may be short.
+    pub(super) fn read_segment(&mut self, segment: Segment) -> io::Result<Vec<u8>> {
+        let rest = self.len.saturating_sub(segment.offset);
+        let size = usize::try_from(rest).unwrap_or(usize::MAX).min(self.segment_size);
+        let mut bytes = vec![0; size];
+        self.read_at(segment.offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The body of a message.
+    pub(super) fn read_body(&mut self, body: Body) -> io::Result<Vec<u8>> {
+        match body {
+            Body::Inline(offset, len) => {
+                let mut bytes = vec![0; len];
+                self.read_at(offset, &mut bytes)?;
+                Ok(bytes)
+            }
+            Body::Blob(number) => {
+                let bytes = fs::read(self.dir.join("blobs").join(number.to_string()))?;
+                let (crc, data) = bytes.split_first_chunk::<4>().ok_or_else(broken)?;
+                if crc32fast::hash(data) != u32::from_le_bytes(*crc) {
+                    return Err(broken());
+                }
+                Ok(data.get(1..).unwrap_or_default().to_vec())
+            }
+        }
+    }
+
+    fn read_at(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.file.read_exact(bytes)
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a blob is broken")
+}
+
+fn segment_lsn(header: &[u8; SEGMENT_HEADER]) -> Option<u64> {
+    const MASK: u64 = 0x7FFF_FFFF_FFFF_FFFF;
+    let crc = u32::from_le_bytes(*header.first_chunk()?) ^ u32::MAX;
+    let lsn = u64::from_le_bytes(*header[4..].first_chunk()?) ^ MASK;
+    (crc32fast::hash(&header[4..]) == crc && lsn <= MASK).then_some(lsn)
+}
+
+/// A piece of a segment.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Message(Message),
+    /// What is no message, up to the next one or to the segment's end.
+    Garbage,
+}
+
+/// The messages of a segment, in their order. After what is no message, the next one is looked
+/// for byte by byte.
+pub(super) struct Messages<'a> {
+    bytes: &'a [u8],
+    segment: Segment,
+    segment_size: usize,
+    at: usize,
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn new(bytes: &'a [u8], segment: Segment, segment_size: usize) -> Self {
+        Self { bytes, segment, segment_size, at: SEGMENT_HEADER }
+    }
+
+    fn parse(&self, at: usize) -> Option<(Message, usize)> {
+        let header = self.bytes.get(at..)?;
+        let crc = u32::from_le_bytes(*header.first_chunk()?);
+        let mut rest = &header[4..];
+        let kind = take_byte(&mut rest)?;
+        let len = usize::try_from(take_number(&mut rest)?).ok()?;
+        let number = take_number(&mut rest)?;
+        let page = take_number(&mut rest)?;
+        if !(1..=11).contains(&kind) || number != self.segment.lsn / self.segment_size as u64 {
+            return None;
+        }
+        let begin = self.bytes.len() - rest.len();
+        let body = rest.get(..len)?;
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(body);
+        hasher.update(&self.bytes[at + 4..begin]);
+        if hasher.finalize() ^ u32::MAX != crc {
+            return None;
+        }
+        let blob = matches!(kind, 9 | 11);
+        let body = if blob {
+            Body::Blob(u64::from_le_bytes(*body.first_chunk()?))
+        } else {
+            Body::Inline(self.segment.offset + begin as u64, len)
+        };
+        let kind = match kind {
+            2 => Kind::Cap,
+            4 => Kind::Free,
+            8 | 9 => Kind::Node,
+            10 | 11 => Kind::Link,
+            _ => Kind::Other,
+        };
+        let lsn = self.segment.lsn + at as u64;
+        Some((Message { kind, page, lsn, body }, begin + len))
+    }
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        let end = self.segment_size - LONGEST_HEADER;
+        if self.at > end || self.at >= self.bytes.len() {
+            return None;
+        }
+        if let Some((message, next)) = self.parse(self.at) {
+            self.at = if message.kind == Kind::Cap { self.segment_size } else { next };
+            return Some(Piece::Message(message));
+        }
+        let next = (self.at + 1..=end.min(self.bytes.len())).find(|at| self.parse(*at).is_some());
+        self.at = next.unwrap_or(self.segment_size);
+        Some(Piece::Garbage)
+    }
+}
+
+pub(super) fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
+    let (first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+/// A number in sled's variable-length form.
+pub(super) fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let first = take_byte(bytes)?;
+    match first {
+        0..=240 => Some(u64::from(first)),
+        241..=248 => Some(240 + 256 * (u64::from(first) - 241) + u64::from(take_byte(bytes)?)),
+        249 => {
+            let (high, low) = (take_byte(bytes)?, take_byte(bytes)?);
+            Some(2288 + 256 * u64::from(high) + u64::from(low))
+        }
+        250.. => {
+            let mut number = [0; 8];
+            let (taken, rest) = bytes.split_at_checked(usize::from(first - 247))?;
+            number.get_mut(..taken.len())?.copy_from_slice(taken);
+            *bytes = rest;
+            Some(u64::from_le_bytes(number))
+        }
+    }
+}
+
+/// A text of bytes with its length before it.
+pub(super) fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(take_number(bytes)?).ok()?;
+    let (taken, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(taken)
+}

@@ -1,0 +1,87 @@
+//! Whether the rows of a store agree with each other: every row is read once. Asked for only
+//! where there is a reason to doubt it.
+
+use std::collections::HashMap;
+
+use super::{
+    keys::{self, LaneKey},
+    lanes::{LaneRow, Totals},
+};
+use crate::outbox::{OutboxError, Place, Record, State, record};
+
+/// Says what does not agree.
+pub(super) fn run(tree: &sled::Tree) -> Result<(), OutboxError> {
+    let unsound = |what: String| OutboxError::Corrupt(what.into());
+    let totals: Totals = match tree.get(keys::TOTALS)? {
+        Some(bytes) => {
+            record::decode(&bytes).map_err(|e| OutboxError::damaged(keys::TOTALS, &e))?
+        }
+        None => Totals::default(),
+    };
+    let mut lanes: HashMap<LaneKey, LaneRow> = HashMap::new();
+    let mut count = [0_u64; 3];
+    let mut due = 0_u64;
+    for (state, prefix) in [b"p", b"f", b"x"].into_iter().enumerate() {
+        for row in tree.scan_prefix(prefix) {
+            let (key, bytes) = row?;
+            let record: Record =
+                record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
+            let (seq, lane) = keys::parts(record.id);
+            count[state] += 1;
+            let expected = match record.state {
+                State::Pending(_) => keys::pending(lane, seq),
+                _ => keys::finished(record.state_name(), seq),
+            };
+            if *key != expected[..] || seq >= totals.next_seq {
+                return Err(unsound(format!("{} is stored in a wrong place", record.id)));
+            }
+            let own = lanes.entry(lane).or_insert_with(|| LaneRow::new(record.destination.clone()));
+            match record.state {
+                State::Pending(place) => {
+                    own.pending += 1;
+                    if !tree.contains_key(keys::job(&record.body.job_id, seq))? {
+                        return Err(unsound(format!("{} is not in its job's line", record.id)));
+                    }
+                    match place {
+                        Place::Fresh => own.fresh += 1,
+                        Place::Scheduled(at) => {
+                            own.scheduled += 1;
+                            due += 1;
+                            if !tree.contains_key(keys::due(lane, at, seq))? {
+                                return Err(unsound(format!("{} is due never", record.id)));
+                            }
+                        }
+                        Place::Blocked(_) => {}
+                    }
+                }
+                State::Failed(_) => own.failed += 1,
+                State::Delivered(_) => {}
+            }
+        }
+    }
+    if count != [totals.pending, totals.delivered, totals.failed] {
+        return Err(unsound(format!(
+            "{} pending, {} delivered and {} failed callbacks are there, and {}, {} and {} should be",
+            count[0], count[1], count[2], totals.pending, totals.delivered, totals.failed
+        )));
+    }
+    let in_line = tree.scan_prefix(b"j").count() as u64;
+    let scheduled = tree.scan_prefix(b"d").count() as u64;
+    if (in_line, scheduled) != (totals.pending, due) {
+        return Err(unsound("the indexes do not agree with the callbacks".into()));
+    }
+    for row in tree.scan_prefix(keys::LANES) {
+        let (key, bytes) = row?;
+        let stored: LaneRow =
+            record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
+        let counted = lanes.remove(&LaneKey(keys::last_number(&key)));
+        let counted = counted.unwrap_or_else(|| LaneRow::new(stored.destination.clone()));
+        if (LaneRow { hold_until: stored.hold_until, ..counted }) != stored {
+            return Err(unsound(format!("the counters of {} are wrong", stored.destination)));
+        }
+    }
+    match lanes.into_values().find(|lane| lane.pending > 0 || lane.failed > 0) {
+        Some(lane) => Err(unsound(format!("{} has no counters", lane.destination))),
+        None => Ok(()),
+    }
+}

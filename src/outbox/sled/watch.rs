@@ -1,0 +1,347 @@
+//! Watches over what sled would lose without a word.
+//!
+//! When it opens a store, sled passes over messages of its log that are broken, as if they had
+//! never been written, and overwrites what it has passed over. For the torn end of a log, that
+//! is right: what is there was never acknowledged. For damage it is a loss. So:
+//!
+//! - The **witness**, a file beside the store, says how many batches were acknowledged, and,
+//!   when the store was closed well, which segments its log had. It is written after the sync
+//!   of each batch and never synced itself: it may be old after a power cut, never ahead.
+//! - Before sled opens a store, the part of the log that sled is going to read is looked
+//!   through. Where something is broken that is not the log's end, there is a **doubt**: then
+//!   all that sled may change is copied first, all rows are compared with each other after the
+//!   opening, and where they do not agree, the copy is put back.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use data_encoding::HEXLOWER;
+
+use super::log::{Body, Log, Messages, Piece, Segment};
+use crate::outbox::{Identity, OutboxError};
+
+/// What the witness says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Testimony {
+    identity: Identity,
+    /// How many batches were acknowledged.
+    pub(super) batches: u64,
+    /// How long the log was then, in bytes.
+    len: u64,
+    /// What the segments were known by when the store was closed well.
+    segments: Option<u64>,
+}
+
+/// The witness's file.
+pub(super) struct Witness {
+    file: File,
+    identity: Identity,
+}
+
+fn beside(dir: &Path, suffix: &str) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Where the witness of a store is.
+pub(super) fn witness_path(dir: &Path) -> PathBuf {
+    beside(dir, ".witness")
+}
+
+/// What the witness of the store in `dir` says, where it can be read.
+pub(super) fn testimony(dir: &Path) -> Option<Testimony> {
+    let text = fs::read_to_string(witness_path(dir)).ok()?;
+    let mut parts = text.split_ascii_whitespace();
+    let identity = HEXLOWER.decode(parts.next()?.as_bytes()).ok()?;
+    let batches = parts.next()?.parse().ok()?;
+    let len = parts.next()?.parse().ok()?;
+    let segments = match parts.next()? {
+        "open" => None,
+        known => Some(u64::from_str_radix(known, 16).ok()?),
+    };
+    Some(Testimony { identity: Identity(identity.try_into().ok()?), batches, len, segments })
+}
+
+impl Witness {
+    pub(super) fn open(dir: &Path, identity: Identity) -> io::Result<Self> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(Self { file: options.open(witness_path(dir))?, identity })
+    }
+
+    /// So many batches are acknowledged, and the log is so long.
+    pub(super) fn note(&mut self, batches: u64, len: u64) {
+        self.write(batches, len, "open            ");
+    }
+
+    /// The store in `dir` is closed well.
+    pub(super) fn close(&mut self, dir: &Path, batches: u64) {
+        match segments(dir) {
+            Ok((len, known)) => self.write(batches, len, &format!("{known:016x}")),
+            Err(error) => tracing::debug!(error.message = %error, "the log cannot be read"),
+        }
+    }
+
+    fn write(&mut self, batches: u64, len: u64, segments: &str) {
+        let identity = HEXLOWER.encode(&self.identity.0);
+        // Always as long, so that it is never half an old and half a new one.
+        let line = format!("{identity} {batches:020} {len:020} {segments}\n");
+        let written =
+            self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(line.as_bytes()));
+        if let Err(error) = written {
+            tracing::debug!(error.message = %error, "the store's witness cannot be written");
+        }
+    }
+}
+
+/// How long a log is, and what its segments are known by.
+fn segments(dir: &Path) -> io::Result<(u64, u64)> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut log = Log::open(dir)?;
+    let all = log.segments()?;
+    all.iter().for_each(|segment| hasher.update(&segment.lsn.to_be_bytes()));
+    Ok((log.len, (u64::from(hasher.finalize()) << 32) | all.len() as u64))
+}
+
+/// A store that is about to be opened.
+pub(super) struct Before {
+    dir: PathBuf,
+    pub(super) testimony: Option<Testimony>,
+    /// Why all rows have to be compared.
+    pub(super) doubt: Option<String>,
+    copy: Option<Copy>,
+}
+
+impl Before {
+    /// Looks through what sled is going to read, and copies it where there is a doubt.
+    pub(super) fn look(dir: &Path) -> Result<Self, OutboxError> {
+        // A process that was killed while it opened the store has left what was there before.
+        let left = beside(dir, ".before");
+        if left.exists() {
+            Copy::found(dir, &left)?;
+        }
+        let testimony = testimony(dir);
+        let mut log = Log::open(dir)?;
+        let tail = tail(dir, &mut log)?;
+        let doubt = doubt(dir, &mut log, &tail, testimony)?;
+        let copy = match &doubt {
+            Some(why) => {
+                tracing::warn!(
+                    event.action = "store-doubted",
+                    error.message = why,
+                    "the store is compared row by row"
+                );
+                Some(Copy::make(dir, &mut log, &tail)?)
+            }
+            None => None,
+        };
+        Ok(Self { dir: dir.to_owned(), testimony, doubt, copy })
+    }
+
+    /// Whether the store, now that it is open, is the one that the witness knows, with at
+    /// least as many batches.
+    pub(super) fn compare(&self, identity: Identity, batches: u64) -> Result<(), OutboxError> {
+        let Some(known) = &self.testimony else { return Ok(()) };
+        let witness = witness_path(&self.dir);
+        if known.identity != identity {
+            return Err(OutboxError::Corrupt(format!(
+                "it is another one than {} speaks of; if that is as it should be, remove that file",
+                witness.display()
+            ).into()));
+        }
+        if batches < known.batches {
+            return Err(OutboxError::Corrupt(format!(
+                "the last {} of {} writes are lost, says {}; if an older state was put there on purpose, remove that file",
+                known.batches - batches, known.batches, witness.display()
+            ).into()));
+        }
+        Ok(())
+    }
+
+    /// The store is as it should be.
+    pub(super) fn done(self) -> io::Result<()> {
+        self.copy.map_or(Ok(()), Copy::remove)
+    }
+
+    /// The store is not: everything becomes what it was.
+    pub(super) fn put_back(self) -> io::Result<()> {
+        self.copy.map_or(Ok(()), |copy| copy.put_back(&self.dir))
+    }
+}
+
+/// The segments that sled reads when it opens the store: those since the latest snapshot.
+fn tail(dir: &Path, log: &mut Log) -> io::Result<Vec<Segment>> {
+    let from = snapshots(dir)?
+        .iter()
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?;
+            u64::from_str_radix(name.strip_prefix("snap.")?, 16).ok()
+        })
+        .max()
+        .unwrap_or(0);
+    let from = from / log.segment_size as u64 * log.segment_size as u64;
+    let mut segments = log.segments()?;
+    segments.retain(|segment| segment.lsn >= from);
+    Ok(segments)
+}
+
+fn snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap.")) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// What is broken in the log and is not its end.
+fn doubt(
+    dir: &Path,
+    log: &mut Log,
+    tail: &[Segment],
+    testimony: Option<Testimony>,
+) -> io::Result<Option<String>> {
+    if testimony.is_some_and(|known| log.len < known.len) {
+        return Ok(Some("its file db is shorter than it was".into()));
+    }
+    match testimony.and_then(|known| known.segments) {
+        Some(known) if known != segments(dir)?.1 => {
+            return Ok(Some("its log has not the segments that it was closed with".into()));
+        }
+        Some(_) => {}
+        None => {
+            let whole = log.segments()?.len() as u64;
+            if whole < log.len / log.segment_size as u64 {
+                return Ok(Some("its log has segments without a header".into()));
+            }
+        }
+    }
+    for (at, segment) in tail.iter().enumerate() {
+        let bytes = log.read_segment(*segment)?;
+        let mut garbage = false;
+        for piece in Messages::new(&bytes, *segment, log.segment_size) {
+            let broken = match piece {
+                Piece::Garbage => {
+                    garbage = true;
+                    false
+                }
+                Piece::Message(message) => {
+                    let lost = matches!(message.body, Body::Blob(_))
+                        && log.read_body(message.body).is_err();
+                    garbage || lost
+                }
+            };
+            if broken {
+                return Ok(Some(format!("its log is broken near byte {} of db", segment.offset)));
+            }
+        }
+        if garbage && at + 1 < tail.len() {
+            return Ok(Some(format!("its log is broken after byte {} of db", segment.offset)));
+        }
+    }
+    Ok(None)
+}
+
+/// What sled may change while it opens a store.
+struct Copy {
+    folder: PathBuf,
+}
+
+/// The file that says that a copy is whole, and how long the log was.
+const WHOLE: &str = "whole";
+
+impl Copy {
+    fn make(dir: &Path, log: &mut Log, tail: &[Segment]) -> io::Result<Self> {
+        let folder = beside(dir, ".before");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir(&folder)?;
+        let mut segments = File::create(folder.join("segments"))?;
+        for segment in tail {
+            let bytes = log.read_segment(*segment)?;
+            segments.write_all(&segment.offset.to_be_bytes())?;
+            segments.write_all(&(bytes.len() as u64).to_be_bytes())?;
+            segments.write_all(&bytes)?;
+        }
+        segments.sync_all()?;
+        for path in snapshots(dir)? {
+            fs::copy(&path, folder.join(path.file_name().unwrap_or_default()))?;
+        }
+        let blobs = folder.join("blobs");
+        fs::create_dir(&blobs)?;
+        for entry in fs::read_dir(dir.join("blobs")).into_iter().flatten() {
+            let path = entry?.path();
+            let to = blobs.join(path.file_name().unwrap_or_default());
+            // sled removes such files and never changes one.
+            fs::hard_link(&path, &to).or_else(|_| fs::copy(&path, &to).map(drop))?;
+        }
+        fs::write(folder.join(WHOLE), log.len.to_string())?;
+        Ok(Self { folder })
+    }
+
+    /// One that a process has left: put back where it is whole, since nothing was acknowledged
+    /// while it was there.
+    fn found(dir: &Path, folder: &Path) -> io::Result<()> {
+        let copy = Self { folder: folder.to_owned() };
+        if folder.join(WHOLE).exists() { copy.put_back(dir) } else { copy.remove() }
+    }
+
+    fn put_back(self, dir: &Path) -> io::Result<()> {
+        let broken = || io::Error::new(io::ErrorKind::InvalidData, "the copy is broken");
+        let len: u64 =
+            fs::read_to_string(self.folder.join(WHOLE))?.parse().map_err(|_| broken())?;
+        let mut db = File::options().write(true).open(dir.join("db"))?;
+        let mut segments = io::BufReader::new(File::open(self.folder.join("segments"))?);
+        let mut header = [0; 16];
+        while segments.read_exact(&mut header).is_ok() {
+            let (offset, size) = header.split_at(8);
+            let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes);
+            let (Ok(offset), Ok(size)) = (number(offset), number(size)) else {
+                return Err(broken());
+            };
+            db.seek(SeekFrom::Start(offset))?;
+            io::copy(&mut segments.by_ref().take(size), &mut db)?;
+        }
+        db.set_len(len)?;
+        db.sync_all()?;
+        for path in snapshots(dir)? {
+            fs::remove_file(path)?;
+        }
+        for path in snapshots(&self.folder)? {
+            fs::copy(&path, dir.join(path.file_name().unwrap_or_default()))?;
+        }
+        for entry in fs::read_dir(self.folder.join("blobs"))? {
+            let path = entry?.path();
+            let to = dir.join("blobs").join(path.file_name().unwrap_or_default());
+            if !to.exists() {
+                fs::copy(&path, &to)?;
+            }
+        }
+        self.remove()
+    }
+
+    fn remove(self) -> io::Result<()> {
+        fs::remove_dir_all(&self.folder)
+    }
+}
+
+/// A store that is not there although its witness says that it was.
+pub(super) fn missing(dir: &Path, known: &Testimony) -> OutboxError {
+    let reason: Arc<str> = format!(
+        "its file db is missing, and {} says that it had {} writes; put it back, or remove that file to begin anew",
+        witness_path(dir).display(),
+        known.batches
+    )
+    .into();
+    OutboxError::Open { dir: dir.to_owned(), reason }
+}
