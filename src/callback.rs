@@ -228,21 +228,35 @@ impl fmt::Debug for SecretUrl {
 ///
 /// It works on text that is no URL as well, and then hides rather too much than too little.
 pub fn redact_url(text: &str) -> String {
-    if !text.contains('@') {
-        return text.to_owned();
+    match Url::parse(text) {
+        // Who reads it later reads it as the parser does, which takes many a spelling.
+        Ok(url) if url.has_authority() && url.password().is_none() => text.to_owned(),
+        Ok(mut url) if url.has_authority() => {
+            let hidden = url.set_password(Some("***")).is_ok();
+            if hidden { url.into() } else { format!("{}:***", url.scheme()) }
+        }
+        Ok(_) | Err(_) => redact_text(text),
     }
-    let start = text.find("://").map_or(0, |at| at + 3);
-    let (scheme, rest) = text.split_at(start);
-    let parsed = Url::parse(text).is_ok_and(|url| url.has_host());
-    let end =
-        if parsed { rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()) } else { rest.len() };
-    let Some(at) = rest[..end].rfind('@') else {
-        return text.to_owned();
+}
+
+/// Hides what may be a password in what is no URL.
+fn redact_text(text: &str) -> String {
+    let is_scheme = |part: &str| {
+        part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
     };
+    let slashes = |rest: &str| rest.starts_with(['/', '\\']);
+    let start = match text.split_once(':') {
+        Some((scheme, rest)) if is_scheme(scheme) && slashes(rest) => {
+            text.len() - rest.trim_start_matches(['/', '\\']).len()
+        }
+        _ => 0,
+    };
+    let (scheme, rest) = text.split_at(start);
+    let at = rest.rfind('@').unwrap_or(rest.len());
     match rest[..at].find(':') {
         Some(colon) => format!("{scheme}{}:***{}", &rest[..colon], &rest[at..]),
-        None if parsed => text.to_owned(),
-        None => format!("{scheme}***{}", &rest[at..]),
+        None if at < rest.len() => format!("{scheme}***{}", &rest[at..]),
+        None => text.to_owned(),
     }
 }
 
@@ -299,8 +313,18 @@ mod tests {
             ("http://user@host/", "http://user@host/"),
             ("http://u:sec@ret@host/", "http://u:***@host/"),
             ("http://u:sec/ret@ho st/", "http://u:***@ho st/"),
+            ("http:/u:secret@host/a", "http://u:***@host/a"),
+            ("http:///u:secret@host/a", "http://u:***@host/a"),
+            ("http:\\\\u:secret@host/a", "http://u:***@host/a"),
+            ("http://\\u:secret@host/a", "http://u:***@host/a"),
+            ("http:u:secret@host/x://e@f", "http://u:***@host/x://e@f"),
+            ("http:/\tu:sec\tret@host", "http://u:***@host/"),
+            ("ftp:/u:secret@h/", "ftp:/u:***@h/"),
+            ("http:/u:sec://ret@ho st/", "http:/u:***@ho st/"),
+            ("http://u:secret%40127.0.0.1/", "http://u:***"),
             ("u:secret@host", "u:***@host"),
             ("ftp://u:secret@host/", "ftp://u:***@host/"),
+            ("mailto:u:secret@host", "mailto:***@host"),
         ] {
             assert_eq!(redact_url(url), shown);
             let url = SecretUrl::from(url.to_owned());

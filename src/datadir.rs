@@ -88,6 +88,17 @@ pub enum DataDirError {
         /// Whose it is.
         owner: u32,
     },
+    /// Somebody has put it there who is not trusted.
+    #[error("{} in the data directory is a symbolic link or belongs to another user: whoever put it there could read or change what is stored; look at it, and remove it", .0.display())]
+    Planted(PathBuf),
+    /// The token file cannot be read.
+    #[error("the token file {} cannot be used: {error} (api.token_file)", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// Another process has it.
     #[error("the data directory {} is in use by {}: wait for it, stop it, or set another data_dir",
         path.display(), shown(holder.as_ref(), note.as_ref()))]
@@ -144,6 +155,8 @@ pub struct DataDir {
 impl DataDir {
     /// Makes the directory where there is none, and locks it for the subcommand `command`.
     pub fn open(path: &Path, command: &str) -> Result<Self, DataDirError> {
+        // Without a slash at its end, which would hide that it is a symbolic link.
+        let path: &Path = &path.components().collect::<PathBuf>();
         let unusable = |error| unusable(path, path, error);
         match fs::symlink_metadata(path) {
             Ok(found) if found.is_symlink() => return Err(DataDirError::Link(path.to_owned())),
@@ -158,6 +171,9 @@ impl DataDir {
         }
         let lock = path.join(LOCK);
         let foreign = foreign_owner(path);
+        if foreign.is_none() {
+            refuse_planted(path)?;
+        }
         let mut file = File::options()
             .create(foreign.is_none())
             .truncate(false)
@@ -263,6 +279,46 @@ fn unusable(dir: &Path, path: &Path, error: io::Error) -> DataDirError {
     }
 }
 
+/// In a directory that was open to others, they may have put something where we look.
+#[cfg(unix)]
+fn refuse_planted(dir: &Path) -> Result<(), DataDirError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let own = rustix::process::geteuid().as_raw();
+    for folder in [dir.to_owned(), dir.join(OUTBOX)] {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(found) = fs::symlink_metadata(entry.path()) else { continue };
+            if found.is_symlink() || ![own, 0].contains(&found.uid()) {
+                return Err(DataDirError::Planted(entry.path()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Its rights are what its folder hands down.
+#[cfg(not(unix))]
+fn refuse_planted(_: &Path) -> Result<(), DataDirError> {
+    Ok(())
+}
+
+/// Whether a command may show what is in this token file to the service that runs on a
+/// directory: where that is another user's, only a file of that user is what it wants.
+#[cfg(unix)]
+pub fn may_show(token_file: &Path, data_dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (foreign_owner(data_dir), fs::symlink_metadata(token_file)) {
+        (None, _) => true,
+        (Some(owner), Ok(file)) => file.is_file() && file.uid() == owner,
+        (Some(_), Err(_)) => false,
+    }
+}
+
+/// Whether a command may show what is in this token file to the service that runs there.
+#[cfg(not(unix))]
+pub fn may_show(_: &Path, _: &Path) -> bool {
+    true
+}
+
 /// Whose the directory is, where it is not ours.
 #[cfg(unix)]
 fn foreign_owner(path: &Path) -> Option<u32> {
@@ -290,8 +346,13 @@ fn note(data_dir: &Path) -> Option<Note> {
 
 /// Reads a token file.
 pub fn read_token(path: &Path) -> Result<String, DataDirError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| unusable(path.parent().unwrap_or(path), path, error))?;
+    let closed = path.parent().and_then(foreign_owner);
+    let text = crate::tls::read_regular(path).map_err(|error| match closed {
+        Some(owner) if error.kind() == io::ErrorKind::PermissionDenied => {
+            DataDirError::Closed { path: path.parent().unwrap_or(path).to_owned(), owner }
+        }
+        _ => DataDirError::TokenFile { path: path.to_owned(), error },
+    })?;
     let token = text.trim_end_matches(['\r', '\n']);
     if token.len() < 16 || token.bytes().any(|byte| !byte.is_ascii_graphic()) {
         return Err(DataDirError::Token(path.to_owned()));

@@ -147,6 +147,8 @@ fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
                 .map(Ipv4Addr::from)
                 .collect()
         }
+        // ISATAP (RFC 5214)
+        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => vec![v4(high, low)],
         [0x2002, high, low, ..] => vec![v4(high, low)],
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
             vec![v4(server_high, server_low), v4(!high, !low)]
@@ -183,6 +185,7 @@ mod tests {
             "[64:ff9b:1:0:a9:fea9:fe00:0]",
             "[::ffff:0:169.254.169.254]",
             "[2001:0:a9fe:a9fe::1]",
+            "[2001:db8::5efe:169.254.169.254]",
             "[2001:0:102:304::5601:5601]",
             "[::ffff:a9fe:a9fe]",
             "[0:0:0:0:0:FFFF:A9FE:A9FE]",

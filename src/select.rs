@@ -2,7 +2,7 @@
 //! line.
 
 use crate::{
-    callback::{CallbackId, Destination, ParseIdError},
+    callback::{CallbackId, Destination, ParseIdError, redact_url},
     clock::Timestamp,
     outbox::{Outbox, OutboxError, Query, StateName},
 };
@@ -69,7 +69,7 @@ impl Selection {
     ) -> Result<Self, SelectError> {
         let destination = destination
             .map(|text| {
-                Destination::parse(text).ok_or_else(|| SelectError::Destination(text.into()))
+                Destination::parse(text).ok_or_else(|| SelectError::Destination(redact_url(text)))
             })
             .transpose()?;
         let since = since.map(|text| parse_since(text, now)).transpose()?;

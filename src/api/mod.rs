@@ -38,6 +38,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where its token is.
     pub token_file: PathBuf,
+    /// Whether somebody has said so, and it is not the data directory's own.
+    pub token_file_is_set: bool,
     /// What it speaks TLS with; without, it speaks plain HTTP.
     pub tls: Option<PairFiles>,
     /// How long nothing may come of a request, or between two of a connection.

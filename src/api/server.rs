@@ -2,11 +2,13 @@
 //!
 //! A connection that has not shown the token yet is a stranger's. Only so many of them are
 //! held at a time, and each only for a while, whether it sends nothing, a header a second, or
-//! asks for its health again and again. Who has shown the token may stay.
+//! asks for its health again and again. Where there are more, the one that has stood there the
+//! longest goes: who has the token shows it at once. Who has shown it may stay.
 
 use std::{
+    collections::BTreeMap,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,17 +23,17 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{oneshot, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-/// How many strangers are let in at a time; more wait in the system's queue.
+/// How many strangers are held at a time.
 const STRANGERS: usize = 256;
 
-/// How long a stranger may stay.
+/// How long a stranger may stay, TLS included.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a stranger's last answer may take after that.
@@ -44,23 +46,55 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// files, and needs a moment.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The strangers that stand in the door, in the order in which they came. To forget one tells
+/// its connection to go.
+#[derive(Default)]
+struct Strangers {
+    next: u64,
+    here: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
 /// Whose connection a request came over; the token makes a stranger known.
-#[derive(Debug, Clone)]
-pub(super) struct Visitor(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+#[derive(Clone)]
+pub(super) struct Visitor {
+    number: u64,
+    strangers: Arc<Mutex<Strangers>>,
+}
 
 impl Visitor {
-    fn stranger(permit: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new(Mutex::new(Some(permit))))
+    /// A stranger comes in; `gone` is told when it has to go, or that it is none any more.
+    fn enter(strangers: &Arc<Mutex<Strangers>>) -> (Self, oneshot::Receiver<()>) {
+        let (known, gone) = oneshot::channel();
+        let mut all = lock(strangers);
+        if all.here.len() >= STRANGERS {
+            drop(all.here.pop_first());
+        }
+        let number = all.next;
+        all.next += 1;
+        all.here.insert(number, known);
+        (Self { number, strangers: Arc::clone(strangers) }, gone)
     }
 
-    /// The token was shown. Another stranger may come in.
+    /// The token was shown.
     pub(super) fn welcome(&self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(known) = lock(&self.strangers).here.remove(&self.number) {
+            // Its connection may have ended meanwhile.
+            known.send(()).unwrap_or_default();
+        }
     }
+}
 
-    fn is_stranger(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+/// A connection has ended, whoever's it was.
+struct Leaving(Visitor);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        drop(lock(&self.0.strangers).here.remove(&self.0.number));
     }
+}
+
+fn lock(strangers: &Mutex<Strangers>) -> MutexGuard<'_, Strangers> {
+    strangers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the API speaks TLS with. It can be replaced while the service runs.
@@ -83,15 +117,13 @@ pub struct Door {
 impl Door {
     /// Serves until it is to be closed, and then until the requests under way are answered.
     pub async fn serve(self, listener: TcpListener) {
-        let strangers = Arc::new(Semaphore::new(STRANGERS));
+        let strangers = Arc::default();
         let mut connections = JoinSet::new();
         let mut end = self.end.clone();
         loop {
             let accepted = async {
-                // The semaphore is never closed.
-                let permit = Arc::clone(&strangers).acquire_owned().await.ok()?;
                 match listener.accept().await {
-                    Ok((stream, _)) => Some((permit, stream)),
+                    Ok((stream, _)) => Some(stream),
                     Err(error) => {
                         tracing::warn!(error.message = %error, "a connection cannot be accepted");
                         sleep(ACCEPT_PAUSE).await;
@@ -100,8 +132,9 @@ impl Door {
                 }
             };
             tokio::select! {
-                accepted = accepted => if let Some((permit, stream)) = accepted {
-                    connections.spawn(self.clone().welcome(stream, Visitor::stranger(permit)));
+                accepted = accepted => if let Some(stream) = accepted {
+                    let (visitor, gone) = Visitor::enter(&strangers);
+                    connections.spawn(self.clone().welcome(stream, visitor, gone));
                 },
                 Some(_) = connections.join_next() => {}
                 () = ended(&mut end) => break,
@@ -112,20 +145,28 @@ impl Door {
     }
 
     /// Comes to an understanding about TLS, where the API speaks it, and serves the connection.
-    async fn welcome(mut self, stream: TcpStream, visitor: Visitor) {
+    async fn welcome(
+        mut self,
+        stream: TcpStream,
+        visitor: Visitor,
+        mut gone: oneshot::Receiver<()>,
+    ) {
+        let leaving = Leaving(visitor);
+        let patience = Instant::now() + STRANGER_PATIENCE;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error.message = %error, "TCP_NODELAY cannot be set");
         }
         let Some(tls) = self.tls.as_ref().map(|tls| tls.load_full()) else {
-            return self.connection(stream, visitor).await;
+            return self.connection(stream, &leaving.0, gone, patience).await;
         };
-        let handshake = timeout(STRANGER_PATIENCE, TlsAcceptor::from(tls).accept(stream));
+        let handshake = timeout_at(patience, TlsAcceptor::from(tls).accept(stream));
         let shaken = tokio::select! {
             shaken = handshake => shaken,
+            _ = &mut gone => return,
             () = ended(&mut self.end) => return,
         };
         match shaken {
-            Ok(Ok(stream)) => self.connection(stream, visitor).await,
+            Ok(Ok(stream)) => self.connection(stream, &leaving.0, gone, patience).await,
             Ok(Err(error)) => {
                 tracing::debug!(error.message = %error, "no TLS with a client of the API");
             }
@@ -136,7 +177,9 @@ impl Door {
     async fn connection(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        visitor: Visitor,
+        visitor: &Visitor,
+        mut gone: oneshot::Receiver<()>,
+        patience: Instant,
     ) {
         let Self { router, idle_timeout, mut end, .. } = self;
         let service = service_fn({
@@ -154,7 +197,7 @@ impl Door {
             .max_buf_size(MAX_HEAD_BYTES);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(idle_timeout);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut patience = pin!(sleep(STRANGER_PATIENCE));
+        let mut patience = pin!(sleep_until(patience));
         let (mut known, mut ending, mut warned) = (false, false, false);
         loop {
             tokio::select! {
@@ -168,17 +211,18 @@ impl Door {
                     ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
+                shown = &mut gone, if !known => match shown {
+                    Ok(()) => known = true,
+                    // Others have come, and this one has stood there the longest.
+                    Err(_) => return,
+                },
                 () = patience.as_mut(), if !known => {
-                    if !visitor.is_stranger() {
-                        known = true;
-                        continue;
-                    }
                     if warned {
                         return;
                     }
                     warned = true;
                     connection.as_mut().graceful_shutdown();
-                    patience.as_mut().reset(tokio::time::Instant::now() + STRANGER_GRACE);
+                    patience.as_mut().reset(Instant::now() + STRANGER_GRACE);
                 }
             }
         }

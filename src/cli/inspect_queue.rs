@@ -75,14 +75,14 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     match (args.id, args.output) {
         (Some(id), Output::Json | Output::Ndjson) => {
             let callback = one(&access, id).await?;
-            writeln!(out, "{}", serde_json::to_string(&callback)?)?;
+            writeln!(out, "{}", text::json(&callback)?)?;
         }
         (None, Output::Json) => json(&access, &args, &mut out).await?,
         (None, Output::Ndjson) => {
             let mut pages = Pages::new(&args);
             while let Some(callbacks) = pages.next(&access).await? {
                 for callback in callbacks {
-                    serde_json::to_writer(&mut out, &callback)?;
+                    write!(out, "{}", text::json(&callback)?)?;
                     out.write_all(b"\n")?;
                 }
             }
@@ -144,16 +144,16 @@ impl Pages {
 
 async fn json(access: &Access, args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = access.queue().await?;
-    write!(out, "{{\"queue\":{},\"callbacks\":[", serde_json::to_string(&queue)?)?;
+    write!(out, "{{\"queue\":{},\"callbacks\":[", text::json(&queue)?)?;
     let mut pages = Pages::new(args);
     let mut separator = "";
     while let Some(callbacks) = pages.next(access).await? {
         for callback in callbacks {
-            write!(out, "{separator}{}", serde_json::to_string(&callback)?)?;
+            write!(out, "{separator}{}", text::json(&callback)?)?;
             separator = ",";
         }
     }
-    writeln!(out, "],\"nextCursor\":{}}}", serde_json::to_string(&pages.rest())?)?;
+    writeln!(out, "],\"nextCursor\":{}}}", text::json(&pages.rest())?)?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use axum::{
 use tokio::net::TcpListener;
 
 use super::{Exit, print, say, text};
+use crate::callback::redact_url;
 
 /// Listen for callbacks and print them, to try things with
 ///
@@ -86,7 +87,8 @@ async fn receive(
         text::one_line(headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or("-"))
     };
     say(format_args!(
-        "{method} {uri} webhook-id={} attempt={} -> {}",
+        "{method} {} webhook-id={} attempt={} -> {}",
+        text::one_line(&redact_url(&uri.to_string())),
         header("webhook-id"),
         header("callback-attempt"),
         answer.as_u16()

@@ -1,8 +1,9 @@
 //! Times, counts and errors as people read them.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use reqwest::StatusCode;
+use serde::Serialize;
 
 use crate::{
     clock::Timestamp,
@@ -39,11 +40,32 @@ pub(super) fn moment(at: Timestamp) -> String {
 /// Text from outside as one harmless line: nothing in it moves the cursor, changes colours, or
 /// turns the direction in which the rest is read.
 pub(super) fn one_line(text: &str) -> String {
-    let harmful = |c: char| {
-        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
-    };
-    text.chars().map(|c| if harmful(c) { ' ' } else { c }).collect()
+    text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
+}
+
+fn is_harmful(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// A value as JSON in one line that does nothing to a terminal either: what is harmful is
+/// written by its number, which JSON takes for the same.
+pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let plain = serde_json::to_string(value)?;
+    if !plain.contains(is_harmful) {
+        return Ok(plain);
+    }
+    let mut safe = String::with_capacity(plain.len());
+    for c in plain.chars() {
+        if is_harmful(c) {
+            // All of them are within the first 65,536.
+            let written = write!(safe, "\\u{:04x}", u32::from(c));
+            debug_assert!(written.is_ok(), "a String takes everything");
+        } else {
+            safe.push(c);
+        }
+    }
+    Ok(safe)
 }
 
 /// What went wrong, in one line: `503 Service Unavailable`, `timeout: no answer within 30s`.
@@ -65,6 +87,10 @@ mod tests {
     fn text_from_outside_is_one_line_that_does_nothing_to_the_terminal() {
         assert_eq!(one_line("a\x1b[2J\r\nb\u{9b}31m\u{202e}c\u{2028}d"), "a [2J  b 31m c d");
         assert_eq!(one_line("größer 文"), "größer 文");
+        let text = "a\u{9b}31m\u{202e}b\x7fc\"";
+        let safe = json(&text).unwrap();
+        assert!(safe.is_ascii() && !safe.contains('\x7f'), "{safe}");
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), text);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use figment::value::Value;
 
 use super::reader::{Reader, quoted};
 use crate::{
-    callback::Destination,
+    callback::{Destination, redact_url},
     delivery::credentials::CredentialFile,
     tls::{self, PairFiles, TlsError},
 };
@@ -64,7 +64,10 @@ pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, CredentialFile> {
         let Some(destination) = Destination::parse(&name) else {
             r.fault(
                 KEY,
-                format!("{} is no destination such as \"https://host:8443\"", quoted(&name)),
+                format!(
+                    "{} is no destination such as \"https://host:8443\"",
+                    quoted(&redact_url(&name))
+                ),
             );
             continue;
         };
@@ -75,11 +78,14 @@ pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, CredentialFile> {
                 if found.insert(destination, file).is_some() {
                     r.fault(
                         KEY,
-                        format!("{} names a destination that is there already", quoted(&name)),
+                        format!(
+                            "{} names a destination that is there already",
+                            quoted(&redact_url(&name))
+                        ),
                     );
                 }
             }
-            Err(message) => r.fault(KEY, format!("{}: {message}", quoted(&name))),
+            Err(message) => r.fault(KEY, format!("{}: {message}", quoted(&redact_url(&name)))),
         }
     }
     r.note(KEY, (!shown.is_empty()).then(|| format!("{{ {} }}", shown.join(", "))));

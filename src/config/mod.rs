@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -118,7 +118,8 @@ impl Config {
         const MS: Duration = Duration::from_millis(1);
         const GIB: u64 = 1 << 30;
         let mut r = Reader::new(figment);
-        let data_dir = PathBuf::from(r.text_or("data_dir", "data"));
+        // Without a slash at its end, which would hide that it is a symbolic link.
+        let data_dir: PathBuf = Path::new(&r.text_or("data_dir", "data")).components().collect();
         let shutdown_grace = r.duration("shutdown_grace", Duration::from_secs(30), Duration::ZERO);
         let api = api_settings(&mut r, &data_dir);
         let tracker_template = r.text("tracker.url_template");
@@ -232,6 +233,7 @@ fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
     }
     api::Settings {
         listen,
+        token_file_is_set: r.is_set("api.token_file"),
         token_file,
         tls,
         idle_timeout,
@@ -377,6 +379,7 @@ impl Config {
     ) -> Result<attempt::Sender, client::ClientError> {
         Ok(attempt::Sender {
             clients: Arc::new(ArcSwap::from_pointee(self.clients()?)),
+            renewed: Mutex::default(),
             settings: self.attempt.clone(),
             secrets: self.secrets.clone(),
             final_statuses: self.dispatcher.retry.final_statuses.clone(),

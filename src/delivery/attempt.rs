@@ -5,7 +5,7 @@
 
 use std::{
     error::Error,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,9 @@ use crate::{
 
 /// How long a message about an error may get, in bytes.
 const MAX_MESSAGE_BYTES: usize = 400;
+
+/// How long connections are kept at least, whatever receivers do.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 
 /// The settings of one attempt (contract, 6: `delivery.*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +94,8 @@ impl Outcome {
 pub struct Sender {
     /// The way to the receivers. It can be replaced while attempts are under way.
     pub clients: Arc<ArcSwap<Clients>>,
+    /// When the connections were last given up; see [`Clients::renewed`].
+    pub renewed: Mutex<Option<Instant>>,
     /// Deadline and bounds.
     pub settings: Settings,
     /// The secrets that sign, newest first.
@@ -134,6 +139,9 @@ impl Sender {
         };
         let took = clock.elapsed();
         let (verdict, error) = self.judge(result, &seen);
+        if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
+            self.give_up_connections(record);
+        }
         measure::attempt_ended(error.as_ref().map_or("success", |it| it.kind.as_str()), took);
         let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
         Outcome {
@@ -148,6 +156,27 @@ impl Sender {
             },
             verdict,
             retry_after: seen.retry_after,
+        }
+    }
+
+    /// An HTTP/2 connection whose other end is gone for good may be used for ever, since it is
+    /// never idle. So a time-out behind TLS has all connections made anew, once in a while.
+    fn give_up_connections(&self, record: &Record) {
+        if !record.url.reveal().starts_with("https") {
+            return;
+        }
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        if renewed.is_some_and(|at| at.elapsed() < RENEWAL_PAUSE) {
+            return;
+        }
+        *renewed = Some(Instant::now());
+        match self.clients.load().renewed() {
+            Ok(clients) => self.clients.store(Arc::new(clients)),
+            Err(error) => tracing::error!(
+                event.action = "clients-renewed",
+                error.message = %error,
+                "the connections to receivers cannot be made anew"
+            ),
         }
     }
 
@@ -254,12 +283,24 @@ impl Sender {
 
 /// The beginning of the answer's body, without the secrets that the request had.
 fn excerpt(seen: &Seen, max: usize) -> String {
-    let mut text = String::from_utf8_lossy(&seen.excerpt).into_owned();
-    for secret in &seen.secrets {
-        text = text.replace(secret.as_str(), "***");
+    let text = String::from_utf8_lossy(&seen.excerpt);
+    let mut shown = String::new();
+    let mut at = 0;
+    // What begins behind the end is left away, so that no secret is cut in two.
+    while let Some(next) = text[at..].chars().next().filter(|_| at < max) {
+        match seen.secrets.iter().find(|secret| text[at..].starts_with(secret.as_str())) {
+            Some(secret) => {
+                shown.push_str("***");
+                at += secret.len();
+            }
+            None => {
+                shown.push(next);
+                at += next.len_utf8();
+            }
+        }
     }
-    text.truncate(text.floor_char_boundary(max));
-    text
+    shown.truncate(shown.floor_char_boundary(max));
+    shown
 }
 
 fn egress_failure(denied: &Denied) -> Failure {
@@ -268,7 +309,11 @@ fn egress_failure(denied: &Denied) -> Failure {
 
 fn status_message(status: u16) -> String {
     let reason = http::StatusCode::from_u16(status).ok().and_then(|it| it.canonical_reason());
-    let redirect = if (300..400).contains(&status) { "; redirects are not followed" } else { "" };
+    let redirect = match status {
+        300..400 => "; redirects are not followed",
+        407 => "; the proxy wants a user and a password in egress.proxy",
+        _ => "",
+    };
     match reason {
         Some(reason) => format!("the receiver answered {status} {reason}{redirect}"),
         None => format!("the receiver answered {status}{redirect}"),
@@ -314,14 +359,16 @@ fn describe(error: reqwest::Error, answering: bool) -> Failure {
             kind = ErrorKind::Tls;
         }
         if closed(cause) {
-            return Failure::new(
-                kind,
-                if answering {
-                    "the receiver closed the connection within its answer's body"
-                } else {
-                    "the receiver closed the connection before it had answered"
-                },
-            );
+            return Failure::new(kind, closed_message(answering));
+        }
+        if let Some(http) = cause.downcast_ref::<h2::Error>() {
+            let message = match http.reason() {
+                _ if http.is_io() => closed_message(answering).into(),
+                Some(reason) => format!("the receiver breaks HTTP/2: {}", reason.description()),
+                None => format!("the receiver breaks HTTP/2: {http}"),
+            };
+            let kind = if http.is_io() { kind } else { ErrorKind::Body };
+            return Failure::new(kind, message);
         }
         if let Some(http) = cause.downcast_ref::<hyper::Error>() {
             if http.is_canceled() {
@@ -359,6 +406,14 @@ fn describe(error: reqwest::Error, answering: bool) -> Failure {
         message.push('…');
     }
     Failure::new(kind, message)
+}
+
+fn closed_message(answering: bool) -> &'static str {
+    if answering {
+        "the receiver closed the connection within its answer's body"
+    } else {
+        "the receiver closed the connection before it had answered"
+    }
 }
 
 /// Whether the other side closed the connection without any word about it.

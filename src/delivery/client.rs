@@ -22,6 +22,11 @@ use crate::{
 /// that we keep too long costs nothing but a look when it is used again.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often the other end of an HTTP/2 connection in use is asked whether it is there, and how
+/// long it may take to say so.
+const PING_PAUSE: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What the client is made of.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
@@ -67,8 +72,9 @@ pub enum ClientError {
 pub struct Clients {
     general: reqwest::Client,
     own_port: Option<(u16, reqwest::Client)>,
+    settings: Settings,
+    tls: ClientConfig,
     policy: Arc<Policy>,
-    proxied: bool,
     auth: BTreeMap<Destination, Credentials>,
 }
 
@@ -86,14 +92,29 @@ impl Clients {
             }
         });
         let auth = auth.collect::<Result<_, _>>()?;
+        Self::make(settings.clone(), tls, policy, auth)
+    }
+
+    /// The same, without the connections that there are.
+    pub fn renewed(&self) -> Result<Self, ClientError> {
+        let Self { settings, tls, policy, auth, .. } = self;
+        Self::make(settings.clone(), tls.clone(), Arc::clone(policy), auth.clone())
+    }
+
+    fn make(
+        settings: Settings,
+        tls: ClientConfig,
+        policy: Arc<Policy>,
+        auth: BTreeMap<Destination, Credentials>,
+    ) -> Result<Self, ClientError> {
         let own_port = policy.own.map(|own| own.port());
         let own_port = own_port
             .map(|port| {
-                Ok::<_, ClientError>((port, make(settings, tls.clone(), &policy, Some(port))?))
+                Ok::<_, ClientError>((port, make(&settings, tls.clone(), &policy, Some(port))?))
             })
             .transpose()?;
-        let general = make(settings, tls, &policy, None)?;
-        Ok(Self { general, own_port, policy, proxied: settings.proxy.is_some(), auth })
+        let general = make(&settings, tls.clone(), &policy, None)?;
+        Ok(Self { general, own_port, settings, tls, policy, auth })
     }
 
     /// The client for a URL.
@@ -121,7 +142,7 @@ impl Clients {
     /// may know others.
     pub async fn check(&self, url: &Url) -> Result<(), Denied> {
         self.policy.check_url(url)?;
-        if self.proxied
+        if self.settings.proxy.is_some()
             && let Some(url::Host::Domain(name)) = url.host()
             && let Ok(found) = tokio::net::lookup_host((name, 0)).await
         {
@@ -154,6 +175,8 @@ fn make(
         .retry(reqwest::retry::never())
         .referer(false)
         .connect_timeout(settings.connect_timeout)
+        .http2_keep_alive_interval(PING_PAUSE)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(settings.per_destination)
         .connector_layer(MapRequestLayer::new(|request| {

@@ -85,7 +85,7 @@ pub enum CredentialError {
         error: std::io::Error,
     },
     /// It is empty, or has several lines.
-    #[error("{} has to hold one line that is not empty", .0.display())]
+    #[error("{} has to hold one line that is not empty, without control characters", .0.display())]
     Line(PathBuf),
 }
 
@@ -100,10 +100,10 @@ impl CredentialFile {
     /// Reads the secret, without the line's end that editors put behind it.
     pub fn read(&self) -> Result<Credentials, CredentialError> {
         let file = self.path();
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| CredentialError::Unreadable { file: file.clone(), error })?;
+        let unreadable = |error| CredentialError::Unreadable { file: file.clone(), error };
+        let text = crate::tls::read_regular(file).map_err(unreadable)?;
         let secret = text.trim_end_matches(['\r', '\n']);
-        if secret.is_empty() || secret.contains(['\r', '\n', '\0']) {
+        if secret.is_empty() || secret.contains(char::is_control) {
             return Err(CredentialError::Line(file.clone()));
         }
         Ok(match self {

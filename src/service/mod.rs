@@ -27,7 +27,7 @@ use crate::{
     measure,
     outbox::{Outbox, OutboxError, sled::SledOutbox},
     telemetry::{self, Log, LogError},
-    tls::{self, PairFiles, TlsError},
+    tls::{self, TlsError},
 };
 
 /// How long the histograms gather single values: at 30,000 a second, a few megabytes.
@@ -68,6 +68,9 @@ pub enum ServiceError {
         /// What the system said.
         error: io::Error,
     },
+    /// The threads.
+    #[error("no threads can be started: {0}")]
+    Threads(io::Error),
     /// The signals.
     #[error("the system's signals cannot be heard: {0}")]
     Signals(io::Error),
@@ -89,9 +92,7 @@ pub async fn serve(
         tracing::warn!(event.action = "settings-warning", error.message = %warning, "settings");
     }
     let token = api::Token::new(data_dir.token(&config.api.token_file)?);
-    let pair = config.api.tls.as_ref().map(PairFiles::read).transpose()?;
-    let tls = pair.as_ref().map(tls::server).transpose().map_err(TlsError::from)?;
-    let tls = tls.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
+    let (tls, certificate) = api_tls(&config)?.unzip();
     let signals = Signals::new().map_err(ServiceError::Signals)?;
     let store =
         Arc::new(SledOutbox::open(&data_dir.outbox(), config.outbox.clone(), Arc::clone(&clock))?);
@@ -114,7 +115,8 @@ pub async fn serve(
     let dispatcher =
         Dispatcher::new(Arc::clone(&outbox), sender, config.dispatcher.clone(), Arc::clone(&clock));
     let gather = tokio::spawn(gather(metrics.clone()));
-    let delivery = tokio::spawn(dispatcher.run(stopped, probes));
+    let runtime = delivery_threads().map_err(ServiceError::Threads)?;
+    let delivery = runtime.spawn(dispatcher.run(stopped, probes));
     let intake =
         Intake::new(Arc::clone(&outbox), config.egress.clone(), config.tracker_template.as_deref());
     let router = api::router(api::Shared {
@@ -137,7 +139,7 @@ pub async fn serve(
     let note = Note {
         pid: std::process::id(),
         address,
-        certificate: pair.map(|pair| pair.fingerprint()),
+        certificate,
         token_file: std::path::absolute(&config.api.token_file)
             .unwrap_or_else(|_| config.api.token_file.clone()),
         started_at,
@@ -169,6 +171,7 @@ pub async fn serve(
     upkeep.abort();
     gather.abort();
     join("delivery", delivery).await;
+    runtime.shutdown_background();
     end_api.send_replace(true);
     if tokio::time::timeout(API_GRACE, join("api", api)).await.is_err() {
         tracing::warn!("connections to the API were still open and are cut");
@@ -181,6 +184,18 @@ pub async fn serve(
     data_dir.remove_note();
     tracing::info!(event.action = "service-stopped", "service stopped");
     Ok(())
+}
+
+/// Delivery has threads of its own: what receivers send must not keep the API from its work.
+fn delivery_threads() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().thread_name("delivery").enable_all().build()
+}
+
+/// What the API speaks TLS with, and what its certificate is known by.
+fn api_tls(config: &Config) -> Result<Option<(api::server::Tls, String)>, TlsError> {
+    let Some(files) = &config.api.tls else { return Ok(None) };
+    let pair = files.read()?;
+    Ok(Some((Arc::new(ArcSwap::from_pointee(tls::server(&pair)?)), pair.fingerprint())))
 }
 
 async fn join(name: &str, task: JoinHandle<()>) {

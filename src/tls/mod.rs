@@ -92,7 +92,9 @@ impl PairFiles {
     /// Reads both, and finds out whether they belong together.
     pub fn read(&self) -> Result<Pair, TlsError> {
         let chain = certificates(&self.certificates)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key)
+        let key = read_regular(&self.key)
+            .map_err(pem::Error::Io)
+            .and_then(|text| PrivateKeyDer::from_pem_slice(text.as_bytes()))
             .map_err(|error| TlsError::Key { file: self.key.clone(), error })?;
         let pair = Pair { chain, key };
         match server(&pair) {
@@ -117,9 +119,18 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     BASE64URL_NOPAD.encode(ring::digest::digest(&ring::digest::SHA256, certificate).as_ref())
 }
 
+/// The text of a file that is one: a pipe in its place would be waited for.
+pub fn read_regular(file: &Path) -> std::io::Result<String> {
+    if std::fs::metadata(file)?.is_file() {
+        return std::fs::read_to_string(file);
+    }
+    Err(std::io::Error::other("it is no regular file"))
+}
+
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Vec<_> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
+    let found: Vec<_> = read_regular(file)
+        .map_err(pem::Error::Io)
+        .and_then(|text| CertificateDer::pem_slice_iter(text.as_bytes()).collect())
         .map_err(|error| TlsError::Certificates { file: file.to_owned(), error })?;
     if found.is_empty() {
         return Err(TlsError::NoCertificate(file.to_owned()));
@@ -161,15 +172,14 @@ pub fn client(
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
     // A machine without any authority can still call plain HTTP.
-    let config = if roots.is_empty() {
-        config.with_root_certificates(roots)
-    } else {
-        let webpki =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        config
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier::new(webpki, authorities)))
-    };
+    let webpki = (!roots.is_empty())
+        .then(|| {
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+        })
+        .transpose()?;
+    let verifier = Verifier::new(webpki, authorities, provider);
+    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match own {
         Some(own) => config.with_client_auth_cert(own.chain, own.key)?,
         None => config.with_no_client_auth(),

@@ -38,16 +38,19 @@ pub(super) struct UnknownAuthority;
 /// `tls.ca_file` also where that says that it is an authority's, as openssl makes them.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    webpki: Arc<WebPkiServerVerifier>,
+    /// Without any authority, there is none.
+    webpki: Option<Arc<WebPkiServerVerifier>>,
     known: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
     pub(super) fn new(
-        webpki: Arc<WebPkiServerVerifier>,
+        webpki: Option<Arc<WebPkiServerVerifier>>,
         known: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
     ) -> Self {
-        Self { webpki, known }
+        Self { webpki, known, provider }
     }
 }
 
@@ -60,8 +63,11 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let error = match self.webpki.verify_server_cert(end_entity, intermediates, name, ocsp, now)
-        {
+        let verified = match &self.webpki {
+            Some(webpki) => webpki.verify_server_cert(end_entity, intermediates, name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        };
+        let error = match verified {
             Ok(verified) => return Ok(verified),
             Err(error) => error,
         };
@@ -87,7 +93,8 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, certificate, signed)
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, known)
     }
 
     fn verify_tls13_signature(
@@ -96,11 +103,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, certificate, signed)
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, known)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

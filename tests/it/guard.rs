@@ -155,3 +155,54 @@ fn a_stranger_is_answered_without_its_request_being_read() {
         assert!(!answer.contains(secret), "{answer}");
     }
 }
+
+#[test]
+fn a_crowd_of_strangers_does_not_keep_out_who_has_the_token() {
+    let service = Service::start("");
+    let api = service.api();
+    let crowd =
+        || -> Vec<_> { (0..300).map(|_| TcpStream::connect(api.address).unwrap()).collect() };
+    let first = crowd();
+    for _ in 0..3 {
+        let more = crowd();
+        let asked = std::time::Instant::now();
+        assert_eq!(api.get("/v1/queue").status, 200);
+        assert!(
+            asked.elapsed() < std::time::Duration::from_secs(8),
+            "a stranger's patience is 10 s"
+        );
+        assert!(service.run(&["status"]).status.success());
+        drop(more);
+    }
+    drop(first);
+}
+
+#[test]
+fn a_slash_at_the_end_does_not_hide_a_symbolic_link() {
+    let service = Service::prepare("");
+    fs::create_dir(service.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(service.path("elsewhere"), service.path("data")).unwrap();
+    for data_dir in ["data/", "data/.", "./data//"] {
+        service.configure(&format!("data_dir = \"{data_dir}\""));
+        let output = service.run(&["inspect-queue"]);
+        assert_eq!(output.status.code(), Some(1), "{data_dir}");
+        assert!(text(&output.stderr).contains("is a symbolic link"), "{output:?}");
+    }
+}
+
+#[test]
+fn what_was_planted_in_a_data_directory_is_refused_and_not_followed() {
+    let service = Service::prepare("");
+    fs::write(service.path("victim"), "as it was").unwrap();
+    for name in ["lock", "api-token", "outbox"] {
+        fs::create_dir(service.path("data")).unwrap();
+        std::os::unix::fs::symlink("../victim", service.path("data").join(name)).unwrap();
+        for command in ["serve", "inspect-queue"] {
+            let output = service.run(&[command]);
+            assert_eq!(output.status.code(), Some(1), "{command} {name}");
+            assert!(text(&output.stderr).contains(name), "{output:?}");
+        }
+        fs::remove_dir_all(service.path("data")).unwrap();
+    }
+    assert_eq!(service.read("victim"), "as it was");
+}

@@ -72,6 +72,11 @@ fn hand_in(api: &Api, said: &mut Said, receivers: [&Receiver; 3]) {
         event("job_sending", "7", &format!("ftp://{USER}@h/")),
         event("job_sending", "8", &format!("{USER}@h")),
         event("job_sending", "9", &url("nowhere.invalid")),
+        event("job_sending", "10", &format!("http:/{USER}@127.0.0.1:1/")),
+        event("job_sending", "11", &format!("http:///{USER}@127.0.0.9/")),
+        event("job_sending", "12", &format!("http:\\\\{USER}@127.0.0.1:1/x://e@f")),
+        event("job_sending", "13", &format!("http:{USER}@127.0.0.1:1/")),
+        event("job_sending", "14", &format!("http://user:{PASSWORD}%40127.0.0.1/")),
         wrong_type,
         twice,
     ] {
@@ -149,7 +154,7 @@ fn a_known_secret_is_found_in_nothing_but_the_store_and_its_own_file() {
     let all = api.get("/v1/callbacks").json();
     let all = all["callbacks"].as_array().unwrap();
     let ids: Vec<_> = all.iter().map(|it| it["id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(ids.len(), 9);
+    assert_eq!(ids.len(), 14);
     ask(&api, &mut said, &ids);
     command(&service, &mut said, &ids);
     assert_eq!(service.terminate(), Some(0));
@@ -206,6 +211,34 @@ fn a_receiver_that_repeats_our_credentials_does_not_get_them_into_the_excerpt() 
 }
 
 #[test]
+fn a_secret_that_is_repeated_without_a_gap_is_not_cut_in_two() {
+    for size in [5, 16, 43] {
+        let token = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"[..size].to_owned();
+        let body = Answer::Body(200, token.repeat(200).into_bytes());
+        let receiver = Receiver::answering(vec![], body);
+        let mut service = Service::prepare("");
+        fs::write(service.path("token"), &token).unwrap();
+        let auth = format!("[auth.\"{}\"]\nbearer_token_file = \"token\"", receiver.url(""));
+        service.configure(&format!("delivery.excerpt_bytes = 100\n{auth}"));
+        service.serve();
+        let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+        let callback = service.api().wait_for_state(&id, "delivered");
+        let excerpt = callback["attempts"][0]["responseExcerpt"].as_str().unwrap();
+        assert!(excerpt.bytes().all(|byte| byte == b'*'), "{size}: {excerpt}");
+    }
+}
+
+#[test]
+fn a_token_that_no_header_takes_is_a_fault_of_its_key() {
+    let service = Service::prepare("");
+    fs::write(service.path("token"), "abc\u{1}def").unwrap();
+    service.configure("[auth.\"http://h\"]\nbearer_token_file = \"token\"");
+    let output = service.run(&["check-config"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("without control characters"));
+}
+
+#[test]
 fn a_fault_in_the_settings_does_not_repeat_the_line_that_it_is_in() {
     let service = Service::prepare("");
     for settings in [
@@ -213,6 +246,8 @@ fn a_fault_in_the_settings_does_not_repeat_the_line_that_it_is_in() {
         format!("signing.secrets = [whsec_{SIGNING}]\n"),
         format!("egress.proxy = http://user:{SIGNING}@proxy/\n"),
         format!("egress.proxy = \"user:{SIGNING}@proxy\"\n"),
+        format!("egress.proxy = \"http:/user:{SIGNING}@proxy:port\"\n"),
+        format!("[auth.\"user:{SIGNING}@proxy\"]\nbearer_token_file = \"x\"\n"),
     ] {
         service.configure(&settings);
         let output = service.run(&["check-config"]);

@@ -101,6 +101,38 @@ fn http_2_is_spoken_where_the_receiver_offers_it() {
 }
 
 #[test]
+fn a_connection_that_has_fallen_silent_is_not_used_for_ever() {
+    let authority = Authority::new();
+    let service =
+        trusting(&authority, "delivery.timeout = \"1s\"\ndelivery.connect_timeout = \"1s\"");
+    let mut config = plain(&authority.identity("127.0.0.1"));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let receiver = TlsReceiver::silent_after(config, 1);
+    assert_eq!(attempted(&service, "1", &receiver.url())["state"], "delivered");
+    let lost = attempted(&service, "2", &receiver.url());
+    assert_eq!(lost["lastError"]["kind"], "timeout", "{lost}");
+    assert_eq!(attempted(&service, "3", &receiver.url())["state"], "delivered");
+}
+
+#[test]
+fn without_any_authority_the_errors_say_the_same() {
+    let authority = Authority::new();
+    let mut service = Service::prepare(ONCE);
+    std::fs::write(service.path("none.pem"), "").unwrap();
+    let none = service.path("none.pem");
+    service
+        .serve_with(&[("SSL_CERT_FILE", none.to_str().unwrap()), ("SSL_CERT_DIR", "/nonexistent")]);
+    for (job, identity, said) in [
+        ("1", authority.identity("127.0.0.1"), "signed by an authority that is not known"),
+        ("2", self_signed("127.0.0.1", true), "is self-signed"),
+    ] {
+        let receiver = TlsReceiver::start(plain(&identity));
+        let callback = attempted(&service, job, &receiver.url());
+        assert!(callback["lastError"]["message"].as_str().unwrap().contains(said), "{callback}");
+    }
+}
+
+#[test]
 fn nothing_below_tls_1_2_is_spoken() {
     // A server hello for TLS 1.1 (RFC 4346, 7.4.1.3), whatever the client has offered.
     let mut hello = vec![2, 0, 0, 38, 3, 2];

@@ -69,11 +69,18 @@ impl Service {
             });
         }
         // The service was perhaps started with other settings than ours.
-        let token_file = if config.api.token_file.exists() {
-            config.api.token_file.clone()
-        } else {
-            note.token_file.clone()
-        };
+        let ours = config.api.token_file.exists();
+        let token_file = if ours { config.api.token_file.clone() } else { note.token_file.clone() };
+        // Who has set the path may show the file; who has only written the note may not have it
+        // read by somebody else.
+        let named = ours && config.api.token_file_is_set;
+        if !named && !datadir::may_show(&token_file, &config.data_dir) {
+            anyhow::bail!(
+                "the data directory {} is another user's, and the token file {} is not: name the token file in the settings (api.token_file)",
+                config.data_dir.display(),
+                token_file.display()
+            );
+        }
         let token = datadir::read_token(&token_file).with_context(|| {
             format!("the service runs (pid {}), but its API token cannot be read", note.pid)
         })?;

@@ -5,7 +5,10 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 use hyper::{Response, body::Incoming, service::service_fn};
@@ -135,11 +138,16 @@ pub(super) struct TlsReceiver {
 
 impl TlsReceiver {
     pub(super) fn start(config: ServerConfig) -> Self {
+        Self::silent_after(config, usize::MAX)
+    }
+
+    /// The same, but each connection answers only so many requests.
+    pub(super) fn silent_after(config: ServerConfig, answers: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&seen);
-        std::thread::spawn(move || serve(listener, config, &noted));
+        std::thread::spawn(move || serve(listener, config, answers, &noted));
         Self { address, seen }
     }
 
@@ -156,7 +164,12 @@ impl TlsReceiver {
     }
 }
 
-fn serve(listener: TcpListener, config: ServerConfig, noted: &Arc<Mutex<Vec<Seen>>>) {
+fn serve(
+    listener: TcpListener,
+    config: ServerConfig,
+    answers: usize,
+    noted: &Arc<Mutex<Vec<Seen>>>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         listener.set_nonblocking(true).unwrap();
@@ -168,6 +181,7 @@ fn serve(listener: TcpListener, config: ServerConfig, noted: &Arc<Mutex<Vec<Seen
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let client = stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec());
+                let left = AtomicUsize::new(answers);
                 let service = service_fn(move |request: hyper::Request<Incoming>| {
                     let authorization = request.headers().get("authorization");
                     noted.lock().unwrap().push(Seen {
@@ -176,7 +190,13 @@ fn serve(listener: TcpListener, config: ServerConfig, noted: &Arc<Mutex<Vec<Seen
                             .map_or_else(String::new, |it| it.to_str().unwrap().to_owned()),
                         client: client.clone(),
                     });
-                    async { Ok::<_, std::convert::Infallible>(Response::new(String::new())) }
+                    let silent = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+                    async move {
+                        if silent.is_err() {
+                            std::future::pending::<()>().await;
+                        }
+                        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+                    }
                 });
                 drop(
                     auto::Builder::new(TokioExecutor::new())
