@@ -319,7 +319,7 @@ mod tests {
             ("http://\\u:secret@host/a", "http://u:***@host/a"),
             ("http:u:secret@host/x://e@f", "http://u:***@host/x://e@f"),
             ("http:/\tu:sec\tret@host", "http://u:***@host/"),
-            ("ftp:/u:secret@h/", "ftp:/u:***@h/"),
+            ("ftp:/u:secret@h/", "ftp://u:***@h/"),
             ("http:/u:sec://ret@ho st/", "http:/u:***@ho st/"),
             ("http://u:secret%40127.0.0.1/", "http://u:***"),
             ("u:secret@host", "u:***@host"),
