@@ -17,6 +17,8 @@ mod guard;
 mod misbehaving;
 mod operate;
 mod outbox;
+#[cfg(target_os = "linux")]
+mod power;
 mod secrets;
 mod settings;
 mod support;

@@ -1,43 +1,18 @@
 //! Names whose addresses change between two look-ups, by a resolver of the tests' own.
 
-use std::{
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::OnceLock,
-};
+use std::net::TcpListener;
 
-use crate::support::{Answer, Receiver, Service, event, eventually};
-
-/// Compiles the resolver, once.
-pub(super) fn resolver() -> &'static str {
-    static RESOLVER: OnceLock<PathBuf> = OnceLock::new();
-    let path = RESOLVER.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/resolver.c");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let own = folder.join(format!("resolver-{}.so", std::process::id()));
-        let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-        let compiled = Command::new(cc)
-            .args(["-shared", "-fPIC", "-o"])
-            .args([&own, &source])
-            .arg("-ldl")
-            .status()
-            .unwrap();
-        assert!(compiled.success(), "the resolver does not compile");
-        let shared = folder.join("resolver.so");
-        std::fs::rename(&own, &shared).unwrap();
-        shared
-    });
-    path.to_str().unwrap()
-}
+use crate::support::{Answer, Receiver, Service, event, eventually, preloaded};
 
 /// A service in whose world each look-up of a `.test` name gives the next of these answers.
 pub(super) fn serve(settings: &str, answers: &str) -> Service {
     let mut service = Service::prepare(settings);
     std::fs::write(service.path("answers"), answers).unwrap();
     let answers = service.path("answers");
-    service
-        .serve_with(&[("LD_PRELOAD", resolver()), ("RESOLVER_ANSWERS", answers.to_str().unwrap())]);
+    service.serve_with(&[
+        ("LD_PRELOAD", &preloaded("resolver.c")),
+        ("RESOLVER_ANSWERS", answers.to_str().unwrap()),
+    ]);
     service
 }
 

@@ -1,5 +1,6 @@
 //! What the tests are made of: a service, a receiver, and waiting with a deadline.
 
+mod preload;
 mod raw;
 mod receiver;
 mod service;
@@ -7,6 +8,7 @@ mod terminal;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use preload::preloaded;
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use service::{Api, Service, binary, run, run_in};

@@ -303,6 +303,13 @@ impl Api {
         self.authorized("POST", "/v1/events", kind, body.into())
     }
 
+    /// Hands in a batch that has to be answered.
+    pub(crate) fn post_lines(&self, lines: &str) -> Response {
+        let response = self.post_bytes("application/x-ndjson", lines.to_owned());
+        assert_eq!(response.status, 200, "{response:?}");
+        response
+    }
+
     /// Hands in an event that has to be accepted; gives the id.
     pub(crate) fn accept(&self, event: &Value) -> String {
         let response = self.post("/v1/events", event);

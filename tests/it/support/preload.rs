@@ -1,0 +1,28 @@
+//! Pieces of C that are loaded before the system's library (LD_PRELOAD), so that a test can be
+//! the process's resolver or its disk.
+
+use std::{collections::HashMap, path::Path, process::Command, sync::Mutex};
+
+/// Compiles a file of this folder, once, and gives the library's path.
+pub(crate) fn preloaded(source: &'static str) -> String {
+    static COMPILED: Mutex<Option<HashMap<&str, String>>> = Mutex::new(None);
+    let mut compiled = COMPILED.lock().unwrap();
+    let compiled = compiled.get_or_insert_default();
+    let path = compiled.entry(source).or_insert_with(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let library = folder.join(format!("{source}-{}.so", std::process::id()));
+        let status = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()))
+            .args(["-O1", "-shared", "-fPIC", "-o"])
+            .arg(&library)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support").join(source))
+            .args(["-ldl", "-lpthread"])
+            .status()
+            .unwrap();
+        assert!(status.success(), "{source} does not compile");
+        // Always the same name, so that old ones do not pile up.
+        let last = folder.join(format!("{source}.so"));
+        std::fs::rename(&library, &last).unwrap();
+        last.to_str().unwrap().to_owned()
+    });
+    path.clone()
+}
