@@ -10,6 +10,7 @@
 mod api;
 mod architecture;
 mod cli;
+mod damage;
 mod delivery;
 mod durability;
 mod egress;

@@ -12,14 +12,13 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Store, batch::Batch, read, watch::Witness};
+use super::{Store, batch::Batch, guard::guarded, read, watch::Witness};
 use crate::{
     callback::CallbackId,
     clock::Timestamp,
@@ -132,7 +131,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
     let mut answers = Vec::with_capacity(commands.len());
     let size = commands.iter().map(Command::weight).sum();
     // A damaged page makes sled panic; that must not take the answers with it.
-    let done = catch_unwind(AssertUnwindSafe(|| {
+    let result = guarded(|| {
         let mut batch = Batch::new(store, store.clock.now());
         for command in commands {
             apply(store, disk, &mut batch, command, &mut answers)?;
@@ -159,11 +158,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         }
         published.publish(store);
         Ok(())
-    }));
-    let result = match done {
-        Ok(result) => result,
-        Err(panic) => Err(OutboxError::Engine(super::panic_message(&*panic).into())),
-    };
+    });
     let result = result.map_err(|error| store.stop(&error));
     for answer in answers {
         answer(result.clone());

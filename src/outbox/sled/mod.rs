@@ -17,6 +17,7 @@
 mod batch;
 mod committer;
 mod export;
+mod guard;
 mod keys;
 mod lanes;
 mod log;
@@ -30,9 +31,7 @@ mod verify;
 mod watch;
 
 use std::{
-    any::Any,
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
@@ -46,6 +45,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::salvage::Salvage;
 use self::{
     committer::{Command, Reply},
+    guard::guarded,
     keys::LaneKey,
     lanes::Lanes,
     watch::{Before, Witness},
@@ -201,11 +201,8 @@ impl SledOutbox {
     ) -> OutboxFuture<T> {
         let store = Arc::clone(&self.store);
         Box::pin(async move {
-            let guarded = move || {
-                catch_unwind(AssertUnwindSafe(|| read(&store)))
-                    .unwrap_or_else(|panic| Err(OutboxError::Engine(panic_message(&*panic).into())))
-            };
-            tokio::task::spawn_blocking(guarded).await.unwrap_or(Err(OutboxError::Closed))
+            let run = move || guarded(|| read(&store));
+            tokio::task::spawn_blocking(run).await.unwrap_or(Err(OutboxError::Closed))
         })
     }
 }
@@ -229,19 +226,13 @@ fn open_watched(
         create(dir, None)?;
     }
     let before = Before::look(dir)?;
-    // Damage makes sled panic while it opens.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
+    let opened = guarded(|| {
         let store = open_store(dir, settings, clock)?;
         before.compare(Identity(store.salt), store.lanes.lock().totals.next_batch)?;
         if before.doubt.is_some() {
             verify::run(&store.tree)?;
         }
         Ok(store)
-    }));
-    let opened = opened.unwrap_or_else(|panic| {
-        Err(OutboxError::Corrupt(
-            format!("the engine fails on it: {}", panic_message(&*panic)).into(),
-        ))
     });
     match opened {
         Ok(store) => {
@@ -323,15 +314,6 @@ fn open_db(dir: &Path, cache_bytes: u64) -> Result<Db, OutboxError> {
     }
 }
 
-/// What a panic said.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("the engine panicked")
-}
-
 impl Outbox for SledOutbox {
     fn enqueue(&self, batch: Vec<NewCallback>) -> OutboxFuture<Vec<Enqueued>> {
         self.ask(|reply| Command::Enqueue(batch, reply))
@@ -348,10 +330,7 @@ impl Outbox for SledOutbox {
         now: Timestamp,
     ) -> OutboxFuture<Claims> {
         let lane = LaneKey::of(&self.store.salt, destination);
-        let claims = catch_unwind(AssertUnwindSafe(|| {
-            self.store.lanes.claim(&self.store.tree, lane, limit, now)
-        }))
-        .unwrap_or_else(|panic| Err(OutboxError::Engine(panic_message(&*panic).into())));
+        let claims = guarded(|| self.store.lanes.claim(&self.store.tree, lane, limit, now));
         Box::pin(std::future::ready(claims))
     }
 

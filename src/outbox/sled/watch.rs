@@ -13,6 +13,7 @@
 //!   opening, and where they do not agree, the copy is put back.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
@@ -138,7 +139,12 @@ impl Before {
                     error.message = why,
                     "the store is compared row by row"
                 );
-                Some(Copy::make(dir, &mut log, &tail)?)
+                let old = log
+                    .segments()?
+                    .into_iter()
+                    .filter(|one| !tail.iter().any(|it| it.lsn == one.lsn));
+                let old = old.map(|segment| segment.offset).collect();
+                Some(Copy::make(dir, &mut log, &old)?)
             }
             None => None,
         };
@@ -260,16 +266,18 @@ struct Copy {
 const WHOLE: &str = "whole";
 
 impl Copy {
-    fn make(dir: &Path, log: &mut Log, tail: &[Segment]) -> io::Result<Self> {
+    /// Copies all of the log but the segments at these offsets, which sled only reads.
+    fn make(dir: &Path, log: &mut Log, old: &BTreeSet<u64>) -> io::Result<Self> {
         let folder = beside(dir, ".before");
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
         fs::create_dir(&folder)?;
         let mut segments = File::create(folder.join("segments"))?;
-        for segment in tail {
-            let bytes = log.read_segment(*segment)?;
-            segments.write_all(&segment.offset.to_be_bytes())?;
+        let offsets = (0..log.len).step_by(log.segment_size);
+        for offset in offsets.filter(|offset| !old.contains(offset)) {
+            let bytes = log.read_segment(Segment { offset, lsn: 0 })?;
+            segments.write_all(&offset.to_be_bytes())?;
             segments.write_all(&(bytes.len() as u64).to_be_bytes())?;
             segments.write_all(&bytes)?;
         }

@@ -1,0 +1,57 @@
+//! sled panics on damage, also where it only reads. Here such a panic becomes an error, and
+//! says nothing on standard error by itself.
+
+use std::{
+    any::Any,
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
+    sync::Once,
+};
+
+use crate::outbox::OutboxError;
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs what calls sled.
+pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !GUARDED.get() {
+                before(panic);
+            }
+        }));
+    });
+    let outer = GUARDED.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(run));
+    GUARDED.set(outer);
+    done.unwrap_or_else(|panic| {
+        let what = message(&*panic);
+        Err(OutboxError::Corrupt(format!("the engine fails on it: {what}").into()))
+    })
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("it panicked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        #[expect(clippy::panic, reason = "this is what is tried")]
+        let error = guarded::<()>(|| panic!("tried {}", 1)).unwrap_err().to_string();
+        assert!(error.contains("tried 1"), "{error}");
+        assert!(guarded(|| Ok(2)).is_ok());
+    }
+}
