@@ -14,6 +14,8 @@ mod damage;
 mod delivery;
 mod durability;
 mod egress;
+#[cfg(target_os = "linux")]
+mod faults;
 mod guard;
 mod misbehaving;
 mod operate;

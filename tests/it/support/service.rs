@@ -93,18 +93,25 @@ impl Service {
 
     /// The same, with these variables in its environment.
     pub(crate) fn serve_with(&mut self, env: &[(&str, &str)]) {
+        let mut command = binary();
+        command.arg("serve").envs(env.iter().copied());
+        self.spawn(command);
+    }
+
+    /// The same through another program, which gets the binary's path as its last argument.
+    pub(crate) fn serve_by(&mut self, program: &[&str]) {
+        let binary = binary().get_program().to_owned();
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(binary);
+        self.spawn(command);
+    }
+
+    fn spawn(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "it runs already");
         drop(fs::remove_file(self.note()));
         let stderr = fs::File::create(self.path("stderr")).unwrap();
-        let child = binary()
-            .arg("serve")
-            .current_dir(self.folder.path())
-            .envs(env.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
+        command.current_dir(self.folder.path()).stdout(Stdio::null()).stderr(stderr);
+        self.child = Some(command.spawn().unwrap());
         eventually("the service starts", || {
             let child = self.child.as_mut().unwrap();
             if let Some(status) = child.try_wait().unwrap() {

@@ -1,0 +1,147 @@
+//! A disk that is full, read-only, over its quota or broken, while the service runs and when it
+//! starts.
+
+use std::fs;
+
+use crate::support::{Answer, Receiver, Service, event, eventually, preloaded};
+
+/// A service whose disk can be told to fail.
+struct Faulty {
+    service: Service,
+}
+
+impl Faulty {
+    fn prepare(settings: &str) -> Self {
+        Self { service: Service::prepare(settings) }
+    }
+
+    fn env(&self) -> [(&'static str, String); 3] {
+        let path = |name: &str| self.service.path(name).to_str().unwrap().to_owned();
+        [
+            ("LD_PRELOAD", preloaded("disk.c")),
+            ("DISK_FILES", path("data/outbox")),
+            ("DISK_FAULT", path("fault")),
+        ]
+    }
+
+    fn serve(&mut self) {
+        let env = self.env();
+        self.service.serve_with(&env.each_ref().map(|(name, value)| (*name, value.as_str())));
+    }
+
+    fn fail(&self, rule: &str) {
+        fs::write(self.service.path("fault.new"), rule).unwrap();
+        fs::rename(self.service.path("fault.new"), self.service.path("fault")).unwrap();
+    }
+
+    fn mend(&self) {
+        fs::remove_file(self.service.path("fault")).unwrap();
+    }
+}
+
+#[test]
+fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_restart_finds_all() {
+    for rule in ["fdatasync EIO", "pwrite EIO", "pwrite ENOSPC", "pwrite EDQUOT"] {
+        let mut faulty = Faulty::prepare("");
+        faulty.serve();
+        let receiver = Receiver::answering(vec![], Answer::Wait);
+        let service = &faulty.service;
+        let api = service.api();
+        let accepted: Vec<_> = (0..20)
+            .map(|job| api.accept(&event("job_sending", &job.to_string(), &receiver.url("/"))))
+            .collect();
+        faulty.fail(rule);
+        let refused = api.post("/v1/events", &event("job_sending", "lost", &receiver.url("/")));
+        assert_eq!(refused.status, 503, "{rule}: {refused:?}");
+        let after = api.post("/v1/events", &event("job_sending", "after", &receiver.url("/")));
+        assert_eq!((after.status, after.header("retry-after")), (503, "5"), "{rule}");
+        for path in ["/readyz", "/healthz"] {
+            let answer = api.get(path);
+            let said = String::from_utf8(answer.body).unwrap();
+            assert_eq!(answer.status, 503, "{rule} {path}");
+            assert!(said.contains("restart the service") && said.contains("data/outbox"), "{said}");
+        }
+        let status = String::from_utf8(service.run(&["status"]).stdout).unwrap();
+        assert!(status.contains("not ready") && status.contains("restart"), "{rule}: {status}");
+        let stopped = |line: &serde_json::Value| line["event.action"] == "store-stopped";
+        eventually("the log says so", || service.log().iter().any(stopped).then_some(()));
+
+        receiver.open();
+        assert_eq!(faulty.service.terminate(), Some(0), "{rule}");
+        faulty.mend();
+        faulty.serve();
+        let api = faulty.service.api();
+        for id in accepted {
+            api.wait_for_state(&id, "delivered");
+        }
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_written_at_the_start_is_said_and_opened_when_it_can() {
+    let mut faulty = Faulty::prepare("");
+    faulty.serve();
+    let id = faulty.service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
+    faulty.service.kill();
+    let before = fs::read(faulty.service.path("data/outbox/db")).unwrap();
+    for (rule, said) in [
+        ("pwrite ENOSPC", "No space left"),
+        ("open EROFS", "Read-only"),
+        ("fsync EIO", "Input/output"),
+    ] {
+        faulty.fail(rule);
+        let env = faulty.env();
+        let output = crate::support::binary()
+            .arg("serve")
+            .current_dir(faulty.service.folder())
+            .envs(env.iter().map(|(name, value)| (*name, value.as_str())))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{rule}: {text}");
+        assert!(text.contains(said) && text.contains("data/outbox"), "{rule}: {text}");
+        assert!(!text.contains("panicked"), "{rule}: {text}");
+        faulty.mend();
+        let after = fs::read(faulty.service.path("data/outbox/db")).unwrap();
+        assert!(after.starts_with(&before[..20]), "{rule}");
+    }
+    faulty.serve();
+    assert_eq!(faulty.service.api().callback(&id)["state"], "pending");
+}
+
+/// A real file system of a few megabytes. It wants user namespaces, which not every machine
+/// grants; `.ci/run` runs it.
+#[test]
+#[ignore = "wants user namespaces: cargo test --test it -- --ignored a_full_disk"]
+fn a_full_disk_refuses_events_before_it_is_too_late_and_takes_them_again_without_a_restart() {
+    let mut service = Service::prepare("outbox.min_free_bytes = 20000000");
+    let receiver = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
+    service.serve();
+    assert_eq!(service.terminate(), Some(0));
+    let script = "cp -r data/outbox keep && mount -t tmpfs -o size=40m none data/outbox && \
+                  cp -r keep/. data/outbox && exec \"$0\" serve";
+    service.serve_by(&["unshare", "-rm", "sh", "-c", script]);
+    let api = service.api();
+    let inside = format!("/proc/{}/root{}", service.pid(), service.path("data/outbox").display());
+    let ballast = std::path::Path::new(&inside).join("ballast");
+    let waiting = api.accept(&event("job_sending", "1", &receiver.url("/")));
+    fs::write(&ballast, vec![1; 25_000_000]).unwrap();
+    let full = api.post("/v1/events", &event("job_sending", "2", &receiver.url("/")));
+    assert_eq!(full.status, 503);
+    let said = String::from_utf8(full.body).unwrap();
+    assert!(said.contains("outbox.min_free_bytes"), "{said}");
+    assert_eq!(api.get("/readyz").status, 503);
+    assert_eq!(api.get("/healthz").status, 200, "delivery goes on");
+    api.wait_for_state(&waiting, "delivered");
+    fs::remove_file(&ballast).unwrap();
+    assert_eq!(api.get("/readyz").status, 200);
+    let id = api.accept(&event("job_sending", "3", &receiver.url("/")));
+    api.wait_for_state(&id, "delivered");
+
+    // And where nothing is left at all: the store says so and stops, and nothing is lost.
+    fs::write(&ballast, vec![1; 12_000_000]).unwrap();
+    let mut more = fs::File::options().append(true).open(&ballast).unwrap();
+    while std::io::Write::write_all(&mut more, &[1; 4096]).is_ok() {}
+    assert_eq!(api.get("/readyz").status, 503);
+    service.kill();
+}
