@@ -188,7 +188,10 @@ fn apply(
             answers.push(when_synced(reply, record));
             Ok(())
         }
-        Command::Replay(ids, reply) => {
+        Command::Replay(mut ids, reply) => {
+            // The earliest first: then a later one of its job sees at the head of the line that
+            // it has to wait, and nobody searches the line for the active one each time.
+            ids.sort_unstable();
             let mut replayed = 0;
             let run = || {
                 for id in ids {

@@ -18,6 +18,7 @@ mod batch;
 mod committer;
 mod keys;
 mod lanes;
+mod line;
 mod migrate;
 mod purge;
 mod read;
