@@ -80,20 +80,31 @@ fn standing(store: &Store, record: Record) -> Result<Standing> {
     Ok(Standing { record, waiting_for, in_flight })
 }
 
-/// The pending callback of the same job that comes right before this one.
+/// What has to end first: the pending callback of the same job that comes right before this
+/// one; for the first of the job, the one that is under way.
 fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
-    let State::Pending(Place::Blocked(_)) = record.state else { return Ok(None) };
-    let seq = keys::seq_of(record.id);
-    let (line, own) = (keys::job_line(&record.body.job_id), keys::job(&record.body.job_id, seq));
-    let before = store.tree.range(line.clone()..own).next_back().transpose()?;
-    // A replayed one waits for a later one that was under way.
-    let found = match before {
-        Some(row) => Some(row),
-        None => store.tree.range(keys::job(&record.body.job_id, seq + 1)..).next().transpose()?,
-    };
-    Ok(found
-        .filter(|(key, _)| key.starts_with(&line))
-        .map(|(key, lane)| keys::id(keys::last_number(&key), LaneKey(keys::number(&lane)))))
+    let is_blocked = |record: &Record| matches!(record.state, State::Pending(Place::Blocked(_)));
+    if !is_blocked(record) {
+        return Ok(None);
+    }
+    let (job, seq) = (keys::job_line(&record.body.job_id), keys::seq_of(record.id));
+    let own = keys::job(&record.body.job_id, seq);
+    if let Some((key, lane)) = store.tree.range(job.clone()..own).next_back().transpose()? {
+        return Ok(Some(keys::id(keys::last_number(&key), LaneKey(keys::number(&lane)))));
+    }
+    // A replayed one waits for a later one that was under way; those between them were
+    // replayed as well, and wait too.
+    for row in store.tree.range(keys::job(&record.body.job_id, seq + 1)..) {
+        let (key, lane) = row?;
+        if !key.starts_with(&job) {
+            break;
+        }
+        let (later, lane) = (keys::last_number(&key), LaneKey(keys::number(&lane)));
+        if record_at(store, &keys::pending(lane, later))?.is_some_and(|it| !is_blocked(&it)) {
+            return Ok(Some(keys::id(later, lane)));
+        }
+    }
+    Ok(None)
 }
 
 /// A sorted run of rows that a listing is merged from.
