@@ -211,15 +211,12 @@ fn apply(
             outcome.map(drop)
         }
         Command::Expire(cutoff, failure, reply) => {
-            let mut expired = Vec::new();
-            let mut run = || {
-                for id in read::expired(store, cutoff)? {
-                    expired.extend(batch.expire(id, cutoff, &failure)?);
-                }
-                Ok(())
+            let expired = read::expired(store, cutoff, |id| batch.expire(id, cutoff, &failure));
+            let (found, result) = match expired {
+                Ok(found) => (found, Ok(())),
+                Err(error) => (Vec::new(), Err(error)),
             };
-            let result = run();
-            answers.push(when_synced(reply, expired));
+            answers.push(when_synced(reply, found));
             result
         }
         Command::Purge(retention, reply) => {

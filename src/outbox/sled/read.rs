@@ -220,13 +220,19 @@ fn matches(record: &Record, query: &Query) -> bool {
         && query.since.is_none_or(|since| record.created_at >= since)
 }
 
-/// The ids of pending callbacks whose budget began before `cutoff`.
-pub(super) fn expired(store: &Store, cutoff: Timestamp) -> Result<Vec<CallbackId>> {
+/// Hands the pending callbacks whose budget began before `cutoff` to `end`, until enough of
+/// them have ended, and gives those. Only `end` knows which are in flight after what the batch
+/// in the making has settled.
+pub(super) fn expired(
+    store: &Store,
+    cutoff: Timestamp,
+    mut end: impl FnMut(CallbackId) -> Result<Option<Record>>,
+) -> Result<Vec<Record>> {
     let lanes: Vec<_> = {
         let inner = store.lanes.lock();
         inner.lanes.iter().filter(|(_, it)| it.row.pending > 0).map(|(key, _)| *key).collect()
     };
-    let mut found = Vec::new();
+    let mut ended = Vec::new();
     for lane in lanes {
         for row in store.tree.scan_prefix(&keys::pending(lane, 0)[..9]) {
             let (key, bytes) = row?;
@@ -235,20 +241,15 @@ pub(super) fn expired(store: &Store, cutoff: Timestamp) -> Result<Vec<CallbackId
             if record.created_at >= cutoff {
                 break;
             }
-            let claimed = || {
-                let inner = store.lanes.lock();
-                let seq = keys::seq_of(record.id);
-                inner.lanes.get(&lane).is_some_and(|it| it.busy.contains_key(&seq))
-            };
-            if record.budget_since < cutoff && !claimed() {
-                found.push(record.id);
-                if found.len() >= EXPIRE_STEP {
-                    return Ok(found);
+            if record.budget_since < cutoff {
+                ended.extend(end(record.id)?);
+                if ended.len() >= EXPIRE_STEP {
+                    return Ok(ended);
                 }
             }
         }
     }
-    Ok(found)
+    Ok(ended)
 }
 
 /// When the one ended that is kept longest of those in this state.
