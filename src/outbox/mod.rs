@@ -95,7 +95,8 @@ pub enum Settlement {
         attempt: Attempt,
         /// When the next one is due.
         due: Timestamp,
-        /// Until when nothing goes to the destination at all.
+        /// Until when nothing goes to the destination at all; forgotten with the last pending
+        /// or failed callback to it.
         hold: Option<Timestamp>,
     },
     /// It has finally failed.
