@@ -15,6 +15,7 @@ mod durability;
 mod egress;
 mod guard;
 mod misbehaving;
+mod model;
 mod operate;
 mod outbox;
 mod secrets;
