@@ -54,7 +54,7 @@ use crate::support::eventually;
 const MAX_PENDING: usize = 16;
 
 /// How many cases there are without `PROPTEST_CASES`.
-const CASES: u32 = 96;
+const CASES: u32 = 64;
 
 /// For how long, in milliseconds, a failing case is made smaller.
 const SHRINK_TIME: u32 = 180_000;

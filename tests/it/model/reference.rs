@@ -43,7 +43,8 @@ pub(super) struct Stored {
     pub(super) budget_since: Timestamp,
     pub(super) replays: u32,
     pub(super) last_error: Option<Failure>,
-    /// The later one of its job that was under way when it was replayed.
+    /// The later one of its job that was under way when it was replayed, or that went before
+    /// the earliest of its job then for that reason.
     pub(super) overtaken_by: Option<Number>,
 }
 
@@ -232,6 +233,10 @@ impl Model {
         let holder = self.holder(&job).cloned();
         let under_way = holder.as_ref().filter(|it| it.is_claimed()).map(|it| it.number);
         let turn = earliest && under_way.is_none();
+        let before = self.earliest(&job).and_then(|first| self.kept[&first].overtaken_by);
+        let kept = before.filter(|by| {
+            !turn && *by > number && holder.as_ref().is_some_and(|it| it.number == *by)
+        });
         if turn && let Some(holder) = holder {
             let at = holder.free_from().unwrap();
             self.set(holder.number, State::Pending { at, turn: false, claimed: false });
@@ -242,7 +247,7 @@ impl Model {
         stored.budget_attempts = 0;
         stored.budget_since = now;
         stored.replays += 1;
-        stored.overtaken_by = under_way;
+        stored.overtaken_by = under_way.or(kept);
         true
     }
 

@@ -28,14 +28,19 @@ fn fail() -> Operation {
     Write(Settle(0, Ending::Failed { attempted: true }))
 }
 
-/// Three callbacks of one job, the first two failed and the last one under way.
-fn last_of_three_under_way() -> Vec<Operation> {
-    vec![Write(Enqueue(vec![event(0); 3])), claim(), fail(), claim(), fail(), claim()]
+/// Callbacks of one job, all failed but the last one, and that one under way.
+fn last_under_way(count: usize) -> Vec<Operation> {
+    let mut operations = vec![Write(Enqueue(vec![event(0); count]))];
+    for _ in 1..count {
+        operations.extend([claim(), fail()]);
+    }
+    operations.push(claim());
+    operations
 }
 
 #[test]
 fn a_replayed_callback_goes_first_though_one_behind_it_was_replayed_when_it_had_to_wait() {
-    let mut operations = last_of_three_under_way();
+    let mut operations = last_under_way(3);
     let second_while_under_way = Write(Replay(vec![1]));
     let first_while_free = Write(Replay(vec![0]));
     operations.extend([second_while_under_way, Release(0), first_while_free, claim()]);
@@ -43,8 +48,19 @@ fn a_replayed_callback_goes_first_though_one_behind_it_was_replayed_when_it_had_
 }
 
 #[test]
+fn a_released_callback_keeps_its_turn_when_the_replayed_one_that_waits_for_it_is_cancelled() {
+    let mut operations = last_under_way(4);
+    let first_while_under_way = Write(Replay(vec![0]));
+    let third_while_free = Write(Replay(vec![1]));
+    let cancel_first = Write(Cancel(0));
+    operations.extend([first_while_under_way, Release(0), third_while_free, cancel_first]);
+    operations.push(claim());
+    run(SLED, operations);
+}
+
+#[test]
 fn the_first_of_several_replayed_callbacks_waits_for_the_one_that_is_under_way() {
-    let mut operations = last_of_three_under_way();
+    let mut operations = last_under_way(3);
     operations.push(Write(Replay(vec![0, 1])));
     run(SLED, operations);
 }
