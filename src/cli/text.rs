@@ -14,8 +14,12 @@ use crate::{
 pub(super) fn duration(duration: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let secs = duration.as_secs();
-    let (size, unit) = UNITS.into_iter().find(|(size, _)| secs >= *size).unwrap_or((1, "s"));
-    format!("{} {unit}", (secs + size / 2) / size)
+    // Rounded first: what would be 60 minutes is an hour.
+    let rounded = |size: u64| (secs + size / 2) / size * size;
+    let at = UNITS.iter().position(|(size, _)| secs >= *size).unwrap_or(3);
+    let bigger = at.checked_sub(1).filter(|bigger| rounded(UNITS[at].0) >= UNITS[*bigger].0);
+    let (size, unit) = UNITS[bigger.unwrap_or(at)];
+    format!("{} {unit}", rounded(size) / size)
 }
 
 /// `2 h ago` or `in 4 m`; within a second, `now`.
@@ -98,6 +102,7 @@ mod tests {
         let now = Timestamp::from_millis(1_456_252_458_230);
         let shown = |secs| relative(now.after(Duration::from_secs(secs)), now);
         assert_eq!([shown(0), shown(1), shown(59)], ["now", "in 1 s", "in 59 s"]);
+        assert_eq!([shown(3599), shown(3569), shown(86_399)], ["in 1 h", "in 59 m", "in 1 d"]);
         assert_eq!([shown(60), shown(7300), shown(2_591_990)], ["in 1 m", "in 2 h", "in 30 d"]);
         assert_eq!(relative(now.before(Duration::from_secs(200)), now), "3 m ago");
         assert_eq!(relative(now.after(Duration::from_millis(1)), now), "in 1 s");

@@ -25,6 +25,7 @@ use tokio::{
 
 use super::{
     attempt::Sender,
+    jumps::Jumps,
     lane::{self, Lane},
     log::log_breaker,
     retry,
@@ -34,7 +35,7 @@ use crate::{
     callback::Destination,
     clock::{SharedClock, Timestamp},
     health::Probe,
-    outbox::{Claim, Outbox},
+    outbox::{Claim, Claims, Outbox, OutboxError},
 };
 
 /// How many callbacks of one destination are claimed before the next one has its turn.
@@ -42,7 +43,10 @@ const QUANTUM: usize = 16;
 
 /// The machine's clock may jump while the loop sleeps on another one; it looks again after
 /// this time when it waits for something.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// How far a clock that is set right by a little may make something late.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
 /// How long a destination rests whose rows cannot be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
@@ -68,6 +72,9 @@ pub struct Dispatcher {
     sender: Arc<Sender>,
     settings: Arc<Settings>,
     clock: SharedClock,
+    jumps: Arc<Jumps>,
+    /// How often the clock had gone back when the lanes were last looked at for that.
+    back: u64,
     lanes: HashMap<Destination, Lane>,
     ready: VecDeque<Destination>,
     timers: BTreeSet<(Timestamp, Destination)>,
@@ -89,6 +96,7 @@ impl Dispatcher {
         sender: Sender,
         settings: Settings,
         clock: SharedClock,
+        jumps: Arc<Jumps>,
     ) -> Self {
         let (events, received) = mpsc::unbounded_channel();
         Self {
@@ -96,6 +104,8 @@ impl Dispatcher {
             sender: Arc::new(sender),
             settings: Arc::new(settings),
             clock,
+            jumps,
+            back: 0,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -123,6 +133,7 @@ impl Dispatcher {
             while let Ok(event) = self.received.try_recv() {
                 self.note(event);
             }
+            self.notice_jumps();
             self.fire_timers();
             self.serve().await;
             self.rest();
@@ -228,6 +239,22 @@ impl Dispatcher {
         }
     }
 
+    /// When the clock has gone back, what waits for a time may wait for one that is far away.
+    fn notice_jumps(&mut self) {
+        let back = self.jumps.look();
+        if std::mem::replace(&mut self.back, back) == back {
+            return;
+        }
+        let now = self.clock.now();
+        let waiting: Vec<_> = self.timers.iter().map(|(_, lane)| lane.clone()).collect();
+        for destination in waiting {
+            if let Some(lane) = self.lanes.get_mut(&destination) {
+                lane.clock_went_back(now);
+            }
+            self.schedule(&destination);
+        }
+    }
+
     fn fire_timers(&mut self) {
         let now = self.clock.now();
         while let Some((at, destination)) = self.timers.pop_first() {
@@ -253,7 +280,7 @@ impl Dispatcher {
                 .min(QUANTUM)
                 .min(self.settings.concurrency - self.in_flight);
             if room > 0 {
-                match self.outbox.claim(&destination, room, now).await {
+                match claim(&*self.outbox, &self.settings, &destination, room, now).await {
                     Ok(claims) => {
                         lane.next_due = claims.next_due;
                         for claim in claims.claimed {
@@ -304,10 +331,29 @@ impl Dispatcher {
             sender: Arc::clone(&self.sender),
             settings: Arc::clone(&self.settings),
             clock: Arc::clone(&self.clock),
+            jumps: Arc::clone(&self.jumps),
             events: self.events.clone(),
             destination: destination.clone(),
         };
         let abort = self.abort.subscribe();
         tokio::spawn(attempt.run(claim, abort));
+    }
+}
+
+/// Takes what is due, and what was put off by a clock that was ahead.
+async fn claim(
+    outbox: &dyn Outbox,
+    settings: &Settings,
+    destination: &Destination,
+    room: usize,
+    now: Timestamp,
+) -> Result<Claims, OutboxError> {
+    let longest = now.after(settings.retry.longest_pause() + CLOCK_TOLERANCE);
+    let claims = outbox.claim(destination, room, now).await?;
+    match claims.next_due {
+        Some(at) if claims.claimed.is_empty() && at > longest => {
+            outbox.claim(destination, room, at).await
+        }
+        _ => Ok(claims),
     }
 }

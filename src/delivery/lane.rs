@@ -108,6 +108,16 @@ impl Lane {
         self.next_due = Some(self.next_due.map_or(at, |known| known.min(at)));
     }
 
+    /// The clock has gone back: what is known of times says nothing any more. Whoever asks the
+    /// outbox hears what is due, and an open destination is probed now.
+    pub fn clock_went_back(&mut self, now: Timestamp) {
+        self.next_due = self.next_due.map(|_| now);
+        if let Breaker::Open { open, .. } = &mut self.breaker {
+            open.next_probe_at = open.next_probe_at.min(now);
+            open.since = open.since.min(now);
+        }
+    }
+
     /// An attempt starts.
     pub fn start(&mut self) {
         self.in_flight += 1;

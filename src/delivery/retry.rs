@@ -50,12 +50,19 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Why no attempt is to be made any more, if so.
-    pub fn over(&self, record: &Record, now: Timestamp) -> Option<Failure> {
+    /// Why no attempt is to be made any more, if so. What was just not tried since nobody was
+    /// there has one more attempt: then the age does not count (`may_expire`).
+    pub fn over(&self, record: &Record, now: Timestamp, may_expire: bool) -> Option<Failure> {
         if self.max_attempts > 0 && record.budget_attempts >= self.max_attempts {
             return Some(self.exhausted());
         }
-        (now >= record.budget_since.after(self.max_age)).then(|| self.expired())
+        let expired = may_expire && now >= record.budget_since.after(self.max_age);
+        expired.then(|| self.expired())
+    }
+
+    /// The longest that a callback waits for its next attempt.
+    pub fn longest_pause(&self) -> Duration {
+        self.max_interval.mul_f64(1.0 + self.jitter).max(self.max_retry_after)
     }
 
     /// The end of a callback by `retry.max_age`.
@@ -246,8 +253,12 @@ mod tests {
             panic!()
         };
         assert_eq!(due, end);
-        assert_eq!(settings.over(&record(9), late), None);
-        assert_eq!(settings.over(&record(9), end).map(|it| it.kind), Some(ErrorKind::Expired));
+        assert_eq!(settings.over(&record(9), end, false), None, "it has not been tried");
+        assert_eq!(settings.over(&record(9), late, true), None);
+        assert_eq!(
+            settings.over(&record(9), end, true).map(|it| it.kind),
+            Some(ErrorKind::Expired)
+        );
     }
 
     #[test]

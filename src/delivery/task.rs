@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{attempt::Sender, dispatcher::Settings, lane::Health, log::log_outcome};
+use super::{attempt::Sender, dispatcher::Settings, jumps::Jumps, lane::Health, log::log_outcome};
 use crate::{
     callback::Destination,
     clock::SharedClock,
@@ -25,13 +25,18 @@ pub(super) struct AttemptTask {
     pub(super) sender: Arc<Sender>,
     pub(super) settings: Arc<Settings>,
     pub(super) clock: SharedClock,
+    pub(super) jumps: Arc<Jumps>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) destination: Destination,
 }
 
 impl AttemptTask {
     pub(super) async fn run(self, claim: Claim, mut abort: watch::Receiver<()>) {
-        if let Some(failure) = self.settings.retry.over(&claim.record, self.clock.now()) {
+        // The time that nobody has lived through makes nothing older.
+        let skipped = self.jumps.skipped(claim.record.budget_since);
+        let now = || self.clock.now().before(skipped);
+        let over = self.settings.retry.over(&claim.record, now(), self.jumps.may_expire());
+        if let Some(failure) = over {
             self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
             self.settle(claim, Settlement::Failed { attempt: None, failure }).await;
             return;
@@ -48,8 +53,15 @@ impl AttemptTask {
         };
         self.tell(Event::Ended(self.destination.clone(), outcome.health()));
         let mut random = fastrand::Rng::new();
-        let settlement =
-            self.settings.retry.decide(&claim.record, outcome, self.clock.now(), &mut random);
+        let settlement = self.settings.retry.decide(&claim.record, outcome, now(), &mut random);
+        let settlement = match settlement {
+            Settlement::Retry { attempt, due, hold } => Settlement::Retry {
+                attempt,
+                due: due.after(skipped),
+                hold: hold.map(|until| until.after(skipped)),
+            },
+            ended => ended,
+        };
         self.settle(claim, settlement).await;
     }
 

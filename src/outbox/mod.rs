@@ -11,7 +11,9 @@
 //!    not in which their futures were polled.
 //! 4. **One at a time per job.** Of the pending callbacks of one `jobId`, only one is ever
 //!    claimed, and it is the earliest accepted, unless that one was replayed while a later
-//!    one was already under way.
+//!    one was already under way. The later one then keeps its turn, over a release and a
+//!    restart as well, until its attempt is settled, or until it is in nobody's hands and a
+//!    callback is replayed that is earlier than all pending ones of the job.
 //! 5. **Claimed by one.** A claimed callback is not claimed again before it was settled or
 //!    released. Claims are not stored: after a crash, what was claimed is simply due.
 //! 6. **Nothing unsynced is visible** to [`Outbox::claim`]: no PUT goes out for something that
@@ -95,7 +97,8 @@ pub enum Settlement {
         attempt: Attempt,
         /// When the next one is due.
         due: Timestamp,
-        /// Until when nothing goes to the destination at all.
+        /// Until when nothing goes to the destination at all; forgotten with the last pending
+        /// or failed callback to it.
         hold: Option<Timestamp>,
     },
     /// It has finally failed.

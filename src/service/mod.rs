@@ -21,7 +21,7 @@ use crate::{
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
-    delivery::{client::ClientError, dispatcher::Dispatcher},
+    delivery::{client::ClientError, dispatcher::Dispatcher, jumps::Jumps},
     health::Health,
     intake::Intake,
     measure,
@@ -111,9 +111,22 @@ pub async fn serve(
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, probes) = Health::new(Arc::clone(&outbox));
-    let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), config.clone(), Arc::clone(&clock)));
-    let dispatcher =
-        Dispatcher::new(Arc::clone(&outbox), sender, config.dispatcher.clone(), Arc::clone(&clock));
+    let retry = &config.dispatcher.retry;
+    let grace = (2 * retry.max_interval).min(retry.max_age);
+    let jumps = Arc::new(Jumps::new(Arc::clone(&clock), grace));
+    let upkeep = tokio::spawn(upkeep::run(
+        Arc::clone(&outbox),
+        config.clone(),
+        Arc::clone(&clock),
+        Arc::clone(&jumps),
+    ));
+    let dispatcher = Dispatcher::new(
+        Arc::clone(&outbox),
+        sender,
+        config.dispatcher.clone(),
+        Arc::clone(&clock),
+        Arc::clone(&jumps),
+    );
     let gather = tokio::spawn(gather(metrics.clone()));
     let runtime = delivery_threads().map_err(ServiceError::Threads)?;
     let delivery = runtime.spawn(dispatcher.run(stopped, probes));

@@ -3,16 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    clock::SharedClock,
+    clock::{SharedClock, Timestamp},
     config::Config,
-    delivery::log::log_outcome,
+    delivery::{jumps::Jumps, log::log_outcome},
     measure,
     outbox::{Outbox, OutboxError, Retention, purge_gently},
 };
 
 /// Ends what is too old and forgets what is long over, in small steps, so that no callback
 /// waits for it.
-pub(super) async fn run(outbox: Arc<dyn Outbox>, config: Config, clock: SharedClock) {
+pub(super) async fn run(
+    outbox: Arc<dyn Outbox>,
+    config: Config,
+    clock: SharedClock,
+    jumps: Arc<Jumps>,
+) {
     let Retention { delivered, failed } = config.retention;
     let max_age = config.dispatcher.retry.max_age;
     // Often enough that nothing is late by more than a twentieth of its time.
@@ -20,7 +25,7 @@ pub(super) async fn run(outbox: Arc<dyn Outbox>, config: Config, clock: SharedCl
         .clamp(Duration::from_millis(250), Duration::from_mins(1));
     loop {
         tokio::time::sleep(pause).await;
-        if let Err(error) = once(&*outbox, &config, &clock).await {
+        if let Err(error) = once(&*outbox, &config, &clock, &jumps).await {
             tracing::error!(event.action = "upkeep-failed", error.message = %error, "upkeep failed");
         }
     }
@@ -30,16 +35,23 @@ async fn once(
     outbox: &dyn Outbox,
     config: &Config,
     clock: &SharedClock,
+    jumps: &Jumps,
 ) -> Result<(), OutboxError> {
     let retry = &config.dispatcher.retry;
-    loop {
-        let expired = outbox.expire(clock.now().before(retry.max_age), retry.expired()).await?;
+    jumps.look();
+    // All that a jump may concern is given its time; attempts look at each callback's own.
+    let skipped = jumps.skipped(Timestamp::default());
+    while jumps.may_expire() {
+        let cutoff = clock.now().before(retry.max_age).before(skipped);
+        let expired = outbox.expire(cutoff, retry.expired()).await?;
         if expired.is_empty() {
             break;
         }
         expired.iter().for_each(|record| log_outcome(record, None));
     }
-    let purged = purge_gently(outbox, config.retention).await?;
+    let Retention { delivered, failed } = config.retention;
+    let kept = Retention { delivered: delivered + skipped, failed: failed + skipped };
+    let purged = purge_gently(outbox, kept).await?;
     if purged > 0 {
         measure::purged(purged);
         tracing::info!(

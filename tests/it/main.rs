@@ -18,6 +18,7 @@ mod egress;
 mod faults;
 mod guard;
 mod misbehaving;
+mod model;
 mod operate;
 mod outbox;
 #[cfg(target_os = "linux")]
@@ -25,4 +26,6 @@ mod power;
 mod secrets;
 mod settings;
 mod support;
+#[cfg(target_os = "linux")]
+mod time;
 mod tls;

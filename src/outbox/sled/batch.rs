@@ -149,10 +149,8 @@ impl<'a> Batch<'a> {
         row.failed = row.failed.saturating_sub(1);
         let first = match self.txn.first(&keys::job_line(&record.body.job_id))? {
             None => true,
-            Some((key, value)) => {
-                let (head_seq, head_lane) =
-                    (keys::last_number(&key), LaneKey(keys::number(&value)));
-                head_seq > seq && self.block(head_lane, head_seq)?
+            Some((head, _)) => {
+                keys::last_number(&head) > seq && self.block_active(&record.body.job_id)?
             }
         };
         let record = transition::replay(record, self.now, first);
@@ -260,33 +258,6 @@ impl<'a> Batch<'a> {
             self.delivered.push(seq);
         }
         self.txn.put_record(keys::finished(state, seq), record)
-    }
-
-    /// The first of the job's line goes next.
-    pub(super) fn activate_first(&mut self, job_id: &str) -> Result<()> {
-        let Some((key, value)) = self.txn.first(&keys::job_line(job_id))? else { return Ok(()) };
-        let (seq, lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
-        let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(()) };
-        if let State::Pending(Place::Blocked(_)) = record.state {
-            self.mark(lane, seq, &record);
-            self.take_pending(lane, &record);
-            self.put_pending(lane, &transition::activate(record, self.now))?;
-        }
-        Ok(())
-    }
-
-    /// Blocks the first of a job's line because an earlier one comes back; `false` where it is
-    /// under way, or blocked by one that is.
-    pub(super) fn block(&mut self, lane: LaneKey, seq: u64) -> Result<bool> {
-        let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(true) };
-        if matches!(record.state, State::Pending(Place::Blocked(_)))
-            || !self.mark(lane, seq, &record)
-        {
-            return Ok(false);
-        }
-        self.take_pending(lane, &record);
-        self.put_pending(lane, &transition::block(record))?;
-        Ok(true)
     }
 
     /// Keeps a callback from being claimed until this batch is on the disk; `false` where it

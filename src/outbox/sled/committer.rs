@@ -196,7 +196,10 @@ fn apply(
             answers.push(when_synced(reply, record));
             Ok(())
         }
-        Command::Replay(ids, reply) => {
+        Command::Replay(mut ids, reply) => {
+            // The earliest first: then a later one of its job sees at the head of the line that
+            // it has to wait, and nobody searches the line for the active one each time.
+            ids.sort_unstable();
             let mut replayed = 0;
             let run = || {
                 for id in ids {
@@ -216,15 +219,12 @@ fn apply(
             outcome.map(drop)
         }
         Command::Expire(cutoff, failure, reply) => {
-            let mut expired = Vec::new();
-            let mut run = || {
-                for id in read::expired(store, cutoff)? {
-                    expired.extend(batch.expire(id, cutoff, &failure)?);
-                }
-                Ok(())
+            let expired = read::expired(store, cutoff, |id| batch.expire(id, cutoff, &failure));
+            let (found, result) = match expired {
+                Ok(found) => (found, Ok(())),
+                Err(error) => (Vec::new(), Err(error)),
             };
-            let result = run();
-            answers.push(when_synced(reply, expired));
+            answers.push(when_synced(reply, found));
             result
         }
         Command::Purge(retention, reply) => {

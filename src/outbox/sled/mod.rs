@@ -20,6 +20,7 @@ mod export;
 mod guard;
 mod keys;
 mod lanes;
+mod line;
 mod log;
 mod migrate;
 mod purge;

@@ -80,20 +80,31 @@ fn standing(store: &Store, record: Record) -> Result<Standing> {
     Ok(Standing { record, waiting_for, in_flight })
 }
 
-/// The pending callback of the same job that comes right before this one.
+/// What has to end first: the pending callback of the same job that comes right before this
+/// one; for the first of the job, the one that is under way.
 fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
-    let State::Pending(Place::Blocked(_)) = record.state else { return Ok(None) };
-    let seq = keys::seq_of(record.id);
-    let (line, own) = (keys::job_line(&record.body.job_id), keys::job(&record.body.job_id, seq));
-    let before = store.tree.range(line.clone()..own).next_back().transpose()?;
-    // A replayed one waits for a later one that was under way.
-    let found = match before {
-        Some(row) => Some(row),
-        None => store.tree.range(keys::job(&record.body.job_id, seq + 1)..).next().transpose()?,
-    };
-    Ok(found
-        .filter(|(key, _)| key.starts_with(&line))
-        .map(|(key, lane)| keys::id(keys::last_number(&key), LaneKey(keys::number(&lane)))))
+    let is_blocked = |record: &Record| matches!(record.state, State::Pending(Place::Blocked(_)));
+    if !is_blocked(record) {
+        return Ok(None);
+    }
+    let (job, seq) = (keys::job_line(&record.body.job_id), keys::seq_of(record.id));
+    let own = keys::job(&record.body.job_id, seq);
+    if let Some((key, lane)) = store.tree.range(job.clone()..own).next_back().transpose()? {
+        return Ok(Some(keys::id(keys::last_number(&key), LaneKey(keys::number(&lane)))));
+    }
+    // A replayed one waits for a later one that was under way; those between them were
+    // replayed as well, and wait too.
+    for row in store.tree.range(keys::job(&record.body.job_id, seq + 1)..) {
+        let (key, lane) = row?;
+        if !key.starts_with(&job) {
+            break;
+        }
+        let (later, lane) = (keys::last_number(&key), LaneKey(keys::number(&lane)));
+        if record_at(store, &keys::pending(lane, later))?.is_some_and(|it| !is_blocked(&it)) {
+            return Ok(Some(keys::id(later, lane)));
+        }
+    }
+    Ok(None)
 }
 
 /// A sorted run of rows that a listing is merged from.
@@ -209,13 +220,19 @@ fn matches(record: &Record, query: &Query) -> bool {
         && query.since.is_none_or(|since| record.created_at >= since)
 }
 
-/// The ids of pending callbacks whose budget began before `cutoff`.
-pub(super) fn expired(store: &Store, cutoff: Timestamp) -> Result<Vec<CallbackId>> {
+/// Hands the pending callbacks whose budget began before `cutoff` to `end`, until enough of
+/// them have ended, and gives those. Only `end` knows which are in flight after what the batch
+/// in the making has settled.
+pub(super) fn expired(
+    store: &Store,
+    cutoff: Timestamp,
+    mut end: impl FnMut(CallbackId) -> Result<Option<Record>>,
+) -> Result<Vec<Record>> {
     let lanes: Vec<_> = {
         let inner = store.lanes.lock();
         inner.lanes.iter().filter(|(_, it)| it.row.pending > 0).map(|(key, _)| *key).collect()
     };
-    let mut found = Vec::new();
+    let mut ended = Vec::new();
     for lane in lanes {
         for row in store.tree.scan_prefix(&keys::pending(lane, 0)[..9]) {
             let (key, bytes) = row?;
@@ -224,20 +241,15 @@ pub(super) fn expired(store: &Store, cutoff: Timestamp) -> Result<Vec<CallbackId
             if record.created_at >= cutoff {
                 break;
             }
-            let claimed = || {
-                let inner = store.lanes.lock();
-                let seq = keys::seq_of(record.id);
-                inner.lanes.get(&lane).is_some_and(|it| it.busy.contains_key(&seq))
-            };
-            if record.budget_since < cutoff && !claimed() {
-                found.push(record.id);
-                if found.len() >= EXPIRE_STEP {
-                    return Ok(found);
+            if record.budget_since < cutoff {
+                ended.extend(end(record.id)?);
+                if ended.len() >= EXPIRE_STEP {
+                    return Ok(ended);
                 }
             }
         }
     }
-    Ok(found)
+    Ok(ended)
 }
 
 /// When the one ended that is kept longest of those in this state.

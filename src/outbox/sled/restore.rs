@@ -60,10 +60,7 @@ impl Batch<'_> {
     fn place(&mut self, job_id: &str, seq: u64, place: Place) -> Result<Place> {
         let first = match self.txn.first(&keys::job_line(job_id))? {
             None => true,
-            Some((key, value)) => {
-                let (head, head_lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
-                head > seq && self.block(head_lane, head)?
-            }
+            Some((key, _)) => keys::last_number(&key) > seq && self.block_active(job_id)?,
         };
         Ok(match (first, place) {
             (true, Place::Blocked(not_before)) => Place::Scheduled(not_before),

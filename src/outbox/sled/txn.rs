@@ -64,13 +64,26 @@ impl<'a> Txn<'a> {
 
     /// The first row under `prefix`.
     pub(super) fn first(&self, prefix: &[u8]) -> Result<Option<(IVec, IVec)>, OutboxError> {
+        self.first_behind(prefix, None)
+    }
+
+    /// The first row under `prefix` behind the key `behind`, which has that prefix itself.
+    pub(super) fn first_behind(
+        &self,
+        prefix: &[u8],
+        behind: Option<&[u8]>,
+    ) -> Result<Option<(IVec, IVec)>, OutboxError> {
+        let begin = behind.map_or(Bound::Included(prefix), Bound::Excluded);
         let written = self
             .writes
-            .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+            .range::<[u8], _>((begin, Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
             .find_map(|(key, value)| value.as_ref().map(|value| (key, value)));
-        for stored in self.tree.scan_prefix(prefix) {
+        for stored in self.tree.range::<&[u8], _>((begin, Bound::Unbounded)) {
             let (key, value) = stored?;
+            if !key.starts_with(prefix) {
+                break;
+            }
             if written.is_some_and(|(first, _)| first.as_slice() < &key[..]) {
                 break;
             }
@@ -120,5 +133,23 @@ mod tests {
         assert_eq!(first(&txn), Some(b"a4".to_vec()));
         txn.remove(b"a4".to_vec());
         assert_eq!(first(&txn), None);
+    }
+
+    #[test]
+    fn the_next_row_is_behind_the_last_one_stored_or_written_and_never_under_another_prefix() {
+        let db = sled::Config::new().temporary(true).open().unwrap();
+        for key in ["a1", "a3", "b1"] {
+            db.insert(key, "stored").unwrap();
+        }
+        let mut txn = Txn::new(&db);
+        txn.put(b"a2".to_vec(), b"new");
+        txn.put(b"a5".to_vec(), b"new");
+        txn.put(b"b0".to_vec(), b"new");
+        let mut found = Vec::new();
+        while let Some((key, _)) = txn.first_behind(b"a", found.last().map(Vec::as_slice)).unwrap()
+        {
+            found.push(key.to_vec());
+        }
+        assert_eq!(found, [b"a1", b"a2", b"a3", b"a5"]);
     }
 }

@@ -16,6 +16,8 @@ use seal_dpf_urlcallback::{
 };
 use tempfile::TempDir;
 
+use crate::support::eventually;
+
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 struct Bench {
@@ -299,7 +301,8 @@ fn each_state_is_kept_for_its_own_time_and_a_replay_starts_it_anew() {
 
 fn sled_rows(bench: Bench) -> Vec<String> {
     drop(bench.outbox);
-    let db = sled::open(bench.folder.path()).unwrap();
+    // A closed store is let go by threads of the engine, a moment later.
+    let db = eventually("the store is let go", || sled::open(bench.folder.path()).ok());
     db.iter().map(|row| String::from_utf8_lossy(&row.unwrap().0).into_owned()).collect()
 }
 

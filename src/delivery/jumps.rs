@@ -1,0 +1,110 @@
+//! The machine's clock may jump: it was wrong and is set right, or the other way round. All
+//! times that are stored are the clock's. The rules:
+//!
+//! - **Forward**: the time that nobody has lived through does not count. What was accepted
+//!   before the jump is as old as if there had been none, and is kept as long.
+//! - **Back**: nothing waits longer than the settings allow. What is due later than the longest
+//!   pause from now was put off by a clock that was ahead, and goes out.
+//! - **While nobody looked**, before the service was started, a jump cannot be told from a
+//!   weekend. So nothing expires in the first minutes without an attempt: each overdue callback
+//!   has one, and expires with what came of it.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::clock::{SharedClock, Timestamp};
+
+/// How far the clock may stray from the time that has passed before that is a jump.
+const TOLERANCE: Duration = Duration::from_secs(30);
+
+/// What is known of the clock.
+#[derive(Debug)]
+pub struct Jumps {
+    clock: SharedClock,
+    /// Before this nothing expires without an attempt.
+    grace: Timestamp,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    at: Timestamp,
+    passed: Instant,
+    back: u64,
+    /// What the clock said after each jump forward, and how far that was.
+    forward: Vec<(Timestamp, Duration)>,
+}
+
+impl Jumps {
+    /// Begins to look; for `grace`, nothing expires without an attempt.
+    pub fn new(clock: SharedClock, grace: Duration) -> Self {
+        let at = clock.now();
+        let seen = Seen { at, passed: Instant::now(), back: 0, forward: Vec::new() };
+        Self { clock, grace: at.after(grace), seen: Mutex::new(seen) }
+    }
+
+    /// Looks whether the clock has jumped. Says how often it went back so far.
+    pub fn look(&self) -> u64 {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        seen.look(now, Instant::now());
+        seen.back
+    }
+
+    /// How much of the time since `since` nobody has lived through.
+    pub fn skipped(&self, since: Timestamp) -> Duration {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.forward.iter().filter(|(after, _)| since < *after).map(|(_, far)| *far).sum()
+    }
+
+    /// Whether something may expire that was not just tried.
+    pub fn may_expire(&self) -> bool {
+        self.clock.now() >= self.grace
+    }
+}
+
+impl Seen {
+    fn look(&mut self, now: Timestamp, passed: Instant) {
+        let expected = self.at.after(passed.saturating_duration_since(self.passed));
+        (self.at, self.passed) = (now, passed);
+        let (ahead, behind) = (now.since(expected), expected.since(now));
+        if ahead > TOLERANCE {
+            self.forward.push((now, ahead));
+        } else if behind > TOLERANCE {
+            self.back += 1;
+        } else {
+            return;
+        }
+        tracing::warn!(
+            event.action = "clock-jumped",
+            event.reason = if ahead > TOLERANCE { "forward" } else { "back" },
+            event.duration = u64::try_from(ahead.max(behind).as_nanos()).unwrap_or(u64::MAX),
+            "the machine's clock has jumped"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+    const HOUR: Duration = Duration::from_hours(1);
+
+    #[test]
+    fn only_a_clock_that_strays_from_the_time_that_has_passed_has_jumped() {
+        let begin = Instant::now();
+        let mut seen = Seen { at: START, passed: begin, back: 0, forward: Vec::new() };
+        // A night in which nobody looked, and a clock that is set by seconds.
+        seen.look(START.after(8 * HOUR), begin + 8 * HOUR);
+        seen.look(START.after(8 * HOUR + TOLERANCE), begin + 8 * HOUR);
+        seen.look(START.after(8 * HOUR), begin + 8 * HOUR);
+        assert_eq!((seen.back, seen.forward.len()), (0, 0));
+        seen.look(START.after(9 * HOUR), begin + 8 * HOUR);
+        assert_eq!(seen.forward, [(START.after(9 * HOUR), HOUR)]);
+        seen.look(START.after(5 * HOUR), begin + 8 * HOUR);
+        assert_eq!((seen.back, seen.forward.len()), (1, 1));
+    }
+}

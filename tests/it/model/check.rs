@@ -1,0 +1,242 @@
+//! Whether the outbox shows what its model has.
+
+use std::collections::BTreeMap;
+
+use seal_dpf_urlcallback::{
+    callback::{CallbackId, Destination},
+    clock::Timestamp,
+    outbox::{
+        DestinationSummary, OVERDUE, Outbox, Place, Query, Record, Standing, State, StateName,
+        Summary,
+    },
+};
+
+use super::{
+    operation::{JOBS, Listing, UNIT, destinations},
+    reference::{self, Model, Number, Stored},
+    wakes::Wakes,
+};
+
+/// More than one case stores.
+const ALL: usize = 10_000;
+
+/// Which id the outbox gave to which callback.
+#[derive(Debug, Default)]
+pub(super) struct Ids(BTreeMap<Number, CallbackId>);
+
+impl Ids {
+    /// Notes an id; ids sort by age and never come twice.
+    pub(super) fn note(&mut self, number: Number, id: CallbackId) {
+        assert!(self.0.values().all(|known| *known < id), "{id} is not later than all before it");
+        assert!(self.0.insert(number, id).is_none());
+    }
+
+    pub(super) fn of(&self, number: Number) -> CallbackId {
+        self.0[&number]
+    }
+
+    pub(super) fn number(&self, id: CallbackId) -> Number {
+        let found = self.0.iter().find(|(_, known)| **known == id);
+        *found.unwrap_or_else(|| panic!("{id} was never given")).0
+    }
+
+    pub(super) fn numbers(&self) -> impl Iterator<Item = Number> {
+        self.0.keys().copied()
+    }
+
+    /// Whether `record` is what the model has of it.
+    pub(super) fn agree(&self, stored: &Stored, record: &Record) {
+        assert_eq!(record.id, self.of(stored.number));
+        let new = &stored.new;
+        assert_eq!(
+            (&record.event_id, &record.body, &record.url, &record.destination),
+            (&new.event_id, &new.body, &new.url, &new.destination)
+        );
+        assert_eq!(record.created_at, stored.created_at);
+        assert_eq!(shown(record), meant(stored), "{stored:#?}");
+        assert_eq!(record.state_name(), stored.state_name());
+        assert_eq!(record.finished_at(), stored.finished().map(|(_, at)| at));
+        assert_eq!(record.attempt_count as usize, stored.attempts.len());
+        assert_eq!(record.last_attempt.as_ref(), stored.attempts.last());
+        assert_eq!(
+            (record.budget_attempts, record.budget_since, record.replays, &record.last_error),
+            (stored.budget_attempts, stored.budget_since, stored.replays, &stored.last_error)
+        );
+    }
+}
+
+/// Whether a pending one has the turn, and when it is due then.
+fn shown(record: &Record) -> Option<(bool, Timestamp)> {
+    match record.state {
+        State::Pending(Place::Fresh) => Some((true, record.created_at)),
+        State::Pending(Place::Scheduled(at)) => Some((true, at)),
+        State::Pending(Place::Blocked(at)) => Some((false, at)),
+        State::Delivered(_) | State::Failed(_) => None,
+    }
+}
+
+fn meant(stored: &Stored) -> Option<(bool, Timestamp)> {
+    match stored.state {
+        reference::State::Pending { at, turn, .. } => Some((turn, at)),
+        _ => None,
+    }
+}
+
+/// Everything that can be seen of an outbox, against everything that the model has.
+pub(super) struct Check<'a> {
+    pub(super) outbox: &'a dyn Outbox,
+    pub(super) model: &'a Model,
+    pub(super) ids: &'a Ids,
+}
+
+impl Check<'_> {
+    /// What holds after each step.
+    pub(super) async fn step(&self, wakes: &Wakes) {
+        let query = Query { limit: ALL, oldest_first: true, ..Query::default() };
+        self.list(query, |_| true).await;
+        self.summary().await;
+        for to in destinations() {
+            if let Some(due) = self.model.next_due(&to) {
+                let told = wakes.at(&to);
+                assert!(
+                    told.is_some_and(|told| told <= due.max(self.model.now)),
+                    "`{to}` has something due at {due} and would be looked at {told:?}"
+                );
+            }
+        }
+    }
+
+    /// Every callback with its attempts, also the forgotten ones.
+    pub(super) async fn all(&self) {
+        for number in self.ids.numbers() {
+            let found = self.outbox.get(self.ids.of(number)).await.unwrap();
+            let Some(stored) = self.model.kept.get(&number) else {
+                assert!(found.is_none(), "{number} was purged");
+                continue;
+            };
+            let detail = found.unwrap_or_else(|| panic!("{number} is lost"));
+            self.standing(stored, &detail.standing);
+            assert_eq!(detail.attempts, stored.attempts);
+            let numbers = detail.attempts.iter().map(|attempt| attempt.number as usize);
+            assert!(numbers.eq(1..=stored.attempts.len()));
+        }
+    }
+
+    fn standing(&self, stored: &Stored, standing: &Standing) {
+        self.ids.agree(stored, &standing.record);
+        assert_eq!(standing.in_flight, stored.is_claimed());
+        let waits_for = self.model.waits_for(stored).map(|number| self.ids.of(number));
+        assert_eq!(standing.waiting_for, waits_for, "{stored:#?}");
+    }
+
+    /// A listing as somebody asked for it.
+    pub(super) async fn listing(&self, asked: Listing, behind: Option<Number>) {
+        let state =
+            asked.state.map(|it| [StateName::Pending, StateName::Delivered, StateName::Failed][it]);
+        let destination = asked.to.map(|to| destinations()[to].clone());
+        let job_id = asked.job.map(|job| JOBS[job].to_owned());
+        let since = asked.since.map(|units| self.model.now.before(UNIT * units));
+        let query = Query {
+            state,
+            destination: destination.clone(),
+            job_id: job_id.clone(),
+            since,
+            cursor: behind.map(|number| self.ids.of(number)),
+            limit: asked.limit,
+            oldest_first: asked.oldest_first,
+        };
+        let wanted = |it: &Stored| {
+            state.is_none_or(|state| it.state_name() == state)
+                && destination.as_ref().is_none_or(|to| it.new.destination == *to)
+                && job_id.as_ref().is_none_or(|job| it.job() == job)
+                && since.is_none_or(|since| it.created_at >= since)
+                && behind.is_none_or(|behind| {
+                    if asked.oldest_first { it.number > behind } else { it.number < behind }
+                })
+        };
+        self.list(query, wanted).await;
+    }
+
+    async fn list(&self, mut query: Query, wanted: impl Fn(&Stored) -> bool) {
+        let mut expected: Vec<_> = self.model.kept.values().filter(|it| wanted(it)).collect();
+        if !query.oldest_first {
+            expected.reverse();
+        }
+        let mut found = Vec::new();
+        for pages in 0.. {
+            assert!(pages < ALL, "the listing has no end");
+            let page = self.outbox.list(query.clone()).await.unwrap();
+            assert!(page.callbacks.len() <= query.limit);
+            found.extend(page.callbacks);
+            query.cursor = page.next;
+            if query.cursor.is_none() {
+                break;
+            }
+        }
+        let numbers: Vec<_> = found.iter().map(|it| self.ids.number(it.record.id)).collect();
+        assert_eq!(numbers, expected.iter().map(|it| it.number).collect::<Vec<_>>());
+        for (stored, standing) in expected.into_iter().zip(&found) {
+            self.standing(stored, standing);
+        }
+    }
+
+    async fn summary(&self) {
+        let model = self.model;
+        let summary = self.outbox.summary(model.now).await.unwrap();
+        let kept = || model.kept.values();
+        let oldest = |state| {
+            kept().filter_map(|it| it.finished()).filter(|it| it.0 == state).map(|it| it.1).min()
+        };
+        let count = |wanted: &dyn Fn(&Stored) -> bool| kept().filter(|it| wanted(it)).count();
+        let is_due = |it: &Stored| it.free_from().is_some_and(|at| at <= model.now);
+        let mut busy: Vec<_> =
+            destinations().into_iter().filter(|to| !to.is_none() && !model.is_idle(to)).collect();
+        let of = |to: &Destination| self.of(to);
+        busy.sort_by_key(|to| (std::cmp::Reverse((of(to).pending, of(to).failed)), to.clone()));
+        let shown: Vec<_> = busy.iter().map(of).collect();
+        let (pending, due) = (model.pending() as u64, count(&is_due) as u64);
+        let in_flight = count(&Stored::is_claimed) as u64;
+        let expected = Summary {
+            pending,
+            due,
+            waiting: pending - due - in_flight,
+            in_flight,
+            delivered: count(&|it| it.state_name() == StateName::Delivered) as u64,
+            failed: count(&Stored::is_failed) as u64,
+            oldest_delivered: oldest(StateName::Delivered),
+            oldest_failed: oldest(StateName::Failed),
+            oldest_due: kept().filter(|it| is_due(it)).filter_map(Stored::free_from).min(),
+            overdue: destinations().iter().map(|to| self.overdue(to)).sum(),
+            destination_count: shown.len() as u64,
+            open_count: shown.iter().filter(|it| it.open.is_some()).count() as u64,
+            store_bytes: summary.store_bytes,
+            destinations: shown,
+        };
+        assert_eq!(summary, expected);
+    }
+
+    fn hold(&self, to: &Destination) -> Option<Timestamp> {
+        self.model.holds.get(to).copied().filter(|until| *until > self.model.now)
+    }
+
+    fn overdue(&self, to: &Destination) -> u64 {
+        let now = self.model.now;
+        let due = || self.model.to(to).filter_map(Stored::free_from).filter(|at| *at <= now);
+        let late = due().min().is_some_and(|at| now.since(at) > OVERDUE);
+        let kept_back = self.hold(to).is_some() || self.model.open.contains_key(to);
+        if late && !kept_back { due().count() as u64 } else { 0 }
+    }
+
+    fn of(&self, to: &Destination) -> DestinationSummary {
+        let count =
+            |wanted: fn(&Stored) -> bool| self.model.to(to).filter(|it| wanted(it)).count() as u64;
+        DestinationSummary {
+            destination: to.clone(),
+            pending: count(Stored::is_pending),
+            in_flight: count(Stored::is_claimed),
+            failed: count(Stored::is_failed),
+            open: self.model.open.get(to).copied(),
+            hold_until: self.hold(to),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The outbox against a model of it: random steps, and after each of them everything that the
+//! outbox shows is what the model has.
+//!
+//! Steps are enqueues (batches, keys that come again, refused ones, more than there is room
+//! for), claims, settlements of every kind, releases, replays, cancels, expiry and purges, also
+//! several at once and claims in between; time that passes; and closing and opening again. After
+//! each step it holds that
+//!
+//! - every callback that was accepted and not purged is listed once, in the order of
+//!   acceptance, as what it is: nothing is lost, nothing is due and finished, attempts and
+//!   replays are counted, duplicates are answered with the first one's id;
+//! - what was claimed was due, in nobody's hands, and the earliest of its job, but for the
+//!   exception that the trait names; and a claim took everything that was due, or its limit;
+//! - the summary is a recount of the listing;
+//! - whoever is guided by the signals and by `next_due` alone looks at each destination no later
+//!   than it has something due.
+//!
+//! In the end all of it is delivered by following the signals, and purged, and then the store
+//! is as empty as a new one.
+//!
+//! `PROPTEST_CASES` says how many cases there are. A long run, where a folder in memory spares
+//! the disk its syncs:
+//!
+//! ```sh
+//! PROPTEST_CASES=20000 TMPDIR=/dev/shm cargo test --test it model::
+//! ```
+//!
+//! A case that fails is made smaller and noted in `tests/proptest-regressions/`, and runs first
+//! from then on. What was found once is also in `regressions`, in words.
+
+mod case;
+mod check;
+mod operation;
+mod reference;
+mod regressions;
+mod wakes;
+mod writes;
+
+use std::{path::Path, sync::Arc};
+
+use proptest::{prelude::*, test_runner::Config};
+use seal_dpf_urlcallback::{
+    clock::SharedClock,
+    outbox::{
+        Outbox,
+        sled::{Settings, SledOutbox},
+    },
+};
+
+use self::{case::Case, operation::operations};
+use crate::support::eventually;
+
+/// How many may be pending; few, so that there is no room at times.
+const MAX_PENDING: usize = 16;
+
+/// How many cases there are without `PROPTEST_CASES`.
+const CASES: u32 = 64;
+
+/// For how long, in milliseconds, a failing case is made smaller.
+const SHRINK_TIME: u32 = 180_000;
+
+/// One implementation of the outbox.
+#[derive(Debug, Clone, Copy)]
+struct Factory {
+    /// Opens it in this folder, with room for [`MAX_PENDING`]; makes it where there is none.
+    open: fn(&Path, SharedClock) -> Arc<dyn Outbox>,
+    /// What a closed one has stored in this folder that a new one has not.
+    leftovers: fn(&Path) -> Vec<String>,
+}
+
+/// The suite; any implementation has to pass it.
+fn outbox_behaves_as_its_model(factory: Factory) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = Config {
+        cases: CASES,
+        max_shrink_time: SHRINK_TIME,
+        max_shrink_iters: 100_000,
+        ..Config::default()
+    };
+    proptest!(config, |(operations in operations())| {
+        runtime.block_on(Case::run(factory, operations));
+    });
+}
+
+const SLED: Factory = Factory { open: open_sled, leftovers: sled_leftovers };
+
+fn open_sled(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
+    let settings =
+        Settings { max_pending: MAX_PENDING as u64, min_free_bytes: 0, cache_bytes: 1 << 20 };
+    Arc::new(SledOutbox::open(folder, settings, clock).unwrap())
+}
+
+fn sled_leftovers(folder: &Path) -> Vec<String> {
+    // A closed store is let go by threads of the engine, a moment later.
+    let db = eventually("the store is let go", || sled::open(folder).ok());
+    let rows = db.iter().map(|row| String::from_utf8_lossy(&row.unwrap().0).into_owned());
+    rows.filter(|row| !["mformat", "msalt", "mtotals"].contains(&row.as_str())).collect()
+}
+
+#[test]
+fn the_outbox_on_sled_behaves_as_its_model() {
+    outbox_behaves_as_its_model(SLED);
+}

@@ -1,0 +1,244 @@
+//! What can be done to an outbox, in values that print and shrink well.
+//!
+//! Everything is small on purpose: with few jobs, destinations, keys and moments, the random
+//! ones meet. All times are whole [`UNIT`]s.
+
+use std::time::Duration;
+
+use proptest::{collection::vec, option, prelude::*};
+use seal_dpf_urlcallback::{
+    callback::Destination,
+    clock::Timestamp,
+    outbox::{Attempt, ErrorKind, Failure, Settlement},
+};
+
+/// The grain of time.
+pub(super) const UNIT: Duration = Duration::from_secs(10);
+
+/// Two of them begin alike.
+pub(super) const JOBS: [&str; 3] = ["1", "12", "2"];
+
+/// Where callbacks go: two hosts, and nowhere, which is where a URL leads that does not parse.
+pub(super) fn destinations() -> [Destination; 3] {
+    let host = |text| Destination::parse(text).unwrap();
+    [host("http://a:80"), host("http://b:80"), Destination::none()]
+}
+
+/// How many of them take callbacks.
+pub(super) const HOSTS: usize = 2;
+
+/// One step.
+#[derive(Debug, Clone)]
+pub(super) enum Operation {
+    /// One write, waited for.
+    Write(Write),
+    /// Writes that are all asked for before the first is waited for.
+    Burst(Vec<Write>),
+    /// A claim, and what remains of it is kept in hand.
+    Claim(Asked),
+    /// A claim while these writes, enqueues and settlements alone, are on their way to the disk.
+    ClaimDuring(Vec<Write>, Asked),
+    /// One of the claims in hand is given back.
+    Release(usize),
+    /// So many units pass.
+    Pass(u32),
+    /// A destination's breaker opens or closes.
+    Report { to: usize, open: bool },
+    /// Whether events are taken is asked.
+    Ready,
+    /// The outbox is closed and opened again; what was in hand is gone.
+    Reopen,
+    /// A listing from its beginning to its end.
+    List(Listing),
+}
+
+/// What a claim asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) to: usize,
+    pub(super) limit: usize,
+}
+
+/// A step that changes what is stored. A number stands for the one of the fitting callbacks at
+/// that place, counted round.
+#[derive(Debug, Clone)]
+pub(super) enum Write {
+    Enqueue(Vec<Event>),
+    /// Ends the attempt of one of the claims in hand.
+    Settle(usize, Ending),
+    Replay(Vec<usize>),
+    Cancel(usize),
+    /// Cancels what was never accepted.
+    CancelUnknown(usize),
+    /// Of the age of so many units and more.
+    Expire(u32),
+    Purge(Kept),
+}
+
+/// An event as it is handed in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Event {
+    pub(super) job: usize,
+    pub(super) to: usize,
+    pub(super) key: Option<u8>,
+    pub(super) refused: bool,
+}
+
+/// How an attempt ended; times are units from now, also backwards.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ending {
+    Delivered,
+    Retry { due: i32, hold: Option<i32> },
+    Failed { attempted: bool },
+}
+
+/// For how many units, and a half, finished ones are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    pub(super) delivered: u32,
+    pub(super) failed: u32,
+}
+
+/// What a listing asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listing {
+    pub(super) state: Option<usize>,
+    pub(super) to: Option<usize>,
+    pub(super) job: Option<usize>,
+    /// So many units ago.
+    pub(super) since: Option<u32>,
+    pub(super) limit: usize,
+    pub(super) oldest_first: bool,
+    /// It continues behind one of the callbacks, which may be gone.
+    pub(super) behind: Option<usize>,
+}
+
+/// So many units after `now`, or before.
+pub(super) fn shifted(now: Timestamp, units: i32) -> Timestamp {
+    let by = UNIT * units.unsigned_abs();
+    if units < 0 { now.before(by) } else { now.after(by) }
+}
+
+impl Ending {
+    /// The settlement that says so of attempt `number`. Called twice it gives two that are
+    /// equal, one for the outbox and one for its model.
+    pub(super) fn settlement(self, number: u32, now: Timestamp) -> Settlement {
+        let attempt = |status, error| Attempt {
+            number,
+            started_at: now,
+            duration_ms: u64::from(number),
+            status: Some(status),
+            error,
+            peer: None,
+            response_excerpt: None,
+        };
+        let error = || Failure {
+            kind: ErrorKind::Status,
+            message: format!("attempt {number} failed"),
+            status: Some(500),
+        };
+        match self {
+            Self::Delivered => Settlement::Delivered(attempt(200, None)),
+            Self::Retry { due, hold } => Settlement::Retry {
+                attempt: attempt(500, Some(error())),
+                due: shifted(now, due),
+                hold: hold.map(|units| shifted(now, units)),
+            },
+            Self::Failed { attempted } => Settlement::Failed {
+                attempt: attempted.then(|| attempt(500, Some(error()))),
+                failure: Failure::new(ErrorKind::Exhausted, "no more attempts"),
+            },
+        }
+    }
+}
+
+/// How long a hold is at most, in units.
+const LONGEST_HOLD: i32 = 6;
+
+/// A number that stands for something there may be any number of.
+fn number() -> impl Strategy<Value = usize> {
+    0..24_usize
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let to = prop_oneof![20 => 0..HOSTS, 1 => Just(HOSTS)];
+    let refused = prop::bool::weighted(0.1);
+    (0..JOBS.len(), to, option::weighted(0.3, 0..4_u8), refused)
+        .prop_map(|(job, to, key, refused)| Event { job, to, key, refused: refused || to == HOSTS })
+}
+
+fn enqueue() -> impl Strategy<Value = Write> {
+    vec(event(), 0..5).prop_map(Write::Enqueue)
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
+    let retry = (-2..5_i32, option::weighted(0.3, -1..=LONGEST_HOLD))
+        .prop_map(|(due, hold)| Ending::Retry { due, hold });
+    prop_oneof![
+        2 => Just(Ending::Delivered),
+        3 => retry,
+        3 => any::<bool>().prop_map(|attempted| Ending::Failed { attempted }),
+    ]
+}
+
+fn settle() -> impl Strategy<Value = Write> {
+    (number(), ending()).prop_map(|(claim, ending)| Write::Settle(claim, ending))
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    // A hold is forgotten with the last callback of its destination that is kept; while failed
+    // ones are kept longer than any hold, it never shows.
+    let longer = LONGEST_HOLD.unsigned_abs();
+    let kept = (0..12_u32, longer..20).prop_map(|(delivered, failed)| Kept { delivered, failed });
+    prop_oneof![
+        6 => enqueue(),
+        8 => settle(),
+        4 => vec(number(), 1..4).prop_map(Write::Replay),
+        2 => number().prop_map(Write::Cancel),
+        1 => number().prop_map(Write::CancelUnknown),
+        1 => (0..12_u32).prop_map(Write::Expire),
+        1 => kept.prop_map(Write::Purge),
+    ]
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    (0..=HOSTS, 1..5_usize).prop_map(|(to, limit)| Asked { to, limit })
+}
+
+fn listing() -> impl Strategy<Value = Listing> {
+    let wanted = |below: usize| option::weighted(0.3, 0..below);
+    (
+        (wanted(3), wanted(HOSTS + 1), wanted(JOBS.len()), option::weighted(0.3, 0..12_u32)),
+        (1..4_usize, any::<bool>(), option::weighted(0.3, number())),
+    )
+        .prop_map(|((state, to, job, since), (limit, oldest_first, behind))| Listing {
+            state,
+            to,
+            job,
+            since,
+            limit,
+            oldest_first,
+            behind,
+        })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let during = (vec(prop_oneof![enqueue(), settle()], 1..4), asked());
+    prop_oneof![
+        8 => write().prop_map(Operation::Write),
+        4 => vec(write(), 2..6).prop_map(Operation::Burst),
+        8 => asked().prop_map(Operation::Claim),
+        2 => during.prop_map(|(writes, asked)| Operation::ClaimDuring(writes, asked)),
+        3 => number().prop_map(Operation::Release),
+        4 => (1..9_u32).prop_map(Operation::Pass),
+        1 => (0..HOSTS, any::<bool>()).prop_map(|(to, open)| Operation::Report { to, open }),
+        1 => Just(Operation::Ready),
+        1 => Just(Operation::Reopen),
+        3 => listing().prop_map(Operation::List),
+    ]
+}
+
+/// The steps of one case.
+pub(super) fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    vec(operation(), 1..80)
+}

@@ -1,0 +1,350 @@
+//! The model: what the outbox promises, in the plainest words that say it. It keeps everything
+//! in one map and looks through all of it for every answer.
+//!
+//! Of the pending callbacks of one job one has the *turn*: it alone may be claimed. It keeps
+//! the turn until its attempt has been settled or it has ended, or until an earlier one of the
+//! job is replayed while it is in nobody's hands; then the earliest has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use seal_dpf_urlcallback::{
+    callback::Destination,
+    clock::Timestamp,
+    outbox::{
+        Attempt, Cancelled, ErrorKind, Failure, NewCallback, Open, Retention, Settlement, StateName,
+    },
+};
+
+/// A callback's place in the order of acceptance.
+pub(super) type Number = usize;
+
+/// What has become of a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not due before `at`. With the turn, that is when it is due.
+    Pending {
+        at: Timestamp,
+        turn: bool,
+        claimed: bool,
+    },
+    Delivered(Timestamp),
+    Failed(Timestamp),
+}
+
+/// A callback.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) number: Number,
+    pub(super) new: NewCallback,
+    pub(super) created_at: Timestamp,
+    pub(super) state: State,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) budget_attempts: u32,
+    pub(super) budget_since: Timestamp,
+    pub(super) replays: u32,
+    pub(super) last_error: Option<Failure>,
+    /// The later one of its job that was under way when it was replayed, or that went before
+    /// the earliest of its job then for that reason.
+    pub(super) overtaken_by: Option<Number>,
+}
+
+impl Stored {
+    pub(super) fn job(&self) -> &str {
+        &self.new.body.job_id
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self.state, State::Pending { .. })
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        matches!(self.state, State::Failed(_))
+    }
+
+    pub(super) fn is_claimed(&self) -> bool {
+        matches!(self.state, State::Pending { claimed: true, .. })
+    }
+
+    /// When it is due, if it may be claimed then.
+    pub(super) fn free_from(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Pending { at, turn: true, claimed: false } => Some(at),
+            _ => None,
+        }
+    }
+
+    pub(super) fn finished(&self) -> Option<(StateName, Timestamp)> {
+        match self.state {
+            State::Pending { .. } => None,
+            State::Delivered(at) => Some((StateName::Delivered, at)),
+            State::Failed(at) => Some((StateName::Failed, at)),
+        }
+    }
+
+    pub(super) fn state_name(&self) -> StateName {
+        self.finished().map_or(StateName::Pending, |(state, _)| state)
+    }
+
+    fn attempted(&mut self, attempt: Attempt) {
+        self.budget_attempts += 1;
+        self.last_error = attempt.error.clone().or(self.last_error.take());
+        self.attempts.push(attempt);
+    }
+}
+
+/// What an enqueue does with one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    Stored(Number),
+    Duplicate(Number),
+}
+
+/// Everything that is known of the callbacks.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) now: Timestamp,
+    pub(super) kept: BTreeMap<Number, Stored>,
+    pub(super) holds: BTreeMap<Destination, Timestamp>,
+    pub(super) open: BTreeMap<Destination, Open>,
+    /// Destinations that had nothing pending or failed at some moment of the step.
+    pub(super) idle: BTreeSet<Destination>,
+    accepted: usize,
+    max_pending: usize,
+}
+
+impl Model {
+    pub(super) fn new(now: Timestamp, max_pending: usize) -> Self {
+        Self {
+            now,
+            kept: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            open: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            accepted: 0,
+            max_pending,
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.kept.values().filter(|it| it.is_pending()).count()
+    }
+
+    pub(super) fn has_room_for(&self, more: usize) -> bool {
+        self.pending() + more <= self.max_pending
+    }
+
+    /// `None` where there is no room for all of them; then none is taken.
+    pub(super) fn enqueue(&mut self, batch: Vec<NewCallback>) -> Option<Vec<Taken>> {
+        let room = self.has_room_for(batch.len());
+        room.then(|| batch.into_iter().map(|new| self.accept(new)).collect())
+    }
+
+    fn accept(&mut self, new: NewCallback) -> Taken {
+        let same = |it: &&Stored| new.event_id.is_some() && it.new.event_id == new.event_id;
+        if let Some(known) = self.kept.values().find(same) {
+            return Taken::Duplicate(known.number);
+        }
+        let number = self.accepted;
+        self.accepted += 1;
+        let state = if new.refusal.is_some() {
+            State::Failed(self.now)
+        } else {
+            let turn = self.earliest(&new.body.job_id).is_none();
+            State::Pending { at: self.now, turn, claimed: false }
+        };
+        let stored = Stored {
+            number,
+            created_at: self.now,
+            state,
+            attempts: Vec::new(),
+            budget_attempts: 0,
+            budget_since: self.now,
+            replays: 0,
+            last_error: new.refusal.clone(),
+            overtaken_by: None,
+            new,
+        };
+        self.kept.insert(number, stored);
+        Taken::Stored(number)
+    }
+
+    /// Gives the callback as it is then.
+    pub(super) fn settle(&mut self, number: Number, settlement: Settlement) -> Stored {
+        let now = self.now;
+        let stored = self.kept.get_mut(&number).unwrap();
+        let job = stored.job().to_owned();
+        match settlement {
+            Settlement::Delivered(attempt) => {
+                stored.attempted(attempt);
+                stored.state = State::Delivered(now);
+            }
+            Settlement::Retry { attempt, due, hold } => {
+                stored.attempted(attempt);
+                stored.state = State::Pending { at: due, turn: false, claimed: false };
+                let destination = stored.new.destination.clone();
+                if let Some(until) = hold {
+                    let known = self.holds.entry(destination).or_insert(until);
+                    *known = until.max(*known);
+                }
+                // The first of its job keeps the very time, also where that has passed.
+                if self.earliest(&job) == Some(number) {
+                    self.set(number, State::Pending { at: due, turn: true, claimed: false });
+                }
+            }
+            Settlement::Failed { attempt, failure } => {
+                attempt.into_iter().for_each(|attempt| stored.attempted(attempt));
+                stored.last_error = Some(failure);
+                stored.state = State::Failed(now);
+            }
+        }
+        self.pass_turn(&job);
+        self.note_idle();
+        self.kept[&number].clone()
+    }
+
+    pub(super) fn claim(&mut self, number: Number) {
+        let stored = self.kept.get_mut(&number).unwrap();
+        let State::Pending { claimed, .. } = &mut stored.state else { unreachable!() };
+        *claimed = true;
+    }
+
+    pub(super) fn release(&mut self, number: Number) {
+        let stored = self.kept.get_mut(&number).unwrap();
+        let State::Pending { claimed, .. } = &mut stored.state else { unreachable!() };
+        *claimed = false;
+    }
+
+    /// What was in somebody's hands is due again, and what was only in memory is gone.
+    pub(super) fn reopen(&mut self) {
+        let claimed: Vec<_> =
+            self.kept.values().filter(|it| it.is_claimed()).map(|it| it.number).collect();
+        claimed.into_iter().for_each(|number| self.release(number));
+        self.open.clear();
+    }
+
+    pub(super) fn replay(&mut self, numbers: &[Number]) -> u64 {
+        numbers.iter().map(|number| u64::from(self.replay_one(*number))).sum()
+    }
+
+    fn replay_one(&mut self, number: Number) -> bool {
+        let Some(stored) = self.kept.get(&number).filter(|it| it.is_failed()) else { return false };
+        let job = stored.job().to_owned();
+        let earliest = self.earliest(&job).is_none_or(|other| other > number);
+        let holder = self.holder(&job).cloned();
+        let under_way = holder.as_ref().filter(|it| it.is_claimed()).map(|it| it.number);
+        let turn = earliest && under_way.is_none();
+        let before = self.earliest(&job).and_then(|first| self.kept[&first].overtaken_by);
+        let kept = before.filter(|by| {
+            !turn && *by > number && holder.as_ref().is_some_and(|it| it.number == *by)
+        });
+        if turn && let Some(holder) = holder {
+            let at = holder.free_from().unwrap();
+            self.set(holder.number, State::Pending { at, turn: false, claimed: false });
+        }
+        let now = self.now;
+        let stored = self.kept.get_mut(&number).unwrap();
+        stored.state = State::Pending { at: now, turn, claimed: false };
+        stored.budget_attempts = 0;
+        stored.budget_since = now;
+        stored.replays += 1;
+        stored.overtaken_by = under_way.or(kept);
+        true
+    }
+
+    pub(super) fn cancel(&mut self, number: Number) -> Cancelled {
+        match self.kept.get(&number) {
+            None => Cancelled::Unknown,
+            Some(it) if !it.is_pending() => Cancelled::NotPending,
+            Some(it) if it.is_claimed() => Cancelled::InFlight,
+            Some(_) => {
+                self.end(number, Failure::new(ErrorKind::Cancelled, "cancelled by an operator"));
+                Cancelled::Done
+            }
+        }
+    }
+
+    /// Gives those that ended, each as it is then.
+    pub(super) fn expire(&mut self, cutoff: Timestamp, failure: &Failure) -> Vec<Stored> {
+        let old = |it: &&Stored| it.is_pending() && !it.is_claimed() && it.budget_since < cutoff;
+        let old: Vec<_> = self.kept.values().filter(old).map(|it| it.number).collect();
+        old.iter().for_each(|number| self.end(*number, failure.clone()));
+        old.iter().map(|number| self.kept[number].clone()).collect()
+    }
+
+    fn end(&mut self, number: Number, failure: Failure) {
+        let stored = self.kept.get_mut(&number).unwrap();
+        stored.state = State::Failed(self.now);
+        stored.last_error = Some(failure);
+        let job = stored.job().to_owned();
+        self.pass_turn(&job);
+    }
+
+    pub(super) fn purge(&mut self, retention: Retention) -> u64 {
+        let before = self.kept.len();
+        let now = self.now;
+        self.kept.retain(|_, it| match it.state {
+            State::Pending { .. } => true,
+            State::Delivered(at) => at > now.before(retention.delivered),
+            State::Failed(at) => at > now.before(retention.failed),
+        });
+        self.note_idle();
+        (before - self.kept.len()) as u64
+    }
+
+    fn set(&mut self, number: Number, state: State) {
+        self.kept.get_mut(&number).unwrap().state = state;
+    }
+
+    fn of_job(&self, job: &str) -> impl Iterator<Item = &Stored> {
+        self.kept.values().filter(move |it| it.is_pending() && it.job() == job)
+    }
+
+    /// The earliest accepted of the pending ones of a job.
+    pub(super) fn earliest(&self, job: &str) -> Option<Number> {
+        self.of_job(job).map(|it| it.number).next()
+    }
+
+    /// Who has the turn.
+    pub(super) fn holder(&self, job: &str) -> Option<&Stored> {
+        self.of_job(job).find(|it| matches!(it.state, State::Pending { turn: true, .. }))
+    }
+
+    /// Where nobody has the turn, the earliest gets it, and is due from now on, or later.
+    fn pass_turn(&mut self, job: &str) {
+        if self.holder(job).is_some() {
+            return;
+        }
+        let Some(number) = self.earliest(job) else { return };
+        let State::Pending { at, .. } = self.kept[&number].state else { return };
+        let at = at.max(self.now);
+        self.set(number, State::Pending { at, turn: true, claimed: false });
+    }
+
+    /// What has to end before `stored` may be claimed: the one before it; where it is the
+    /// earliest, the one that has the turn.
+    pub(super) fn waits_for(&self, stored: &Stored) -> Option<Number> {
+        let State::Pending { turn: false, .. } = stored.state else { return None };
+        let before = self.of_job(stored.job()).take_while(|it| it.number < stored.number).last();
+        Some(before.or_else(|| self.holder(stored.job())).unwrap().number)
+    }
+
+    /// When a destination has something to claim, counted with its hold.
+    pub(super) fn next_due(&self, destination: &Destination) -> Option<Timestamp> {
+        let hold = self.holds.get(destination).copied().unwrap_or_default();
+        self.to(destination).filter_map(Stored::free_from).min().map(|at| at.max(hold))
+    }
+
+    pub(super) fn to<'a>(&'a self, to: &'a Destination) -> impl Iterator<Item = &'a Stored> {
+        self.kept.values().filter(move |it| it.new.destination == *to)
+    }
+
+    /// Whether nothing pending or failed goes there.
+    pub(super) fn is_idle(&self, destination: &Destination) -> bool {
+        !self.to(destination).any(|it| it.is_pending() || it.is_failed())
+    }
+
+    fn note_idle(&mut self) {
+        let idle: Vec<_> = self.open.keys().filter(|to| self.is_idle(to)).cloned().collect();
+        self.idle.extend(idle);
+    }
+}

@@ -1,0 +1,80 @@
+//! What the random steps have found, in the fewest steps that show it. Each went wrong in the
+//! check after its last step, or in a claim.
+
+use super::{
+    Factory, SLED,
+    case::Case,
+    operation::{
+        Asked, Ending, Event,
+        Operation::{self, Burst, Claim, Pass, Release, Write},
+        Write::{Cancel, Enqueue, Expire, Replay, Settle},
+    },
+};
+
+fn run(factory: Factory, operations: Vec<Operation>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(Case::run(factory, operations));
+}
+
+fn event(job: usize) -> Event {
+    Event { job, to: 0, key: None, refused: false }
+}
+
+fn claim() -> Operation {
+    Claim(Asked { to: 0, limit: 1 })
+}
+
+fn fail() -> Operation {
+    Write(Settle(0, Ending::Failed { attempted: true }))
+}
+
+/// Callbacks of one job, all failed but the last one, and that one under way.
+fn last_under_way(count: usize) -> Vec<Operation> {
+    let mut operations = vec![Write(Enqueue(vec![event(0); count]))];
+    for _ in 1..count {
+        operations.extend([claim(), fail()]);
+    }
+    operations.push(claim());
+    operations
+}
+
+#[test]
+fn a_replayed_callback_goes_first_though_one_behind_it_was_replayed_when_it_had_to_wait() {
+    let mut operations = last_under_way(3);
+    let second_while_under_way = Write(Replay(vec![1]));
+    let first_while_free = Write(Replay(vec![0]));
+    operations.extend([second_while_under_way, Release(0), first_while_free, claim()]);
+    run(SLED, operations);
+}
+
+#[test]
+fn a_released_callback_keeps_its_turn_when_the_replayed_one_that_waits_for_it_is_cancelled() {
+    let mut operations = last_under_way(4);
+    let first_while_under_way = Write(Replay(vec![0]));
+    let third_while_free = Write(Replay(vec![1]));
+    let cancel_first = Write(Cancel(0));
+    operations.extend([first_while_under_way, Release(0), third_while_free, cancel_first]);
+    operations.push(claim());
+    run(SLED, operations);
+}
+
+#[test]
+fn the_first_of_several_replayed_callbacks_waits_for_the_one_that_is_under_way() {
+    let mut operations = last_under_way(3);
+    operations.push(Write(Replay(vec![0, 1])));
+    run(SLED, operations);
+}
+
+#[test]
+fn a_callback_that_becomes_first_in_a_batch_expires_in_the_same_batch() {
+    // While the first write is on its way to the disk, the other two gather.
+    let burst = Burst(vec![Enqueue(vec![event(1)]), Cancel(0), Expire(1)]);
+    run(SLED, vec![Write(Enqueue(vec![event(0); 2])), Pass(2), burst]);
+}
+
+#[test]
+fn a_callback_that_is_put_off_in_a_batch_expires_in_the_same_batch() {
+    let put_off = Settle(0, Ending::Retry { due: 1, hold: None });
+    let burst = Burst(vec![Enqueue(vec![event(1)]), put_off, Expire(1)]);
+    run(SLED, vec![Write(Enqueue(vec![event(0)])), claim(), Pass(2), burst]);
+}

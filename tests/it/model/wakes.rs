@@ -1,0 +1,80 @@
+//! What somebody who delivers knows without asking: when to look at which destination. It is
+//! told by the outbox's signals and by what each claim says, and by nothing else.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use futures_util::future::BoxFuture;
+use seal_dpf_urlcallback::{callback::Destination, clock::Timestamp, outbox::Outbox};
+
+type Signals = Vec<(Destination, Timestamp)>;
+
+#[derive(Debug, Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// When to look at which destination.
+#[derive(Default)]
+pub(super) struct Wakes {
+    times: BTreeMap<Destination, Timestamp>,
+    waiting: Option<BoxFuture<'static, Signals>>,
+    bell: Arc<Bell>,
+}
+
+impl Wakes {
+    /// Takes in what was signalled. It looks only when it was woken, as an executor does: a
+    /// signal that is noted and wakes nobody is a lost one.
+    pub(super) fn listen(&mut self, outbox: &Arc<dyn Outbox>) {
+        if self.bell.0.swap(false, Ordering::SeqCst) {
+            self.wait(outbox);
+        }
+    }
+
+    /// Begins to wait.
+    pub(super) fn wait(&mut self, outbox: &Arc<dyn Outbox>) {
+        let waker = Waker::from(Arc::clone(&self.bell));
+        loop {
+            let waiting = self.waiting.get_or_insert_with(|| {
+                let outbox = Arc::clone(outbox);
+                Box::pin(async move { outbox.signalled().await })
+            });
+            let Poll::Ready(signals) = waiting.as_mut().poll(&mut Context::from_waker(&waker))
+            else {
+                return;
+            };
+            self.waiting = None;
+            for (destination, at) in signals {
+                let known = self.times.entry(destination).or_insert(at);
+                *known = at.min(*known);
+            }
+        }
+    }
+
+    /// A claim has said when to come again.
+    pub(super) fn come_again(&mut self, destination: Destination, at: Option<Timestamp>) {
+        match at {
+            Some(at) => self.times.insert(destination, at),
+            None => self.times.remove(&destination),
+        };
+    }
+
+    pub(super) fn at(&self, destination: &Destination) -> Option<Timestamp> {
+        self.times.get(destination).copied()
+    }
+
+    /// Where to look next, and when.
+    pub(super) fn next(&self) -> Option<(Destination, Timestamp)> {
+        self.times.iter().min_by_key(|(_, at)| **at).map(|(to, at)| (to.clone(), *at))
+    }
+}

@@ -1,0 +1,150 @@
+//! The machine's clock jumps (the rules are in `delivery::jumps`).
+
+use std::{fs, net::TcpListener};
+
+use serde_json::Value;
+
+use crate::support::{Answer, Receiver, Service, event, eventually, preloaded};
+
+const DAY: i64 = 86_400;
+
+/// A service whose clock can be set.
+struct Clocked(Service);
+
+impl Clocked {
+    fn prepare(settings: &str) -> Self {
+        let service = Service::prepare(settings);
+        let clocked = Self(service);
+        clocked.set(0);
+        clocked
+    }
+
+    fn serve(&mut self) {
+        let ahead = self.0.path("ahead");
+        let env = [
+            ("LD_PRELOAD", preloaded("clock.c")),
+            ("CLOCK_AHEAD", ahead.to_str().unwrap().to_owned()),
+        ];
+        self.0.serve_with(&env.each_ref().map(|(name, value)| (*name, value.as_str())));
+    }
+
+    /// Sets the clock so many seconds before or behind the machine's.
+    fn set(&self, ahead: i64) {
+        fs::write(self.0.path("ahead.new"), ahead.to_string()).unwrap();
+        fs::rename(self.0.path("ahead.new"), self.0.path("ahead")).unwrap();
+    }
+
+    fn attempts(&self, id: &str) -> u64 {
+        self.0.api().callback(id)["attemptCount"].as_u64().unwrap()
+    }
+
+    fn wait_for_attempts(&self, id: &str, count: u64) {
+        eventually("attempts", || (self.attempts(id) >= count).then_some(()));
+    }
+
+    fn jumped(&self, how: &str) {
+        let is_it =
+            |line: &Value| line["event.action"] == "clock-jumped" && line["event.reason"] == how;
+        eventually("the jump is noticed", || self.0.log().iter().any(is_it).then_some(()));
+    }
+}
+
+/// Where nobody listens yet.
+fn nobody() -> (std::net::SocketAddr, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (address, format!("http://{address}/"))
+}
+
+fn somebody(address: std::net::SocketAddr) -> Receiver {
+    Receiver::listening(TcpListener::bind(address).unwrap(), vec![], Answer::Status(200))
+}
+
+#[test]
+fn a_clock_that_goes_back_by_days_stalls_nothing() {
+    let mut clocked =
+        Clocked::prepare("retry.initial_interval = \"2s\"\nretry.max_interval = \"2s\"");
+    clocked.serve();
+    let (address, url) = nobody();
+    let held = Receiver::answering(
+        vec![Answer::With(503, vec![("retry-after", "2".into())])],
+        Answer::Status(200),
+    );
+    let id = clocked.0.api().accept(&event("job_sending", "1", &url));
+    let other = clocked.0.api().accept(&event("job_sending", "2", &held.url("/")));
+    clocked.wait_for_attempts(&id, 1);
+    clocked.wait_for_attempts(&other, 1);
+    clocked.set(-3 * DAY);
+    let _receiver = somebody(address);
+    clocked.0.api().wait_for_state(&id, "delivered");
+    clocked.0.api().wait_for_state(&other, "delivered");
+    clocked.jumped("back");
+}
+
+#[test]
+fn a_clock_that_was_set_back_while_the_service_did_not_run_stalls_nothing() {
+    let mut clocked =
+        Clocked::prepare("retry.initial_interval = \"2s\"\nretry.max_interval = \"2s\"");
+    clocked.serve();
+    let (address, url) = nobody();
+    let id = clocked.0.api().accept(&event("job_sending", "1", &url));
+    let next = clocked.0.api().accept(&event("job_finished", "1", &url));
+    clocked.wait_for_attempts(&id, 1);
+    clocked.0.kill();
+    clocked.set(-3 * DAY);
+    let _receiver = somebody(address);
+    clocked.serve();
+    clocked.0.api().wait_for_state(&id, "delivered");
+    clocked.0.api().wait_for_state(&next, "delivered");
+}
+
+#[test]
+fn a_clock_that_goes_forward_by_days_expires_and_forgets_nothing() {
+    let mut clocked = Clocked::prepare(
+        "retention.delivered = \"1d\"\nretry.max_age = \"2h\"\n\
+         retry.initial_interval = \"100ms\"\nretry.max_interval = \"200ms\"\nbreaker.failures = 0",
+    );
+    clocked.serve();
+    let good = Receiver::start();
+    let (address, url) = nobody();
+    let done = clocked.0.api().accept(&event("job_sending", "0", &good.url("/")));
+    clocked.0.api().wait_for_state(&done, "delivered");
+    let id = clocked.0.api().accept(&event("job_sending", "1", &url));
+    clocked.wait_for_attempts(&id, 1);
+    clocked.set(10 * DAY);
+    clocked.jumped("forward");
+    let so_far = clocked.attempts(&id);
+    clocked.wait_for_attempts(&id, so_far + 3);
+    let new = clocked.0.api().accept(&event("job_sending", "2", &url));
+    let _receiver = somebody(address);
+    clocked.0.api().wait_for_state(&id, "delivered");
+    clocked.0.api().wait_for_state(&new, "delivered");
+    assert_eq!(clocked.0.api().callback(&done)["state"], "delivered", "it is still there");
+}
+
+#[test]
+fn what_is_too_old_after_a_long_rest_has_one_more_attempt_before_it_expires() {
+    let mut clocked = Clocked::prepare("retry.max_age = \"2h\"\nbreaker.failures = 0");
+    clocked.0.configure(
+        "retry.max_age = \"2h\"\nbreaker.failures = 0\n\
+         retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"",
+    );
+    clocked.serve();
+    let ((address, back), (_, gone)) = (nobody(), nobody());
+    let lucky = clocked.0.api().accept(&event("job_sending", "1", &back));
+    let unlucky = clocked.0.api().accept(&event("job_sending", "2", &gone));
+    clocked.wait_for_attempts(&lucky, 1);
+    clocked.wait_for_attempts(&unlucky, 1);
+    assert_eq!(clocked.0.terminate(), Some(0));
+    clocked.set(4 * DAY);
+    let _receiver = somebody(address);
+    clocked.serve();
+    let api = clocked.0.api();
+    assert_eq!(api.wait_for_state(&lucky, "delivered")["attemptCount"], 2);
+    let failed = api.wait_for_state(&unlucky, "failed");
+    assert_eq!(
+        (&failed["lastError"]["kind"], &failed["attemptCount"]),
+        (&"expired".into(), &2.into())
+    );
+    assert_eq!(failed["attempts"][1]["error"]["kind"], "connect");
+}
