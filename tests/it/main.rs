@@ -10,6 +10,7 @@
 mod api;
 mod architecture;
 mod cli;
+mod crash;
 mod delivery;
 mod durability;
 mod egress;
