@@ -76,6 +76,8 @@ pub(super) enum Action {
 pub(super) struct Call {
     pub(super) action: Action,
     pub(super) sent: Tick,
+    /// The same as a time.
+    pub(super) wall: Duration,
     /// `None`: the answer never came.
     pub(super) answered: Option<Tick>,
     /// The status; of a replay, how many were replayed.

@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    history::{Acknowledged, Action, Call, Event, HandedIn, History, Said},
+    history::{Acknowledged, Action, Call, Event, HandedIn, History, Said, wall},
     receivers::{Receivers, TEMPERS},
 };
 use crate::support::{Api, PAUSE, Response, event};
@@ -125,7 +125,7 @@ impl<'a> Submitter<'a> {
         self.made += 1;
         if self.jobs.len() < JOBS {
             let job = format!("s{}-{}", self.number, self.made);
-            self.jobs.push((job, self.random.usize(1..=6)));
+            self.jobs.push((job, self.random.usize(1..=9)));
         }
         let at = self.random.usize(..self.jobs.len());
         let job = self.jobs[at].0.clone();
@@ -248,38 +248,63 @@ pub(super) fn operate(stage: &Stage, seed: u64) {
             std::thread::park_timeout(PAUSE);
             continue;
         }
-        next = Instant::now() + PAUSE * random.u32(2..12);
-        let action = if random.u32(..3) == 0 {
-            known(stage, &mut random).map(Action::Cancel)
+        next = Instant::now() + PAUSE * random.u32(..6);
+        let action = if random.bool() {
+            cancel(stage, &api, &mut random)
         } else {
             replay(stage, &api, &mut random)
         };
         let Some(action) = action else { continue };
-        if !call(stage, &api, action) {
-            dead = process;
+        // One that comes back at once finds the next of its job under way, or about to be.
+        let back = match &action {
+            Action::Cancel(id) if random.bool() => Some(Action::ReplayIds(vec![id.clone()])),
+            _ => None,
+        };
+        for action in std::iter::once(action).chain(back) {
+            if dead != process && !call(stage, &api, action) {
+                dead = process;
+            }
         }
     }
 }
 
-fn known(stage: &Stage, random: &mut fastrand::Rng) -> Option<String> {
+/// A cancel of something that is pending, or of anything that is known.
+fn cancel(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action> {
+    if random.bool() {
+        let pending = api.ask("GET", "/v1/callbacks?state=pending&limit=200", "", "")?.json();
+        let pending = pending["callbacks"].as_array()?;
+        let place = (!pending.is_empty()).then(|| random.usize(..pending.len()))?;
+        // The one that another one waits for, where there is one.
+        let first = pending[place]["waitingFor"].as_str().or(pending[place]["id"].as_str())?;
+        return Some(Action::Cancel(first.to_owned()));
+    }
     let events = stage.history.events.lock().unwrap();
     let from = events.len().saturating_sub(RECENT);
     let place = (from < events.len()).then(|| random.usize(from..events.len()))?;
-    events[place].id().map(str::to_owned)
+    events[place].id().map(|id| Action::Cancel(id.to_owned()))
 }
 
 /// A replay of something that has failed: one, some, or what failed of a job.
 fn replay(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action> {
-    let failed = api.ask("GET", "/v1/callbacks?state=failed&limit=40", "", "")?.json();
+    // Half of the time of a job that has something pending, so that the order matters.
+    let mut filter = String::new();
+    if random.bool() {
+        let pending = api.ask("GET", "/v1/callbacks?state=pending&limit=100", "", "")?.json();
+        let pending = pending["callbacks"].as_array()?;
+        let place = (!pending.is_empty()).then(|| random.usize(..pending.len()))?;
+        filter = format!("&jobId={}", pending[place]["jobId"].as_str()?);
+    }
+    let path = format!("/v1/callbacks?state=failed&limit=40{filter}");
+    let failed = api.ask("GET", &path, "", "")?.json();
     let failed = failed["callbacks"].as_array()?;
     if failed.is_empty() {
         return None;
     }
     let mut one = || failed[random.usize(..failed.len())].clone();
     let id = |callback: &Value| callback["id"].as_str().unwrap().to_owned();
-    Some(match (one(), one(), failed.len() % 3) {
-        (first, _, 0) => Action::ReplayIds(vec![id(&first)]),
-        (first, second, 1) => Action::ReplayIds(vec![id(&first), id(&second)]),
+    Some(match (one(), one(), failed.len() % 4) {
+        (first, _, 0 | 1) => Action::ReplayIds(vec![id(&first)]),
+        (first, second, 2) => Action::ReplayIds(vec![id(&first), id(&second)]),
         (first, ..) if stage.forgets => Action::ReplayIds(vec![id(&first)]),
         (first, ..) => Action::ReplayJob(first["jobId"].as_str().unwrap().to_owned()),
     })
@@ -293,7 +318,7 @@ pub(super) fn call(stage: &Stage, api: &Api, action: Action) -> bool {
         Action::ReplayJob(job) => json!({"jobId": job}),
         Action::ReplayAll => json!({"all": true}),
     };
-    let sent = stage.history.tick();
+    let (sent, wall) = (stage.history.tick(), wall());
     let response = match &action {
         Action::Cancel(id) => api.ask("POST", &format!("/v1/callbacks/{id}/cancel"), "", ""),
         _ => {
@@ -317,7 +342,7 @@ pub(super) fn call(stage: &Stage, api: &Api, action: Action) -> bool {
         .filter(|_| status == 200 && !matches!(action, Action::Cancel(_)))
         .map_or(0, |it| it.json()["replayed"].as_u64().unwrap());
     if !stage.forgets {
-        let call = Call { action, sent, answered, status, replayed };
+        let call = Call { action, sent, wall, answered, status, replayed };
         stage.history.calls.lock().unwrap().push(call);
     }
     response.is_some()

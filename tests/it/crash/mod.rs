@@ -93,7 +93,7 @@ impl Run {
                 _ => operate(&stage, seed.wrapping_add(number as u64 + 1)),
             })
         };
-        self.load = (0..5).map(begin).collect();
+        self.load = (0..7).map(begin).collect();
     }
 
     fn serve(&mut self) {
@@ -267,7 +267,7 @@ fn reasons(stored: &[Value]) -> BTreeMap<String, usize> {
 
 #[test]
 fn killed_at_any_moment_it_loses_nothing_repeats_only_what_was_in_flight_and_keeps_the_order() {
-    killed(25, Duration::from_secs(3));
+    killed(number("CRASH_KILLS", 25), Duration::from_secs(3));
 }
 
 #[test]

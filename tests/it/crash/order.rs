@@ -72,7 +72,7 @@ pub(super) fn jobs_keep_their_order(
             }
         }
         for (place, one) in line.iter().enumerate() {
-            replayed_goes_first(one, &line[place + 1..], calls, &mut found);
+            replayed_goes_first(one, &line[place + 1..], calls, detail, &mut found);
         }
         if !found.is_empty() {
             let mut seen: Vec<_> = line.iter().flat_map(|it| &it.seen).collect();
@@ -110,19 +110,22 @@ fn ended_before(
     let cancelled = calls.iter().filter(|it| it.may_cancel(earlier.id)).map(|it| it.sent).min();
     let end = answered.into_iter().chain(cancelled).min().unwrap_or(Tick::MAX);
     let Some(early) = later.seen.iter().find(|it| it.arrived < end) else { return };
-    let used_up = (earlier.attempts() >= MAX_ATTEMPTS).then(|| last_of_budget(&detail(earlier.id)));
+    let used_up = (earlier.attempts() >= MAX_ATTEMPTS)
+        .then(|| last_of_budget(&detail(earlier.id), Duration::ZERO));
     if used_up.flatten().is_none_or(|at| at > early.wall) {
         let (earlier, later) = (earlier.id, later.id);
         found.push(format!("{later} was sent before {earlier} had ended"));
     }
 }
 
-/// When the attempt began with which the budget was used up.
-fn last_of_budget(callback: &Value) -> Option<Duration> {
-    let attempts = callback["attempts"].as_array().unwrap();
-    let last = attempts.iter().find(|it| it["number"].as_u64() == Some(MAX_ATTEMPTS))?;
-    let at: Timestamp = last["startedAt"].as_str().unwrap().parse().unwrap();
-    Some(at.since(Timestamp::default()))
+/// When the attempt began with which the budget was used up that began at `since`.
+fn last_of_budget(callback: &Value, since: Duration) -> Option<Duration> {
+    let begin = |attempt: &Value| {
+        let at: Timestamp = attempt["startedAt"].as_str().unwrap().parse().unwrap();
+        at.since(Timestamp::default())
+    };
+    let attempts = callback["attempts"].as_array().unwrap().iter().map(begin);
+    attempts.filter(|at| *at >= since).nth(usize::try_from(MAX_ATTEMPTS).unwrap() - 1)
 }
 
 fn never_goes_back(
@@ -146,11 +149,11 @@ fn replayed_goes_first(
     one: &Known<'_>,
     behind: &[&Known<'_>],
     calls: &[Call],
+    detail: &dyn Fn(&str) -> Value,
     found: &mut Vec<String>,
 ) {
-    // Of one whose attempts were used up, or that can never be sent, nobody outside knows when
-    // it ended.
-    if one.attempts() >= MAX_ATTEMPTS || one.reason() == "invalid_url" {
+    // Of one that can never be sent nobody outside knows when it ended.
+    if one.reason() == "invalid_url" || behind.iter().all(|it| it.seen.is_empty()) {
         return;
     }
     for call in calls {
@@ -165,10 +168,14 @@ fn replayed_goes_first(
             .chain(cancelled.map(|it| it.sent))
             .min()
             .unwrap_or(Tick::MAX);
+        let used_up = (one.attempts() >= MAX_ATTEMPTS)
+            .then(|| last_of_budget(&detail(one.id), call.wall))
+            .flatten()
+            .unwrap_or(Duration::MAX);
         let under_way: HashSet<_> = behind
             .iter()
             .flat_map(|it| &it.seen)
-            .filter(|it| (begin..end).contains(&it.arrived))
+            .filter(|it| (begin..end).contains(&it.arrived) && it.wall < used_up)
             .map(|it| (&it.id, it.attempt))
             .collect();
         if under_way.len() > 1 {

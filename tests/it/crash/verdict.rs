@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    history::{Acknowledged, Call, Event, History, Said, Seen, Tick},
+    history::{Acknowledged, Action, Call, Event, History, Said, Seen, Tick},
     order,
 };
 
@@ -45,6 +45,10 @@ pub(super) struct Verdict {
     pub(super) delivered: usize,
     pub(super) failed: usize,
     pub(super) repeated: usize,
+    pub(super) unanswered: usize,
+    pub(super) asked_again: usize,
+    pub(super) cancelled: usize,
+    pub(super) replayed: u64,
     pub(super) lost: Vec<String>,
     pub(super) out_of_order: Vec<String>,
     pub(super) faults: Vec<String>,
@@ -61,14 +65,18 @@ impl fmt::Display for Verdict {
         write!(
             f,
             "accepted {}, delivered {}, failed {}, lost {}, repeated {}, order violations {}, \
-             other faults {}",
+             other faults {} (no answer {}, duplicates {}, cancelled {}, replayed {})",
             self.accepted,
             self.delivered,
             self.failed,
             self.lost.len(),
             self.repeated,
             self.out_of_order.len(),
-            self.faults.len()
+            self.faults.len(),
+            self.unanswered,
+            self.asked_again,
+            self.cancelled,
+            self.replayed
         )?;
         for (what, all) in
             [("lost", &self.lost), ("order", &self.out_of_order), ("fault", &self.faults)]
@@ -93,6 +101,13 @@ pub(super) fn judge(
     let acknowledged = history.acknowledged.lock().unwrap();
     let mut verdict =
         Verdict { faults: history.faults.lock().unwrap().clone(), ..Verdict::default() };
+    for one in events.iter().flat_map(|event| &event.handed_in) {
+        verdict.unanswered += usize::from(one.said == Said::Nothing);
+        verdict.asked_again += usize::from(matches!(one.said, Said::Duplicate(_)));
+    }
+    verdict.replayed = calls.iter().map(|call| call.replayed).sum();
+    let cancels = calls.iter().filter(|call| matches!(call.action, Action::Cancel(_)));
+    verdict.cancelled = cancels.filter(|call| call.status == 200).count();
     let mut known = BTreeMap::new();
     for stored in listed {
         let id = stored["id"].as_str().unwrap();
