@@ -6,6 +6,7 @@
 //! not part of it, so a seed gives the same load and the same kills, not the same run.
 
 mod history;
+mod idle;
 mod load;
 mod order;
 mod receivers;
