@@ -103,7 +103,7 @@ fn ended_before(
     detail: &dyn Fn(&str) -> Value,
     found: &mut Vec<String>,
 ) {
-    if later.seen.is_empty() || earlier.reason() == "invalid_url" {
+    if later.seen.is_empty() || earlier.is_unsendable() {
         return;
     }
     let answered = earlier.seen.iter().filter_map(|it| it.ended()).min();
@@ -153,7 +153,7 @@ fn replayed_goes_first(
     found: &mut Vec<String>,
 ) {
     // Of one that can never be sent nobody outside knows when it ended.
-    if one.reason() == "invalid_url" || behind.iter().all(|it| it.seen.is_empty()) {
+    if one.is_unsendable() || behind.iter().all(|it| it.seen.is_empty()) {
         return;
     }
     for call in calls {

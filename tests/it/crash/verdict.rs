@@ -33,6 +33,11 @@ impl Known<'_> {
         self.stored["attemptCount"].as_u64().unwrap()
     }
 
+    /// Whether it was never to be sent: no receiver can have seen it end.
+    pub(super) fn is_unsendable(&self) -> bool {
+        self.stored["url"].as_str().unwrap().starts_with("ftp:")
+    }
+
     pub(super) fn reason(&self) -> &str {
         self.stored["lastError"]["kind"].as_str().unwrap_or_default()
     }
