@@ -191,7 +191,10 @@ impl Dispatcher {
     }
 
     fn signalled(&mut self, signals: Vec<(Destination, Timestamp)>) {
+        let now = self.clock.now();
         for (destination, due) in signals {
+            // What was put off by a clock that was ahead is looked at now; see `claim`.
+            let due = if due > latest(&self.settings, now) { now } else { due };
             self.lanes.entry(destination.clone()).or_default().due(due);
             self.schedule(&destination);
         }
@@ -348,12 +351,16 @@ async fn claim(
     room: usize,
     now: Timestamp,
 ) -> Result<Claims, OutboxError> {
-    let longest = now.after(settings.retry.longest_pause() + CLOCK_TOLERANCE);
     let claims = outbox.claim(destination, room, now).await?;
     match claims.next_due {
-        Some(at) if claims.claimed.is_empty() && at > longest => {
+        Some(at) if claims.claimed.is_empty() && at > latest(settings, now) => {
             outbox.claim(destination, room, at).await
         }
         _ => Ok(claims),
     }
+}
+
+/// The latest moment until which anything is put off now.
+fn latest(settings: &Settings, now: Timestamp) -> Timestamp {
+    now.after(settings.retry.longest_pause() + CLOCK_TOLERANCE)
 }

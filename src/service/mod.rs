@@ -88,21 +88,14 @@ pub async fn serve(
     data_dir.remove_exports();
     raise_file_limit();
     let metrics = measure::install()?;
-    for warning in &config.warnings {
-        tracing::warn!(event.action = "settings-warning", error.message = %warning, "settings");
-    }
+    log_warnings(&config);
     let token = api::Token::new(data_dir.token(&config.api.token_file)?);
     let (tls, certificate) = api_tls(&config)?.unzip();
     let signals = Signals::new().map_err(ServiceError::Signals)?;
     let store =
         Arc::new(SledOutbox::open(&data_dir.outbox(), config.outbox.clone(), Arc::clone(&clock))?);
     let outbox: Arc<dyn Outbox> = store.clone();
-    let wanted = config.api.listen;
-    let listener = TcpListener::bind(wanted)
-        .await
-        .map_err(|error| ServiceError::Listen { address: wanted, error })?;
-    let address =
-        listener.local_addr().map_err(|error| ServiceError::Listen { address: wanted, error })?;
+    let (listener, address) = listen(config.api.listen).await?;
 
     // Port 0 is known only now.
     config.egress.own = Some(address);
@@ -111,9 +104,7 @@ pub async fn serve(
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, probes) = Health::new(Arc::clone(&outbox));
-    let retry = &config.dispatcher.retry;
-    let grace = (2 * retry.max_interval).min(retry.max_age);
-    let jumps = Arc::new(Jumps::new(Arc::clone(&clock), grace));
+    let jumps = jumps(&config, &clock);
     let upkeep = tokio::spawn(upkeep::run(
         Arc::clone(&outbox),
         config.clone(),
@@ -189,14 +180,31 @@ pub async fn serve(
     if tokio::time::timeout(API_GRACE, join("api", api)).await.is_err() {
         tracing::warn!("connections to the API were still open and are cut");
     }
-    let closed = tokio::task::spawn_blocking(move || store.close()).await;
-    if let Err(error) = closed {
-        tracing::error!(error.message = %error, "the store was not closed well");
-    }
+    join("close", tokio::task::spawn_blocking(move || store.close())).await;
     watchdog.abort();
     data_dir.remove_note();
     tracing::info!(event.action = "service-stopped", "service stopped");
     Ok(())
+}
+
+fn log_warnings(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(event.action = "settings-warning", error.message = %warning, "settings");
+    }
+}
+
+async fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), ServiceError> {
+    let failed = |error| ServiceError::Listen { address: wanted, error };
+    let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Who looks whether the clock jumps. After the start, each callback has the time for an attempt.
+fn jumps(config: &Config, clock: &SharedClock) -> Arc<Jumps> {
+    let retry = &config.dispatcher.retry;
+    let grace = (2 * retry.max_interval).min(retry.max_age);
+    Arc::new(Jumps::new(Arc::clone(clock), grace))
 }
 
 /// Delivery has threads of its own: what receivers send must not keep the API from its work.

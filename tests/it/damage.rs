@@ -228,9 +228,9 @@ fn missing_files_are_noticed() {
 #[test]
 fn foreign_empty_and_newer_files_are_refused_and_stay_as_they_are() {
     let whole = filled(false);
-    for content in [&b""[..], b"not a store", &[0; 5000], &[0xff; 600_000]] {
+    for content in [vec![], b"not a store".to_vec(), vec![0; 5000], vec![0xff; 600_000]] {
         let service = copy(&whole);
-        fs::write(service.path("data/outbox/db"), content).unwrap();
+        fs::write(service.path("data/outbox/db"), &content).unwrap();
         assert!(refused_or_whole(&service, &format!("{} bytes", content.len())));
         assert_eq!(fs::read(service.path("data/outbox/db")).unwrap(), content);
     }

@@ -10,6 +10,7 @@
 mod api;
 mod architecture;
 mod cli;
+mod crash;
 mod damage;
 mod delivery;
 mod durability;

@@ -33,7 +33,9 @@ pub(super) fn read(trace: &[u8], root: &Path) -> Vec<(usize, Op)> {
     let size = |at: usize| usize::try_from(number(at)).unwrap();
     let relative = |bytes: &[u8]| {
         let path = PathBuf::from(String::from_utf8(bytes.to_vec()).unwrap());
-        path.strip_prefix(root).unwrap_or_else(|_| panic!("{path:?} is not in {root:?}")).to_owned()
+        path.strip_prefix(root)
+            .unwrap_or_else(|_| panic!("{} is not in {}", path.display(), root.display()))
+            .to_owned()
     };
     let (mut at, mut ops) = (0, Vec::new());
     while at < trace.len() {
@@ -144,20 +146,22 @@ impl Disk {
 
     fn tell(&mut self, path: &Path, change: Name) {
         let folder = self.find(path.parent().unwrap()).unwrap();
-        let Node::Folder { told, .. } = &mut self.nodes[folder] else { panic!("{path:?}") };
+        let Node::Folder { told, .. } = &mut self.nodes[folder] else {
+            panic!("{}", path.display())
+        };
         told.push(change);
     }
 
     fn change(&mut self, path: &Path, change: Change) {
-        let file = self.find(path).unwrap_or_else(|| panic!("{path:?} is not there"));
-        let Node::File { told, .. } = &mut self.nodes[file] else { panic!("{path:?}") };
+        let file = self.find(path).unwrap_or_else(|| panic!("{} is not there", path.display()));
+        let Node::File { told, .. } = &mut self.nodes[file] else { panic!("{}", path.display()) };
         told.push(change);
     }
 
     /// The file or folder that the program sees at a path.
     fn find(&self, path: &Path) -> Option<usize> {
         path.components().try_fold(0, |node, part| {
-            let Component::Normal(part) = part else { panic!("{path:?}") };
+            let Component::Normal(part) = part else { panic!("{}", path.display()) };
             let Node::Folder { kept, told } = &self.nodes[node] else { return None };
             let mut names = kept.clone();
             told.iter().cloned().for_each(|name| rename(&mut names, name));

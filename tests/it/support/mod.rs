@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) use preload::preloaded;
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Receiver};
-pub(crate) use service::{Api, Service, binary, run, run_in};
+pub(crate) use service::{Api, Response, Service, binary, run, run_in};
 pub(crate) use terminal::Terminal;
 
 /// How long a test waits for something that has to come. Long, because the machines are

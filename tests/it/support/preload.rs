@@ -1,4 +1,4 @@
-//! Pieces of C that are loaded before the system's library (LD_PRELOAD), so that a test can be
+//! Pieces of C that are loaded before the system's library (`LD_PRELOAD`), so that a test can be
 //! the process's resolver or its disk.
 
 use std::{collections::HashMap, path::Path, process::Command, sync::Mutex};

@@ -225,6 +225,7 @@ impl Drop for Service {
 }
 
 /// The API as a client sees it.
+#[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
     pub(crate) certificate: Option<String>,
@@ -267,6 +268,18 @@ impl Api {
         kind: &str,
         body: impl Into<reqwest::Body>,
     ) -> Response {
+        self.try_request(method, path, token, kind, body).unwrap()
+    }
+
+    /// The same, where the whole answer may not come.
+    pub(crate) fn try_request(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        kind: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::Result<Response> {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(
                 seal_dpf_urlcallback::tls::pinned(self.certificate.as_deref()).unwrap(),
@@ -285,13 +298,19 @@ impl Api {
             if !kind.is_empty() {
                 request = request.header("content-type", kind);
             }
-            let response = request.send().await.unwrap();
-            Response {
+            let response = request.send().await?;
+            Ok(Response {
                 status: response.status().as_u16(),
                 headers: response.headers().clone(),
-                body: response.bytes().await.unwrap().to_vec(),
-            }
+                body: response.bytes().await?.to_vec(),
+            })
         })
+    }
+
+    /// A request with the token; `None` where the whole answer did not come.
+    pub(crate) fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> Option<Response> {
+        let token = format!("Bearer {}", self.token);
+        self.try_request(method, path, Some(&token), kind, body.to_owned()).ok()
     }
 
     fn authorized(&self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Response {

@@ -1,0 +1,49 @@
+//! The moment at which a destination has become idle, when it is forgotten in memory, and the
+//! next callback for it comes in.
+
+use std::time::{Duration, Instant};
+
+use super::{number, seed};
+use crate::support::{PAUSE, Receiver, Service, event};
+
+/// Nothing keeps a callback back, so this is far more than it needs on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn what_comes_in_just_when_its_destination_has_become_idle_goes_out_at_once() {
+    let seed = seed();
+    let rounds = number("IDLE_ROUNDS", 100);
+    eprintln!("idle: CRASH_SEED={seed} IDLE_ROUNDS={rounds}");
+    let service = Service::start("");
+    let api = service.api();
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let (api, service) = (&api, &service);
+            scope.spawn(move || {
+                let receiver = Receiver::start();
+                let mut random = fastrand::Rng::with_seed(seed.wrapping_add(number));
+                for round in 1..=rounds {
+                    // From before the outcome is recorded to after everything is forgotten.
+                    let begin = Instant::now() + Duration::from_micros(random.u64(..4000));
+                    while Instant::now() < begin {
+                        std::hint::spin_loop();
+                    }
+                    let job = format!("{number}-{round}");
+                    let id = api.accept(&event("job_sending", &job, &receiver.url("/")));
+                    let accepted = Instant::now();
+                    while (receiver.count() as u64) < round {
+                        let late = accepted.elapsed() > AT_ONCE;
+                        assert!(
+                            !late,
+                            "CRASH_SEED={seed}: {} was not sent, {}, {}",
+                            api.callback(&id),
+                            api.queue(),
+                            service.read("service.log")
+                        );
+                        std::thread::park_timeout(PAUSE / 10);
+                    }
+                }
+            });
+        }
+    });
+}

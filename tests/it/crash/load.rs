@@ -1,0 +1,349 @@
+//! Submitters and operators: what they do follows from their seed, and every answer that they
+//! get, or do not get, is written down.
+
+use std::{
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    history::{Acknowledged, Action, Call, Event, HandedIn, History, Said, wall},
+    receivers::{Receivers, TEMPERS},
+};
+use crate::support::{Api, PAUSE, Response, event};
+
+/// With so many pending, the submitters wait: the machine is not the limit of this test.
+const ENOUGH_PENDING: u64 = 400;
+
+/// How many jobs a submitter has under way at once.
+const JOBS: usize = 8;
+
+/// How many of the latest events are handed in again, cancelled and replayed.
+const RECENT: usize = 400;
+
+/// What everybody in a run shares.
+pub(super) struct Stage {
+    pub(super) history: Arc<History>,
+    pub(super) receivers: Receivers,
+    /// The running process: its number and its API.
+    pub(super) service: RwLock<Option<(u32, Api)>>,
+    pub(super) pending: AtomicU64,
+    pub(super) stop: AtomicBool,
+    /// Whether the service forgets what has ended. Then so do we, and the run is judged by
+    /// what is to be seen at once.
+    pub(super) forgets: bool,
+}
+
+impl Stage {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// The API, once a process other than `after` runs; `None` at the end.
+    fn api(&self, after: u32) -> Option<(u32, Api)> {
+        while !self.stopped() {
+            let running = self.service.read().unwrap().clone();
+            match running {
+                Some((process, api)) if process != after => return Some((process, api)),
+                _ => std::thread::park_timeout(PAUSE),
+            }
+        }
+        None
+    }
+}
+
+/// One submitter: jobs with several callbacks each, one event at a time or in batches.
+pub(super) struct Submitter<'a> {
+    stage: &'a Stage,
+    random: fastrand::Rng,
+    number: usize,
+    /// The most lines of a batch; 0: no batches.
+    batch: usize,
+    jobs: Vec<(String, usize)>,
+    made: u64,
+    requests: u64,
+    dead: u32,
+    /// The places of its events in the history.
+    mine: Vec<usize>,
+    unanswered: Vec<usize>,
+}
+
+impl<'a> Submitter<'a> {
+    pub(super) fn new(stage: &'a Stage, seed: u64, number: usize, batch: usize) -> Self {
+        let random = fastrand::Rng::with_seed(seed.wrapping_add(number as u64 + 1));
+        let (mine, unanswered) = (Vec::new(), Vec::new());
+        Self {
+            stage,
+            random,
+            number,
+            batch,
+            jobs: Vec::new(),
+            made: 0,
+            requests: 0,
+            dead: u32::MAX,
+            mine,
+            unanswered,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        while let Some((process, api)) = self.stage.api(self.dead) {
+            if self.stage.pending.load(Ordering::SeqCst) > ENOUGH_PENDING {
+                std::thread::park_timeout(PAUSE);
+                continue;
+            }
+            let count = if self.batch > 0 { self.random.usize(1..=self.batch) } else { 1 };
+            let events: Vec<_> = (0..count).map(|_| self.choose()).collect();
+            self.hand_in(process, &api, &events);
+        }
+    }
+
+    /// An event whose answer never came, an older one once more, or a new one.
+    fn choose(&mut self) -> usize {
+        // Most producers ask again what was not answered; some are gone for good.
+        while let Some(place) = self.unanswered.pop() {
+            if self.random.u32(..4) > 0 {
+                return place;
+            }
+        }
+        if !self.mine.is_empty() && self.random.u32(..10) == 0 {
+            let from = self.mine.len().saturating_sub(RECENT);
+            let place = self.mine[self.random.usize(from..self.mine.len())];
+            if self.stage.history.events.lock().unwrap()[place].idempotency.is_some() {
+                return place;
+            }
+        }
+        self.make()
+    }
+
+    fn make(&mut self) -> usize {
+        self.made += 1;
+        if self.jobs.len() < JOBS {
+            let job = format!("s{}-{}", self.number, self.made);
+            self.jobs.push((job, self.random.usize(1..=9)));
+        }
+        let at = self.random.usize(..self.jobs.len());
+        let job = self.jobs[at].0.clone();
+        self.jobs[at].1 -= 1;
+        if self.jobs[at].1 == 0 {
+            self.jobs.swap_remove(at);
+        }
+        let key = format!("s{}e{}", self.number, self.made);
+        let idempotency = (self.random.u32(..10) > 0).then(|| format!("event-{key}"));
+        let event = Event { key, job, idempotency, handed_in: Vec::new() };
+        let mut events = self.stage.history.events.lock().unwrap();
+        if self.stage.forgets && self.mine.len() >= RECENT {
+            let place = self.mine[self.random.usize(..RECENT)];
+            events[place] = event;
+            return place;
+        }
+        events.push(event);
+        self.mine.push(events.len() - 1);
+        events.len() - 1
+    }
+
+    fn body(&self, place: usize) -> Value {
+        let known = self.stage.history.events.lock().unwrap()[place].clone();
+        body(&self.stage.receivers, &known)
+    }
+
+    fn hand_in(&mut self, process: u32, api: &Api, places: &[usize]) {
+        self.requests += 1;
+        let began = Instant::now();
+        let lines: Vec<_> = places.iter().map(|place| self.body(*place).to_string()).collect();
+        let sent: Vec<_> = places.iter().map(|_| self.stage.history.tick()).collect();
+        let response = if self.batch > 0 {
+            api.ask("POST", "/v1/events", "application/x-ndjson", &lines.join("\n"))
+        } else {
+            api.ask("POST", "/v1/events", "application/json", &lines[0])
+        };
+        let answered = self.stage.history.tick();
+        let said = match &response {
+            Some(response) => {
+                if !self.stage.forgets {
+                    let acknowledged = Acknowledged { process, began };
+                    self.stage.history.acknowledged.lock().unwrap().push(acknowledged);
+                }
+                said(response, places.len())
+            }
+            None => {
+                self.dead = process;
+                vec![Said::Nothing; places.len()]
+            }
+        };
+        let mut events = self.stage.history.events.lock().unwrap();
+        for ((place, sent), said) in places.iter().zip(sent).zip(said) {
+            let event = &mut events[*place];
+            if said == Said::Nothing && event.idempotency.is_some() {
+                self.unanswered.push(*place);
+            }
+            if self.stage.forgets {
+                // Memory is not without end, but what is wrong on its face still counts.
+                event.handed_in.clear();
+                if matches!(said, Said::Wrong(_) | Said::Nothing) {
+                    self.stage.history.fault(format!("{event:?}: {said:?}"));
+                }
+            }
+            let request = self.requests;
+            event.handed_in.push(HandedIn { sent, answered, request, said });
+        }
+    }
+}
+
+/// The event as it is handed in, the same each time.
+pub(super) fn body(receivers: &Receivers, known: &Event) -> Value {
+    let mut random = fastrand::Rng::with_seed(
+        known.key.bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())),
+    );
+    // Half of a job's callbacks go to one place.
+    let home = known.job.bytes().map(usize::from).sum::<usize>() % TEMPERS.len();
+    let to = if random.bool() { home } else { random.usize(..TEMPERS.len()) };
+    let name = ["job_sending", "job_finished"][random.usize(..2)];
+    let mut body = event(name, &known.job, &receivers.url(to, &known.key));
+    if random.u32(..100) == 0 {
+        body["parameters"]["DpfControlCallbackUrl"] = format!("ftp://h/{}", known.key).into();
+    }
+    if let Some(event_id) = &known.idempotency {
+        body["eventId"] = event_id.as_str().into();
+    }
+    body
+}
+
+/// What an answer says of each event.
+pub(super) fn said(response: &Response, count: usize) -> Vec<Said> {
+    let lines = match response.status {
+        200 if count > 1 || !response.body.starts_with(b"{\"outcome\"") => response.lines(),
+        200 | 202 | 422 => vec![response.json()],
+        _ => Vec::new(),
+    };
+    if lines.len() != count {
+        let wrong = format!("{} {}", response.status, String::from_utf8_lossy(&response.body));
+        return vec![Said::Wrong(wrong); count];
+    }
+    let one = |line: &Value| {
+        let id = line["id"].as_str().unwrap_or_default().to_owned();
+        match line["outcome"].as_str() {
+            _ if id.is_empty() => Said::Wrong(line.to_string()),
+            Some("accepted") => Said::Accepted(id),
+            Some("duplicate") => Said::Duplicate(id),
+            Some("failed") => Said::Failed(id),
+            _ => Said::Wrong(line.to_string()),
+        }
+    };
+    lines.iter().map(one).collect()
+}
+
+/// One operator, who cancels and replays.
+pub(super) fn operate(stage: &Stage, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut dead = u32::MAX;
+    let mut next = Instant::now();
+    while let Some((process, api)) = stage.api(dead) {
+        if Instant::now() < next {
+            std::thread::park_timeout(PAUSE);
+            continue;
+        }
+        next = Instant::now() + PAUSE * random.u32(..6);
+        let action = if random.bool() {
+            cancel(stage, &api, &mut random)
+        } else {
+            replay(stage, &api, &mut random)
+        };
+        let Some(action) = action else { continue };
+        // One that comes back at once finds the next of its job under way, or about to be.
+        let back = match &action {
+            Action::Cancel(id) if random.bool() => Some(Action::ReplayIds(vec![id.clone()])),
+            _ => None,
+        };
+        for action in std::iter::once(action).chain(back) {
+            if dead != process && !call(stage, &api, action) {
+                dead = process;
+            }
+        }
+    }
+}
+
+/// A cancel of something that is pending, or of anything that is known.
+fn cancel(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action> {
+    if random.bool() {
+        let pending = api.ask("GET", "/v1/callbacks?state=pending&limit=200", "", "")?.json();
+        let pending = pending["callbacks"].as_array()?;
+        let place = (!pending.is_empty()).then(|| random.usize(..pending.len()))?;
+        // The one that another one waits for, where there is one.
+        let first = pending[place]["waitingFor"].as_str().or(pending[place]["id"].as_str())?;
+        return Some(Action::Cancel(first.to_owned()));
+    }
+    let events = stage.history.events.lock().unwrap();
+    let from = events.len().saturating_sub(RECENT);
+    let place = (from < events.len()).then(|| random.usize(from..events.len()))?;
+    events[place].id().map(|id| Action::Cancel(id.to_owned()))
+}
+
+/// A replay of something that has failed: one, some, or what failed of a job.
+fn replay(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action> {
+    // Half of the time of a job that has something pending, so that the order matters.
+    let mut filter = String::new();
+    if random.bool() {
+        let pending = api.ask("GET", "/v1/callbacks?state=pending&limit=100", "", "")?.json();
+        let pending = pending["callbacks"].as_array()?;
+        let place = (!pending.is_empty()).then(|| random.usize(..pending.len()))?;
+        filter = format!("&jobId={}", pending[place]["jobId"].as_str()?);
+    }
+    let path = format!("/v1/callbacks?state=failed&limit=40{filter}");
+    let failed = api.ask("GET", &path, "", "")?.json();
+    let failed = failed["callbacks"].as_array()?;
+    if failed.is_empty() {
+        return None;
+    }
+    let mut one = || failed[random.usize(..failed.len())].clone();
+    let id = |callback: &Value| callback["id"].as_str().unwrap().to_owned();
+    Some(match (one(), one(), failed.len() % 4) {
+        (first, _, 0 | 1) => Action::ReplayIds(vec![id(&first)]),
+        (first, second, 2) => Action::ReplayIds(vec![id(&first), id(&second)]),
+        (first, ..) if stage.forgets => Action::ReplayIds(vec![id(&first)]),
+        (first, ..) => Action::ReplayJob(first["jobId"].as_str().unwrap().to_owned()),
+    })
+}
+
+/// Asks for it and writes down what came of it; `false` where no answer came.
+pub(super) fn call(stage: &Stage, api: &Api, action: Action) -> bool {
+    let filter = match &action {
+        Action::Cancel(_) => Value::Null,
+        Action::ReplayIds(ids) => json!({"ids": ids}),
+        Action::ReplayJob(job) => json!({"jobId": job}),
+        Action::ReplayAll => json!({"all": true}),
+    };
+    let (sent, wall) = (stage.history.tick(), wall());
+    let response = match &action {
+        Action::Cancel(id) => api.ask("POST", &format!("/v1/callbacks/{id}/cancel"), "", ""),
+        _ => {
+            let body = json!({"filter": filter}).to_string();
+            api.ask("POST", "/v1/callbacks/replay", "application/json", &body)
+        }
+    };
+    let answered = response.as_ref().map(|_| stage.history.tick());
+    let status = response.as_ref().map_or(0, |it| it.status);
+    let expected: &[u16] = match (&action, stage.forgets) {
+        (Action::Cancel(_), false) => &[0, 200, 409],
+        (Action::Cancel(_), true) => &[0, 200, 404, 409],
+        _ => &[0, 200],
+    };
+    if !expected.contains(&status) {
+        let body = response.as_ref().map(|it| String::from_utf8_lossy(&it.body).into_owned());
+        stage.history.fault(format!("{action:?} was answered {status} {body:?}"));
+    }
+    let replayed = response
+        .as_ref()
+        .filter(|_| status == 200 && !matches!(action, Action::Cancel(_)))
+        .map_or(0, |it| it.json()["replayed"].as_u64().unwrap());
+    if !stage.forgets {
+        let call = Call { action, sent, wall, answered, status, replayed };
+        stage.history.calls.lock().unwrap().push(call);
+    }
+    response.is_some()
+}
