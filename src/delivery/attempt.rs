@@ -118,25 +118,26 @@ struct Seen {
 }
 
 impl Sender {
-    /// Makes the next attempt of the callback.
-    pub async fn put(&self, record: &Record) -> Outcome {
+    /// Makes the next attempt of the callback; the connection is closed behind the `last` one.
+    pub async fn put(&self, record: &Record, last: bool) -> Outcome {
         let started_at = self.clock.now();
         let clock = Instant::now();
         let first = record.attempt_count == 0;
         measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
         let mut seen = Seen::default();
         let deadline = self.settings.timeout;
-        let result = match timeout(deadline, self.exchange(record, started_at, &mut seen)).await {
-            Ok(result) => result,
-            Err(_) => {
-                let limit = humantime::format_duration(deadline);
-                let message = match seen.status {
-                    Some(_) => format!("the answer's body was not complete within {limit}"),
-                    None => format!("no answer within {limit}"),
-                };
-                Err(Failure::new(ErrorKind::Timeout, message))
-            }
-        };
+        let result =
+            match timeout(deadline, self.exchange(record, last, started_at, &mut seen)).await {
+                Ok(result) => result,
+                Err(_) => {
+                    let limit = humantime::format_duration(deadline);
+                    let message = match seen.status {
+                        Some(_) => format!("the answer's body was not complete within {limit}"),
+                        None => format!("no answer within {limit}"),
+                    };
+                    Err(Failure::new(ErrorKind::Timeout, message))
+                }
+            };
         let took = clock.elapsed();
         let (verdict, error) = self.judge(result, &seen);
         if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
@@ -215,6 +216,7 @@ impl Sender {
     async fn exchange(
         &self,
         record: &Record,
+        last: bool,
         started_at: Timestamp,
         seen: &mut Seen,
     ) -> Result<(), Failure> {
@@ -223,7 +225,10 @@ impl Sender {
         let clients = self.clients.load_full();
         clients.check(&url).await.map_err(|denied| egress_failure(&denied))?;
         let body = record.body.to_json();
-        let headers = self.headers(record, started_at, &body)?;
+        let mut headers = self.headers(record, started_at, &body)?;
+        if last {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let credentials = clients.credentials(&mut url, &record.destination);
         let mut request = clients.of(&url).put(url.clone()).headers(headers).body(body);
         if let Some(credentials) = credentials {

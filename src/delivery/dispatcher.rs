@@ -45,6 +45,10 @@ const QUANTUM: usize = 16;
 /// this time when it waits for something.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
+/// From so many destinations on, a connection is closed when nothing more is due over it: kept
+/// for a minute each, they would be more than a process may have open.
+const MANY: usize = 500;
+
 /// How far a clock that is set right by a little may make something late.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
@@ -135,8 +139,10 @@ impl Dispatcher {
             }
             self.notice_jumps();
             self.fire_timers();
-            self.serve().await;
+            // It hears signals as well, so it comes before what they ask for is served: nothing
+            // may be left in the line when the loop goes to sleep.
             self.rest();
+            self.serve().await;
             let sleep = self.sleep();
             tokio::select! {
                 biased;
@@ -325,6 +331,7 @@ impl Dispatcher {
     }
 
     fn start(&mut self, claim: Claim, destination: &Destination) {
+        let many = self.lanes.len() > MANY;
         let Some(lane) = self.lanes.get_mut(destination) else { return };
         lane.start();
         self.in_flight += 1;
@@ -337,6 +344,7 @@ impl Dispatcher {
             jumps: Arc::clone(&self.jumps),
             events: self.events.clone(),
             destination: destination.clone(),
+            last: many && lane.next_due.is_none(),
         };
         let abort = self.abort.subscribe();
         tokio::spawn(attempt.run(claim, abort));

@@ -28,6 +28,8 @@ pub(super) struct AttemptTask {
     pub(super) jumps: Arc<Jumps>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) destination: Destination,
+    /// Nothing more is due for the destination, and its connection is not to be kept.
+    pub(super) last: bool,
 }
 
 impl AttemptTask {
@@ -42,7 +44,7 @@ impl AttemptTask {
             return;
         }
         let outcome = tokio::select! {
-            outcome = self.sender.put(&claim.record) => outcome,
+            outcome = self.sender.put(&claim.record, self.last) => outcome,
             // Nothing is ever sent: this ends when the loop drops its half.
             _ = abort.changed() => {
                 self.outbox.release(claim);

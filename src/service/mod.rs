@@ -150,12 +150,7 @@ pub async fn serve(
         version: env!("CARGO_PKG_VERSION").into(),
     };
     data_dir.write_note(&note)?;
-    tracing::info!(
-        event.action = "service-started",
-        server.address = %address.ip(),
-        server.port = address.port(),
-        "service started"
-    );
+    log_start(address);
     announce(&note, &log);
     let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox), clock));
     supervisor::ready();
@@ -185,6 +180,15 @@ pub async fn serve(
     data_dir.remove_note();
     tracing::info!(event.action = "service-stopped", "service stopped");
     Ok(())
+}
+
+fn log_start(address: SocketAddr) {
+    tracing::info!(
+        event.action = "service-started",
+        server.address = %address.ip(),
+        server.port = address.port(),
+        "service started"
+    );
 }
 
 fn log_warnings(config: &Config) {

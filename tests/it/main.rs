@@ -24,6 +24,7 @@ mod operate;
 mod outbox;
 #[cfg(target_os = "linux")]
 mod power;
+mod scale;
 mod secrets;
 mod settings;
 mod support;
