@@ -231,17 +231,30 @@ pub fn redact_url(text: &str) -> String {
     if !text.contains('@') {
         return text.to_owned();
     }
-    let start = text.find("://").map_or(0, |at| at + 3);
+    let parsed = Url::parse(text).ok().filter(Url::has_host);
+    if parsed.as_ref().is_some_and(|url| url.password().is_none()) {
+        return text.to_owned();
+    }
+    // Where user and password begin and end as the parser sees it, which takes any number of
+    // slashes behind `http:`, none included, and passes over tabs and line ends.
+    let behind = text.split_once(':').map_or(text, |(_, behind)| behind);
+    let is_scheme = parsed.is_some() || behind.starts_with("//");
+    let behind = behind.trim_start_matches(['/', '\\', '\t', '\n', '\r']);
+    let ends: &[char] = match &parsed {
+        Some(url) if matches!(url.scheme(), "http" | "https" | "ws" | "wss" | "ftp") => {
+            &['/', '\\', '?', '#']
+        }
+        Some(_) => &['/', '?', '#'],
+        None => &[],
+    };
+    let start = if is_scheme { text.len() - behind.len() } else { 0 };
     let (scheme, rest) = text.split_at(start);
-    let parsed = Url::parse(text).is_ok_and(|url| url.has_host());
-    let end =
-        if parsed { rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()) } else { rest.len() };
+    let end = rest.find(ends).unwrap_or(rest.len());
     let Some(at) = rest[..end].rfind('@') else {
         return text.to_owned();
     };
     match rest[..at].find(':') {
         Some(colon) => format!("{scheme}{}:***{}", &rest[..colon], &rest[at..]),
-        None if parsed => text.to_owned(),
         None => format!("{scheme}***{}", &rest[at..]),
     }
 }
@@ -301,6 +314,16 @@ mod tests {
             ("http://u:sec/ret@ho st/", "http://u:***@ho st/"),
             ("u:secret@host", "u:***@host"),
             ("ftp://u:secret@host/", "ftp://u:***@host/"),
+            ("u:secret@host://x", "u:***@host://x"),
+            // Spellings that the parser reads as `http://u:secret@host/`.
+            ("http:///u:secret@host/", "http:///u:***@host/"),
+            ("http:/u:secret@host/", "http:/u:***@host/"),
+            ("http:u:secret@host/", "http:u:***@host/"),
+            (r"http:\\u:secret@host\a", r"http:\\u:***@host\a"),
+            ("http:/\t/u:sec\nret@host/", "http:/\t/u:***@host/"),
+            ("http:u:secret@host/a://b", "http:u:***@host/a://b"),
+            // Only in the web's own schemes does a backslash end the host.
+            (r"foo://u:sec\ret@host/", r"foo://u:***@host/"),
         ] {
             assert_eq!(redact_url(url), shown);
             let url = SecretUrl::from(url.to_owned());

@@ -26,10 +26,8 @@ fn count(text: &[u8], part: &[u8]) -> usize {
 
 /// A password that the `url` crate finds is not in what is shown.
 fn a_password_is_not_shown(text: &str, url: &Url) {
-    let Some(password) = url.password().map(meant).filter(|it| it.iter().any(|it| *it != b'*'))
-    else {
-        return;
-    };
+    // A star may be one of those that stand for the password.
+    let Some(password) = url.password().map(meant).filter(|it| !it.contains(&b'*')) else { return };
     let shown = redact_url(text);
     if let Ok(again) = Url::parse(&shown) {
         assert!(matches!(again.password(), None | Some("***")), "{text:?} is shown as {shown:?}");
