@@ -266,8 +266,11 @@ const TRACKER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// Fills `{jobId}` and `{jobIdFs}` into a tracker template, percent-encoded (contract, 1).
 pub fn tracker_url(template: &str, job_id: &str, job_id_fs: &str) -> String {
     let encode = |text| utf8_percent_encode(text, TRACKER).to_string();
-    // The encoded values hold no braces, so the second step cannot touch what the first put in.
-    template.replace("{jobId}", &encode(job_id)).replace("{jobIdFs}", &encode(job_id_fs))
+    let (job_id, job_id_fs) = (encode(job_id), encode(job_id_fs));
+    // In pieces, so that a value is never taken for a part of the template.
+    let pieces: Vec<_> =
+        template.split("{jobId}").map(|piece| piece.replace("{jobIdFs}", &job_id_fs)).collect();
+    pieces.join(&job_id)
 }
 
 #[cfg(test)]
@@ -325,6 +328,8 @@ mod tests {
             ("u:secret@host", "u:***@host"),
             ("ftp://u:secret@host/", "ftp://u:***@host/"),
             ("mailto:u:secret@host", "mailto:***@host"),
+            ("u:secret@host://x", "u:***@host://x"),
+            (r"foo://u:sec\ret@host/", "foo://u:***@host/"),
         ] {
             assert_eq!(redact_url(url), shown);
             let url = SecretUrl::from(url.to_owned());
@@ -338,5 +343,6 @@ mod tests {
             tracker_url("http://t/?a={jobId}&b={jobIdFs}&c={other}", "4 7/{jobIdFs}", "2016"),
             "http://t/?a=4%207%2F%7BjobIdFs%7D&b=2016&c={other}"
         );
+        assert_eq!(tracker_url("{jobId{jobId}}", "Fs", "2016"), "{jobIdFs}");
     }
 }

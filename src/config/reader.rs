@@ -202,14 +202,17 @@ impl Reader {
     }
 
     fn text_unnoted(&mut self, key: &'static str) -> Option<String> {
-        let text = match self.figment.find_value(key).ok()? {
-            Value::String(_, text) => text,
-            Value::Num(_, number) => number.to_u128().map(|it| it.to_string())?,
-            Value::Bool(_, flag) => flag.to_string(),
-            other => {
-                self.fault(key, format!("is {}, and has to be a text", kind(&other)));
-                return None;
-            }
+        let value = self.figment.find_value(key).ok()?;
+        let text = match &value {
+            Value::String(_, text) => Some(text.clone()),
+            // Lossy means that a signed type is taken as well, as TOML has it.
+            Value::Num(_, number) => number.to_u128_lossy().map(|it| it.to_string()),
+            Value::Bool(_, flag) => Some(flag.to_string()),
+            _ => None,
+        };
+        let Some(text) = text else {
+            self.fault(key, format!("is {}, and has to be a text", kind(&value)));
+            return None;
         };
         if text.is_empty() {
             self.fault(key, "is empty; leave it out for the default");
@@ -336,8 +339,8 @@ fn without_source(message: &str) -> String {
 
 /// A text as TOML.
 pub(super) fn quoted(text: &str) -> String {
-    // A JSON string is a TOML basic string.
-    serde_json::to_string(text).unwrap_or_default()
+    // A JSON string is a TOML basic string, but for the one character that TOML has escaped.
+    serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007f")
 }
 
 fn kind(value: &Value) -> String {
@@ -353,5 +356,37 @@ fn kind(value: &Value) -> String {
         Value::Empty(..) => "empty".into(),
         Value::Dict(..) => "a section".into(),
         Value::Array(..) => "a list".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use figment::providers::{Format as _, Toml};
+
+    use super::*;
+
+    fn reader(toml: &str) -> Reader {
+        Reader::new(Figment::new().merge(Toml::string(toml)))
+    }
+
+    #[test]
+    fn a_number_where_a_text_belongs_is_taken_or_a_fault_and_never_passed_over() {
+        for (toml, text) in [("a = 7", "7"), ("a = 0", "0"), ("a = true", "true")] {
+            let mut reader = reader(toml);
+            assert_eq!(reader.text("a").as_deref(), Some(text), "{toml}");
+            assert_eq!(reader.faults, [], "{toml}");
+        }
+        for (toml, says) in [("a = -7", "is -7, and has to be a text"), ("a = 1.5", "is 1.5")] {
+            let mut reader = reader(toml);
+            assert_eq!(reader.text_or("a", "default"), "default", "{toml}");
+            assert!(reader.faults[0].message.contains(says), "{:?}", reader.faults);
+        }
+    }
+
+    #[test]
+    fn a_text_with_any_character_in_it_is_shown_as_toml() {
+        let text: String = ('\0'..'\u{1ff}').collect();
+        let mut reader = reader(&format!("a = {}", quoted(&text)));
+        assert_eq!(reader.text("a"), Some(text));
     }
 }

@@ -325,8 +325,9 @@ fn status_message(status: u16) -> String {
     }
 }
 
-/// The pause that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3).
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+/// The pause that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3); `None` where
+/// it asks for none or cannot be read.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     match value.parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
