@@ -127,10 +127,10 @@ fn leads_to(address: IpAddr, listening: IpAddr) -> bool {
 
 /// The IPv4 addresses that an IPv6 address may lead to: the one inside an IPv4-mapped,
 /// IPv4-compatible, IPv4-translated (RFC 2765), NAT64 (RFC 6052, and RFC 8215's local one, with
-/// a prefix of any length), 6to4 (RFC 3056) or Teredo (RFC 4380) address.
+/// a prefix of any length), 6to4 (RFC 3056), Teredo (RFC 4380) or ISATAP (RFC 5214) address.
 fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    match address.segments() {
+    let mut found = match address.segments() {
         // `::` and `::1` are addresses of their own.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => Vec::new(),
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => vec![v4(high, low)],
@@ -147,14 +147,17 @@ fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
                 .map(Ipv4Addr::from)
                 .collect()
         }
-        // ISATAP (RFC 5214)
-        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => vec![v4(high, low)],
         [0x2002, high, low, ..] => vec![v4(high, low)],
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
             vec![v4(server_high, server_low), v4(!high, !low)]
         }
         _ => Vec::new(),
+    };
+    // Within any of them there may be one of ISATAP (RFC 5214).
+    if let [_, _, _, _, 0 | 0x200, 0x5efe, high, low] = address.segments() {
+        found.push(v4(high, low));
     }
+    found
 }
 
 #[cfg(test)]
@@ -186,6 +189,7 @@ mod tests {
             "[::ffff:0:169.254.169.254]",
             "[2001:0:a9fe:a9fe::1]",
             "[2001:db8::5efe:169.254.169.254]",
+            "[2002:a9fe:a9fe::5efe:1.2.3.4]",
             "[2001:0:102:304::5601:5601]",
             "[::ffff:a9fe:a9fe]",
             "[0:0:0:0:0:FFFF:A9FE:A9FE]",

@@ -75,6 +75,10 @@ pub fn readings(address: Number) -> Vec<Number> {
         add(at(64));
         add(!at(0));
     }
+    // RFC 5214, 6.1, with the bit that says whether it is unique in the world, or without.
+    if at(32) & !0x0200_0000 == 0x5efe {
+        add(at(0));
+    }
     // RFC 8215 with RFC 6052, 2.2: bits 64 to 71 are left out, whatever the prefix's length.
     // The readings for a shorter prefix than the true one begin with zeroes and mean nothing.
     if begins("64:ff9b:1::/48") {
