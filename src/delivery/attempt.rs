@@ -118,7 +118,7 @@ struct Seen {
 }
 
 impl Sender {
-    /// Makes the next attempt of the callback; the connection is closed behind the `last` one.
+    /// Makes the next attempt of the callback; the connection is closed behind the `last`.
     pub async fn put(&self, record: &Record, last: bool) -> Outcome {
         let started_at = self.clock.now();
         let clock = Instant::now();

@@ -20,7 +20,7 @@ use crate::{
 
 /// How long a connection without work is kept. Servers close theirs after 5 s to 75 s; one
 /// that we keep too long costs nothing but a look when it is used again.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often the other end of an HTTP/2 connection in use is asked whether it is there, and how
 /// long it may take to say so.

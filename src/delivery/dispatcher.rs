@@ -25,8 +25,9 @@ use tokio::{
 
 use super::{
     attempt::Sender,
+    client::POOL_IDLE_TIMEOUT,
     jumps::Jumps,
-    lane::{self, Lane},
+    lane::{self, Health, Lane},
     log::log_breaker,
     retry,
     task::{AttemptTask, Event},
@@ -45,9 +46,9 @@ const QUANTUM: usize = 16;
 /// this time when it waits for something.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
-/// From so many destinations on, a connection is closed when nothing more is due over it: kept
-/// for a minute each, they would be more than a process may have open.
-const MANY: usize = 500;
+/// To how many destinations connections are kept; to more, they would be more than a process
+/// may have open.
+const MANY: usize = 256;
 
 /// How far a clock that is set right by a little may make something late.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
@@ -83,6 +84,8 @@ pub struct Dispatcher {
     ready: VecDeque<Destination>,
     timers: BTreeSet<(Timestamp, Destination)>,
     timer_of: HashMap<Destination, Timestamp>,
+    /// The destinations to which there may be connections, and since when none was needed.
+    kept: HashMap<Destination, Instant>,
     /// Lanes that may have become idle.
     resting: Vec<Destination>,
     in_flight: usize,
@@ -114,6 +117,7 @@ impl Dispatcher {
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
+            kept: HashMap::new(),
             resting: Vec::new(),
             in_flight: 0,
             unsettled: 0,
@@ -210,6 +214,10 @@ impl Dispatcher {
         match event {
             Event::Ended(destination, health) => {
                 self.in_flight -= 1;
+                if health == Health::Failing {
+                    // There is none, and its place is another one's.
+                    self.kept.remove(&destination);
+                }
                 let now = self.clock.now();
                 let Some(lane) = self.lanes.get_mut(&destination) else { return };
                 if lane.end(health, &self.settings.breaker, now) {
@@ -330,8 +338,21 @@ impl Dispatcher {
         }
     }
 
+    /// Whether a connection to the destination is kept for later ones.
+    fn keeps(&mut self, destination: &Destination) -> bool {
+        let now = Instant::now();
+        if self.kept.len() >= MANY && !self.kept.contains_key(destination) {
+            self.kept.retain(|_, at| now.duration_since(*at) < POOL_IDLE_TIMEOUT);
+            if self.kept.len() >= MANY {
+                return false;
+            }
+        }
+        self.kept.insert(destination.clone(), now);
+        true
+    }
+
     fn start(&mut self, claim: Claim, destination: &Destination) {
-        let many = self.lanes.len() > MANY;
+        let kept = self.keeps(destination);
         let Some(lane) = self.lanes.get_mut(destination) else { return };
         lane.start();
         self.in_flight += 1;
@@ -344,7 +365,7 @@ impl Dispatcher {
             jumps: Arc::clone(&self.jumps),
             events: self.events.clone(),
             destination: destination.clone(),
-            last: many && lane.next_due.is_none(),
+            last: !kept,
         };
         let abort = self.abort.subscribe();
         tokio::spawn(attempt.run(claim, abort));

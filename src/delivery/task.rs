@@ -28,7 +28,7 @@ pub(super) struct AttemptTask {
     pub(super) jumps: Arc<Jumps>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) destination: Destination,
-    /// Nothing more is due for the destination, and its connection is not to be kept.
+    /// The connection is not to be kept.
     pub(super) last: bool,
 }
 
