@@ -4,7 +4,6 @@
 //! body; nothing is followed, and no more is read than `delivery.max_response_bytes`.
 
 use std::{
-    error::Error,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,21 +14,18 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 
 use super::{
-    client::{Clients, DnsError},
+    client::Clients,
     credentials::Credentials,
+    failure::{describe, egress_failure, status_message},
     lane::Health,
     signing,
 };
 use crate::{
     callback::parse_url,
     clock::{SharedClock, Timestamp},
-    egress::Denied,
     measure,
     outbox::{Attempt, ErrorKind, Failure, Record},
 };
-
-/// How long a message about an error may get, in bytes.
-const MAX_MESSAGE_BYTES: usize = 400;
 
 /// How long connections are kept at least, whatever receivers do.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
@@ -308,23 +304,6 @@ fn excerpt(seen: &Seen, max: usize) -> String {
     shown
 }
 
-fn egress_failure(denied: &Denied) -> Failure {
-    Failure::new(ErrorKind::Egress, denied.to_string())
-}
-
-fn status_message(status: u16) -> String {
-    let reason = http::StatusCode::from_u16(status).ok().and_then(|it| it.canonical_reason());
-    let redirect = match status {
-        300..400 => "; redirects are not followed",
-        407 => "; the proxy wants a user and a password in egress.proxy",
-        _ => "",
-    };
-    match reason {
-        Some(reason) => format!("the receiver answered {status} {reason}{redirect}"),
-        None => format!("the receiver answered {status}{redirect}"),
-    }
-}
-
 /// The pause that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3); `None` where
 /// it asks for none or cannot be read.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
@@ -336,107 +315,6 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
             Some(Timestamp::from(date).since(now))
         }
     }
-}
-
-/// Which phase an error of the client belongs to, and what it says. The URL, which may hold
-/// a password, is taken out first.
-fn describe(error: reqwest::Error, answering: bool) -> Failure {
-    let error = error.without_url();
-    let mut kind = if answering {
-        ErrorKind::Body
-    } else if error.is_timeout() {
-        ErrorKind::Timeout
-    } else if error.is_builder() {
-        ErrorKind::InvalidUrl
-    } else {
-        ErrorKind::Connect
-    };
-    let mut message = String::new();
-    let mut source: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if let Some(denied) = cause.downcast_ref::<Denied>() {
-            return egress_failure(denied);
-        }
-        if cause.is::<DnsError>() {
-            return Failure::new(ErrorKind::Dns, text);
-        }
-        if is_tls(cause) {
-            kind = ErrorKind::Tls;
-        }
-        if closed(cause) {
-            return Failure::new(kind, closed_message(answering));
-        }
-        if let Some(http) = cause.downcast_ref::<h2::Error>() {
-            let message = match http.reason() {
-                _ if http.is_io() => closed_message(answering).into(),
-                Some(reason) => format!("the receiver breaks HTTP/2: {}", reason.description()),
-                None => format!("the receiver breaks HTTP/2: {http}"),
-            };
-            let kind = if http.is_io() { kind } else { ErrorKind::Body };
-            return Failure::new(kind, message);
-        }
-        if let Some(http) = cause.downcast_ref::<hyper::Error>() {
-            if http.is_canceled() {
-                let message = "the receiver closed the connection as soon as it was made; \
-                               behind TLS it may want a client certificate (tls.client_cert_file)";
-                return Failure::new(kind, message);
-            }
-            if http.is_parse_too_large() {
-                return Failure::new(ErrorKind::Body, "the head of the answer is too long");
-            }
-            if http.is_parse() {
-                kind = ErrorKind::Body;
-                message.push_str("the answer is no HTTP: ");
-            }
-        }
-        // Many a cause repeats the one below it, and the client's own layers say nothing.
-        let repeats = cause.source().is_some_and(|below| text.contains(&below.to_string()));
-        let layer =
-            ["client error (", "error reading a body"].iter().any(|it| text.starts_with(it));
-        if !repeats && !layer {
-            if !message.is_empty() && !message.ends_with(": ") {
-                message.push_str(": ");
-            }
-            message.push_str(&text);
-        }
-        source = cause.source();
-    }
-    if error.is_timeout() && error.is_connect() {
-        message = "no connection within delivery.connect_timeout".into();
-    } else if message.is_empty() {
-        message = error.to_string();
-    }
-    if message.len() > MAX_MESSAGE_BYTES {
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
-        message.push('…');
-    }
-    Failure::new(kind, message)
-}
-
-fn closed_message(answering: bool) -> &'static str {
-    if answering {
-        "the receiver closed the connection within its answer's body"
-    } else {
-        "the receiver closed the connection before it had answered"
-    }
-}
-
-/// Whether the other side closed the connection without any word about it.
-fn closed(cause: &(dyn Error + 'static)) -> bool {
-    cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
-        || cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
-}
-
-/// A rustls error travels inside an I/O error, and that inside another one.
-fn is_tls(cause: &(dyn Error + 'static)) -> bool {
-    cause.is::<rustls::Error>()
-        || cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .is_some_and(|inner| is_tls(inner))
 }
 
 #[cfg(test)]

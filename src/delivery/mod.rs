@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod client;
 pub mod credentials;
 pub mod dispatcher;
+mod failure;
 pub mod jumps;
 pub mod lane;
 pub mod log;
