@@ -17,7 +17,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-use self::verify::{Pin, Verifier};
+use self::verify::{Trust, Verifier};
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +178,7 @@ pub fn client(
                 .build()
         })
         .transpose()?;
-    let verifier = Verifier::new(webpki, authorities, provider);
+    let verifier = Verifier { trust: Trust::Authorities { webpki, extra: authorities }, provider };
     let config = config.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match own {
         Some(own) => config.with_client_auth_cert(own.chain, own.key)?,
@@ -206,7 +206,7 @@ pub fn pinned(fingerprint: Option<&str>) -> Result<ClientConfig, TlsError> {
         .with_safe_default_protocol_versions()?;
     Ok(match fingerprint {
         Some(fingerprint) => {
-            let pin = Pin::new(fingerprint.to_owned(), provider);
+            let pin = Verifier { trust: Trust::Pinned(fingerprint.to_owned()), provider };
             config.dangerous().with_custom_certificate_verifier(Arc::new(pin)).with_no_client_auth()
         }
         None => config.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),

@@ -33,25 +33,27 @@ pub(super) struct SelfSigned;
 )]
 pub(super) struct UnknownAuthority;
 
-/// Decides as rustls does, with two differences. It tells a self-signed certificate from one
-/// of an unknown authority. And it takes a self-signed certificate that is itself in
-/// `tls.ca_file` also where that says that it is an authority's, as openssl makes them.
+/// Who is trusted.
 #[derive(Debug)]
-pub(super) struct Verifier {
-    /// Without any authority, there is none.
-    webpki: Option<Arc<WebPkiServerVerifier>>,
-    known: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
+pub(super) enum Trust {
+    /// One server, known by its certificate alone, whatever name it bears.
+    Pinned(String),
+    /// Who an authority has signed for. It decides as rustls does, with two differences: it tells
+    /// a self-signed certificate from one of an unknown authority, and it takes a self-signed one
+    /// that is itself among the `extra` ones (`tls.ca_file`) also where that says that it is an
+    /// authority's, as openssl makes them.
+    Authorities {
+        /// Without any authority, there is none.
+        webpki: Option<Arc<WebPkiServerVerifier>>,
+        extra: Vec<CertificateDer<'static>>,
+    },
 }
 
-impl Verifier {
-    pub(super) fn new(
-        webpki: Option<Arc<WebPkiServerVerifier>>,
-        known: Vec<CertificateDer<'static>>,
-        provider: Arc<CryptoProvider>,
-    ) -> Self {
-        Self { webpki, known, provider }
-    }
+/// Finds out whether the other side is trusted.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    pub(super) trust: Trust,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -63,7 +65,16 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = match &self.webpki {
+        let (webpki, extra) = match &self.trust {
+            Trust::Pinned(pin) if fingerprint(end_entity) == *pin => {
+                return Ok(ServerCertVerified::assertion());
+            }
+            Trust::Pinned(_) => {
+                return Err(CertificateError::ApplicationVerificationFailure.into());
+            }
+            Trust::Authorities { webpki, extra } => (webpki, extra),
+        };
+        let verified = match webpki {
             Some(webpki) => webpki.verify_server_cert(end_entity, intermediates, name, ocsp, now),
             None => Err(CertificateError::UnknownIssuer.into()),
         };
@@ -72,7 +83,7 @@ impl ServerCertVerifier for Verifier {
             Err(error) => error,
         };
         let authority = is_authority(&error);
-        if authority && self.known.iter().any(|known| known == end_entity) {
+        if authority && extra.iter().any(|known| known == end_entity) {
             // That it is an authority's is looked at when it is known to be valid now.
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
             return Ok(ServerCertVerified::assertion());
@@ -87,6 +98,7 @@ impl ServerCertVerifier for Verifier {
         Err(error)
     }
 
+    // A certificate is public; that its key is there as well is what these two find out.
     fn verify_tls12_signature(
         &self,
         message: &[u8],
@@ -122,59 +134,4 @@ fn is_authority(error: &Error) -> bool {
 
 fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
     EndEntityCert::try_from(certificate).is_ok_and(|it| it.issuer() == it.subject())
-}
-
-/// Knows one server by its certificate alone.
-#[derive(Debug)]
-pub(super) struct Pin {
-    fingerprint: String,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Pin {
-    pub(super) fn new(fingerprint: String, provider: Arc<CryptoProvider>) -> Self {
-        Self { fingerprint, provider }
-    }
-}
-
-impl ServerCertVerifier for Pin {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if fingerprint(end_entity) == self.fingerprint {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
-    }
-
-    // The certificate is public; that its key is there as well is what these two find out.
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

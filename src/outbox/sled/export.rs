@@ -3,13 +3,10 @@
 //! A callback moves between the kinds of rows while the export goes over them. So it goes over
 //! all of them, and then once more for those that have ended or come back since it began.
 
-use super::{Store, keys};
+use super::{Store, keys, read};
 use crate::{
     clock::Timestamp,
-    outbox::{
-        Attempt, Entry, ExportCursor, Exported, OutboxError, Record, StateName,
-        record::{self},
-    },
+    outbox::{Entry, ExportCursor, Exported, OutboxError, Record, StateName, record},
 };
 
 /// How many rows one step looks at.
@@ -49,7 +46,8 @@ pub(super) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported, Out
             record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
         last = Some(key.to_vec());
         if !changed || changed_at(&record) >= began {
-            entries.push(entry(store, record)?);
+            let attempts = read::attempts(store, &record)?;
+            entries.push(Entry { record, attempts, uncertain: false });
         }
     }
     let next = match last {
@@ -65,19 +63,4 @@ pub(super) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported, Out
 /// When the callback came to the state that it has.
 fn changed_at(record: &Record) -> Timestamp {
     record.finished_at().unwrap_or(record.budget_since)
-}
-
-fn entry(store: &Store, record: Record) -> Result<Entry, OutboxError> {
-    let mut attempts = Vec::new();
-    if record.attempt_count > 1 {
-        for row in store.tree.scan_prefix(keys::attempts(keys::seq_of(record.id))) {
-            let (key, bytes) = row?;
-            let attempt: Attempt =
-                record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
-            attempts.push(attempt);
-        }
-    }
-    attempts.extend(record.last_attempt.clone());
-    attempts.dedup_by_key(|attempt| attempt.number);
-    Ok(Entry { record, attempts, uncertain: false })
 }

@@ -58,18 +58,26 @@ pub(super) fn get(store: &Store, id: CallbackId) -> Result<Option<Detail>> {
         let Some(record) = record_at(store, &key)?.filter(|record| record.id == id) else {
             continue;
         };
-        let mut attempts = Vec::new();
-        for row in store.tree.scan_prefix(keys::attempts(seq)) {
+        let attempts = attempts(store, &record)?;
+        return Ok(Some(Detail { standing: standing(store, record)?, attempts }));
+    }
+    Ok(None)
+}
+
+/// The attempts of a callback, the first one first.
+pub(super) fn attempts(store: &Store, record: &Record) -> Result<Vec<Attempt>> {
+    let mut attempts = Vec::new();
+    if record.attempt_count > 1 {
+        for row in store.tree.scan_prefix(keys::attempts(keys::seq_of(record.id))) {
             let (key, bytes) = row?;
             let attempt: Attempt =
                 record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
             attempts.push(attempt);
         }
-        attempts.extend(record.last_attempt.clone());
-        attempts.dedup_by_key(|attempt| attempt.number);
-        return Ok(Some(Detail { standing: standing(store, record)?, attempts }));
     }
-    Ok(None)
+    attempts.extend(record.last_attempt.clone());
+    attempts.dedup_by_key(|attempt| attempt.number);
+    Ok(attempts)
 }
 
 fn standing(store: &Store, record: Record) -> Result<Standing> {
