@@ -388,3 +388,17 @@ fn an_import_takes_a_whole_export_or_nothing_and_goes_into_no_store_that_holds_s
     assert!(text(&output.stderr).contains("in the way"), "{output:?}");
     assert_eq!(counts(&whole), ALL);
 }
+
+#[test]
+fn damage_that_looks_like_the_end_of_the_log_is_noticed() {
+    let whole = filled(true);
+    for back in [100, 1500, 4096, 9000] {
+        let service = copy(&whole);
+        let db = service.path("data/outbox/db");
+        let mut bytes = fs::read(&db).unwrap();
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[used - back..].fill(0);
+        fs::write(&db, bytes).unwrap();
+        assert!(refused_or_whole(&service, &format!("{back} bytes before the end")), "{back}");
+    }
+}

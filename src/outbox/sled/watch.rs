@@ -22,7 +22,10 @@ use std::{
 
 use data_encoding::HEXLOWER;
 
-use super::log::{Body, Log, Messages, Piece, Segment};
+use super::{
+    committer::sync_dir,
+    log::{Body, Log, Messages, Piece, Segment},
+};
 use crate::outbox::{Identity, OutboxError};
 
 /// What the witness says.
@@ -132,21 +135,24 @@ impl Before {
         let mut log = Log::open(dir)?;
         let tail = tail(dir, &mut log)?;
         let doubt = doubt(dir, &mut log, &tail, testimony)?;
-        let copy = match &doubt {
-            Some(why) => {
-                tracing::warn!(
-                    event.action = "store-doubted",
-                    error.message = why,
-                    "the store is compared row by row"
-                );
-                let old = log
-                    .segments()?
-                    .into_iter()
-                    .filter(|one| !tail.iter().any(|it| it.lsn == one.lsn));
-                let old = old.map(|segment| segment.offset).collect();
-                Some(Copy::make(dir, &mut log, &old)?)
-            }
-            None => None,
+        let closed_well = testimony.is_some_and(|known| known.segments.is_some());
+        let copy = if let Some(why) = &doubt {
+            tracing::warn!(
+                event.action = "store-doubted",
+                error.message = why,
+                "the store is compared row by row"
+            );
+            let old = without(log.segments()?, &tail);
+            Some(Copy::make(dir, &mut log, &old)?)
+        } else if closed_well {
+            None
+        } else {
+            // Where the log ends is where the last write ended, or where damage begins that
+            // looks like an end: the last segment is kept until the witness was asked. Without
+            // room for that, the store is opened all the same.
+            let last = tail.len().saturating_sub(1);
+            let old = without(log.segments()?, &tail[last..]);
+            Copy::make(dir, &mut log, &old).ok()
         };
         Ok(Self { dir: dir.to_owned(), testimony, doubt, copy })
     }
@@ -180,6 +186,12 @@ impl Before {
     pub(super) fn put_back(self) -> io::Result<()> {
         self.copy.map_or(Ok(()), |copy| copy.put_back(&self.dir))
     }
+}
+
+/// Where the segments are that are none of these.
+fn without(all: Vec<Segment>, these: &[Segment]) -> BTreeSet<u64> {
+    let others = all.into_iter().filter(|one| !these.iter().any(|it| it.lsn == one.lsn));
+    others.map(|segment| segment.offset).collect()
 }
 
 /// The segments that sled reads when it opens the store: those since the latest snapshot.
@@ -264,6 +276,7 @@ struct Copy {
 
 /// The file that says that a copy is whole, and how long the log was.
 const WHOLE: &str = "whole";
+const UNFINISHED: &str = "unfinished";
 
 impl Copy {
     /// Copies all of the log but the segments at these offsets, which sled only reads.
@@ -293,7 +306,17 @@ impl Copy {
             // sled removes such files and never changes one.
             fs::hard_link(&path, &to).or_else(|_| fs::copy(&path, &to).map(drop))?;
         }
-        fs::write(folder.join(WHOLE), log.len.to_string())?;
+        // All of it is on the disk before sled changes the first byte.
+        for path in snapshots(&folder)? {
+            File::options().write(true).open(path)?.sync_all()?;
+        }
+        let mut whole = File::create(folder.join(UNFINISHED))?;
+        whole.write_all(log.len.to_string().as_bytes())?;
+        whole.sync_all()?;
+        fs::rename(folder.join(UNFINISHED), folder.join(WHOLE))?;
+        sync_dir(&blobs)?;
+        sync_dir(&folder)?;
+        sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
         Ok(Self { folder })
     }
 
@@ -338,7 +361,13 @@ impl Copy {
         self.remove()
     }
 
+    /// From here on the copy is none: what is acknowledged from now on must not be undone by it,
+    /// also where the power is cut before the rest of it is gone.
     fn remove(self) -> io::Result<()> {
+        if self.folder.join(WHOLE).exists() {
+            fs::remove_file(self.folder.join(WHOLE))?;
+            sync_dir(&self.folder)?;
+        }
         fs::remove_dir_all(&self.folder)
     }
 }
