@@ -237,6 +237,9 @@ fn open_watched(
     });
     match opened {
         Ok(store) => {
+            // sled gives its new snapshot the name without a sync of the folder, and then uses
+            // space again that the old one still speaks of.
+            committer::sync_dir(dir)?;
             before.done()?;
             let witness = Witness::open(dir, Identity(store.salt))?;
             Ok((store, witness))

@@ -296,7 +296,7 @@ impl Copy {
         }
         segments.sync_all()?;
         for path in snapshots(dir)? {
-            fs::copy(&path, folder.join(path.file_name().unwrap_or_default()))?;
+            copy_synced(&path, &folder)?;
         }
         let blobs = folder.join("blobs");
         fs::create_dir(&blobs)?;
@@ -307,9 +307,6 @@ impl Copy {
             fs::hard_link(&path, &to).or_else(|_| fs::copy(&path, &to).map(drop))?;
         }
         // All of it is on the disk before sled changes the first byte.
-        for path in snapshots(&folder)? {
-            File::options().write(true).open(path)?.sync_all()?;
-        }
         let mut whole = File::create(folder.join(UNFINISHED))?;
         whole.write_all(log.len.to_string().as_bytes())?;
         whole.sync_all()?;
@@ -349,15 +346,19 @@ impl Copy {
             fs::remove_file(path)?;
         }
         for path in snapshots(&self.folder)? {
-            fs::copy(&path, dir.join(path.file_name().unwrap_or_default()))?;
+            copy_synced(&path, dir)?;
         }
         for entry in fs::read_dir(self.folder.join("blobs"))? {
             let path = entry?.path();
             let to = dir.join("blobs").join(path.file_name().unwrap_or_default());
             if !to.exists() {
-                fs::copy(&path, &to)?;
+                copy_synced(&path, &dir.join("blobs"))?;
             }
         }
+        if dir.join("blobs").exists() {
+            sync_dir(&dir.join("blobs"))?;
+        }
+        sync_dir(dir)?;
         self.remove()
     }
 
@@ -370,6 +371,13 @@ impl Copy {
         }
         fs::remove_dir_all(&self.folder)
     }
+}
+
+/// Copies a file into a folder and has it on the disk.
+fn copy_synced(path: &Path, folder: &Path) -> io::Result<()> {
+    let mut to = File::create(folder.join(path.file_name().unwrap_or_default()))?;
+    to.write_all(&fs::read(path)?)?;
+    to.sync_all()
 }
 
 /// A store that is not there although its witness says that it was.
