@@ -130,6 +130,10 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn sighup_opens_the_log_again() {
     let service = Service::start("");
+    // A thread of its own writes the log.
+    eventually("the log has its first line", || {
+        service.read("service.log").contains("service-started").then_some(())
+    });
     std::fs::rename(service.path("service.log"), service.path("old.log")).unwrap();
     service.signal("HUP");
     eventually("the new log has a line", || {
