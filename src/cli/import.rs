@@ -135,15 +135,7 @@ fn beside(dir: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Removes a store and its witness.
+/// Removes a store, or what is left of one.
 fn remove(dir: &Path) -> anyhow::Result<()> {
-    if dir.exists() {
-        fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    }
-    let witness = beside(dir, ".witness");
-    if witness.exists() {
-        fs::remove_file(&witness)
-            .with_context(|| format!("cannot remove {}", witness.display()))?;
-    }
-    Ok(())
+    SledOutbox::remove(dir).with_context(|| format!("cannot remove {}", dir.display()))
 }

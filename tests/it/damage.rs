@@ -402,3 +402,16 @@ fn damage_that_looks_like_the_end_of_the_log_is_noticed() {
         assert!(refused_or_whole(&service, &format!("{back} bytes before the end")), "{back}");
     }
 }
+
+#[test]
+fn a_copy_that_a_killed_start_has_left_of_another_store_does_not_touch_the_new_one() {
+    let whole = filled(false);
+    assert!(whole.run(&["export", "--file", "out.ndjson"]).status.success());
+    fs::rename(whole.path("data/outbox"), whole.path("away")).unwrap();
+    fs::create_dir_all(whole.path("data/outbox.before/blobs")).unwrap();
+    fs::write(whole.path("data/outbox.before/segments"), "").unwrap();
+    fs::write(whole.path("data/outbox.before/whole"), "10").unwrap();
+    let output = whole.run(&["import", "--file", "out.ndjson"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(counts(&whole), ALL);
+}

@@ -171,6 +171,14 @@ impl SledOutbox {
         Self::open(dir, settings, clock)
     }
 
+    /// Removes a store with all that is beside it.
+    pub fn remove(dir: &Path) -> std::io::Result<()> {
+        if dir.exists() {
+            std::fs::remove_dir_all(dir)?;
+        }
+        watch::forget(dir)
+    }
+
     /// Finishes what was asked for and stops the committer. Later writes are refused.
     pub fn close(&self) {
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -224,6 +232,8 @@ fn open_watched(
         if let Some(known) = watch::testimony(dir) {
             return Err(watch::missing(dir, &known));
         }
+        // A copy that is left is of a store that is not here any more.
+        watch::forget(dir)?;
         create(dir, None)?;
     }
     let before = Before::look(dir)?;

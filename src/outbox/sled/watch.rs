@@ -380,6 +380,17 @@ fn copy_synced(path: &Path, folder: &Path) -> io::Result<()> {
     to.sync_all()
 }
 
+/// Removes what is beside a store: what it says of a store that is gone would be taken for
+/// something about the next one.
+pub(super) fn forget(dir: &Path) -> io::Result<()> {
+    let witness = witness_path(dir);
+    if witness.exists() {
+        fs::remove_file(witness)?;
+    }
+    let folder = beside(dir, ".before");
+    if folder.exists() { (Copy { folder }).remove() } else { Ok(()) }
+}
+
 /// A store that is not there although its witness says that it was.
 pub(super) fn missing(dir: &Path, known: &Testimony) -> OutboxError {
     let reason: Arc<str> = format!(
