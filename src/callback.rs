@@ -228,6 +228,9 @@ impl fmt::Debug for SecretUrl {
 ///
 /// It works on text that is no URL as well, and then hides rather too much than too little.
 pub fn redact_url(text: &str) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
     match Url::parse(text) {
         // Who reads it later reads it as the parser does, which takes many a spelling.
         Ok(url) if url.has_authority() && url.password().is_none() => text.to_owned(),
@@ -237,6 +240,21 @@ pub fn redact_url(text: &str) -> String {
         }
         Ok(_) | Err(_) => redact_text(text),
     }
+}
+
+/// Whether a text can be seen at a glance to be a URL that has no user: nearly all are, and each
+/// line of the log shows one.
+fn is_plain(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        return false;
+    };
+    let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "0"));
+    let in_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    !host.is_empty()
+        && host.bytes().all(in_host)
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok()
 }
 
 /// Hides what may be a password in what is no URL.

@@ -6,11 +6,17 @@
 //! pending, how old the oldest is) is not counted here but by `api/metrics.rs`.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Job events by what became of them.
@@ -142,6 +148,24 @@ pub mod gauge {
     pub const START: &str = "urlcallback_start_time_seconds";
 }
 
+/// The handles of what every callback is counted in: to look one up costs as much as a few
+/// allocations. They are made at the first use, so [`install`] comes before any.
+struct Hot {
+    first_attempt: Histogram,
+    succeeded: Counter,
+    attempt_duration: Histogram,
+    delivered: Counter,
+    delivered_after: Histogram,
+}
+
+static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
+    first_attempt: histogram!(FIRST_ATTEMPT),
+    succeeded: counter!(ATTEMPTS, "result" => "success"),
+    attempt_duration: histogram!(ATTEMPT_DURATION),
+    delivered: counter!(ENDED, "state" => "delivered"),
+    delivered_after: histogram!(DELIVERED),
+});
+
 /// An event came to this.
 pub fn event(outcome: &'static str) {
     counter!(EVENTS, "outcome" => outcome).increment(1);
@@ -150,20 +174,23 @@ pub fn event(outcome: &'static str) {
 /// An attempt begins; `waited` since acceptance, where it is the first.
 pub fn attempt_begins(waited: Option<Duration>) {
     if let Some(waited) = waited {
-        histogram!(FIRST_ATTEMPT).record(waited);
+        HOT.first_attempt.record(waited);
     }
 }
 
-/// An attempt ended: `success`, or the kind of its error.
-pub fn attempt_ended(result: &'static str, took: Duration) {
-    counter!(ATTEMPTS, "result" => result).increment(1);
-    histogram!(ATTEMPT_DURATION).record(took);
+/// An attempt ended: with a success, or the kind of its error.
+pub fn attempt_ended(error: Option<&'static str>, took: Duration) {
+    match error {
+        None => HOT.succeeded.increment(1),
+        Some(kind) => counter!(ATTEMPTS, "result" => kind).increment(1),
+    }
+    HOT.attempt_duration.record(took);
 }
 
 /// A callback was delivered, so long after its acceptance.
 pub fn delivered(after: Duration) {
-    counter!(ENDED, "state" => "delivered").increment(1);
-    histogram!(DELIVERED).record(after);
+    HOT.delivered.increment(1);
+    HOT.delivered_after.record(after);
 }
 
 /// A callback has finally failed.

@@ -6,9 +6,9 @@
 //! file: when the writer is more than [`BUFFERED_LINES`] behind, the others wait for it.
 
 use std::{
-    fmt::{self, Write as _},
+    fmt,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -37,6 +37,9 @@ pub const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;
 
 /// How many lines wait for the writer at most.
 pub const BUFFERED_LINES: usize = 16_384;
+
+/// How many bytes of them go to the file at once, where so many wait.
+const BUFFERED_BYTES: usize = 65_536;
 
 /// The folder that the seed names.
 const SEED_FOLDER: &str =
@@ -109,6 +112,7 @@ pub fn start(settings: &Settings) -> Result<Log, LogError> {
         .thread_name("log-writer");
     let (path, (writer, guard)) = match open(&settings.target)? {
         Some((path, file)) => {
+            let file = BufWriter::with_capacity(BUFFERED_BYTES, file);
             let file = Reopening { path: path.clone(), file, requested: Arc::clone(&reopen) };
             (Some(path), builder.lossy(false).finish(file))
         }
@@ -148,10 +152,11 @@ fn append(path: &Path) -> io::Result<File> {
     fs::OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// A file that is opened again on request; where that fails, the old one goes on.
+/// A file that is opened again on request; where that fails, the old one goes on. The writer's
+/// thread flushes it whenever no line waits.
 struct Reopening {
     path: PathBuf,
-    file: File,
+    file: BufWriter<File>,
     requested: Arc<AtomicBool>,
 }
 
@@ -160,7 +165,9 @@ impl Write for Reopening {
         if self.requested.swap(false, Ordering::SeqCst)
             && let Ok(file) = append(&self.path)
         {
-            self.file = file;
+            // What was buffered came before the request and belongs into the old one.
+            self.file.flush()?;
+            self.file = BufWriter::with_capacity(BUFFERED_BYTES, file);
         }
         self.file.write(bytes)
     }
@@ -177,47 +184,80 @@ struct EcsLayer {
 
 impl<S: Subscriber> Layer<S> for EcsLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields(Map::new());
+        let mut fields = Fields::new();
         event.record(&mut fields);
-        let line = line(event.metadata(), fields.0);
+        let line = line(event.metadata(), &fields);
         // The writer's thread is gone only when the process ends.
         drop(self.writer.clone().write_all(&line));
     }
 }
 
-fn line(metadata: &tracing::Metadata<'_>, mut fields: Map<String, Value>) -> Vec<u8> {
-    let message = fields.remove("message").unwrap_or_else(|| Value::String(String::new()));
-    let mut line = String::with_capacity(512);
-    let level = metadata.level().as_str().to_ascii_lowercase();
+fn line(metadata: &tracing::Metadata<'_>, fields: &Fields) -> Vec<u8> {
+    let mut line = Vec::with_capacity(256 + fields.json.len());
     // The first four in the order in which ECS wants them to be read.
     let header = write!(
         line,
-        r#"{{"@timestamp":"{}","log.level":"{level}","message":{message},"ecs.version":"8.11.0","service.name":"seal-dpf-urlcallback","service.version":"{}","process.pid":{}"#,
+        r#"{{"@timestamp":"{}","log.level":"{}","message":"#,
         SystemClock.now(),
+        match *metadata.level() {
+            tracing::Level::ERROR => "error",
+            tracing::Level::WARN => "warn",
+            tracing::Level::INFO => "info",
+            tracing::Level::DEBUG => "debug",
+            tracing::Level::TRACE => "trace",
+        },
+    );
+    line.extend_from_slice(if fields.message.is_empty() { b"\"\"" } else { &fields.message });
+    let service = write!(
+        line,
+        r#","ecs.version":"8.11.0","service.name":"seal-dpf-urlcallback","service.version":"{}","process.pid":{}"#,
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
     );
-    debug_assert!(header.is_ok(), "a String takes everything");
-    if !fields.contains_key("event.action") {
-        fields.insert("log.logger".into(), metadata.target().into());
+    debug_assert!(header.is_ok() && service.is_ok(), "a Vec takes everything");
+    if !fields.has_action {
+        put(&mut line, "log.logger", metadata.target());
     }
-    for (name, value) in fields {
-        line.push(',');
-        line.push_str(&Value::String(name).to_string());
-        line.push(':');
-        line.push_str(&value.to_string());
-    }
-    line.push_str("}\n");
-    line.into_bytes()
+    line.extend_from_slice(&fields.json);
+    line.extend_from_slice(b"}\n");
+    line
 }
 
-/// The fields of one event.
-struct Fields(Map<String, Value>);
+/// The fields of one event as JSON, each with a comma before it; the message apart, since it
+/// comes first.
+struct Fields {
+    message: Vec<u8>,
+    json: Vec<u8>,
+    has_action: bool,
+}
 
 impl Fields {
-    fn put(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0.insert(field.name().to_owned(), value.into());
+    fn new() -> Self {
+        // Room for all fields of a callback's line, so that the buffer seldom grows.
+        Self { message: Vec::new(), json: Vec::with_capacity(1024), has_action: false }
     }
+
+    fn put(&mut self, field: &Field, value: impl Serialize) {
+        match field.name() {
+            "message" => put_value(&mut self.message, value),
+            name => {
+                self.has_action |= name == "event.action";
+                put(&mut self.json, name, value);
+            }
+        }
+    }
+}
+
+fn put(json: &mut Vec<u8>, name: &str, value: impl Serialize) {
+    json.push(b',');
+    put_value(json, name);
+    json.push(b':');
+    put_value(json, value);
+}
+
+fn put_value(json: &mut Vec<u8>, value: impl Serialize) {
+    let written = serde_json::to_writer(json, &value);
+    debug_assert!(written.is_ok(), "a Vec takes everything, and these values are all JSON");
 }
 
 impl Visit for Fields {
@@ -242,7 +282,16 @@ impl Visit for Fields {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}"));
+        self.put(field, Shown(value));
+    }
+}
+
+/// What a value's `Debug` shows, as a string.
+struct Shown<'a>(&'a dyn fmt::Debug);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:?}", self.0))
     }
 }
 

@@ -139,7 +139,7 @@ impl Sender {
         if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
             self.give_up_connections(record);
         }
-        measure::attempt_ended(error.as_ref().map_or("success", |it| it.kind.as_str()), took);
+        measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
         let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
         Outcome {
             attempt: Attempt {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  signals (outbox) ─┐                              ┌─► attempt task: PUT ─► Ended
-//!  timers ───────────┼─► ready lanes ─► claim ──────┤        └► settle ─► log ─► Settled
+//!  timers ───────────┼─► ready lanes ─► claim ──────┤        └► settle ─► [disk] ─► log, Settled
 //!  Ended, Settled ───┘   in turn, a few each        └─► …
 //! ```
 //!
@@ -30,7 +30,7 @@ use super::{
     lane::{self, Health, Lane},
     log::log_breaker,
     retry,
-    task::{AttemptTask, Event},
+    task::{self, AttemptTask, Event, Settling},
 };
 use crate::{
     callback::Destination,
@@ -92,6 +92,9 @@ pub struct Dispatcher {
     unsettled: usize,
     events: mpsc::UnboundedSender<Event>,
     received: mpsc::UnboundedReceiver<Event>,
+    settling: mpsc::UnboundedSender<Settling>,
+    /// The other end of it, until the loop runs.
+    to_settle: Option<mpsc::UnboundedReceiver<Settling>>,
     /// Dropped to make the attempts under way give up.
     abort: watch::Sender<()>,
 }
@@ -106,6 +109,7 @@ impl Dispatcher {
         jumps: Arc<Jumps>,
     ) -> Self {
         let (events, received) = mpsc::unbounded_channel();
+        let (settling, to_settle) = mpsc::unbounded_channel();
         Self {
             outbox,
             sender: Arc::new(sender),
@@ -123,6 +127,8 @@ impl Dispatcher {
             unsettled: 0,
             events,
             received,
+            settling,
+            to_settle: Some(to_settle),
             abort: watch::channel(()).0,
         }
     }
@@ -135,6 +141,9 @@ impl Dispatcher {
         mut probes: mpsc::Receiver<Probe>,
     ) {
         let outbox = Arc::clone(&self.outbox);
+        if let Some(to_settle) = self.to_settle.take() {
+            tokio::spawn(task::settle(to_settle, self.events.clone()));
+        }
         let mut batch = Vec::new();
         loop {
             // Before anything else: however much comes in, what has ended makes room.
@@ -364,6 +373,7 @@ impl Dispatcher {
             clock: Arc::clone(&self.clock),
             jumps: Arc::clone(&self.jumps),
             events: self.events.clone(),
+            settling: self.settling.clone(),
             destination: destination.clone(),
             last: !kept,
         };

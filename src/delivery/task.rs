@@ -1,4 +1,5 @@
-//! The task of one attempt: PUT, settle, log.
+//! The task of one attempt: PUT and settle; and the one task that hears what the disk says to
+//! the outcomes of all of them, and logs it.
 
 use std::sync::Arc;
 
@@ -6,9 +7,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::{attempt::Sender, dispatcher::Settings, jumps::Jumps, lane::Health, log::log_outcome};
 use crate::{
-    callback::Destination,
-    clock::SharedClock,
-    outbox::{Claim, Outbox, Settlement},
+    callback::{CallbackId, Destination},
+    clock::{SharedClock, Timestamp},
+    outbox::{Claim, Outbox, OutboxFuture, Record, Settlement},
 };
 
 /// What an attempt's task tells the loop.
@@ -19,7 +20,37 @@ pub(super) enum Event {
     Settled(Destination),
 }
 
-/// One attempt from its claim to its record.
+/// An outcome on its way to the disk.
+pub(super) struct Settling {
+    id: CallbackId,
+    destination: Destination,
+    /// When the next attempt is due, where there is one.
+    due: Option<Timestamp>,
+    record: OutboxFuture<Record>,
+}
+
+/// Hears what has become of the outcomes, in the order in which they were handed to the outbox,
+/// which is the one in which it answers. So the answer to a whole commit wakes one task once.
+pub(super) async fn settle(
+    mut settling: mpsc::UnboundedReceiver<Settling>,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    while let Some(Settling { id, destination, due, record }) = settling.recv().await {
+        match record.await {
+            Ok(record) => log_outcome(&record, due),
+            Err(error) => tracing::error!(
+                event.action = "settle-failed",
+                callback.id = %id,
+                error.message = %error,
+                "the outcome of an attempt cannot be recorded; it will be repeated"
+            ),
+        }
+        // The loop goes last; after it nobody is left to be told.
+        drop(events.send(Event::Settled(destination)));
+    }
+}
+
+/// One attempt from its claim to its outcome.
 pub(super) struct AttemptTask {
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) sender: Arc<Sender>,
@@ -27,6 +58,7 @@ pub(super) struct AttemptTask {
     pub(super) clock: SharedClock,
     pub(super) jumps: Arc<Jumps>,
     pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) settling: mpsc::UnboundedSender<Settling>,
     pub(super) destination: Destination,
     /// The connection is not to be kept.
     pub(super) last: bool,
@@ -40,7 +72,7 @@ impl AttemptTask {
         let over = self.settings.retry.over(&claim.record, now(), self.jumps.may_expire());
         if let Some(failure) = over {
             self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
-            self.settle(claim, Settlement::Failed { attempt: None, failure }).await;
+            self.settle(claim, Settlement::Failed { attempt: None, failure });
             return;
         }
         let outcome = tokio::select! {
@@ -64,25 +96,20 @@ impl AttemptTask {
             },
             ended => ended,
         };
-        self.settle(claim, settlement).await;
+        self.settle(claim, settlement);
     }
 
-    async fn settle(self, claim: Claim, settlement: Settlement) {
-        let id = claim.record.id;
-        let due = match &settlement {
-            Settlement::Retry { due, .. } => Some(*due),
-            Settlement::Delivered(_) | Settlement::Failed { .. } => None,
+    fn settle(&self, claim: Claim, settlement: Settlement) {
+        let settling = Settling {
+            id: claim.record.id,
+            destination: self.destination.clone(),
+            due: match &settlement {
+                Settlement::Retry { due, .. } => Some(*due),
+                Settlement::Delivered(_) | Settlement::Failed { .. } => None,
+            },
+            record: self.outbox.settle(claim, settlement),
         };
-        match self.outbox.settle(claim, settlement).await {
-            Ok(record) => log_outcome(&record, due),
-            Err(error) => tracing::error!(
-                event.action = "settle-failed",
-                callback.id = %id,
-                error.message = %error,
-                "the outcome of an attempt cannot be recorded; it will be repeated"
-            ),
-        }
-        self.tell(Event::Settled(self.destination.clone()));
+        drop(self.settling.send(settling));
     }
 
     fn tell(&self, event: Event) {

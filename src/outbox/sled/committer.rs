@@ -32,6 +32,14 @@ use crate::{
 /// How many callbacks go into one batch at most, unless one command alone brings more.
 const BATCH_LIMIT: usize = 2048;
 
+/// From how many outcomes in one batch on the next one waits for [`GATHER_PAUSE`]: nobody waits
+/// for an outcome to be on the disk but the job's next callback, and a commit costs the same
+/// wake-ups of the engine's threads however many are in it.
+const MANY_OUTCOMES: usize = 32;
+
+/// How long outcomes are gathered where there are many.
+const GATHER_PAUSE: Duration = Duration::from_millis(3);
+
 /// From when on a commit, sync included, takes so long that somebody should know.
 const SLOW: Duration = Duration::from_secs(2);
 
@@ -97,12 +105,16 @@ pub(super) fn run(
     let mut disk = Disk::new(store, witness);
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
+    let mut outcomes = 0;
     loop {
         if waiting.is_empty() && commands.blocking_recv_many(&mut received, BATCH_LIMIT) == 0 {
             if store.broken().is_none() {
                 disk.close(store.lanes.lock().totals.next_batch);
             }
             return;
+        }
+        if outcomes >= MANY_OUTCOMES && waiting.is_empty() && received.iter().all(is_outcome) {
+            std::thread::sleep(GATHER_PAUSE);
         }
         while let Ok(more) = commands.try_recv() {
             received.push(more);
@@ -119,8 +131,13 @@ pub(super) fn run(
             weight += next;
             taken.extend(waiting.pop_front());
         }
+        outcomes = taken.iter().filter(|command| is_outcome(command)).count();
         commit(store, &mut disk, taken);
     }
+}
+
+fn is_outcome(command: &Command) -> bool {
+    matches!(command, Command::Settle(..))
 }
 
 fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {

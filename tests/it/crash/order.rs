@@ -7,7 +7,7 @@
 //! attempt of one later callback may still be seen: the one that was under way.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -52,6 +52,41 @@ fn same_batch(earlier: &Event, later: &Event) -> bool {
     a.request == b.request && a.sent < b.sent && accepted(&a.said) && accepted(&b.said)
 }
 
+/// The calls by the id or job that they name; a run has too many to look at all of them for
+/// each pair of callbacks.
+struct Concerning<'a> {
+    calls: &'a [Call],
+    named: HashMap<&'a str, Vec<usize>>,
+    everything: Vec<usize>,
+}
+
+impl<'a> Concerning<'a> {
+    fn of(calls: &'a [Call]) -> Self {
+        let mut named: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut everything = Vec::new();
+        for (place, call) in calls.iter().enumerate() {
+            match &call.action {
+                Action::Cancel(name) | Action::ReplayJob(name) => {
+                    named.entry(name).or_default().push(place);
+                }
+                Action::ReplayIds(ids) => {
+                    ids.iter().for_each(|id| named.entry(id).or_default().push(place));
+                }
+                Action::ReplayAll => everything.push(place),
+            }
+        }
+        Self { calls, named, everything }
+    }
+
+    /// Those that may concern a job, in their order.
+    fn line(&self, job: &str, line: &[&Known<'_>]) -> Vec<&'a Call> {
+        let names = line.iter().map(|it| it.id).chain([job]);
+        let places = names.filter_map(|name| self.named.get(name)).chain([&self.everything]);
+        let places: BTreeSet<usize> = places.flatten().copied().collect();
+        places.into_iter().map(|place| &self.calls[place]).collect()
+    }
+}
+
 /// Looks at every job.
 pub(super) fn jobs_keep_their_order(
     known: &BTreeMap<&str, Known<'_>>,
@@ -63,7 +98,10 @@ pub(super) fn jobs_keep_their_order(
     for one in known.values() {
         jobs.entry(one.job).or_default().push(one);
     }
-    for line in jobs.values() {
+    let calls = Concerning::of(calls);
+    for (job, line) in &jobs {
+        let calls = calls.line(job, line);
+        let calls = calls.as_slice();
         let mut found = Vec::new();
         for (place, later) in line.iter().enumerate() {
             for earlier in &line[..place] {
@@ -99,7 +137,7 @@ pub(super) fn jobs_keep_their_order(
 fn ended_before(
     earlier: &Known<'_>,
     later: &Known<'_>,
-    calls: &[Call],
+    calls: &[&Call],
     detail: &dyn Fn(&str) -> Value,
     found: &mut Vec<String>,
 ) {
@@ -131,7 +169,7 @@ fn last_of_budget(callback: &Value, since: Duration) -> Option<Duration> {
 fn never_goes_back(
     earlier: &Known<'_>,
     later: &Known<'_>,
-    calls: &[Call],
+    calls: &[&Call],
     found: &mut Vec<String>,
 ) {
     let Some(first) = later.seen.first() else { return };
@@ -148,7 +186,7 @@ fn never_goes_back(
 fn replayed_goes_first(
     one: &Known<'_>,
     behind: &[&Known<'_>],
-    calls: &[Call],
+    calls: &[&Call],
     detail: &dyn Fn(&str) -> Value,
     found: &mut Vec<String>,
 ) {

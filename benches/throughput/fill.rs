@@ -1,0 +1,71 @@
+//! Puts a backlog into a store that no service has open, through the outbox itself.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use seal_dpf_urlcallback::{
+    callback::{Body, Destination, JobState, parse_url},
+    clock::SystemClock,
+    outbox::{
+        NewCallback, Outbox as _,
+        sled::{Settings, SledOutbox},
+    },
+};
+
+const BATCH: usize = 2048;
+
+/// The job of a callback, as long as DPF's are.
+pub(crate) fn body(job: usize, made: u64) -> Body {
+    Body {
+        job_id: job.to_string(),
+        job_id_fs: made.to_string(),
+        job_state: JobState::Finished,
+        exit_status: Some("OK".into()),
+        error_reason: None,
+        dpf_tracker_url: Some(format!("http://dpfsrv03:9125/cgi-bin/dpftracker?job=2016{job:014}")),
+    }
+}
+
+/// A URL at the n-th destination: each address of the loopback network is one.
+pub(crate) fn url(port: u16, destination: usize, job: usize) -> String {
+    let [.., a, b] = (destination + 1).to_be_bytes();
+    format!("http://127.0.{a}.{b}:{port}/ourjobmanager/ourjobno/{job}")
+}
+
+/// `<store> {<first job> <port> <destinations> <count>}…`, one kind after the other.
+pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
+    let [dir, kinds @ ..] = args else { bail!("a folder first") };
+    let outbox = SledOutbox::open(Path::new(dir), Settings::default(), Arc::new(SystemClock))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    for kind in kinds.chunks(4) {
+        let [first, port, destinations, count] = kind else { bail!("four numbers: {kind:?}") };
+        let port = port.parse()?;
+        let (first, destinations) = (first.parse::<usize>()?, destinations.parse::<usize>()?);
+        let end = first + count.parse::<usize>()?;
+        let mut under_way = None;
+        for from in (first..end).step_by(BATCH) {
+            let jobs = from..(from + BATCH).min(end);
+            let batch: Vec<_> = jobs
+                .map(|job| new(job, &url(port, job % destinations, job)))
+                .collect::<anyhow::Result<_>>()?;
+            if let Some(stored) = under_way.replace(outbox.enqueue(batch)) {
+                runtime.block_on(stored)?;
+            }
+        }
+        if let Some(stored) = under_way {
+            runtime.block_on(stored)?;
+        }
+    }
+    outbox.close();
+    Ok(())
+}
+
+fn new(job: usize, url: &str) -> anyhow::Result<NewCallback> {
+    Ok(NewCallback {
+        event_id: None,
+        body: body(job, 0),
+        url: url.to_owned().into(),
+        destination: Destination::of(&parse_url(url).context("a URL")?),
+        refusal: None,
+    })
+}

@@ -1,0 +1,35 @@
+//! `cargo bench --bench throughput`: the service as it runs, beside the *raw loop*: the same
+//! HTTP client with as many requests in flight, no outbox, the same receiver.
+//!
+//! Every part is a process of its own: the receiver, the raw loop, the producer, and the
+//! service, which is the real binary with its default settings and its store on the disk that
+//! the project is on. Figures of different runs say little about each other; the ratios to the
+//! raw loop that ran beside them do.
+//!
+//! `cargo bench --bench throughput -- drain idle` runs these parts of it alone.
+
+mod fill;
+mod http;
+mod parts;
+mod producer;
+mod raw;
+mod receiver;
+mod service;
+mod stage;
+mod table;
+
+use anyhow::bail;
+
+fn main() -> anyhow::Result<()> {
+    // What cargo says of itself is none of our business.
+    let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["as", "receiver"] => receiver::run(),
+        ["as", "raw", rest @ ..] => raw::run(rest),
+        ["as", "producer", rest @ ..] => producer::run(rest),
+        ["as", "fill", rest @ ..] => fill::run(rest),
+        ["as", ..] => bail!("no such role: {args:?}"),
+        wanted => parts::run(wanted),
+    }
+}

@@ -1,0 +1,349 @@
+//! What is measured, part by part.
+
+use std::{thread, time::Duration};
+
+use anyhow::{bail, ensure};
+
+use crate::{
+    receiver::rate,
+    service::{Service, disk_sync},
+    stage::{Events, Receiver, eventually, fill, now_micros, produce, raw},
+    table::{Figures, mib, ms},
+};
+
+type Part = fn(&mut Figures) -> anyhow::Result<()>;
+
+const PARTS: [(&str, Part); 7] = [
+    ("drain", drain),
+    ("intake", intake),
+    ("steady", steady),
+    ("latency", latency),
+    ("growth", growth),
+    ("isolation", isolation),
+    ("idle", idle),
+];
+
+/// How many the service has in flight to one destination, and in all (its defaults).
+const PER_DESTINATION: usize = 16;
+const CONCURRENCY: usize = 256;
+
+/// How many PUTs the raw loop makes beside a figure.
+const RAW: usize = 100_000;
+
+/// A port that nobody listens at.
+const DEAD: u16 = 1;
+
+/// Measures the parts of these names, or all.
+pub(crate) fn run(wanted: &[&str]) -> anyhow::Result<()> {
+    if let Some(unknown) = wanted.iter().find(|name| PARTS.iter().all(|(known, _)| known != *name))
+    {
+        bail!("no part is called {unknown}; there are {}", PARTS.map(|(name, _)| name).join(", "));
+    }
+    let mut figures = Figures::default();
+    for (name, part) in PARTS {
+        if wanted.is_empty() || wanted.contains(&name) {
+            part(&mut figures)?;
+        }
+    }
+    figures.print();
+    Ok(())
+}
+
+fn in_flight(destinations: usize) -> usize {
+    (PER_DESTINATION * destinations).min(CONCURRENCY)
+}
+
+/// Raw loops right before and right after what is measured, and their mean.
+fn beside<T>(
+    receiver: &mut Receiver,
+    destinations: usize,
+    measure: impl FnOnce(&mut Receiver) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, f64)> {
+    let before = raw(receiver.port, destinations, in_flight(destinations), RAW)?;
+    receiver.report()?;
+    let measured = measure(receiver)?;
+    let after = raw(receiver.port, destinations, in_flight(destinations), RAW)?;
+    receiver.report()?;
+    Ok((measured, f64::midpoint(before, after)))
+}
+
+/// What a drained backlog was like.
+struct Drained {
+    rate: f64,
+    to_first: u64,
+    resident: u64,
+    highest: u64,
+}
+
+/// Starts the service over its backlog and measures until `count` PUTs have come.
+fn drained(
+    service: &mut Service,
+    receiver: &mut Receiver,
+    count: usize,
+) -> anyhow::Result<Drained> {
+    let begin = now_micros();
+    service.start()?;
+    receiver.wait_for(1)?;
+    receiver.wait_for(count as u64)?;
+    let usage = service.usage()?;
+    let seen = receiver.report()?;
+    Ok(Drained {
+        rate: seen.rate(),
+        to_first: seen.first.saturating_sub(begin),
+        resident: usage.resident,
+        highest: usage.highest,
+    })
+}
+
+/// All that was stored has been delivered, and the store knows it.
+fn all_delivered(service: &Service, count: usize) -> anyhow::Result<()> {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let count = count as f64;
+    eventually("all are settled", || {
+        let delivered = service.metric("urlcallback_callbacks_ended_total{state=\"delivered\"}")?;
+        ensure!(delivered <= count, "{delivered} of {count} were delivered");
+        Ok((delivered >= count).then_some(()))
+    })
+}
+
+fn drain(figures: &mut Figures) -> anyhow::Result<()> {
+    const COUNT: usize = 200_000;
+    for destinations in [1, 50] {
+        let mut receiver = Receiver::start()?;
+        let mut service = Service::prepare()?;
+        fill(&service, &[(0, receiver.port, destinations, COUNT)])?;
+        let (drained, raw) = beside(&mut receiver, destinations, |receiver| {
+            let drained = drained(&mut service, receiver, COUNT)?;
+            all_delivered(&service, COUNT)?;
+            service.stop()?;
+            Ok(drained)
+        })?;
+        let what = format!("drain of {COUNT}, {destinations} destination(s)");
+        figures.rate(&what, drained.rate, raw, "≥ 0.65");
+    }
+    Ok(())
+}
+
+fn intake(figures: &mut Figures) -> anyhow::Result<()> {
+    for (delivering, name) in [(false, "not delivering"), (true, "while delivering")] {
+        for (lines, connections, count, kind, target) in
+            [(0, 64, 100_000, "single events", 0.35), (1000, 4, 200_000, "NDJSON", 0.8)]
+        {
+            let mut receiver = Receiver::start()?;
+            let port = if delivering { receiver.port } else { DEAD };
+            let events = Events { port, destinations: 1, connections, count, rate: 0, lines };
+            let mut service = Service::prepare()?;
+            let (report, raw) = beside(&mut receiver, 1, |_| {
+                service.start()?;
+                let report = produce(&service, events)?;
+                service.stop()?;
+                Ok(report)
+            })?;
+            let what = format!("intake of {kind}, {name}");
+            let target = if delivering { String::new() } else { format!("≥ {target}") };
+            figures.rate(&what, rate(report.accepted, report.micros), raw, &target);
+        }
+    }
+    Ok(())
+}
+
+/// Whether at this rate 99 % are delivered within 100 ms of their acceptance.
+fn holds(receiver: &mut Receiver, rate: usize) -> anyhow::Result<bool> {
+    const SECONDS: usize = 5;
+    let count = rate * SECONDS;
+    let mut service = Service::prepare()?;
+    service.start()?;
+    let events =
+        Events { port: receiver.port, destinations: 50, connections: 64, count, rate, lines: 0 };
+    let report = produce(&service, events)?;
+    all_delivered(&service, count)?;
+    let quick = service.metric("urlcallback_accept_to_delivered_seconds_bucket{le=\"0.1\"}")?;
+    let all = service.metric("urlcallback_accept_to_delivered_seconds_count")?;
+    service.stop()?;
+    receiver.report()?;
+    // The producer must have kept its rate, or it was none.
+    let kept = crate::receiver::rate(report.accepted, report.micros);
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let wanted = rate as f64;
+    Ok(quick >= 0.99 * all && kept >= 0.97 * wanted)
+}
+
+fn steady(figures: &mut Figures) -> anyhow::Result<()> {
+    let mut receiver = Receiver::start()?;
+    let (held, raw) = beside(&mut receiver, 50, |receiver| {
+        let (mut held, mut step) = (0, 2_000);
+        while step >= 500 {
+            if holds(receiver, held + step)? {
+                held += step;
+            } else {
+                step /= 2;
+            }
+        }
+        Ok(held)
+    })?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    figures.rate("steady: the highest rate with p99 ≤ 100 ms", held as f64, raw, "");
+    Ok(())
+}
+
+fn latency(figures: &mut Figures) -> anyhow::Result<()> {
+    let mut receiver = Receiver::start()?;
+    let mut service = Service::prepare()?;
+    service.start()?;
+    let before = disk_sync(service.folder())?;
+    let port = receiver.port;
+    let events =
+        Events { port, destinations: 50, connections: 8, count: 2_000, rate: 100, lines: 0 };
+    // The first ones open connections.
+    produce(&service, Events { count: 200, ..events })?;
+    receiver.report()?;
+    let accepted = produce(&service, events)?.latency;
+    receiver.wait_for(2_000)?;
+    let came = receiver.report()?.latency;
+    let after = disk_sync(service.folder())?;
+    let [p50, p99] = [(before.p50, after.p50), (before.p99, after.p99)].map(|(a, b)| a.midpoint(b));
+    figures.plain("the disk's own sync, p50 / p99", format!("{} / {}", ms(p50), ms(p99)), "");
+    figures.add(
+        "100 events a second, accepted: p50 / p99",
+        format!("{} / {}", ms(accepted.p50), ms(accepted.p99)),
+        format!("p99 {:+.1} ms over the sync's", (f64::from(accepted.p99) - f64::from(p99)) / 1e3),
+        "≤ +5 ms",
+    );
+    figures.plain(
+        "100 events a second, at the receiver: p50 / p99",
+        format!("{} / {}", ms(came.p50), ms(came.p99)),
+        "",
+    );
+    service.stop()
+}
+
+fn growth(figures: &mut Figures) -> anyhow::Result<()> {
+    // So many are drained of each backlog, so that all are measured over the same time.
+    const DRAINED: usize = 200_000;
+    let mut first_rate = None;
+    for (backlog, name) in [
+        (10_000, "10,000"),
+        (100_000, "100,000"),
+        (1_000_000, "1 million"),
+        (5_000_000, "5 million"),
+    ] {
+        let mut receiver = Receiver::start()?;
+        // A small backlog is drained several times, and the best one counts.
+        let rounds = if backlog == 10_000 { 5 } else { 1 };
+        let (all, raw) = beside(&mut receiver, 1, |receiver| {
+            let mut all = Vec::new();
+            for _ in 0..rounds {
+                let mut service = Service::prepare()?;
+                fill(&service, &[(0, receiver.port, 1, backlog)])?;
+                let store = service.store_bytes()?;
+                let drained = drained(&mut service, receiver, DRAINED.min(backlog))?;
+                all.push((drained, store));
+            }
+            Ok(all)
+        })?;
+        let mut rates: Vec<_> = all.iter().map(|(drained, _)| drained.rate).collect();
+        rates.sort_by(f64::total_cmp);
+        let rate = rates[rates.len() / 2];
+        let first = *first_rate.get_or_insert(rate);
+        let (drained, store) = &all[0];
+        figures.rate(&format!("{name} pending: drain"), rate, raw, "");
+        let (growth, memory, start) = match backlog {
+            1_000_000 => ("≥ 0.85", "≤ 200 MB", "≤ 1.5 s"),
+            5_000_000 => ("", "≤ 250 MB", ""),
+            _ => ("", "", ""),
+        };
+        figures.add(
+            &format!("{name} pending: drain beside 10,000"),
+            String::new(),
+            format!("{:.2}", rate / first),
+            growth,
+        );
+        figures.plain(
+            &format!("{name} pending: memory, now / at its highest"),
+            format!("{} / {}", mib(drained.resident), mib(drained.highest)),
+            memory,
+        );
+        figures.plain(&format!("{name} pending: store"), mib(store >> 10), "");
+        figures.plain(
+            &format!("{name} pending: from start to first PUT"),
+            format!("{:.2} s", Duration::from_micros(drained.to_first).as_secs_f64()),
+            start,
+        );
+    }
+    Ok(())
+}
+
+fn isolation(figures: &mut Figures) -> anyhow::Result<()> {
+    const GOOD: usize = 200_000;
+    const BAD: usize = 100_000;
+    let mut undisturbed = None;
+    for name in
+        ["undisturbed", "beside a black hole with 100,000", "beside 10,000 dead destinations"]
+    {
+        let mut receiver = Receiver::start()?;
+        let mut service = Service::prepare()?;
+        let good = (0, receiver.port, 50, GOOD);
+        // What goes nowhere is older, so it would come first.
+        match name {
+            "undisturbed" => fill(&service, &[good])?,
+            _ if name.contains("hole") => {
+                fill(&service, &[(GOOD, receiver.hole, 1, BAD), good])?;
+            }
+            _ => fill(&service, &[(GOOD, DEAD, 10_000, BAD), good])?,
+        }
+        let ((drained, latency), raw) = beside(&mut receiver, 50, |receiver| {
+            let drained = drained(&mut service, receiver, GOOD)?;
+            let port = receiver.port;
+            let events = Events {
+                port,
+                destinations: 50,
+                connections: 64,
+                count: 5_000,
+                rate: 1_000,
+                lines: 0,
+            };
+            produce(&service, events)?;
+            receiver.wait_for(5_000)?;
+            let latency = receiver.report()?.latency;
+            service.stop()?;
+            Ok((drained, latency))
+        })?;
+        let first = *undisturbed.get_or_insert(drained.rate);
+        figures.rate(&format!("good destinations {name}: drain"), drained.rate, raw, "");
+        if drained.rate.to_bits() != first.to_bits() {
+            figures.add(
+                &format!("good destinations {name}, beside undisturbed"),
+                String::new(),
+                format!("{:.2}", drained.rate / first),
+                "≥ 0.9",
+            );
+        }
+        figures.plain(
+            &format!("good destinations {name}: 1,000/s to the receiver, p50 / p99"),
+            format!("{} / {}", ms(latency.p50), ms(latency.p99)),
+            "",
+        );
+    }
+    Ok(())
+}
+
+fn idle(figures: &mut Figures) -> anyhow::Result<()> {
+    const PAUSE: Duration = Duration::from_secs(60);
+    let mut service = Service::prepare()?;
+    service.start()?;
+    // What a start leaves to do is soon done.
+    thread::sleep(Duration::from_secs(5));
+    let before = service.usage()?;
+    thread::sleep(PAUSE);
+    let after = service.usage()?;
+    let cpu = after.cpu.saturating_sub(before.cpu);
+    figures.add(
+        "idle: processor time in a minute",
+        format!("{} ms", cpu.as_millis()),
+        format!("{:.3} % of a core", 100.0 * cpu.as_secs_f64() / PAUSE.as_secs_f64()),
+        "< 0.1 %",
+    );
+    figures.plain("idle: memory", mib(after.resident), "");
+    figures.plain("idle: wake-ups in a minute", (after.wakeups - before.wakeups).to_string(), "");
+    service.stop()
+}

@@ -1,0 +1,172 @@
+//! A receiver that costs as little as one can: it takes PUTs at every loopback address, answers
+//! 200, and keeps when each came and how long that was after its event was made. Beside it a
+//! black hole, which takes connections and says nothing.
+
+use std::{
+    io::{BufRead as _, Write as _},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::stage::{Latency, now_micros};
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// What the receiver has seen since it was asked to forget.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) count: u64,
+    /// Of the first and the last PUT, in microseconds since 1970.
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// From the event's making to the PUT.
+    pub(crate) latency: Latency,
+}
+
+impl Report {
+    /// PUTs a second between the first and the last one.
+    pub(crate) fn rate(&self) -> f64 {
+        rate(self.count.saturating_sub(1), self.last.saturating_sub(self.first))
+    }
+}
+
+/// So many in so many microseconds, a second.
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no more than its first digits")]
+pub(crate) fn rate(count: u64, micros: u64) -> f64 {
+    count as f64 * 1e6 / micros.max(1) as f64
+}
+
+#[derive(Default)]
+struct Seen {
+    count: AtomicU64,
+    first: AtomicU64,
+    last: AtomicU64,
+    latencies: Mutex<Vec<u32>>,
+}
+
+impl Seen {
+    fn note(&self, made: Option<u64>) {
+        let now = now_micros();
+        if self.count.fetch_add(1, Relaxed) == 0 {
+            self.first.store(now, Relaxed);
+        }
+        self.last.store(now, Relaxed);
+        if let Some(made) = made {
+            let latency = u32::try_from(now.saturating_sub(made)).unwrap_or(u32::MAX);
+            self.latencies.lock().unwrap_or_else(PoisonError::into_inner).push(latency);
+        }
+    }
+
+    fn take(&self) -> Report {
+        let latencies =
+            std::mem::take(&mut *self.latencies.lock().unwrap_or_else(PoisonError::into_inner));
+        Report {
+            count: self.count.swap(0, Relaxed),
+            first: self.first.swap(0, Relaxed),
+            last: self.last.swap(0, Relaxed),
+            latency: Latency::of(latencies),
+        }
+    }
+}
+
+/// Serves until its input ends. On it come `count` and `report`; the latter also forgets.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let seen = Arc::new(Seen::default());
+    runtime.block_on(async {
+        let listener = TcpListener::bind("0.0.0.0:0").await?;
+        let hole = TcpListener::bind("127.0.0.1:0").await?;
+        println!("{} {}", listener.local_addr()?.port(), hole.local_addr()?.port());
+        let counted = Arc::clone(&seen);
+        let asked = tokio::task::spawn_blocking(move || answer(&counted));
+        tokio::spawn(swallow(hole));
+        let serve = async {
+            loop {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                tokio::spawn(serve(stream, Arc::clone(&seen)));
+            }
+            #[expect(unreachable_code, reason = "says which error the loop ends with")]
+            anyhow::Ok(())
+        };
+        tokio::select! {
+            served = serve => served,
+            ended = asked => ended?,
+        }
+    })
+}
+
+fn answer(seen: &Seen) -> anyhow::Result<()> {
+    for line in std::io::stdin().lock().lines() {
+        match line?.as_str() {
+            "count" => println!("{}", seen.count.load(Relaxed)),
+            _ => println!("{}", serde_json::to_string(&seen.take())?),
+        }
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+async fn swallow(hole: TcpListener) {
+    let mut held = Vec::new();
+    while let Ok((stream, _)) = hole.accept().await {
+        held.push(stream);
+        // The service gives them up after its time-out.
+        if held.len() > 4096 {
+            held.drain(..1024);
+        }
+    }
+}
+
+async fn serve(mut stream: TcpStream, seen: Arc<Seen>) -> anyhow::Result<()> {
+    let mut bytes = Vec::with_capacity(4096);
+    loop {
+        let end = loop {
+            if let Some(end) = request_end(&bytes)? {
+                break end;
+            }
+            if stream.read_buf(&mut bytes).await? == 0 {
+                return Ok(());
+            }
+        };
+        seen.note(made(&bytes[..end]));
+        let close = find(&bytes[..end], b"connection: close").is_some();
+        bytes.drain(..end);
+        stream.write_all(ANSWER).await?;
+        if close {
+            return Ok(());
+        }
+    }
+}
+
+/// Where the first request ends, where all of it is there.
+fn request_end(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
+    let Some(head) = find(bytes, b"\r\n\r\n") else { return Ok(None) };
+    let key = b"content-length: ";
+    let at = find(&bytes[..head], key).context("a request without a length")? + key.len();
+    let digits = bytes[at..head].iter().take_while(|byte| byte.is_ascii_digit());
+    let length = digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
+    let end = head + 4 + length;
+    Ok((bytes.len() >= end).then_some(end))
+}
+
+/// When the event was made: it says so itself.
+fn made(request: &[u8]) -> Option<u64> {
+    let key = br#""jobIdFs":""#;
+    let digits = &request[find(request, key)? + key.len()..];
+    let end = digits.iter().position(|byte| *byte == b'"')?;
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}

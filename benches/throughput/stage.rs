@@ -1,0 +1,169 @@
+//! The processes of one measurement, and what they agree on.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{producer, receiver, service::Service};
+
+/// How long anything may take before the measurement is given up.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// Microseconds since 1970.
+pub(crate) fn now_micros() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Asks until the answer is `Some`.
+pub(crate) fn eventually<T>(
+    what: &str,
+    mut ask: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = ask()? {
+            return Ok(found);
+        }
+        ensure!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How long something took, in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: u32,
+    pub(crate) p99: u32,
+}
+
+impl Latency {
+    pub(crate) fn of(mut all: Vec<u32>) -> Self {
+        all.sort_unstable();
+        let at = |percent: usize| all.get((all.len() * percent / 100).min(all.len().max(1) - 1));
+        Self { p50: at(50).copied().unwrap_or(0), p99: at(99).copied().unwrap_or(0) }
+    }
+}
+
+/// The receiver's process.
+pub(crate) struct Receiver {
+    child: Child,
+    asks: ChildStdin,
+    says: BufReader<ChildStdout>,
+    pub(crate) port: u16,
+    /// Where connections are taken and nothing is said.
+    pub(crate) hole: u16,
+}
+
+impl Receiver {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let mut child = this("receiver")?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let asks = child.stdin.take().context("the receiver's input")?;
+        let mut says = BufReader::new(child.stdout.take().context("the receiver's output")?);
+        let mut line = String::new();
+        says.read_line(&mut line)?;
+        let (port, hole) = line.trim().split_once(' ').context("the receiver's ports")?;
+        let (port, hole) = (port.parse()?, hole.parse()?);
+        Ok(Self { child, asks, says, port, hole })
+    }
+
+    fn ask(&mut self, what: &str) -> anyhow::Result<String> {
+        writeln!(self.asks, "{what}")?;
+        let mut line = String::new();
+        self.says.read_line(&mut line)?;
+        Ok(line)
+    }
+
+    /// What it has seen; it then forgets that.
+    pub(crate) fn report(&mut self) -> anyhow::Result<receiver::Report> {
+        Ok(serde_json::from_str(&self.ask("report")?)?)
+    }
+
+    /// Waits until so many PUTs have come.
+    pub(crate) fn wait_for(&mut self, count: u64) -> anyhow::Result<()> {
+        eventually("all callbacks come", || {
+            let seen: u64 = self.ask("count")?.trim().parse()?;
+            Ok((seen >= count).then_some(()))
+        })
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// This program in another role.
+fn this(role: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["as", role]);
+    Ok(command)
+}
+
+fn said(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "{command:?} ended with {}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// PUTs a second of the raw loop.
+pub(crate) fn raw(
+    port: u16,
+    destinations: usize,
+    in_flight: usize,
+    count: usize,
+) -> anyhow::Result<f64> {
+    let numbers = [port.into(), destinations, in_flight, count].map(|it| it.to_string());
+    Ok(said(this("raw")?.args(numbers))?.trim().parse()?)
+}
+
+/// Callbacks to be put into a store: the first job's number, the port, how many destinations,
+/// how many callbacks.
+pub(crate) type Kind = (usize, u16, usize, usize);
+
+/// Puts a backlog into the store of a service that does not run.
+pub(crate) fn fill(service: &Service, kinds: &[Kind]) -> anyhow::Result<()> {
+    let data = service.data();
+    std::fs::create_dir_all(&data)?;
+    #[cfg(unix)]
+    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    let mut command = this("fill")?;
+    command.arg(data.join("outbox"));
+    for (first, port, destinations, count) in kinds {
+        let numbers = [*first, (*port).into(), *destinations, *count];
+        command.args(numbers.map(|it| it.to_string()));
+    }
+    said(&mut command).map(drop)
+}
+
+/// What is handed in, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Events {
+    pub(crate) port: u16,
+    pub(crate) destinations: usize,
+    pub(crate) connections: usize,
+    pub(crate) count: usize,
+    /// Events a second; 0 is as fast as they are taken.
+    pub(crate) rate: usize,
+    /// Lines of a batch; 0 is single events.
+    pub(crate) lines: usize,
+}
+
+/// Hands events in.
+pub(crate) fn produce(service: &Service, events: Events) -> anyhow::Result<producer::Report> {
+    let (address, token) = service.api()?;
+    let Events { port, destinations, connections, count, rate, lines } = events;
+    let mut command = this("producer")?;
+    command.args([address, token]);
+    command.args(
+        [port.into(), destinations, connections, count, rate, lines].map(|it| it.to_string()),
+    );
+    Ok(serde_json::from_str(&said(&mut command)?)?)
+}

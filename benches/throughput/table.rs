@@ -1,0 +1,54 @@
+//! The one table that everything ends in.
+
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+
+/// What has been measured so far.
+#[derive(Default)]
+pub(crate) struct Figures {
+    rows: Vec<[String; 4]>,
+}
+
+impl Figures {
+    /// A figure, the ratio to the raw loop beside it or to what else is named, and what it is to
+    /// reach.
+    pub(crate) fn add(&mut self, what: &str, figure: String, ratio: String, target: &str) {
+        eprintln!("{what}: {figure}  {ratio}");
+        self.rows.push([what.to_owned(), figure, ratio, target.to_owned()]);
+    }
+
+    /// A rate beside that of the raw loop.
+    pub(crate) fn rate(&mut self, what: &str, rate: f64, raw: f64, target: &str) {
+        let ratio = format!("{:.2} of {raw:.0}/s", rate / raw);
+        self.add(what, format!("{rate:.0}/s"), ratio, target);
+    }
+
+    /// A figure that has nothing to do with the raw loop.
+    pub(crate) fn plain(&mut self, what: &str, figure: String, target: &str) {
+        self.add(what, figure, String::new(), target);
+    }
+
+    /// Prints it.
+    pub(crate) fn print(self) {
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED);
+        table.set_header(["measured", "figure", "ratio", "to reach"]);
+        table.add_rows(self.rows);
+        for column in [1, 2, 3] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        println!("{table}");
+    }
+}
+
+/// Microseconds as milliseconds.
+pub(crate) fn ms(micros: impl Into<f64>) -> String {
+    format!("{:.1} ms", micros.into() / 1000.0)
+}
+
+/// KiB as MiB.
+#[expect(clippy::cast_precision_loss, reason = "a size needs no more than its first digits")]
+pub(crate) fn mib(kib: u64) -> String {
+    format!("{:.0} MiB", kib as f64 / 1024.0)
+}
