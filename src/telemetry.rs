@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use serde::{Serialize, Serializer};
@@ -37,6 +38,9 @@ pub const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;
 
 /// How many lines wait for the writer at most.
 pub const BUFFERED_LINES: usize = 16_384;
+
+/// How long lines gather before the writer looks for them again.
+const GATHER_PAUSE: Duration = Duration::from_millis(2);
 
 /// How many bytes of them go to the file at once, where so many wait.
 const BUFFERED_BYTES: usize = 65_536;
@@ -173,7 +177,10 @@ impl Write for Reopening {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.flush()?;
+        // A writer that waits for the next line has to be woken up for it, by whoever logs.
+        std::thread::sleep(GATHER_PAUSE);
+        Ok(())
     }
 }
 
@@ -249,9 +256,10 @@ impl Fields {
 }
 
 fn put(json: &mut Vec<u8>, name: &str, value: impl Serialize) {
-    json.push(b',');
-    put_value(json, name);
-    json.push(b':');
+    // Names are written in code, where none needs an escape.
+    json.extend_from_slice(b",\"");
+    json.extend_from_slice(name.as_bytes());
+    json.extend_from_slice(b"\":");
     put_value(json, value);
 }
 

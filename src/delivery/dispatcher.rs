@@ -240,7 +240,9 @@ impl Dispatcher {
                 self.unsettled -= 1;
                 if let Some(lane) = self.lanes.get_mut(&destination) {
                     lane.unsettled -= 1;
-                    self.resting.push(destination);
+                    if lane.is_idle() {
+                        self.resting.push(destination);
+                    }
                 }
             }
         }
@@ -326,7 +328,9 @@ impl Dispatcher {
                 }
             }
             self.schedule(&destination);
-            self.resting.push(destination);
+            if self.lanes.get(&destination).is_some_and(Lane::is_idle) {
+                self.resting.push(destination);
+            }
         }
     }
 

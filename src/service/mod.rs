@@ -9,7 +9,7 @@ mod signals;
 mod supervisor;
 mod upkeep;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZero, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -212,8 +212,16 @@ fn jumps(config: &Config, clock: &SharedClock) -> Arc<Jumps> {
 }
 
 /// Delivery has threads of its own: what receivers send must not keep the API from its work.
+/// They are half as many as the machine can run at once: the store's threads, which have as much
+/// to do for a callback, need the other half, and on two processors two threads cost a third
+/// more for each callback than one, because they hand its tasks to each other.
 fn delivery_threads() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().thread_name("delivery").enable_all().build()
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((processors / 2).max(1))
+        .thread_name("delivery")
+        .enable_all()
+        .build()
 }
 
 /// What the API speaks TLS with, and what its certificate is known by.

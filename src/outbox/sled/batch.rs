@@ -33,6 +33,8 @@ pub(super) struct Batch<'a> {
     pub(super) txn: Txn<'a>,
     pub(super) now: Timestamp,
     pub(super) totals: Totals,
+    /// Blocked ones, after what this batch did so far.
+    pub(super) blocked: u64,
     rows: HashMap<LaneKey, LaneRow>,
     /// What is busy because of this batch, or was claimed until now.
     settled: Vec<(LaneKey, u64)>,
@@ -45,11 +47,16 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub(super) fn new(store: &'a Store, now: Timestamp) -> Self {
+        let (totals, blocked) = {
+            let inner = store.lanes.lock();
+            (inner.totals, inner.blocked)
+        };
         Self {
             store,
             txn: Txn::new(&store.tree),
             now,
-            totals: store.lanes.lock().totals,
+            totals,
+            blocked,
             rows: HashMap::new(),
             settled: Vec::new(),
             signals: Vec::new(),
@@ -214,7 +221,7 @@ impl<'a> Batch<'a> {
         match record.state {
             State::Pending(Place::Fresh) => row.fresh += 1,
             State::Pending(Place::Scheduled(_)) => row.scheduled += 1,
-            _ => {}
+            _ => self.blocked += 1,
         }
         match record.state {
             State::Pending(Place::Fresh) => self.signals.push((lane, record.created_at)),
@@ -240,7 +247,7 @@ impl<'a> Batch<'a> {
                 row.scheduled = row.scheduled.saturating_sub(1);
                 self.txn.remove(keys::due(lane, at, seq));
             }
-            _ => {}
+            _ => self.blocked = self.blocked.saturating_sub(1),
         }
         self.txn.remove(keys::job(&record.body.job_id, seq));
         self.txn.remove(keys::pending(lane, seq));
@@ -264,6 +271,11 @@ impl<'a> Batch<'a> {
     /// is claimed already.
     pub(super) fn mark(&mut self, lane: LaneKey, seq: u64, record: &Record) -> bool {
         let mut inner = self.store.lanes.lock();
+        if record.state == State::Pending(Place::Fresh)
+            && inner.lanes.get(&lane).is_some_and(|it| it.window.holds(seq))
+        {
+            inner.forget_window(lane);
+        }
         let lane_in_memory = inner
             .lanes
             .entry(lane)
@@ -323,6 +335,7 @@ impl<'a> Batch<'a> {
     pub(super) fn split(self) -> (sled::Batch, Published) {
         let published = Published {
             totals: self.totals,
+            blocked: self.blocked,
             rows: self.rows,
             settled: self.settled,
             signals: self.signals,
@@ -339,6 +352,7 @@ fn settlement_attempts(settlement: &Settlement) -> bool {
 /// What memory learns once the disk has the batch.
 pub(super) struct Published {
     totals: Totals,
+    blocked: u64,
     rows: HashMap<LaneKey, LaneRow>,
     settled: Vec<(LaneKey, u64)>,
     signals: Vec<(LaneKey, Timestamp)>,
@@ -349,6 +363,7 @@ impl Published {
     pub(super) fn publish(self, store: &Store) {
         let mut inner = store.lanes.lock();
         inner.totals = self.totals;
+        inner.blocked = self.blocked;
         for (key, row) in &self.rows {
             match inner.lanes.get_mut(key) {
                 Some(lane) => lane.row = row.clone(),

@@ -12,7 +12,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -38,7 +38,7 @@ const BATCH_LIMIT: usize = 2048;
 const MANY_OUTCOMES: usize = 32;
 
 /// How long outcomes are gathered where there are many.
-const GATHER_PAUSE: Duration = Duration::from_millis(3);
+const GATHER_PAUSE: Duration = Duration::from_millis(6);
 
 /// From when on a commit, sync included, takes so long that somebody should know.
 const SLOW: Duration = Duration::from_secs(2);
@@ -160,7 +160,10 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         let batches = batch.totals.next_batch;
         let (writes, published) = batch.split();
         let begin = Instant::now();
-        store.tree.apply_batch(writes)?;
+        store.lanes.applying.store(true, Ordering::Relaxed);
+        let applied = store.tree.apply_batch(writes);
+        store.lanes.applying.store(false, Ordering::Relaxed);
+        applied?;
         store.db.flush()?;
         let len = disk.sync()?;
         disk.witness.note(batches, len);

@@ -8,25 +8,25 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
 use sled::Tree;
 use tokio::sync::Notify;
 
-use super::keys::{self, LaneKey};
+use super::{
+    claim::{Source, Window},
+    keys::{self, LaneKey},
+};
 use crate::{
     callback::Destination,
     clock::Timestamp,
-    outbox::{
-        Claim, Claims, Open, OutboxError,
-        record::{self, Place, Record, State},
-    },
+    outbox::{Claims, Open, OutboxError, record},
 };
-
-/// How many rows one claim looks at before it says "ask again".
-const SCAN_LIMIT: usize = 1024;
 
 /// How many signals are handed out at once.
 const SIGNALS_AT_ONCE: usize = 1024;
@@ -48,7 +48,7 @@ pub(super) struct Totals {
 pub(super) struct LaneRow {
     pub(super) destination: Destination,
     pub(super) pending: u64,
-    /// Of the pending ones, those that are [`Place::Fresh`].
+    /// Of the pending ones, those that are [`Place::Fresh`](record::Place::Fresh).
     pub(super) fresh: u64,
     /// Of the pending ones, those that have a row in the due index.
     pub(super) scheduled: u64,
@@ -67,6 +67,10 @@ impl LaneRow {
             failed: 0,
             hold_until: Timestamp::default(),
         }
+    }
+
+    fn blocked(&self) -> u64 {
+        self.pending.saturating_sub(self.fresh).saturating_sub(self.scheduled)
     }
 
     /// Nothing is left that would need the row.
@@ -90,16 +94,24 @@ pub(super) struct Lane {
     pub(super) row: LaneRow,
     pub(super) busy: HashMap<u64, Busy>,
     pub(super) open: Option<Open>,
-    /// No unclaimed fresh callback lies before this one.
-    fresh_from: u64,
+    pub(super) window: Window,
+    /// No scheduled callback that nobody has is due before this time.
+    pub(super) due_from: Timestamp,
     /// A claim met nothing but busy ones as far as it looked; who makes one of them free
     /// signals the lane.
-    starved: bool,
+    pub(super) starved: bool,
 }
 
 impl Lane {
     pub(super) fn new(row: LaneRow) -> Self {
-        Self { row, busy: HashMap::new(), open: None, fresh_from: 0, starved: false }
+        Self {
+            row,
+            busy: HashMap::new(),
+            open: None,
+            window: Window::default(),
+            due_from: Timestamp::default(),
+            starved: false,
+        }
     }
 
     pub(super) fn in_flight(&self) -> u64 {
@@ -120,9 +132,14 @@ impl Lane {
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     pub(super) totals: Totals,
+    /// How many of the pending ones are [`Place::Blocked`](record::Place::Blocked), that is, how many have to be found
+    /// when one before them ends.
+    pub(super) blocked: u64,
     pub(super) lanes: HashMap<LaneKey, Lane>,
     pub(super) broken: Option<Arc<str>>,
     signals: HashMap<LaneKey, Timestamp>,
+    /// How many callbacks lie in the windows of all lanes.
+    read_ahead: usize,
 }
 
 impl Inner {
@@ -130,11 +147,22 @@ impl Inner {
     pub(super) fn signal(&mut self, lane: LaneKey, at: Timestamp) {
         let known = self.signals.entry(lane).or_insert(at);
         *known = at.min(*known);
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.due_from = lane.due_from.min(at);
+        }
+    }
+
+    /// Forgets what was read ahead of a lane's claims, since it is about to change.
+    pub(super) fn forget_window(&mut self, lane: LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            self.read_ahead -= lane.window.forget();
+        }
     }
 
     /// Forgets a lane that nothing needs any more.
     pub(super) fn sweep(&mut self, lane: LaneKey) {
         if self.lanes.get(&lane).is_some_and(|it| it.row.is_idle() && it.busy.is_empty()) {
+            self.forget_window(lane);
             self.lanes.remove(&lane);
             self.signals.remove(&lane);
         }
@@ -146,6 +174,8 @@ impl Inner {
 pub(super) struct Lanes {
     inner: Mutex<Inner>,
     signalled: Notify,
+    /// The committer applies a batch, and whoever reads the tree waits for it.
+    pub(super) applying: AtomicBool,
 }
 
 impl Lanes {
@@ -196,34 +226,18 @@ impl Lanes {
         if inner.broken.is_some() {
             return Ok(Claims::default());
         }
-        let synced = inner.totals.next_seq;
-        let Some(lane) = inner.lanes.get_mut(&key) else { return Ok(Claims::default()) };
+        let Inner { totals, lanes, read_ahead, .. } = &mut *inner;
+        let Some(lane) = lanes.get_mut(&key) else { return Ok(Claims::default()) };
         if lane.row.hold_until > now {
             return Ok(Claims { claimed: Vec::new(), next_due: Some(lane.row.hold_until) });
         }
-        let mut source = Source::new(tree, key, lane, synced, now);
-        let mut claims = Claims::default();
-        while claims.claimed.len() < limit {
-            match source.next(lane)? {
-                Next::Record(record) => {
-                    lane.busy.insert(keys::seq_of(record.id), Busy::Claimed);
-                    claims.claimed.push(Claim { record: *record });
-                }
-                Next::Later(at) => {
-                    claims.next_due = at;
-                    return Ok(claims);
-                }
-                Next::Unknown => {
-                    // To look again at once would keep the committer from the lock that it
-                    // needs to make them free.
-                    lane.starved = claims.claimed.is_empty();
-                    claims.next_due = (!lane.starved).then_some(now);
-                    return Ok(claims);
-                }
-            }
-        }
-        claims.next_due = Some(now);
-        Ok(claims)
+        let others = *read_ahead - lane.window.len();
+        let applying = self.applying.load(Ordering::Relaxed);
+        let reach = lane.window.reach(limit, others, applying, now);
+        let source = Source::new(tree, key, lane, reach, totals.next_seq, now);
+        let claims = source.claim(lane, limit, now);
+        *read_ahead = others + lane.window.len();
+        claims
     }
 
     /// Gives a claim back.
@@ -231,133 +245,15 @@ impl Lanes {
         let mut inner = self.lock();
         if let Some(it) = inner.lanes.get_mut(&lane) {
             it.free(seq);
-            it.fresh_from = it.fresh_from.min(seq);
+            inner.forget_window(lane);
+            if let Some(it) = inner.lanes.get_mut(&lane) {
+                it.window.look_from(seq);
+            }
             inner.signal(lane, due);
             drop(inner);
             self.wake();
         }
     }
-}
-
-enum Next {
-    /// Due, and nobody's.
-    Record(Box<Record>),
-    /// Nothing is due before this time.
-    Later(Option<Timestamp>),
-    /// Nothing free was found as far as the scan went.
-    Unknown,
-}
-
-/// The two sorted sources of due callbacks, merged by the time since when they are due.
-struct Source<'a> {
-    tree: &'a Tree,
-    key: LaneKey,
-    now: Timestamp,
-    due: sled::Iter,
-    fresh: sled::Iter,
-    next_due: Option<Box<Record>>,
-    next_fresh: Option<Box<Record>>,
-    due_later: Option<Timestamp>,
-    due_done: bool,
-    fresh_done: bool,
-    /// Whether everything looked at so far lies behind the cursor for good.
-    cursor_moves: bool,
-    looked_at: usize,
-}
-
-impl<'a> Source<'a> {
-    fn new(tree: &'a Tree, key: LaneKey, lane: &Lane, synced: u64, now: Timestamp) -> Self {
-        Self {
-            tree,
-            key,
-            now,
-            due: tree.scan_prefix(keys::due_lane(key)),
-            fresh: tree.range(keys::pending(key, lane.fresh_from)..keys::pending(key, synced)),
-            next_due: None,
-            next_fresh: None,
-            due_later: None,
-            due_done: lane.row.scheduled == 0,
-            fresh_done: lane.row.fresh == 0,
-            cursor_moves: true,
-            looked_at: 0,
-        }
-    }
-
-    fn next(&mut self, lane: &mut Lane) -> Result<Next, OutboxError> {
-        if self.next_due.is_none() {
-            self.next_due = self.advance_due(lane)?;
-        }
-        if self.next_fresh.is_none() {
-            self.next_fresh = self.advance_fresh(lane)?;
-        }
-        let since = |record: &Record| match record.state {
-            State::Pending(Place::Scheduled(due)) => due,
-            _ => record.created_at,
-        };
-        let due_first = match (&self.next_due, &self.next_fresh) {
-            (Some(due), Some(fresh)) => since(due) <= since(fresh),
-            (due, _) => due.is_some(),
-        };
-        if due_first && let Some(record) = self.next_due.take() {
-            return Ok(Next::Record(record));
-        }
-        if let Some(record) = self.next_fresh.take() {
-            if self.cursor_moves {
-                lane.fresh_from = keys::seq_of(record.id) + 1;
-            }
-            return Ok(Next::Record(record));
-        }
-        let all = self.due_done && self.fresh_done;
-        Ok(if all { Next::Later(self.due_later) } else { Next::Unknown })
-    }
-
-    fn advance_due(&mut self, lane: &Lane) -> Result<Option<Box<Record>>, OutboxError> {
-        while !self.due_done && self.looked_at < SCAN_LIMIT {
-            self.looked_at += 1;
-            let Some(row) = self.due.next() else {
-                self.due_done = true;
-                break;
-            };
-            let (key, _) = row?;
-            let (at, seq) = (keys::due_time(&key), keys::last_number(&key));
-            if lane.busy.contains_key(&seq) {
-                continue;
-            }
-            if at > self.now {
-                self.due_later = Some(at);
-                self.due_done = true;
-                break;
-            }
-            let pending = keys::pending(self.key, seq);
-            let Some(bytes) = self.tree.get(&pending)? else { continue };
-            return decode(&pending, &bytes).map(Some);
-        }
-        Ok(None)
-    }
-
-    fn advance_fresh(&mut self, lane: &mut Lane) -> Result<Option<Box<Record>>, OutboxError> {
-        while !self.fresh_done && self.looked_at < SCAN_LIMIT {
-            self.looked_at += 1;
-            let Some(row) = self.fresh.next() else {
-                self.fresh_done = true;
-                break;
-            };
-            let (key, bytes) = row?;
-            let seq = keys::last_number(&key);
-            match (record::is_fresh(&bytes), lane.busy.get(&seq)) {
-                (true, None) => return decode(&key, &bytes).map(Some),
-                // It may be claimable again without being signalled as fresh: look again.
-                (_, Some(Busy::Committing)) => self.cursor_moves = false,
-                _ if self.cursor_moves => lane.fresh_from = seq + 1,
-                _ => {}
-            }
-        }
-        Ok(None)
-    }
-}
-
-fn decode(key: &[u8], bytes: &[u8]) -> Result<Box<Record>, OutboxError> {
-    record::decode(bytes).map(Box::new).map_err(|error| OutboxError::damaged(key, &error))
 }
 
 /// The lanes of a tree, from its stored rows, each signalled as due.
@@ -375,10 +271,11 @@ pub(super) fn load(tree: &Tree) -> Result<Lanes, OutboxError> {
         if row.pending > 0 {
             due.insert(lane);
         }
+        inner.blocked += row.blocked();
         inner.lanes.insert(lane, Lane::new(row));
     }
     for lane in due {
         inner.signal(lane, Timestamp::default());
     }
-    Ok(Lanes { inner: Mutex::new(inner), signalled: Notify::new() })
+    Ok(Lanes { inner: Mutex::new(inner), ..Lanes::default() })
 }

@@ -15,6 +15,7 @@
 //! row is scanned that is not needed.
 
 mod batch;
+mod claim;
 mod committer;
 mod export;
 mod guard;

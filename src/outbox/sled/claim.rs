@@ -1,0 +1,302 @@
+//! Taking what is due of one destination: the scan over its rows, and what was read ahead.
+//!
+//! A read of the tree waits while the committer applies a batch, and a seek costs more than the
+//! rows behind it. So the fresh callbacks, which nearly all are, are read some at a time into a
+//! [`Window`], and most claims touch no row. The invariant: a fresh callback before
+//! [`Window::from`] is in the window, or busy. Whoever is about to change one that is in it
+//! ([`Batch::mark`](super::batch::Batch::mark)) has the window forgotten, and it is read again.
+
+use std::collections::VecDeque;
+
+use sled::Tree;
+
+use super::{
+    keys::{self, LaneKey},
+    lanes::{Busy, Lane},
+};
+use crate::{
+    clock::Timestamp,
+    outbox::{
+        Claim, Claims, OutboxError,
+        record::{self, Place, Record, State},
+    },
+};
+
+/// How many rows one claim looks at before it says "ask again".
+const SCAN_LIMIT: usize = 1024;
+
+/// How many callbacks are read ahead of one destination's claims, and of all of them together:
+/// some kilobytes each at most, and usually half of one.
+const LONGEST_WINDOW: usize = 256;
+const ALL_WINDOWS: usize = 16_384;
+
+/// A destination that takes longer for what was read ahead gets no more than it asks for.
+const QUICK_SECONDS: u64 = 1;
+
+/// The next fresh callbacks of a destination, in order.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// No fresh callback that nobody has lies before this one, but for those ahead.
+    from: u64,
+    ahead: VecDeque<Box<Record>>,
+    /// How many were read the last time, and when.
+    reach: usize,
+    read_at: Timestamp,
+}
+
+impl Window {
+    pub(super) fn len(&self) -> usize {
+        self.ahead.len()
+    }
+
+    /// Whether this fresh callback is in it.
+    pub(super) fn holds(&self, seq: u64) -> bool {
+        let first = self.ahead.front().map(|record| keys::seq_of(record.id));
+        first.is_some_and(|first| (first..self.from).contains(&seq))
+    }
+
+    /// Forgets what was read ahead; gives how many that were.
+    pub(super) fn forget(&mut self) -> usize {
+        if let Some(first) = self.ahead.front() {
+            self.from = keys::seq_of(first.id);
+        }
+        let forgotten = self.ahead.len();
+        self.ahead.clear();
+        forgotten
+    }
+
+    /// A callback that was claimed is free again. The window has to be empty.
+    pub(super) fn look_from(&mut self, seq: u64) {
+        debug_assert!(self.ahead.is_empty(), "what is read again must not be there twice");
+        self.from = self.from.min(seq);
+    }
+
+    /// How many a claim of `limit` reads where it finds the window half empty, or, while a batch
+    /// is applied, empty: more and more, as long as they are soon gone and the windows of the
+    /// `others` leave room.
+    pub(super) fn reach(
+        &mut self,
+        limit: usize,
+        others: usize,
+        applying: bool,
+        now: Timestamp,
+    ) -> usize {
+        let enough = if applying { 0 } else { self.reach / 2 };
+        if self.ahead.len() > enough {
+            return 0;
+        }
+        let quick = now.since(self.read_at).as_secs() < QUICK_SECONDS;
+        let wanted = if quick { 2 * self.reach } else { 0 };
+        let room = LONGEST_WINDOW.min(ALL_WINDOWS.saturating_sub(others));
+        self.reach = wanted.min(room).max(limit);
+        self.read_at = now;
+        self.reach
+    }
+}
+
+enum Next {
+    /// Due, and nobody's.
+    Record(Box<Record>),
+    /// Nothing is due before this time.
+    Later(Option<Timestamp>),
+    /// Nothing free was found as far as the scan went.
+    Unknown,
+}
+
+/// The two sorted sources of due callbacks, merged by the time since when they are due.
+#[expect(clippy::struct_excessive_bools, reason = "four facts about a scan, none a state")]
+pub(super) struct Source<'a> {
+    tree: &'a Tree,
+    key: LaneKey,
+    now: Timestamp,
+    reach: usize,
+    due: sled::Iter,
+    fresh: sled::Iter,
+    next_due: Option<Box<Record>>,
+    next_fresh: Option<Box<Record>>,
+    due_later: Option<Timestamp>,
+    due_done: bool,
+    fresh_done: bool,
+    /// Whether all scheduled ones looked at so far are somebody's.
+    due_moves: bool,
+    /// Whether everything looked at so far lies behind the cursor for good.
+    cursor_moves: bool,
+    looked_at: usize,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(
+        tree: &'a Tree,
+        key: LaneKey,
+        lane: &Lane,
+        reach: usize,
+        synced: u64,
+        now: Timestamp,
+    ) -> Self {
+        let none_due = lane.row.scheduled == 0 || lane.due_from > now;
+        Self {
+            tree,
+            key,
+            now,
+            reach,
+            due: tree.scan_prefix(keys::due_lane(key)),
+            fresh: tree.range(keys::pending(key, lane.window.from)..keys::pending(key, synced)),
+            next_due: None,
+            next_fresh: None,
+            due_later: (lane.row.scheduled > 0 && none_due).then_some(lane.due_from),
+            due_done: none_due,
+            fresh_done: lane.row.fresh == 0,
+            due_moves: true,
+            cursor_moves: true,
+            looked_at: 0,
+        }
+    }
+
+    /// Takes at most `limit`.
+    pub(super) fn claim(
+        mut self,
+        lane: &mut Lane,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Claims, OutboxError> {
+        let mut claims = Claims { claimed: Vec::new(), next_due: Some(now) };
+        while claims.claimed.len() < limit {
+            match self.next(lane) {
+                Ok(Next::Record(record)) => {
+                    lane.busy.insert(keys::seq_of(record.id), Busy::Claimed);
+                    claims.claimed.push(Claim { record: *record });
+                }
+                Ok(Next::Later(at)) => {
+                    claims.next_due = at;
+                    break;
+                }
+                Ok(Next::Unknown) => {
+                    // To look again at once would keep the committer from the lock that it
+                    // needs to make them free.
+                    lane.starved = claims.claimed.is_empty();
+                    claims.next_due = (!lane.starved).then_some(now);
+                    break;
+                }
+                // What was taken before it is not lost; it is met again the next time.
+                Err(_) if !claims.claimed.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        // One that was not in the window is met again, since the cursor stands before it.
+        if let Some(record) = self.next_fresh
+            && keys::seq_of(record.id) < lane.window.from
+        {
+            lane.window.ahead.push_front(record);
+        }
+        Ok(claims)
+    }
+
+    fn next(&mut self, lane: &mut Lane) -> Result<Next, OutboxError> {
+        if self.next_due.is_none() {
+            self.next_due = self.advance_due(lane)?;
+        }
+        if self.next_fresh.is_none() {
+            self.next_fresh = self.advance_fresh(lane)?;
+        }
+        let since = |record: &Record| match record.state {
+            State::Pending(Place::Scheduled(due)) => due,
+            _ => record.created_at,
+        };
+        let due_first = match (&self.next_due, &self.next_fresh) {
+            (Some(due), Some(fresh)) => since(due) <= since(fresh),
+            (due, _) => due.is_some(),
+        };
+        if due_first && let Some(record) = self.next_due.take() {
+            return Ok(Next::Record(record));
+        }
+        if let Some(record) = self.next_fresh.take() {
+            return Ok(Next::Record(record));
+        }
+        let all = self.due_done && self.fresh_done;
+        Ok(if all { Next::Later(self.due_later) } else { Next::Unknown })
+    }
+
+    fn advance_due(&mut self, lane: &mut Lane) -> Result<Option<Box<Record>>, OutboxError> {
+        while !self.due_done && self.looked_at < SCAN_LIMIT {
+            self.looked_at += 1;
+            let Some(row) = self.due.next() else {
+                self.due_done = true;
+                break;
+            };
+            let (key, _) = row?;
+            let (at, seq) = (keys::due_time(&key), keys::last_number(&key));
+            match lane.busy.get(&seq) {
+                Some(Busy::Claimed) => continue,
+                Some(Busy::Committing) => {
+                    self.due_moves = false;
+                    continue;
+                }
+                None => {}
+            }
+            if at > self.now {
+                self.due_later = Some(at);
+                self.due_done = true;
+                if self.due_moves {
+                    lane.due_from = at;
+                }
+                break;
+            }
+            // It is taken by this claim or met by the next one.
+            self.due_moves = false;
+            let pending = keys::pending(self.key, seq);
+            let Some(bytes) = self.tree.get(&pending)? else { continue };
+            return decode(&pending, &bytes).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn advance_fresh(&mut self, lane: &mut Lane) -> Result<Option<Box<Record>>, OutboxError> {
+        let Lane { window, busy, .. } = lane;
+        // What is read ahead is read once in a claim; after that, where there is nothing else.
+        let reach = std::mem::take(&mut self.reach).max(1);
+        while !self.fresh_done && self.looked_at < SCAN_LIMIT && window.len() < reach {
+            self.looked_at += 1;
+            let Some(row) = self.fresh.next() else {
+                self.fresh_done = true;
+                break;
+            };
+            let row = row.map_err(OutboxError::from);
+            let read = row.and_then(|(key, bytes)| {
+                let fresh = record::is_fresh(&bytes).then(|| decode(&key, &bytes));
+                Ok((keys::last_number(&key), fresh.transpose()?))
+            });
+            let (seq, fresh) = match read {
+                Ok(read) => read,
+                // What lies before it goes first; the next claim meets it again.
+                Err(_) if !window.ahead.is_empty() => {
+                    self.looked_at = SCAN_LIMIT;
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            match (fresh, busy.get(&seq)) {
+                (Some(record), None) => {
+                    if !self.cursor_moves {
+                        return Ok(Some(record));
+                    }
+                    window.ahead.push_back(record);
+                    window.from = seq + 1;
+                }
+                // It may be claimable again without being signalled as fresh: look again.
+                (_, Some(Busy::Committing)) => {
+                    self.cursor_moves = false;
+                    if !window.ahead.is_empty() {
+                        break;
+                    }
+                }
+                _ if self.cursor_moves => window.from = seq + 1,
+                _ => {}
+            }
+        }
+        Ok(window.ahead.pop_front())
+    }
+}
+
+fn decode(key: &[u8], bytes: &[u8]) -> Result<Box<Record>, OutboxError> {
+    record::decode(bytes).map(Box::new).map_err(|error| OutboxError::damaged(key, &error))
+}
