@@ -162,6 +162,20 @@ fn a_flipped_bit_is_noticed_or_does_no_harm() {
 }
 
 #[test]
+fn a_flipped_bit_at_the_very_end_of_a_store_that_was_closed_well_changes_nothing() {
+    let whole = filled(false);
+    for back in (4..2_000).step_by(190) {
+        let service = copy(&whole);
+        let db = service.path("data/outbox/db");
+        let mut bytes = fs::read(&db).unwrap();
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[used - back] ^= 4;
+        fs::write(&db, bytes).unwrap();
+        refused_or_whole(&service, &format!("{back} bytes before the end"));
+    }
+}
+
+#[test]
 fn a_zeroed_page_is_noticed_or_does_no_harm() {
     let zero = |bytes: &mut Vec<u8>, at: usize| {
         let page = at / 4096 * 4096;

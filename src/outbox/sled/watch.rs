@@ -135,7 +135,6 @@ impl Before {
         let mut log = Log::open(dir)?;
         let tail = tail(dir, &mut log)?;
         let doubt = doubt(dir, &mut log, &tail, testimony)?;
-        let closed_well = testimony.is_some_and(|known| known.segments.is_some());
         let copy = if let Some(why) = &doubt {
             tracing::warn!(
                 event.action = "store-doubted",
@@ -144,8 +143,6 @@ impl Before {
             );
             let old = without(log.segments()?, &tail);
             Some(Copy::make(dir, &mut log, &old)?)
-        } else if closed_well {
-            None
         } else {
             // Where the log ends is where the last write ended, or where damage begins that
             // looks like an end: the last segment is kept until the witness was asked. Without
