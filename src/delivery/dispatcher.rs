@@ -306,6 +306,7 @@ impl Dispatcher {
             let room = lane
                 .room(self.settings.per_destination, now)
                 .min(QUANTUM)
+                .min(self.settings.concurrency.div_ceil(self.ready.len() + 1))
                 .min(self.settings.concurrency - self.in_flight);
             if room > 0 {
                 match claim(&*self.outbox, &self.settings, &destination, room, now).await {

@@ -25,10 +25,10 @@ use crate::{
 /// How many rows one claim looks at before it says "ask again".
 const SCAN_LIMIT: usize = 1024;
 
-/// How many callbacks are read ahead of one destination's claims, and of all of them together:
-/// some kilobytes each at most, and usually half of one.
-const LONGEST_WINDOW: usize = 256;
-const ALL_WINDOWS: usize = 16_384;
+/// How many callbacks are read ahead of all destinations' claims, so few that they are still in
+/// the processor's cache when they are claimed; and which part of what is left one of them gets.
+const ALL_WINDOWS: usize = 2048;
+const PART: usize = 8;
 
 /// A destination that takes longer for what was read ahead gets no more than it asks for.
 const QUICK_SECONDS: u64 = 1;
@@ -87,7 +87,7 @@ impl Window {
         }
         let quick = now.since(self.read_at).as_secs() < QUICK_SECONDS;
         let wanted = if quick { 2 * self.reach } else { 0 };
-        let room = LONGEST_WINDOW.min(ALL_WINDOWS.saturating_sub(others));
+        let room = ALL_WINDOWS.saturating_sub(others) / PART;
         self.reach = wanted.min(room).max(limit);
         self.read_at = now;
         self.reach
