@@ -19,9 +19,10 @@ use seal_dpf_urlcallback::{
     },
 };
 
-/// What frees on another thread what was made on one is the service's own allocator.
+/// The service's own.
+#[cfg(not(target_env = "msvc"))]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() {
     divan::main();

@@ -9,10 +9,11 @@
 //!
 //! A destination's slot is free when its PUT has ended ([`Event::Ended`]); the job's next
 //! callback is due when the disk has the outcome, which the outbox signals. Lanes are served
-//! in turn, at most [`QUANTUM`] claims each, so a long queue costs the others one turn.
+//! in turn, at most [`QUANTUM`] claims each, so a long queue costs the others one turn; see
+//! [`line`](super::line) for whose turn it is.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -28,9 +29,10 @@ use super::{
     client::POOL_IDLE_TIMEOUT,
     jumps::Jumps,
     lane::{self, Health, Lane},
+    line::{Lines, Turn},
     log::log_breaker,
     retry,
-    task::{self, AttemptTask, Event, Settling},
+    task::{self, AttemptTask, Ended, Event, Settling},
 };
 use crate::{
     callback::Destination,
@@ -81,7 +83,7 @@ pub struct Dispatcher {
     /// How often the clock had gone back when the lanes were last looked at for that.
     back: u64,
     lanes: HashMap<Destination, Lane>,
-    ready: VecDeque<Destination>,
+    ready: Lines,
     timers: BTreeSet<(Timestamp, Destination)>,
     timer_of: HashMap<Destination, Timestamp>,
     /// The destinations to which there may be connections, and since when none was needed.
@@ -118,7 +120,7 @@ impl Dispatcher {
             jumps,
             back: 0,
             lanes: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: Lines::default(),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
             kept: HashMap::new(),
@@ -221,8 +223,14 @@ impl Dispatcher {
 
     fn note(&mut self, event: Event) {
         match event {
-            Event::Ended(destination, health) => {
+            Event::Ended(Ended { destination, health, doubtful }) => {
                 self.in_flight -= 1;
+                let answer = match health {
+                    Health::Answered => Some(true),
+                    Health::Failing => Some(false),
+                    Health::Unknown => None,
+                };
+                self.ready.end(&destination, doubtful, answer);
                 if health == Health::Failing {
                     // There is none, and its place is another one's.
                     self.kept.remove(&destination);
@@ -257,7 +265,7 @@ impl Dispatcher {
         match lane.wake_at(self.settings.per_destination) {
             Some(at) if at <= self.clock.now() => {
                 let stands_there = std::mem::replace(&mut lane.queued, true);
-                self.ready.extend((!stands_there).then(|| destination.clone()));
+                (!stands_there).then(|| self.ready.push(destination.clone()));
             }
             Some(at) => {
                 self.timers.insert((at, destination.clone()));
@@ -297,17 +305,14 @@ impl Dispatcher {
 
     /// Starts what can start: lane after lane, as long as there are slots.
     async fn serve(&mut self) {
-        while self.in_flight < self.settings.concurrency
-            && let Some(destination) = self.ready.pop_front()
+        let slots = self.settings.concurrency;
+        while let Some(Turn { destination, share }) =
+            self.ready.next(slots.saturating_sub(self.in_flight), slots)
         {
             let now = self.clock.now();
             let Some(lane) = self.lanes.get_mut(&destination) else { continue };
             lane.queued = false;
-            let room = lane
-                .room(self.settings.per_destination, now)
-                .min(QUANTUM)
-                .min(self.settings.concurrency.div_ceil(self.ready.len() + 1))
-                .min(self.settings.concurrency - self.in_flight);
+            let room = lane.room(self.settings.per_destination, now).min(QUANTUM).min(share);
             if room > 0 {
                 match claim(&*self.outbox, &self.settings, &destination, room, now).await {
                     Ok(claims) => {
@@ -379,6 +384,7 @@ impl Dispatcher {
             jumps: Arc::clone(&self.jumps),
             events: self.events.clone(),
             settling: self.settling.clone(),
+            doubtful: self.ready.start(destination),
             destination: destination.clone(),
             last: !kept,
         };

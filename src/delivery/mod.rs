@@ -8,6 +8,7 @@ pub mod dispatcher;
 mod failure;
 pub mod jumps;
 pub mod lane;
+mod line;
 pub mod log;
 pub mod retry;
 pub mod signing;

@@ -15,9 +15,17 @@ use crate::{
 /// What an attempt's task tells the loop.
 pub(super) enum Event {
     /// The PUT is over.
-    Ended(Destination, Health),
+    Ended(Ended),
     /// Its outcome is recorded, or will not be.
     Settled(Destination),
+}
+
+/// A PUT that is over.
+pub(super) struct Ended {
+    pub(super) destination: Destination,
+    pub(super) health: Health,
+    /// Whether the destination was in doubt when it began.
+    pub(super) doubtful: bool,
 }
 
 /// An outcome on its way to the disk.
@@ -60,6 +68,8 @@ pub(super) struct AttemptTask {
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) settling: mpsc::UnboundedSender<Settling>,
     pub(super) destination: Destination,
+    /// Whether the destination is in doubt.
+    pub(super) doubtful: bool,
     /// The connection is not to be kept.
     pub(super) last: bool,
 }
@@ -71,7 +81,7 @@ impl AttemptTask {
         let now = || self.clock.now().before(skipped);
         let over = self.settings.retry.over(&claim.record, now(), self.jumps.may_expire());
         if let Some(failure) = over {
-            self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
+            self.ended(Health::Unknown);
             self.settle(claim, Settlement::Failed { attempt: None, failure });
             return;
         }
@@ -80,12 +90,12 @@ impl AttemptTask {
             // Nothing is ever sent: this ends when the loop drops its half.
             _ = abort.changed() => {
                 self.outbox.release(claim);
-                self.tell(Event::Ended(self.destination.clone(), Health::Unknown));
+                self.ended(Health::Unknown);
                 self.tell(Event::Settled(self.destination.clone()));
                 return;
             }
         };
-        self.tell(Event::Ended(self.destination.clone(), outcome.health()));
+        self.ended(outcome.health());
         let mut random = fastrand::Rng::new();
         let settlement = self.settings.retry.decide(&claim.record, outcome, now(), &mut random);
         let settlement = match settlement {
@@ -110,6 +120,11 @@ impl AttemptTask {
             record: self.outbox.settle(claim, settlement),
         };
         drop(self.settling.send(settling));
+    }
+
+    fn ended(&self, health: Health) {
+        let destination = self.destination.clone();
+        self.tell(Event::Ended(Ended { destination, health, doubtful: self.doubtful }));
     }
 
     fn tell(&self, event: Event) {
