@@ -1,5 +1,5 @@
-//! The destinations that have something due, in two lines that take turns: those that answered
-//! the last time, and those of which that is not known or that did not.
+//! The destinations that have something due, in two lines: those that answered the last time,
+//! and those of which that is not known or that did not, which have a turn now and then.
 //!
 //! In one line, ten thousand dead hosts would each have a turn before a good one has its next.
 //! And since a host that hangs keeps its slots for as long as the time-out lets it, a quarter of
@@ -13,13 +13,17 @@ use crate::callback::Destination;
 /// and are in doubt until their next answer.
 const REMEMBERED: usize = 4096;
 
+/// How many turns the others have between two of a destination in doubt.
+const BETWEEN: u8 = 4;
+
 /// Who is served next.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     answering: VecDeque<Destination>,
     in_doubt: VecDeque<Destination>,
     answered: HashSet<Destination>,
-    doubt_is_next: bool,
+    /// How many turns ago one in doubt had its own.
+    since_doubt: u8,
     /// How many attempts to destinations in doubt are under way.
     doubtful: usize,
 }
@@ -47,9 +51,10 @@ impl Lines {
             return None;
         }
         let for_doubt = (slots - slots / 4).saturating_sub(self.doubtful).min(free);
-        let doubt = for_doubt > 0 && (self.doubt_is_next || self.answering.is_empty());
+        let its_turn = self.since_doubt >= BETWEEN || self.answering.is_empty();
+        let doubt = for_doubt > 0 && its_turn;
         if doubt && let Some(destination) = self.in_doubt.pop_front() {
-            self.doubt_is_next = false;
+            self.since_doubt = 0;
             let share = if self.answering.is_empty() {
                 slots.div_ceil(self.in_doubt.len() + 1).min(for_doubt)
             } else {
@@ -58,7 +63,7 @@ impl Lines {
             return Some(Turn { destination, share });
         }
         let destination = self.answering.pop_front()?;
-        self.doubt_is_next = true;
+        self.since_doubt = self.since_doubt.saturating_add(1);
         let share = slots.div_ceil(self.answering.len() + 1).min(free);
         Some(Turn { destination, share })
     }
@@ -113,12 +118,16 @@ mod tests {
         for n in 0..1000 {
             lines.push(destination(&format!("dead{n}")));
         }
-        lines.push(destination("good"));
-        assert_eq!(served(&mut lines, 8, 8), Some(("good".into(), 8)));
-        lines.push(destination("good"));
-        assert_eq!(served(&mut lines, 8, 8), Some(("dead0".into(), 1)));
-        assert_eq!(served(&mut lines, 8, 8), Some(("good".into(), 8)));
-        assert_eq!(served(&mut lines, 8, 8), Some(("dead1".into(), 1)));
+        for dead in ["dead0", "dead1"] {
+            for _ in 0..BETWEEN {
+                lines.push(destination("good"));
+                assert_eq!(served(&mut lines, 8, 8), Some(("good".into(), 8)));
+            }
+            lines.push(destination("good"));
+            assert_eq!(served(&mut lines, 8, 8), Some((dead.into(), 1)));
+            assert_eq!(served(&mut lines, 8, 8), Some(("good".into(), 8)));
+            lines.since_doubt = 0;
+        }
     }
 
     #[test]
