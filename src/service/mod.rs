@@ -213,7 +213,7 @@ fn jumps(config: &Config, clock: &SharedClock) -> Arc<Jumps> {
 
 /// Delivery has threads of its own: what receivers send must not keep the API from its work.
 /// They are half as many as the machine can run at once: the store's threads, which have as much
-/// to do for a callback, need the other half, and on two processors two threads cost a third
+/// to do for a callback, need the other half, and on two processors two threads cost a fifth
 /// more for each callback than one, because they hand its tasks to each other.
 fn delivery_threads() -> io::Result<tokio::runtime::Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
