@@ -309,7 +309,7 @@ fn create(dir: &Path, identity: Option<Identity>) -> Result<(), OutboxError> {
 fn open_db(dir: &Path, cache_bytes: u64) -> Result<Db, OutboxError> {
     let config = sled::Config::new()
         .path(dir)
-        // It counts a page's bytes on the disk, which in memory are about twice as many.
+        // It counts a page's bytes on the disk, which in memory are at least twice as many.
         .cache_capacity(cache_bytes / 2)
         // The committer flushes; a flush in the background would only compete with it.
         .flush_every_ms(None)
