@@ -7,17 +7,21 @@ use std::{path::Path, sync::Arc};
 use divan::{Bencher, black_box, counter::ItemsCount};
 use futures_util::FutureExt as _;
 use seal_dpf_urlcallback::{
-    callback::{Body, CallbackId, Destination, JobState, parse_url, redact_url},
+    callback::{CallbackId, Destination, parse_url, redact_url},
     clock::{Clock as _, SystemClock},
     egress::Policy,
     event,
     outbox::{
-        Attempt, Claim, NewCallback, Outbox as _, Record, Settlement,
+        Claim, NewCallback, Outbox as _, Record, Settlement,
         record::{decode, encode},
         sled::{Settings, SledOutbox},
         transition,
     },
 };
+
+mod sample;
+
+use sample::{attempt, new};
 
 /// The service's own.
 #[global_allocator]
@@ -31,28 +35,12 @@ const EVENT: &[u8] = br#"{"event":"job_finished","jobId":"4711","jobIdFs":"20160
 
 const URL: &str = "http://callbackhost:8080/ourjobmanager/ourjobno/4711";
 
-fn new(job: usize) -> NewCallback {
-    let url = format!("http://callbackhost:8080/ourjobmanager/ourjobno/{job}");
-    NewCallback {
-        event_id: None,
-        body: Body {
-            job_id: job.to_string(),
-            job_id_fs: format!("2016{job:014}"),
-            job_state: JobState::Finished,
-            exit_status: Some("OK".into()),
-            error_reason: None,
-            dpf_tracker_url: Some(format!(
-                "http://dpfsrv03:9125/cgi-bin/dpftracker?job=2016{job:014}"
-            )),
-        },
-        url: url.into(),
-        destination: Destination::parse(URL).unwrap_or_else(Destination::none),
-        refusal: None,
-    }
+fn to() -> Destination {
+    Destination::parse(URL).unwrap_or_else(Destination::none)
 }
 
 fn record() -> Record {
-    transition::accept(new(4711), CallbackId::from_u128(1 << 64), SystemClock.now(), true)
+    transition::accept(new(4711, &to()), CallbackId::from_u128(1 << 64), SystemClock.now(), true)
 }
 
 #[divan::bench]
@@ -111,7 +99,7 @@ impl Store {
         let folder = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).ok()?;
         let dir = folder.path().join("outbox");
         let outbox = SledOutbox::open(&dir, Settings::default(), Arc::new(SystemClock)).ok()?;
-        let to = Destination::parse(URL)?;
+        let to = to();
         let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
         Some(Self { outbox, to, next: 0.into(), runtime, _folder: folder })
     }
@@ -119,7 +107,7 @@ impl Store {
     fn batch(&self, size: usize) -> Vec<NewCallback> {
         let from = self.next.get();
         self.next.set(from + size);
-        (from..from + size).map(new).collect()
+        (from..from + size).map(|job| new(job, &self.to)).collect()
     }
 
     fn enqueue(&self, batch: Vec<NewCallback>) -> bool {
@@ -171,17 +159,5 @@ fn commit_delivered(bencher: Bencher<'_, '_>, size: usize) {
                 .collect();
             settled.into_iter().all(|one| store.runtime.block_on(one).is_ok())
         });
-    }
-}
-
-fn attempt(number: u32) -> Attempt {
-    Attempt {
-        number,
-        started_at: SystemClock.now(),
-        duration_ms: 3,
-        status: Some(200),
-        error: None,
-        peer: Some("127.0.0.1:8080".into()),
-        response_excerpt: None,
     }
 }

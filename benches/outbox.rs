@@ -9,13 +9,17 @@ use std::{
 
 use anyhow::Context as _;
 use seal_dpf_urlcallback::{
-    callback::{Body, Destination, JobState},
+    callback::Destination,
     clock::{Clock as _, SystemClock},
     outbox::{
-        Attempt, NewCallback, Outbox, Retention, Settlement, purge_gently,
+        Outbox, Retention, Settlement, purge_gently,
         sled::{Settings, SledOutbox},
     },
 };
+
+mod sample;
+
+use sample::{attempt, new};
 
 const CALLBACKS: usize = 50_000;
 const OLD: usize = 1_000_000;
@@ -122,35 +126,4 @@ async fn size(outbox: &SledOutbox, when: &str) -> anyhow::Result<()> {
     let bytes = outbox.summary(SystemClock.now()).await?.store_bytes;
     println!("{:>22}: {} MiB {when}", "on the disk", bytes >> 20);
     Ok(())
-}
-
-fn new(job: usize, to: &Destination) -> NewCallback {
-    NewCallback {
-        event_id: None,
-        body: Body {
-            job_id: job.to_string(),
-            job_id_fs: format!("2016{job:014}"),
-            job_state: JobState::Finished,
-            exit_status: Some("OK".into()),
-            error_reason: None,
-            dpf_tracker_url: Some(format!(
-                "http://dpfsrv03:9125/cgi-bin/dpftracker?job=2016{job:014}"
-            )),
-        },
-        url: format!("http://127.0.0.1:8080/ourjobmanager/ourjobno/{job}").into(),
-        destination: to.clone(),
-        refusal: None,
-    }
-}
-
-fn attempt(number: u32) -> Attempt {
-    Attempt {
-        number,
-        started_at: SystemClock.now(),
-        duration_ms: 3,
-        status: Some(200),
-        error: None,
-        peer: Some("127.0.0.1:8080".into()),
-        response_excerpt: None,
-    }
 }

@@ -225,12 +225,7 @@ impl Dispatcher {
         match event {
             Event::Ended(Ended { destination, health, doubtful }) => {
                 self.in_flight -= 1;
-                let answer = match health {
-                    Health::Answered => Some(true),
-                    Health::Failing => Some(false),
-                    Health::Unknown => None,
-                };
-                self.ready.end(&destination, doubtful, answer);
+                self.ready.end(&destination, doubtful, health);
                 if health == Health::Failing {
                     // There is none, and its place is another one's.
                     self.kept.remove(&destination);
