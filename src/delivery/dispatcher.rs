@@ -95,14 +95,14 @@ pub struct Dispatcher {
     events: mpsc::UnboundedSender<Event>,
     received: mpsc::UnboundedReceiver<Event>,
     settling: mpsc::UnboundedSender<Settling>,
-    /// The other end of it, until the loop runs.
-    to_settle: Option<mpsc::UnboundedReceiver<Settling>>,
     /// Dropped to make the attempts under way give up.
     abort: watch::Sender<()>,
 }
 
 impl Dispatcher {
-    /// A loop that does nothing until it is run.
+    /// A loop that does nothing until it is run. Outcomes are heard and logged by a task of the
+    /// runtime in which this is called, so that they cost the threads that make the attempts
+    /// nothing.
     pub fn new(
         outbox: Arc<dyn Outbox>,
         sender: Sender,
@@ -112,6 +112,7 @@ impl Dispatcher {
     ) -> Self {
         let (events, received) = mpsc::unbounded_channel();
         let (settling, to_settle) = mpsc::unbounded_channel();
+        tokio::spawn(task::settle(to_settle, events.clone()));
         Self {
             outbox,
             sender: Arc::new(sender),
@@ -130,7 +131,6 @@ impl Dispatcher {
             events,
             received,
             settling,
-            to_settle: Some(to_settle),
             abort: watch::channel(()).0,
         }
     }
@@ -143,9 +143,6 @@ impl Dispatcher {
         mut probes: mpsc::Receiver<Probe>,
     ) {
         let outbox = Arc::clone(&self.outbox);
-        if let Some(to_settle) = self.to_settle.take() {
-            tokio::spawn(task::settle(to_settle, self.events.clone()));
-        }
         let mut batch = Vec::new();
         loop {
             // Before anything else: however much comes in, what has ended makes room.
@@ -319,12 +316,12 @@ impl Dispatcher {
                     Err(error) => {
                         lane.next_due = Some(now.after(UNREADABLE_PAUSE));
                         tracing::error!(
-                                        event.action = "claim-failed",
-                                        url.domain = destination.host(),
-                        callback.destination = destination.as_str(),
-                                        error.message = %error,
-                                        "what is due for a destination cannot be read"
-                                    );
+                            event.action = "claim-failed",
+                            url.domain = destination.host(),
+                            callback.destination = destination.as_str(),
+                            error.message = %error,
+                            "what is due for a destination cannot be read"
+                        );
                     }
                 }
             }
