@@ -121,7 +121,7 @@ impl Dispatcher {
             jumps,
             back: 0,
             lanes: HashMap::new(),
-            ready: Lines::default(),
+            ready: Lines::new(Instant::now()),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
             kept: HashMap::new(),
@@ -196,13 +196,15 @@ impl Dispatcher {
     }
 
     fn sleep(&self) -> impl Future<Output = ()> + use<> {
-        let pause = self.timers.first().map(|(at, _)| at.since(self.clock.now()));
+        let timer = self.timers.first().map(|(at, _)| {
+            // Timers of tokio round to the millisecond below; the next one is never early.
+            let pause = at.since(self.clock.now()) + Duration::from_millis(1);
+            Instant::now() + pause.min(LONGEST_SLEEP)
+        });
+        let wake_at = timer.into_iter().chain(self.ready.wake_at()).min();
         async move {
-            match pause {
-                // Timers of tokio round to the millisecond below; the next one is never early.
-                Some(pause) => {
-                    tokio::time::sleep((pause + Duration::from_millis(1)).min(LONGEST_SLEEP)).await;
-                }
+            match wake_at {
+                Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         }
@@ -257,7 +259,8 @@ impl Dispatcher {
         match lane.wake_at(self.settings.per_destination) {
             Some(at) if at <= self.clock.now() => {
                 let stands_there = std::mem::replace(&mut lane.queued, true);
-                (!stands_there).then(|| self.ready.push(destination.clone()));
+                let failed = lane.has_failed();
+                (!stands_there).then(|| self.ready.push(destination.clone(), failed));
             }
             Some(at) => {
                 self.timers.insert((at, destination.clone()));
@@ -299,7 +302,7 @@ impl Dispatcher {
     async fn serve(&mut self) {
         let slots = self.settings.concurrency;
         while let Some(Turn { destination, share }) =
-            self.ready.next(slots.saturating_sub(self.in_flight), slots)
+            self.ready.next(slots.saturating_sub(self.in_flight), slots, Instant::now())
         {
             let now = self.clock.now();
             let Some(lane) = self.lanes.get_mut(&destination) else { continue };
@@ -376,7 +379,7 @@ impl Dispatcher {
             jumps: Arc::clone(&self.jumps),
             events: self.events.clone(),
             settling: self.settling.clone(),
-            doubtful: self.ready.start(destination),
+            doubtful: self.ready.start(destination, Instant::now()),
             destination: destination.clone(),
             last: !kept,
         };

@@ -172,6 +172,11 @@ impl Lane {
         self.open().is_some()
     }
 
+    /// Whether the last thing that was learnt of it is that it did not answer.
+    pub fn has_failed(&self) -> bool {
+        !matches!(self.breaker, Breaker::Closed { failures: 0 })
+    }
+
     /// Whether nothing is known of it that would be lost.
     pub fn is_idle(&self) -> bool {
         self.unsettled == 0 && self.next_due.is_none() && !self.queued

@@ -1,11 +1,20 @@
-//! The destinations that have something due, in two lines: those that answered the last time,
-//! and those of which that is not known or that did not, which have a turn now and then.
+//! The destinations that have something due, in three lines: those that answered the last time,
+//! those of which nothing is known, and those that failed. The last two are *in doubt*.
 //!
 //! In one line, ten thousand dead hosts would each have a turn before a good one has its next.
-//! And since a host that hangs keeps its slots for as long as the time-out lets it, a quarter of
-//! all slots is kept from those that are in doubt.
+//! So while destinations that answer have work, those in doubt have a turn now and then, of one
+//! attempt; and those that failed only so many in a second, since an attempt that fails costs
+//! twice what a delivered callback does. Where it turns out that they answer after all, that
+//! does not count. A new destination never waits behind those that failed. And since a host
+//! that hangs keeps its slots for as long as the time-out lets it, a quarter of all slots is
+//! kept from those in doubt.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
+
+use tokio::time::Instant;
 
 use super::lane::Health;
 use crate::callback::Destination;
@@ -17,16 +26,34 @@ const REMEMBERED: usize = 4096;
 /// How many turns the others have between two of a destination in doubt.
 const BETWEEN: u8 = 4;
 
+/// How often one that failed before may fail again.
+const PER_FAILURE: Duration = Duration::from_millis(4);
+
+/// How long after the last attempt to a destination that answers the next one is expected.
+const EXPECTED: Duration = Duration::from_millis(100);
+
+/// How many of those may come at once.
+const AT_ONCE: u32 = 32;
+
 /// Who is served next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lines {
     answering: VecDeque<Destination>,
-    in_doubt: VecDeque<Destination>,
+    unknown: VecDeque<Destination>,
+    failing: VecDeque<Destination>,
     answered: HashSet<Destination>,
     /// How many turns ago one in doubt had its own.
     since_doubt: u8,
-    /// How many attempts to destinations in doubt are under way.
+    /// Whose turn it is of those in doubt.
+    failing_next: bool,
+    /// How many attempts are under way to destinations in doubt, and to the others.
     doubtful: usize,
+    trusted: usize,
+    /// Until when another attempt to one that answers is expected.
+    expected: Instant,
+    /// How many of those that failed may fail again, and since when no more.
+    may_fail: u32,
+    paid_until: Instant,
 }
 
 /// A turn of a destination.
@@ -37,30 +64,50 @@ pub(super) struct Turn {
 }
 
 impl Lines {
-    /// Puts it at the end of its line.
-    pub(super) fn push(&mut self, destination: Destination) {
-        if self.answered.contains(&destination) {
-            self.answering.push_back(destination);
-        } else {
-            self.in_doubt.push_back(destination);
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            answering: VecDeque::new(),
+            unknown: VecDeque::new(),
+            failing: VecDeque::new(),
+            answered: HashSet::new(),
+            since_doubt: 0,
+            failing_next: false,
+            doubtful: 0,
+            trusted: 0,
+            expected: now,
+            may_fail: AT_ONCE,
+            paid_until: now,
         }
     }
 
+    /// Puts it at the end of its line; `failed` says whether its last attempt did.
+    pub(super) fn push(&mut self, destination: Destination, failed: bool) {
+        let line = if self.answered.contains(&destination) {
+            &mut self.answering
+        } else if failed {
+            &mut self.failing
+        } else {
+            &mut self.unknown
+        };
+        line.push_back(destination);
+    }
+
     /// Whose turn it is, where so many slots are free of so many.
-    pub(super) fn next(&mut self, free: usize, slots: usize) -> Option<Turn> {
+    pub(super) fn next(&mut self, free: usize, slots: usize, now: Instant) -> Option<Turn> {
+        self.pay(now);
         if free == 0 {
             return None;
         }
         let for_doubt = (slots - slots / 4).saturating_sub(self.doubtful).min(free);
         let its_turn = self.since_doubt >= BETWEEN || self.answering.is_empty();
-        let doubt = for_doubt > 0 && its_turn;
-        if doubt && let Some(destination) = self.in_doubt.pop_front() {
+        let disturbs = self.disturbs(now);
+        if for_doubt > 0
+            && its_turn
+            && let Some(destination) = self.next_in_doubt(disturbs)
+        {
             self.since_doubt = 0;
-            let share = if self.answering.is_empty() {
-                slots.div_ceil(self.in_doubt.len() + 1).min(for_doubt)
-            } else {
-                1
-            };
+            let in_doubt = self.unknown.len() + self.failing.len();
+            let share = if disturbs { 1 } else { slots.div_ceil(in_doubt + 1).min(for_doubt) };
             return Some(Turn { destination, share });
         }
         let destination = self.answering.pop_front()?;
@@ -69,16 +116,32 @@ impl Lines {
         Some(Turn { destination, share })
     }
 
+    /// When one that failed may have its turn that waits for nothing but that.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let waits = !self.failing.is_empty() && self.may_fail == 0;
+        waits.then(|| self.paid_until + PER_FAILURE)
+    }
+
     /// An attempt starts; says whether its destination is in doubt.
-    pub(super) fn start(&mut self, destination: &Destination) -> bool {
+    pub(super) fn start(&mut self, destination: &Destination, now: Instant) -> bool {
         let doubtful = !self.answered.contains(destination);
-        self.doubtful += usize::from(doubtful);
+        if doubtful {
+            self.doubtful += 1;
+        } else {
+            self.trusted += 1;
+            self.expected = now + EXPECTED;
+        }
         doubtful
     }
 
     /// It has ended.
     pub(super) fn end(&mut self, destination: &Destination, doubtful: bool, health: Health) {
-        self.doubtful -= usize::from(doubtful);
+        if doubtful {
+            self.doubtful -= 1;
+            self.may_fail = AT_ONCE.min(self.may_fail + u32::from(health != Health::Failing));
+        } else {
+            self.trusted -= 1;
+        }
         match health {
             Health::Answered if !self.answered.contains(destination) => {
                 if self.answered.len() >= REMEMBERED {
@@ -92,6 +155,33 @@ impl Lines {
             Health::Answered | Health::Unknown => {}
         }
     }
+
+    /// Whether an attempt in doubt takes something from others.
+    fn disturbs(&self, now: Instant) -> bool {
+        self.trusted > 0 || !self.answering.is_empty() || now < self.expected
+    }
+
+    /// The two lines take turns, unless one is empty or has to wait.
+    fn next_in_doubt(&mut self, disturbs: bool) -> Option<Destination> {
+        let failing = (!disturbs || self.may_fail > 0) && !self.failing.is_empty();
+        if failing && (self.failing_next || self.unknown.is_empty()) {
+            self.failing_next = false;
+            self.may_fail -= u32::from(disturbs);
+            return self.failing.pop_front();
+        }
+        self.failing_next = true;
+        self.unknown.pop_front()
+    }
+
+    fn pay(&mut self, now: Instant) {
+        while self.may_fail < AT_ONCE && self.paid_until + PER_FAILURE <= now {
+            self.may_fail += 1;
+            self.paid_until += PER_FAILURE;
+        }
+        if self.may_fail == AT_ONCE {
+            self.paid_until = now;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -102,27 +192,61 @@ mod tests {
         Destination::parse(&format!("http://{name}")).unwrap()
     }
 
-    fn answered(lines: &mut Lines, name: &str) {
-        let destination = destination(name);
-        let doubtful = lines.start(&destination);
-        lines.end(&destination, doubtful, Health::Answered);
+    /// The lines of a loop with so many slots, where `good` has answered.
+    struct Row {
+        lines: Lines,
+        slots: usize,
+        now: Instant,
     }
 
-    fn served(lines: &mut Lines, free: usize, slots: usize) -> Option<(String, usize)> {
-        lines.next(free, slots).map(|turn| (turn.destination.host().to_owned(), turn.share))
+    impl Row {
+        fn new(slots: usize) -> Self {
+            let now = Instant::now();
+            let mut row = Self { lines: Lines::new(now), slots, now };
+            let doubtful = row.start("good");
+            row.end("good", doubtful, Health::Answered);
+            row
+        }
+
+        fn push(&mut self, name: &str, failed: bool) {
+            self.lines.push(destination(name), failed);
+        }
+
+        fn start(&mut self, name: &str) -> bool {
+            self.lines.start(&destination(name), self.now)
+        }
+
+        fn end(&mut self, name: &str, doubtful: bool, health: Health) {
+            self.lines.end(&destination(name), doubtful, health);
+        }
+
+        fn next(&mut self, free: usize) -> Option<(String, usize)> {
+            let turn = self.lines.next(free, self.slots, self.now)?;
+            Some((turn.destination.host().to_owned(), turn.share))
+        }
+
+        /// Who is served when each attempt is over at once, until nobody has a turn.
+        fn serve(&mut self, health: Health) -> Vec<String> {
+            let mut served = Vec::new();
+            while let Some((name, _)) = self.next(1) {
+                let doubtful = self.start(&name);
+                self.end(&name, doubtful, health);
+                served.push(name);
+            }
+            served
+        }
     }
 
     #[test]
     fn a_destination_that_answers_waits_for_one_in_doubt_and_not_for_all_of_them() {
-        let mut lines = Lines::default();
-        answered(&mut lines, "good");
+        let mut row = Row::new(8);
         for n in 0..1000 {
-            lines.push(destination(&format!("dead{n}")));
+            row.push(&format!("dead{n}"), false);
         }
         let mut turns = Vec::new();
         for _ in 0..12 {
-            lines.push(destination("good"));
-            turns.extend(served(&mut lines, 8, 8));
+            row.push("good", false);
+            turns.extend(row.next(8));
         }
         let dead: Vec<_> = turns.iter().filter(|(name, _)| name != "good").collect();
         assert_eq!(dead, [&("dead0".to_owned(), 1), &("dead1".to_owned(), 1)]);
@@ -131,26 +255,70 @@ mod tests {
 
     #[test]
     fn destinations_in_doubt_never_have_all_slots() {
-        let mut lines = Lines::default();
-        answered(&mut lines, "good");
+        let mut row = Row::new(8);
         for n in 0..8 {
-            lines.push(destination(&format!("hangs{n}")));
+            row.push(&format!("hangs{n}"), false);
         }
         for started in 0..6 {
-            let turn = lines.next(8 - started, 8).unwrap();
-            assert!(lines.start(&turn.destination));
+            let (name, _) = row.next(8 - started).unwrap();
+            assert!(row.start(&name));
         }
-        assert!(lines.next(2, 8).is_none());
-        lines.push(destination("good"));
-        assert_eq!(served(&mut lines, 2, 8), Some(("good".into(), 2)));
-        lines.end(&destination("hangs0"), true, Health::Failing);
-        assert_eq!(served(&mut lines, 3, 8), Some(("hangs6".into(), 1)));
+        assert!(row.next(2).is_none());
+        row.push("good", false);
+        assert_eq!(row.next(2), Some(("good".into(), 2)));
+        row.end("hangs0", true, Health::Failing);
+        assert_eq!(row.next(3), Some(("hangs6".into(), 1)));
     }
 
     #[test]
     fn a_single_slot_is_anybodys() {
-        let mut lines = Lines::default();
-        lines.push(destination("new"));
-        assert_eq!(served(&mut lines, 1, 1), Some(("new".into(), 1)));
+        let mut row = Row::new(1);
+        row.push("new", false);
+        assert_eq!(row.next(1), Some(("new".into(), 1)));
+    }
+
+    #[test]
+    fn only_so_many_fail_in_a_second_while_others_have_work() {
+        let mut row = Row::new(64);
+        for n in 0..1000 {
+            row.push(&format!("dead{n}"), true);
+        }
+        assert!(!row.start("good"));
+        assert_eq!(row.serve(Health::Failing).len(), AT_ONCE as usize);
+        let wake_at = row.lines.wake_at().unwrap();
+        assert_eq!(wake_at, row.now + PER_FAILURE);
+        row.now = wake_at;
+        assert!(row.next(0).is_none());
+        assert_eq!(row.lines.wake_at(), None, "it would be over at once");
+        assert_eq!(row.serve(Health::Failing).len(), 1);
+        row.now += 10 * PER_FAILURE;
+        assert_eq!(row.serve(Health::Failing).len(), 10);
+        row.end("good", false, Health::Answered);
+        assert!(row.serve(Health::Failing).is_empty());
+        row.now += EXPECTED;
+        assert_eq!(row.serve(Health::Failing).len(), 1000 - AT_ONCE as usize - 11);
+        assert_eq!(row.lines.wake_at(), None);
+    }
+
+    #[test]
+    fn those_that_answer_after_all_are_not_held_up() {
+        let mut row = Row::new(64);
+        for n in 0..1000 {
+            row.push(&format!("back{n}"), true);
+        }
+        assert!(!row.start("good"));
+        assert_eq!(row.serve(Health::Answered).len(), 1000);
+    }
+
+    #[test]
+    fn a_new_destination_does_not_wait_behind_those_that_failed() {
+        let mut row = Row::new(64);
+        for n in 0..1000 {
+            row.push(&format!("dead{n}"), true);
+        }
+        assert!(!row.start("good"));
+        assert_eq!(row.serve(Health::Failing).len(), AT_ONCE as usize);
+        row.push("new", false);
+        assert_eq!(row.serve(Health::Failing), ["new"]);
     }
 }

@@ -307,7 +307,8 @@ pub trait Outbox: Send + Sync + 'static {
     /// and says from when. Made for one caller at a time.
     fn signalled(&self) -> BoxFuture<'_, Vec<(Destination, Timestamp)>>;
 
-    /// Takes at most `limit` callbacks of one destination that are due at `now`.
+    /// Takes at most `limit` callbacks of one destination that are due at `now`. While the store
+    /// is being written to it may take none; the destination is then signalled in a moment.
     fn claim(
         &self,
         destination: &Destination,

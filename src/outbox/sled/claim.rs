@@ -6,7 +6,7 @@
 //! [`Window::from`] is in the window, or busy. Whoever is about to change one that is in it
 //! ([`Batch::mark`](super::batch::Batch::mark)) has the window forgotten, and it is read again.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use sled::Tree;
 
@@ -31,7 +31,7 @@ const ALL_WINDOWS: usize = 2048;
 const PART: usize = 8;
 
 /// A destination that takes longer for what was read ahead gets no more than it asks for.
-const QUICK_SECONDS: u64 = 1;
+const QUICK: Duration = Duration::from_millis(100);
 
 /// The next fresh callbacks of a destination, in order.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ impl Window {
         if self.ahead.len() > enough {
             return 0;
         }
-        let quick = now.since(self.read_at).as_secs() < QUICK_SECONDS;
+        let quick = now.since(self.read_at) < QUICK;
         let wanted = if quick { 2 * self.reach } else { 0 };
         let room = ALL_WINDOWS.saturating_sub(others) / PART;
         self.reach = wanted.min(room).max(limit);

@@ -12,7 +12,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -160,9 +160,9 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         let batches = batch.totals.next_batch;
         let (writes, published) = batch.split();
         let begin = Instant::now();
-        store.lanes.applying.store(true, Ordering::Relaxed);
+        store.lanes.apply_begins();
         let applied = store.tree.apply_batch(writes);
-        store.lanes.applying.store(false, Ordering::Relaxed);
+        store.lanes.apply_ended();
         applied?;
         store.db.flush()?;
         let len = disk.sync()?;

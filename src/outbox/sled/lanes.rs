@@ -8,10 +8,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +28,12 @@ use crate::{
 
 /// How many signals are handed out at once.
 const SIGNALS_AT_ONCE: usize = 1024;
+
+/// When a claim that was put off is made again, if nothing is heard before. It is.
+const PUT_OFF: Duration = Duration::from_secs(1);
+
+/// How often one lane's claim is put off; after that it waits.
+const PUT_OFF_AT_MOST: u8 = 16;
 
 /// The counters of the whole store; one row, written with every batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +104,8 @@ pub(super) struct Lane {
     /// A claim met nothing but busy ones as far as it looked; who makes one of them free
     /// signals the lane.
     pub(super) starved: bool,
+    /// How many of its claims were put off, one after the other.
+    put_off: u8,
 }
 
 impl Lane {
@@ -111,6 +117,7 @@ impl Lane {
             window: Window::default(),
             due_from: Timestamp::default(),
             starved: false,
+            put_off: 0,
         }
     }
 
@@ -121,6 +128,12 @@ impl Lane {
     /// A callback is not busy any more; `true` where somebody has to be told.
     pub(super) fn free(&mut self, seq: u64) -> bool {
         self.busy.remove(&seq).is_some() && std::mem::take(&mut self.starved)
+    }
+
+    /// Whether a claim now has to read the tree.
+    fn reads_to_claim(&self, now: Timestamp) -> bool {
+        let scheduled = self.row.scheduled > 0 && self.due_from <= now;
+        scheduled || (self.row.fresh > 0 && self.window.len() == 0)
     }
 
     pub(super) fn is_claimed(&self, seq: u64) -> bool {
@@ -140,6 +153,10 @@ pub(super) struct Inner {
     signals: HashMap<LaneKey, Timestamp>,
     /// How many callbacks lie in the windows of all lanes.
     read_ahead: usize,
+    /// The committer applies a batch, and whoever reads the tree waits for it.
+    applying: bool,
+    /// The lanes whose claims do not wait for that, and are signalled behind it.
+    put_off: Vec<LaneKey>,
 }
 
 impl Inner {
@@ -174,8 +191,6 @@ impl Inner {
 pub(super) struct Lanes {
     inner: Mutex<Inner>,
     signalled: Notify,
-    /// The committer applies a batch, and whoever reads the tree waits for it.
-    pub(super) applying: AtomicBool,
 }
 
 impl Lanes {
@@ -226,18 +241,42 @@ impl Lanes {
         if inner.broken.is_some() {
             return Ok(Claims::default());
         }
-        let Inner { totals, lanes, read_ahead, .. } = &mut *inner;
+        let Inner { totals, lanes, read_ahead, applying, put_off, .. } = &mut *inner;
         let Some(lane) = lanes.get_mut(&key) else { return Ok(Claims::default()) };
         if lane.row.hold_until > now {
             return Ok(Claims { claimed: Vec::new(), next_due: Some(lane.row.hold_until) });
         }
+        if *applying && lane.put_off < PUT_OFF_AT_MOST && lane.reads_to_claim(now) {
+            lane.put_off += 1;
+            put_off.push(key);
+            return Ok(Claims { claimed: Vec::new(), next_due: Some(now.after(PUT_OFF)) });
+        }
+        lane.put_off = 0;
         let others = *read_ahead - lane.window.len();
-        let applying = self.applying.load(Ordering::Relaxed);
-        let reach = lane.window.reach(limit, others, applying, now);
+        let reach = lane.window.reach(limit, others, *applying, now);
         let source = Source::new(tree, key, lane, reach, totals.next_seq, now);
         let claims = source.claim(lane, limit, now);
         *read_ahead = others + lane.window.len();
         claims
+    }
+
+    /// The committer begins to apply a batch.
+    pub(super) fn apply_begins(&self) {
+        self.lock().applying = true;
+    }
+
+    /// It has applied it, which does not say that the disk has it.
+    pub(super) fn apply_ended(&self) {
+        let mut inner = self.lock();
+        inner.applying = false;
+        let put_off = std::mem::take(&mut inner.put_off);
+        for lane in &put_off {
+            inner.signals.insert(*lane, Timestamp::default());
+        }
+        drop(inner);
+        if !put_off.is_empty() {
+            self.wake();
+        }
     }
 
     /// Gives a claim back.
