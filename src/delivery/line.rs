@@ -26,14 +26,14 @@ const REMEMBERED: usize = 4096;
 /// How many turns the others have between two of a destination in doubt.
 const BETWEEN: u8 = 4;
 
-/// How often one that failed before may fail again.
+/// While destinations that answer have work, one that failed may fail again once in this time.
 const PER_FAILURE: Duration = Duration::from_millis(4);
+
+/// How many failures may come at once after a pause.
+const AT_ONCE: u32 = 32;
 
 /// How long after the last attempt to a destination that answers the next one is expected.
 const EXPECTED: Duration = Duration::from_millis(100);
-
-/// How many of those may come at once.
-const AT_ONCE: u32 = 32;
 
 /// Who is served next.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) struct Lines {
     trusted: usize,
     /// Until when another attempt to one that answers is expected.
     expected: Instant,
-    /// How many of those that failed may fail again, and since when no more.
+    /// How many of those that failed may fail again now, and when it was last one more.
     may_fail: u32,
     paid_until: Instant,
 }

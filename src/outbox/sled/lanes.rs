@@ -318,3 +318,71 @@ pub(super) fn load(tree: &Tree) -> Result<Lanes, OutboxError> {
     }
     Ok(Lanes { inner: Mutex::new(inner), ..Lanes::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        callback::{Body, JobState},
+        outbox::{NewCallback, transition},
+    };
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+    const LANE: LaneKey = LaneKey(1);
+
+    /// One fresh callback, stored, and the lanes that know of it.
+    fn stored() -> (sled::Db, Lanes, Destination) {
+        let destination = Destination::parse("http://receiver").unwrap();
+        let body = Body {
+            job_id: "1".into(),
+            job_id_fs: "1".into(),
+            job_state: JobState::Finished,
+            exit_status: None,
+            error_reason: None,
+            dpf_tracker_url: None,
+        };
+        let url = "http://receiver/".to_owned().into();
+        let new = NewCallback {
+            event_id: None,
+            body,
+            url,
+            destination: destination.clone(),
+            refusal: None,
+        };
+        let db = sled::Config::new().temporary(true).open().unwrap();
+        let stored = transition::accept(new, keys::id(0, LANE), NOW, true);
+        db.insert(keys::pending(LANE, 0), record::encode(&stored).unwrap()).unwrap();
+        let lanes = Lanes::default();
+        let row = LaneRow { pending: 1, fresh: 1, ..LaneRow::new(destination.clone()) };
+        let mut inner = lanes.lock();
+        inner.totals.next_seq = 1;
+        inner.lanes.insert(LANE, Lane::new(row));
+        drop(inner);
+        (db, lanes, destination)
+    }
+
+    #[test]
+    fn a_claim_does_not_wait_for_a_batch_and_is_signalled_behind_it() {
+        let (db, lanes, destination) = stored();
+        lanes.apply_begins();
+        let put_off = lanes.claim(&db, LANE, 1, NOW).unwrap();
+        assert!(put_off.claimed.is_empty());
+        assert!(put_off.next_due.is_some(), "the loop would forget the destination");
+        assert!(lanes.take_signals().is_empty());
+        lanes.apply_ended();
+        assert_eq!(lanes.take_signals(), [(destination, Timestamp::default())]);
+        assert_eq!(lanes.claim(&db, LANE, 1, NOW).unwrap().claimed.len(), 1);
+    }
+
+    #[test]
+    fn a_claim_that_meets_one_batch_after_the_other_is_served_in_the_end() {
+        let (db, lanes, _) = stored();
+        for _ in 0..PUT_OFF_AT_MOST {
+            lanes.apply_begins();
+            assert!(lanes.claim(&db, LANE, 1, NOW).unwrap().claimed.is_empty());
+            lanes.apply_ended();
+        }
+        lanes.apply_begins();
+        assert_eq!(lanes.claim(&db, LANE, 1, NOW).unwrap().claimed.len(), 1);
+    }
+}
