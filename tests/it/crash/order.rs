@@ -159,7 +159,8 @@ fn ended_before(
 /// When the attempt began with which the budget was used up that began at `since`. The service
 /// tells whole milliseconds.
 fn last_of_budget(callback: &Value, since: Duration) -> Option<Duration> {
-    let since = since - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000));
+    let within = Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000));
+    let since = since.saturating_sub(within);
     let begin = |attempt: &Value| {
         let at: Timestamp = attempt["startedAt"].as_str().unwrap().parse().unwrap();
         at.since(Timestamp::default())
