@@ -224,3 +224,15 @@ fn replayed_goes_first(
         }
     }
 }
+
+#[test]
+fn an_attempt_in_the_millisecond_of_the_replay_belongs_to_its_budget() {
+    let begun = Timestamp::from_millis(1_700_000_000_159);
+    let attempts: Vec<_> =
+        (0..MAX_ATTEMPTS).map(|_| serde_json::json!({ "startedAt": begun.to_string() })).collect();
+    let callback = serde_json::json!({ "attempts": attempts });
+    let begun = begun.since(Timestamp::default());
+    let last = |since| last_of_budget(&callback, since);
+    assert_eq!(last(begun + Duration::from_micros(331)), Some(begun));
+    assert_eq!(last(begun + Duration::from_millis(1)), None);
+}
