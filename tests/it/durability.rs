@@ -78,6 +78,23 @@ fn a_duplicate_is_still_known_after_a_restart() {
 }
 
 #[test]
+fn what_was_shown_as_delivered_is_not_sent_again_after_a_kill() {
+    let mut service = Service::start("");
+    let receiver = Receiver::start();
+    for round in 1..=50 {
+        let event = event("job_sending", &round.to_string(), &receiver.url("/"));
+        let id = service.api().accept(&event);
+        service.api().wait_for_state(&id, "delivered");
+        service.kill();
+        service.serve();
+        // It goes out after whatever is left of those before it.
+        let last = service.api().accept(&event);
+        service.api().wait_for_state(&last, "delivered");
+        assert_eq!(receiver.count(), 2 * round, "in round {round}");
+    }
+}
+
+#[test]
 fn sigterm_lets_attempts_end_takes_nothing_new_and_exits_with_0() {
     let mut service = Service::start("");
     let receiver = Receiver::answering(vec![], Answer::Wait);

@@ -160,6 +160,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         let batches = batch.totals.next_batch;
         let (writes, published) = batch.split();
         let begin = Instant::now();
+        let unsynced = store.barrier.begin();
         store.lanes.apply_begins();
         let applied = store.tree.apply_batch(writes);
         store.lanes.apply_ended();
@@ -177,6 +178,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
             );
         }
         published.publish(store);
+        drop(unsynced);
         Ok(())
     });
     let result = result.map_err(|error| store.stop(&error));

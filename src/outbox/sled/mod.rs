@@ -7,13 +7,15 @@
 //!  enqueue, settle, … ──► commands ──► committer thread ──► one sled batch, flush, sync_data
 //!                                          │ publishes after the sync
 //!  claim ◄── lanes (memory: counters, busy marks, signals) ◄┘
-//!    └─────► tree (reads)      list, get, summary ──► tree (reads, on blocking threads)
+//!    └─────► tree (reads)      list, get, summary ──► tree (reads, on blocking threads;
+//!                                                         answered after the sync)
 //! ```
 //!
 //! Recovery is opening: counters are rows of the same tree and change in the same batch as
 //! what they count, claims live in memory only, and the due index says what goes next. No
 //! row is scanned that is not needed.
 
+mod barrier;
 mod batch;
 mod claim;
 mod committer;
@@ -46,6 +48,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::salvage::Salvage;
 use self::{
+    barrier::Barrier,
     committer::{Command, Reply},
     guard::guarded,
     keys::LaneKey,
@@ -90,6 +93,7 @@ struct Store {
     tree: Tree,
     salt: [u8; 16],
     lanes: Lanes,
+    barrier: Barrier,
     clock: SharedClock,
     settings: Settings,
 }
@@ -211,7 +215,11 @@ impl SledOutbox {
     ) -> OutboxFuture<T> {
         let store = Arc::clone(&self.store);
         Box::pin(async move {
-            let run = move || guarded(|| read(&store));
+            let run = move || {
+                let result = guarded(|| read(&store));
+                store.barrier.wait();
+                result
+            };
             tokio::task::spawn_blocking(run).await.unwrap_or(Err(OutboxError::Closed))
         })
     }
@@ -269,7 +277,8 @@ fn open_store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Stor
     let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
     let salt = record::decode(&salt).map_err(|e| OutboxError::damaged(keys::SALT, &e))?;
     let lanes = lanes::load(&tree)?;
-    Ok(Store { dir: dir.to_owned(), db, tree, salt, lanes, clock, settings })
+    let barrier = Barrier::default();
+    Ok(Store { dir: dir.to_owned(), db, tree, salt, lanes, barrier, clock, settings })
 }
 
 /// Makes an empty store under another name and moves it into place when it is whole. So a

@@ -1,0 +1,76 @@
+//! Whoever reads learns only what the disk has.
+//!
+//! sled shows a batch to readers as soon as it is applied, which is before it is synced; a kill in
+//! between takes it back. So a read that may have seen such a batch waits until it is synced.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// How many commits have begun, and how many are over.
+#[derive(Debug, Default)]
+struct Count {
+    begun: u64,
+    over: u64,
+}
+
+/// Where readers wait for the commit under way.
+#[derive(Debug, Default)]
+pub(super) struct Barrier {
+    count: Mutex<Count>,
+    over: Condvar,
+}
+
+impl Barrier {
+    /// A commit begins; it is over when what this gives is dropped.
+    pub(super) fn begin(&self) -> Commit<'_> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner).begun += 1;
+        Commit { barrier: self }
+    }
+
+    /// Waits until all that has been read so far is synced, or never will be.
+    pub(super) fn wait(&self) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = count.begun;
+        drop(self.over.wait_while(count, |count| count.over < begun));
+    }
+}
+
+/// A commit under way.
+#[derive(Debug)]
+pub(super) struct Commit<'a> {
+    barrier: &'a Barrier,
+}
+
+impl Drop for Commit<'_> {
+    fn drop(&mut self) {
+        let Barrier { count, over } = self.barrier;
+        count.lock().unwrap_or_else(PoisonError::into_inner).over += 1;
+        over.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    fn who_reads_waits_for_the_commit_under_way_and_not_for_the_next_one() {
+        let barrier = Barrier::default();
+        barrier.wait();
+        let (says, said) = mpsc::channel();
+        thread::scope(|scope| {
+            let commit = barrier.begin();
+            let reader = scope.spawn(|| {
+                barrier.wait();
+                says.send("read").unwrap();
+            });
+            says.send("synced").unwrap();
+            drop(commit);
+            let next = barrier.begin();
+            reader.join().unwrap();
+            drop(next);
+        });
+        assert_eq!(said.try_iter().collect::<Vec<_>>(), ["synced", "read"]);
+    }
+}
