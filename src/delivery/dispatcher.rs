@@ -222,15 +222,19 @@ impl Dispatcher {
 
     fn note(&mut self, event: Event) {
         match event {
-            Event::Ended(Ended { destination, health, doubtful }) => {
+            Event::Ended(Ended { destination, health, stake }) => {
                 self.in_flight -= 1;
-                self.ready.end(&destination, doubtful, health);
+                let answers = self.ready.end(&destination, stake, health);
                 if health == Health::Failing {
                     // There is none, and its place is another one's.
                     self.kept.remove(&destination);
                 }
                 let now = self.clock.now();
                 let Some(lane) = self.lanes.get_mut(&destination) else { return };
+                if answers {
+                    // It stands among those in doubt.
+                    lane.place = None;
+                }
                 if lane.end(health, &self.settings.breaker, now) {
                     let open = lane.open();
                     self.outbox.report(&destination, open);
@@ -258,9 +262,9 @@ impl Dispatcher {
         }
         match lane.wake_at(self.settings.per_destination) {
             Some(at) if at <= self.clock.now() => {
-                let stands_there = std::mem::replace(&mut lane.queued, true);
                 let failed = lane.has_failed();
-                (!stands_there).then(|| self.ready.push(destination.clone(), failed));
+                let push = || self.ready.push(destination.clone(), failed);
+                lane.place.get_or_insert_with(push);
             }
             Some(at) => {
                 self.timers.insert((at, destination.clone()));
@@ -288,32 +292,39 @@ impl Dispatcher {
 
     fn fire_timers(&mut self) {
         let now = self.clock.now();
+        let mut due = Vec::new();
         while let Some((at, destination)) = self.timers.pop_first() {
             if at > now {
                 self.timers.insert((at, destination));
-                return;
+                break;
             }
             self.timer_of.remove(&destination);
-            self.schedule(&destination);
+            due.push(destination);
         }
+        // Not before all are taken out: a clock that goes back just now puts one in again.
+        due.iter().for_each(|destination| self.schedule(destination));
     }
 
     /// Starts what can start: lane after lane, as long as there are slots.
     async fn serve(&mut self) {
         let slots = self.settings.concurrency;
-        while let Some(Turn { destination, share }) =
+        while let Some(turn) =
             self.ready.next(slots.saturating_sub(self.in_flight), slots, Instant::now())
         {
             let now = self.clock.now();
-            let Some(lane) = self.lanes.get_mut(&destination) else { continue };
-            lane.queued = false;
-            let room = lane.room(self.settings.per_destination, now).min(QUANTUM).min(share);
+            let destination = &turn.destination;
+            let Some(lane) = self.lanes.get_mut(destination) else { continue };
+            if lane.place != Some(turn.place) {
+                continue;
+            }
+            lane.place = None;
+            let room = lane.room(self.settings.per_destination, now).min(QUANTUM).min(turn.share);
             if room > 0 {
-                match claim(&*self.outbox, &self.settings, &destination, room, now).await {
+                match claim(&*self.outbox, &self.settings, destination, room, now).await {
                     Ok(claims) => {
                         lane.next_due = claims.next_due;
                         for claim in claims.claimed {
-                            self.start(claim, &destination);
+                            self.start(claim, &turn);
                         }
                     }
                     Err(error) => {
@@ -328,9 +339,9 @@ impl Dispatcher {
                     }
                 }
             }
-            self.schedule(&destination);
-            if self.lanes.get(&destination).is_some_and(Lane::is_idle) {
-                self.resting.push(destination);
+            self.schedule(destination);
+            if self.lanes.get(destination).is_some_and(Lane::is_idle) {
+                self.resting.push(turn.destination);
             }
         }
     }
@@ -365,7 +376,8 @@ impl Dispatcher {
         true
     }
 
-    fn start(&mut self, claim: Claim, destination: &Destination) {
+    fn start(&mut self, claim: Claim, turn: &Turn) {
+        let destination = &turn.destination;
         let kept = self.keeps(destination);
         let Some(lane) = self.lanes.get_mut(destination) else { return };
         lane.start();
@@ -379,7 +391,7 @@ impl Dispatcher {
             jumps: Arc::clone(&self.jumps),
             events: self.events.clone(),
             settling: self.settling.clone(),
-            doubtful: self.ready.start(destination, Instant::now()),
+            stake: self.ready.start(turn, Instant::now()),
             destination: destination.clone(),
             last: !kept,
         };

@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use super::line::Place;
 use crate::{clock::Timestamp, outbox::Open};
 
 /// The settings of `breaker.*` (contract, 6).
@@ -65,8 +66,8 @@ pub struct Lane {
     pub unsettled: usize,
     /// When the outbox has something due.
     pub next_due: Option<Timestamp>,
-    /// Whether it stands in the line of those to be served.
-    pub queued: bool,
+    /// Where it stands among those to be served.
+    pub(super) place: Option<Place>,
     breaker: Breaker,
 }
 
@@ -77,7 +78,7 @@ impl Lane {
             in_flight: 0,
             unsettled: 0,
             next_due: None,
-            queued: false,
+            place: None,
             breaker: Breaker::Closed { failures: 0 },
         }
     }
@@ -179,7 +180,7 @@ impl Lane {
 
     /// Whether nothing is known of it that would be lost.
     pub fn is_idle(&self) -> bool {
-        self.unsettled == 0 && self.next_due.is_none() && !self.queued
+        self.unsettled == 0 && self.next_due.is_none() && self.place.is_none()
     }
 }
 

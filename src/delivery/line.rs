@@ -5,9 +5,12 @@
 //! So while destinations that answer have work, those in doubt have a turn now and then, of one
 //! attempt; and those that failed only so many in a second, since an attempt that fails costs
 //! twice what a delivered callback does. Where it turns out that they answer after all, that
-//! does not count. A new destination never waits behind those that failed. And since a host
+//! does not count. A new destination does not stand behind those that failed. And since a host
 //! that hangs keeps its slots for as long as the time-out lets it, a quarter of all slots is
 //! kept from those in doubt.
+//!
+//! A destination has one place, and its [`Place`] says which: one that has answered meanwhile
+//! gets a new one among those that do, and what is found at the old one is passed over.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -38,9 +41,11 @@ const EXPECTED: Duration = Duration::from_millis(100);
 /// Who is served next.
 #[derive(Debug)]
 pub(super) struct Lines {
-    answering: VecDeque<Destination>,
-    unknown: VecDeque<Destination>,
-    failing: VecDeque<Destination>,
+    answering: VecDeque<(Destination, Place)>,
+    unknown: VecDeque<(Destination, Place)>,
+    failing: VecDeque<(Destination, Place)>,
+    /// How many places there have been.
+    places: u64,
     answered: HashSet<Destination>,
     /// How many turns ago one in doubt had its own.
     since_doubt: u8,
@@ -56,11 +61,25 @@ pub(super) struct Lines {
     paid_until: Instant,
 }
 
+/// A place in a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(u64);
+
 /// A turn of a destination.
 pub(super) struct Turn {
     pub(super) destination: Destination,
+    pub(super) place: Place,
     /// How many it may start at most.
     pub(super) share: usize,
+    /// It is one of those that failed, and its failure is paid for.
+    paid: bool,
+}
+
+/// What an attempt counts as while it is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stake {
+    doubtful: bool,
+    paid: bool,
 }
 
 impl Lines {
@@ -69,6 +88,7 @@ impl Lines {
             answering: VecDeque::new(),
             unknown: VecDeque::new(),
             failing: VecDeque::new(),
+            places: 0,
             answered: HashSet::new(),
             since_doubt: 0,
             failing_next: false,
@@ -81,7 +101,7 @@ impl Lines {
     }
 
     /// Puts it at the end of its line; `failed` says whether its last attempt did.
-    pub(super) fn push(&mut self, destination: Destination, failed: bool) {
+    pub(super) fn push(&mut self, destination: Destination, failed: bool) -> Place {
         let line = if self.answered.contains(&destination) {
             &mut self.answering
         } else if failed {
@@ -89,7 +109,9 @@ impl Lines {
         } else {
             &mut self.unknown
         };
-        line.push_back(destination);
+        self.places += 1;
+        line.push_back((destination, Place(self.places)));
+        Place(self.places)
     }
 
     /// Whose turn it is, where so many slots are free of so many.
@@ -103,17 +125,17 @@ impl Lines {
         let disturbs = self.disturbs(now);
         if for_doubt > 0
             && its_turn
-            && let Some(destination) = self.next_in_doubt(disturbs)
+            && let Some((destination, place, paid)) = self.next_in_doubt(disturbs)
         {
             self.since_doubt = 0;
             let in_doubt = self.unknown.len() + self.failing.len();
             let share = if disturbs { 1 } else { slots.div_ceil(in_doubt + 1).min(for_doubt) };
-            return Some(Turn { destination, share });
+            return Some(Turn { destination, place, share, paid });
         }
-        let destination = self.answering.pop_front()?;
+        let (destination, place) = self.answering.pop_front()?;
         self.since_doubt = self.since_doubt.saturating_add(1);
         let share = slots.div_ceil(self.answering.len() + 1).min(free);
-        Some(Turn { destination, share })
+        Some(Turn { destination, place, share, paid: false })
     }
 
     /// When one that failed may have its turn that waits for nothing but that.
@@ -122,37 +144,39 @@ impl Lines {
         waits.then(|| self.paid_until + PER_FAILURE)
     }
 
-    /// An attempt starts; says whether its destination is in doubt.
-    pub(super) fn start(&mut self, destination: &Destination, now: Instant) -> bool {
-        let doubtful = !self.answered.contains(destination);
+    /// An attempt starts.
+    pub(super) fn start(&mut self, turn: &Turn, now: Instant) -> Stake {
+        let doubtful = !self.answered.contains(&turn.destination);
         if doubtful {
             self.doubtful += 1;
         } else {
             self.trusted += 1;
             self.expected = now + EXPECTED;
         }
-        doubtful
+        Stake { doubtful, paid: turn.paid }
     }
 
-    /// It has ended.
-    pub(super) fn end(&mut self, destination: &Destination, doubtful: bool, health: Health) {
-        if doubtful {
+    /// It has ended. Says whether the destination answers now, and did not before.
+    pub(super) fn end(&mut self, destination: &Destination, stake: Stake, health: Health) -> bool {
+        if stake.doubtful {
             self.doubtful -= 1;
-            self.may_fail = AT_ONCE.min(self.may_fail + u32::from(health != Health::Failing));
         } else {
             self.trusted -= 1;
         }
+        let refund = stake.paid && health != Health::Failing;
+        self.may_fail = AT_ONCE.min(self.may_fail + u32::from(refund));
         match health {
             Health::Answered if !self.answered.contains(destination) => {
                 if self.answered.len() >= REMEMBERED {
                     self.answered.clear();
                 }
-                self.answered.insert(destination.clone());
+                self.answered.insert(destination.clone())
             }
             Health::Failing => {
                 self.answered.remove(destination);
+                false
             }
-            Health::Answered | Health::Unknown => {}
+            Health::Answered | Health::Unknown => false,
         }
     }
 
@@ -161,16 +185,17 @@ impl Lines {
         self.trusted > 0 || !self.answering.is_empty() || now < self.expected
     }
 
-    /// The two lines take turns, unless one is empty or has to wait.
-    fn next_in_doubt(&mut self, disturbs: bool) -> Option<Destination> {
+    /// The two lines take turns, unless one is empty or has to wait. Says as well whether a
+    /// failure was paid for; that is so even if the turn comes to nothing.
+    fn next_in_doubt(&mut self, disturbs: bool) -> Option<(Destination, Place, bool)> {
         let failing = (!disturbs || self.may_fail > 0) && !self.failing.is_empty();
         if failing && (self.failing_next || self.unknown.is_empty()) {
             self.failing_next = false;
             self.may_fail -= u32::from(disturbs);
-            return self.failing.pop_front();
+            return self.failing.pop_front().map(|(it, place)| (it, place, disturbs));
         }
         self.failing_next = true;
-        self.unknown.pop_front()
+        self.unknown.pop_front().map(|(it, place)| (it, place, false))
     }
 
     fn pay(&mut self, now: Instant) {
@@ -203,8 +228,8 @@ mod tests {
         fn new(slots: usize) -> Self {
             let now = Instant::now();
             let mut row = Self { lines: Lines::new(now), slots, now };
-            let doubtful = row.start("good");
-            row.end("good", doubtful, Health::Answered);
+            row.push("good", false);
+            assert_eq!(row.serve(Health::Answered), ["good"]);
             row
         }
 
@@ -212,29 +237,40 @@ mod tests {
             self.lines.push(destination(name), failed);
         }
 
-        fn start(&mut self, name: &str) -> bool {
-            self.lines.start(&destination(name), self.now)
+        fn next(&mut self, free: usize) -> Option<Turn> {
+            self.lines.next(free, self.slots, self.now)
         }
 
-        fn end(&mut self, name: &str, doubtful: bool, health: Health) {
-            self.lines.end(&destination(name), doubtful, health);
+        fn start(&mut self, turn: &Turn) -> Stake {
+            self.lines.start(turn, self.now)
         }
 
-        fn next(&mut self, free: usize) -> Option<(String, usize)> {
-            let turn = self.lines.next(free, self.slots, self.now)?;
-            Some((turn.destination.host().to_owned(), turn.share))
+        /// One attempt to `good` begins.
+        fn start_good(&mut self) -> Stake {
+            self.push("good", false);
+            let turn = self.next(1).unwrap();
+            assert_eq!(turn.destination, destination("good"));
+            self.start(&turn)
+        }
+
+        fn end(&mut self, name: &str, stake: Stake, health: Health) -> bool {
+            self.lines.end(&destination(name), stake, health)
         }
 
         /// Who is served when each attempt is over at once, until nobody has a turn.
         fn serve(&mut self, health: Health) -> Vec<String> {
             let mut served = Vec::new();
-            while let Some((name, _)) = self.next(1) {
-                let doubtful = self.start(&name);
-                self.end(&name, doubtful, health);
-                served.push(name);
+            while let Some(turn) = self.next(1) {
+                let stake = self.start(&turn);
+                self.lines.end(&turn.destination, stake, health);
+                served.push(turn.destination.host().to_owned());
             }
             served
         }
+    }
+
+    fn shown(turn: Option<Turn>) -> Option<(String, usize)> {
+        turn.map(|turn| (turn.destination.host().to_owned(), turn.share))
     }
 
     #[test]
@@ -246,7 +282,7 @@ mod tests {
         let mut turns = Vec::new();
         for _ in 0..12 {
             row.push("good", false);
-            turns.extend(row.next(8));
+            turns.extend(shown(row.next(8)));
         }
         let dead: Vec<_> = turns.iter().filter(|(name, _)| name != "good").collect();
         assert_eq!(dead, [&("dead0".to_owned(), 1), &("dead1".to_owned(), 1)]);
@@ -259,31 +295,33 @@ mod tests {
         for n in 0..8 {
             row.push(&format!("hangs{n}"), false);
         }
+        row.now += EXPECTED;
+        let mut stakes = Vec::new();
         for started in 0..6 {
-            let (name, _) = row.next(8 - started).unwrap();
-            assert!(row.start(&name));
+            let turn = row.next(8 - started).unwrap();
+            stakes.push(row.start(&turn));
         }
         assert!(row.next(2).is_none());
         row.push("good", false);
-        assert_eq!(row.next(2), Some(("good".into(), 2)));
-        row.end("hangs0", true, Health::Failing);
-        assert_eq!(row.next(3), Some(("hangs6".into(), 1)));
+        assert_eq!(shown(row.next(2)), Some(("good".into(), 2)));
+        row.end("hangs0", stakes[0], Health::Failing);
+        assert_eq!(shown(row.next(3)), Some(("hangs6".into(), 1)));
     }
 
     #[test]
     fn a_single_slot_is_anybodys() {
         let mut row = Row::new(1);
         row.push("new", false);
-        assert_eq!(row.next(1), Some(("new".into(), 1)));
+        assert_eq!(shown(row.next(1)), Some(("new".into(), 1)));
     }
 
     #[test]
     fn only_so_many_fail_in_a_second_while_others_have_work() {
         let mut row = Row::new(64);
+        let good = row.start_good();
         for n in 0..1000 {
             row.push(&format!("dead{n}"), true);
         }
-        assert!(!row.start("good"));
         assert_eq!(row.serve(Health::Failing).len(), AT_ONCE as usize);
         let wake_at = row.lines.wake_at().unwrap();
         assert_eq!(wake_at, row.now + PER_FAILURE);
@@ -293,7 +331,7 @@ mod tests {
         assert_eq!(row.serve(Health::Failing).len(), 1);
         row.now += 10 * PER_FAILURE;
         assert_eq!(row.serve(Health::Failing).len(), 10);
-        row.end("good", false, Health::Answered);
+        row.end("good", good, Health::Answered);
         assert!(row.serve(Health::Failing).is_empty());
         row.now += EXPECTED;
         assert_eq!(row.serve(Health::Failing).len(), 1000 - AT_ONCE as usize - 11);
@@ -303,22 +341,49 @@ mod tests {
     #[test]
     fn those_that_answer_after_all_are_not_held_up() {
         let mut row = Row::new(64);
+        row.start_good();
         for n in 0..1000 {
             row.push(&format!("back{n}"), true);
         }
-        assert!(!row.start("good"));
         assert_eq!(row.serve(Health::Answered).len(), 1000);
     }
 
     #[test]
     fn a_new_destination_does_not_wait_behind_those_that_failed() {
         let mut row = Row::new(64);
+        row.start_good();
         for n in 0..1000 {
             row.push(&format!("dead{n}"), true);
         }
-        assert!(!row.start("good"));
         assert_eq!(row.serve(Health::Failing).len(), AT_ONCE as usize);
         row.push("new", false);
         assert_eq!(row.serve(Health::Failing), ["new"]);
+    }
+    #[test]
+    fn new_ones_that_answer_leave_no_room_for_more_failures() {
+        let mut row = Row::new(64);
+        row.start_good();
+        for n in 0..1000 {
+            row.push(&format!("dead{n}"), true);
+        }
+        assert_eq!(row.serve(Health::Failing).len(), AT_ONCE as usize);
+        for n in 0..100 {
+            row.push(&format!("new{n}"), false);
+        }
+        assert_eq!(row.serve(Health::Answered).len(), 100);
+    }
+
+    #[test]
+    fn the_first_answer_is_told_so_that_the_destination_gets_another_place() {
+        let mut row = Row::new(64);
+        row.push("new", false);
+        let turn = row.next(1).unwrap();
+        let (first, second) = (row.start(&turn), row.start(&turn));
+        let place = row.lines.push(destination("new"), false);
+        assert!(row.end("new", first, Health::Answered));
+        assert!(!row.end("new", second, Health::Answered));
+        let other = row.lines.push(destination("new"), false);
+        assert_ne!(place, other);
+        assert_eq!(row.next(1).map(|turn| turn.place), Some(other));
     }
 }

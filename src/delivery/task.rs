@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{attempt::Sender, dispatcher::Settings, jumps::Jumps, lane::Health, log::log_outcome};
+use super::{
+    attempt::Sender, dispatcher::Settings, jumps::Jumps, lane::Health, line::Stake,
+    log::log_outcome,
+};
 use crate::{
     callback::{CallbackId, Destination},
     clock::{SharedClock, Timestamp},
@@ -24,8 +27,8 @@ pub(super) enum Event {
 pub(super) struct Ended {
     pub(super) destination: Destination,
     pub(super) health: Health,
-    /// Whether the destination was in doubt when it began.
-    pub(super) doubtful: bool,
+    /// What it counted as.
+    pub(super) stake: Stake,
 }
 
 /// An outcome on its way to the disk.
@@ -68,8 +71,8 @@ pub(super) struct AttemptTask {
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) settling: mpsc::UnboundedSender<Settling>,
     pub(super) destination: Destination,
-    /// Whether the destination is in doubt.
-    pub(super) doubtful: bool,
+    /// What it counts as.
+    pub(super) stake: Stake,
     /// The connection is not to be kept.
     pub(super) last: bool,
 }
@@ -124,7 +127,7 @@ impl AttemptTask {
 
     fn ended(&self, health: Health) {
         let destination = self.destination.clone();
-        self.tell(Event::Ended(Ended { destination, health, doubtful: self.doubtful }));
+        self.tell(Event::Ended(Ended { destination, health, stake: self.stake }));
     }
 
     fn tell(&self, event: Event) {

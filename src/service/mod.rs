@@ -118,6 +118,16 @@ pub async fn serve(
         Arc::clone(&clock),
         Arc::clone(&jumps),
     );
+    let note = Note {
+        pid: std::process::id(),
+        address,
+        certificate,
+        token_file: std::path::absolute(&config.api.token_file)
+            .unwrap_or_else(|_| config.api.token_file.clone()),
+        started_at,
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    data_dir.write_note(&note)?;
     let gather = tokio::spawn(gather(metrics.clone()));
     let runtime = delivery_threads().map_err(ServiceError::Threads)?;
     let delivery = runtime.spawn(dispatcher.run(stopped, probes));
@@ -140,16 +150,6 @@ pub async fn serve(
         Door { router, tls: tls.clone(), idle_timeout: config.api.idle_timeout, end: api_ended };
     let api = tokio::spawn(door.serve(listener));
 
-    let note = Note {
-        pid: std::process::id(),
-        address,
-        certificate,
-        token_file: std::path::absolute(&config.api.token_file)
-            .unwrap_or_else(|_| config.api.token_file.clone()),
-        started_at,
-        version: env!("CARGO_PKG_VERSION").into(),
-    };
-    data_dir.write_note(&note)?;
     log_start(address);
     announce(&note, &log);
     let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox), clock));

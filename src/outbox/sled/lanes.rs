@@ -246,11 +246,16 @@ impl Lanes {
         if lane.row.hold_until > now {
             return Ok(Claims { claimed: Vec::new(), next_due: Some(lane.row.hold_until) });
         }
-        if *applying && lane.put_off < PUT_OFF_AT_MOST && lane.reads_to_claim(now) {
+        let may_put_off = *applying && lane.put_off < PUT_OFF_AT_MOST;
+        if may_put_off && lane.reads_to_claim(now) {
             lane.put_off += 1;
             put_off.push(key);
             return Ok(Claims { claimed: Vec::new(), next_due: Some(now.after(PUT_OFF)) });
         }
+        let limit = match lane.window.len() {
+            ahead @ 1.. if may_put_off => limit.min(ahead),
+            _ => limit,
+        };
         lane.put_off = 0;
         let others = *read_ahead - lane.window.len();
         let reach = lane.window.reach(limit, others, *applying, now);
