@@ -134,9 +134,11 @@ impl Service {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The lines of the log.
+    /// The lines of the log; of one that is just being written only the beginning is there.
     pub(crate) fn log(&self) -> Vec<Value> {
-        self.read("service.log").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let text = self.read("service.log");
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        whole.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     pub(crate) fn pid(&self) -> i32 {
