@@ -257,6 +257,14 @@ mod tests {
             self.lines.end(&destination(name), stake, health)
         }
 
+        /// A thousand that failed, of which as many have failed again as may.
+        fn fail_all(&mut self) {
+            for n in 0..1000 {
+                self.push(&format!("dead{n}"), true);
+            }
+            assert_eq!(self.serve(Health::Failing).len(), AT_ONCE as usize);
+        }
+
         /// Who is served when each attempt is over at once, until nobody has a turn.
         fn serve(&mut self, health: Health) -> Vec<String> {
             let mut served = Vec::new();
@@ -319,10 +327,7 @@ mod tests {
     fn only_so_many_fail_in_a_second_while_others_have_work() {
         let mut row = Row::new(64);
         let good = row.start_good();
-        for n in 0..1000 {
-            row.push(&format!("dead{n}"), true);
-        }
-        assert_eq!(row.serve(Health::Failing).len(), AT_ONCE as usize);
+        row.fail_all();
         let wake_at = row.lines.wake_at().unwrap();
         assert_eq!(wake_at, row.now + PER_FAILURE);
         row.now = wake_at;
@@ -352,21 +357,16 @@ mod tests {
     fn a_new_destination_does_not_wait_behind_those_that_failed() {
         let mut row = Row::new(64);
         row.start_good();
-        for n in 0..1000 {
-            row.push(&format!("dead{n}"), true);
-        }
-        assert_eq!(row.serve(Health::Failing).len(), AT_ONCE as usize);
+        row.fail_all();
         row.push("new", false);
         assert_eq!(row.serve(Health::Failing), ["new"]);
     }
+
     #[test]
     fn new_ones_that_answer_leave_no_room_for_more_failures() {
         let mut row = Row::new(64);
         row.start_good();
-        for n in 0..1000 {
-            row.push(&format!("dead{n}"), true);
-        }
-        assert_eq!(row.serve(Health::Failing).len(), AT_ONCE as usize);
+        row.fail_all();
         for n in 0..100 {
             row.push(&format!("new{n}"), false);
         }

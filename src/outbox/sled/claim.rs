@@ -11,6 +11,7 @@ use std::{collections::VecDeque, time::Duration};
 use sled::Tree;
 
 use super::{
+    guard::guarded,
     keys::{self, LaneKey},
     lanes::{Busy, Lane},
 };
@@ -161,7 +162,8 @@ impl<'a> Source<'a> {
     ) -> Result<Claims, OutboxError> {
         let mut claims = Claims { claimed: Vec::new(), next_due: Some(now) };
         while claims.claimed.len() < limit {
-            match self.next(lane) {
+            // A panic of the engine takes nothing with it of what was claimed before.
+            match guarded(|| self.next(lane)) {
                 Ok(Next::Record(record)) => {
                     lane.busy.insert(keys::seq_of(record.id), Busy::Claimed);
                     claims.claimed.push(Claim { record: *record });

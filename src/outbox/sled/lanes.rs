@@ -1,10 +1,10 @@
 //! What is known of the destinations in memory: counters, who is claimed, who is in a batch
 //! that is not on the disk yet, and who has to be told of something due.
 //!
-//! One mutex guards it all and is held for microseconds. The committer marks a callback as
-//! busy *before* it applies a change of it and takes the mark away only after the sync; a
-//! claim passes over what is busy. That is why nobody is ever handed something that a power
-//! cut could undo, or that is about to change.
+//! One mutex guards it all and is held for microseconds, or while one claim reads. The committer
+//! marks a callback as busy *before* it applies a change of it and takes the mark away only after
+//! the sync; a claim passes over what is busy. That is why nobody is ever handed something that a
+//! power cut could undo, or that is about to change.
 
 use std::{
     collections::{BTreeSet, HashMap},

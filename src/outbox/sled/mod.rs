@@ -26,6 +26,7 @@ mod lanes;
 mod line;
 mod log;
 mod migrate;
+mod open;
 mod purge;
 mod read;
 mod restore;
@@ -39,7 +40,6 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
@@ -53,21 +53,16 @@ use self::{
     guard::guarded,
     keys::LaneKey,
     lanes::Lanes,
-    watch::{Before, Witness},
 };
 use super::{
     Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure, Identity,
     NewCallback, Open, Outbox, OutboxError, OutboxFuture, Page, Place, Query, Record, Retention,
-    Settlement, State, Summary, record,
+    Settlement, State, Summary,
 };
 use crate::{
     callback::{CallbackId, Destination},
     clock::{SharedClock, Timestamp},
 };
-
-/// How long the engine's own lock is waited for, and how long between two looks.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The settings of the store (contract, 6: `outbox.*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,14 +129,17 @@ impl SledOutbox {
     /// Opens the store in `dir`, makes it where there is none, and brings it to this
     /// version's format. A damaged, newer or foreign store is an error and stays unchanged.
     pub fn open(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Self, OutboxError> {
-        let (store, witness) = open_watched(dir, settings, clock).map_err(|error| match error {
-            OutboxError::Engine(reason) => OutboxError::Open { dir: dir.to_owned(), reason },
-            OutboxError::Corrupt(reason) => OutboxError::Unsound { dir: dir.to_owned(), reason },
-            damaged @ OutboxError::Damaged { .. } => {
-                OutboxError::Unsound { dir: dir.to_owned(), reason: damaged.to_string().into() }
-            }
-            other => other,
-        })?;
+        let (store, witness) =
+            open::watched(dir, settings, clock).map_err(|error| match error {
+                OutboxError::Engine(reason) => OutboxError::Open { dir: dir.to_owned(), reason },
+                OutboxError::Corrupt(reason) => {
+                    OutboxError::Unsound { dir: dir.to_owned(), reason }
+                }
+                damaged @ OutboxError::Damaged { .. } => {
+                    OutboxError::Unsound { dir: dir.to_owned(), reason: damaged.to_string().into() }
+                }
+                other => other,
+            })?;
         let store = Arc::new(store);
         let (commands, received) = mpsc::unbounded_channel();
         let committer = std::thread::Builder::new()
@@ -169,7 +167,7 @@ impl SledOutbox {
         settings: Settings,
         clock: SharedClock,
     ) -> Result<Self, OutboxError> {
-        create(dir, identity).map_err(|error| OutboxError::Open {
+        open::create(dir, identity).map_err(|error| OutboxError::Open {
             dir: dir.to_owned(),
             reason: error.to_string().into(),
         })?;
@@ -231,114 +229,6 @@ impl Drop for SledOutbox {
     }
 }
 
-/// Opens a store, and finds out whether it still is what it was.
-fn open_watched(
-    dir: &Path,
-    settings: Settings,
-    clock: SharedClock,
-) -> Result<(Store, Witness), OutboxError> {
-    if !dir.join("db").exists() {
-        if let Some(known) = watch::testimony(dir) {
-            return Err(watch::missing(dir, &known));
-        }
-        // A copy that is left is of a store that is not here any more.
-        watch::forget(dir)?;
-        create(dir, None)?;
-    }
-    let before = Before::look(dir)?;
-    let opened = guarded(|| {
-        let store = open_store(dir, settings, clock)?;
-        before.compare(Identity(store.salt), store.lanes.lock().totals.next_batch)?;
-        if before.doubt.is_some() {
-            verify::run(&store.tree)?;
-        }
-        Ok(store)
-    });
-    match opened {
-        Ok(store) => {
-            // sled gives its new snapshot the name without a sync of the folder, and then uses
-            // space again that the old one still speaks of.
-            committer::sync_dir(dir)?;
-            before.done()?;
-            let witness = Witness::open(dir, Identity(store.salt))?;
-            Ok((store, witness))
-        }
-        Err(error) => {
-            before.put_back()?;
-            Err(error)
-        }
-    }
-}
-
-fn open_store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, OutboxError> {
-    let db = open_db(dir, settings.cache_bytes)?;
-    migrate::run(&db, dir, migrate::MIGRATIONS)?;
-    let tree = Tree::clone(&db);
-    let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
-    let salt = record::decode(&salt).map_err(|e| OutboxError::damaged(keys::SALT, &e))?;
-    let lanes = lanes::load(&tree)?;
-    let barrier = Barrier::default();
-    Ok(Store { dir: dir.to_owned(), db, tree, salt, lanes, barrier, clock, settings })
-}
-
-/// Makes an empty store under another name and moves it into place when it is whole. So a
-/// store without a format number is never one that was being made: it is damaged or foreign.
-///
-/// With an identity, its ids go on where those of another store ended.
-fn create(dir: &Path, identity: Option<Identity>) -> Result<(), OutboxError> {
-    let parent = dir.parent().unwrap_or(Path::new("."));
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = parent.join(name);
-    if new.exists() {
-        std::fs::remove_dir_all(&new)?;
-    }
-    let db = open_db(&new, Settings::default().cache_bytes)?;
-    migrate::init(&db)?;
-    if let Some(Identity(salt)) = identity {
-        db.insert(keys::SALT, record::encode_row(&salt)?)?;
-        db.flush()?;
-    }
-    drop(db);
-    for entry in std::fs::read_dir(&new)? {
-        let path = entry?.path();
-        if path.is_file() {
-            std::fs::File::options().write(true).open(&path)?.sync_all()?;
-        }
-    }
-    committer::sync_dir(&new)?;
-    if dir.exists() {
-        // Only an empty one goes; what somebody else put there stays.
-        std::fs::remove_dir(dir)?;
-    }
-    std::fs::rename(&new, dir)?;
-    Ok(committer::sync_dir(parent)?)
-}
-
-fn open_db(dir: &Path, cache_bytes: u64) -> Result<Db, OutboxError> {
-    let config = sled::Config::new()
-        .path(dir)
-        // It counts a page's bytes on the disk, which in memory are at least twice as many.
-        .cache_capacity(cache_bytes / 2)
-        // The committer flushes; a flush in the background would only compete with it.
-        .flush_every_ms(None)
-        .mode(sled::Mode::HighThroughput);
-    let give_up = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match config.open() {
-            // A store that this process has just closed is let go by threads of the engine,
-            // a moment later.
-            Err(sled::Error::Io(error))
-                if error.to_string().contains("could not acquire lock")
-                    && Instant::now() < give_up =>
-            {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            opened => return Ok(opened?),
-        }
-    }
-}
-
 impl Outbox for SledOutbox {
     fn enqueue(&self, batch: Vec<NewCallback>) -> OutboxFuture<Vec<Enqueued>> {
         self.ask(|reply| Command::Enqueue(batch, reply))
@@ -355,7 +245,7 @@ impl Outbox for SledOutbox {
         now: Timestamp,
     ) -> OutboxFuture<Claims> {
         let lane = LaneKey::of(&self.store.salt, destination);
-        let claims = guarded(|| self.store.lanes.claim(&self.store.tree, lane, limit, now));
+        let claims = self.store.lanes.claim(&self.store.tree, lane, limit, now);
         Box::pin(std::future::ready(claims))
     }
 

@@ -1,0 +1,133 @@
+//! Opening a store, making one, and finding out whether it still is what it was.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use sled::{Db, Tree};
+
+use super::{
+    Settings, Store,
+    barrier::Barrier,
+    committer,
+    guard::guarded,
+    keys, lanes, migrate, verify,
+    watch::{self, Before, Witness},
+};
+use crate::{
+    clock::SharedClock,
+    outbox::{Identity, OutboxError, record},
+};
+
+/// How long the engine's own lock is waited for, and how long between two looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Opens a store, and finds out whether it still is what it was.
+pub(super) fn watched(
+    dir: &Path,
+    settings: Settings,
+    clock: SharedClock,
+) -> Result<(Store, Witness), OutboxError> {
+    if !dir.join("db").exists() {
+        if let Some(known) = watch::testimony(dir) {
+            return Err(watch::missing(dir, &known));
+        }
+        // A copy that is left is of a store that is not here any more.
+        watch::forget(dir)?;
+        create(dir, None)?;
+    }
+    let before = Before::look(dir)?;
+    let opened = guarded(|| {
+        let store = store(dir, settings, clock)?;
+        before.compare(Identity(store.salt), store.lanes.lock().totals.next_batch)?;
+        if before.doubt.is_some() {
+            verify::run(&store.tree)?;
+        }
+        Ok(store)
+    });
+    match opened {
+        Ok(store) => {
+            // sled gives its new snapshot the name without a sync of the folder, and then uses
+            // space again that the old one still speaks of.
+            committer::sync_dir(dir)?;
+            before.done()?;
+            let witness = Witness::open(dir, Identity(store.salt))?;
+            Ok((store, witness))
+        }
+        Err(error) => {
+            before.put_back()?;
+            Err(error)
+        }
+    }
+}
+
+fn store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, OutboxError> {
+    let db = db(dir, settings.cache_bytes)?;
+    migrate::run(&db, dir, migrate::MIGRATIONS)?;
+    let tree = Tree::clone(&db);
+    let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
+    let salt = record::decode(&salt).map_err(|e| OutboxError::damaged(keys::SALT, &e))?;
+    let lanes = lanes::load(&tree)?;
+    let barrier = Barrier::default();
+    Ok(Store { dir: dir.to_owned(), db, tree, salt, lanes, barrier, clock, settings })
+}
+
+/// Makes an empty store under another name and moves it into place when it is whole. So a
+/// store without a format number is never one that was being made: it is damaged or foreign.
+///
+/// With an identity, its ids go on where those of another store ended.
+pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<(), OutboxError> {
+    let parent = dir.parent().unwrap_or(Path::new("."));
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = parent.join(name);
+    if new.exists() {
+        std::fs::remove_dir_all(&new)?;
+    }
+    let db = db(&new, Settings::default().cache_bytes)?;
+    migrate::init(&db)?;
+    if let Some(Identity(salt)) = identity {
+        db.insert(keys::SALT, record::encode_row(&salt)?)?;
+        db.flush()?;
+    }
+    drop(db);
+    for entry in std::fs::read_dir(&new)? {
+        let path = entry?.path();
+        if path.is_file() {
+            std::fs::File::options().write(true).open(&path)?.sync_all()?;
+        }
+    }
+    committer::sync_dir(&new)?;
+    if dir.exists() {
+        // Only an empty one goes; what somebody else put there stays.
+        std::fs::remove_dir(dir)?;
+    }
+    std::fs::rename(&new, dir)?;
+    Ok(committer::sync_dir(parent)?)
+}
+
+fn db(dir: &Path, cache_bytes: u64) -> Result<Db, OutboxError> {
+    let config = sled::Config::new()
+        .path(dir)
+        // It counts a page's bytes on the disk, which in memory are at least twice as many.
+        .cache_capacity(cache_bytes / 2)
+        // The committer flushes; a flush in the background would only compete with it.
+        .flush_every_ms(None)
+        .mode(sled::Mode::HighThroughput);
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match config.open() {
+            // A store that this process has just closed is let go by threads of the engine,
+            // a moment later.
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock")
+                    && Instant::now() < give_up =>
+            {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
