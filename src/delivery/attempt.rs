@@ -4,12 +4,13 @@
 //! body; nothing is followed, and no more is read than `delivery.max_response_bytes`.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 
@@ -122,18 +123,25 @@ impl Sender {
         measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
         let mut seen = Seen::default();
         let deadline = self.settings.timeout;
-        let result =
-            match timeout(deadline, self.exchange(record, last, started_at, &mut seen)).await {
-                Ok(result) => result,
-                Err(_) => {
-                    let limit = humantime::format_duration(deadline);
-                    let message = match seen.status {
-                        Some(_) => format!("the answer's body was not complete within {limit}"),
-                        None => format!("no answer within {limit}"),
-                    };
-                    Err(Failure::new(ErrorKind::Timeout, message))
-                }
-            };
+        // A fault in the client must cost no more than this attempt: neither the callback nor the
+        // slot may stay taken.
+        let exchange = self.exchange(record, last, started_at, &mut seen);
+        let exchange = AssertUnwindSafe(exchange).catch_unwind();
+        let result = match timeout(deadline, exchange).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => {
+                let message = "the service failed at it; its standard error says where";
+                Err(Failure::new(ErrorKind::Connect, message))
+            }
+            Err(_) => {
+                let limit = humantime::format_duration(deadline);
+                let message = match seen.status {
+                    Some(_) => format!("the answer's body was not complete within {limit}"),
+                    None => format!("no answer within {limit}"),
+                };
+                Err(Failure::new(ErrorKind::Timeout, message))
+            }
+        };
         let took = clock.elapsed();
         let (verdict, error) = self.judge(result, &seen);
         if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {

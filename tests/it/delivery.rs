@@ -1,7 +1,21 @@
 //! How callbacks are delivered (contract, 1 and 4).
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use seal_dpf_urlcallback::{
+    callback::{Body, CallbackId, Destination, JobState},
+    clock::{Clock, SystemClock, Timestamp},
+    config::Config,
+    delivery::attempt::Verdict,
+    outbox::{ErrorKind, NewCallback, transition},
+};
 use serde_json::json;
 
 use crate::support::{Answer, PASSWORD, Receiver, Service, event, eventually};
@@ -331,4 +345,47 @@ fn every_step_of_a_callback_is_a_line_of_the_log_in_ecs_json() {
         }
     }
     assert_eq!(of(&other)[1]["event.outcome"], "success");
+}
+
+/// A clock that fails the second time, which is when an answer is read.
+#[derive(Debug)]
+struct FailingClock(AtomicU64);
+
+impl Clock for FailingClock {
+    fn now(&self) -> Timestamp {
+        assert_eq!(self.0.fetch_add(1, Ordering::SeqCst) % 2, 0, "on purpose");
+        SystemClock.now()
+    }
+}
+
+#[tokio::test]
+async fn a_panic_within_an_attempt_is_one_failed_attempt_and_costs_no_more() {
+    let receiver = Receiver::start();
+    let url = receiver.url("/");
+    let destination = Destination::parse(&url).unwrap();
+    let new = NewCallback {
+        event_id: None,
+        body: Body {
+            job_id: "1".into(),
+            job_id_fs: "2".into(),
+            job_state: JobState::Sending,
+            exit_status: None,
+            error_reason: None,
+            dpf_tracker_url: None,
+        },
+        url: url.into(),
+        destination,
+        refusal: None,
+    };
+    let record = transition::accept(new, CallbackId::from_u128(1), SystemClock.now(), true);
+    let clock = Arc::new(FailingClock(AtomicU64::new(0)));
+    let sender = Config::defaults().unwrap().sender(clock).unwrap();
+    for _ in 0..2 {
+        let outcome = sender.put(&record, true).await;
+        assert_eq!(outcome.verdict, Verdict::Transient);
+        let error = outcome.attempt.error.unwrap();
+        assert_eq!(error.kind, ErrorKind::Connect);
+        assert!(error.message.contains("the service failed"), "{}", error.message);
+    }
+    assert_eq!(receiver.count(), 2);
 }

@@ -3,54 +3,20 @@
 
 use std::fs;
 
-use crate::support::{Answer, Receiver, Service, event, eventually, preloaded};
-
-/// A service whose disk can be told to fail.
-struct Faulty {
-    service: Service,
-}
-
-impl Faulty {
-    fn prepare(settings: &str) -> Self {
-        Self { service: Service::prepare(settings) }
-    }
-
-    fn env(&self) -> [(&'static str, String); 3] {
-        let path = |name: &str| self.service.path(name).to_str().unwrap().to_owned();
-        [
-            ("LD_PRELOAD", preloaded("disk.c")),
-            ("DISK_FILES", path("data/outbox")),
-            ("DISK_FAULT", path("fault")),
-        ]
-    }
-
-    fn serve(&mut self) {
-        let env = self.env();
-        self.service.serve_with(&env.each_ref().map(|(name, value)| (*name, value.as_str())));
-    }
-
-    fn fail(&self, rule: &str) {
-        fs::write(self.service.path("fault.new"), rule).unwrap();
-        fs::rename(self.service.path("fault.new"), self.service.path("fault")).unwrap();
-    }
-
-    fn mend(&self) {
-        fs::remove_file(self.service.path("fault")).unwrap();
-    }
-}
+use crate::support::{Answer, Receiver, Service, event, eventually};
 
 #[test]
 fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_restart_finds_all() {
     for rule in ["fdatasync EIO", "pwrite EIO", "pwrite ENOSPC", "pwrite EDQUOT"] {
-        let mut faulty = Faulty::prepare("");
-        faulty.serve();
+        let mut service = Service::prepare("");
+        service.put_on_a_disk_that_can_fail();
+        service.serve();
         let receiver = Receiver::answering(vec![], Answer::Wait);
-        let service = &faulty.service;
         let api = service.api();
         let accepted: Vec<_> = (0..20)
             .map(|job| api.accept(&event("job_sending", &job.to_string(), &receiver.url("/"))))
             .collect();
-        faulty.fail(rule);
+        service.fail_disk(rule);
         let refused = api.post("/v1/events", &event("job_sending", "lost", &receiver.url("/")));
         assert_eq!(refused.status, 503, "{rule}: {refused:?}");
         let after = api.post("/v1/events", &event("job_sending", "after", &receiver.url("/")));
@@ -67,10 +33,10 @@ fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_resta
         eventually("the log says so", || service.log().iter().any(stopped).then_some(()));
 
         receiver.open();
-        assert_eq!(faulty.service.terminate(), Some(0), "{rule}");
-        faulty.mend();
-        faulty.serve();
-        let api = faulty.service.api();
+        assert_eq!(service.terminate(), Some(0), "{rule}");
+        service.mend_disk();
+        service.serve();
+        let api = service.api();
         for id in accepted {
             api.wait_for_state(&id, "delivered");
         }
@@ -79,34 +45,29 @@ fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_resta
 
 #[test]
 fn a_store_that_cannot_be_written_at_the_start_is_said_and_opened_when_it_can() {
-    let mut faulty = Faulty::prepare("");
-    faulty.serve();
-    let id = faulty.service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
-    faulty.service.kill();
-    let before = fs::read(faulty.service.path("data/outbox/db")).unwrap();
+    let mut service = Service::prepare("");
+    service.put_on_a_disk_that_can_fail();
+    service.serve();
+    let id = service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
+    service.kill();
+    let before = fs::read(service.path("data/outbox/db")).unwrap();
     for (rule, said) in [
         ("pwrite ENOSPC", "No space left"),
         ("open EROFS", "Read-only"),
         ("fsync EIO", "Input/output"),
     ] {
-        faulty.fail(rule);
-        let env = faulty.env();
-        let output = crate::support::binary()
-            .arg("serve")
-            .current_dir(faulty.service.folder())
-            .envs(env.iter().map(|(name, value)| (*name, value.as_str())))
-            .output()
-            .unwrap();
+        service.fail_disk(rule);
+        let output = service.run(&["serve"]);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{rule}: {text}");
         assert!(text.contains(said) && text.contains("data/outbox"), "{rule}: {text}");
         assert!(!text.contains("panicked"), "{rule}: {text}");
-        faulty.mend();
-        let after = fs::read(faulty.service.path("data/outbox/db")).unwrap();
+        service.mend_disk();
+        let after = fs::read(service.path("data/outbox/db")).unwrap();
         assert!(after.starts_with(&before[..20]), "{rule}");
     }
-    faulty.serve();
-    assert_eq!(faulty.service.api().callback(&id)["state"], "pending");
+    service.serve();
+    assert_eq!(service.api().callback(&id)["state"], "pending");
 }
 
 /// A real file system of a few megabytes. It wants user namespaces, which not every machine

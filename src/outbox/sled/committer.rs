@@ -147,6 +147,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
     }
     let mut answers = Vec::with_capacity(commands.len());
     let size = commands.iter().map(Command::weight).sum();
+    let mut unsynced = None;
     // A damaged page makes sled panic; that must not take the answers with it.
     let result = guarded(|| {
         let mut batch = Batch::new(store, store.clock.now());
@@ -160,7 +161,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         let batches = batch.totals.next_batch;
         let (writes, published) = batch.split();
         let begin = Instant::now();
-        let unsynced = store.barrier.begin();
+        unsynced = Some(store.barrier.begin());
         store.lanes.apply_begins();
         let applied = store.tree.apply_batch(writes);
         store.lanes.apply_ended();
@@ -178,10 +179,10 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
             );
         }
         published.publish(store);
-        drop(unsynced);
         Ok(())
     });
     let result = result.map_err(|error| store.stop(&error));
+    drop(unsynced);
     for answer in answers {
         answer(result.clone());
     }

@@ -99,16 +99,33 @@ impl Store {
         Some(OutboxError::Broken { dir: self.dir.clone(), reason })
     }
 
-    /// Stops the store for good.
+    /// Stops the store for good; the first reason stays.
     fn stop(&self, error: &OutboxError) -> OutboxError {
-        let reason: Arc<str> = error.to_string().into();
-        tracing::error!(
-            event.action = "store-stopped",
-            error.message = %reason,
-            "the store has stopped; restart the service"
-        );
-        self.lanes.lock().broken = Some(reason.clone());
+        let mut lanes = self.lanes.lock();
+        let first = lanes.broken.is_none();
+        let reason = lanes.broken.get_or_insert_with(|| error.to_string().into()).clone();
+        drop(lanes);
+        if first {
+            tracing::error!(
+                event.action = "store-stopped",
+                error.message = %reason,
+                "the store has stopped; restart the service"
+            );
+        }
         OutboxError::Broken { dir: self.dir.clone(), reason }
+    }
+
+    /// What an error means that somebody has met who only reads. sled writes there as well, and
+    /// once a write of its own has failed, it fails at everything: then the store has stopped. A
+    /// page that cannot be read stops nothing.
+    fn meant(&self, error: OutboxError) -> OutboxError {
+        if !matches!(error, OutboxError::Engine(_)) {
+            return error;
+        }
+        self.broken().unwrap_or_else(|| {
+            let flushed = guarded(|| Ok(self.db.flush()?));
+            flushed.map_or_else(|cause| self.stop(&cause), |_| error)
+        })
     }
 }
 
@@ -216,7 +233,7 @@ impl SledOutbox {
             let run = move || {
                 let result = guarded(|| read(&store));
                 store.barrier.wait();
-                result
+                result.map_err(|error| store.meant(error))
             };
             tokio::task::spawn_blocking(run).await.unwrap_or(Err(OutboxError::Closed))
         })
@@ -246,6 +263,7 @@ impl Outbox for SledOutbox {
     ) -> OutboxFuture<Claims> {
         let lane = LaneKey::of(&self.store.salt, destination);
         let claims = self.store.lanes.claim(&self.store.tree, lane, limit, now);
+        let claims = claims.map_err(|error| self.store.meant(error));
         Box::pin(std::future::ready(claims))
     }
 

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{number, seed};
-use crate::support::{PAUSE, Receiver, Service, event};
+use super::seed;
+use crate::support::{PAUSE, Receiver, Service, event, number};
 
 /// Nothing keeps a callback back, so this is far more than it needs on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -32,6 +32,9 @@ pub(super) struct Stage {
     pub(super) receivers: Receivers,
     /// The running process: its number and its API.
     pub(super) service: RwLock<Option<(u32, Api)>>,
+    /// The process whose disk fails: from it, and only from it, 503 is an answer. What becomes
+    /// of such a write nobody knows before the next process.
+    pub(super) without_disk: AtomicU32,
     pub(super) pending: AtomicU64,
     pub(super) stop: AtomicBool,
     /// Whether the service forgets what has ended. Then so do we, and the run is judged by
@@ -42,6 +45,10 @@ pub(super) struct Stage {
 impl Stage {
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    fn refuses(&self, process: u32, response: &Response) -> bool {
+        response.status == 503 && process == self.without_disk.load(Ordering::SeqCst)
     }
 
     /// The API, once a process other than `after` runs; `None` at the end.
@@ -164,6 +171,10 @@ impl<'a> Submitter<'a> {
         };
         let answered = self.stage.history.tick();
         let said = match &response {
+            Some(response) if self.stage.refuses(process, response) => {
+                self.dead = process;
+                said_before_the_end(response, places.len())
+            }
             Some(response) => {
                 if !self.stage.forgets {
                     let acknowledged = Acknowledged { process, began };
@@ -225,17 +236,30 @@ pub(super) fn said(response: &Response, count: usize) -> Vec<Said> {
         let wrong = format!("{} {}", response.status, String::from_utf8_lossy(&response.body));
         return vec![Said::Wrong(wrong); count];
     }
-    let one = |line: &Value| {
-        let id = line["id"].as_str().unwrap_or_default().to_owned();
-        match line["outcome"].as_str() {
-            _ if id.is_empty() => Said::Wrong(line.to_string()),
-            Some("accepted") => Said::Accepted(id),
-            Some("duplicate") => Said::Duplicate(id),
-            Some("failed") => Said::Failed(id),
-            _ => Said::Wrong(line.to_string()),
+    lines.iter().map(said_of_one).collect()
+}
+
+fn said_of_one(line: &Value) -> Said {
+    let id = line["id"].as_str().unwrap_or_default().to_owned();
+    match line["outcome"].as_str() {
+        _ if id.is_empty() => Said::Wrong(line.to_string()),
+        Some("accepted") => Said::Accepted(id),
+        Some("duplicate") => Said::Duplicate(id),
+        Some("failed") => Said::Failed(id),
+        _ => Said::Wrong(line.to_string()),
+    }
+}
+
+/// The same where the store has stopped: a batch's first lines may have been stored before.
+fn said_before_the_end(response: &Response, count: usize) -> Vec<Said> {
+    let mut said = vec![Said::Nothing; count];
+    for line in response.json()["lines"].as_array().into_iter().flatten() {
+        let place = line["line"].as_u64().and_then(|line| usize::try_from(line - 1).ok());
+        if let Some(one) = place.and_then(|place| said.get_mut(place)) {
+            *one = said_of_one(line);
         }
-    };
-    lines.iter().map(one).collect()
+    }
+    said
 }
 
 /// One operator, who cancels and replays.
@@ -261,7 +285,7 @@ pub(super) fn operate(stage: &Stage, seed: u64) {
             _ => None,
         };
         for action in std::iter::once(action).chain(back) {
-            if dead != process && !call(stage, &api, action) {
+            if dead != process && !call(stage, process, &api, action) {
                 dead = process;
             }
         }
@@ -311,7 +335,7 @@ fn replay(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action
 }
 
 /// Asks for it and writes down what came of it; `false` where no answer came.
-pub(super) fn call(stage: &Stage, api: &Api, action: Action) -> bool {
+pub(super) fn call(stage: &Stage, process: u32, api: &Api, action: Action) -> bool {
     let filter = match &action {
         Action::Cancel(_) => Value::Null,
         Action::ReplayIds(ids) => json!({"ids": ids}),
@@ -326,6 +350,7 @@ pub(super) fn call(stage: &Stage, api: &Api, action: Action) -> bool {
             api.ask("POST", "/v1/callbacks/replay", "application/json", &body)
         }
     };
+    let response = response.filter(|response| !stage.refuses(process, response));
     let answered = response.as_ref().map(|_| stage.history.tick());
     let status = response.as_ref().map_or(0, |it| it.status);
     let expected: &[u16] = match (&action, stage.forgets) {

@@ -5,6 +5,8 @@
 //! receivers' own record. A seed stands for all choices of a run; the machine's own timing is
 //! not part of it, so a seed gives the same load and the same kills, not the same run.
 
+#[cfg(target_os = "linux")]
+mod faults;
 mod history;
 mod idle;
 mod load;
@@ -18,7 +20,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,7 +32,7 @@ use self::{
     load::{Stage, Submitter, call, operate},
     receivers::Receivers,
 };
-use crate::support::{Api, DEADLINE, PAUSE, Service};
+use crate::support::{Api, DEADLINE, PAUSE, Service, number};
 
 /// `retry.max_attempts` of these runs.
 const MAX_ATTEMPTS: u64 = 8;
@@ -40,12 +42,6 @@ const STALLED: Duration = Duration::from_secs(30);
 
 /// How many lines a batch has at most.
 const BATCH: usize = 40;
-
-/// A number from the environment.
-fn number(name: &str, default: u64) -> u64 {
-    let set = std::env::var(name).ok();
-    set.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
-}
 
 fn seed() -> u64 {
     number("CRASH_SEED", fastrand::u64(..1_000_000_000))
@@ -60,8 +56,8 @@ struct Run {
 }
 
 impl Run {
-    /// Starts the receivers and the service; `settings` beside the run's own.
-    fn start(seed: u64, settings: &str, forgets: bool) -> Self {
+    /// Starts the receivers; `settings` beside the run's own.
+    fn prepare(seed: u64, settings: &str, forgets: bool) -> Self {
         let history = Arc::new(History::default());
         let receivers = Receivers::start(seed, &history, !forgets);
         let settings = format!(
@@ -75,13 +71,12 @@ impl Run {
             history,
             receivers,
             service: RwLock::default(),
+            without_disk: AtomicU32::new(0),
             pending: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             forgets,
         });
-        let mut run = Self { service, stage, process: 0, load: Vec::new() };
-        run.serve();
-        run
+        Self { service, stage, process: 0, load: Vec::new() }
     }
 
     /// Starts the submitters and the operators.
@@ -106,6 +101,10 @@ impl Run {
 
     fn kill(&mut self) {
         self.service.kill();
+        self.ended();
+    }
+
+    fn ended(&self) {
         *self.stage.service.write().unwrap() = None;
         let said = self.service.read("stderr");
         if said.contains("panicked") {
@@ -113,12 +112,19 @@ impl Run {
         }
     }
 
+    /// From now on the disk fails in this way, and the process may answer that it cannot write.
+    #[cfg(target_os = "linux")]
+    fn break_disk(&self, how: &str) {
+        self.stage.without_disk.store(self.process, Ordering::SeqCst);
+        self.service.fail_disk(how);
+    }
+
     /// Lets the load go on until then, and tells it how much is pending.
     fn go_on(&self, until: Instant) {
         let api = self.service.api();
         while Instant::now() < until {
-            if let Some(queue) = api.ask("GET", "/v1/queue", "", "") {
-                let pending = queue.json()["pending"].as_u64().unwrap();
+            let queue = api.ask("GET", "/v1/queue", "", "").map(|queue| queue.json());
+            if let Some(pending) = queue.and_then(|queue| queue["pending"].as_u64()) {
                 self.stage.pending.store(pending, Ordering::SeqCst);
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -215,6 +221,29 @@ impl Run {
         let detail = |id: &str| api.callback(id);
         verdict::judge(&self.stage.history, &self.stored(), &detail)
     }
+
+    /// Ends the load and judges: first what has come of it, then, when all that has failed was
+    /// replayed, once more.
+    fn end(&mut self, seed: u64, what: &str) {
+        self.stage.receivers.mend();
+        self.stop();
+        self.drain();
+        self.hand_in_all_again();
+        self.drain();
+        let verdict = self.judge();
+        eprintln!("crash: seed {seed}, {what}, {verdict}");
+        assert!(verdict.is_good(), "CRASH_SEED={seed}");
+        assert!(verdict.accepted > 0 && verdict.delivered > 0 && verdict.failed > 0);
+
+        // What has failed can be sent after all, each job in its order.
+        self.stage.receivers.be_kind();
+        assert!(call(&self.stage, self.process, &self.service.api(), Action::ReplayAll));
+        self.drain();
+        let again = self.judge();
+        assert!(again.is_good(), "CRASH_SEED={seed}, all replayed: {again}");
+        let reasons = reasons(&self.stored());
+        assert!(reasons.keys().all(|reason| reason == "invalid_url"), "failed: {reasons:?}");
+    }
 }
 
 /// Kills the service so many times, each time after a moment of at most `longest`.
@@ -222,7 +251,8 @@ fn killed(kills: u64, longest: Duration) {
     let seed = seed();
     eprintln!("crash: CRASH_SEED={seed} CRASH_KILLS={kills}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut run = Run::start(seed, "", false);
+    let mut run = Run::prepare(seed, "", false);
+    run.serve();
     run.load(seed);
     for _ in 0..kills {
         // Most moments are early ones: a process that has just started is killed as well.
@@ -232,24 +262,7 @@ fn killed(kills: u64, longest: Duration) {
         run.kill();
         run.serve();
     }
-    run.stage.receivers.mend();
-    run.stop();
-    run.drain();
-    run.hand_in_all_again();
-    run.drain();
-    let verdict = run.judge();
-    eprintln!("crash: seed {seed}, kills {kills}, {verdict}");
-    assert!(verdict.is_good(), "CRASH_SEED={seed}");
-    assert!(verdict.accepted > 0 && verdict.delivered > 0 && verdict.failed > 0);
-
-    // What has failed can be sent after all, each job in its order.
-    run.stage.receivers.be_kind();
-    assert!(call(&run.stage, &run.service.api(), Action::ReplayAll));
-    run.drain();
-    let again = run.judge();
-    assert!(again.is_good(), "CRASH_SEED={seed}, all replayed: {again}");
-    let reasons = reasons(&run.stored());
-    assert!(reasons.keys().all(|reason| reason == "invalid_url"), "still failed: {reasons:?}");
+    run.end(seed, &format!("kills {kills}"));
     let log = run.service.read("service.log");
     for action in ["claim-failed", "settle-failed", "store-stopped", "upkeep-failed"] {
         let line = log.lines().find(|line| line.contains(action));

@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Run, number, seed};
-use crate::support::eventually;
+use super::{Run, seed};
+use crate::support::{eventually, number};
 
 /// How often it is measured.
 const SAMPLES: u32 = 20;
@@ -101,7 +101,8 @@ fn soak_of_mixed_load_after_which_nothing_has_grown() {
     eprintln!("soak: CRASH_SEED={seed} SOAK_SECONDS={}", time.as_secs());
     let settings = "retention.delivered = \"10s\"\nretention.failed = \"10s\"\n\
                     outbox.cache_bytes = 8388608\nlog.level = \"error\"";
-    let mut run = Run::start(seed, settings, true);
+    let mut run = Run::prepare(seed, settings, true);
+    run.serve();
     let begin = Instant::now();
     eprintln!(
         "{:>10} {:>7} {:>9} {:>6} {:>8} {:>10} {:>8} {:>8} {:>10}",

@@ -18,7 +18,7 @@ use seal_dpf_urlcallback::{
 };
 
 use self::disk::{Cut, Disk, Op};
-use crate::support::{Answer, Receiver, Service, event, eventually, preloaded};
+use crate::support::{Answer, Receiver, Service, event, eventually, number, preloaded};
 
 /// What was recorded: what was done, and what was acknowledged after how much of it.
 struct Recording {
@@ -151,17 +151,12 @@ fn cut(recording: &Recording, images: usize, seed: u64) -> Vec<String> {
     wrong
 }
 
-fn images(default: usize) -> usize {
-    std::env::var("POWER_IMAGES").map_or(default, |number| number.parse().unwrap())
-}
-
 #[test]
 fn whatever_a_power_cut_leaves_of_the_disk_everything_acknowledged_is_there() {
-    let seed =
-        std::env::var("POWER_SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
+    let seed = number("POWER_SEED", fastrand::u64(..));
     println!("POWER_SEED={seed}");
     let recording = record("");
-    let images = images(80);
+    let images = usize::try_from(number("POWER_IMAGES", 80)).unwrap();
     let wrong = cut(&recording, images, seed);
     println!(
         "power cuts: {images} images opened, {} operations, {} acknowledged, {} wrong",

@@ -1,5 +1,7 @@
 //! What the tests are made of: a service, a receiver, and waiting with a deadline.
 
+#[cfg(target_os = "linux")]
+mod disk;
 mod preload;
 mod raw;
 mod receiver;
@@ -34,6 +36,12 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
         assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
         std::thread::park_timeout(PAUSE);
     }
+}
+
+/// A number from the environment, for those who want more of a test or the same once more.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
 /// A job event in JSON that asks for a callback to `url`.

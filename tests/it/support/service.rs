@@ -31,9 +31,11 @@ pub(crate) fn run(args: &[&str]) -> Output {
 
 /// Runs a command in a folder to its end.
 pub(crate) fn run_in(folder: &Path, args: &[&str], input: &[u8]) -> Output {
-    let mut child = binary()
-        .args(args)
-        .current_dir(folder)
+    to_its_end(binary().args(args).current_dir(folder), input)
+}
+
+fn to_its_end(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -51,13 +53,15 @@ pub(crate) fn run_in(folder: &Path, args: &[&str], input: &[u8]) -> Output {
 pub(crate) struct Service {
     folder: TempDir,
     child: Option<Child>,
+    /// What every command has in its environment.
+    pub(super) env: Vec<(&'static str, String)>,
 }
 
 impl Service {
     /// A folder with these settings beside the tests' own; nothing runs yet.
     pub(crate) fn prepare(settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("urlcallback").tempdir().unwrap();
-        let service = Self { folder, child: None };
+        let service = Self { folder, child: None, env: Vec::new() };
         service.configure(settings);
         service
     }
@@ -110,7 +114,7 @@ impl Service {
         assert!(self.child.is_none(), "it runs already");
         drop(fs::remove_file(self.note()));
         let stderr = fs::File::create(self.path("stderr")).unwrap();
-        command.current_dir(self.folder.path()).stdout(Stdio::null()).stderr(stderr);
+        self.at_home(&mut command).stdout(Stdio::null()).stderr(stderr);
         self.child = Some(command.spawn().unwrap());
         eventually("the service starts", || {
             let child = self.child.as_mut().unwrap();
@@ -120,6 +124,10 @@ impl Service {
             let listening = self.read("stderr").contains("listening on");
             (listening && self.note().exists()).then_some(())
         });
+    }
+
+    fn at_home<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.current_dir(self.folder()).envs(self.env.iter().map(|(name, value)| (name, value)))
     }
 
     fn note(&self) -> PathBuf {
@@ -184,7 +192,7 @@ impl Service {
 
     /// The same, with something on standard input.
     pub(crate) fn run_with_input(&self, args: &[&str], input: &[u8]) -> Output {
-        run_in(self.folder.path(), args, input)
+        to_its_end(self.at_home(&mut binary()).args(args), input)
     }
 
     /// The JSON that a command prints.

@@ -1,0 +1,142 @@
+//! The way out of a damaged store, which is the backup too: export and import.
+
+use std::{collections::BTreeMap, fs};
+
+use serde_json::Value;
+
+use super::{ALL, counts, files, filled, text};
+use crate::support::{Answer, Receiver, Service, event, eventually};
+
+/// Every callback of an export, by its id.
+fn exported(service: &Service, file: &str) -> BTreeMap<String, Value> {
+    let text = service.read(file);
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["export"], "seal-dpf-urlcallback");
+    assert_eq!(lines.last().unwrap()["end"], true);
+    let callbacks = &lines[1..lines.len() - 1];
+    callbacks.iter().map(|line| (line["id"].as_str().unwrap().to_owned(), line.clone())).collect()
+}
+
+#[test]
+fn an_export_of_the_running_service_is_the_same_as_that_of_its_store_and_comes_back_whole() {
+    let mut service = filled(false);
+    let stopped = service.run(&["export", "--file", "stopped.ndjson"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    service.serve();
+    assert!(service.run(&["export", "--file", "running.ndjson"]).status.success());
+    let all = exported(&service, "stopped.ndjson");
+    assert_eq!(all, exported(&service, "running.ndjson"));
+    assert_eq!(all.len() as u64, ALL.iter().sum::<u64>());
+    let left: Vec<_> = files(&service.path("data")).into_keys().collect();
+    assert!(!left.iter().any(|path| path.to_string_lossy().contains("export-")), "{left:?}");
+
+    let other = Service::prepare("");
+    fs::copy(service.path("running.ndjson"), other.path("in.ndjson")).unwrap();
+    let imported = other.run(&["import", "--file", "in.ndjson"]);
+    assert!(imported.status.success(), "{imported:?}");
+    assert_eq!(text(&imported.stdout), format!("imported {}\n", all.len()));
+    assert!(other.run(&["export", "--file", "again.ndjson"]).status.success());
+    assert_eq!(exported(&other, "again.ndjson"), all);
+}
+
+#[test]
+fn what_was_imported_is_delivered_in_order_with_its_id_and_the_next_attempt() {
+    let receiver = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
+    let mut service =
+        Service::start("retry.initial_interval = \"1s\"\nretry.max_interval = \"1s\"");
+    let api = service.api();
+    let first = api.accept(&event("job_sending", "1", &receiver.url("/")));
+    let mut finished = event("job_finished", "1", &receiver.url("/"));
+    finished["eventId"] = "the end".into();
+    let second = api.accept(&finished);
+    receiver.wait_for(1);
+    eventually("the attempt is recorded", || {
+        (api.callback(&first)["attemptCount"] == 1).then_some(())
+    });
+    assert!(service.run(&["export", "--file", "out.ndjson"]).status.success());
+    service.kill();
+
+    let mut other =
+        Service::prepare("retry.initial_interval = \"1s\"\nretry.max_interval = \"1s\"");
+    fs::copy(service.path("out.ndjson"), other.path("in.ndjson")).unwrap();
+    let before = receiver.count();
+    assert!(other.run(&["import", "--file", "in.ndjson"]).status.success());
+    other.serve();
+    let api = other.api();
+    let callback = api.wait_for_state(&second, "delivered");
+    assert_eq!(callback["attempts"][0]["number"], 1);
+    let puts = receiver.puts().split_off(before);
+    let seen: Vec<_> =
+        puts.iter().map(|put| (put.header("webhook-id"), put.header("callback-attempt"))).collect();
+    assert_eq!(seen, [(first.as_str(), "2"), (second.as_str(), "1")]);
+    let again = api.post("/v1/events", &finished);
+    assert_eq!((again.status, again.json()["id"].as_str()), (200, Some(second.as_str())));
+    let new = api.accept(&event("job_sending", "2", &receiver.url("/")));
+    assert!(new > second, "ids go on: {new} after {second}");
+}
+
+#[test]
+fn an_export_holds_whole_urls_and_is_closed_to_others_and_replaces_no_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let service = Service::prepare("");
+    let url = format!("http://user:{}@127.0.0.1:1/", crate::support::PASSWORD);
+    let line = event("job_sending", "1", &url).to_string();
+    assert!(service.run_with_input(&["submit", "--file", "-"], line.as_bytes()).status.success());
+    assert!(service.run(&["export", "--file", "out.ndjson"]).status.success());
+    assert!(service.read("out.ndjson").contains(&url));
+    let mode = fs::metadata(service.path("out.ndjson")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let output = service.run(&["export", "--file", "out.ndjson"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("out.ndjson"), "{output:?}");
+    let piped = service.run(&["export"]);
+    assert_eq!(text(&piped.stdout), service.read("out.ndjson"));
+}
+
+#[test]
+fn an_import_takes_a_whole_export_or_nothing_and_goes_into_no_store_that_holds_something() {
+    let whole = filled(false);
+    assert!(whole.run(&["export", "--file", "out.ndjson"]).status.success());
+    let export = whole.read("out.ndjson");
+    let lines: Vec<_> = export.lines().collect();
+    let import = |content: &str, more: &[&str]| {
+        let service = Service::prepare("");
+        fs::write(service.path("in.ndjson"), content).unwrap();
+        let output = service.run(&[&["import", "--file", "in.ndjson"], more].concat());
+        (service, output)
+    };
+    let cut = lines[..50].join("\n") + "\n";
+    for (content, said) in [
+        (cut.as_str(), "cut off after 49 callbacks"),
+        ("", "line 1"),
+        ("{\"export\":\"something\",\"version\":1,\"identity\":null}\n", "export of"),
+        ("{\"export\":\"seal-dpf-urlcallback\",\"version\":2,\"identity\":null}\n", "version 2"),
+        (&export.replacen("\"state\":\"pending\"", "\"state\":\"lost\"", 1), "line "),
+    ] {
+        let (service, output) = import(content, &[]);
+        assert_eq!(output.status.code(), Some(1), "{said}: {output:?}");
+        assert!(text(&output.stderr).contains(said), "{output:?}");
+        assert!(!service.path("data/outbox").exists(), "{said}");
+    }
+    let (service, output) = import(&cut, &["--partial"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(counts(&service).iter().sum::<u64>(), 49);
+
+    let output = whole.run(&["import", "--file", "out.ndjson"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("in the way"), "{output:?}");
+    assert_eq!(counts(&whole), ALL);
+}
+
+#[test]
+fn a_copy_that_a_killed_start_has_left_of_another_store_does_not_touch_the_new_one() {
+    let whole = filled(false);
+    assert!(whole.run(&["export", "--file", "out.ndjson"]).status.success());
+    fs::rename(whole.path("data/outbox"), whole.path("away")).unwrap();
+    fs::create_dir_all(whole.path("data/outbox.before/blobs")).unwrap();
+    fs::write(whole.path("data/outbox.before/segments"), "").unwrap();
+    fs::write(whole.path("data/outbox.before/whole"), "10").unwrap();
+    let output = whole.run(&["import", "--file", "out.ndjson"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(counts(&whole), ALL);
+}

@@ -1,0 +1,28 @@
+//! A disk that fails when it is told to: the store's own files on it, through `disk.c`.
+
+use std::fs;
+
+use super::{Service, preloaded};
+
+impl Service {
+    /// From the next start on, the store is on a disk that can fail.
+    pub(crate) fn put_on_a_disk_that_can_fail(&mut self) {
+        let path = |name: &str| self.path(name).to_str().unwrap().to_owned();
+        self.env = vec![
+            ("LD_PRELOAD", preloaded("disk.c")),
+            ("DISK_FILES", path("data/outbox")),
+            ("DISK_FAULT", path("fault")),
+        ];
+    }
+
+    /// From now on this operation fails in this way, such as `fdatasync EIO`.
+    pub(crate) fn fail_disk(&self, rule: &str) {
+        fs::write(self.path("fault.new"), rule).unwrap();
+        fs::rename(self.path("fault.new"), self.path("fault")).unwrap();
+    }
+
+    /// From now on nothing fails.
+    pub(crate) fn mend_disk(&self) {
+        fs::remove_file(self.path("fault")).unwrap();
+    }
+}
