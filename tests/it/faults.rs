@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::support::{Answer, Receiver, Service, event, eventually};
+use crate::support::{Answer, Api, Receiver, Service, event, eventually};
 
 #[test]
 fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_restart_finds_all() {
@@ -41,6 +41,35 @@ fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_resta
             api.wait_for_state(&id, "delivered");
         }
     }
+}
+
+#[test]
+fn what_cannot_be_read_for_a_while_fails_who_reads_it_and_stops_nothing() {
+    let mut service = Service::prepare("");
+    service.put_on_a_disk_that_can_fail();
+    service.serve();
+    let receiver = Receiver::start();
+    let lines: String = (0..1000)
+        .map(|job| event("job_sending", &job.to_string(), &receiver.url("/")).to_string() + "\n")
+        .collect();
+    service.api().post_lines(&lines);
+    let all_delivered = |api: &Api| (api.queue()["delivered"] == 1000).then_some(());
+    eventually("all are delivered", || all_delivered(&service.api()));
+    assert_eq!(service.terminate(), Some(0));
+    // What a new process has not read yet it has to read from the disk.
+    service.serve();
+    let api = service.api();
+    service.fail_disk("pread EIO");
+    let answer = api.get("/v1/callbacks?state=delivered&limit=1000");
+    let said = String::from_utf8(answer.body).unwrap();
+    assert_eq!(answer.status, 500, "{said}");
+    assert!(said.contains("Input/output error"), "{said}");
+    service.mend_disk();
+    let page = api.get("/v1/callbacks?state=delivered&limit=1000").json();
+    assert_eq!(page["callbacks"].as_array().unwrap().len(), 1000);
+    assert_eq!(api.get("/readyz").status, 200);
+    let id = api.accept(&event("job_finished", "1", &receiver.url("/")));
+    api.wait_for_state(&id, "delivered");
 }
 
 #[test]

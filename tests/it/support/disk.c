@@ -180,6 +180,24 @@ ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at)
     return written(fd, bytes, length, at, 1);
 }
 
+static ssize_t had(int fd, void *bytes, size_t length, off64_t at)
+{
+    if (path_of(fd)) {
+        pthread_mutex_lock(&order);
+        int broken = fails("pread");
+        pthread_mutex_unlock(&order);
+        if (broken)
+            return -1;
+    }
+    return REAL(pread64)(fd, bytes, length, at);
+}
+
+ssize_t pread(int fd, void *bytes, size_t length, off_t at) { return had(fd, bytes, length, at); }
+ssize_t pread64(int fd, void *bytes, size_t length, off64_t at)
+{
+    return had(fd, bytes, length, at);
+}
+
 static int truncated(int fd, off64_t length)
 {
     const char *path = path_of(fd);
