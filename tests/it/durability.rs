@@ -47,6 +47,28 @@ fn a_restart_neither_forgets_nor_hastens_the_backoff() {
 }
 
 #[test]
+fn after_a_restart_what_is_new_goes_out_beside_very_many_that_wait_for_their_next_attempt() {
+    const WAITING: usize = 1_100;
+    let mut service = Service::start(
+        "breaker.failures = 0\nretry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"",
+    );
+    let receiver = Receiver::answering(vec![Answer::Status(500); WAITING], Answer::Status(200));
+    let lines: String = (0..WAITING)
+        .map(|job| event("job_sending", &job.to_string(), &receiver.url("/")).to_string() + "\n")
+        .collect();
+    service.api().post_lines(&lines);
+    receiver.wait_for(WAITING);
+    eventually("all wait", || {
+        let queue = service.api().queue();
+        (queue["due"] == 0 && queue["inFlight"] == 0).then_some(())
+    });
+    assert_eq!(service.terminate(), Some(0));
+    service.serve();
+    let id = service.api().accept(&event("job_sending", "new", &receiver.url("/")));
+    service.api().wait_for_state(&id, "delivered");
+}
+
+#[test]
 fn what_was_in_flight_at_a_kill_is_sent_again_under_the_same_id() {
     let mut service = Service::start("");
     let receiver = Receiver::answering(vec![Answer::Wait], Answer::Status(200));

@@ -161,6 +161,7 @@ impl<'a> Source<'a> {
         now: Timestamp,
     ) -> Result<Claims, OutboxError> {
         let mut claims = Claims { claimed: Vec::new(), next_due: Some(now) };
+        let began = lane.window.from;
         while claims.claimed.len() < limit {
             // A panic of the engine takes nothing with it of what was claimed before.
             match guarded(|| self.next(lane)) {
@@ -173,9 +174,10 @@ impl<'a> Source<'a> {
                     break;
                 }
                 Ok(Next::Unknown) => {
-                    // To look again at once would keep the committer from the lock that it
-                    // needs to make them free.
-                    lane.starved = claims.claimed.is_empty();
+                    // The next claim goes on where this one ends. Where that is no further, all
+                    // that is in reach is somebody's, and to look again at once would keep the
+                    // committer from the lock that it needs to make them free.
+                    lane.starved = claims.claimed.is_empty() && lane.window.from == began;
                     claims.next_due = (!lane.starved).then_some(now);
                     break;
                 }
@@ -198,7 +200,12 @@ impl<'a> Source<'a> {
             self.next_due = self.advance_due(lane)?;
         }
         if self.next_fresh.is_none() {
-            self.next_fresh = self.advance_fresh(lane)?;
+            match self.advance_fresh(lane) {
+                Ok(fresh) => self.next_fresh = fresh,
+                // What is due goes first; the next claim meets it again.
+                Err(_) if self.next_due.is_some() => self.looked_at = SCAN_LIMIT,
+                Err(error) => return Err(error),
+            }
         }
         let since = |record: &Record| match record.state {
             State::Pending(Place::Scheduled(due)) => due,

@@ -116,16 +116,17 @@ impl Store {
     }
 
     /// What an error means that somebody has met who only reads. sled writes there as well, and
-    /// once a write of its own has failed, it fails at everything: then the store has stopped. A
-    /// page that cannot be read stops nothing.
+    /// once a write of its own has failed, it fails at everything: then the store has stopped.
+    /// Otherwise the error is that of one read, and stops nothing.
     fn meant(&self, error: OutboxError) -> OutboxError {
+        if let Some(broken) = self.broken() {
+            return broken;
+        }
         if !matches!(error, OutboxError::Engine(_)) {
             return error;
         }
-        self.broken().unwrap_or_else(|| {
-            let flushed = guarded(|| Ok(self.db.flush()?));
-            flushed.map_or_else(|cause| self.stop(&cause), |_| error)
-        })
+        let flushed = guarded(|| Ok(self.db.flush()?));
+        flushed.map_or_else(|cause| self.stop(&cause), |_| error)
     }
 }
 

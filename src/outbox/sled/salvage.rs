@@ -2,11 +2,11 @@
 //!
 //! The log is read message by message; what is broken is passed over. A page is what its latest
 //! whole message says, and the changes behind it. Of a callback, the latest version counts. One
-//! that is found in overwritten pages alone is *uncertain*: it may have been delivered and
-//! forgotten since, or the page that had it later is the one that is broken.
+//! that is found only where it was overwritten or removed is *uncertain*: it may have been
+//! delivered and forgotten since, or the page that had it later is the one that is broken.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     path::Path,
 };
@@ -32,6 +32,8 @@ pub struct Salvage {
     pub broken: u64,
     log: Log,
     callbacks: BTreeMap<CallbackId, Place>,
+    /// The keys of rows that were removed.
+    removed: HashSet<Vec<u8>>,
     /// Attempts before the last one, by the callback's place in the order of acceptance.
     attempts: HashMap<u64, BTreeMap<u32, Place>>,
 }
@@ -90,6 +92,7 @@ impl Salvage {
             broken,
             log,
             callbacks: BTreeMap::new(),
+            removed: HashSet::new(),
             attempts: HashMap::new(),
         };
         for source in order(pages) {
@@ -141,7 +144,16 @@ impl Salvage {
             None => leaf(&bytes),
             Some(page) => {
                 let page = self.log.read_body(page).unwrap_or_default();
-                prefix(&page).and_then(|prefix| link(&bytes, prefix))
+                match prefix(&page).and_then(|prefix| link(&bytes, prefix)) {
+                    Some(Link::Set(key, value)) => Some(vec![(key, value)]),
+                    Some(Link::Removed(key)) => {
+                        if source.now {
+                            self.removed.insert(key);
+                        }
+                        None
+                    }
+                    None => None,
+                }
             }
         };
         for (key, value) in rows.unwrap_or_default() {
@@ -150,12 +162,12 @@ impl Salvage {
                 body: source.body,
                 at: value.as_ptr().addr() - bytes.as_ptr().addr(),
                 len: value.len(),
-                uncertain: !source.now,
+                uncertain: !source.now || self.removed.contains(&key),
             };
             if keys::is_callback(&key) {
                 if let Ok(record) = record::decode::<Record>(value) {
                     let known = self.callbacks.entry(record.id).or_insert(place);
-                    if known.uncertain == place.uncertain && known.lsn < place.lsn {
+                    if (!known.uncertain, known.lsn) < (!place.uncertain, place.lsn) {
                         *known = place;
                     }
                 }
@@ -227,11 +239,18 @@ fn leaf(mut bytes: &[u8]) -> Option<Rows<'_>> {
     Some(found)
 }
 
-/// The row that a change sets.
-fn link<'a>(mut bytes: &'a [u8], prefix: &[u8]) -> Option<Rows<'a>> {
-    if take_byte(&mut bytes)? != 0 {
+/// A change of a page.
+enum Link<'a> {
+    Set(Vec<u8>, &'a [u8]),
+    Removed(Vec<u8>),
+}
+
+/// A change of one row; `None` for one of the tree.
+fn link<'a>(mut bytes: &'a [u8], prefix: &[u8]) -> Option<Link<'a>> {
+    let kind = take_byte(&mut bytes)?;
+    if kind > 1 {
         return None;
     }
     let key = [prefix, take_bytes(&mut bytes)?].concat();
-    Some(vec![(key, take_bytes(&mut bytes)?)])
+    Some(if kind == 0 { Link::Set(key, take_bytes(&mut bytes)?) } else { Link::Removed(key) })
 }

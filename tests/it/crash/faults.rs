@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Run, seed};
-use crate::support::number;
+use crate::support::{event, number};
 
 const FAULTS: [&str; 5] =
     ["pwrite EIO", "pwrite ENOSPC", "pwrite EDQUOT", "fdatasync EIO", "fdatasync ENOSPC"];
@@ -30,7 +30,13 @@ fn failed(faults: u64, longest: Duration) {
             run.service.mend_disk();
         }
         run.go_on(moment(&mut random, Duration::from_millis(400)));
-        stopped += u64::from(run.service.api().get("/readyz").status == 503);
+        let api = run.service.api();
+        if api.get("/readyz").status == 503 {
+            stopped += 1;
+            // For good, also where the disk is well again.
+            let refused = api.post("/v1/events", &event("job_sending", "after", "http://h/"));
+            assert_eq!(refused.status, 503, "CRASH_SEED={seed}: {refused:?}");
+        }
         if random.bool() {
             run.kill();
         } else {

@@ -10,6 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    MAX_ATTEMPTS,
     history::{Acknowledged, Action, Call, Event, History, Said, Seen, Tick},
     order,
 };
@@ -17,7 +18,7 @@ use super::{
 /// How long after a receiver has answered the service has certainly heard it, on a machine
 /// that is busy. A write that began later and was acknowledged proves the outcome recorded,
 /// since writes take effect in their order.
-const HEARD: Duration = Duration::from_secs(3);
+pub(super) const HEARD: Duration = Duration::from_secs(3);
 
 /// A callback with all that is known of it.
 pub(super) struct Known<'a> {
@@ -160,17 +161,27 @@ pub(super) fn judge(
                 .iter()
                 .all(|seen| seen.took().is_none())
                 .then(|| format!("no receiver took it, and yet: {}", it.stored)),
-            Some(it) => {
-                let known = ["status", "cancelled", "exhausted", "invalid_url"];
-                let said = it.stored["state"] != "failed" || known.contains(&it.reason());
-                (!said).then(|| format!("it failed without a reason: {}", it.stored))
+            Some(it) if it.stored["state"] == "failed" && !has_failed(it, &calls) => {
+                Some(format!("it failed without a reason: {}", it.stored))
             }
+            Some(_) => None,
         };
         verdict.lost.extend(lost.map(|why| format!("{why}: {event:?}")));
     }
     order::ids_follow_submission(&events, &mut verdict.out_of_order);
     order::jobs_keep_their_order(&known, &calls, detail, &mut verdict.out_of_order);
     verdict
+}
+
+/// Whether there was what it is said to have failed of.
+fn has_failed(known: &Known<'_>, calls: &[Call]) -> bool {
+    match known.reason() {
+        "status" => known.seen.iter().any(|it| it.status == 422),
+        "exhausted" => known.attempts() >= MAX_ATTEMPTS,
+        "cancelled" => calls.iter().any(|call| call.may_cancel(known.id)),
+        "invalid_url" => known.is_unsendable(),
+        _ => false,
+    }
 }
 
 /// The events by their keys, after a look at what their submitters were told.

@@ -165,6 +165,8 @@ impl Damaged {
         let whole = filled(kill);
         let unharmed = states(&copy(&whole));
         assert_eq!(unharmed.len() as u64, ALL.iter().sum::<u64>());
+        // Where the file is cut off, what comes out is what was in the rest.
+        let keeps_most = !std::ptr::fn_addr_eq(harm, cut_off as Harm);
         let mut random = fastrand::Rng::with_seed(seed);
         for _ in 0..times {
             let service = copy(&whole);
@@ -178,12 +180,16 @@ impl Damaged {
             let what = format!("byte {at} of {used}, killed: {kill}");
             self.stores += 1;
             if !refused_or_whole(&service, &what) {
+                assert!(states(&service) == unharmed, "{what}: not all that it had");
                 self.harmless += 1;
                 continue;
             }
             self.refused += 1;
             self.callbacks += unharmed.len();
-            for (id, state) in way_out(&service, &what) {
+            let came_through = way_out(&service, &what);
+            let least = if keeps_most { unharmed.len() / 2 } else { 0 };
+            assert!(came_through.len() >= least, "{what}: {} came out", came_through.len());
+            for (id, state) in came_through {
                 self.came_through += 1;
                 let Some(was) = unharmed.get(&id) else { panic!("{what}: {id} is nobody's") };
                 match state.as_str() {

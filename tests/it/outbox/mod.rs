@@ -1,5 +1,6 @@
 //! The outbox's promises, on a real sled in a real folder.
 
+mod salvage;
 mod scan;
 
 use std::{sync::Arc, time::Duration};

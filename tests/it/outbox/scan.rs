@@ -1,8 +1,10 @@
 //! How far a claim looks.
 
+use std::time::Duration;
+
 use futures_util::FutureExt as _;
 use seal_dpf_urlcallback::{
-    clock::Clock as _,
+    clock::{Clock as _, Timestamp},
     outbox::{Claim, Outbox as _},
 };
 use tokio::time::timeout;
@@ -43,4 +45,47 @@ fn a_claim_that_meets_only_busy_callbacks_is_signalled_when_one_becomes_free() {
     let told = async { timeout(DEADLINE, bench.outbox().signalled()).await };
     assert_eq!(bench.runtime.block_on(told).unwrap().len(), 1, "nobody was told");
     assert_eq!(bench.claim(16).len(), 1, "one more is within reach");
+}
+
+/// Claims, as long as the outbox says that it is to be asked again at once.
+fn claim_at_last(bench: &Bench) -> (Vec<Claim>, Option<Timestamp>) {
+    let now = bench.clock.now();
+    for _ in 0..100 {
+        let claims = bench.wait(bench.outbox().claim(&destination(), 16, now));
+        if !claims.claimed.is_empty() || claims.next_due.is_none_or(|at| at > now) {
+            return (claims.claimed, claims.next_due);
+        }
+    }
+    panic!("it goes on saying so");
+}
+
+#[test]
+fn what_is_new_is_found_behind_very_many_that_wait_for_their_time() {
+    let mut bench = Bench::new();
+    let batch = (0..3 * BUSY).map(|job| new(&job.to_string())).collect();
+    bench.wait(bench.outbox().enqueue(batch));
+    let pause = Duration::from_mins(1);
+    claim_all(&bench, 3 * BUSY).into_iter().for_each(|claim| bench.retry(claim, pause));
+    // After it the scan begins at the beginning.
+    bench.reopen();
+    let id = bench.enqueue("new");
+    let (mut claimed, _) = claim_at_last(&bench);
+    assert_eq!(claimed.len(), 1);
+    let claim = claimed.pop().unwrap();
+    assert_eq!(claim.record.id, id);
+    bench.deliver(claim);
+    let (claimed, next) = claim_at_last(&bench);
+    assert_eq!((claimed.len(), next), (0, Some(bench.clock.now().after(pause))));
+}
+
+#[test]
+fn what_is_new_is_found_behind_the_long_line_of_one_job() {
+    let mut bench = Bench::new();
+    bench.wait(bench.outbox().enqueue((0..3 * BUSY).map(|_| new("one")).collect()));
+    let pause = Duration::from_mins(1);
+    bench.retry(bench.one(), pause);
+    bench.reopen();
+    let id = bench.enqueue("new");
+    let (claimed, _) = claim_at_last(&bench);
+    assert_eq!(claimed.iter().map(|claim| claim.record.id).collect::<Vec<_>>(), [id]);
 }

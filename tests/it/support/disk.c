@@ -5,7 +5,9 @@
  *   in the order in which they happened, with the bytes that were written.
  * DISK_IGNORES: "fdatasync": as if the program did not call it; it is neither done nor noted.
  * DISK_FAULT: a file; while it is there, it says what fails and how: "pwrite ENOSPC",
- *   "fdatasync EIO", "open EROFS". It is looked at before each operation.
+ *   "fdatasync EIO", "open EROFS". It is looked at before each operation. A sync that fails with
+ *   EIO takes back all that was written to the file since the last one: the system may forget
+ *   it, and says so only once.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -150,6 +152,49 @@ int close(int fd)
     return REAL(close)(fd);
 }
 
+/* What was there before it was written to, since the last sync; the latest first. */
+static struct before {
+    struct before *next;
+    char *path;
+    off64_t at, size;
+    size_t length;
+    char bytes[];
+} *unsynced;
+
+static void remember(int fd, const char *path, off64_t at, size_t length)
+{
+    struct stat64 is;
+    struct before *it = malloc(sizeof *it + length);
+    if (!getenv("DISK_FAULT") || !it || fstat64(fd, &is) != 0) {
+        free(it);
+        return;
+    }
+    ssize_t had = REAL(pread64)(fd, it->bytes, length, at);
+    it->next = unsynced;
+    it->path = strdup(path);
+    it->at = at;
+    it->size = is.st_size;
+    it->length = had > 0 ? (size_t)had : 0;
+    unsynced = it;
+}
+
+/* Forgets what was there before, or brings it back. */
+static void settle(int fd, const char *path, int back)
+{
+    for (struct before **place = &unsynced, *it; (it = *place);) {
+        if (strcmp(it->path, path) != 0) {
+            place = &it->next;
+            continue;
+        }
+        if (back && (REAL(pwrite64)(fd, it->bytes, it->length, it->at) < 0 ||
+                     REAL(ftruncate64)(fd, it->size) != 0))
+            abort();
+        *place = it->next;
+        free(it->path);
+        free(it);
+    }
+}
+
 static ssize_t written(int fd, const void *bytes, size_t length, off64_t at, int positioned)
 {
     const char *path = path_of(fd);
@@ -161,6 +206,7 @@ static ssize_t written(int fd, const void *bytes, size_t length, off64_t at, int
     if (!fails("pwrite")) {
         if (!positioned)
             at = lseek64(fd, 0, SEEK_CUR);
+        remember(fd, path, at, length);
         done = positioned ? REAL(pwrite64)(fd, bytes, length, at)
                           : REAL(write)(fd, bytes, length);
         if (done > 0)
@@ -222,7 +268,10 @@ static int synced(int fd, const char *operation, int (*real)(int))
     if (ignored && strcmp(ignored, operation) == 0)
         return 0;
     pthread_mutex_lock(&order);
-    int done = fails(operation) ? -1 : real(fd);
+    int done = fails(operation) ? -1 : real(fd), error = errno;
+    if (done == 0 || error == EIO)
+        settle(fd, path, done != 0);
+    errno = error;
     if (done == 0)
         note('s', path, 0, "", 0);
     pthread_mutex_unlock(&order);
