@@ -357,7 +357,12 @@ impl Dispatcher {
             self.signalled(signals);
         }
         for destination in std::mem::take(&mut self.resting) {
-            if self.lanes.get(&destination).is_some_and(Lane::is_idle) {
+            let Some(lane) = self.lanes.get(&destination) else { continue };
+            if lane.is_idle() {
+                if lane.open().is_some() {
+                    // Nothing is left to probe it with.
+                    self.outbox.report(&destination, None);
+                }
                 self.lanes.remove(&destination);
             }
         }

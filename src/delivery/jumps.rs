@@ -2,7 +2,8 @@
 //! times that are stored are the clock's. The rules:
 //!
 //! - **Forward**: the time that nobody has lived through does not count. What was accepted
-//!   before the jump is as old as if there had been none, and is kept as long.
+//!   before the jump is as old as if there had been none, and is kept as long. What is accepted
+//!   after it grows old as ever. A jump that is taken back counts no more.
 //! - **Back**: nothing waits longer than the settings allow. What is due later than the longest
 //!   pause from now was put off by a clock that was ahead, and goes out.
 //! - **While nobody looked**, before the service was started, a jump cannot be told from a
@@ -23,8 +24,9 @@ const TOLERANCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Jumps {
     clock: SharedClock,
-    /// Before this nothing expires without an attempt.
-    grace: Timestamp,
+    begin: Instant,
+    /// For so long from `begin` on nothing expires without an attempt.
+    grace: Duration,
     seen: Mutex<Seen>,
 }
 
@@ -40,9 +42,9 @@ struct Seen {
 impl Jumps {
     /// Begins to look; for `grace`, nothing expires without an attempt.
     pub fn new(clock: SharedClock, grace: Duration) -> Self {
-        let at = clock.now();
-        let seen = Seen { at, passed: Instant::now(), back: 0, forward: Vec::new() };
-        Self { clock, grace: at.after(grace), seen: Mutex::new(seen) }
+        let begin = Instant::now();
+        let seen = Seen { at: clock.now(), passed: begin, back: 0, forward: Vec::new() };
+        Self { clock, begin, grace, seen: Mutex::new(seen) }
     }
 
     /// Looks whether the clock has jumped. Says how often it went back so far.
@@ -55,17 +57,36 @@ impl Jumps {
 
     /// How much of the time since `since` nobody has lived through.
     pub fn skipped(&self, since: Timestamp) -> Duration {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).skipped(since)
+    }
+
+    /// When that was which is now as old as this, counting only time that was lived through.
+    pub fn ago(&self, age: Duration) -> Timestamp {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.forward.iter().filter(|(after, _)| since < *after).map(|(_, far)| *far).sum()
+        let now = self.clock.now();
+        let mut at = now.before(age);
+        // A jump that lies behind moves it further back, where it may be behind another one.
+        loop {
+            let further = now.before(age.saturating_add(seen.skipped(at)));
+            if further >= at {
+                return at;
+            }
+            at = further;
+        }
     }
 
     /// Whether something may expire that was not just tried.
     pub fn may_expire(&self) -> bool {
-        self.clock.now() >= self.grace
+        self.begin.elapsed() >= self.grace
     }
 }
 
 impl Seen {
+    fn skipped(&self, since: Timestamp) -> Duration {
+        let behind = self.forward.iter().filter(|(after, _)| since < *after);
+        behind.fold(Duration::ZERO, |sum, (_, far)| sum.saturating_add(*far))
+    }
+
     fn look(&mut self, now: Timestamp, passed: Instant) {
         let expected = self.at.after(passed.saturating_duration_since(self.passed));
         (self.at, self.passed) = (now, passed);
@@ -74,6 +95,7 @@ impl Seen {
             self.forward.push((now, ahead));
         } else if behind > TOLERANCE {
             self.back += 1;
+            self.take_back(now);
         } else {
             return;
         }
@@ -83,6 +105,16 @@ impl Seen {
             event.duration = u64::try_from(ahead.max(behind).as_nanos()).unwrap_or(u64::MAX),
             "the machine's clock has jumped"
         );
+    }
+
+    /// What was skipped and lies ahead again is lived through after all.
+    fn take_back(&mut self, now: Timestamp) {
+        self.forward.retain_mut(|(after, far)| {
+            if *after > now {
+                (*after, *far) = (now, now.since(after.before(*far)));
+            }
+            *far > Duration::ZERO
+        });
     }
 }
 
@@ -105,6 +137,37 @@ mod tests {
         seen.look(START.after(9 * HOUR), begin + 8 * HOUR);
         assert_eq!(seen.forward, [(START.after(9 * HOUR), HOUR)]);
         seen.look(START.after(5 * HOUR), begin + 8 * HOUR);
-        assert_eq!((seen.back, seen.forward.len()), (1, 1));
+        assert_eq!((seen.back, seen.forward.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_jump_that_is_taken_back_counts_no_more_and_of_one_that_is_taken_back_in_part_the_rest() {
+        let begin = Instant::now();
+        let mut seen = Seen { at: START, passed: begin, back: 0, forward: Vec::new() };
+        seen.look(START.after(9 * HOUR), begin);
+        assert_eq!(seen.skipped(START), 9 * HOUR);
+        seen.look(START.after(4 * HOUR), begin);
+        assert_eq!(
+            (seen.skipped(START), seen.skipped(START.after(4 * HOUR))),
+            (4 * HOUR, 0 * HOUR)
+        );
+        seen.look(START.before(HOUR), begin);
+        assert_eq!(seen.skipped(Timestamp::default()), 0 * HOUR);
+    }
+
+    #[test]
+    fn a_jump_makes_nothing_older_and_keeps_nothing_young_that_came_after_it() {
+        let clock = crate::clock::ManualClock::at(START);
+        let jumps = Jumps::new(clock.clone(), Duration::ZERO);
+        let jump = START.after(500_000 * HOUR);
+        jumps.seen.lock().unwrap().look(jump, jumps.begin);
+        let seen = |now, age| {
+            clock.set(now);
+            jumps.ago(age)
+        };
+        // Half of the time lies before the jump.
+        assert_eq!(seen(jump.after(HOUR), 2 * HOUR), START.before(HOUR));
+        assert_eq!(seen(jump.after(2 * HOUR), HOUR), jump.after(HOUR));
+        assert_eq!(seen(jump.after(HOUR), HOUR), jump);
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    clock::{SharedClock, Timestamp},
+    clock::SharedClock,
     config::Config,
     delivery::{jumps::Jumps, log::log_outcome},
     measure,
@@ -39,18 +39,16 @@ async fn once(
 ) -> Result<(), OutboxError> {
     let retry = &config.dispatcher.retry;
     jumps.look();
-    // All that a jump may concern is given its time; attempts look at each callback's own.
-    let skipped = jumps.skipped(Timestamp::default());
     while jumps.may_expire() {
-        let cutoff = clock.now().before(retry.max_age).before(skipped);
-        let expired = outbox.expire(cutoff, retry.expired()).await?;
+        let expired = outbox.expire(jumps.ago(retry.max_age), retry.expired()).await?;
         if expired.is_empty() {
             break;
         }
         expired.iter().for_each(|record| log_outcome(record, None));
     }
+    let kept = |age| clock.now().since(jumps.ago(age));
     let Retention { delivered, failed } = config.retention;
-    let kept = Retention { delivered: delivered + skipped, failed: failed + skipped };
+    let kept = Retention { delivered: kept(delivered), failed: kept(failed) };
     let purged = purge_gently(outbox, kept).await?;
     if purged > 0 {
         measure::purged(purged);

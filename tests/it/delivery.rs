@@ -347,6 +347,26 @@ fn every_step_of_a_callback_is_a_line_of_the_log_in_ecs_json() {
     assert_eq!(of(&other)[1]["event.outcome"], "success");
 }
 
+#[test]
+fn a_destination_of_which_nothing_is_left_is_not_shown_as_open() {
+    let settings = "breaker.failures = 3\nretry.final_statuses = [501]";
+    let service = Service::start(settings);
+    let receiver = Receiver::answering(vec![Answer::Status(501); 3], Answer::Status(200));
+    let api = service.api();
+    let lines: String = (0..3)
+        .map(|job| event("job_sending", &job.to_string(), &receiver.url("/")).to_string() + "\n")
+        .collect();
+    api.post_lines(&lines);
+    eventually("all have failed, and it is not open", || {
+        let destination = &api.queue()["destinations"][0];
+        (destination["failed"] == 3 && destination["open"] == false).then_some(())
+    });
+    let opened = |line: &serde_json::Value| line["event.action"] == "destination-open";
+    assert!(service.log().iter().any(opened), "it never was");
+    let id = api.accept(&event("job_sending", "4", &receiver.url("/")));
+    api.wait_for_state(&id, "delivered");
+}
+
 /// A clock that fails the second time, which is when an answer is read.
 #[derive(Debug)]
 struct FailingClock(AtomicU64);

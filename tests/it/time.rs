@@ -123,6 +123,30 @@ fn a_clock_that_goes_forward_by_days_expires_and_forgets_nothing() {
 }
 
 #[test]
+fn what_comes_after_a_clock_has_gone_forward_expires_and_is_forgotten_in_its_time() {
+    let mut clocked = Clocked::prepare(
+        "retention.delivered = \"1s\"\nretry.max_age = \"1s\"\nretry.initial_interval = \"50ms\"\n\
+         retry.max_interval = \"100ms\"\nbreaker.failures = 0",
+    );
+    clocked.serve();
+    clocked.set(10 * DAY);
+    clocked.jumped("forward");
+    let (good, (_, nobody)) = (Receiver::start(), nobody());
+    let api = clocked.0.api();
+    let delivered = api.accept(&event("job_sending", "1", &good.url("/")));
+    let first = api.accept(&event("job_sending", "2", &nobody));
+    let behind = api.accept(&event("job_finished", "2", &nobody));
+    for id in [first, behind] {
+        let failed = api.wait_for_state(&id, "failed");
+        assert_eq!(failed["lastError"]["kind"], "expired");
+    }
+    good.wait_for(1);
+    eventually("it is forgotten", || {
+        (api.get(&format!("/v1/callbacks/{delivered}")).status == 404).then_some(())
+    });
+}
+
+#[test]
 fn what_is_too_old_after_a_long_rest_has_one_more_attempt_before_it_expires() {
     let mut clocked = Clocked::prepare("retry.max_age = \"2h\"\nbreaker.failures = 0");
     clocked.0.configure(

@@ -196,15 +196,25 @@ impl<'a> Source<'a> {
     }
 
     fn next(&mut self, lane: &mut Lane) -> Result<Next, OutboxError> {
+        let mut unreadable = None;
         if self.next_due.is_none() {
-            self.next_due = self.advance_due(lane)?;
+            match self.advance_due(lane) {
+                Ok(due) => self.next_due = due,
+                Err(error) => unreadable = Some(error),
+            }
         }
         if self.next_fresh.is_none() {
             match self.advance_fresh(lane) {
                 Ok(fresh) => self.next_fresh = fresh,
-                // What is due goes first; the next claim meets it again.
-                Err(_) if self.next_due.is_some() => self.looked_at = SCAN_LIMIT,
-                Err(error) => return Err(error),
+                Err(error) => unreadable = Some(error),
+            }
+        }
+        if let Some(error) = unreadable {
+            // What there is of the other kind goes; the next claim meets it again.
+            self.looked_at = SCAN_LIMIT;
+            self.due_moves = false;
+            if self.next_due.is_none() && self.next_fresh.is_none() {
+                return Err(error);
             }
         }
         let since = |record: &Record| match record.state {

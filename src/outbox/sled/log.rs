@@ -10,6 +10,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -51,7 +52,7 @@ pub(super) enum Body {
     Blob(u64),
 }
 
-/// A segment whose header is whole.
+/// A segment of the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Segment {
     pub(super) offset: u64,
@@ -84,17 +85,36 @@ impl Log {
     /// Every segment with a whole header, in the order in which they were written.
     pub(super) fn segments(&mut self) -> io::Result<Vec<Segment>> {
         let mut found = Vec::new();
-        let mut offset = 0;
-        while offset + SEGMENT_HEADER as u64 <= self.len {
-            let mut header = [0; SEGMENT_HEADER];
-            self.read_at(offset, &mut header)?;
-            if let Some(lsn) = segment_lsn(&header) {
-                found.push(Segment { offset, lsn });
-            }
-            offset += self.segment_size as u64;
+        for offset in self.offsets() {
+            let lsn = segment_lsn(&self.header(offset)?);
+            found.extend(lsn.map(|lsn| Segment { offset, lsn }));
         }
         found.sort_by_key(|segment| segment.lsn);
         Ok(found)
+    }
+
+    /// Every segment without one in which there is a message, which says which segment it is.
+    pub(super) fn beheaded(&mut self) -> io::Result<Vec<Segment>> {
+        let mut found = Vec::new();
+        for offset in self.offsets() {
+            if segment_lsn(&self.header(offset)?).is_none() {
+                let bytes = self.read_segment(Segment { offset, lsn: 0 })?;
+                let first = (SEGMENT_HEADER..bytes.len()).find_map(|at| raw(&bytes, at));
+                let lsn = first.and_then(|it| it.segment.checked_mul(self.segment_size as u64));
+                found.extend(lsn.map(|lsn| Segment { offset, lsn }));
+            }
+        }
+        Ok(found)
+    }
+
+    fn offsets(&self) -> impl Iterator<Item = u64> + use<> {
+        (0..self.len.saturating_sub(SEGMENT_HEADER as u64 - 1)).step_by(self.segment_size)
+    }
+
+    fn header(&mut self, offset: u64) -> io::Result<[u8; SEGMENT_HEADER]> {
+        let mut header = [0; SEGMENT_HEADER];
+        self.read_at(offset, &mut header)?;
+        Ok(header)
     }
 
     /// The bytes of a segment; the last one of the file may be short.
@@ -165,31 +185,17 @@ impl<'a> Messages<'a> {
     }
 
     fn parse(&self, at: usize) -> Option<(Message, usize)> {
-        let header = self.bytes.get(at..)?;
-        let crc = u32::from_le_bytes(*header.first_chunk()?);
-        let mut rest = &header[4..];
-        let kind = take_byte(&mut rest)?;
-        let len = usize::try_from(take_number(&mut rest)?).ok()?;
-        let number = take_number(&mut rest)?;
-        let page = take_number(&mut rest)?;
-        if !(1..=11).contains(&kind) || number != self.segment.lsn / self.segment_size as u64 {
+        let raw = raw(self.bytes, at)?;
+        if raw.segment != self.segment.lsn / self.segment_size as u64 {
             return None;
         }
-        let begin = self.bytes.len() - rest.len();
-        let body = rest.get(..len)?;
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(body);
-        hasher.update(&self.bytes[at + 4..begin]);
-        if hasher.finalize() ^ u32::MAX != crc {
-            return None;
-        }
-        let blob = matches!(kind, 9 | 11);
-        let body = if blob {
-            Body::Blob(u64::from_le_bytes(*body.first_chunk()?))
+        let body = if matches!(raw.kind, 9 | 11) {
+            let number = self.bytes.get(raw.body.clone())?.first_chunk()?;
+            Body::Blob(u64::from_le_bytes(*number))
         } else {
-            Body::Inline(self.segment.offset + begin as u64, len)
+            Body::Inline(self.segment.offset + raw.body.start as u64, raw.body.len())
         };
-        let kind = match kind {
+        let kind = match raw.kind {
             2 => Kind::Cap,
             4 => Kind::Free,
             8 | 9 => Kind::Node,
@@ -197,8 +203,37 @@ impl<'a> Messages<'a> {
             _ => Kind::Other,
         };
         let lsn = self.segment.lsn + at as u64;
-        Some((Message { kind, page, lsn, body }, begin + len))
+        Some((Message { kind, page: raw.page, lsn, body }, raw.body.end))
     }
+}
+
+/// A whole message as it is in the file.
+struct Raw {
+    kind: u8,
+    /// The number of the segment that it was written for.
+    segment: u64,
+    page: u64,
+    body: Range<usize>,
+}
+
+fn raw(bytes: &[u8], at: usize) -> Option<Raw> {
+    let header = bytes.get(at..)?;
+    let crc = u32::from_le_bytes(*header.first_chunk()?);
+    let mut rest = &header[4..];
+    let kind = take_byte(&mut rest)?;
+    let len = usize::try_from(take_number(&mut rest)?).ok()?;
+    let segment = take_number(&mut rest)?;
+    let page = take_number(&mut rest)?;
+    if !(1..=11).contains(&kind) {
+        return None;
+    }
+    let begin = bytes.len() - rest.len();
+    let body = rest.get(..len)?;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(body);
+    hasher.update(&bytes[at + 4..begin]);
+    let whole = hasher.finalize() ^ u32::MAX == crc;
+    whole.then(|| Raw { kind, segment, page, body: begin..begin + len })
 }
 
 impl Iterator for Messages<'_> {

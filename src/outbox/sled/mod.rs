@@ -103,7 +103,16 @@ impl Store {
     fn stop(&self, error: &OutboxError) -> OutboxError {
         let mut lanes = self.lanes.lock();
         let first = lanes.broken.is_none();
-        let reason = lanes.broken.get_or_insert_with(|| error.to_string().into()).clone();
+        let said = || match error {
+            // A new start does not help where it is met again.
+            OutboxError::Corrupt(_) | OutboxError::Damaged { .. } => format!(
+                "{error}. If it stops again, stop the service, `export --file callbacks.ndjson`, \
+                 move {} away, and `import --file callbacks.ndjson`",
+                self.dir.display()
+            ),
+            _ => error.to_string(),
+        };
+        let reason = lanes.broken.get_or_insert_with(|| said().into()).clone();
         drop(lanes);
         if first {
             tracing::error!(

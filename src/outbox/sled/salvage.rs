@@ -70,8 +70,9 @@ impl Salvage {
     pub fn read(dir: &Path) -> io::Result<Self> {
         let mut log = Log::open(dir)?;
         let mut pages: HashMap<u64, Page> = HashMap::new();
-        let mut broken = 0;
-        for segment in log.segments()? {
+        let beheaded = log.beheaded()?;
+        let mut broken = beheaded.len() as u64;
+        for segment in log.segments()?.into_iter().chain(beheaded) {
             let bytes = log.read_segment(segment)?;
             for piece in Messages::new(&bytes, segment, log.segment_size) {
                 let Piece::Message(message) = piece else {
@@ -165,11 +166,13 @@ impl Salvage {
                 uncertain: !source.now || self.removed.contains(&key),
             };
             if keys::is_callback(&key) {
-                if let Ok(record) = record::decode::<Record>(value) {
-                    let known = self.callbacks.entry(record.id).or_insert(place);
-                    if (!known.uncertain, known.lsn) < (!place.uncertain, place.lsn) {
-                        *known = place;
-                    }
+                let Ok(record) = record::decode::<Record>(value) else {
+                    self.broken += 1;
+                    continue;
+                };
+                let known = self.callbacks.entry(record.id).or_insert(place);
+                if (!known.uncertain, known.lsn) < (!place.uncertain, place.lsn) {
+                    *known = place;
                 }
             } else if let Some((seq, number)) = keys::attempt_of(&key) {
                 self.attempts.entry(seq).or_default().entry(number).or_insert(place);
