@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use serde_json::Value;
 
-use super::{ALL, counts, files, filled, text};
+use super::{ALL, copy, counts, files, filled, text};
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
 /// Every callback of an export, by its id.
@@ -37,6 +37,42 @@ fn an_export_of_the_running_service_is_the_same_as_that_of_its_store_and_comes_b
     assert_eq!(text(&imported.stdout), format!("imported {}\n", all.len()));
     assert!(other.run(&["export", "--file", "again.ndjson"]).status.success());
     assert_eq!(exported(&other, "again.ndjson"), all);
+}
+
+#[test]
+fn damage_in_an_old_part_that_is_not_looked_at_before_it_is_read_costs_hardly_a_callback() {
+    const MANY: usize = 6_000;
+    let receiver = Receiver::start();
+    let mut whole = Service::start("");
+    let lines: String = (0..MANY)
+        .map(|job| event("job_sending", &job.to_string(), &receiver.url("/")).to_string() + "\n")
+        .collect();
+    whole.api().post_lines(&lines);
+    eventually("all are delivered", || (whole.api().queue()["delivered"] == MANY).then_some(()));
+    for _ in 0..2 {
+        assert_eq!(whole.terminate(), Some(0));
+        whole.serve();
+    }
+    whole.kill();
+    let mut met = 0;
+    for part in 1..8 {
+        let service = copy(&whole);
+        let db = service.path("data/outbox/db");
+        let mut bytes = fs::read(&db).unwrap();
+        bytes[part * 65_536] ^= 1;
+        fs::write(&db, bytes).unwrap();
+        let output = service.run(&["export", "--file", "out.ndjson"]);
+        assert!(output.status.success(), "{output:?}");
+        let said = text(&output.stderr);
+        assert!(!said.contains("panicked"), "{said}");
+        met += usize::from(said.contains("what can still be read is taken from its log"));
+        let callbacks = exported(&service, "out.ndjson");
+        assert!(callbacks.len() * 10 >= MANY * 9, "{part}: {} of {MANY}: {said}", callbacks.len());
+        if callbacks.len() < MANY {
+            assert!(!said.contains(" 0 more cannot be read, and 0 places"), "{said}");
+        }
+    }
+    assert!(met > 0, "no damage was met");
 }
 
 #[test]
