@@ -149,10 +149,10 @@ mod tests {
         seen.look(START.after(4 * HOUR), begin);
         assert_eq!(
             (seen.skipped(START), seen.skipped(START.after(4 * HOUR))),
-            (4 * HOUR, 0 * HOUR)
+            (4 * HOUR, Duration::ZERO)
         );
         seen.look(START.before(HOUR), begin);
-        assert_eq!(seen.skipped(Timestamp::default()), 0 * HOUR);
+        assert_eq!(seen.skipped(Timestamp::default()), Duration::ZERO);
     }
 
     #[test]

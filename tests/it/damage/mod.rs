@@ -173,12 +173,11 @@ impl Damaged {
         for _ in 0..times {
             let service = copy(&whole);
             let db = service.path("data/outbox/db");
-            let mut bytes = fs::read(&db).unwrap();
+            let bytes = fs::read(&db).unwrap();
             // The rest of the file is not written yet.
             let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
             let at = random.usize(..used);
-            harm(&mut bytes, at);
-            fs::write(&db, bytes).unwrap();
+            fs::write(&db, harm(bytes, at)).unwrap();
             let what = format!("byte {at} of {used}, killed: {kill}");
             self.stores += 1;
             if !refused_or_whole(&service, &what) {
@@ -206,20 +205,23 @@ impl Damaged {
 }
 
 /// What is done to a file, and where.
-type Harm = fn(&mut Vec<u8>, usize);
+type Harm = fn(Vec<u8>, usize) -> Vec<u8>;
 
-fn flip_a_bit(bytes: &mut Vec<u8>, at: usize) {
+fn flip_a_bit(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
     bytes[at] ^= 1 << (at % 8);
+    bytes
 }
 
-fn zero_a_page(bytes: &mut Vec<u8>, at: usize) {
+fn zero_a_page(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
     let page = at / 4096 * 4096;
     let end = (page + 4096).min(bytes.len());
     bytes[page..end].fill(0);
+    bytes
 }
 
-fn cut_off(bytes: &mut Vec<u8>, at: usize) {
+fn cut_off(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
     bytes.truncate(at);
+    bytes
 }
 
 /// Damages stores of both kinds, some of them so that it is noticed.
