@@ -40,7 +40,7 @@ fn an_export_of_the_running_service_is_the_same_as_that_of_its_store_and_comes_b
 }
 
 #[test]
-fn damage_in_an_old_part_that_is_not_looked_at_before_it_is_read_costs_hardly_a_callback() {
+fn damage_in_old_parts_is_met_at_the_latest_when_they_are_read_and_costs_few_callbacks() {
     const MANY: usize = 6_000;
     let receiver = Receiver::start();
     let mut whole = Service::start("");
@@ -54,25 +54,25 @@ fn damage_in_an_old_part_that_is_not_looked_at_before_it_is_read_costs_hardly_a_
         whole.serve();
     }
     whole.kill();
-    let mut met = 0;
-    for part in 1..8 {
-        let service = copy(&whole);
-        let db = service.path("data/outbox/db");
-        let mut bytes = fs::read(&db).unwrap();
-        bytes[part * 65_536] ^= 1;
-        fs::write(&db, bytes).unwrap();
-        let output = service.run(&["export", "--file", "out.ndjson"]);
-        assert!(output.status.success(), "{output:?}");
-        let said = text(&output.stderr);
-        assert!(!said.contains("panicked"), "{said}");
-        met += usize::from(said.contains("what can still be read is taken from its log"));
-        let callbacks = exported(&service, "out.ndjson");
-        assert!(callbacks.len() * 10 >= MANY * 9, "{part}: {} of {MANY}: {said}", callbacks.len());
-        if callbacks.len() < MANY {
-            assert!(!said.contains(" 0 more cannot be read, and 0 places"), "{said}");
-        }
+    // One flipped bit in each half of a segment, the last one aside, which is looked through.
+    let service = copy(&whole);
+    let db = service.path("data/outbox/db");
+    let mut bytes = fs::read(&db).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    for at in (100_000..used - 524_288).step_by(262_144) {
+        bytes[at] ^= 1;
     }
-    assert!(met > 0, "no damage was met");
+    fs::write(&db, bytes).unwrap();
+    let output = service.run(&["export", "--file", "out.ndjson"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
+    // At once, or when it comes to them.
+    let met = ["is damaged", "what can still be read is taken from its log"];
+    assert!(met.iter().any(|it| said.contains(it)), "{said}");
+    assert!(!said.contains(" 0 more cannot be read, and 0 places"), "{said}");
+    let callbacks = exported(&service, "out.ndjson");
+    assert!(callbacks.len() * 10 >= MANY * 8, "{} of {MANY}: {said}", callbacks.len());
 }
 
 #[test]
