@@ -1,21 +1,7 @@
 //! How callbacks are delivered (contract, 1 and 4).
 
-use std::{
-    net::TcpListener,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::TcpListener, time::Duration};
 
-use seal_dpf_urlcallback::{
-    callback::{Body, CallbackId, Destination, JobState},
-    clock::{Clock, SystemClock, Timestamp},
-    config::Config,
-    delivery::attempt::Verdict,
-    outbox::{ErrorKind, NewCallback, transition},
-};
 use serde_json::json;
 
 use crate::support::{Answer, PASSWORD, Receiver, Service, event, eventually};
@@ -365,47 +351,4 @@ fn a_destination_of_which_nothing_is_left_is_not_shown_as_open() {
     assert!(service.log().iter().any(opened), "it never was");
     let id = api.accept(&event("job_sending", "4", &receiver.url("/")));
     api.wait_for_state(&id, "delivered");
-}
-
-/// A clock that fails the second time, which is when an answer is read.
-#[derive(Debug)]
-struct FailingClock(AtomicU64);
-
-impl Clock for FailingClock {
-    fn now(&self) -> Timestamp {
-        assert_eq!(self.0.fetch_add(1, Ordering::SeqCst) % 2, 0, "on purpose");
-        SystemClock.now()
-    }
-}
-
-#[tokio::test]
-async fn a_panic_within_an_attempt_is_one_failed_attempt_and_costs_no_more() {
-    let receiver = Receiver::start();
-    let url = receiver.url("/");
-    let destination = Destination::parse(&url).unwrap();
-    let new = NewCallback {
-        event_id: None,
-        body: Body {
-            job_id: "1".into(),
-            job_id_fs: "2".into(),
-            job_state: JobState::Sending,
-            exit_status: None,
-            error_reason: None,
-            dpf_tracker_url: None,
-        },
-        url: url.into(),
-        destination,
-        refusal: None,
-    };
-    let record = transition::accept(new, CallbackId::from_u128(1), SystemClock.now(), true);
-    let clock = Arc::new(FailingClock(AtomicU64::new(0)));
-    let sender = Config::defaults().unwrap().sender(clock).unwrap();
-    for _ in 0..2 {
-        let outcome = sender.put(&record, true).await;
-        assert_eq!(outcome.verdict, Verdict::Transient);
-        let error = outcome.attempt.error.unwrap();
-        assert_eq!(error.kind, ErrorKind::Connect);
-        assert!(error.message.contains("the service failed"), "{}", error.message);
-    }
-    assert_eq!(receiver.count(), 2);
 }

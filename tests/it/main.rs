@@ -9,6 +9,7 @@
 
 mod api;
 mod architecture;
+mod attempt;
 mod cli;
 mod crash;
 mod damage;

@@ -32,7 +32,7 @@ pub struct Salvage {
     pub broken: u64,
     log: Log,
     callbacks: BTreeMap<CallbackId, Place>,
-    /// The keys of rows that were removed.
+    /// The keys of callbacks' rows that were removed.
     removed: HashSet<Vec<u8>>,
     /// Attempts before the last one, by the callback's place in the order of acceptance.
     attempts: HashMap<u64, BTreeMap<u32, Place>>,
@@ -148,7 +148,7 @@ impl Salvage {
                 match prefix(&page).and_then(|prefix| link(&bytes, prefix)) {
                     Some(Link::Set(key, value)) => Some(vec![(key, value)]),
                     Some(Link::Removed(key)) => {
-                        if source.now {
+                        if source.now && keys::is_callback(&key) {
                             self.removed.insert(key);
                         }
                         None

@@ -111,7 +111,7 @@ fn destination() -> Destination {
     Destination::parse("http://h:80").unwrap()
 }
 
-fn new(job: &str) -> NewCallback {
+pub(crate) fn new(job: &str) -> NewCallback {
     NewCallback {
         event_id: None,
         body: Body {
