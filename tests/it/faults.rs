@@ -43,6 +43,30 @@ fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_resta
     }
 }
 
+/// Of the writes of one commit the first fails, and last: the engine wakes nobody then.
+#[test]
+fn a_failed_write_of_which_the_engine_tells_nobody_is_found_all_the_same() {
+    let mut service = Service::prepare("");
+    service.put_on_a_disk_that_can_fail();
+    service.serve();
+    let api = service.api();
+    let receiver = Receiver::start();
+    let accepted = api.accept(&event("job_sending", "1", &receiver.url("/")));
+    api.wait_for_state(&accepted, "delivered");
+    service.fail_disk("overtaken EIO");
+    let refused = api.post("/v1/events", &event("job_sending", "2", &receiver.url("/")));
+    assert_eq!(refused.status, 503, "{refused:?}");
+    let ready = api.get("/readyz");
+    let said = String::from_utf8(ready.body).unwrap();
+    assert!(ready.status == 503 && said.contains("restart the service"), "{said}");
+    assert!(service.log().iter().any(|line| line["event.action"] == "commit-slow"));
+
+    assert_eq!(service.terminate(), Some(0));
+    service.mend_disk();
+    service.serve();
+    assert_eq!(service.api().callback(&accepted)["state"], "delivered");
+}
+
 #[test]
 fn what_cannot_be_read_for_a_while_fails_who_reads_it_and_stops_nothing() {
     let mut service = Service::prepare("");

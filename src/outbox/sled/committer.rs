@@ -18,7 +18,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Store, batch::Batch, guard::guarded, read, watch::Witness};
+use super::{Store, batch::Batch, guard::guarded, read, wake::Wake, watch::Witness};
 use crate::{
     callback::CallbackId,
     clock::Timestamp,
@@ -39,9 +39,6 @@ const MANY_OUTCOMES: usize = 32;
 
 /// How long outcomes are gathered where there are many.
 const GATHER_PAUSE: Duration = Duration::from_millis(6);
-
-/// From when on a commit, sync included, takes so long that somebody should know.
-const SLOW: Duration = Duration::from_secs(2);
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, OutboxError>>;
@@ -100,9 +97,10 @@ fn when_synced<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
 pub(super) fn run(
     store: &Arc<Store>,
     witness: Witness,
+    wake: Wake,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let mut disk = Disk::new(store, witness);
+    let mut disk = Disk::new(store, witness, wake);
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
     let mut outcomes = 0;
@@ -166,18 +164,9 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         let applied = store.tree.apply_batch(writes);
         store.lanes.apply_ended();
         applied?;
-        store.db.flush()?;
-        let len = disk.sync()?;
+        let len = disk.flush(store)?;
         disk.witness.note(batches, len);
-        let took = begin.elapsed();
-        measure::committed(size, took);
-        if took > SLOW {
-            tracing::warn!(
-                event.action = "commit-slow",
-                event.duration = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
-                "the data disk is slow: everything waits for it"
-            );
-        }
+        measure::committed(size, begin.elapsed());
         published.publish(store);
         Ok(())
     });
@@ -290,17 +279,27 @@ struct Disk {
     log: Option<File>,
     blobs_synced: Option<SystemTime>,
     witness: Witness,
+    wake: Wake,
 }
 
 impl Disk {
-    fn new(store: &Store, witness: Witness) -> Self {
+    fn new(store: &Store, witness: Witness, wake: Wake) -> Self {
         Self {
             witness,
+            wake,
             dir: store.dir.clone(),
             min_free: store.settings.min_free_bytes,
             log: None,
             blobs_synced: None,
         }
+    }
+
+    /// Brings what was applied to the disk; gives the length of the log.
+    fn flush(&mut self, store: &Store) -> Result<u64, OutboxError> {
+        let waiting = self.wake.waiting();
+        store.db.flush()?;
+        drop(waiting);
+        Ok(self.sync()?)
     }
 
     /// The barrier that `flush()` is not; gives the length of the log.

@@ -33,6 +33,7 @@ mod restore;
 mod salvage;
 mod txn;
 mod verify;
+mod wake;
 mod watch;
 
 use std::{
@@ -53,6 +54,7 @@ use self::{
     guard::guarded,
     keys::LaneKey,
     lanes::Lanes,
+    wake::Wake,
 };
 use super::{
     Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure, Identity,
@@ -169,16 +171,17 @@ impl SledOutbox {
             })?;
         let store = Arc::new(store);
         let (commands, received) = mpsc::unbounded_channel();
-        let committer = std::thread::Builder::new()
-            .name("committer".into())
-            .spawn({
-                let store = Arc::clone(&store);
-                move || committer::run(&store, witness, received)
-            })
-            .map_err(|error| OutboxError::Open {
-                dir: dir.to_owned(),
-                reason: error.to_string().into(),
-            })?;
+        let start = || {
+            let wake = Wake::start(store.db.clone())?;
+            let store = Arc::clone(&store);
+            std::thread::Builder::new()
+                .name("committer".into())
+                .spawn(move || committer::run(&store, witness, wake, received))
+        };
+        let committer = start().map_err(|error| OutboxError::Open {
+            dir: dir.to_owned(),
+            reason: error.to_string().into(),
+        })?;
         Ok(Self {
             store,
             commands: Mutex::new(Some(commands)),

@@ -5,7 +5,8 @@
  *   in the order in which they happened, with the bytes that were written.
  * DISK_IGNORES: "fdatasync": as if the program did not call it; it is neither done nor noted.
  * DISK_FAULT: a file; while it is there, it says what fails and how: "pwrite ENOSPC",
- *   "fdatasync EIO", "open EROFS". It is looked at before each operation. A sync that fails with
+ *   "fdatasync EIO", "open EROFS". It is looked at before each operation. "overtaken EIO": a
+ *   write of a few bytes that comes now fails, a second after the next longer one has succeeded. A sync that fails with
  *   EIO takes back all that was written to the file since the last one: the system may forget
  *   it, and says so only once.
  */
@@ -195,6 +196,26 @@ static void settle(int fd, const char *path, int back)
     }
 }
 
+/* How many longer writes have succeeded, and where a short one waits for the next of them. */
+static pthread_cond_t overtook = PTHREAD_COND_INITIALIZER;
+static uint64_t longer;
+#define SHORT 100
+
+static int overtaken(size_t length)
+{
+    uint64_t before = longer;
+    if (length > SHORT || !fails("overtaken"))
+        return 0;
+    int error = errno;
+    while (longer == before)
+        pthread_cond_wait(&overtook, &order);
+    pthread_mutex_unlock(&order);
+    sleep(1);
+    pthread_mutex_lock(&order);
+    errno = error;
+    return 1;
+}
+
 static ssize_t written(int fd, const void *bytes, size_t length, off64_t at, int positioned)
 {
     const char *path = path_of(fd);
@@ -203,7 +224,7 @@ static ssize_t written(int fd, const void *bytes, size_t length, off64_t at, int
                           : REAL(write)(fd, bytes, length);
     pthread_mutex_lock(&order);
     ssize_t done = -1;
-    if (!fails("pwrite")) {
+    if (!fails("pwrite") && !overtaken(length)) {
         if (!positioned)
             at = lseek64(fd, 0, SEEK_CUR);
         remember(fd, path, at, length);
@@ -211,6 +232,10 @@ static ssize_t written(int fd, const void *bytes, size_t length, off64_t at, int
                           : REAL(write)(fd, bytes, length);
         if (done > 0)
             note('w', path, (uint64_t)at, bytes, (uint64_t)done);
+        if (done > SHORT) {
+            longer++;
+            pthread_cond_broadcast(&overtook);
+        }
     }
     pthread_mutex_unlock(&order);
     return done;

@@ -295,6 +295,7 @@ impl Api {
                 seal_dpf_urlcallback::tls::pinned(self.certificate.as_deref()).unwrap(),
             )
             .no_proxy()
+            .timeout(super::DEADLINE)
             .build()
             .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
