@@ -12,7 +12,7 @@ use seal_dpf_urlcallback::{
     egress::Policy,
     event,
     outbox::{
-        Claim, NewCallback, Outbox as _, Record, Settlement,
+        Claim, NewCallback, Outbox as _, Record, Sequence, Settlement,
         record::{decode, encode},
         sled::{Settings, SledOutbox},
         transition,
@@ -111,7 +111,7 @@ impl Store {
     }
 
     fn enqueue(&self, batch: Vec<NewCallback>) -> bool {
-        self.runtime.block_on(self.outbox.enqueue(batch)).is_ok()
+        self.runtime.block_on(self.outbox.enqueue(batch, Sequence::default())).is_ok()
     }
 
     fn claim(&self, limit: usize) -> Vec<Claim> {

@@ -1,18 +1,14 @@
 //! `cargo bench --bench outbox`: what the store takes and gives on this machine's disk, with
 //! every write synced. Each figure is one run; compare figures of the same run only.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use seal_dpf_urlcallback::{
     callback::Destination,
-    clock::{Clock as _, SystemClock},
+    clock::{Clock as _, SystemClock, Timestamp},
     outbox::{
-        Outbox, Retention, Settlement, purge_gently,
+        Outbox, Over, Sequence, Settlement, purge_gently,
         sled::{Settings, SledOutbox},
     },
 };
@@ -55,7 +51,7 @@ async fn run(outbox: &SledOutbox) -> anyhow::Result<()> {
     fill(outbox, &to, 2 * CALLBACKS).await?;
     let begin = Instant::now();
     let purge = async {
-        let purged = purge_gently(outbox, RETENTION).await?;
+        let purged = purge_gently(outbox, all).await?;
         anyhow::Ok((purged, begin.elapsed()))
     };
     let delivery = async {
@@ -67,7 +63,7 @@ async fn run(outbox: &SledOutbox) -> anyhow::Result<()> {
     delivered?;
     let (purged, took) = purged?;
     println!("{:>22}: {purged} in {:.2} s", "purge", took.as_secs_f64());
-    purge_gently(outbox, RETENTION).await?;
+    purge_gently(outbox, all).await?;
     size(outbox, "when all are purged").await?;
     fill(outbox, &to, OLD).await?;
     drain(outbox, &to).await?;
@@ -75,13 +71,15 @@ async fn run(outbox: &SledOutbox) -> anyhow::Result<()> {
 }
 
 /// Everything that is delivered is too old.
-const RETENTION: Retention = Retention { delivered: Duration::ZERO, failed: Duration::ZERO };
+fn all() -> Over {
+    Over { delivered: Timestamp::MAX, failed: Timestamp::MAX }
+}
 
 async fn fill(outbox: &SledOutbox, to: &Destination, count: usize) -> anyhow::Result<()> {
     let mut under_way = Vec::new();
     for first in (0..count).step_by(BATCH) {
         let batch = (first..(first + BATCH).min(count)).map(|job| new(job, to)).collect();
-        under_way.push(outbox.enqueue(batch));
+        under_way.push(outbox.enqueue(batch, Sequence::default()));
         if under_way.len() == 4 {
             under_way.remove(0).await?;
         }

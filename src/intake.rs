@@ -7,7 +7,7 @@ use crate::{
     egress::Policy,
     event::{self, JobEvent, Malformed, Parsed},
     measure,
-    outbox::{Enqueued, ErrorKind, Failure, NewCallback, Outbox, OutboxError},
+    outbox::{Enqueued, ErrorKind, Failure, NewCallback, Outbox, OutboxError, Sequence},
 };
 
 /// What became of one event (contract, 2).
@@ -122,6 +122,7 @@ impl Intake {
     pub fn take(
         &self,
         events: Vec<Prepared>,
+        sequence: Sequence,
     ) -> impl Future<Output = Result<Vec<Outcome>, OutboxError>> + Send + use<> {
         let mut batch = Vec::new();
         let mut lines = Vec::new();
@@ -136,7 +137,7 @@ impl Intake {
                 }
             }
         }
-        let stored = (!batch.is_empty()).then(|| self.outbox.enqueue(batch));
+        let stored = (!batch.is_empty()).then(|| self.outbox.enqueue(batch, sequence));
         async move {
             let stored = match stored {
                 Some(stored) => stored.await?,

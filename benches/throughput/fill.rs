@@ -7,7 +7,7 @@ use seal_dpf_urlcallback::{
     callback::{Body, Destination, JobState, parse_url},
     clock::SystemClock,
     outbox::{
-        NewCallback, Outbox as _,
+        NewCallback, Outbox as _, Sequence,
         sled::{Settings, SledOutbox},
     },
 };
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
             let batch: Vec<_> = jobs
                 .map(|job| new(job, &url(port, job % destinations, job)))
                 .collect::<anyhow::Result<_>>()?;
-            if let Some(stored) = under_way.replace(outbox.enqueue(batch)) {
+            if let Some(stored) = under_way.replace(outbox.enqueue(batch, Sequence::default())) {
                 runtime.block_on(stored)?;
             }
         }

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     event::{Malformed, RawEvent},
     intake::{Intake, Outcome, Prepared},
-    outbox::OutboxError,
+    outbox::{OutboxError, Sequence},
 };
 
 /// How many lines are stored with one call.
@@ -150,7 +150,8 @@ async fn one(
         }
         json.extend_from_slice(&piece);
     }
-    let outcomes = shared.intake.take(vec![shared.intake.prepare(&json)]).await?;
+    let outcomes =
+        shared.intake.take(vec![shared.intake.prepare(&json)], Sequence::default()).await?;
     outcomes
         .first()
         .map(answer)
@@ -210,6 +211,7 @@ struct Batch<'a> {
     chunk: Vec<Prepared>,
     chunk_bytes: usize,
     under_way: VecDeque<(Vec<u32>, Stored)>,
+    sequence: Sequence,
     done: Vec<(u32, Outcome)>,
 }
 
@@ -222,6 +224,7 @@ impl<'a> Batch<'a> {
             chunk: Vec::new(),
             chunk_bytes: 0,
             under_way: VecDeque::new(),
+            sequence: Sequence::default(),
             done: Vec::new(),
         }
     }
@@ -283,15 +286,22 @@ impl<'a> Batch<'a> {
         let chunk = std::mem::take(&mut self.chunk);
         self.chunk_bytes = 0;
         if !chunk.is_empty() {
-            let stored = Box::pin(self.shared.intake.take(chunk));
+            let stored = Box::pin(self.shared.intake.take(chunk, self.sequence.clone()));
             self.under_way.push_back((std::mem::take(&mut self.numbers), stored));
         }
     }
 
-    /// Waits for the earliest call; `false` when none is under way.
+    /// Waits for the earliest call; `false` when none is under way. Behind one that was refused
+    /// nothing is stored, and so there is none.
     async fn collect_one(&mut self) -> Result<bool, Problem> {
         let Some((numbers, stored)) = self.under_way.pop_front() else { return Ok(false) };
-        self.done.extend(numbers.into_iter().zip(stored.await?));
+        match stored.await {
+            Ok(outcomes) => self.done.extend(numbers.into_iter().zip(outcomes)),
+            Err(error) => {
+                self.under_way.clear();
+                return Err(error.into());
+            }
+        }
         Ok(true)
     }
 

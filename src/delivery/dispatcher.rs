@@ -276,7 +276,7 @@ impl Dispatcher {
 
     /// When the clock has gone back, what waits for a time may wait for one that is far away.
     fn notice_jumps(&mut self) {
-        let back = self.jumps.look();
+        let back = self.jumps.back();
         if std::mem::replace(&mut self.back, back) == back {
             return;
         }
@@ -392,7 +392,6 @@ impl Dispatcher {
             outbox: Arc::clone(&self.outbox),
             sender: Arc::clone(&self.sender),
             settings: Arc::clone(&self.settings),
-            clock: Arc::clone(&self.clock),
             jumps: Arc::clone(&self.jumps),
             events: self.events.clone(),
             settling: self.settling.clone(),

@@ -11,7 +11,7 @@
 //!   has one, and expires with what came of it.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -47,32 +47,29 @@ impl Jumps {
         Self { clock, begin, grace, seen: Mutex::new(seen) }
     }
 
-    /// Looks whether the clock has jumped. Says how often it went back so far.
-    pub fn look(&self) -> u64 {
+    /// Looks whether the clock has jumped; what it says now.
+    fn look(&self) -> (Timestamp, MutexGuard<'_, Seen>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
         seen.look(now, Instant::now());
-        seen.back
+        (now, seen)
     }
 
-    /// How much of the time since `since` nobody has lived through.
-    pub fn skipped(&self, since: Timestamp) -> Duration {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).skipped(since)
+    /// How often the clock went back so far.
+    pub fn back(&self) -> u64 {
+        self.look().1.back
+    }
+
+    /// What the clock says, and how much of the time since `since` nobody has lived through.
+    pub fn skipped(&self, since: Timestamp) -> (Timestamp, Duration) {
+        let (now, seen) = self.look();
+        (now, seen.skipped(since))
     }
 
     /// When that was which is now as old as this, counting only time that was lived through.
     pub fn ago(&self, age: Duration) -> Timestamp {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.clock.now();
-        let mut at = now.before(age);
-        // A jump that lies behind moves it further back, where it may be behind another one.
-        loop {
-            let further = now.before(age.saturating_add(seen.skipped(at)));
-            if further >= at {
-                return at;
-            }
-            at = further;
-        }
+        let (now, seen) = self.look();
+        seen.ago(now, age)
     }
 
     /// Whether something may expire that was not just tried.
@@ -85,6 +82,18 @@ impl Seen {
     fn skipped(&self, since: Timestamp) -> Duration {
         let behind = self.forward.iter().filter(|(after, _)| since < *after);
         behind.fold(Duration::ZERO, |sum, (_, far)| sum.saturating_add(*far))
+    }
+
+    fn ago(&self, now: Timestamp, age: Duration) -> Timestamp {
+        let mut at = now.before(age);
+        // A jump that lies behind moves it further back, where it may be behind another one.
+        loop {
+            let further = now.before(age.saturating_add(self.skipped(at)));
+            if further >= at {
+                return at;
+            }
+            at = further;
+        }
     }
 
     fn look(&mut self, now: Timestamp, passed: Instant) {
@@ -157,17 +166,24 @@ mod tests {
 
     #[test]
     fn a_jump_makes_nothing_older_and_keeps_nothing_young_that_came_after_it() {
+        let begin = Instant::now();
+        let mut seen = Seen { at: START, passed: begin, back: 0, forward: Vec::new() };
+        let jump = START.after(500_000 * HOUR);
+        seen.look(jump, begin);
+        // Half of the time lies before the jump.
+        assert_eq!(seen.ago(jump.after(HOUR), 2 * HOUR), START.before(HOUR));
+        assert_eq!(seen.ago(jump.after(2 * HOUR), HOUR), jump.after(HOUR));
+        assert_eq!(seen.ago(jump.after(HOUR), HOUR), jump);
+    }
+
+    #[test]
+    fn whoever_asks_for_an_age_learns_of_a_jump_that_nobody_has_seen_yet() {
         let clock = crate::clock::ManualClock::at(START);
         let jumps = Jumps::new(clock.clone(), Duration::ZERO);
-        let jump = START.after(500_000 * HOUR);
-        jumps.seen.lock().unwrap().look(jump, jumps.begin);
-        let seen = |now, age| {
-            clock.set(now);
-            jumps.ago(age)
-        };
-        // Half of the time lies before the jump.
-        assert_eq!(seen(jump.after(HOUR), 2 * HOUR), START.before(HOUR));
-        assert_eq!(seen(jump.after(2 * HOUR), HOUR), jump.after(HOUR));
-        assert_eq!(seen(jump.after(HOUR), HOUR), jump);
+        clock.advance(100 * HOUR);
+        let (now, skipped) = jumps.skipped(START);
+        assert!(now.before(skipped).since(START) < HOUR, "{skipped:?}");
+        clock.advance(100 * HOUR);
+        assert!(jumps.ago(HOUR) < START);
     }
 }

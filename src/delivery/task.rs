@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     callback::{CallbackId, Destination},
-    clock::{SharedClock, Timestamp},
+    clock::Timestamp,
     outbox::{Claim, Outbox, OutboxFuture, Record, Settlement},
 };
 
@@ -66,7 +66,6 @@ pub(super) struct AttemptTask {
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) sender: Arc<Sender>,
     pub(super) settings: Arc<Settings>,
-    pub(super) clock: SharedClock,
     pub(super) jumps: Arc<Jumps>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) settling: mpsc::UnboundedSender<Settling>,
@@ -79,10 +78,14 @@ pub(super) struct AttemptTask {
 
 impl AttemptTask {
     pub(super) async fn run(self, claim: Claim, mut abort: watch::Receiver<()>) {
-        // The time that nobody has lived through makes nothing older.
-        let skipped = self.jumps.skipped(claim.record.budget_since);
-        let now = || self.clock.now().before(skipped);
-        let over = self.settings.retry.over(&claim.record, now(), self.jumps.may_expire());
+        let retry = &self.settings.retry;
+        // The time that nobody has lived through makes nothing older. It may pass at any moment.
+        let since = claim.record.budget_since;
+        let lived = || {
+            let (now, skipped) = self.jumps.skipped(since);
+            (now.before(skipped), skipped)
+        };
+        let over = retry.over(&claim.record, lived().0, self.jumps.may_expire());
         if let Some(failure) = over {
             self.ended(Health::Unknown);
             self.settle(claim, Settlement::Failed { attempt: None, failure });
@@ -100,8 +103,8 @@ impl AttemptTask {
         };
         self.ended(outcome.health());
         let mut random = fastrand::Rng::new();
-        let settlement = self.settings.retry.decide(&claim.record, outcome, now(), &mut random);
-        let settlement = match settlement {
+        let (now, skipped) = lived();
+        let settlement = match retry.decide(&claim.record, outcome, now, &mut random) {
             Settlement::Retry { attempt, due, hold } => Settlement::Retry {
                 attempt,
                 due: due.after(skipped),

@@ -29,7 +29,10 @@ pub mod record;
 pub mod sled;
 pub mod transition;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -279,17 +282,36 @@ pub struct Retention {
     pub failed: Duration,
 }
 
+impl Retention {
+    /// What its time is over for at `now`.
+    pub fn over(self, now: Timestamp) -> Over {
+        Over { delivered: now.before(self.delivered), failed: now.before(self.failed) }
+    }
+}
+
+/// What is not kept any longer: what has finished at these times or earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Over {
+    /// Delivered ones.
+    pub delivered: Timestamp,
+    /// Failed ones.
+    pub failed: Timestamp,
+}
+
 /// Of the time of a long purge, the part that is left to everything else: so many times what
 /// its own steps take.
 const PURGE_PAUSE: u32 = 4;
 
 /// Removes all finished callbacks whose retention is over and says how many. It takes its
-/// time, so that delivery goes on beside it.
-pub async fn purge_gently(outbox: &dyn Outbox, retention: Retention) -> Result<u64, OutboxError> {
+/// time, so that delivery goes on beside it, and asks before each step what is over.
+pub async fn purge_gently(
+    outbox: &dyn Outbox,
+    over: impl Fn() -> Over + Send,
+) -> Result<u64, OutboxError> {
     let mut purged = 0;
     loop {
         let begin = Instant::now();
-        match outbox.purge(retention).await? {
+        match outbox.purge(over()).await? {
             0 => return Ok(purged),
             step => purged += step,
         }
@@ -297,11 +319,30 @@ pub async fn purge_gently(outbox: &dyn Outbox, retention: Retention) -> Result<u
     }
 }
 
+/// What ties batches to each other that a producer hands in one after the other, before it has
+/// heard of the first: where one is refused, so are those behind it, and what is stored has no
+/// holes. A batch that stands alone has one of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Sequence(Arc<OnceLock<OutboxError>>);
+
+impl Sequence {
+    /// Why a batch of it was refused, if one was.
+    pub fn refused(&self) -> Option<OutboxError> {
+        self.0.get().cloned()
+    }
+
+    /// Notes that a batch of it is refused.
+    pub fn refuse(&self, error: &OutboxError) {
+        self.0.get_or_init(|| error.clone());
+    }
+}
+
 /// The store of callbacks. See the module for what it promises.
 pub trait Outbox: Send + Sync + 'static {
     /// Stores a batch, in its order. Where it fails, nothing of the batch is stored, except
-    /// with [`OutboxError::Broken`], after which only a new start can tell.
-    fn enqueue(&self, batch: Vec<NewCallback>) -> OutboxFuture<Vec<Enqueued>>;
+    /// with [`OutboxError::Broken`], after which only a new start can tell; nor is a batch of the
+    /// same `sequence` for which this is called later.
+    fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>>;
 
     /// Waits until destinations have something due that was not due, or not known, before,
     /// and says from when. Made for one caller at a time.
@@ -334,9 +375,9 @@ pub trait Outbox: Send + Sync + 'static {
     /// a bounded number at a time, and gives them. None left: an empty list.
     fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>>;
 
-    /// Removes finished callbacks that are older than `retention`, a bounded number
-    /// at a time, and says how many. None left: 0.
-    fn purge(&self, retention: Retention) -> OutboxFuture<u64>;
+    /// Removes finished callbacks whose retention is over, a bounded number at a time, and says
+    /// how many. None left: 0.
+    fn purge(&self, over: Over) -> OutboxFuture<u64>;
 
     /// One callback.
     fn get(&self, id: CallbackId) -> OutboxFuture<Option<Detail>>;

@@ -105,12 +105,7 @@ pub async fn serve(
     let (stop, stopped) = watch::channel(false);
     let (health, probes) = Health::new(Arc::clone(&outbox));
     let jumps = jumps(&config, &clock);
-    let upkeep = tokio::spawn(upkeep::run(
-        Arc::clone(&outbox),
-        config.clone(),
-        Arc::clone(&clock),
-        Arc::clone(&jumps),
-    ));
+    let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), config.clone(), Arc::clone(&jumps)));
     let dispatcher = Dispatcher::new(
         Arc::clone(&outbox),
         sender,

@@ -116,6 +116,7 @@ fn a_store_that_cannot_be_written_at_the_start_is_said_and_opened_when_it_can() 
         assert!(text.contains(said) && text.contains("data/outbox"), "{rule}: {text}");
         assert!(!text.contains("panicked"), "{rule}: {text}");
         service.mend_disk();
+        assert!(!service.path("data/outbox.before").exists(), "{rule}: a copy is left");
         let after = fs::read(service.path("data/outbox/db")).unwrap();
         assert!(after.starts_with(&before[..20]), "{rule}");
     }

@@ -123,6 +123,20 @@ fn a_clock_that_goes_forward_by_days_expires_and_forgets_nothing() {
 }
 
 #[test]
+fn a_clock_that_goes_forward_while_an_attempt_is_under_way_does_not_expire_it() {
+    let mut clocked = Clocked::prepare(
+        "retry.max_age = \"2h\"\ndelivery.timeout = \"2s\"\nbreaker.failures = 0\n\
+         retry.initial_interval = \"100ms\"\nretry.max_interval = \"200ms\"",
+    );
+    clocked.serve();
+    let receiver = Receiver::answering(vec![Answer::Wait], Answer::Status(200));
+    let id = clocked.0.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    receiver.wait_for(1);
+    clocked.set(10 * DAY);
+    assert_eq!(clocked.0.api().wait_for_state(&id, "delivered")["attemptCount"], 2);
+}
+
+#[test]
 fn what_comes_after_a_clock_has_gone_forward_expires_and_is_forgotten_in_its_time() {
     let mut clocked = Clocked::prepare(
         "retention.delivered = \"1s\"\nretry.max_age = \"1s\"\nretry.initial_interval = \"50ms\"\n\

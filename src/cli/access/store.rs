@@ -13,7 +13,7 @@ use crate::{
     datadir::DataDir,
     event::Malformed,
     intake::Intake,
-    outbox::{Cancelled, Outbox, Query, sled::SledOutbox},
+    outbox::{Cancelled, Outbox, Query, Sequence, sled::SledOutbox},
     select::{self, Selection},
 };
 
@@ -63,7 +63,7 @@ impl Store {
                 }
             })
             .collect();
-        let outcomes = self.intake.take(prepared).await?;
+        let outcomes = self.intake.take(prepared, Sequence::default()).await?;
         let lines = numbered.into_iter().zip(&outcomes);
         Ok(lines.map(|((line, _), outcome)| LineView { line, outcome: outcome.into() }).collect())
     }

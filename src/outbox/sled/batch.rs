@@ -39,6 +39,8 @@ pub(super) struct Batch<'a> {
     /// What is busy because of this batch, or was claimed until now.
     settled: Vec<(LaneKey, u64)>,
     signals: Vec<(LaneKey, Timestamp)>,
+    /// When the budget began of what becomes pending, the earliest of each lane.
+    budgets: HashMap<LaneKey, Timestamp>,
     delivered: Vec<u64>,
     failed: Vec<u64>,
     /// What was restored as ended, by when it ended.
@@ -60,6 +62,7 @@ impl<'a> Batch<'a> {
             rows: HashMap::new(),
             settled: Vec::new(),
             signals: Vec::new(),
+            budgets: HashMap::new(),
             delivered: Vec::new(),
             failed: Vec::new(),
             restored: BTreeMap::new(),
@@ -223,6 +226,8 @@ impl<'a> Batch<'a> {
             State::Pending(Place::Scheduled(_)) => row.scheduled += 1,
             _ => self.blocked += 1,
         }
+        let oldest = self.budgets.entry(lane).or_insert(record.budget_since);
+        *oldest = record.budget_since.min(*oldest);
         match record.state {
             State::Pending(Place::Fresh) => self.signals.push((lane, record.created_at)),
             State::Pending(Place::Scheduled(at)) => {
@@ -339,6 +344,7 @@ impl<'a> Batch<'a> {
             rows: self.rows,
             settled: self.settled,
             signals: self.signals,
+            budgets: self.budgets,
         };
         (self.txn.into_batch(), published)
     }
@@ -356,6 +362,7 @@ pub(super) struct Published {
     rows: HashMap<LaneKey, LaneRow>,
     settled: Vec<(LaneKey, u64)>,
     signals: Vec<(LaneKey, Timestamp)>,
+    budgets: HashMap<LaneKey, Timestamp>,
 }
 
 impl Published {
@@ -370,6 +377,11 @@ impl Published {
                 None => {
                     inner.lanes.insert(*key, Lane::new(row.clone()));
                 }
+            }
+        }
+        for (key, since) in self.budgets {
+            if let Some(lane) = inner.lanes.get_mut(&key) {
+                lane.oldest = lane.oldest.min(since);
             }
         }
         let mut wake = !self.signals.is_empty();

@@ -24,8 +24,8 @@ use crate::{
     clock::Timestamp,
     measure,
     outbox::{
-        Cancelled, Claim, Enqueued, Entry, ErrorKind, Failure, NewCallback, OutboxError, Record,
-        Retention, Settlement,
+        Cancelled, Claim, Enqueued, Entry, ErrorKind, Failure, NewCallback, OutboxError, Over,
+        Record, Sequence, Settlement,
     },
 };
 
@@ -45,12 +45,12 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, OutboxError>>;
 
 /// A write that somebody waits for.
 pub(super) enum Command {
-    Enqueue(Vec<NewCallback>, Reply<Vec<Enqueued>>),
+    Enqueue(Vec<NewCallback>, Sequence, Reply<Vec<Enqueued>>),
     Settle(Box<(Claim, Settlement)>, Reply<Record>),
     Replay(Vec<CallbackId>, Reply<u64>),
     Cancel(CallbackId, Reply<Cancelled>),
     Expire(Timestamp, Failure, Reply<Vec<Record>>),
-    Purge(Retention, Reply<u64>),
+    Purge(Over, Reply<u64>),
     Import(Vec<Entry>, Reply<u64>),
     Ping(Reply<()>),
 }
@@ -58,7 +58,7 @@ pub(super) enum Command {
 impl Command {
     fn weight(&self) -> usize {
         match self {
-            Self::Enqueue(batch, _) => batch.len().max(1),
+            Self::Enqueue(batch, ..) => batch.len().max(1),
             Self::Replay(ids, _) => ids.len().max(1),
             Self::Import(entries, _) => entries.len().max(1),
             Self::Settle(..) | Self::Cancel(..) | Self::Ping(_) => 1,
@@ -69,7 +69,7 @@ impl Command {
     /// Answers with an error.
     fn refuse(self, error: OutboxError) {
         match self {
-            Self::Enqueue(_, reply) => answer(reply, Err(error)),
+            Self::Enqueue(_, _, reply) => answer(reply, Err(error)),
             Self::Settle(_, reply) => answer(reply, Err(error)),
             Self::Ping(reply) => answer(reply, Err(error)),
             Self::Replay(_, reply) | Self::Purge(_, reply) | Self::Import(_, reply) => {
@@ -122,7 +122,7 @@ pub(super) fn run(
         }
         waiting.extend(received.drain(..));
         let mut weight = 0;
-        let mut taken = Vec::new();
+        let mut taken = VecDeque::new();
         while let Some(next) = waiting.front().map(Command::weight)
             && (taken.is_empty() || weight + next <= BATCH_LIMIT)
         {
@@ -138,18 +138,19 @@ fn is_outcome(command: &Command) -> bool {
     matches!(command, Command::Settle(..))
 }
 
-fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
+fn commit(store: &Arc<Store>, disk: &mut Disk, mut commands: VecDeque<Command>) {
     if let Some(error) = store.broken() {
         commands.into_iter().for_each(|command| command.refuse(error.clone()));
         return;
     }
+    let whole = store.commits.begin();
     let mut answers = Vec::with_capacity(commands.len());
     let size = commands.iter().map(Command::weight).sum();
     let mut unsynced = None;
     // A damaged page makes sled panic; that must not take the answers with it.
     let result = guarded(|| {
         let mut batch = Batch::new(store, store.clock.now());
-        for command in commands {
+        while let Some(command) = commands.pop_front() {
             apply(store, disk, &mut batch, command, &mut answers)?;
         }
         if batch.txn.is_empty() {
@@ -171,7 +172,10 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, commands: Vec<Command>) {
         Ok(())
     });
     let result = result.map_err(|error| store.stop(&error));
-    drop(unsynced);
+    drop((unsynced, whole));
+    if let Err(error) = &result {
+        commands.into_iter().for_each(|command| command.refuse(error.clone()));
+    }
     for answer in answers {
         answer(result.clone());
     }
@@ -186,8 +190,10 @@ fn apply(
     answers: &mut Vec<Answer>,
 ) -> Result<(), OutboxError> {
     match command {
-        Command::Enqueue(new, reply) => {
-            if let Err(error) = room(store, disk, batch.pending() + new.len() as u64) {
+        Command::Enqueue(new, sequence, reply) => {
+            let room = || room(store, disk, batch.pending() + new.len() as u64);
+            if let Err(error) = sequence.refused().map_or_else(room, Err) {
+                sequence.refuse(&error);
                 answer(reply, Err(error));
                 return Ok(());
             }
@@ -204,9 +210,13 @@ fn apply(
         }
         Command::Settle(settled, reply) => {
             let (claim, settlement) = *settled;
-            let record = batch.settle(claim.record, settlement)?;
-            answers.push(when_synced(reply, record));
-            Ok(())
+            let record = batch.settle(claim.record, settlement);
+            let (record, result) = match record {
+                Ok(record) => (Ok(record), Ok(())),
+                Err(error) => (Err(error.clone()), Err(error)),
+            };
+            answers.push(Box::new(move |synced| answer(reply, synced.and(record))));
+            result
         }
         Command::Replay(mut ids, reply) => {
             // The earliest first: then a later one of its job sees at the head of the line that
@@ -231,7 +241,9 @@ fn apply(
             outcome.map(drop)
         }
         Command::Expire(cutoff, failure, reply) => {
-            let expired = read::expired(store, cutoff, |id| batch.expire(id, cutoff, &failure));
+            let now = batch.now;
+            let end = |id| batch.expire(id, cutoff, &failure);
+            let expired = read::expired(store, cutoff, now, end);
             let (found, result) = match expired {
                 Ok(found) => (found, Ok(())),
                 Err(error) => (Vec::new(), Err(error)),
@@ -239,8 +251,8 @@ fn apply(
             answers.push(when_synced(reply, found));
             result
         }
-        Command::Purge(retention, reply) => {
-            let purged = batch.purge(retention);
+        Command::Purge(over, reply) => {
+            let purged = batch.purge(over);
             answers.push(when_synced(reply, *purged.as_ref().unwrap_or(&0)));
             purged.map(drop)
         }

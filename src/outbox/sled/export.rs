@@ -27,7 +27,14 @@ pub(super) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported, Out
     let Some((state, changed)) = PASSES.get(usize::from(cursor.pass)).copied() else {
         return Ok(Exported::default());
     };
-    let began = if cursor.began == Timestamp::default() { store.clock.now() } else { cursor.began };
+    let began = match cursor.began {
+        unset if unset == Timestamp::default() => {
+            // What changes from now on has a later time.
+            store.commits.wait();
+            store.clock.now()
+        }
+        known => known,
+    };
     let prefix = match state {
         StateName::Pending => b'p',
         ended => keys::finished_prefix(ended),

@@ -101,6 +101,9 @@ pub(super) struct Lane {
     pub(super) window: Window,
     /// No scheduled callback that nobody has is due before this time.
     pub(super) due_from: Timestamp,
+    /// No budget of the pending callbacks in front of `aged_to` began before this time.
+    pub(super) oldest: Timestamp,
+    pub(super) aged_to: u64,
     /// A claim met nothing but busy ones as far as it looked; who makes one of them free
     /// signals the lane.
     pub(super) starved: bool,
@@ -116,6 +119,8 @@ impl Lane {
             open: None,
             window: Window::default(),
             due_from: Timestamp::default(),
+            oldest: Timestamp::MAX,
+            aged_to: 0,
             starved: false,
             put_off: 0,
         }

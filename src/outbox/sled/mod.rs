@@ -58,8 +58,8 @@ use self::{
 };
 use super::{
     Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure, Identity,
-    NewCallback, Open, Outbox, OutboxError, OutboxFuture, Page, Place, Query, Record, Retention,
-    Settlement, State, Summary,
+    NewCallback, Open, Outbox, OutboxError, OutboxFuture, Over, Page, Place, Query, Record,
+    Sequence, Settlement, State, Summary,
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -91,6 +91,8 @@ struct Store {
     salt: [u8; 16],
     lanes: Lanes,
     barrier: Barrier,
+    /// Each commit from the time that it gives to what it changes.
+    commits: Barrier,
     clock: SharedClock,
     settings: Settings,
 }
@@ -260,8 +262,8 @@ impl Drop for SledOutbox {
 }
 
 impl Outbox for SledOutbox {
-    fn enqueue(&self, batch: Vec<NewCallback>) -> OutboxFuture<Vec<Enqueued>> {
-        self.ask(|reply| Command::Enqueue(batch, reply))
+    fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>> {
+        self.ask(|reply| Command::Enqueue(batch, sequence, reply))
     }
 
     fn signalled(&self) -> BoxFuture<'_, Vec<(Destination, Timestamp)>> {
@@ -305,8 +307,8 @@ impl Outbox for SledOutbox {
         self.ask(|reply| Command::Expire(cutoff, failure, reply))
     }
 
-    fn purge(&self, retention: Retention) -> OutboxFuture<u64> {
-        self.ask(|reply| Command::Purge(retention, reply))
+    fn purge(&self, over: Over) -> OutboxFuture<u64> {
+        self.ask(|reply| Command::Purge(over, reply))
     }
 
     fn get(&self, id: CallbackId) -> OutboxFuture<Option<Detail>> {

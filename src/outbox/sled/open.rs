@@ -70,8 +70,9 @@ fn store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, Ou
     let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
     let salt = record::decode(&salt).map_err(|e| OutboxError::damaged(keys::SALT, &e))?;
     let lanes = lanes::load(&tree)?;
-    let barrier = Barrier::default();
-    Ok(Store { dir: dir.to_owned(), db, tree, salt, lanes, barrier, clock, settings })
+    let (barrier, commits) = (Barrier::default(), Barrier::default());
+    let dir = dir.to_owned();
+    Ok(Store { dir, db, tree, salt, lanes, barrier, commits, clock, settings })
 }
 
 /// Makes an empty store under another name and moves it into place when it is whole. So a

@@ -4,7 +4,7 @@
 use super::{batch::Batch, keys};
 use crate::{
     clock::Timestamp,
-    outbox::{OutboxError, Retention, StateName},
+    outbox::{OutboxError, Over, StateName},
 };
 
 /// How many callbacks one step removes, about: a row of the index is never divided.
@@ -14,12 +14,11 @@ type Result<T> = std::result::Result<T, OutboxError>;
 
 impl Batch<'_> {
     /// Removes finished callbacks whose time is over.
-    pub(super) fn purge(&mut self, retention: Retention) -> Result<u64> {
+    pub(super) fn purge(&mut self, over: Over) -> Result<u64> {
         let mut purged = 0;
-        for (state, kept) in
-            [(StateName::Delivered, retention.delivered), (StateName::Failed, retention.failed)]
+        for (state, cutoff) in
+            [(StateName::Delivered, over.delivered), (StateName::Failed, over.failed)]
         {
-            let cutoff = self.now.before(kept);
             while purged < PURGE_STEP {
                 let Some((key, seqs)) = self.txn.first(&keys::retention(state))? else { break };
                 let finished_at = keys::finished_time(&key);

@@ -9,6 +9,7 @@ use std::{
 use super::{
     Store,
     keys::{self, LaneKey},
+    lanes::Lane,
 };
 use crate::{
     callback::CallbackId,
@@ -234,27 +235,50 @@ fn matches(record: &Record, query: &Query) -> bool {
 pub(super) fn expired(
     store: &Store,
     cutoff: Timestamp,
+    now: Timestamp,
     mut end: impl FnMut(CallbackId) -> Result<Option<Record>>,
 ) -> Result<Vec<Record>> {
+    // Where the rows have not been looked at, or are older than that by now.
+    let from = |lane: &Lane| {
+        if lane.oldest < cutoff {
+            return Some((0, Timestamp::MAX));
+        }
+        (lane.aged_to < u64::MAX).then_some((lane.aged_to, lane.oldest))
+    };
     let lanes: Vec<_> = {
         let inner = store.lanes.lock();
-        inner.lanes.iter().filter(|(_, it)| it.row.pending > 0).map(|(key, _)| *key).collect()
+        let pending = inner.lanes.iter().filter(|(_, lane)| lane.row.pending > 0);
+        pending.filter_map(|(key, lane)| Some((*key, from(lane)?))).collect()
     };
     let mut ended = Vec::new();
-    for lane in lanes {
-        for row in store.tree.scan_prefix(&keys::pending(lane, 0)[..9]) {
+    for (lane, (from, mut oldest)) in lanes {
+        let mut aged_to = u64::MAX;
+        for row in store.tree.range(keys::pending(lane, from)..keys::pending(lane, u64::MAX)) {
             let (key, bytes) = row?;
             let record = decode(&key, &bytes)?;
-            // A lane is in order of acceptance, and no budget begins before it.
-            if record.created_at >= cutoff {
+            let seq = keys::seq_of(record.id);
+            if record.budget_since < cutoff
+                && let Some(record) = end(record.id)?
+            {
+                ended.push(record);
+                if ended.len() >= EXPIRE_STEP {
+                    aged_to = seq + 1;
+                    break;
+                }
+                continue;
+            }
+            oldest = oldest.min(record.created_at).min(record.budget_since);
+            // A lane is in order of acceptance, and no budget begins before it. Only what a
+            // clock that was ahead has accepted stands before older ones.
+            if (cutoff..=now).contains(&record.created_at) {
                 break;
             }
-            if record.budget_since < cutoff {
-                ended.extend(end(record.id)?);
-                if ended.len() >= EXPIRE_STEP {
-                    return Ok(ended);
-                }
-            }
+        }
+        if let Some(lane) = store.lanes.lock().lanes.get_mut(&lane) {
+            (lane.oldest, lane.aged_to) = (oldest, aged_to);
+        }
+        if ended.len() >= EXPIRE_STEP {
+            break;
         }
     }
     Ok(ended)

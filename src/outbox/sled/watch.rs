@@ -6,7 +6,7 @@
 //!
 //! - The **witness**, a file beside the store, says how many batches were acknowledged, and,
 //!   when the store was closed well, which segments its log had. It is written after the sync
-//!   of each batch and never synced itself: it may be old after a power cut, never ahead.
+//!   of each batch and not synced itself: it may be old after a power cut, never ahead.
 //! - Before sled opens a store, the part of the log that sled is going to read is looked
 //!   through. Where something is broken that is not the log's end, there is a **doubt**: then
 //!   all that sled may change is copied first, all rows are compared with each other after the
@@ -276,13 +276,26 @@ const WHOLE: &str = "whole";
 const UNFINISHED: &str = "unfinished";
 
 impl Copy {
-    /// Copies all of the log but the segments at these offsets, which sled only reads.
+    /// Copies all of the log but the segments at these offsets, which sled only reads. Where it
+    /// cannot, it leaves nothing behind.
     fn make(dir: &Path, log: &mut Log, old: &BTreeSet<u64>) -> io::Result<Self> {
         let folder = beside(dir, ".before");
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
-        fs::create_dir(&folder)?;
+        let copy = Self { folder };
+        match copy.fill(dir, log, old) {
+            Ok(()) => Ok(copy),
+            Err(error) => {
+                drop(copy.remove());
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, dir: &Path, log: &mut Log, old: &BTreeSet<u64>) -> io::Result<()> {
+        let folder = &self.folder;
+        fs::create_dir(folder)?;
         let mut segments = File::create(folder.join("segments"))?;
         let offsets = (0..log.len).step_by(log.segment_size);
         for offset in offsets.filter(|offset| !old.contains(offset)) {
@@ -293,7 +306,11 @@ impl Copy {
         }
         segments.sync_all()?;
         for path in snapshots(dir)? {
-            copy_synced(&path, &folder)?;
+            copy_synced(&path, folder)?;
+        }
+        if let Ok(witness) = File::options().write(true).open(witness_path(dir)) {
+            witness.sync_all()?;
+            copy_synced(&witness_path(dir), folder)?;
         }
         let blobs = folder.join("blobs");
         fs::create_dir(&blobs)?;
@@ -309,16 +326,19 @@ impl Copy {
         whole.sync_all()?;
         fs::rename(folder.join(UNFINISHED), folder.join(WHOLE))?;
         sync_dir(&blobs)?;
-        sync_dir(&folder)?;
-        sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
-        Ok(Self { folder })
+        sync_dir(folder)?;
+        sync_dir(dir.parent().unwrap_or(Path::new(".")))
     }
 
     /// One that a process has left: put back where it is whole, since nothing was acknowledged
-    /// while it was there.
+    /// while it was there. Where the witness is another one, somebody has put another store in
+    /// its place since, or an older state of it.
     fn found(dir: &Path, folder: &Path) -> io::Result<()> {
         let copy = Self { folder: folder.to_owned() };
-        if folder.join(WHOLE).exists() { copy.put_back(dir) } else { copy.remove() }
+        let witness = witness_path(dir);
+        let copied = folder.join(witness.file_name().unwrap_or_default());
+        let same = fs::read(witness).ok() == fs::read(copied).ok();
+        if same && folder.join(WHOLE).exists() { copy.put_back(dir) } else { copy.remove() }
     }
 
     fn put_back(self, dir: &Path) -> io::Result<()> {

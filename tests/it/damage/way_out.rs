@@ -165,6 +165,20 @@ fn an_import_takes_a_whole_export_or_nothing_and_goes_into_no_store_that_holds_s
 }
 
 #[test]
+fn a_copy_that_a_killed_start_has_left_does_not_touch_an_older_store_that_was_put_there() {
+    let older = filled(false);
+    fs::create_dir_all(older.path("data/outbox.before/blobs")).unwrap();
+    fs::write(older.path("data/outbox.before/segments"), "").unwrap();
+    fs::write(older.path("data/outbox.before/whole"), "10").unwrap();
+    // As the operator has been told to do who means it.
+    let (witness, copied) =
+        (older.path("data/outbox.witness"), "data/outbox.before/outbox.witness");
+    fs::rename(witness, older.path(copied)).unwrap();
+    assert_eq!(counts(&older), ALL);
+    assert!(!older.path("data/outbox.before").exists());
+}
+
+#[test]
 fn a_copy_that_a_killed_start_has_left_of_another_store_does_not_touch_the_new_one() {
     let whole = filled(false);
     assert!(whole.run(&["export", "--file", "out.ndjson"]).status.success());

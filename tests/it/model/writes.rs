@@ -6,6 +6,7 @@ use seal_dpf_urlcallback::{
     callback::{Body, CallbackId, JobState},
     outbox::{
         Claim, Enqueued, ErrorKind, Failure, NewCallback, OutboxError, OutboxFuture, Retention,
+        Sequence,
     },
 };
 
@@ -25,7 +26,7 @@ impl Case {
         Some(match write {
             Write::Enqueue(events) => {
                 let batch: Vec<_> = events.into_iter().map(|event| self.callback(event)).collect();
-                let answer = self.outbox().enqueue(batch.clone());
+                let answer = self.outbox().enqueue(batch.clone(), Sequence::default());
                 let expected = self.model.enqueue(batch);
                 judged(answer, |answer, ids| enqueued(answer, expected, ids))
             }
@@ -86,7 +87,8 @@ impl Case {
         // Not to the very moment: what ended in this moment may be kept or not.
         let units = |units: u32| UNIT * units + UNIT / 2;
         let retention = Retention { delivered: units(kept.delivered), failed: units(kept.failed) };
-        let (answer, expected) = (self.outbox().purge(retention), self.model.purge(retention));
+        let (answer, expected) =
+            (self.outbox().purge(retention.over(self.model.now)), self.model.purge(retention));
         judged(answer, move |purged, _| assert_eq!(purged.unwrap(), expected))
     }
 

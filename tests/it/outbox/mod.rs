@@ -1,144 +1,26 @@
 //! The outbox's promises, on a real sled in a real folder.
 
+mod bench;
+mod export;
 mod salvage;
 mod scan;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use seal_dpf_urlcallback::{
-    callback::{Body, CallbackId, Destination, JobState},
-    clock::{Clock as _, ManualClock, Timestamp},
+    callback::CallbackId,
+    clock::Clock as _,
     outbox::{
-        Attempt, Cancelled, Claim, Enqueued, ErrorKind, Failure, NewCallback, Outbox, OutboxError,
-        Query, Retention, Settlement, StateName,
+        Cancelled, Enqueued, ErrorKind, Failure, NewCallback, Outbox as _, OutboxError, Query,
+        Retention, Sequence, Settlement, StateName,
         sled::{Settings, SledOutbox},
     },
 };
-use tempfile::TempDir;
 
+pub(crate) use self::bench::new;
+use self::bench::{Bench, START, attempt, destination};
 use crate::support::eventually;
-
-const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-
-struct Bench {
-    folder: TempDir,
-    clock: Arc<ManualClock>,
-    outbox: Option<SledOutbox>,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = ManualClock::at(START);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut bench = Self { folder, clock, outbox: None, runtime };
-        bench.open();
-        bench
-    }
-
-    fn open(&mut self) {
-        let settings = Settings { min_free_bytes: 0, ..Settings::default() };
-        let clock: Arc<ManualClock> = Arc::clone(&self.clock);
-        self.outbox = Some(SledOutbox::open(self.folder.path(), settings, clock).unwrap());
-    }
-
-    fn reopen(&mut self) {
-        self.outbox = None;
-        self.open();
-    }
-
-    fn outbox(&self) -> &SledOutbox {
-        self.outbox.as_ref().unwrap()
-    }
-
-    fn wait<T>(&self, future: impl Future<Output = Result<T, OutboxError>>) -> T {
-        self.runtime.block_on(future).unwrap()
-    }
-
-    fn enqueue(&self, job: &str) -> CallbackId {
-        match self.wait(self.outbox().enqueue(vec![new(job)]))[0] {
-            Enqueued::Stored(id) => id,
-            Enqueued::Duplicate(id) => panic!("{id} is a duplicate"),
-        }
-    }
-
-    fn claim(&self, limit: usize) -> Vec<Claim> {
-        self.wait(self.outbox().claim(&destination(), limit, self.clock.now())).claimed
-    }
-
-    fn claimed_ids(&self) -> Vec<CallbackId> {
-        let claims = self.claim(100);
-        let ids = claims.iter().map(|claim| claim.record.id).collect();
-        claims.into_iter().for_each(|claim| self.outbox().release(claim));
-        ids
-    }
-
-    fn one(&self) -> Claim {
-        self.claim(1).pop().expect("something is due")
-    }
-
-    fn fail(&self, claim: Claim) {
-        let failure = Failure::new(ErrorKind::Status, "no");
-        let settlement = Settlement::Failed { attempt: Some(attempt(&claim, false)), failure };
-        self.wait(self.outbox().settle(claim, settlement));
-    }
-
-    fn deliver(&self, claim: Claim) {
-        let settlement = Settlement::Delivered(attempt(&claim, true));
-        self.wait(self.outbox().settle(claim, settlement));
-    }
-
-    fn retry(&self, claim: Claim, pause: Duration) {
-        let due = self.clock.now().after(pause);
-        let settlement = Settlement::Retry { attempt: attempt(&claim, false), due, hold: None };
-        self.wait(self.outbox().settle(claim, settlement));
-    }
-
-    fn state(&self, id: CallbackId) -> Option<StateName> {
-        self.wait(self.outbox().get(id)).map(|detail| detail.standing.record.state_name())
-    }
-
-    fn counts(&self) -> (u64, u64, u64) {
-        let summary = self.wait(self.outbox().summary(self.clock.now()));
-        assert_eq!(summary.pending, summary.due + summary.waiting + summary.in_flight);
-        (summary.pending, summary.delivered, summary.failed)
-    }
-}
-
-fn destination() -> Destination {
-    Destination::parse("http://h:80").unwrap()
-}
-
-pub(crate) fn new(job: &str) -> NewCallback {
-    NewCallback {
-        event_id: None,
-        body: Body {
-            job_id: job.into(),
-            job_id_fs: "fs".into(),
-            job_state: JobState::Sending,
-            exit_status: None,
-            error_reason: None,
-            dpf_tracker_url: None,
-        },
-        url: "http://h/".to_owned().into(),
-        destination: destination(),
-        refusal: None,
-    }
-}
-
-fn attempt(claim: &Claim, success: bool) -> Attempt {
-    Attempt {
-        number: claim.record.next_attempt(),
-        started_at: START,
-        duration_ms: 1,
-        status: Some(if success { 200 } else { 500 }),
-        error: (!success).then(|| Failure::new(ErrorKind::Status, "no")),
-        peer: None,
-        response_excerpt: None,
-    }
-}
 
 #[test]
 fn callbacks_of_one_job_are_claimed_one_at_a_time_in_order_over_restarts() {
@@ -262,18 +144,21 @@ fn a_cancelled_callback_makes_room_for_the_next_one_of_its_job() {
 fn an_event_id_is_a_duplicate_as_long_as_its_callback_is_kept() {
     let mut bench = Bench::new();
     let keyed = || NewCallback { event_id: Some("key".into()), ..new("1") };
-    let stored = bench.wait(bench.outbox().enqueue(vec![keyed(), keyed()]));
+    let stored = bench.wait(bench.outbox().enqueue(vec![keyed(), keyed()], Sequence::default()));
     let Enqueued::Stored(id) = stored[0] else { panic!() };
     assert_eq!(stored[1], Enqueued::Duplicate(id));
     bench.deliver(bench.one());
     bench.reopen();
-    assert_eq!(bench.wait(bench.outbox().enqueue(vec![keyed()])), [Enqueued::Duplicate(id)]);
+    assert_eq!(
+        bench.wait(bench.outbox().enqueue(vec![keyed()], Sequence::default())),
+        [Enqueued::Duplicate(id)]
+    );
     bench.clock.advance(Duration::from_hours(2));
     let retention =
         Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(3) };
-    assert_eq!(bench.wait(bench.outbox().purge(retention)), 1);
+    assert_eq!(bench.wait(bench.outbox().purge(retention.over(bench.clock.now()))), 1);
     assert_eq!(bench.state(id), None);
-    let again = bench.wait(bench.outbox().enqueue(vec![keyed()]));
+    let again = bench.wait(bench.outbox().enqueue(vec![keyed()], Sequence::default()));
     assert!(matches!(again[0], Enqueued::Stored(other) if other != id));
 }
 
@@ -287,14 +172,14 @@ fn each_state_is_kept_for_its_own_time_and_a_replay_starts_it_anew() {
     let retention =
         Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(2) };
     bench.clock.advance(Duration::from_hours(1));
-    assert_eq!(bench.wait(bench.outbox().purge(retention)), 0);
+    assert_eq!(bench.wait(bench.outbox().purge(retention.over(bench.clock.now()))), 0);
     bench.wait(bench.outbox().replay(vec![replayed]));
     bench.fail(bench.one());
     bench.clock.advance(Duration::from_hours(1));
-    assert_eq!(bench.wait(bench.outbox().purge(retention)), 1);
+    assert_eq!(bench.wait(bench.outbox().purge(retention.over(bench.clock.now()))), 1);
     assert_eq!((bench.state(failed), bench.state(replayed)), (None, Some(StateName::Failed)));
     bench.clock.advance(Duration::from_hours(1));
-    assert_eq!(bench.wait(bench.outbox().purge(retention)), 1);
+    assert_eq!(bench.wait(bench.outbox().purge(retention.over(bench.clock.now()))), 1);
     assert_eq!(bench.counts(), (0, 0, 0));
     let rows = sled_rows(bench);
     assert_eq!(rows, ["mformat", "msalt", "mtotals"], "nothing of them is left");
@@ -305,6 +190,23 @@ fn sled_rows(bench: Bench) -> Vec<String> {
     // A closed store is let go by threads of the engine, a moment later.
     let db = eventually("the store is let go", || sled::open(bench.folder.path()).ok());
     db.iter().map(|row| String::from_utf8_lossy(&row.unwrap().0).into_owned()).collect()
+}
+
+#[test]
+fn what_a_clock_that_was_ahead_has_accepted_keeps_nothing_behind_it_from_expiring() {
+    let bench = Bench::new();
+    bench.clock.advance(Duration::from_hours(24 * 365));
+    let ahead = bench.enqueue("1");
+    bench.clock.set(START);
+    let old = bench.enqueue("2");
+    bench.clock.advance(Duration::from_hours(1));
+    let (young, failure) = (bench.enqueue("3"), Failure::new(ErrorKind::Expired, "too old"));
+    for (after, expected) in [(30, vec![old]), (90, vec![young]), (365 * 24 * 60 + 1, vec![ahead])]
+    {
+        let cutoff = START.after(Duration::from_mins(after));
+        let expired = bench.wait(bench.outbox().expire(cutoff, failure.clone()));
+        assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), expected);
+    }
 }
 
 #[test]
@@ -384,7 +286,8 @@ fn a_listing_merges_all_states_in_both_directions() {
 fn a_closed_outbox_refuses_writes() {
     let bench = Bench::new();
     bench.outbox().close();
-    let refused = bench.runtime.block_on(bench.outbox().enqueue(vec![new("1")]));
+    let refused =
+        bench.runtime.block_on(bench.outbox().enqueue(vec![new("1")], Sequence::default()));
     assert!(matches!(refused, Err(OutboxError::Closed)));
 }
 

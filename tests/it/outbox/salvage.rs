@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use seal_dpf_urlcallback::outbox::{Cancelled, Outbox as _, Retention, StateName, sled::Salvage};
+use seal_dpf_urlcallback::{
+    clock::Clock as _,
+    outbox::{Cancelled, Outbox as _, Retention, StateName, sled::Salvage},
+};
 
 use super::Bench;
 
@@ -19,7 +22,7 @@ fn what_has_ended_and_is_forgotten_does_not_come_out_as_something_to_be_sent() {
     }
     bench.clock.advance(Duration::from_mins(1));
     let none = Retention { delivered: Duration::ZERO, failed: Duration::ZERO };
-    assert_eq!(bench.wait(bench.outbox().purge(none)), FORGOTTEN as u64);
+    assert_eq!(bench.wait(bench.outbox().purge(none.over(bench.clock.now()))), FORGOTTEN as u64);
     bench.outbox = None;
     let salvage = Salvage::read(bench.folder.path()).unwrap();
     let found: Vec<_> = salvage.entries().map(Option::unwrap).collect();

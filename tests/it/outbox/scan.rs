@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use seal_dpf_urlcallback::{
     clock::{Clock as _, Timestamp},
-    outbox::{Claim, Outbox as _},
+    outbox::{Claim, Outbox as _, Sequence},
 };
 use tokio::time::timeout;
 
@@ -29,7 +29,7 @@ fn claim_all(bench: &Bench, count: usize) -> Vec<Claim> {
 fn a_claim_that_meets_only_busy_callbacks_is_signalled_when_one_becomes_free() {
     let bench = Bench::new();
     let batch = (0..2 * BUSY).map(|job| new(&job.to_string())).collect();
-    bench.wait(bench.outbox().enqueue(batch));
+    bench.wait(bench.outbox().enqueue(batch, Sequence::default()));
     let all = claim_all(&bench, 2 * BUSY);
     let ids = all.iter().map(|claim| claim.record.id).collect();
     all.into_iter().for_each(|claim| bench.fail(claim));
@@ -63,7 +63,7 @@ fn claim_at_last(bench: &Bench) -> (Vec<Claim>, Option<Timestamp>) {
 fn what_is_new_is_found_behind_very_many_that_wait_for_their_time() {
     let mut bench = Bench::new();
     let batch = (0..3 * BUSY).map(|job| new(&job.to_string())).collect();
-    bench.wait(bench.outbox().enqueue(batch));
+    bench.wait(bench.outbox().enqueue(batch, Sequence::default()));
     let pause = Duration::from_mins(1);
     claim_all(&bench, 3 * BUSY).into_iter().for_each(|claim| bench.retry(claim, pause));
     // After it the scan begins at the beginning.
@@ -81,7 +81,9 @@ fn what_is_new_is_found_behind_very_many_that_wait_for_their_time() {
 #[test]
 fn what_is_new_is_found_behind_the_long_line_of_one_job() {
     let mut bench = Bench::new();
-    bench.wait(bench.outbox().enqueue((0..3 * BUSY).map(|_| new("one")).collect()));
+    bench.wait(
+        bench.outbox().enqueue((0..3 * BUSY).map(|_| new("one")).collect(), Sequence::default()),
+    );
     let pause = Duration::from_mins(1);
     bench.retry(bench.one(), pause);
     bench.reopen();

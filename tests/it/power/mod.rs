@@ -6,24 +6,89 @@
 
 mod disk;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use seal_dpf_urlcallback::{
     callback::CallbackId,
     clock::{Clock as _, SystemClock},
     outbox::{
-        ExportCursor, Outbox as _, OutboxError,
+        ExportCursor, Outbox as _, OutboxError, StateName,
         sled::{Settings, SledOutbox},
     },
 };
+use serde_json::json;
 
 use self::disk::{Cut, Disk, Op};
-use crate::support::{Answer, Receiver, Service, event, eventually, number, preloaded};
+use crate::support::{Answer, Api, Receiver, Service, event, eventually, number, preloaded};
 
 /// What was recorded: what was done, and what was acknowledged after how much of it.
 struct Recording {
     ops: Vec<(usize, Op)>,
-    acknowledged: Vec<(usize, CallbackId)>,
+    acknowledged: Vec<(usize, CallbackId, Said)>,
+}
+
+/// What somebody was told of a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Accepted,
+    Delivered,
+    Cancelled,
+    Replayed,
+}
+
+impl Said {
+    fn may_be(self, state: StateName) -> bool {
+        match self {
+            Self::Accepted => true,
+            Self::Delivered => state == StateName::Delivered,
+            Self::Cancelled => state == StateName::Failed,
+            Self::Replayed => state == StateName::Pending,
+        }
+    }
+}
+
+/// Notes what is said, and how much had been done to the files by then.
+struct Notes {
+    trace: PathBuf,
+    acknowledged: Vec<(usize, CallbackId, Said)>,
+}
+
+impl Notes {
+    fn take<'a>(&mut self, said: Said, ids: impl IntoIterator<Item = &'a str>) {
+        let so_far = usize::try_from(fs::metadata(&self.trace).unwrap().len()).unwrap();
+        let ids = ids.into_iter().map(|id| (so_far, id.parse().unwrap(), said));
+        self.acknowledged.extend(ids);
+    }
+
+    /// A callback that nobody takes is cancelled, and some are replayed after that.
+    fn cancel(&mut self, api: &Api, job: &str, replay: bool) {
+        let id = api.accept(&event("job_sending", job, "http://127.0.0.1:1/"));
+        self.take(Said::Accepted, [&*id]);
+        eventually("it is cancelled", || {
+            let answer = api.post(&format!("/v1/callbacks/{id}/cancel"), &json!({}));
+            (answer.status == 200).then_some(())
+        });
+        self.take(Said::Cancelled, [&*id]);
+        if replay {
+            // What is asked for may be done before it is answered.
+            self.take(Said::Accepted, [&*id]);
+            let answer = api.post("/v1/callbacks/replay", &json!({ "filter": { "ids": [id] } }));
+            assert_eq!(answer.json()["replayed"], 1);
+            self.take(Said::Replayed, [&*id]);
+        }
+    }
+
+    /// Some of those that are shown as delivered.
+    fn delivered(&mut self, api: &Api) {
+        let page = api.get("/v1/callbacks?state=delivered&limit=100").json();
+        let shown = page["callbacks"].as_array().unwrap();
+        self.take(Said::Delivered, shown.iter().map(|it| it["id"].as_str().unwrap()));
+    }
 }
 
 /// Runs the service with a disk that records, under a load that makes the store use its
@@ -42,26 +107,26 @@ fn record(ignores: &str) -> Recording {
         ("DISK_IGNORES", ignores.to_owned()),
     ];
     let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let mut acknowledged = Vec::new();
+    let mut notes = Notes { trace, acknowledged: Vec::new() };
     for run in 0..3 {
         service.serve_with(&env);
         let api = service.api();
         for round in 0..8 {
-            let mut take = |ids: Vec<String>| {
-                let so_far = usize::try_from(fs::metadata(&trace).unwrap().len()).unwrap();
-                acknowledged.extend(ids.iter().map(|id| (so_far, id.parse().unwrap())));
-            };
             let job = |n: usize| format!("{run}-{round}-{n}");
-            take(vec![api.accept(&event("job_sending", &job(0), &good.url("/")))]);
-            take(vec![api.accept(&event("job_finished", &job(0), &bad.url("/")))]);
+            let id = api.accept(&event("job_sending", &job(0), &good.url("/")));
+            notes.take(Said::Accepted, [&*id]);
+            let id = api.accept(&event("job_finished", &job(0), &bad.url("/")));
+            notes.take(Said::Accepted, [&*id]);
             let lines: String = (1..200)
                 .map(|n| event("job_sending", &job(n), &good.url("/")).to_string() + "\n")
                 .collect();
-            let answer = api.post_lines(&lines);
-            take(answer.lines().iter().map(|it| it["id"].as_str().unwrap().to_owned()).collect());
+            let answers = api.post_lines(&lines).lines();
+            notes.take(Said::Accepted, answers.iter().map(|it| it["id"].as_str().unwrap()));
+            notes.cancel(&api, &job(200), round % 2 == 0);
+            notes.delivered(&api);
         }
         eventually("most are delivered", || {
-            (api.queue()["pending"].as_u64().unwrap() < 20).then_some(())
+            (api.queue()["pending"].as_u64().unwrap() < 30).then_some(())
         });
         if run == 0 {
             service.kill();
@@ -69,6 +134,7 @@ fn record(ignores: &str) -> Recording {
             assert_eq!(service.terminate(), Some(0));
         }
     }
+    let Notes { trace, acknowledged } = notes;
     let ops = disk::read(&fs::read(&trace).unwrap(), &data);
     if ignores.is_empty() {
         assert_recording_is_whole(&ops, &data);
@@ -92,7 +158,7 @@ fn assert_recording_is_whole(ops: &[(usize, Op)], data: &Path) {
 }
 
 /// What is wrong with an image.
-fn look(image: &Path, acknowledged: &[CallbackId]) -> Result<(), String> {
+fn look(image: &Path, acknowledged: &HashMap<CallbackId, Said>) -> Result<(), String> {
     if !image.join("outbox").exists() && acknowledged.is_empty() {
         return Ok(());
     }
@@ -101,12 +167,13 @@ fn look(image: &Path, acknowledged: &[CallbackId]) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut found = std::collections::HashSet::new();
+        let mut found = HashMap::new();
         let mut cursor = ExportCursor::default();
         loop {
             let step =
                 outbox.export(cursor).await.map_err(|error: OutboxError| error.to_string())?;
-            found.extend(step.entries.iter().map(|entry| entry.record.id));
+            let records = step.entries.iter().map(|entry| &entry.record);
+            found.extend(records.map(|record| (record.id, record.state_name())));
             match step.next {
                 Some(next) => cursor = next,
                 None => break,
@@ -117,8 +184,14 @@ fn look(image: &Path, acknowledged: &[CallbackId]) -> Result<(), String> {
         if counted != found.len() as u64 {
             return Err(format!("{counted} are counted and {} are there", found.len()));
         }
-        let lost = acknowledged.iter().filter(|id| !found.contains(id)).count();
-        if lost > 0 { Err(format!("{lost} of {} are lost", acknowledged.len())) } else { Ok(()) }
+        let lost = acknowledged.keys().filter(|id| !found.contains_key(id)).count();
+        if lost > 0 {
+            return Err(format!("{lost} of {} are lost", acknowledged.len()));
+        }
+        match acknowledged.iter().find(|(id, said)| !said.may_be(found[id])) {
+            Some((id, said)) => Err(format!("{id} was {said:?}, and is {:?}", found[id])),
+            None => Ok(()),
+        }
     })
 }
 
@@ -134,11 +207,12 @@ fn cut(recording: &Recording, images: usize, seed: u64) -> Vec<String> {
             done += 1;
         }
         let position = recording.ops[op].0;
-        let acknowledged: Vec<_> = recording
+        // The last that was said of each.
+        let acknowledged: HashMap<_, _> = recording
             .acknowledged
             .iter()
-            .filter(|(after, _)| *after <= position)
-            .map(|(_, id)| *id)
+            .filter(|(after, ..)| *after <= position)
+            .map(|(_, id, said)| (*id, *said))
             .collect();
         let how = [Cut::Lost, Cut::Some, Cut::Torn, Cut::Kept][number % 4];
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
