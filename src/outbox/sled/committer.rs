@@ -100,7 +100,7 @@ pub(super) fn run(
     wake: Wake,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let mut disk = Disk::new(store, witness, wake);
+    let mut disk = Disk::new(store, witness);
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
     let mut outcomes = 0;
@@ -109,6 +109,7 @@ pub(super) fn run(
             if store.broken().is_none() {
                 disk.close(store.lanes.lock().totals.next_batch);
             }
+            drop(wake);
             return;
         }
         if outcomes >= MANY_OUTCOMES && waiting.is_empty() && received.iter().all(is_outcome) {
@@ -130,7 +131,7 @@ pub(super) fn run(
             taken.extend(waiting.pop_front());
         }
         outcomes = taken.iter().filter(|command| is_outcome(command)).count();
-        commit(store, &mut disk, taken);
+        commit(store, &mut disk, &wake, taken);
     }
 }
 
@@ -138,12 +139,12 @@ fn is_outcome(command: &Command) -> bool {
     matches!(command, Command::Settle(..))
 }
 
-fn commit(store: &Arc<Store>, disk: &mut Disk, mut commands: VecDeque<Command>) {
+fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &Wake, mut commands: VecDeque<Command>) {
     if let Some(error) = store.broken() {
         commands.into_iter().for_each(|command| command.refuse(error.clone()));
         return;
     }
-    let whole = store.commits.begin();
+    let (whole, watched) = (store.commits.begin(), wake.begin());
     let mut answers = Vec::with_capacity(commands.len());
     let size = commands.iter().map(Command::weight).sum();
     let mut unsynced = None;
@@ -165,14 +166,15 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, mut commands: VecDeque<Command>) 
         let applied = store.tree.apply_batch(writes);
         store.lanes.apply_ended();
         applied?;
-        let len = disk.flush(store)?;
+        store.db.flush()?;
+        let len = disk.sync()?;
         disk.witness.note(batches, len);
         measure::committed(size, begin.elapsed());
         published.publish(store);
         Ok(())
     });
     let result = result.map_err(|error| store.stop(&error));
-    drop((unsynced, whole));
+    drop((unsynced, whole, watched));
     if let Err(error) = &result {
         commands.into_iter().for_each(|command| command.refuse(error.clone()));
     }
@@ -291,27 +293,17 @@ struct Disk {
     log: Option<File>,
     blobs_synced: Option<SystemTime>,
     witness: Witness,
-    wake: Wake,
 }
 
 impl Disk {
-    fn new(store: &Store, witness: Witness, wake: Wake) -> Self {
+    fn new(store: &Store, witness: Witness) -> Self {
         Self {
             witness,
-            wake,
             dir: store.dir.clone(),
             min_free: store.settings.min_free_bytes,
             log: None,
             blobs_synced: None,
         }
-    }
-
-    /// Brings what was applied to the disk; gives the length of the log.
-    fn flush(&mut self, store: &Store) -> Result<u64, OutboxError> {
-        let waiting = self.wake.waiting();
-        store.db.flush()?;
-        drop(waiting);
-        Ok(self.sync()?)
     }
 
     /// The barrier that `flush()` is not; gives the length of the log.

@@ -5,6 +5,9 @@
 //! `pagecache/logger.rs`), and so the committer would wait for good. Whoever calls `flush()`
 //! after that finds the error at once and wakes everybody. So while a commit takes long, new
 //! threads call it again and again; on a disk that is only slow they end when the commit does.
+//!
+//! Within `apply_batch()` this does not help, since `flush()` waits for its lock. There a commit
+//! would wait only for a page that left the cache after this very batch had changed it.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -23,7 +26,7 @@ const SLOW: Duration = Duration::from_secs(2);
 /// The longest time from one `flush()` to the next.
 const SLOWEST: Duration = Duration::from_mins(10);
 
-/// The thread that watches the committer while it waits for the disk.
+/// The thread that watches how long a commit takes.
 pub(super) struct Wake {
     watched: Arc<Watched>,
     thread: Option<JoinHandle<()>>,
@@ -40,15 +43,15 @@ impl Wake {
         Ok(Self { watched, thread: Some(thread) })
     }
 
-    /// The committer begins to wait for the disk, until what this gives is dropped.
-    pub(super) fn waiting(&self) -> Waiting<'_> {
+    /// A commit begins; it is over when what this gives is dropped.
+    pub(super) fn begin(&self) -> UnderWay<'_> {
         let mut state = self.watched.state();
         state.commits += 1;
-        state.waits = true;
+        state.under_way = true;
         if state.asleep {
             self.watched.changed.notify_one();
         }
-        Waiting { watched: &self.watched }
+        UnderWay { watched: &self.watched }
     }
 }
 
@@ -60,14 +63,14 @@ impl Drop for Wake {
     }
 }
 
-/// While this lives, the committer waits for the disk.
-pub(super) struct Waiting<'a> {
+/// A commit under way.
+pub(super) struct UnderWay<'a> {
     watched: &'a Watched,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.watched.state().waits = false;
+        self.watched.state().under_way = false;
     }
 }
 
@@ -80,7 +83,7 @@ struct Watched {
 #[derive(Default)]
 struct State {
     commits: u64,
-    waits: bool,
+    under_way: bool,
     asleep: bool,
     closed: bool,
 }
@@ -96,15 +99,15 @@ impl Watched {
         let mut state = self.state();
         loop {
             state.asleep = true;
-            let begun = self.changed.wait_while(state, |state| !state.closed && !state.waits);
+            let begun = self.changed.wait_while(state, |state| !state.closed && !state.under_way);
             state = begun.unwrap_or_else(PoisonError::into_inner);
             state.asleep = false;
             let (commit, seen) = (state.commits, Instant::now());
             let mut patience = SLOW;
-            while state.waits && state.commits == commit && !state.closed {
+            while state.under_way && state.commits == commit && !state.closed {
                 let waited = self.changed.wait_timeout_while(state, patience, |it| !it.closed);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                if !state.waits || state.commits != commit {
+                if !state.under_way || state.commits != commit {
                     break;
                 }
                 patience = SLOWEST.min(patience * 2);

@@ -1,18 +1,24 @@
 //! What is exported while it changes.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
 use futures_util::future;
 use seal_dpf_urlcallback::{
-    clock::{Clock as _, SystemClock},
+    clock::{Clock, ManualClock, SystemClock, Timestamp},
     outbox::{
         ExportCursor, Outbox, Sequence, Settlement,
         sled::{Settings, SledOutbox},
     },
 };
 
+use tokio::time::timeout;
+
 use super::{
-    bench::{attempt, destination},
+    bench::{START, attempt, destination},
     new,
 };
 
@@ -69,5 +75,68 @@ fn an_export_leaves_out_nothing_that_ends_meanwhile() {
             never = export => never,
         }
         assert!(exports > 0);
+    });
+}
+
+/// A clock with which the store's writer tells somebody that it has looked, and then waits.
+#[derive(Debug)]
+struct Halting {
+    clock: Arc<ManualClock>,
+    halt: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+}
+
+impl Clock for Halting {
+    fn now(&self) -> Timestamp {
+        let now = self.clock.now();
+        if std::thread::current().name() == Some("committer")
+            && let Some((looked, go_on)) = self.halt.lock().unwrap().take()
+        {
+            looked.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        now
+    }
+}
+
+#[test]
+fn an_export_leaves_out_nothing_whose_end_is_just_being_written_as_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { min_free_bytes: 0, ..Settings::default() };
+    let clock = Arc::new(Halting { clock: ManualClock::at(START), halt: Mutex::default() });
+    let outbox = SledOutbox::open(folder.path(), settings, Arc::clone(&clock) as _).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        outbox.enqueue(vec![new("1")], Sequence::default()).await.unwrap();
+        let claim = outbox.claim(&destination(), 1, START).await.unwrap().claimed.pop().unwrap();
+        let ((looks, looked), (go, goes_on)) = (mpsc::channel(), mpsc::channel());
+        *clock.halt.lock().unwrap() = Some((looks, goes_on));
+        let delivered = Settlement::Delivered(attempt(&claim, true));
+        let mut settled = Some(outbox.settle(claim, delivered));
+        looked.recv().unwrap();
+        clock.clock.advance(Duration::from_secs(1));
+        let (mut found, mut cursor) = (0, ExportCursor::default());
+        loop {
+            let mut step = outbox.export(cursor);
+            let early = timeout(Duration::from_millis(100), &mut step).await;
+            // The write goes on when the export waits for it, or has looked at what has ended.
+            let goes_on = early.as_ref().map_or(true, |step| {
+                let next = step.as_ref().unwrap().next.as_ref();
+                next.is_none_or(|next| next.pass == 2)
+            });
+            if goes_on && let Some(settled) = settled.take() {
+                go.send(()).unwrap();
+                settled.await.unwrap();
+            }
+            let step = match early {
+                Ok(step) => step.unwrap(),
+                Err(_) => step.await.unwrap(),
+            };
+            found += step.entries.len();
+            match step.next {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+        assert!(found > 0, "it is in none of the passes");
     });
 }
