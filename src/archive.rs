@@ -12,7 +12,7 @@
 use std::io::{self, BufRead, Write};
 
 use data_encoding::HEXLOWER;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{
     callback::{Body, Destination, SecretUrl},
@@ -178,16 +178,16 @@ impl<W: Write> Writer<W> {
         put(&mut self.out, &Line::from(entry))
     }
 
-    /// Adds everything that is stored; `progress` hears how many more each time.
+    /// Adds everything that is stored; `progress` hears how many more each time, and may end it.
     pub async fn add_all(
         &mut self,
         outbox: &dyn Outbox,
-        progress: impl Fn(u64),
+        mut progress: impl AsyncFnMut(u64) -> Result<(), OutboxError>,
     ) -> Result<(), ArchiveError> {
         let mut cursor = ExportCursor::default();
         loop {
             let step = outbox.export(cursor).await?;
-            progress(step.entries.len() as u64);
+            progress(step.entries.len() as u64).await?;
             step.entries.into_iter().try_for_each(|entry| self.add(entry))?;
             match step.next {
                 Some(next) => cursor = next,
@@ -257,10 +257,13 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn text(&mut self) -> Result<Option<String>, ArchiveError> {
-        let mut text = String::new();
+        let mut text = Vec::new();
         self.line += 1;
-        let read = self.input.read_line(&mut text)?;
-        Ok((read > 0).then_some(text))
+        self.input.read_until(b'\n', &mut text)?;
+        // A line that is cut off is none.
+        let cut = !text.ends_with(b"\n") && serde_json::from_slice::<IgnoredAny>(&text).is_err();
+        let text = (!cut).then(|| String::from_utf8(text)).transpose();
+        text.map_err(|_| self.wrong("it is not UTF-8"))
     }
 
     fn parse<T: serde::de::DeserializeOwned>(&self, text: &str) -> Result<T, ArchiveError> {

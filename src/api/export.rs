@@ -14,7 +14,10 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{Problem, Shared};
-use crate::archive::{ArchiveError, Writer};
+use crate::{
+    archive::{ArchiveError, Writer},
+    outbox::OutboxError,
+};
 
 /// Where the export is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -43,7 +46,12 @@ pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView
     let written = tokio::task::spawn_blocking(move || {
         let file = BufWriter::new(create(&to)?);
         let mut writer = Writer::begin(file, Some(outbox.identity()))?;
-        handle.block_on(writer.add_all(&*outbox, |_| {}))?;
+        // The last of the disk is the store's.
+        let room = async |_| match outbox.ready().await {
+            Err(low @ OutboxError::DiskLow { .. }) => Err(low),
+            _ => Ok(()),
+        };
+        handle.block_on(writer.add_all(&*outbox, room))?;
         writer.end()
     })
     .await

@@ -83,7 +83,12 @@ async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<
     let outbox = store.outbox();
     let progress = ProgressBar::new_spinner();
     let mut writer = Writer::begin(out, Some(outbox.identity()))?;
-    let added = writer.add_all(&**outbox, |more| progress.inc(more)).await;
+    let added = writer
+        .add_all(&**outbox, async |more| {
+            progress.inc(more);
+            Ok(())
+        })
+        .await;
     progress.finish_and_clear();
     match added {
         Ok(()) => Ok(Ok(writer.end()?)),

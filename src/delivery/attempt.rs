@@ -175,8 +175,10 @@ impl Sender {
             return;
         }
         *renewed = Some(Instant::now());
-        match self.clients.load().renewed() {
-            Ok(clients) => self.clients.store(Arc::new(clients)),
+        let clients = self.clients.load();
+        match clients.renewed() {
+            // Others may have come from the settings meanwhile, with new connections.
+            Ok(renewed) => drop(self.clients.compare_and_swap(&clients, Arc::new(renewed))),
             Err(error) => tracing::error!(
                 event.action = "clients-renewed",
                 error.message = %error,

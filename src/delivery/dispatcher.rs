@@ -155,6 +155,9 @@ impl Dispatcher {
             // may be left in the line when the loop goes to sleep.
             self.rest();
             self.serve().await;
+            if !self.resting.is_empty() {
+                continue;
+            }
             let sleep = self.sleep();
             tokio::select! {
                 biased;
@@ -281,8 +284,8 @@ impl Dispatcher {
             return;
         }
         let now = self.clock.now();
-        let waiting: Vec<_> = self.timers.iter().map(|(_, lane)| lane.clone()).collect();
-        for destination in waiting {
+        let all: Vec<_> = self.lanes.keys().cloned().collect();
+        for destination in all {
             if let Some(lane) = self.lanes.get_mut(&destination) {
                 lane.clock_went_back(now);
             }

@@ -86,28 +86,27 @@ impl Settings {
         random: &mut fastrand::Rng,
     ) -> Settlement {
         let Outcome { attempt, verdict, retry_after } = outcome;
+        let asked = retry_after.map(|pause| pause.min(self.max_retry_after));
+        let hold = asked
+            .filter(|_| matches!(attempt.status, Some(429 | 503)))
+            .map(|pause| now.after(pause));
         match (verdict, attempt.error.clone()) {
             (Verdict::Success, _) | (_, None) => Settlement::Delivered(attempt),
             (Verdict::Final, Some(failure)) => {
-                Settlement::Failed { attempt: Some(attempt), failure }
+                Settlement::Failed { attempt: Some(attempt), failure, hold }
             }
             (Verdict::Transient, Some(_)) => {
                 let failures = record.budget_attempts.saturating_add(1);
                 if self.max_attempts > 0 && failures >= self.max_attempts {
-                    return Settlement::Failed {
-                        attempt: Some(attempt),
-                        failure: self.exhausted(),
-                    };
+                    let failure = self.exhausted();
+                    return Settlement::Failed { attempt: Some(attempt), failure, hold };
                 }
                 let end = record.budget_since.after(self.max_age);
                 if now >= end {
-                    return Settlement::Failed { attempt: Some(attempt), failure: self.expired() };
+                    let failure = self.expired();
+                    return Settlement::Failed { attempt: Some(attempt), failure, hold };
                 }
-                let asked = retry_after.map(|pause| pause.min(self.max_retry_after));
                 let pause = self.pause(failures, random).max(asked.unwrap_or_default());
-                let hold = asked
-                    .filter(|_| matches!(attempt.status, Some(429 | 503)))
-                    .map(|pause| now.after(pause));
                 // What would come after the end is not worth a wait beyond it.
                 Settlement::Retry { attempt, due: now.after(pause).min(end), hold }
             }
@@ -229,6 +228,20 @@ mod tests {
             panic!()
         };
         assert_eq!(due, START.after(Duration::from_hours(1)), "retry.max_retry_after bounds it");
+    }
+
+    #[test]
+    fn a_retry_after_holds_the_destination_also_where_the_callback_is_not_tried_again() {
+        let held = |settings: &Settings, verdict, now| {
+            let outcome = failed(503, verdict, Some(60));
+            let Settlement::Failed { hold, .. } = decide(settings, &record(0), outcome, now) else {
+                panic!()
+            };
+            hold == Some(now.after(Duration::from_mins(1)))
+        };
+        assert!(held(&Settings { max_attempts: 1, ..exact() }, Verdict::Transient, START));
+        assert!(held(&exact(), Verdict::Transient, START.after(exact().max_age)));
+        assert!(held(&exact(), Verdict::Final, START));
     }
 
     #[test]

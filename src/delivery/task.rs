@@ -88,7 +88,7 @@ impl AttemptTask {
         let over = retry.over(&claim.record, lived().0, self.jumps.may_expire());
         if let Some(failure) = over {
             self.ended(Health::Unknown);
-            self.settle(claim, Settlement::Failed { attempt: None, failure });
+            self.settle(claim, Settlement::Failed { attempt: None, failure, hold: None });
             return;
         }
         let outcome = tokio::select! {
@@ -110,7 +110,12 @@ impl AttemptTask {
                 due: due.after(skipped),
                 hold: hold.map(|until| until.after(skipped)),
             },
-            ended => ended,
+            Settlement::Failed { attempt, failure, hold } => Settlement::Failed {
+                attempt,
+                failure,
+                hold: hold.map(|until| until.after(skipped)),
+            },
+            Settlement::Delivered(attempt) => Settlement::Delivered(attempt),
         };
         self.settle(claim, settlement);
     }

@@ -110,6 +110,8 @@ pub enum Settlement {
         attempt: Option<Attempt>,
         /// Why it is final.
         failure: Failure,
+        /// Until when nothing goes to the destination at all, as after a retry.
+        hold: Option<Timestamp>,
     },
 }
 

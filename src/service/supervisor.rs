@@ -6,6 +6,7 @@ mod linux {
     use std::{sync::Arc, time::Duration};
 
     use sd_notify::NotifyState;
+    use tokio::time::timeout;
 
     use crate::{clock::SharedClock, health::Health, outbox::Outbox};
 
@@ -51,7 +52,7 @@ mod linux {
                 ),
             }
             if !health.is_draining()
-                && let Ok(queue) = outbox.summary(clock.now()).await
+                && let Ok(Ok(queue)) = timeout(pause / 3, outbox.summary(clock.now())).await
             {
                 let taken = match health.ready().await {
                     Ok(()) => "events are taken".into(),

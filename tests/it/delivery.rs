@@ -170,18 +170,21 @@ fn a_callback_that_is_too_old_expires_and_keeps_its_real_error() {
 
 #[test]
 fn retry_after_holds_the_whole_destination() {
-    let service = Service::start("");
-    let hold = Answer::With(503, vec![("retry-after", "1".into())]);
-    let receiver = Receiver::answering(vec![hold], Answer::Status(200));
-    service.api().accept(&event("job_sending", "1", &receiver.url("/")));
-    receiver.wait_for(1);
-    eventually("the hold is known", || {
-        service.api().queue()["destinations"][0]["holdUntil"].is_string().then_some(())
-    });
-    service.api().accept(&event("job_sending", "2", &receiver.url("/")));
-    let puts = receiver.wait_for(3);
-    for later in &puts[1..] {
-        assert!(later.at - puts[0].at >= Duration::from_millis(990));
+    // Also where the callback that was answered so is not tried again.
+    for (settings, count) in [("", 3), ("retry.max_attempts = 1", 2)] {
+        let service = Service::start(settings);
+        let hold = Answer::With(503, vec![("retry-after", "1".into())]);
+        let receiver = Receiver::answering(vec![hold], Answer::Status(200));
+        service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+        receiver.wait_for(1);
+        eventually("the hold is known", || {
+            service.api().queue()["destinations"][0]["holdUntil"].is_string().then_some(())
+        });
+        service.api().accept(&event("job_sending", "2", &receiver.url("/")));
+        let puts = receiver.wait_for(count);
+        for later in &puts[1..] {
+            assert!(later.at - puts[0].at >= Duration::from_millis(990), "{settings}");
+        }
     }
 }
 
@@ -343,12 +346,12 @@ fn a_destination_of_which_nothing_is_left_is_not_shown_as_open() {
         .map(|job| event("job_sending", &job.to_string(), &receiver.url("/")).to_string() + "\n")
         .collect();
     api.post_lines(&lines);
+    let opened = |line: &serde_json::Value| line["event.action"] == "destination-open";
+    eventually("it opens", || service.log().iter().any(opened).then_some(()));
     eventually("all have failed, and it is not open", || {
         let destination = &api.queue()["destinations"][0];
         (destination["failed"] == 3 && destination["open"] == false).then_some(())
     });
-    let opened = |line: &serde_json::Value| line["event.action"] == "destination-open";
-    assert!(service.log().iter().any(opened), "it never was");
     let id = api.accept(&event("job_sending", "4", &receiver.url("/")));
     api.wait_for_state(&id, "delivered");
 }

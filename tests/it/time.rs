@@ -99,6 +99,26 @@ fn a_clock_that_was_set_back_while_the_service_did_not_run_stalls_nothing() {
 }
 
 #[test]
+fn a_clock_that_goes_back_stalls_no_destination_with_all_its_attempts_under_way() {
+    let mut clocked = Clocked::prepare("delivery.per_destination = 1");
+    clocked.serve();
+    let receivers = [(); 2].map(|()| Receiver::answering(vec![], Answer::Wait));
+    let api = clocked.0.api();
+    let ids = receivers.each_ref().map(|receiver| {
+        let job = |number: i32| receiver.url(&format!("/{number}"));
+        let event = |number| event("job_sending", &job(number), &receiver.url("/"));
+        let ids: Vec<_> = (0..3).map(|number| api.accept(&event(number))).collect();
+        receiver.wait_for(1);
+        ids
+    });
+    clocked.set(-DAY);
+    for (receiver, ids) in receivers.iter().zip(ids) {
+        receiver.open();
+        ids.iter().for_each(|id| drop(api.wait_for_state(id, "delivered")));
+    }
+}
+
+#[test]
 fn a_clock_that_goes_forward_by_days_expires_and_forgets_nothing() {
     let mut clocked = Clocked::prepare(
         "retention.delivered = \"1d\"\nretry.max_age = \"2h\"\n\

@@ -121,16 +121,14 @@ impl<'a> Batch<'a> {
                 self.put_finished(lane, &record)?;
                 record
             }
-            Settlement::Failed { attempt, failure } => {
+            Settlement::Failed { attempt, failure, hold } => {
+                self.hold(lane, &record, hold);
                 let record = transition::fail(record, attempt, failure, self.now);
                 self.put_finished(lane, &record)?;
                 record
             }
             Settlement::Retry { attempt, due, hold } => {
-                if let Some(until) = hold {
-                    let row = self.row(lane, &record);
-                    row.hold_until = row.hold_until.max(until);
-                }
+                self.hold(lane, &record, hold);
                 // An earlier one may have been replayed meanwhile: then that one is next.
                 let first = self
                     .txn
@@ -143,6 +141,13 @@ impl<'a> Batch<'a> {
         };
         self.activate_first(&job_id)?;
         Ok(record)
+    }
+
+    fn hold(&mut self, lane: LaneKey, record: &Record, hold: Option<Timestamp>) {
+        if let Some(until) = hold {
+            let row = self.row(lane, record);
+            row.hold_until = row.hold_until.max(until);
+        }
     }
 
     /// Makes a failed callback pending again; `false` when it is not failed.

@@ -29,9 +29,10 @@ pub(super) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported, Out
     };
     let began = match cursor.began {
         unset if unset == Timestamp::default() => {
-            // What changes from now on has a later time.
+            let now = store.clock.now();
+            // A commit with an earlier time has begun, and is waited for.
             store.commits.wait();
-            store.clock.now()
+            now
         }
         known => known,
     };

@@ -12,11 +12,13 @@ use super::{
     barrier::Barrier,
     committer,
     guard::guarded,
-    keys, lanes, migrate, verify,
+    keys,
+    lanes::{self, Lanes},
+    migrate, verify,
     watch::{self, Before, Witness},
 };
 use crate::{
-    clock::SharedClock,
+    clock::{SharedClock, Timestamp},
     outbox::{Identity, OutboxError, record},
 };
 
@@ -70,9 +72,18 @@ fn store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, Ou
     let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
     let salt = record::decode(&salt).map_err(|e| OutboxError::damaged(keys::SALT, &e))?;
     let lanes = lanes::load(&tree)?;
+    begin_ids_anew(&lanes, clock.now());
     let (barrier, commits) = (Barrier::default(), Barrier::default());
     let dir = dir.to_owned();
     Ok(Store { dir, db, tree, salt, lanes, barrier, commits, clock, settings })
+}
+
+/// Nobody knows which ids a store has given out that was put back from a copy or an export, after
+/// the last one that is in it. So each time that it is opened, they go on at least where the clock
+/// is: at 65,536 for each millisecond nobody can have gone further.
+fn begin_ids_anew(lanes: &Lanes, now: Timestamp) {
+    let mut inner = lanes.lock();
+    inner.totals.next_seq = inner.totals.next_seq.max(now.as_millis() << 16);
 }
 
 /// Makes an empty store under another name and moves it into place when it is whole. So a

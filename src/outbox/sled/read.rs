@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// How many rows one page of a listing looks at.
+/// How many rows one page of a listing, or a summary, looks at.
 const LIST_SCAN_LIMIT: usize = 100_000;
 
 /// Up to how many runs keep their iterators while a listing is merged from them.
@@ -267,10 +267,11 @@ pub(super) fn expired(
                 }
                 continue;
             }
-            oldest = oldest.min(record.created_at).min(record.budget_since);
+            oldest = oldest.min(record.budget_since);
             // A lane is in order of acceptance, and no budget begins before it. Only what a
             // clock that was ahead has accepted stands before older ones.
             if (cutoff..=now).contains(&record.created_at) {
+                oldest = oldest.min(record.created_at);
                 break;
             }
         }
@@ -322,20 +323,28 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
         oldest_failed: oldest_finished(store, StateName::Failed)?,
         ..Summary::default()
     };
-    let mut ready = 0;
+    let (mut ready, mut looked_at) = (0, 0);
     for (key, row, in_flight, busy, open) in &lanes {
         summary.in_flight += in_flight;
         let mut lane_ready = row.fresh;
         let mut oldest = None;
         if row.scheduled > 0 {
             let from = keys::due(*key, Timestamp::default(), 0);
+            let mut due = 0;
             for entry in store.tree.range(from..=keys::due(*key, now, u64::MAX)) {
+                if looked_at >= LIST_SCAN_LIMIT {
+                    // With so many due, the others of this destination are taken for due as well.
+                    due = row.scheduled;
+                    break;
+                }
                 let (entry, _) = entry?;
-                lane_ready += 1;
+                looked_at += 1;
+                due += 1;
                 if oldest.is_none() && !busy.contains(&keys::last_number(&entry)) {
                     oldest = Some(keys::due_time(&entry));
                 }
             }
+            lane_ready += due;
         }
         if row.fresh > 0 {
             let rows = store.tree.scan_prefix(&keys::pending(*key, 0)[..9]);

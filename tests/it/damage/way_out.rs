@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use serde_json::Value;
 
-use super::{ALL, copy, counts, files, filled, text};
+use super::{ALL, copy, copy_folder, counts, files, filled, text};
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
 /// Every callback of an export, by its id.
@@ -142,8 +142,10 @@ fn an_import_takes_a_whole_export_or_nothing_and_goes_into_no_store_that_holds_s
         (service, output)
     };
     let cut = lines[..50].join("\n") + "\n";
+    let torn = cut.clone() + &lines[50][..lines[50].len() / 2];
     for (content, said) in [
         (cut.as_str(), "cut off after 49 callbacks"),
+        (torn.as_str(), "cut off after 49 callbacks"),
         ("", "line 1"),
         ("{\"export\":\"something\",\"version\":1,\"identity\":null}\n", "export of"),
         ("{\"export\":\"seal-dpf-urlcallback\",\"version\":2,\"identity\":null}\n", "version 2"),
@@ -154,14 +156,58 @@ fn an_import_takes_a_whole_export_or_nothing_and_goes_into_no_store_that_holds_s
         assert!(text(&output.stderr).contains(said), "{output:?}");
         assert!(!service.path("data/outbox").exists(), "{said}");
     }
-    let (service, output) = import(&cut, &["--partial"]);
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(counts(&service).iter().sum::<u64>(), 49);
+    for cut in [&cut, &torn] {
+        let (service, output) = import(cut, &["--partial"]);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(counts(&service).iter().sum::<u64>(), 49);
+    }
 
     let output = whole.run(&["import", "--file", "out.ndjson"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("in the way"), "{output:?}");
     assert_eq!(counts(&whole), ALL);
+}
+
+#[test]
+fn what_is_accepted_after_an_older_state_was_put_back_has_an_id_that_was_never_given_out() {
+    let mut service = Service::start("");
+    let receiver = Receiver::start();
+    let deliver = |service: &Service, job: &str| {
+        let id = service.api().accept(&event("job_sending", job, &receiver.url("/")));
+        service.api().wait_for_state(&id, "delivered");
+        id
+    };
+    deliver(&service, "1");
+    assert_eq!(service.terminate(), Some(0));
+    assert!(service.run(&["export", "--file", "out.ndjson"]).status.success());
+    copy_folder(&service.path("data/outbox"), &service.path("older"));
+    let mut latest = String::new();
+    for import in [true, false, true] {
+        service.serve();
+        let id = deliver(&service, "2");
+        assert!(id > latest, "{id} after {latest}");
+        latest = id;
+        assert_eq!(service.terminate(), Some(0));
+        fs::remove_dir_all(service.path("data/outbox")).unwrap();
+        if import {
+            let output = service.run(&["import", "--file", "out.ndjson"]);
+            assert!(output.status.success(), "{output:?}");
+        } else {
+            fs::remove_file(service.path("data/outbox.witness")).unwrap();
+            copy_folder(&service.path("older"), &service.path("data/outbox"));
+        }
+    }
+}
+
+#[test]
+fn an_export_of_the_running_service_leaves_the_store_its_room() {
+    let service = Service::start("outbox.min_free_bytes = 1000000000000000");
+    let output = service.run(&["export", "--file", "out.ndjson"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("outbox.min_free_bytes"), "{output:?}");
+    let left = fs::read_dir(service.path("data")).unwrap();
+    let left = left.filter(|it| it.as_ref().unwrap().path().extension() == Some("ndjson".as_ref()));
+    assert_eq!(left.count(), 0);
 }
 
 #[test]

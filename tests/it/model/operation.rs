@@ -89,7 +89,7 @@ pub(super) struct Event {
 pub(super) enum Ending {
     Delivered,
     Retry { due: i32, hold: Option<i32> },
-    Failed { attempted: bool },
+    Failed { attempted: bool, hold: Option<i32> },
 }
 
 /// For how many units, and a half, finished ones are kept.
@@ -144,9 +144,10 @@ impl Ending {
                 due: shifted(now, due),
                 hold: hold.map(|units| shifted(now, units)),
             },
-            Self::Failed { attempted } => Settlement::Failed {
+            Self::Failed { attempted, hold } => Settlement::Failed {
                 attempt: attempted.then(|| attempt(500, Some(error()))),
                 failure: Failure::new(ErrorKind::Exhausted, "no more attempts"),
+                hold: hold.map(|units| shifted(now, units)),
             },
         }
     }
@@ -174,10 +175,12 @@ fn enqueue() -> impl Strategy<Value = Write> {
 fn ending() -> impl Strategy<Value = Ending> {
     let retry = (-2..5_i32, option::weighted(0.3, -1..=LONGEST_HOLD))
         .prop_map(|(due, hold)| Ending::Retry { due, hold });
+    let failed = (any::<bool>(), option::weighted(0.3, -1..=LONGEST_HOLD))
+        .prop_map(|(attempted, hold)| Ending::Failed { attempted, hold });
     prop_oneof![
         2 => Just(Ending::Delivered),
         3 => retry,
-        3 => any::<bool>().prop_map(|attempted| Ending::Failed { attempted }),
+        3 => failed,
     ]
 }
 

@@ -181,25 +181,30 @@ impl Model {
             Settlement::Retry { attempt, due, hold } => {
                 stored.attempted(attempt);
                 stored.state = State::Pending { at: due, turn: false, claimed: false };
-                let destination = stored.new.destination.clone();
-                if let Some(until) = hold {
-                    let known = self.holds.entry(destination).or_insert(until);
-                    *known = until.max(*known);
-                }
+                self.hold(number, hold);
                 // The first of its job keeps the very time, also where that has passed.
                 if self.earliest(&job) == Some(number) {
                     self.set(number, State::Pending { at: due, turn: true, claimed: false });
                 }
             }
-            Settlement::Failed { attempt, failure } => {
+            Settlement::Failed { attempt, failure, hold } => {
                 attempt.into_iter().for_each(|attempt| stored.attempted(attempt));
                 stored.last_error = Some(failure);
                 stored.state = State::Failed(now);
+                self.hold(number, hold);
             }
         }
         self.pass_turn(&job);
         self.note_idle();
         self.kept[&number].clone()
+    }
+
+    fn hold(&mut self, number: Number, hold: Option<Timestamp>) {
+        if let Some(until) = hold {
+            let destination = self.kept[&number].new.destination.clone();
+            let known = self.holds.entry(destination).or_insert(until);
+            *known = until.max(*known);
+        }
     }
 
     pub(super) fn claim(&mut self, number: Number) {

@@ -25,7 +25,7 @@ fn claim() -> Operation {
 }
 
 fn fail() -> Operation {
-    Write(Settle(0, Ending::Failed { attempted: true }))
+    Write(Settle(0, Ending::Failed { attempted: true, hold: None }))
 }
 
 /// Callbacks of one job, all failed but the last one, and that one under way.

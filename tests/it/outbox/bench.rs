@@ -76,7 +76,8 @@ impl Bench {
 
     pub(super) fn fail(&self, claim: Claim) {
         let failure = Failure::new(ErrorKind::Status, "no");
-        let settlement = Settlement::Failed { attempt: Some(attempt(&claim, false)), failure };
+        let settlement =
+            Settlement::Failed { attempt: Some(attempt(&claim, false)), failure, hold: None };
         self.wait(self.outbox().settle(claim, settlement));
     }
 
