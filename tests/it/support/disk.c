@@ -6,7 +6,7 @@
  * DISK_IGNORES: "fdatasync": as if the program did not call it; it is neither done nor noted.
  * DISK_FAULT: a file; while it is there, it says what fails and how: "pwrite ENOSPC",
  *   "fdatasync EIO", "open EROFS". It is looked at before each operation. "overtaken EIO": a
- *   write of a few bytes that comes now fails, a second after the next longer one has succeeded. A sync that fails with
+ *   write of a few bytes that comes now fails, a second after a longer one has succeeded. A sync that fails with
  *   EIO takes back all that was written to the file since the last one: the system may forget
  *   it, and says so only once.
  */
@@ -196,18 +196,17 @@ static void settle(int fd, const char *path, int back)
     }
 }
 
-/* How many longer writes have succeeded, and where a short one waits for the next of them. */
+/* Whether a longer write has succeeded since the rule is there, and where a short one waits. */
 static pthread_cond_t overtook = PTHREAD_COND_INITIALIZER;
-static uint64_t longer;
+static int longer;
 #define SHORT 100
 
 static int overtaken(size_t length)
 {
-    uint64_t before = longer;
     if (length > SHORT || !fails("overtaken"))
         return 0;
     int error = errno;
-    while (longer == before)
+    while (!longer)
         pthread_cond_wait(&overtook, &order);
     pthread_mutex_unlock(&order);
     sleep(1);
@@ -232,8 +231,8 @@ static ssize_t written(int fd, const void *bytes, size_t length, off64_t at, int
                           : REAL(write)(fd, bytes, length);
         if (done > 0)
             note('w', path, (uint64_t)at, bytes, (uint64_t)done);
-        if (done > SHORT) {
-            longer++;
+        if (done > SHORT && fails("overtaken")) {
+            longer = 1;
             pthread_cond_broadcast(&overtook);
         }
     }
