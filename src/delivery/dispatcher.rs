@@ -155,10 +155,8 @@ impl Dispatcher {
             // may be left in the line when the loop goes to sleep.
             self.rest();
             self.serve().await;
-            if !self.resting.is_empty() {
-                continue;
-            }
             let sleep = self.sleep();
+            let resting = !self.resting.is_empty();
             tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => break,
@@ -168,6 +166,7 @@ impl Dispatcher {
                     debug_assert!(n > 0, "the loop holds a sender itself");
                     batch.drain(..).for_each(|event| self.note(event));
                 }
+                () = tokio::task::yield_now(), if resting => {}
                 () = sleep => {}
             }
         }

@@ -14,7 +14,6 @@ use seal_dpf_urlcallback::{
         sled::{Settings, SledOutbox},
     },
 };
-
 use tokio::time::timeout;
 
 use super::{
