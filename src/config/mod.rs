@@ -124,10 +124,11 @@ impl Config {
         let api = api_settings(&mut r, &data_dir);
         let tracker_template = r.text("tracker.url_template");
         let store = outbox::sled::Settings::default();
-        let outbox = outbox::sled::Settings {
+        let mut outbox = outbox::sled::Settings {
             cache_bytes: r.number("outbox.cache_bytes", store.cache_bytes, 1 << 20, 1024 * GIB),
             max_pending: r.number("outbox.max_pending", store.max_pending, 1, 1 << 40),
             min_free_bytes: r.number("outbox.min_free_bytes", store.min_free_bytes, 0, 1 << 50),
+            ..store
         };
         let day = Duration::from_hours(24);
         let retention = Retention {
@@ -152,6 +153,7 @@ impl Config {
             r.fault("delivery.connect_timeout", "is longer than delivery.timeout, which covers it");
         }
         let retry = retry_settings(&mut r);
+        outbox.longest_pause = retry.longest_pause();
         let rest = lane::Settings::default();
         let breaker = lane::Settings {
             failures: small(r.number("breaker.failures", rest.failures.into(), 0, 1_000_000)),

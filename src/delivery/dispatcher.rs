@@ -38,7 +38,7 @@ use crate::{
     callback::Destination,
     clock::{SharedClock, Timestamp},
     health::Probe,
-    outbox::{Claim, Claims, Outbox, OutboxError},
+    outbox::{Claim, Outbox},
 };
 
 /// How many callbacks of one destination are claimed before the next one has its turn.
@@ -46,14 +46,11 @@ const QUANTUM: usize = 16;
 
 /// The machine's clock may jump while the loop sleeps on another one; it looks again after
 /// this time when it waits for something.
-const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 
 /// To how many destinations connections are kept; to more, they would be more than a process
 /// may have open.
 const MANY: usize = 256;
-
-/// How far a clock that is set right by a little may make something late.
-const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
 /// How long a destination rests whose rows cannot be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
@@ -215,8 +212,9 @@ impl Dispatcher {
     fn signalled(&mut self, signals: Vec<(Destination, Timestamp)>) {
         let now = self.clock.now();
         for (destination, due) in signals {
-            // What was put off by a clock that was ahead is looked at now; see `claim`.
-            let due = if due > latest(&self.settings, now) { now } else { due };
+            // What was put off by a clock that was ahead is due now.
+            let latest = now.after(self.settings.retry.longest_pause());
+            let due = if due > latest { now } else { due };
             self.lanes.entry(destination.clone()).or_default().due(due);
             self.schedule(&destination);
         }
@@ -322,7 +320,7 @@ impl Dispatcher {
             lane.place = None;
             let room = lane.room(self.settings.per_destination, now).min(QUANTUM).min(turn.share);
             if room > 0 {
-                match claim(&*self.outbox, &self.settings, destination, room, now).await {
+                match self.outbox.claim(destination, room, now).await {
                     Ok(claims) => {
                         lane.next_due = claims.next_due;
                         for claim in claims.claimed {
@@ -404,30 +402,4 @@ impl Dispatcher {
         let abort = self.abort.subscribe();
         tokio::spawn(attempt.run(claim, abort));
     }
-}
-
-/// Takes what is due, and what was put off by a clock that was ahead.
-async fn claim(
-    outbox: &dyn Outbox,
-    settings: &Settings,
-    destination: &Destination,
-    room: usize,
-    now: Timestamp,
-) -> Result<Claims, OutboxError> {
-    let mut claims = outbox.claim(destination, room, now).await?;
-    // Behind the destination's own rest there is the callback's.
-    for _ in 0..2 {
-        match claims.next_due {
-            Some(at) if claims.claimed.is_empty() && at > latest(settings, now) => {
-                claims = outbox.claim(destination, room, at).await?;
-            }
-            _ => break,
-        }
-    }
-    Ok(claims)
-}
-
-/// The latest moment until which anything is put off now.
-fn latest(settings: &Settings, now: Timestamp) -> Timestamp {
-    now.after(settings.retry.longest_pause() + CLOCK_TOLERANCE)
 }

@@ -13,6 +13,9 @@ use crate::{
     outbox::{ErrorKind, Failure, Record, Settlement},
 };
 
+/// How far a clock that is set right by a little may make something late.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
+
 /// The settings of `retry.*` (contract, 6).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -60,9 +63,11 @@ impl Settings {
         expired.then(|| self.expired())
     }
 
-    /// The longest that a callback waits for its next attempt.
+    /// The longest that a callback waits for its next attempt, and a minute: so much later it may
+    /// be where the clock is set right by a little.
     pub fn longest_pause(&self) -> Duration {
-        self.max_interval.mul_f64(1.0 + self.jitter).max(self.max_retry_after)
+        let pause = self.max_interval.mul_f64(1.0 + self.jitter).max(self.max_retry_after);
+        pause + CLOCK_TOLERANCE
     }
 
     /// The end of a callback by `retry.max_age`.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::support::{Answer, Receiver, Service, event, eventually, preloaded};
 
 const DAY: i64 = 86_400;
+const HOUR: i64 = 3600;
 
 /// A service whose clock can be set.
 struct Clocked(Service);
@@ -96,6 +97,82 @@ fn a_clock_that_was_set_back_while_the_service_did_not_run_stalls_nothing() {
     clocked.serve();
     clocked.0.api().wait_for_state(&id, "delivered");
     clocked.0.api().wait_for_state(&next, "delivered");
+}
+
+/// A receiver that is away while so many callbacks wait for it, each for its own next attempt.
+fn many_wait(clocked: &Clocked) -> (std::net::SocketAddr, Vec<String>) {
+    let (address, url) = nobody();
+    let api = clocked.0.api();
+    let ids: Vec<_> = (0..40)
+        .map(|job| api.accept(&event("job_sending", &format!("w{job}"), &url)))
+        .collect();
+    ids.iter().for_each(|id| clocked.wait_for_attempts(id, 1));
+    (address, ids)
+}
+
+#[test]
+fn a_clock_that_goes_back_stalls_none_of_many_that_wait_for_one_destination() {
+    // A hardware clock in local time is hours ahead; one that was wrong, days. Settings with
+    // which each of them waits for longer than this test does, and the defaults.
+    for (settings, back, restart) in [
+        ("retry.initial_interval = \"5m\"", -3 * DAY, false),
+        ("retry.initial_interval = \"5m\"", -3 * DAY, true),
+        ("[retry]", -2 * HOUR, false),
+        ("[retry]", -2 * HOUR, true),
+    ] {
+        let mut clocked = Clocked::prepare(&format!("breaker.failures = 0\n{settings}"));
+        clocked.serve();
+        let (address, ids) = many_wait(&clocked);
+        if restart {
+            clocked.0.kill();
+        }
+        clocked.set(back);
+        let receiver = somebody(address);
+        if restart {
+            clocked.serve();
+        }
+        let api = clocked.0.api();
+        ids.iter().for_each(|id| drop(api.wait_for_state(id, "delivered")));
+        assert_eq!(receiver.count(), ids.len(), "{settings} {back}");
+    }
+}
+
+#[test]
+fn a_hold_from_before_a_clock_went_back_holds_nothing_and_a_new_one_does() {
+    let hold = |seconds: &str| Answer::With(503, vec![("retry-after", seconds.into())]);
+    for restart in [false, true] {
+        let receiver =
+            Receiver::answering(vec![hold("300"), hold("3600"), hold("2")], Answer::Status(200));
+        let mut clocked = Clocked::prepare("delivery.per_destination = 1\n[retry]");
+        clocked.serve();
+        let api = clocked.0.api();
+        let first = api.accept(&event("job_sending", "1", &receiver.url("/")));
+        clocked.wait_for_attempts(&first, 1);
+        let held = |api: &crate::support::Api| api.queue()["destinations"][0]["holdUntil"].clone();
+        eventually("the hold is known", || held(&clocked.0.api()).is_string().then_some(()));
+        if restart {
+            clocked.0.kill();
+        }
+        for (back, attempts) in [(-DAY, 2), (-2 * DAY, 3)] {
+            clocked.set(back);
+            if restart && back == -DAY {
+                clocked.serve();
+            }
+            clocked.wait_for_attempts(&first, attempts);
+        }
+        let api = clocked.0.api();
+        let fresh: String = (0..100)
+            .map(|job| {
+                event("job_sending", &format!("f{job}"), &receiver.url("/")).to_string() + "\n"
+            })
+            .collect();
+        api.post_lines(&fresh);
+        api.wait_for_state(&first, "delivered");
+        eventually("all go out", || (api.queue()["pending"] == 0).then_some(()));
+        let puts = receiver.puts();
+        assert_eq!(puts.len(), 3 + 101);
+        assert!((puts[3].at - puts[2].at).as_millis() >= 1990, "the last hold counts");
+    }
 }
 
 #[test]

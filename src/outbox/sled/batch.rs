@@ -145,8 +145,10 @@ impl<'a> Batch<'a> {
 
     fn hold(&mut self, lane: LaneKey, record: &Record, hold: Option<Timestamp>) {
         if let Some(until) = hold {
+            let later = self.now..=self.store.latest(self.now);
             let row = self.row(lane, record);
-            row.hold_until = row.hold_until.max(until);
+            let known = if row.is_held(&later) { row.hold_until } else { Timestamp::default() };
+            row.hold_until = known.max(until);
         }
     }
 

@@ -6,14 +6,14 @@
 //! [`Window::from`] is in the window, or busy. Whoever is about to change one that is in it
 //! ([`Batch::mark`](super::batch::Batch::mark)) has the window forgotten, and it is read again.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, ops::RangeInclusive, time::Duration};
 
 use sled::Tree;
 
 use super::{
     guard::guarded,
     keys::{self, LaneKey},
-    lanes::{Busy, Lane},
+    lanes::{Busy, Lane, is_later},
 };
 use crate::{
     clock::Timestamp,
@@ -109,8 +109,10 @@ enum Next {
 pub(super) struct Source<'a> {
     tree: &'a Tree,
     key: LaneKey,
-    now: Timestamp,
+    /// From now to the latest moment to which anything is put off.
+    later: RangeInclusive<Timestamp>,
     reach: usize,
+    /// The due index: until now, and then what lies beyond the latest moment.
     due: sled::Iter,
     fresh: sled::Iter,
     next_due: Option<Box<Record>>,
@@ -132,13 +134,13 @@ impl<'a> Source<'a> {
         lane: &Lane,
         reach: usize,
         synced: u64,
-        now: Timestamp,
+        later: RangeInclusive<Timestamp>,
     ) -> Self {
-        let none_due = lane.row.scheduled == 0 || lane.due_from > now;
+        let none_due = lane.row.scheduled == 0 || is_later(lane.due_from, &later);
         Self {
             tree,
             key,
-            now,
+            later,
             reach,
             due: tree.scan_prefix(keys::due_lane(key)),
             fresh: tree.range(keys::pending(key, lane.window.from)..keys::pending(key, synced)),
@@ -218,6 +220,10 @@ impl<'a> Source<'a> {
             }
         }
         let since = |record: &Record| match record.state {
+            // Since when it is due nobody knows.
+            State::Pending(Place::Scheduled(due)) if due > *self.later.end() => {
+                Timestamp::default()
+            }
             State::Pending(Place::Scheduled(due)) => due,
             _ => record.created_at,
         };
@@ -252,13 +258,17 @@ impl<'a> Source<'a> {
                 }
                 None => {}
             }
-            if at > self.now {
+            if is_later(at, &self.later) {
                 self.due_later = Some(at);
-                self.due_done = true;
                 if self.due_moves {
                     lane.due_from = at;
                 }
-                break;
+                // Whatever lies beyond is due as well; what lies in between is not looked at.
+                self.due_done = *self.later.end() == Timestamp::MAX;
+                let beyond = keys::due(self.key, *self.later.end(), u64::MAX);
+                self.due = self.tree.range(beyond..keys::due(self.key, Timestamp::MAX, u64::MAX));
+                self.due_moves = false;
+                continue;
             }
             // It is taken by this claim or met by the next one.
             self.due_moves = false;

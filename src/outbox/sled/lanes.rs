@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -73,6 +74,11 @@ impl LaneRow {
         }
     }
 
+    /// Whether nothing goes to the destination now; see [`is_later`].
+    pub(super) fn is_held(&self, later: &RangeInclusive<Timestamp>) -> bool {
+        is_later(self.hold_until, later)
+    }
+
     fn blocked(&self) -> u64 {
         self.pending.saturating_sub(self.fresh).saturating_sub(self.scheduled)
     }
@@ -81,6 +87,12 @@ impl LaneRow {
     pub(super) fn is_idle(&self) -> bool {
         self.pending == 0 && self.failed == 0
     }
+}
+
+/// Whether `at` is still to come. `later` begins now and ends with the latest moment to which
+/// anything is put off: what lies beyond it was put off by a clock that was ahead.
+pub(super) fn is_later(at: Timestamp, later: &RangeInclusive<Timestamp>) -> bool {
+    at > *later.start() && at <= *later.end()
 }
 
 /// Why a callback cannot be claimed now.
@@ -136,8 +148,8 @@ impl Lane {
     }
 
     /// Whether a claim now has to read the tree.
-    fn reads_to_claim(&self, now: Timestamp) -> bool {
-        let scheduled = self.row.scheduled > 0 && self.due_from <= now;
+    fn reads_to_claim(&self, later: &RangeInclusive<Timestamp>) -> bool {
+        let scheduled = self.row.scheduled > 0 && !is_later(self.due_from, later);
         scheduled || (self.row.fresh > 0 && self.window.len() == 0)
     }
 
@@ -234,25 +246,27 @@ impl Lanes {
     }
 
     /// Takes at most `limit` due callbacks of the lane: from the due index and from the fresh
-    /// ones, whichever is due longer.
+    /// ones, whichever is due longer. What is put off to a moment in `later`, which begins now, is
+    /// not due.
     pub(super) fn claim(
         &self,
         tree: &Tree,
         key: LaneKey,
         limit: usize,
-        now: Timestamp,
+        later: RangeInclusive<Timestamp>,
     ) -> Result<Claims, OutboxError> {
+        let now = *later.start();
         let mut inner = self.lock();
         if inner.broken.is_some() {
             return Ok(Claims::default());
         }
         let Inner { totals, lanes, read_ahead, applying, put_off, .. } = &mut *inner;
         let Some(lane) = lanes.get_mut(&key) else { return Ok(Claims::default()) };
-        if lane.row.hold_until > now {
+        if lane.row.is_held(&later) {
             return Ok(Claims { claimed: Vec::new(), next_due: Some(lane.row.hold_until) });
         }
         let may_put_off = *applying && lane.put_off < PUT_OFF_AT_MOST;
-        if may_put_off && lane.reads_to_claim(now) {
+        if may_put_off && lane.reads_to_claim(&later) {
             lane.put_off += 1;
             put_off.push(key);
             return Ok(Claims { claimed: Vec::new(), next_due: Some(now.after(PUT_OFF)) });
@@ -264,7 +278,7 @@ impl Lanes {
         lane.put_off = 0;
         let others = *read_ahead - lane.window.len();
         let reach = lane.window.reach(limit, others, *applying, now);
-        let source = Source::new(tree, key, lane, reach, totals.next_seq, now);
+        let source = Source::new(tree, key, lane, reach, totals.next_seq, later);
         let claims = source.claim(lane, limit, now);
         *read_ahead = others + lane.window.len();
         claims
@@ -338,6 +352,7 @@ mod tests {
     };
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+    const LATER: RangeInclusive<Timestamp> = NOW..=Timestamp::MAX;
     const LANE: LaneKey = LaneKey(1);
 
     /// One fresh callback, stored, and the lanes that know of it.
@@ -375,13 +390,13 @@ mod tests {
     fn a_claim_does_not_wait_for_a_batch_and_is_signalled_behind_it() {
         let (db, lanes, destination) = stored();
         lanes.apply_begins();
-        let put_off = lanes.claim(&db, LANE, 1, NOW).unwrap();
+        let put_off = lanes.claim(&db, LANE, 1, LATER).unwrap();
         assert!(put_off.claimed.is_empty());
         assert!(put_off.next_due.is_some(), "the loop would forget the destination");
         assert!(lanes.take_signals().is_empty());
         lanes.apply_ended();
         assert_eq!(lanes.take_signals(), [(destination, Timestamp::default())]);
-        assert_eq!(lanes.claim(&db, LANE, 1, NOW).unwrap().claimed.len(), 1);
+        assert_eq!(lanes.claim(&db, LANE, 1, LATER).unwrap().claimed.len(), 1);
     }
 
     #[test]
@@ -389,10 +404,10 @@ mod tests {
         let (db, lanes, _) = stored();
         for _ in 0..PUT_OFF_AT_MOST {
             lanes.apply_begins();
-            assert!(lanes.claim(&db, LANE, 1, NOW).unwrap().claimed.is_empty());
+            assert!(lanes.claim(&db, LANE, 1, LATER).unwrap().claimed.is_empty());
             lanes.apply_ended();
         }
         lanes.apply_begins();
-        assert_eq!(lanes.claim(&db, LANE, 1, NOW).unwrap().claimed.len(), 1);
+        assert_eq!(lanes.claim(&db, LANE, 1, LATER).unwrap().claimed.len(), 1);
     }
 }

@@ -41,6 +41,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -75,11 +76,19 @@ pub struct Settings {
     pub max_pending: u64,
     /// How many bytes have to stay free on the data disk.
     pub min_free_bytes: u64,
+    /// How far ahead anything is ever put off. What is due or held beyond that was put off by a
+    /// clock that was ahead and has gone back since: it is due, or not held, now.
+    pub longest_pause: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { cache_bytes: 67_108_864, max_pending: 10_000_000, min_free_bytes: 268_435_456 }
+        Self {
+            cache_bytes: 67_108_864,
+            max_pending: 10_000_000,
+            min_free_bytes: 268_435_456,
+            longest_pause: Duration::MAX,
+        }
     }
 }
 
@@ -98,6 +107,11 @@ struct Store {
 }
 
 impl Store {
+    /// The latest moment until which anything can have been put off by a clock that says `now`.
+    fn latest(&self, now: Timestamp) -> Timestamp {
+        now.after(self.settings.longest_pause)
+    }
+
     fn broken(&self) -> Option<OutboxError> {
         let reason = self.lanes.lock().broken.clone()?;
         Some(OutboxError::Broken { dir: self.dir.clone(), reason })
@@ -277,7 +291,8 @@ impl Outbox for SledOutbox {
         now: Timestamp,
     ) -> OutboxFuture<Claims> {
         let lane = LaneKey::of(&self.store.salt, destination);
-        let claims = self.store.lanes.claim(&self.store.tree, lane, limit, now);
+        let latest = self.store.latest(now);
+        let claims = self.store.lanes.claim(&self.store.tree, lane, limit, now..=latest);
         let claims = claims.map_err(|error| self.store.meant(error));
         Box::pin(std::future::ready(claims))
     }

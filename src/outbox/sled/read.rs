@@ -4,6 +4,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashSet},
+    time::Duration,
 };
 
 use super::{
@@ -323,15 +324,21 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
         oldest_failed: oldest_finished(store, StateName::Failed)?,
         ..Summary::default()
     };
+    let later = now..=store.latest(now);
     let (mut ready, mut looked_at) = (0, 0);
     for (key, row, in_flight, busy, open) in &lanes {
         summary.in_flight += in_flight;
         let mut lane_ready = row.fresh;
         let mut oldest = None;
         if row.scheduled > 0 {
-            let from = keys::due(*key, Timestamp::default(), 0);
+            let due_by = |from, to| {
+                store.tree.range(keys::due(*key, from, 0)..=keys::due(*key, to, u64::MAX))
+            };
+            // What lies beyond was put off by a clock that was ahead.
+            let beyond = later.end().after(Duration::from_millis(1));
+            let beyond = (beyond > *later.end()).then(|| due_by(beyond, Timestamp::MAX));
             let mut due = 0;
-            for entry in store.tree.range(from..=keys::due(*key, now, u64::MAX)) {
+            for entry in due_by(Timestamp::default(), now).chain(beyond.into_iter().flatten()) {
                 if looked_at >= LIST_SCAN_LIMIT {
                     // With so many due, the others of this destination are taken for due as well.
                     due = row.scheduled;
@@ -341,7 +348,7 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
                 looked_at += 1;
                 due += 1;
                 if oldest.is_none() && !busy.contains(&keys::last_number(&entry)) {
-                    oldest = Some(keys::due_time(&entry));
+                    oldest = Some(keys::due_time(&entry).min(now));
                 }
             }
             lane_ready += due;
@@ -358,7 +365,7 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
             }
         }
         ready += lane_ready;
-        let free = open.is_none() && row.hold_until <= now;
+        let free = open.is_none() && !row.is_held(&later);
         if free && oldest.is_some_and(|due| now.since(due) > OVERDUE) {
             summary.overdue += lane_ready.saturating_sub(*in_flight);
         }
@@ -386,12 +393,12 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
     summary.destinations = lanes
         .into_iter()
         .map(|(_, row, in_flight, _, open)| DestinationSummary {
+            hold_until: row.is_held(&later).then_some(row.hold_until),
             destination: row.destination,
             pending: row.pending,
             in_flight,
             failed: row.failed,
             open,
-            hold_until: (row.hold_until > now).then_some(row.hold_until),
         })
         .collect();
     Ok(summary)
