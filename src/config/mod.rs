@@ -137,6 +137,10 @@ impl Config {
         };
         let concurrency = r.size("delivery.concurrency", 256, 1, 100_000);
         let per_destination = r.size("delivery.per_destination", 16, 1, 100_000);
+        let max_unsettled = r.size("delivery.max_unsettled", 4 * concurrency, 1, 1_000_000);
+        if max_unsettled < concurrency {
+            r.fault("delivery.max_unsettled", "is smaller than delivery.concurrency");
+        }
         let connect_timeout = r.duration("delivery.connect_timeout", Duration::from_secs(5), MS);
         let one = attempt::Settings::default();
         let attempt = attempt::Settings {
@@ -184,8 +188,14 @@ impl Config {
         if !r.faults.is_empty() {
             return Err(ConfigError(r.faults));
         }
-        let dispatcher =
-            dispatcher::Settings { concurrency, per_destination, breaker, retry, shutdown_grace };
+        let dispatcher = dispatcher::Settings {
+            concurrency,
+            per_destination,
+            max_unsettled,
+            breaker,
+            retry,
+            shutdown_grace,
+        };
         Ok(Self {
             data_dir,
             api,

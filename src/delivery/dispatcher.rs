@@ -10,10 +10,11 @@
 //! A destination's slot is free when its PUT has ended ([`Event::Ended`]); the job's next
 //! callback is due when the disk has the outcome, which the outbox signals. Lanes are served
 //! in turn, at most [`QUANTUM`] claims each, so a long queue costs the others one turn; see
-//! [`line`](super::line) for whose turn it is.
+//! [`shares`](super::shares) for whose turn it is. Nothing is claimed while too many outcomes wait for
+//! the disk: what is sent meanwhile would be sent again after a kill.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -28,11 +29,12 @@ use super::{
     attempt::Sender,
     client::POOL_IDLE_TIMEOUT,
     jumps::Jumps,
-    lane::{self, Health, Lane},
-    line::{Lines, Turn},
+    lane::{self, Health, Lane, Remembered},
     log::log_breaker,
+    recent::Recent,
     retry,
-    task::{self, AttemptTask, Ended, Event, Settling},
+    shares::{Shares, Turn},
+    task::{self, AttemptTask, Ended, Event, Settling, Taken, Unsettled},
 };
 use crate::{
     callback::Destination,
@@ -62,6 +64,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// How many of them to one destination.
     pub per_destination: usize,
+    /// How many attempts may be under way or wait for the disk to have their outcome.
+    pub max_unsettled: usize,
     /// When a destination is given a rest.
     pub breaker: lane::Settings,
     /// What follows from an outcome.
@@ -80,14 +84,15 @@ pub struct Dispatcher {
     /// How often the clock had gone back when the lanes were last looked at for that.
     back: u64,
     lanes: HashMap<Destination, Lane>,
-    ready: Lines,
+    /// What is known of destinations for which there is nothing to do.
+    remembered: Recent<Destination, Remembered>,
+    shares: Shares,
     timers: BTreeSet<(Timestamp, Destination)>,
     timer_of: HashMap<Destination, Timestamp>,
     /// The destinations to which there may be connections, and since when none was needed.
     kept: HashMap<Destination, Instant>,
     /// Lanes that may have become idle.
     resting: Vec<Destination>,
-    in_flight: usize,
     unsettled: usize,
     events: mpsc::UnboundedSender<Event>,
     received: mpsc::UnboundedReceiver<Event>,
@@ -109,21 +114,21 @@ impl Dispatcher {
     ) -> Self {
         let (events, received) = mpsc::unbounded_channel();
         let (settling, to_settle) = mpsc::unbounded_channel();
-        tokio::spawn(task::settle(to_settle, events.clone()));
+        tokio::spawn(task::settle(to_settle));
         Self {
             outbox,
             sender: Arc::new(sender),
+            shares: Shares::new(settings.concurrency, Instant::now()),
             settings: Arc::new(settings),
             clock,
             jumps,
             back: 0,
             lanes: HashMap::new(),
-            ready: Lines::new(Instant::now()),
+            remembered: Recent::default(),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
             kept: HashMap::new(),
             resting: Vec::new(),
-            in_flight: 0,
             unsettled: 0,
             events,
             received,
@@ -147,6 +152,8 @@ impl Dispatcher {
                 self.note(event);
             }
             self.notice_jumps();
+            self.notice_slow();
+            self.notice_spare();
             self.fire_timers();
             // It hears signals as well, so it comes before what they ask for is served: nothing
             // may be left in the line when the loop goes to sleep.
@@ -173,7 +180,7 @@ impl Dispatcher {
     async fn drain(mut self) {
         tracing::info!(
             event.action = "delivery-draining",
-            callback.in_flight = self.in_flight,
+            callback.in_flight = self.shares.in_flight(),
             "no new attempts; attempts under way may end"
         );
         let end = Instant::now() + self.settings.shutdown_grace;
@@ -194,13 +201,13 @@ impl Dispatcher {
         }
     }
 
-    fn sleep(&self) -> impl Future<Output = ()> + use<> {
+    fn sleep(&mut self) -> impl Future<Output = ()> + use<> {
         let timer = self.timers.first().map(|(at, _)| {
             // Timers of tokio round to the millisecond below; the next one is never early.
             let pause = at.since(self.clock.now()) + Duration::from_millis(1);
             Instant::now() + pause.min(LONGEST_SLEEP)
         });
-        let wake_at = timer.into_iter().chain(self.ready.wake_at()).min();
+        let wake_at = timer.into_iter().chain(self.shares.wake_at()).min();
         async move {
             match wake_at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -215,26 +222,23 @@ impl Dispatcher {
             // What was put off by a clock that was ahead is due now.
             let latest = now.after(self.settings.retry.longest_pause());
             let due = if due > latest { now } else { due };
-            self.lanes.entry(destination.clone()).or_default().due(due);
+            let again = || self.remembered.take(&destination).map(Lane::again).unwrap_or_default();
+            self.lanes.entry(destination.clone()).or_insert_with(again).due(due);
             self.schedule(&destination);
         }
     }
 
     fn note(&mut self, event: Event) {
         match event {
-            Event::Ended(Ended { destination, health, stake }) => {
-                self.in_flight -= 1;
-                let answers = self.ready.end(&destination, stake, health);
+            Event::Ended(Ended { destination, health, slot }) => {
+                let took = self.shares.end(slot, health, Instant::now());
                 if health == Health::Failing {
                     // There is none, and its place is another one's.
                     self.kept.remove(&destination);
                 }
                 let now = self.clock.now();
                 let Some(lane) = self.lanes.get_mut(&destination) else { return };
-                if answers {
-                    // It stands among those in doubt.
-                    lane.place = None;
-                }
+                lane.pace.ended(took, health);
                 if lane.end(health, &self.settings.breaker, now) {
                     let open = lane.open();
                     self.outbox.report(&destination, open);
@@ -260,11 +264,17 @@ impl Dispatcher {
         if let Some(old) = self.timer_of.remove(destination) {
             self.timers.remove(&(old, destination.clone()));
         }
-        match lane.wake_at(self.settings.per_destination) {
+        let (limit, spare) = (self.settings.per_destination, self.shares.spare(lane.pace.level()));
+        if lane.is_limited(limit, spare, self.clock.now()) {
+            self.shares.limit(destination.clone(), lane.pace.level());
+        }
+        match lane.wake_at(limit, spare) {
             Some(at) if at <= self.clock.now() => {
-                let failed = lane.has_failed();
-                let push = || self.ready.push(destination.clone(), failed);
-                lane.place.get_or_insert_with(push);
+                let level = lane.pace.level();
+                // Where its level has changed, what stands at the old place is passed over.
+                if lane.place.is_none_or(|place| !place.is_of(level)) {
+                    lane.place = Some(self.shares.push(destination.clone(), level));
+                }
             }
             Some(at) => {
                 self.timers.insert((at, destination.clone()));
@@ -281,11 +291,29 @@ impl Dispatcher {
             return;
         }
         let now = self.clock.now();
+        self.remembered.clear();
         let all: Vec<_> = self.lanes.keys().cloned().collect();
         for destination in all {
             if let Some(lane) = self.lanes.get_mut(&destination) {
                 lane.clock_went_back(now);
             }
+            self.schedule(&destination);
+        }
+    }
+
+    /// A destination whose attempts take long is known to be slow before they end.
+    fn notice_slow(&mut self) {
+        for (destination, so_far) in self.shares.risen(Instant::now()) {
+            if let Some(lane) = self.lanes.get_mut(&destination) {
+                lane.pace.at_least(so_far);
+            }
+            self.schedule(&destination);
+        }
+    }
+
+    /// Those that were limited may start more where half of all slots are free again.
+    fn notice_spare(&mut self) {
+        for destination in self.shares.unlimited() {
             self.schedule(&destination);
         }
     }
@@ -307,9 +335,8 @@ impl Dispatcher {
 
     /// Starts what can start: lane after lane, as long as there are slots.
     async fn serve(&mut self) {
-        let slots = self.settings.concurrency;
-        while let Some(turn) =
-            self.ready.next(slots.saturating_sub(self.in_flight), slots, Instant::now())
+        let most = self.settings.max_unsettled;
+        while let Some(turn) = self.shares.next(most.saturating_sub(self.unsettled), Instant::now())
         {
             let now = self.clock.now();
             let destination = &turn.destination;
@@ -318,7 +345,9 @@ impl Dispatcher {
                 continue;
             }
             lane.place = None;
-            let room = lane.room(self.settings.per_destination, now).min(QUANTUM).min(turn.share);
+            let spare = self.shares.spare(lane.pace.level());
+            let room = lane.room(self.settings.per_destination, spare, now);
+            let room = room.min(QUANTUM).min(turn.share);
             if room > 0 {
                 match self.outbox.claim(destination, room, now).await {
                     Ok(claims) => {
@@ -346,8 +375,9 @@ impl Dispatcher {
         }
     }
 
-    /// Forgets lanes of which nothing is left. What the outbox has to say is heard first: a
-    /// lane that goes would take its breaker's count with it.
+    /// Lets go of lanes for which there is nothing to do, and remembers what is known of them: their
+    /// next callback may only wait for another destination's. What the outbox has to say is heard
+    /// first.
     fn rest(&mut self) {
         if self.resting.is_empty() {
             return;
@@ -357,13 +387,11 @@ impl Dispatcher {
             self.signalled(signals);
         }
         for destination in std::mem::take(&mut self.resting) {
-            let Some(lane) = self.lanes.get(&destination) else { continue };
-            if lane.is_idle() {
-                if lane.open().is_some() {
-                    // Nothing is left to probe it with.
-                    self.outbox.report(&destination, None);
-                }
-                self.lanes.remove(&destination);
+            if let Entry::Occupied(lane) = self.lanes.entry(destination)
+                && lane.get().is_idle()
+            {
+                let (destination, lane) = lane.remove_entry();
+                self.remembered.put(destination, lane.remembered());
             }
         }
     }
@@ -386,17 +414,16 @@ impl Dispatcher {
         let kept = self.keeps(destination);
         let Some(lane) = self.lanes.get_mut(destination) else { return };
         lane.start();
-        self.in_flight += 1;
         self.unsettled += 1;
+        let slot = self.shares.start(turn, Instant::now());
         let attempt = AttemptTask {
             outbox: Arc::clone(&self.outbox),
             sender: Arc::clone(&self.sender),
             settings: Arc::clone(&self.settings),
             jumps: Arc::clone(&self.jumps),
-            events: self.events.clone(),
             settling: self.settling.clone(),
-            stake: self.ready.start(turn, Instant::now()),
-            destination: destination.clone(),
+            taken: Taken::new(destination.clone(), slot, self.events.clone()),
+            unsettled: Unsettled::new(destination.clone(), self.events.clone()),
             last: !kept,
         };
         let abort = self.abort.subscribe();

@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use super::line::Place;
+use super::{pace::Pace, shares::Place};
 use crate::{clock::Timestamp, outbox::Open};
 
 /// The settings of `breaker.*` (contract, 6).
@@ -68,6 +68,15 @@ pub struct Lane {
     pub next_due: Option<Timestamp>,
     /// Where it stands among those to be served.
     pub(super) place: Option<Place>,
+    /// How quick it is.
+    pub(super) pace: Pace,
+    breaker: Breaker,
+}
+
+/// What is remembered of a destination for which there is nothing to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Remembered {
+    pace: Pace,
     breaker: Breaker,
 }
 
@@ -79,14 +88,42 @@ impl Lane {
             unsettled: 0,
             next_due: None,
             place: None,
+            pace: Pace::default(),
             breaker: Breaker::Closed { failures: 0 },
         }
     }
 
-    /// How many attempts may start now.
-    pub fn room(&self, per_destination: usize, now: Timestamp) -> usize {
+    /// A destination of which this is remembered.
+    pub fn again(remembered: Remembered) -> Self {
+        let Remembered { pace, breaker } = remembered;
+        Self { pace, breaker, ..Self::new() }
+    }
+
+    /// What is worth to be remembered of it.
+    pub fn remembered(&self) -> Remembered {
+        Remembered { pace: self.pace, breaker: self.breaker }
+    }
+
+    /// How many more attempts may be under way, where its limit is `per_destination` and `spare`
+    /// slots may be taken that leave half of all free.
+    fn may_start(&self, per_destination: usize, spare: usize) -> usize {
+        let most = self.pace.most(per_destination, self.in_flight + spare);
+        most.saturating_sub(self.in_flight)
+    }
+
+    /// Whether it has something due at `now` and may start nothing only because too few slots are
+    /// free.
+    pub fn is_limited(&self, per_destination: usize, spare: usize, now: Timestamp) -> bool {
+        self.next_due.is_some_and(|due| due <= now)
+            && matches!(self.breaker, Breaker::Closed { .. })
+            && self.may_start(per_destination, spare) == 0
+            && self.in_flight < per_destination
+    }
+
+    /// How many attempts may start now; see [`Lane::is_limited`] for `spare`.
+    pub fn room(&self, per_destination: usize, spare: usize, now: Timestamp) -> usize {
         match self.breaker {
-            Breaker::Closed { .. } => per_destination.saturating_sub(self.in_flight),
+            Breaker::Closed { .. } => self.may_start(per_destination, spare),
             Breaker::Open { open, probing, .. } => {
                 usize::from(!probing && open.next_probe_at <= now)
             }
@@ -95,10 +132,10 @@ impl Lane {
 
     /// When there is something to do for it, unless an attempt ends first; `None`: nothing, or
     /// only once one has ended.
-    pub fn wake_at(&self, per_destination: usize) -> Option<Timestamp> {
+    pub fn wake_at(&self, per_destination: usize, spare: usize) -> Option<Timestamp> {
         let due = self.next_due?;
         match self.breaker {
-            Breaker::Closed { .. } => (self.in_flight < per_destination).then_some(due),
+            Breaker::Closed { .. } => (self.may_start(per_destination, spare) > 0).then_some(due),
             Breaker::Open { probing: true, .. } => None,
             Breaker::Open { open, .. } => Some(due.max(open.next_probe_at)),
         }
@@ -173,12 +210,7 @@ impl Lane {
         self.open().is_some()
     }
 
-    /// Whether the last thing that was learnt of it is that it did not answer.
-    pub fn has_failed(&self) -> bool {
-        !matches!(self.breaker, Breaker::Closed { failures: 0 })
-    }
-
-    /// Whether nothing is known of it that would be lost.
+    /// Whether there is nothing to do for it.
     pub fn is_idle(&self) -> bool {
         self.unsettled == 0 && self.next_due.is_none() && self.place.is_none()
     }
@@ -236,20 +268,27 @@ mod tests {
     #[test]
     fn an_open_destination_gets_one_probe_at_a_time_with_growing_pauses() {
         let mut lane = opened();
-        assert_eq!(lane.room(16, NOW), 0);
+        assert_eq!(lane.room(16, 0, NOW), 0);
         let mut now = NOW;
         for pause in [5, 10, 15, 15] {
             now = now.after(Duration::from_secs(pause));
-            assert_eq!(lane.wake_at(16), Some(now));
-            assert_eq!(lane.room(16, now), 1);
+            assert_eq!(lane.wake_at(16, 0), Some(now));
+            assert_eq!(lane.room(16, 0, now), 1);
             lane.start();
-            assert_eq!((lane.room(16, now), lane.wake_at(16)), (0, None));
+            assert_eq!((lane.room(16, 0, now), lane.wake_at(16, 0)), (0, None));
             assert!(lane.end(Health::Failing, &settings(), now));
         }
         lane.start();
         assert!(lane.end(Health::Answered, &settings(), now));
         assert_eq!(lane.open(), None);
-        assert_eq!(lane.room(16, now), 16);
+        assert_eq!(lane.room(16, 14, now), 14);
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_destination_is_its_breaker() {
+        let lane = Lane::again(opened().remembered());
+        assert_eq!(lane.open(), opened().open());
+        assert!(lane.is_idle());
     }
 
     #[test]
@@ -258,7 +297,7 @@ mod tests {
         let now = NOW.after(Duration::from_secs(5));
         lane.start();
         lane.end(Health::Unknown, &settings(), now);
-        assert_eq!(lane.room(16, now), 1);
+        assert_eq!(lane.room(16, 0, now), 1);
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! The task of one attempt: PUT and settle; and the one task that hears what the disk says to
 //! the outcomes of all of them, and logs it.
+//!
+//! Whatever happens to a task, the loop hears that its slot is free ([`Taken`]) and that its outcome
+//! is not on its way any more ([`Unsettled`]), and the outbox gets its claim back: all three say so
+//! when they are dropped.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    attempt::Sender, dispatcher::Settings, jumps::Jumps, lane::Health, line::Stake,
-    log::log_outcome,
+    attempt::Sender, dispatcher::Settings, jumps::Jumps, lane::Health, log::log_outcome,
+    shares::Slot,
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -27,37 +32,86 @@ pub(super) enum Event {
 pub(super) struct Ended {
     pub(super) destination: Destination,
     pub(super) health: Health,
-    /// What it counted as.
-    pub(super) stake: Stake,
+    pub(super) slot: Slot,
+}
+
+/// The slot that an attempt holds.
+pub(super) struct Taken {
+    destination: Destination,
+    slot: Option<Slot>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Taken {
+    pub(super) fn new(
+        destination: Destination,
+        slot: Slot,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        Self { destination, slot: Some(slot), events }
+    }
+
+    fn free(&mut self, health: Health) {
+        if let Some(slot) = self.slot.take() {
+            let destination = self.destination.clone();
+            // The loop goes last; after it nobody is left to be told.
+            drop(self.events.send(Event::Ended(Ended { destination, health, slot })));
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.free(Health::Unknown);
+    }
+}
+
+/// An attempt whose outcome is not recorded yet.
+pub(super) struct Unsettled {
+    destination: Destination,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Unsettled {
+    pub(super) fn new(destination: Destination, events: mpsc::UnboundedSender<Event>) -> Self {
+        Self { destination, events }
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        // The loop goes last; after it nobody is left to be told.
+        drop(self.events.send(Event::Settled(self.destination.clone())));
+    }
 }
 
 /// An outcome on its way to the disk.
 pub(super) struct Settling {
     id: CallbackId,
-    destination: Destination,
     /// When the next attempt is due, where there is one.
     due: Option<Timestamp>,
     record: OutboxFuture<Record>,
+    unsettled: Unsettled,
 }
 
 /// Hears what has become of the outcomes, in the order in which they were handed to the outbox,
 /// which is the one in which it answers. So the answer to a whole commit wakes one task once.
-pub(super) async fn settle(
-    mut settling: mpsc::UnboundedReceiver<Settling>,
-    events: mpsc::UnboundedSender<Event>,
-) {
-    while let Some(Settling { id, destination, due, record }) = settling.recv().await {
-        match record.await {
-            Ok(record) => log_outcome(&record, due),
-            Err(error) => tracing::error!(
-                event.action = "settle-failed",
-                callback.id = %id,
-                error.message = %error,
-                "the outcome of an attempt cannot be recorded; it will be repeated"
-            ),
-        }
-        // The loop goes last; after it nobody is left to be told.
-        drop(events.send(Event::Settled(destination)));
+pub(super) async fn settle(mut settling: mpsc::UnboundedReceiver<Settling>) {
+    while let Some(Settling { id, due, record, unsettled }) = settling.recv().await {
+        let heard = async {
+            match record.await {
+                Ok(record) => log_outcome(&record, due),
+                Err(error) => tracing::error!(
+                    event.action = "settle-failed",
+                    callback.id = %id,
+                    error.message = %error,
+                    "the outcome of an attempt cannot be recorded; it will be repeated"
+                ),
+            }
+        };
+        // A panic of one must not keep the others from being heard; standard error has it.
+        drop(AssertUnwindSafe(heard).catch_unwind().await);
+        drop(unsettled);
     }
 }
 
@@ -67,27 +121,28 @@ pub(super) struct AttemptTask {
     pub(super) sender: Arc<Sender>,
     pub(super) settings: Arc<Settings>,
     pub(super) jumps: Arc<Jumps>,
-    pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) settling: mpsc::UnboundedSender<Settling>,
-    pub(super) destination: Destination,
-    /// What it counts as.
-    pub(super) stake: Stake,
+    /// What it holds.
+    pub(super) taken: Taken,
+    pub(super) unsettled: Unsettled,
     /// The connection is not to be kept.
     pub(super) last: bool,
 }
 
 impl AttemptTask {
-    pub(super) async fn run(self, claim: Claim, mut abort: watch::Receiver<()>) {
-        let retry = &self.settings.retry;
+    pub(super) async fn run(mut self, claim: Claim, mut abort: watch::Receiver<()>) {
+        let settings = Arc::clone(&self.settings);
+        let retry = &settings.retry;
+        let jumps = Arc::clone(&self.jumps);
         // The time that nobody has lived through makes nothing older. It may pass at any moment.
         let since = claim.record.budget_since;
         let lived = || {
-            let (now, skipped) = self.jumps.skipped(since);
+            let (now, skipped) = jumps.skipped(since);
             (now.before(skipped), skipped)
         };
-        let over = retry.over(&claim.record, lived().0, self.jumps.may_expire());
+        let over = retry.over(&claim.record, lived().0, jumps.may_expire());
         if let Some(failure) = over {
-            self.ended(Health::Unknown);
+            self.taken.free(Health::Unknown);
             self.settle(claim, Settlement::Failed { attempt: None, failure, hold: None });
             return;
         }
@@ -96,12 +151,10 @@ impl AttemptTask {
             // Nothing is ever sent: this ends when the loop drops its half.
             _ = abort.changed() => {
                 self.outbox.release(claim);
-                self.ended(Health::Unknown);
-                self.tell(Event::Settled(self.destination.clone()));
                 return;
             }
         };
-        self.ended(outcome.health());
+        self.taken.free(outcome.health());
         let mut random = fastrand::Rng::new();
         let (now, skipped) = lived();
         let settlement = match retry.decide(&claim.record, outcome, now, &mut random) {
@@ -120,26 +173,13 @@ impl AttemptTask {
         self.settle(claim, settlement);
     }
 
-    fn settle(&self, claim: Claim, settlement: Settlement) {
-        let settling = Settling {
-            id: claim.record.id,
-            destination: self.destination.clone(),
-            due: match &settlement {
-                Settlement::Retry { due, .. } => Some(*due),
-                Settlement::Delivered(_) | Settlement::Failed { .. } => None,
-            },
-            record: self.outbox.settle(claim, settlement),
+    fn settle(self, claim: Claim, settlement: Settlement) {
+        let due = match &settlement {
+            Settlement::Retry { due, .. } => Some(*due),
+            Settlement::Delivered(_) | Settlement::Failed { .. } => None,
         };
-        drop(self.settling.send(settling));
-    }
-
-    fn ended(&self, health: Health) {
-        let destination = self.destination.clone();
-        self.tell(Event::Ended(Ended { destination, health, stake: self.stake }));
-    }
-
-    fn tell(&self, event: Event) {
-        // The loop goes last; after it nobody is left to be told.
-        drop(self.events.send(event));
+        let id = claim.record.id;
+        let record = self.outbox.settle(claim, settlement);
+        drop(self.settling.send(Settling { id, due, record, unsettled: self.unsettled }));
     }
 }

@@ -25,6 +25,7 @@
 //! and the outbox records it. Nothing in the trait assumes that there is only one process.
 
 pub mod error;
+mod lease;
 pub mod record;
 pub mod sled;
 pub mod transition;
@@ -39,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     error::OutboxError,
+    lease::{Claim, Holder},
     record::{Attempt, ErrorKind, Failure, Place, Record, State, StateName},
 };
 use crate::{
@@ -71,13 +73,6 @@ pub enum Enqueued {
     Stored(CallbackId),
     /// An event with this key is stored already, under this id.
     Duplicate(CallbackId),
-}
-
-/// A due callback in the hands of whoever delivers it.
-#[derive(Debug)]
-pub struct Claim {
-    /// The callback as it is stored. Nobody else changes it while it is claimed.
-    pub record: Record,
 }
 
 /// What [`Outbox::claim`] found.
@@ -364,7 +359,9 @@ pub trait Outbox: Send + Sync + 'static {
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record>;
 
     /// Gives a claimed callback back as if it had not been claimed.
-    fn release(&self, claim: Claim);
+    fn release(&self, claim: Claim) {
+        claim.give_back();
+    }
 
     /// Makes failed callbacks pending again; says how many were failed. Ids that are not are
     /// passed over. To keep the order of a job, name its callbacks in the order of their ids.

@@ -28,6 +28,7 @@ mod power;
 mod scale;
 mod secrets;
 mod settings;
+mod shares;
 mod support;
 #[cfg(target_os = "linux")]
 mod time;

@@ -103,9 +103,8 @@ fn a_clock_that_was_set_back_while_the_service_did_not_run_stalls_nothing() {
 fn many_wait(clocked: &Clocked) -> (std::net::SocketAddr, Vec<String>) {
     let (address, url) = nobody();
     let api = clocked.0.api();
-    let ids: Vec<_> = (0..40)
-        .map(|job| api.accept(&event("job_sending", &format!("w{job}"), &url)))
-        .collect();
+    let ids: Vec<_> =
+        (0..40).map(|job| api.accept(&event("job_sending", &format!("w{job}"), &url))).collect();
     ids.iter().for_each(|id| clocked.wait_for_attempts(id, 1));
     (address, ids)
 }
@@ -148,8 +147,8 @@ fn a_hold_from_before_a_clock_went_back_holds_nothing_and_a_new_one_does() {
         let api = clocked.0.api();
         let first = api.accept(&event("job_sending", "1", &receiver.url("/")));
         clocked.wait_for_attempts(&first, 1);
-        let held = |api: &crate::support::Api| api.queue()["destinations"][0]["holdUntil"].clone();
-        eventually("the hold is known", || held(&clocked.0.api()).is_string().then_some(()));
+        let shown = || api.queue()["destinations"][0]["holdUntil"].clone();
+        eventually("the hold is known", || shown().is_string().then_some(()));
         if restart {
             clocked.0.kill();
         }

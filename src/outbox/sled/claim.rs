@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     outbox::{
-        Claim, Claims, OutboxError,
+        OutboxError,
         record::{self, Place, Record, State},
     },
 };
@@ -95,6 +95,22 @@ impl Window {
     }
 }
 
+/// What a claim found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Due callbacks, the longest due first.
+    pub(super) records: Vec<Record>,
+    /// When the lane has something due again; `None`: not before it is signalled.
+    pub(super) next_due: Option<Timestamp>,
+}
+
+impl Found {
+    /// Nothing, but perhaps then.
+    pub(super) fn nothing_before(at: Timestamp) -> Self {
+        Self { records: Vec::new(), next_due: Some(at) }
+    }
+}
+
 enum Next {
     /// Due, and nobody's.
     Record(Box<Record>),
@@ -161,30 +177,30 @@ impl<'a> Source<'a> {
         lane: &mut Lane,
         limit: usize,
         now: Timestamp,
-    ) -> Result<Claims, OutboxError> {
-        let mut claims = Claims { claimed: Vec::new(), next_due: Some(now) };
+    ) -> Result<Found, OutboxError> {
+        let mut found = Found::nothing_before(now);
         let began = lane.window.from;
-        while claims.claimed.len() < limit {
+        while found.records.len() < limit {
             // A panic of the engine takes nothing with it of what was claimed before.
             match guarded(|| self.next(lane)) {
                 Ok(Next::Record(record)) => {
                     lane.busy.insert(keys::seq_of(record.id), Busy::Claimed);
-                    claims.claimed.push(Claim { record: *record });
+                    found.records.push(*record);
                 }
                 Ok(Next::Later(at)) => {
-                    claims.next_due = at;
+                    found.next_due = at;
                     break;
                 }
                 Ok(Next::Unknown) => {
                     // The next claim goes on where this one ends. Where that is no further, all
                     // that is in reach is somebody's, and to look again at once would keep the
                     // committer from the lock that it needs to make them free.
-                    lane.starved = claims.claimed.is_empty() && lane.window.from == began;
-                    claims.next_due = (!lane.starved).then_some(now);
+                    lane.starved = found.records.is_empty() && lane.window.from == began;
+                    found.next_due = (!lane.starved).then_some(now);
                     break;
                 }
                 // What was taken before it is not lost; it is met again the next time.
-                Err(_) if !claims.claimed.is_empty() => break,
+                Err(_) if !found.records.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
@@ -194,7 +210,7 @@ impl<'a> Source<'a> {
         {
             lane.window.ahead.push_front(record);
         }
-        Ok(claims)
+        Ok(found)
     }
 
     fn next(&mut self, lane: &mut Lane) -> Result<Next, OutboxError> {

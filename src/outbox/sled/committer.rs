@@ -24,8 +24,8 @@ use crate::{
     clock::Timestamp,
     measure,
     outbox::{
-        Cancelled, Claim, Enqueued, Entry, ErrorKind, Failure, NewCallback, OutboxError, Over,
-        Record, Sequence, Settlement,
+        Cancelled, Enqueued, Entry, ErrorKind, Failure, NewCallback, OutboxError, Over, Record,
+        Sequence, Settlement,
     },
 };
 
@@ -46,7 +46,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, OutboxError>>;
 /// A write that somebody waits for.
 pub(super) enum Command {
     Enqueue(Vec<NewCallback>, Sequence, Reply<Vec<Enqueued>>),
-    Settle(Box<(Claim, Settlement)>, Reply<Record>),
+    Settle(Box<(Record, Settlement)>, Reply<Record>),
     Replay(Vec<CallbackId>, Reply<u64>),
     Cancel(CallbackId, Reply<Cancelled>),
     Expire(Timestamp, Failure, Reply<Vec<Record>>),
@@ -211,8 +211,8 @@ fn apply(
             result
         }
         Command::Settle(settled, reply) => {
-            let (claim, settlement) = *settled;
-            let record = batch.settle(claim.record, settlement);
+            let (record, settlement) = *settled;
+            let record = batch.settle(record, settlement);
             let (record, result) = match record {
                 Ok(record) => (Ok(record), Ok(())),
                 Err(error) => (Err(error.clone()), Err(error)),

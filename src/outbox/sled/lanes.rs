@@ -18,13 +18,13 @@ use sled::Tree;
 use tokio::sync::Notify;
 
 use super::{
-    claim::{Source, Window},
+    claim::{Found, Source, Window},
     keys::{self, LaneKey},
 };
 use crate::{
     callback::Destination,
     clock::Timestamp,
-    outbox::{Claims, Open, OutboxError, record},
+    outbox::{Open, OutboxError, record},
 };
 
 /// How many signals are handed out at once.
@@ -254,22 +254,22 @@ impl Lanes {
         key: LaneKey,
         limit: usize,
         later: RangeInclusive<Timestamp>,
-    ) -> Result<Claims, OutboxError> {
+    ) -> Result<Found, OutboxError> {
         let now = *later.start();
         let mut inner = self.lock();
         if inner.broken.is_some() {
-            return Ok(Claims::default());
+            return Ok(Found::default());
         }
         let Inner { totals, lanes, read_ahead, applying, put_off, .. } = &mut *inner;
-        let Some(lane) = lanes.get_mut(&key) else { return Ok(Claims::default()) };
+        let Some(lane) = lanes.get_mut(&key) else { return Ok(Found::default()) };
         if lane.row.is_held(&later) {
-            return Ok(Claims { claimed: Vec::new(), next_due: Some(lane.row.hold_until) });
+            return Ok(Found::nothing_before(lane.row.hold_until));
         }
         let may_put_off = *applying && lane.put_off < PUT_OFF_AT_MOST;
         if may_put_off && lane.reads_to_claim(&later) {
             lane.put_off += 1;
             put_off.push(key);
-            return Ok(Claims { claimed: Vec::new(), next_due: Some(now.after(PUT_OFF)) });
+            return Ok(Found::nothing_before(now.after(PUT_OFF)));
         }
         let limit = match lane.window.len() {
             ahead @ 1.. if may_put_off => limit.min(ahead),
@@ -391,12 +391,12 @@ mod tests {
         let (db, lanes, destination) = stored();
         lanes.apply_begins();
         let put_off = lanes.claim(&db, LANE, 1, LATER).unwrap();
-        assert!(put_off.claimed.is_empty());
+        assert!(put_off.records.is_empty());
         assert!(put_off.next_due.is_some(), "the loop would forget the destination");
         assert!(lanes.take_signals().is_empty());
         lanes.apply_ended();
         assert_eq!(lanes.take_signals(), [(destination, Timestamp::default())]);
-        assert_eq!(lanes.claim(&db, LANE, 1, LATER).unwrap().claimed.len(), 1);
+        assert_eq!(lanes.claim(&db, LANE, 1, LATER).unwrap().records.len(), 1);
     }
 
     #[test]
@@ -404,10 +404,10 @@ mod tests {
         let (db, lanes, _) = stored();
         for _ in 0..PUT_OFF_AT_MOST {
             lanes.apply_begins();
-            assert!(lanes.claim(&db, LANE, 1, LATER).unwrap().claimed.is_empty());
+            assert!(lanes.claim(&db, LANE, 1, LATER).unwrap().records.is_empty());
             lanes.apply_ended();
         }
         lanes.apply_begins();
-        assert_eq!(lanes.claim(&db, LANE, 1, LATER).unwrap().claimed.len(), 1);
+        assert_eq!(lanes.claim(&db, LANE, 1, LATER).unwrap().records.len(), 1);
     }
 }

@@ -39,7 +39,7 @@ mod watch;
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread::JoinHandle,
     time::Duration,
 };
@@ -58,9 +58,9 @@ use self::{
     wake::Wake,
 };
 use super::{
-    Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure, Identity,
-    NewCallback, Open, Outbox, OutboxError, OutboxFuture, Over, Page, Place, Query, Record,
-    Sequence, Settlement, State, Summary,
+    Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure, Holder,
+    Identity, NewCallback, Open, Outbox, OutboxError, OutboxFuture, Over, Page, Query, Record,
+    Sequence, Settlement, Summary,
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -154,6 +154,13 @@ impl Store {
         }
         let flushed = guarded(|| Ok(self.db.flush()?));
         flushed.map_or_else(|cause| self.stop(&cause), |_| error)
+    }
+}
+
+impl Holder for Store {
+    fn give_back(&self, id: CallbackId, due: Timestamp) {
+        let (seq, lane) = keys::parts(id);
+        self.lanes.release(lane, seq, due);
     }
 }
 
@@ -292,22 +299,18 @@ impl Outbox for SledOutbox {
     ) -> OutboxFuture<Claims> {
         let lane = LaneKey::of(&self.store.salt, destination);
         let latest = self.store.latest(now);
-        let claims = self.store.lanes.claim(&self.store.tree, lane, limit, now..=latest);
-        let claims = claims.map_err(|error| self.store.meant(error));
+        let found = self.store.lanes.claim(&self.store.tree, lane, limit, now..=latest);
+        let claims = found.map_err(|error| self.store.meant(error)).map(|found| {
+            let holder: Weak<Store> = Arc::downgrade(&self.store);
+            let claim = |record| Claim::new(record, holder.clone());
+            let claimed = found.records.into_iter().map(claim).collect();
+            Claims { claimed, next_due: found.next_due }
+        });
         Box::pin(std::future::ready(claims))
     }
 
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
-        self.ask(|reply| Command::Settle(Box::new((claim, settlement)), reply))
-    }
-
-    fn release(&self, claim: Claim) {
-        let (seq, lane) = keys::parts(claim.record.id);
-        let due = match claim.record.state {
-            State::Pending(Place::Scheduled(due)) => due,
-            _ => claim.record.created_at,
-        };
-        self.store.lanes.release(lane, seq, due);
+        self.ask(|reply| Command::Settle(Box::new((claim.into_record(), settlement)), reply))
     }
 
     fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64> {

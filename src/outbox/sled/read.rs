@@ -311,7 +311,9 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
             .iter()
             .map(|(key, lane)| {
                 let busy: HashSet<u64> = lane.busy.keys().copied().collect();
-                (*key, lane.row.clone(), lane.in_flight(), busy, lane.open)
+                // With nothing left to probe it with, whether it is open means nothing.
+                let open = lane.open.filter(|_| lane.row.pending > 0);
+                (*key, lane.row.clone(), lane.in_flight(), busy, open)
             })
             .collect();
         (inner.totals, lanes)

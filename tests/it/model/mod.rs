@@ -85,8 +85,12 @@ fn outbox_behaves_as_its_model(factory: Factory) {
 const SLED: Factory = Factory { open: open_sled, leftovers: sled_leftovers };
 
 fn open_sled(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
-    let settings =
-        Settings { max_pending: MAX_PENDING as u64, min_free_bytes: 0, cache_bytes: 1 << 20, ..Settings::default() };
+    let settings = Settings {
+        max_pending: MAX_PENDING as u64,
+        min_free_bytes: 0,
+        cache_bytes: 1 << 20,
+        ..Settings::default()
+    };
     Arc::new(SledOutbox::open(folder, settings, clock).unwrap())
 }
 

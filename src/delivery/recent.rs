@@ -1,0 +1,57 @@
+//! A map that forgets: it holds what was put in lately, and not more than a bound.
+
+use std::{collections::HashMap, hash::Hash};
+
+/// How many entries are held at least, and half of how many at most.
+const HALF: usize = 4096;
+
+/// The latest entries of a map.
+#[derive(Debug)]
+pub(super) struct Recent<K, V> {
+    new: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Self {
+        Self { new: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash, V> Recent<K, V> {
+    pub(super) fn put(&mut self, key: K, value: V) {
+        if self.new.len() >= HALF {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(key, value);
+    }
+
+    pub(super) fn take(&mut self, key: &K) -> Option<V> {
+        let old = self.old.remove(key);
+        self.new.remove(key).or(old)
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_are_there_and_no_more_than_the_bound() {
+        let mut recent = Recent::default();
+        for key in 0..10 * HALF {
+            recent.put(key, key);
+        }
+        recent.put(5, 7);
+        assert!(recent.new.len() + recent.old.len() <= 2 * HALF);
+        assert_eq!(recent.take(&(9 * HALF + 1)), Some(9 * HALF + 1));
+        assert_eq!((recent.take(&5), recent.take(&5)), (Some(7), None));
+        recent.put(1, 1);
+        recent.clear();
+        assert_eq!(recent.take(&1), None);
+    }
+}

@@ -1,0 +1,82 @@
+//! What one destination costs the others (`delivery::shares`).
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Answer, Receiver, Service, event, eventually};
+
+/// So many events of different jobs for each of these receivers.
+fn lines(of: &str, receivers: &[Receiver], each: usize) -> String {
+    let mut lines = String::new();
+    for (at, receiver) in receivers.iter().enumerate() {
+        for job in 0..each {
+            let job = format!("{of}-{at}-{job}");
+            lines += &(event("job_sending", &job, &receiver.url("/")).to_string() + "\n");
+        }
+    }
+    lines
+}
+
+fn receivers(count: usize, last: &Answer) -> Vec<Receiver> {
+    (0..count).map(|_| Receiver::answering(vec![], last.clone())).collect()
+}
+
+/// Hands in callbacks for a receiver that answers, one after the other, and gives the longest time
+/// that one of them took.
+fn longest(service: &Service, good: &Receiver, count: usize) -> Duration {
+    let api = service.api();
+    let took = (0..count).map(|job| {
+        let begin = Instant::now();
+        let before = good.count();
+        api.accept(&event("job_sending", &format!("good-{job}"), &good.url("/")));
+        good.wait_for(before + 1);
+        begin.elapsed()
+    });
+    took.max().unwrap()
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn slow_destinations_that_answer_leave_slots_to_a_new_one_and_to_a_quick_one() {
+    let service = Service::start("delivery.concurrency = 64\ndelivery.timeout = \"2m\"");
+    let slow = receivers(10, &Answer::Wait);
+    let good = Receiver::start();
+    service.api().post_lines(&lines("slow", &slow, 50));
+    let under_way = || slow.iter().map(Receiver::count).sum::<usize>();
+    // What they get is what the level of such destinations has.
+    eventually("they have their share", || (under_way() >= 48).then_some(()));
+    assert!(longest(&service, &good, 20) < PATIENCE);
+    assert_eq!(under_way(), 48);
+    slow.iter().for_each(Receiver::open);
+}
+
+#[test]
+fn destinations_that_were_quick_and_stall_all_at_once_do_not_take_all_slots() {
+    let service = Service::start("delivery.concurrency = 64\ndelivery.timeout = \"2m\"");
+    let answers = vec![Answer::Status(200); 20];
+    let stalling: Vec<_> =
+        (0..10).map(|_| Receiver::answering(answers.clone(), Answer::Wait)).collect();
+    let good = Receiver::start();
+    service.api().post_lines(&lines("warm", &stalling, 20));
+    let api = service.api();
+    eventually("they are quick", || (api.queue()["pending"] == 0).then_some(()));
+    service.api().post_lines(&lines("stall", &stalling, 50));
+    stalling.iter().for_each(|it| drop(it.wait_for(21)));
+    assert!(longest(&service, &good, 20) < PATIENCE);
+    stalling.iter().for_each(Receiver::open);
+    eventually("all are delivered", || (api.queue()["pending"] == 0).then_some(()));
+}
+
+#[test]
+fn new_destinations_that_hang_do_not_take_the_slots_of_one_that_answers() {
+    let service = Service::start("delivery.concurrency = 16\ndelivery.timeout = \"2m\"");
+    let good = Receiver::start();
+    assert!(longest(&service, &good, 3) < PATIENCE);
+    let hanging = receivers(20, &Answer::Wait);
+    service.api().post_lines(&lines("hang", &hanging, 5));
+    let under_way = || hanging.iter().map(Receiver::count).sum::<usize>();
+    eventually("they have their share", || (under_way() >= 14).then_some(()));
+    assert!(longest(&service, &good, 20) < PATIENCE);
+    assert_eq!(under_way(), 14);
+    hanging.iter().for_each(Receiver::open);
+}
