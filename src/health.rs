@@ -74,15 +74,24 @@ impl Health {
         self.store().await.map_err(|error| error.text)
     }
 
+    /// Why the store does not answer.
+    fn silence(&self) -> String {
+        match self.outbox.write_under_way() {
+            Some(since) if since >= PATIENCE => format!(
+                "the data disk is waited for: a write has been under way for {} s",
+                since.as_secs()
+            ),
+            _ => "the store does not answer".into(),
+        }
+    }
+
     async fn store(&self) -> Result<(), StoreTrouble> {
         match timeout(PATIENCE, self.outbox.ready()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 Err(StoreTrouble { transient: error.is_transient(), text: error.to_string() })
             }
-            Err(_) => {
-                Err(StoreTrouble { transient: false, text: "the store does not answer".into() })
-            }
+            Err(_) => Err(StoreTrouble { transient: false, text: self.silence() }),
         }
     }
 }

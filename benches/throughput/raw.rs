@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use http::{HeaderMap, HeaderValue, header};
 use seal_dpf_urlcallback::{
-    callback::parse_url,
+    callback::{Destination, parse_url},
     delivery::client::{Clients, Settings},
     egress::Policy,
 };
@@ -66,8 +66,9 @@ async fn put(
     headers.insert("webhook-timestamp", 1_700_000_000.into());
     headers.insert("callback-attempt", 1.into());
     let body = bytes::Bytes::from(body(1, 1).to_json());
+    let client = clients.of(&url, &Destination::of(&url))?;
     while next.fetch_add(1, Relaxed) < count {
-        let request = clients.of(&url).put(url.clone()).headers(headers.clone()).body(body.clone());
+        let request = client.put(url.clone()).headers(headers.clone()).body(body.clone());
         let mut response = request.send().await?;
         ensure!(response.status().is_success(), "the receiver says {}", response.status());
         while response.chunk().await?.is_some() {}

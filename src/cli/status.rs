@@ -77,6 +77,12 @@ async fn listening(service: &Service, note: &Note, json: bool) -> anyhow::Result
         print(format_args!("on {}, since {since} ({ago})", note.base(note.address)))?;
     }
     let ready = service.ready().await?;
+    if !json {
+        match &ready {
+            Ok(()) => print("ready: events are taken")?,
+            Err(reason) => print(format_args!("not ready: {reason}"))?,
+        }
+    }
     let queue = service.queue().await?;
     if json {
         print(json!({
@@ -90,10 +96,6 @@ async fn listening(service: &Service, note: &Note, json: bool) -> anyhow::Result
             "queue": queue,
         }))?;
         return Ok(());
-    }
-    match ready {
-        Ok(()) => print("ready: events are taken")?,
-        Err(reason) => print(format_args!("not ready: {reason}"))?,
     }
     table::head(&queue, Screen::now(), now).into_iter().try_for_each(print)?;
     Ok(())

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -391,7 +391,6 @@ impl Config {
     ) -> Result<attempt::Sender, client::ClientError> {
         Ok(attempt::Sender {
             clients: Arc::new(ArcSwap::from_pointee(self.clients()?)),
-            renewed: Mutex::default(),
             settings: self.attempt.clone(),
             secrets: self.secrets.clone(),
             final_statuses: self.dispatcher.retry.final_statuses.clone(),

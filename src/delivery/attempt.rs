@@ -5,7 +5,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,10 +15,11 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 
 use super::{
-    client::Clients,
+    client::{CheckError, ClientError, Clients},
     credentials::Credentials,
-    failure::{describe, egress_failure, status_message},
+    failure::{describe, egress_failure, is_busy, is_unheard, status_message},
     lane::Health,
+    progress::Progress,
     signing,
 };
 use crate::{
@@ -91,8 +92,6 @@ impl Outcome {
 pub struct Sender {
     /// The way to the receivers. It can be replaced while attempts are under way.
     pub clients: Arc<ArcSwap<Clients>>,
-    /// When the connections were last given up; see [`Clients::renewed`].
-    pub renewed: Mutex<Option<Instant>>,
     /// Deadline and bounds.
     pub settings: Settings,
     /// The secrets that sign, newest first.
@@ -101,6 +100,36 @@ pub struct Sender {
     pub final_statuses: std::collections::BTreeSet<u16>,
     /// Who knows the time.
     pub clock: SharedClock,
+}
+
+/// Why an exchange has no answer.
+#[derive(Debug)]
+enum NotMade {
+    /// It was not begun: its look-up has no place.
+    Busy,
+    /// It failed.
+    Failed(Failure),
+}
+
+impl From<Failure> for NotMade {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<CheckError> for NotMade {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Denied(denied) => Self::Failed(egress_failure(&denied)),
+            CheckError::Busy(_) => Self::Busy,
+        }
+    }
+}
+
+impl From<ClientError> for NotMade {
+    fn from(error: ClientError) -> Self {
+        Self::Failed(Failure::new(ErrorKind::Connect, error.to_string()))
+    }
 }
 
 /// What is known of an exchange so far; a deadline that passes finds it here.
@@ -115,8 +144,9 @@ struct Seen {
 }
 
 impl Sender {
-    /// Makes the next attempt of the callback; the connection is closed behind the `last`.
-    pub async fn put(&self, record: &Record, last: bool) -> Outcome {
+    /// Makes the next attempt of the callback; the connection is closed behind the `last`. `None`
+    /// where it did not come to that, since its look-up had to wait for others: nothing was learnt.
+    pub async fn put(&self, record: &Record, last: bool) -> Option<Outcome> {
         let started_at = self.clock.now();
         let clock = Instant::now();
         let first = record.attempt_count == 0;
@@ -125,14 +155,18 @@ impl Sender {
         let deadline = self.settings.timeout;
         // A fault in the client must cost no more than this attempt: neither the callback nor the
         // slot may stay taken.
-        let exchange = self.exchange(record, last, started_at, &mut seen);
+        let progress = Progress::default();
+        let exchange = progress.of(self.exchange(record, last, started_at, &progress, &mut seen));
         let exchange = AssertUnwindSafe(exchange).catch_unwind();
         let result = match timeout(deadline, exchange).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(Err(NotMade::Busy))) => return None,
+            Ok(Ok(Err(NotMade::Failed(failure)))) => Err(failure),
+            Ok(Ok(Ok(()))) => Ok(()),
             Ok(Err(_)) => {
                 let message = "the service failed at it; its standard error says where";
                 Err(Failure::new(ErrorKind::Connect, message))
             }
+            Err(_) if progress.is_waiting() => return None,
             Err(_) => {
                 let limit = humantime::format_duration(deadline);
                 let message = match seen.status {
@@ -149,7 +183,7 @@ impl Sender {
         }
         measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
         let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
-        Outcome {
+        Some(Outcome {
             attempt: Attempt {
                 number: record.next_attempt(),
                 started_at,
@@ -161,29 +195,25 @@ impl Sender {
             },
             verdict,
             retry_after: seen.retry_after,
-        }
+        })
     }
 
     /// An HTTP/2 connection whose other end is gone for good may be used for ever, since it is
-    /// never idle. So a time-out behind TLS has all connections made anew, once in a while.
+    /// never idle. So a time-out behind TLS has the connections to that destination made anew, once
+    /// in a while.
     fn give_up_connections(&self, record: &Record) {
-        if !record.url.reveal().starts_with("https") {
+        let Ok(url) = parse_url(record.url.reveal()) else { return };
+        if url.scheme() != "https" {
             return;
         }
-        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        if renewed.is_some_and(|at| at.elapsed() < RENEWAL_PAUSE) {
-            return;
-        }
-        *renewed = Some(Instant::now());
         let clients = self.clients.load();
-        match clients.renewed() {
-            // Others may have come from the settings meanwhile, with new connections.
-            Ok(renewed) => drop(self.clients.compare_and_swap(&clients, Arc::new(renewed))),
-            Err(error) => tracing::error!(
-                event.action = "clients-renewed",
+        if let Err(error) = clients.give_up(&url, &record.destination, RENEWAL_PAUSE) {
+            tracing::error!(
+                event.action = "client-failed",
+                callback.destination = record.destination.as_str(),
                 error.message = %error,
-                "the connections to receivers cannot be made anew"
-            ),
+                "the connections to a receiver cannot be made anew"
+            );
         }
     }
 
@@ -224,19 +254,21 @@ impl Sender {
         record: &Record,
         last: bool,
         started_at: Timestamp,
+        progress: &Progress,
         seen: &mut Seen,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), NotMade> {
         let mut url = parse_url(record.url.reveal())
             .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
         let clients = self.clients.load_full();
-        clients.check(&url).await.map_err(|denied| egress_failure(&denied))?;
+        clients.check(&url).await?;
         let body = record.body.to_json();
         let mut headers = self.headers(record, started_at, &body)?;
         if last {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let credentials = clients.credentials(&mut url, &record.destination);
-        let mut request = clients.of(&url).put(url.clone()).headers(headers).body(body);
+        let client = clients.of(&url, &record.destination)?;
+        let mut request = client.put(url.clone()).headers(headers).body(body);
         if let Some(credentials) = credentials {
             seen.secrets = credentials.secrets();
             request = match credentials.as_ref() {
@@ -246,8 +278,23 @@ impl Sender {
                 }
             };
         }
+        let request = request.build().map_err(|error| describe(error, false))?;
+        let again = request.try_clone();
         measure::exchange();
-        let mut response = request.send().await.map_err(|error| describe(error, false))?;
+        progress.begins();
+        let sent = client.execute(request).await;
+        let mut response = match (sent, again) {
+            // A connection that was kept may be closed in the moment in which it is used. Then the
+            // receiver has not seen the request; a PUT may go out again (RFC 9112, 9.3.1).
+            (Err(error), Some(again)) if progress.is_pooled() && is_unheard(&error) => {
+                measure::exchange();
+                clients.fresh(&url)?.execute(again).await
+            }
+            (sent, _) => sent,
+        }
+        .map_err(|error| {
+            if is_busy(&error) { NotMade::Busy } else { describe(error, false).into() }
+        })?;
         seen.status = Some(response.status().as_u16());
         seen.peer = response.remote_addr().map(|peer| peer.to_string());
         seen.retry_after = retry_after(response.headers(), self.clock.now());
@@ -262,7 +309,7 @@ impl Sender {
             if read > self.settings.max_response_bytes {
                 let max = self.settings.max_response_bytes;
                 let message = format!("the answer's body is longer than {max} bytes");
-                return Err(Failure::new(ErrorKind::Body, message));
+                return Err(Failure::new(ErrorKind::Body, message).into());
             }
         }
         Ok(())

@@ -2,25 +2,34 @@
 //! decompression of its own, and with a resolver that enforces the egress policy.
 
 use std::{
-    borrow::Cow, collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration,
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::ClientConfig;
-use tower::util::MapRequestLayer;
 use url::Url;
 
-use super::credentials::{CredentialError, CredentialFile, Credentials};
+use super::{
+    credentials::{CredentialError, CredentialFile, Credentials},
+    names::{Busy, Names},
+    progress::{Limited, Progress},
+};
 use crate::{
     callback::{Destination, SecretUrl},
     egress::{Denied, Policy},
-    measure,
     tls::{self, PairFiles, TlsError},
 };
 
 /// How long a connection without work is kept. Servers close theirs after 5 s to 75 s; one
 /// that we keep too long costs nothing but a look when it is used again.
 pub(super) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// To how many destinations connections have been given up at the most.
+const GIVEN_UP: usize = 256;
 
 /// How often the other end of an HTTP/2 connection in use is asked whether it is there, and how
 /// long it may take to say so.
@@ -63,19 +72,41 @@ pub enum ClientError {
     Client(#[from] reqwest::Error),
 }
 
+/// Why a URL is not called now.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The policy forbids it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Nobody knows yet.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
 /// The way to the receivers, with all that is read from files, so that it can be made anew
 /// while the service runs.
 ///
 /// There is one client for everything, and one for the port that the service's own API listens
-/// at: what a resolver is asked does not say the port, so the second one's resolver knows it.
+/// at: what a resolver is asked does not say the port, so the second one's resolver knows it. A
+/// destination whose connections are given up has one of its own.
 #[derive(Debug)]
 pub struct Clients {
     general: reqwest::Client,
-    own_port: Option<(u16, reqwest::Client)>,
+    own_port: Option<u16>,
+    others: Mutex<Others>,
+    names: Arc<Names>,
     settings: Settings,
     tls: ClientConfig,
     policy: Arc<Policy>,
     auth: BTreeMap<Destination, Credentials>,
+}
+
+/// The clients that few destinations need.
+#[derive(Debug, Default)]
+struct Others {
+    own_port: Option<reqwest::Client>,
+    /// By destination, and since when.
+    given_up: HashMap<Destination, (Instant, reqwest::Client)>,
 }
 
 impl Clients {
@@ -92,37 +123,62 @@ impl Clients {
             }
         });
         let auth = auth.collect::<Result<_, _>>()?;
-        Self::make(settings.clone(), tls, policy, auth)
-    }
-
-    /// The same, without the connections that there are.
-    pub fn renewed(&self) -> Result<Self, ClientError> {
-        let Self { settings, tls, policy, auth, .. } = self;
-        Self::make(settings.clone(), tls.clone(), Arc::clone(policy), auth.clone())
-    }
-
-    fn make(
-        settings: Settings,
-        tls: ClientConfig,
-        policy: Arc<Policy>,
-        auth: BTreeMap<Destination, Credentials>,
-    ) -> Result<Self, ClientError> {
+        let names = Names::new(settings.connect_timeout);
+        let general = make(settings, tls.clone(), &policy, &names, None, Pool::Kept)?;
         let own_port = policy.own.map(|own| own.port());
-        let own_port = own_port
-            .map(|port| {
-                Ok::<_, ClientError>((port, make(&settings, tls.clone(), &policy, Some(port))?))
-            })
-            .transpose()?;
-        let general = make(&settings, tls.clone(), &policy, None)?;
-        Ok(Self { general, own_port, settings, tls, policy, auth })
+        let settings = settings.clone();
+        let others = Mutex::default();
+        Ok(Self { general, own_port, others, names, settings, tls, policy, auth })
     }
 
-    /// The client for a URL.
-    pub fn of(&self, url: &Url) -> &reqwest::Client {
-        match &self.own_port {
-            Some((port, client)) if url.port_or_known_default() == Some(*port) => client,
-            _ => &self.general,
+    /// The client for a URL of this destination.
+    pub fn of(&self, url: &Url, destination: &Destination) -> Result<reqwest::Client, ClientError> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = others.given_up.get(destination) {
+            return Ok(client.clone());
         }
+        if url.port_or_known_default() != self.own_port || self.own_port.is_none() {
+            return Ok(self.general.clone());
+        }
+        if let Some(client) = &others.own_port {
+            return Ok(client.clone());
+        }
+        Ok(others.own_port.insert(self.another(url, Pool::Kept)?).clone())
+    }
+
+    /// A client that uses no connection that is there.
+    pub fn fresh(&self, url: &Url) -> Result<reqwest::Client, ClientError> {
+        self.another(url, Pool::None)
+    }
+
+    /// Gives up the connections to a destination; its next attempts make new ones. Says nothing
+    /// where that was done less than `pause` ago.
+    pub fn give_up(
+        &self,
+        url: &Url,
+        destination: &Destination,
+        pause: Duration,
+    ) -> Result<(), ClientError> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let recent = |at: &Instant| now.duration_since(*at) < pause;
+        if others.given_up.get(destination).is_some_and(|(at, _)| recent(at)) {
+            return Ok(());
+        }
+        let client = self.another(url, Pool::Kept)?;
+        if others.given_up.len() >= GIVEN_UP {
+            let oldest = others.given_up.iter().min_by_key(|(_, (at, _))| *at);
+            if let Some(oldest) = oldest.map(|(destination, _)| destination.clone()) {
+                others.given_up.remove(&oldest);
+            }
+        }
+        others.given_up.insert(destination.clone(), (now, client));
+        Ok(())
+    }
+
+    fn another(&self, url: &Url, pool: Pool) -> Result<reqwest::Client, ClientError> {
+        let port = url.port_or_known_default().filter(|port| Some(*port) == self.own_port);
+        make(&self.settings, self.tls.clone(), &self.policy, &self.names, port, pool)
     }
 
     /// What lets us in: the user and password of the URL, which are taken out of it, or what is
@@ -140,13 +196,19 @@ impl Clients {
     /// Whether the URL may be called. Through a proxy it is the proxy that resolves the name,
     /// so where the name is known here too, all its addresses have to be allowed; the proxy
     /// may know others.
-    pub async fn check(&self, url: &Url) -> Result<(), Denied> {
+    pub async fn check(&self, url: &Url) -> Result<(), CheckError> {
         self.policy.check_url(url)?;
         if self.settings.proxy.is_some()
             && let Some(url::Host::Domain(name)) = url.host()
-            && let Ok(found) = tokio::net::lookup_host((name, 0)).await
         {
-            for address in found {
+            let found = match self.names.look_up(name, &Progress::current()).await {
+                Ok(found) => found,
+                Err(error) => match error.downcast::<Busy>() {
+                    Ok(busy) => return Err((*busy).into()),
+                    Err(_) => return Ok(()),
+                },
+            };
+            for address in found.iter() {
                 self.policy.check(address.ip(), url.port_or_known_default())?;
             }
         }
@@ -154,17 +216,27 @@ impl Clients {
     }
 }
 
+/// Whether connections are kept for later exchanges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pool {
+    Kept,
+    None,
+}
+
 fn make(
     settings: &Settings,
     tls: ClientConfig,
     policy: &Arc<Policy>,
+    names: &Arc<Names>,
     port: Option<u16>,
+    pool: Pool,
 ) -> Result<reqwest::Client, ClientError> {
     let proxy = settings.proxy.as_ref().map(|url| url::Url::parse(url.reveal())).transpose();
     // The settings have been checked.
     let proxy = proxy.ok().flatten();
     let resolver = Resolver {
         policy: Arc::clone(policy),
+        names: Arc::clone(names),
         port,
         trusted: proxy.as_ref().and_then(|url| url.host_str()).map(str::to_owned),
     };
@@ -174,15 +246,11 @@ fn make(
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
-        .connect_timeout(settings.connect_timeout)
         .http2_keep_alive_interval(PING_PAUSE)
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .pool_max_idle_per_host(settings.per_destination)
-        .connector_layer(MapRequestLayer::new(|request| {
-            measure::connecting();
-            request
-        }))
+        .pool_max_idle_per_host(if pool == Pool::Kept { settings.per_destination } else { 0 })
+        .connector_layer(Limited(settings.connect_timeout))
         .dns_resolver(Arc::new(resolver));
     let builder = match proxy {
         Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy)?),
@@ -192,17 +260,10 @@ fn make(
     Ok(builder.build()?)
 }
 
-/// The name has no address, or the system could not find out.
-#[derive(Debug, thiserror::Error)]
-#[error("the name {name} cannot be resolved: {error}")]
-pub struct DnsError {
-    name: String,
-    error: std::io::Error,
-}
-
 /// Looks names up as the system does, and gives only addresses that the policy allows.
 struct Resolver {
     policy: Arc<Policy>,
+    names: Arc<Names>,
     /// The port that will be connected to, where that is known.
     port: Option<u16>,
     /// The proxy's own name: it may be where receivers may not.
@@ -212,17 +273,16 @@ struct Resolver {
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (policy, port) = (Arc::clone(&self.policy), self.port);
+        let names = Arc::clone(&self.names);
         let trusted = self.trusted.as_deref() == Some(name.as_str());
+        let progress = Progress::current();
         Box::pin(async move {
-            let name = name.as_str().to_owned();
-            let looked_up = tokio::net::lookup_host((name.as_str(), 0)).await;
-            let found: Vec<SocketAddr> = match looked_up.map(Iterator::collect) {
-                Ok(found) => found,
-                Err(error) => return Err(DnsError { name, error }.into()),
-            };
+            let looked_up = names.look_up(name.as_str(), &progress).await;
+            progress.connects();
+            let found = looked_up?;
             let mut denied = None;
             let mut allowed = Vec::with_capacity(found.len());
-            for address in found {
+            for address in found.iter().copied() {
                 match policy.check(address.ip(), port) {
                     _ if trusted => allowed.push(address),
                     Ok(()) => allowed.push(address),

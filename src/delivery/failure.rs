@@ -3,7 +3,10 @@
 
 use std::error::Error;
 
-use super::client::DnsError;
+use super::{
+    names::{Busy, DnsError},
+    progress::ConnectTimeout,
+};
 use crate::{
     egress::Denied,
     outbox::{ErrorKind, Failure},
@@ -54,6 +57,9 @@ pub(super) fn describe(error: reqwest::Error, answering: bool) -> Failure {
         if cause.is::<DnsError>() {
             return Failure::new(ErrorKind::Dns, text);
         }
+        if cause.is::<ConnectTimeout>() {
+            return Failure::new(ErrorKind::Timeout, text);
+        }
         if is_tls(cause) {
             kind = ErrorKind::Tls;
         }
@@ -95,9 +101,7 @@ pub(super) fn describe(error: reqwest::Error, answering: bool) -> Failure {
         }
         source = cause.source();
     }
-    if error.is_timeout() && error.is_connect() {
-        message = "no connection within delivery.connect_timeout".into();
-    } else if message.is_empty() {
+    if message.is_empty() {
         message = error.to_string();
     }
     if message.len() > MAX_MESSAGE_BYTES {
@@ -105,6 +109,41 @@ pub(super) fn describe(error: reqwest::Error, answering: bool) -> Failure {
         message.push('…');
     }
     Failure::new(kind, message)
+}
+
+/// Whether the receiver closed a connection that had been used before, without a word about this
+/// request: it had closed it before it saw the request, or has not begun with it (RFC 9112, 9.3.1;
+/// RFC 9113, 8.7).
+pub(super) fn is_unheard(error: &reqwest::Error) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(cause) = source {
+        let reset = cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
+            use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+            matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe)
+        });
+        let refused = cause.downcast_ref::<h2::Error>().is_some_and(|error| {
+            error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+                || error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        });
+        let canceled = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        if closed(cause) || reset || refused || canceled {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// Whether its look-up had no place, so that nothing was learnt of the receiver.
+pub(super) fn is_busy(error: &reqwest::Error) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(cause) = source {
+        if cause.is::<Busy>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 fn closed_message(answering: bool) -> &'static str {

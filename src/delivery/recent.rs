@@ -1,6 +1,6 @@
 //! A map that forgets: it holds what was put in lately, and not more than a bound.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
 /// How many entries are held at least, and half of how many at most.
 const HALF: usize = 4096;
@@ -26,7 +26,17 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         self.new.insert(key, value);
     }
 
-    pub(super) fn take(&mut self, key: &K) -> Option<V> {
+    pub(super) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.new.get(key).or_else(|| self.old.get(key))
+    }
+
+    pub(super) fn take<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         let old = self.old.remove(key);
         self.new.remove(key).or(old)
     }
@@ -49,6 +59,7 @@ mod tests {
         recent.put(5, 7);
         assert!(recent.new.len() + recent.old.len() <= 2 * HALF);
         assert_eq!(recent.take(&(9 * HALF + 1)), Some(9 * HALF + 1));
+        assert_eq!(recent.get(&5), Some(&7));
         assert_eq!((recent.take(&5), recent.take(&5)), (Some(7), None));
         recent.put(1, 1);
         recent.clear();

@@ -149,11 +149,10 @@ impl AttemptTask {
         let outcome = tokio::select! {
             outcome = self.sender.put(&claim.record, self.last) => outcome,
             // Nothing is ever sent: this ends when the loop drops its half.
-            _ = abort.changed() => {
-                self.outbox.release(claim);
-                return;
-            }
+            _ = abort.changed() => None,
         };
+        // One that was not made is made later.
+        let Some(outcome) = outcome else { return self.outbox.release(claim) };
         self.taken.free(outcome.health());
         let mut random = fastrand::Rng::new();
         let (now, skipped) = lived();

@@ -404,4 +404,7 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// Whether events are taken now.
     fn ready(&self) -> OutboxFuture<()>;
+
+    /// For how long the write has been under way for which everything waits, if one is.
+    fn write_under_way(&self) -> Option<Duration>;
 }

@@ -21,7 +21,7 @@ use crate::{
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
-    delivery::{client::ClientError, dispatcher::Dispatcher, jumps::Jumps},
+    delivery::{client::ClientError, dispatcher::Dispatcher, jumps::Jumps, names::LOOKUPS},
     health::Health,
     intake::Intake,
     measure,
@@ -214,6 +214,8 @@ fn delivery_threads() -> io::Result<tokio::runtime::Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads((processors / 2).max(1))
+        // Each look-up of a name holds one; some are left for what else blocks.
+        .max_blocking_threads(LOOKUPS + 64)
         .thread_name("delivery")
         .enable_all()
         .build()

@@ -36,7 +36,7 @@ async fn a_panic_within_an_attempt_is_one_failed_attempt_and_costs_no_more() {
     let clock = Arc::new(FailingClock(AtomicU64::new(0)));
     let sender = Config::defaults().unwrap().sender(clock).unwrap();
     for _ in 0..2 {
-        let outcome = sender.put(&record, true).await;
+        let outcome = sender.put(&record, true).await.unwrap();
         assert_eq!(outcome.verdict, Verdict::Transient);
         let error = outcome.attempt.error.unwrap();
         assert_eq!(error.kind, ErrorKind::Connect);

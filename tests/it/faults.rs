@@ -43,6 +43,37 @@ fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_resta
     }
 }
 
+#[test]
+fn a_disk_that_stalls_bounds_what_is_sent_meanwhile_and_is_named() {
+    let mut service = Service::prepare("delivery.concurrency = 4\ndelivery.max_unsettled = 10");
+    service.put_on_a_disk_that_can_fail();
+    service.serve();
+    let receiver = Receiver::answering(vec![], Answer::Wait);
+    let api = service.api();
+    let lines: String = (0..200)
+        .map(|job| event("job_sending", &job.to_string(), &receiver.url("/")).to_string() + "\n")
+        .collect();
+    api.post_lines(&lines);
+    receiver.wait_for(3);
+    service.fail_disk("fdatasync STALL");
+    receiver.open();
+    let said = eventually("it is said what is waited for", || {
+        let ready = api.get("/readyz");
+        let said = String::from_utf8(ready.body).unwrap();
+        (ready.status == 503 && said.contains("data disk")).then_some(said)
+    });
+    assert!(said.contains("a write has been under way for"), "{said}");
+    assert_eq!(api.get("/healthz").status, 503);
+    assert_eq!(receiver.count(), 10, "what is sent and not recorded");
+    let status = service.run(&["status"]);
+    let text = String::from_utf8(status.stdout).unwrap();
+    assert!(text.contains("not ready: the data disk is waited for"), "{text}");
+    assert!(text.contains("200"), "the queue is shown: {text}");
+    service.mend_disk();
+    eventually("all are delivered", || (api.queue()["delivered"] == 200).then_some(()));
+    assert_eq!(receiver.count(), 200, "each of them once");
+}
+
 /// Of the writes of one commit the first fails, and last: the engine wakes nobody then.
 #[test]
 fn a_failed_write_of_which_the_engine_tells_nobody_is_found_all_the_same() {

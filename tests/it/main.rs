@@ -11,6 +11,7 @@ mod api;
 mod architecture;
 mod attempt;
 mod cli;
+mod connections;
 mod crash;
 mod damage;
 mod delivery;
@@ -21,6 +22,8 @@ mod faults;
 mod guard;
 mod misbehaving;
 mod model;
+#[cfg(target_os = "linux")]
+mod names;
 mod operate;
 mod outbox;
 #[cfg(target_os = "linux")]

@@ -4,13 +4,18 @@
 //! between takes it back. So a read that may have seen such a batch waits until it is synced. Of a
 //! store that has stopped nobody knows that any more.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::{
+    sync::{Condvar, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 /// How many commits have begun, and how many are over.
 #[derive(Debug, Default)]
 struct Count {
     begun: u64,
     over: u64,
+    /// When the one began that is under way.
+    since: Option<Instant>,
 }
 
 /// Where readers wait for the commit under way.
@@ -23,8 +28,16 @@ pub(super) struct Barrier {
 impl Barrier {
     /// A commit begins; it is over when what this gives is dropped.
     pub(super) fn begin(&self) -> Commit<'_> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner).begun += 1;
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        count.begun += 1;
+        count.since = Some(Instant::now());
         Commit { barrier: self }
+    }
+
+    /// For how long the one has been under way that is, if one is.
+    pub(super) fn under_way(&self) -> Option<Duration> {
+        let since = self.count.lock().unwrap_or_else(PoisonError::into_inner).since;
+        since.map(|since| since.elapsed())
     }
 
     /// Waits until all that has been read so far is synced, or never will be.
@@ -51,7 +64,10 @@ pub(super) struct Commit<'a> {
 impl Drop for Commit<'_> {
     fn drop(&mut self) {
         let Barrier { count, over } = self.barrier;
-        count.lock().unwrap_or_else(PoisonError::into_inner).over += 1;
+        let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
+        count.over += 1;
+        count.since = None;
+        drop(count);
         over.notify_all();
     }
 }

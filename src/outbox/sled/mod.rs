@@ -260,17 +260,27 @@ impl SledOutbox {
         })
     }
 
+    /// Reads, and answers when the disk has what was read.
     fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T, OutboxError> + Send + 'static,
+    ) -> OutboxFuture<T> {
+        self.read_now(move |store| {
+            let result = guarded(|| read(store));
+            store.barrier.wait();
+            result
+        })
+    }
+
+    /// The same without that wait, for what is told of the queue as a whole: it is asked for above all
+    /// where the disk does not answer.
+    fn read_now<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T, OutboxError> + Send + 'static,
     ) -> OutboxFuture<T> {
         let store = Arc::clone(&self.store);
         Box::pin(async move {
-            let run = move || {
-                let result = guarded(|| read(&store));
-                store.barrier.wait();
-                result.map_err(|error| store.meant(error))
-            };
+            let run = move || guarded(|| read(&store)).map_err(|error| store.meant(error));
             tokio::task::spawn_blocking(run).await.unwrap_or(Err(OutboxError::Closed))
         })
     }
@@ -350,7 +360,7 @@ impl Outbox for SledOutbox {
     }
 
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary> {
-        self.read(move |store| read::summary(store, now))
+        self.read_now(move |store| read::summary(store, now))
     }
 
     fn report(&self, destination: &Destination, open: Option<Open>) {
@@ -362,5 +372,9 @@ impl Outbox for SledOutbox {
 
     fn ready(&self) -> OutboxFuture<()> {
         self.ask(Command::Ping)
+    }
+
+    fn write_under_way(&self) -> Option<Duration> {
+        self.store.commits.under_way()
     }
 }

@@ -5,7 +5,8 @@
  *   in the order in which they happened, with the bytes that were written.
  * DISK_IGNORES: "fdatasync": as if the program did not call it; it is neither done nor noted.
  * DISK_FAULT: a file; while it is there, it says what fails and how: "pwrite ENOSPC",
- *   "fdatasync EIO", "open EROFS". It is looked at before each operation. "overtaken EIO": a
+ *   "fdatasync EIO", "open EROFS". It is looked at before each operation. "fdatasync STALL": it does
+ *   not come back while the file says so. "overtaken EIO": a
  *   write of a few bytes that comes now fails, a second after a longer one has succeeded. A sync that fails with
  *   EIO takes back all that was written to the file since the last one: the system may forget
  *   it, and says so only once.
@@ -284,6 +285,19 @@ static int truncated(int fd, off64_t length)
 int ftruncate(int fd, off_t length) { return truncated(fd, length); }
 int ftruncate64(int fd, off64_t length) { return truncated(fd, length); }
 
+static int stalls(const char *operation)
+{
+    const char *path = getenv("DISK_FAULT");
+    char rule[64] = "", wanted[64];
+    int fd = path ? REAL(open)(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return 0;
+    ssize_t length = read(fd, rule, sizeof rule - 1);
+    REAL(close)(fd);
+    snprintf(wanted, sizeof wanted, "%s STALL", operation);
+    return length > 0 && strncmp(rule, wanted, strlen(wanted)) == 0;
+}
+
 static int synced(int fd, const char *operation, int (*real)(int))
 {
     const char *path = path_of(fd), *ignored = getenv("DISK_IGNORES");
@@ -291,6 +305,8 @@ static int synced(int fd, const char *operation, int (*real)(int))
         return real(fd);
     if (ignored && strcmp(ignored, operation) == 0)
         return 0;
+    while (stalls(operation))
+        usleep(10000);
     pthread_mutex_lock(&order);
     int done = fails(operation) ? -1 : real(fd), error = errno;
     if (done == 0 || error == EIO)

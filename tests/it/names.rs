@@ -1,0 +1,85 @@
+//! Names that are looked up slowly, or not at all (`delivery::names`).
+
+use std::{
+    collections::HashMap,
+    fs,
+    time::{Duration, Instant},
+};
+
+use crate::support::{Receiver, Service, event, eventually, preloaded};
+
+/// A service in whose world each look-up of a `.test` name leads to 127.0.0.1, and that of a
+/// `.slow.test` name takes so many seconds.
+fn serve(settings: &str, seconds: &str) -> Service {
+    let mut service = Service::prepare(settings);
+    fs::write(service.path("answers"), "127.0.0.1\n").unwrap();
+    let (answers, notes) = (service.path("answers"), service.path("notes"));
+    service.serve_with(&[
+        ("LD_PRELOAD", &preloaded("resolver.c")),
+        ("RESOLVER_ANSWERS", answers.to_str().unwrap()),
+        ("RESOLVER_NOTES", notes.to_str().unwrap()),
+        ("RESOLVER_SECONDS", seconds),
+    ]);
+    service
+}
+
+fn look_ups(service: &Service) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for name in service.read("notes").lines() {
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+fn hanging(count: usize, port: u16) -> String {
+    let url = |name| format!("http://hangs{name}.slow.test:{port}/");
+    (0..count)
+        .map(|job| event("job_sending", &format!("h{job}"), &url(job)).to_string() + "\n")
+        .collect()
+}
+
+#[test]
+fn names_that_hang_keep_no_callback_to_other_names_from_going_out() {
+    let service = serve("delivery.connect_timeout = \"1s\"", "10000");
+    let (known, new) = (Receiver::start(), Receiver::start());
+    let api = service.api();
+    let good = |name: &str, receiver: &Receiver| {
+        let url = format!("http://{name}.test:{}/", receiver.address.port());
+        api.accept(&event("job_sending", name, &url))
+    };
+    let id = good("known", &known);
+    api.wait_for_state(&id, "delivered");
+    api.post_lines(&hanging(600, known.address.port()));
+    eventually("look-ups hang", || (look_ups(&service).len() >= 200).then_some(()));
+    let begin = Instant::now();
+    for number in 0..20 {
+        let id = good(&format!("new{number}"), &new);
+        assert_eq!(api.wait_for_state(&id, "delivered")["attemptCount"], 1);
+        let id = good("known", &known);
+        assert_eq!(api.wait_for_state(&id, "delivered")["attemptCount"], 1);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    assert!(
+        look_ups(&service).values().all(|count| *count == 1),
+        "one look-up of a name at a time"
+    );
+    let charged = api.get("/v1/callbacks?jobId=h0").json()["callbacks"][0].clone();
+    let error = &charged["lastError"];
+    assert_eq!(error["kind"], "dns", "{charged}");
+    assert!(error["message"].as_str().unwrap().contains("delivery.connect_timeout"), "{error}");
+}
+
+#[test]
+fn an_answer_that_took_long_is_used_for_all_that_ask_for_it_shortly_after() {
+    let service = serve("", "0.2");
+    let receiver = Receiver::start();
+    let url = format!("http://far.slow.test:{}/", receiver.address.port());
+    let api = service.api();
+    let lines: String = (0..30)
+        .map(|job| event("job_sending", &job.to_string(), &url).to_string() + "\n")
+        .collect();
+    api.post_lines(&lines);
+    eventually("all are delivered", || (api.queue()["pending"] == 0).then_some(()));
+    assert_eq!(look_ups(&service)["far.slow.test"], 1);
+    assert!(receiver.connections() > 1);
+}
