@@ -19,8 +19,9 @@ pub enum Outcome {
     Duplicate(CallbackId),
     /// No callback was asked for.
     Ignored(String),
-    /// A callback was asked for and can never be sent; stored as failed.
-    Failed(CallbackId, String),
+    /// A callback was asked for and can never be sent. Stored as failed, unless as many failed ones
+    /// are kept as may be pending.
+    Failed(Option<CallbackId>, String),
     /// Malformed.
     Refused(Malformed),
 }
@@ -151,8 +152,9 @@ impl Intake {
                         outcome
                     }
                     None => match stored.next() {
-                        Some((Enqueued::Stored(id), line)) => line.stored(id),
+                        Some((Enqueued::Stored(id), line)) => line.stored(Some(id)),
                         Some((Enqueued::Duplicate(id), line)) => line.duplicate(id),
+                        Some((Enqueued::NotKept, line)) => line.stored(None),
                         // The outbox answers for each callback of the batch.
                         None => Outcome::Refused(Malformed::Json("not stored".into())),
                     },
@@ -187,13 +189,13 @@ impl Line {
         }
     }
 
-    fn stored(self, id: CallbackId) -> Outcome {
+    fn stored(self, id: Option<CallbackId>) -> Outcome {
         macro_rules! line {
             ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
                 tracing::$level!(
                     event.action = $action,
                     event.outcome = $outcome,
-                    callback.id = %id,
+                    callback.id = id.map(tracing::field::display),
                     dpf.job_id = self.job_id,
                     dpf.job_id_fs = self.job_id_fs,
                     dpf.job_state = self.job_state,
@@ -206,14 +208,22 @@ impl Line {
                 )
             };
         }
-        match &self.refusal {
-            None => {
+        match (&self.refusal, id) {
+            (None, Some(id)) => {
                 line!(info, "callback-accepted", "success", "callback accepted");
                 Outcome::Accepted(id)
             }
-            Some(failure) => {
+            (Some(failure), Some(id)) => {
                 line!(error, "callback-failed", "failure", "callback can never be sent");
-                Outcome::Failed(id, failure.message.clone())
+                Outcome::Failed(Some(id), failure.message.clone())
+            }
+            (failure, None) => {
+                line!(error, "callback-failed", "failure", "callback can never be sent; not kept");
+                let why = failure.as_ref().map_or("", |failure| failure.message.as_str());
+                Outcome::Failed(
+                    None,
+                    format!("{why}; not kept, since outbox.max_pending failed callbacks are"),
+                )
             }
         }
     }

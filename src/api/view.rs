@@ -34,7 +34,7 @@ impl From<&Outcome> for OutcomeView {
         let (id, reason) = match outcome {
             Outcome::Accepted(id) | Outcome::Duplicate(id) => (Some(id), None),
             Outcome::Ignored(why) => (None, Some(why.clone())),
-            Outcome::Failed(id, why) => (Some(id), Some(why.clone())),
+            Outcome::Failed(id, why) => (id.as_ref(), Some(why.clone())),
             Outcome::Refused(why) => (None, Some(why.to_string())),
         };
         Self { outcome: outcome.word().into(), id: id.map(ToString::to_string), reason }

@@ -73,6 +73,8 @@ pub enum Enqueued {
     Stored(CallbackId),
     /// An event with this key is stored already, under this id.
     Duplicate(CallbackId),
+    /// Not stored: it can never be sent, and as many failed ones are kept as may be pending.
+    NotKept,
 }
 
 /// What [`Outbox::claim`] found.

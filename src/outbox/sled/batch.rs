@@ -5,7 +5,7 @@
 //! is *active*, that is [`Place::Fresh`] or [`Place::Scheduled`]; it is the first of the line,
 //! or one that was in flight when an earlier one was replayed. All others are blocked.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
 
 use super::{
     Store,
@@ -27,6 +27,20 @@ const ATTEMPTS_KEPT: u32 = 1000;
 
 type Result<T> = std::result::Result<T, OutboxError>;
 
+/// The counters of a destination that a batch changes.
+struct Changed {
+    row: LaneRow,
+    /// Whether it was one of the destinations with pending or failed ones before.
+    counted: bool,
+}
+
+/// The stored counters of a destination.
+fn stored_row(txn: &Txn<'_>, lane: LaneKey) -> Result<Option<LaneRow>> {
+    let key = keys::lane(lane);
+    let Some(bytes) = txn.get(&key)? else { return Ok(None) };
+    record::decode(&bytes).map(Some).map_err(|error| OutboxError::damaged(&key, &error))
+}
+
 /// A batch in the making.
 pub(super) struct Batch<'a> {
     pub(super) store: &'a Store,
@@ -35,7 +49,7 @@ pub(super) struct Batch<'a> {
     pub(super) totals: Totals,
     /// Blocked ones, after what this batch did so far.
     pub(super) blocked: u64,
-    rows: HashMap<LaneKey, LaneRow>,
+    rows: HashMap<LaneKey, Changed>,
     /// What is busy because of this batch, or was claimed until now.
     settled: Vec<(LaneKey, u64)>,
     signals: Vec<(LaneKey, Timestamp)>,
@@ -74,6 +88,23 @@ impl<'a> Batch<'a> {
         self.totals.pending
     }
 
+    /// How many of these would be pending, and whether any of them would be stored at all: what is
+    /// known already is not stored again.
+    pub(super) fn wanted(&self, batch: &[NewCallback]) -> Result<(u64, bool)> {
+        let (mut pending, mut stored) = (0, false);
+        let mut keys = HashSet::new();
+        for new in batch {
+            if let Some(event_id) = &new.event_id
+                && (!keys.insert(event_id) || self.txn.get(&keys::event(event_id))?.is_some())
+            {
+                continue;
+            }
+            stored = true;
+            pending += u64::from(new.refusal.is_none());
+        }
+        Ok((pending, stored))
+    }
+
     /// Stores a new callback.
     pub(super) fn enqueue(&mut self, new: NewCallback) -> Result<Enqueued> {
         let event_key = new.event_id.as_deref().map(keys::event);
@@ -82,6 +113,10 @@ impl<'a> Batch<'a> {
         {
             let id = record::decode(&known).map_err(|e| OutboxError::damaged(key, &e))?;
             return Ok(Enqueued::Duplicate(id));
+        }
+        // Whoever writes URLs must not fill the disk with them.
+        if new.refusal.is_some() && self.totals.failed >= self.store.settings.max_pending {
+            return Ok(Enqueued::NotKept);
         }
         let lane = LaneKey::of(&self.store.salt, &new.destination);
         let seq = self.totals.next_seq;
@@ -106,7 +141,7 @@ impl<'a> Batch<'a> {
         let (seq, lane) = keys::parts(record.id);
         let job_id = record.body.job_id.clone();
         self.settled.push((lane, seq));
-        self.take_pending(lane, &record);
+        self.take_pending(lane, &record)?;
         if let Some(last) =
             record.last_attempt.as_ref().filter(|_| settlement_attempts(&settlement))
         {
@@ -122,13 +157,13 @@ impl<'a> Batch<'a> {
                 record
             }
             Settlement::Failed { attempt, failure, hold } => {
-                self.hold(lane, &record, hold);
+                self.hold(lane, &record, hold)?;
                 let record = transition::fail(record, attempt, failure, self.now);
                 self.put_finished(lane, &record)?;
                 record
             }
             Settlement::Retry { attempt, due, hold } => {
-                self.hold(lane, &record, hold);
+                self.hold(lane, &record, hold)?;
                 // An earlier one may have been replayed meanwhile: then that one is next.
                 let first = self
                     .txn
@@ -143,13 +178,14 @@ impl<'a> Batch<'a> {
         Ok(record)
     }
 
-    fn hold(&mut self, lane: LaneKey, record: &Record, hold: Option<Timestamp>) {
+    fn hold(&mut self, lane: LaneKey, record: &Record, hold: Option<Timestamp>) -> Result<()> {
         if let Some(until) = hold {
             let later = self.now..=self.store.latest(self.now);
-            let row = self.row(lane, record);
+            let row = self.row(lane, record)?;
             let known = if row.is_held(&later) { row.hold_until } else { Timestamp::default() };
             row.hold_until = known.max(until);
         }
+        Ok(())
     }
 
     /// Makes a failed callback pending again; `false` when it is not failed.
@@ -159,10 +195,10 @@ impl<'a> Batch<'a> {
         let Some(record) = self.txn.record(&key)?.filter(|record| record.id == id) else {
             return Ok(false);
         };
-        self.mark(lane, seq, &record);
+        self.mark(lane, seq, &record)?;
         self.txn.remove(key);
         self.totals.failed -= 1;
-        let row = self.row(lane, &record);
+        let row = self.row(lane, &record)?;
         row.failed = row.failed.saturating_sub(1);
         let first = match self.txn.first(&keys::job_line(&record.body.job_id))? {
             None => true,
@@ -187,7 +223,7 @@ impl<'a> Batch<'a> {
             }
             return Ok(Cancelled::Unknown);
         };
-        if !self.mark(lane, seq, &record) {
+        if !self.mark(lane, seq, &record)? {
             return Ok(Cancelled::InFlight);
         }
         self.end(lane, record, failure)?;
@@ -203,7 +239,7 @@ impl<'a> Batch<'a> {
     ) -> Result<Option<Record>> {
         let (seq, lane) = keys::parts(id);
         match self.txn.record(&keys::pending(lane, seq))? {
-            Some(record) if record.budget_since < cutoff && self.mark(lane, seq, &record) => {
+            Some(record) if record.budget_since < cutoff && self.mark(lane, seq, &record)? => {
                 self.end(lane, record, failure.clone()).map(Some)
             }
             _ => Ok(None),
@@ -212,7 +248,7 @@ impl<'a> Batch<'a> {
 
     fn end(&mut self, lane: LaneKey, record: Record, failure: Failure) -> Result<Record> {
         let was_active = !matches!(record.state, State::Pending(Place::Blocked(_)));
-        self.take_pending(lane, &record);
+        self.take_pending(lane, &record)?;
         let record = transition::fail(record, None, failure, self.now);
         self.put_finished(lane, &record)?;
         if was_active {
@@ -226,7 +262,7 @@ impl<'a> Batch<'a> {
     pub(super) fn put_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending += 1;
-        let row = self.row(lane, record);
+        let row = self.row(lane, record)?;
         row.pending += 1;
         match record.state {
             State::Pending(Place::Fresh) => row.fresh += 1,
@@ -248,10 +284,10 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes away all that [`Batch::put_pending`] wrote.
-    pub(super) fn take_pending(&mut self, lane: LaneKey, record: &Record) {
+    pub(super) fn take_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending -= 1;
-        let row = self.row(lane, record);
+        let row = self.row(lane, record)?;
         row.pending = row.pending.saturating_sub(1);
         match record.state {
             State::Pending(Place::Fresh) => row.fresh = row.fresh.saturating_sub(1),
@@ -263,6 +299,7 @@ impl<'a> Batch<'a> {
         }
         self.txn.remove(keys::job(&record.body.job_id, seq));
         self.txn.remove(keys::pending(lane, seq));
+        Ok(())
     }
 
     fn put_finished(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
@@ -270,7 +307,7 @@ impl<'a> Batch<'a> {
         let state = record.state_name();
         if state == StateName::Failed {
             self.totals.failed += 1;
-            self.row(lane, record).failed += 1;
+            self.row(lane, record)?.failed += 1;
             self.failed.push(seq);
         } else {
             self.totals.delivered += 1;
@@ -281,18 +318,16 @@ impl<'a> Batch<'a> {
 
     /// Keeps a callback from being claimed until this batch is on the disk; `false` where it
     /// is claimed already.
-    pub(super) fn mark(&mut self, lane: LaneKey, seq: u64, record: &Record) -> bool {
+    pub(super) fn mark(&mut self, lane: LaneKey, seq: u64, record: &Record) -> Result<bool> {
+        let row = self.row(lane, record)?.clone();
         let mut inner = self.store.lanes.lock();
         if record.state == State::Pending(Place::Fresh)
             && inner.lanes.get(&lane).is_some_and(|it| it.window.holds(seq))
         {
             inner.forget_window(lane);
         }
-        let lane_in_memory = inner
-            .lanes
-            .entry(lane)
-            .or_insert_with(|| Lane::new(LaneRow::new(record.destination.clone())));
-        match lane_in_memory.busy.insert(seq, Busy::Committing) {
+        let lane_in_memory = inner.lanes.entry(lane).or_insert_with(|| Lane::new(row));
+        Ok(match lane_in_memory.busy.insert(seq, Busy::Committing) {
             // Settled in this very batch: it is not under way any more.
             Some(Busy::Claimed) if self.settled.contains(&(lane, seq)) => true,
             Some(Busy::Claimed) => {
@@ -303,17 +338,25 @@ impl<'a> Batch<'a> {
                 self.settled.push((lane, seq));
                 true
             }
-        }
+        })
     }
 
-    pub(super) fn row(&mut self, lane: LaneKey, record: &Record) -> &mut LaneRow {
-        self.rows.entry(lane).or_insert_with(|| {
-            let inner = self.store.lanes.lock();
-            inner
-                .lanes
-                .get(&lane)
-                .map_or_else(|| LaneRow::new(record.destination.clone()), |known| known.row.clone())
-        })
+    /// The counters of a destination, as this batch has them. Those of one that has nothing pending
+    /// are on the disk alone.
+    pub(super) fn row(&mut self, lane: LaneKey, record: &Record) -> Result<&mut LaneRow> {
+        match self.rows.entry(lane) {
+            Entry::Occupied(row) => Ok(&mut row.into_mut().row),
+            Entry::Vacant(place) => {
+                let known = self.store.lanes.lock().lanes.get(&lane).map(|it| it.row.clone());
+                let known = match known {
+                    Some(row) => Some(row),
+                    None => stored_row(&self.txn, lane)?,
+                };
+                let counted = known.as_ref().is_some_and(LaneRow::counts);
+                let row = known.unwrap_or_else(|| LaneRow::new(record.destination.clone()));
+                Ok(&mut place.insert(Changed { row, counted }).row)
+            }
+        }
     }
 
     /// Adds the rows that a batch has once: counters and the retention index.
@@ -332,7 +375,7 @@ impl<'a> Batch<'a> {
             self.txn.put(keys::retention_row(*state, *at, self.totals.next_batch), value);
         }
         self.totals.next_batch += 1;
-        for (lane, row) in &self.rows {
+        for (lane, Changed { row, .. }) in &self.rows {
             if row.is_idle() {
                 self.txn.remove(keys::lane(*lane));
             } else {
@@ -366,7 +409,7 @@ fn settlement_attempts(settlement: &Settlement) -> bool {
 pub(super) struct Published {
     totals: Totals,
     blocked: u64,
-    rows: HashMap<LaneKey, LaneRow>,
+    rows: HashMap<LaneKey, Changed>,
     settled: Vec<(LaneKey, u64)>,
     signals: Vec<(LaneKey, Timestamp)>,
     budgets: HashMap<LaneKey, Timestamp>,
@@ -378,12 +421,19 @@ impl Published {
         let mut inner = store.lanes.lock();
         inner.totals = self.totals;
         inner.blocked = self.blocked;
-        for (key, row) in &self.rows {
+        for (key, Changed { row, counted }) in &self.rows {
+            match (counted, row.counts()) {
+                (false, true) => inner.destinations += 1,
+                (true, false) => inner.destinations -= 1,
+                _ => {}
+            }
             match inner.lanes.get_mut(key) {
                 Some(lane) => lane.row = row.clone(),
-                None => {
+                None if row.pending > 0 => {
                     inner.lanes.insert(*key, Lane::new(row.clone()));
                 }
+                // It is read from the disk when it is asked for.
+                None => {}
             }
         }
         for (key, since) in self.budgets {

@@ -193,7 +193,7 @@ fn apply(
 ) -> Result<(), OutboxError> {
     match command {
         Command::Enqueue(new, sequence, reply) => {
-            let room = || room(store, disk, batch.pending() + new.len() as u64);
+            let room = || room_for(store, disk, batch, &new);
             if let Err(error) = sequence.refused().map_or_else(room, Err) {
                 sequence.refuse(&error);
                 answer(reply, Err(error));
@@ -274,6 +274,24 @@ fn apply(
             answer(reply, room(store, disk, batch.pending() + 1));
             Ok(())
         }
+    }
+}
+
+/// Whether these may be stored. What is stored already is answered in any case.
+fn room_for(
+    store: &Store,
+    disk: &mut Disk,
+    batch: &Batch<'_>,
+    new: &[NewCallback],
+) -> Result<(), OutboxError> {
+    match room(store, disk, batch.pending() + new.len() as u64) {
+        Err(error) if error.is_transient() => match batch.wanted(new)? {
+            (_, false) => Ok(()),
+            // What can never be sent does not count as pending, and needs no more than the disk.
+            (0, true) => disk.free(),
+            (pending, true) => room(store, disk, batch.pending() + pending),
+        },
+        known => known,
     }
 }
 

@@ -83,6 +83,11 @@ impl LaneRow {
         self.pending.saturating_sub(self.fresh).saturating_sub(self.scheduled)
     }
 
+    /// Whether it is one of the destinations with pending or failed callbacks.
+    pub(super) fn counts(&self) -> bool {
+        !self.destination.is_none() && !self.is_idle()
+    }
+
     /// Nothing is left that would need the row.
     pub(super) fn is_idle(&self) -> bool {
         self.pending == 0 && self.failed == 0
@@ -165,7 +170,10 @@ pub(super) struct Inner {
     /// How many of the pending ones are [`Place::Blocked`](record::Place::Blocked), that is, how many have to be found
     /// when one before them ends.
     pub(super) blocked: u64,
+    /// The destinations with pending callbacks, and those of which one is about to change.
     pub(super) lanes: HashMap<LaneKey, Lane>,
+    /// How many destinations have pending or failed ones.
+    pub(super) destinations: u64,
     pub(super) broken: Option<Arc<str>>,
     signals: HashMap<LaneKey, Timestamp>,
     /// How many callbacks lie in the windows of all lanes.
@@ -195,7 +203,7 @@ impl Inner {
 
     /// Forgets a lane that nothing needs any more.
     pub(super) fn sweep(&mut self, lane: LaneKey) {
-        if self.lanes.get(&lane).is_some_and(|it| it.row.is_idle() && it.busy.is_empty()) {
+        if self.lanes.get(&lane).is_some_and(|it| it.row.pending == 0 && it.busy.is_empty()) {
             self.forget_window(lane);
             self.lanes.remove(&lane);
             self.signals.remove(&lane);
@@ -331,11 +339,12 @@ pub(super) fn load(tree: &Tree) -> Result<Lanes, OutboxError> {
         let (key, bytes) = row?;
         let row: LaneRow = record::decode(&bytes).map_err(|e| OutboxError::damaged(&key, &e))?;
         let lane = LaneKey(keys::last_number(&key));
+        inner.destinations += u64::from(row.counts());
         if row.pending > 0 {
             due.insert(lane);
+            inner.blocked += row.blocked();
+            inner.lanes.insert(lane, Lane::new(row));
         }
-        inner.blocked += row.blocked();
-        inner.lanes.insert(lane, Lane::new(row));
     }
     for lane in due {
         inner.signal(lane, Timestamp::default());

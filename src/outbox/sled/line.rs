@@ -20,8 +20,8 @@ impl Batch<'_> {
         let (seq, lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
         let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(()) };
         if let State::Pending(Place::Blocked(_)) = record.state {
-            self.mark(lane, seq, &record);
-            self.take_pending(lane, &record);
+            self.mark(lane, seq, &record)?;
+            self.take_pending(lane, &record)?;
             self.put_pending(lane, &transition::activate(record, self.now))?;
         }
         Ok(())
@@ -37,10 +37,10 @@ impl Batch<'_> {
             let (seq, lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
             match self.txn.record(&keys::pending(lane, seq))? {
                 Some(record) if !matches!(record.state, State::Pending(Place::Blocked(_))) => {
-                    if !self.mark(lane, seq, &record) {
+                    if !self.mark(lane, seq, &record)? {
                         return Ok(false);
                     }
-                    self.take_pending(lane, &record);
+                    self.take_pending(lane, &record)?;
                     self.put_pending(lane, &transition::block(record))?;
                     return Ok(true);
                 }

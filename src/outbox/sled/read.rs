@@ -10,7 +10,7 @@ use std::{
 use super::{
     Store,
     keys::{self, LaneKey},
-    lanes::Lane,
+    lanes::{Lane, LaneRow},
 };
 use crate::{
     callback::CallbackId,
@@ -32,6 +32,9 @@ const EXPIRE_STEP: usize = 512;
 
 /// How many destinations a summary names.
 const DESTINATIONS_SHOWN: usize = 1000;
+
+/// How many rows are searched for destinations that have failed callbacks alone.
+const DESTINATION_SCAN_LIMIT: usize = 20_000;
 
 /// How many rows a lane is searched for its oldest due callback.
 const OLDEST_SCAN_LIMIT: usize = 256;
@@ -302,9 +305,34 @@ fn oldest_finished(store: &Store, state: StateName) -> Result<Option<Timestamp>>
     Ok(None)
 }
 
+/// Destinations with failed callbacks and no pending ones: memory does not know them.
+fn only_failed(
+    store: &Store,
+    known: &HashSet<LaneKey>,
+    most: usize,
+) -> Result<Vec<(LaneKey, LaneRow)>> {
+    let mut found = Vec::new();
+    for row in store.tree.scan_prefix(keys::LANES).take(DESTINATION_SCAN_LIMIT) {
+        let (key, bytes) = row?;
+        let lane = LaneKey(keys::last_number(&key));
+        if known.contains(&lane) {
+            continue;
+        }
+        let row: LaneRow =
+            record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
+        if row.pending == 0 && row.counts() {
+            found.push((lane, row));
+            if found.len() >= most {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The queue in numbers.
 pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
-    let (totals, mut lanes) = {
+    let (totals, destination_count, mut lanes) = {
         let inner = store.lanes.lock();
         let lanes: Vec<_> = inner
             .lanes
@@ -316,12 +344,13 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
                 (*key, lane.row.clone(), lane.in_flight(), busy, open)
             })
             .collect();
-        (inner.totals, lanes)
+        (inner.totals, inner.destinations, lanes)
     };
     let mut summary = Summary {
         pending: totals.pending,
         delivered: totals.delivered,
         failed: totals.failed,
+        destination_count,
         oldest_delivered: oldest_finished(store, StateName::Delivered)?,
         oldest_failed: oldest_finished(store, StateName::Failed)?,
         ..Summary::default()
@@ -383,8 +412,12 @@ pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
     summary.waiting = summary.pending - summary.in_flight - summary.due;
     summary.overdue = summary.overdue.min(summary.due);
     summary.store_bytes = store.db.size_on_disk()?;
-    lanes.retain(|(_, row, ..)| !row.destination.is_none() && !row.is_idle());
-    summary.destination_count = lanes.len() as u64;
+    lanes.retain(|(_, row, ..)| row.counts());
+    if lanes.len() < DESTINATIONS_SHOWN {
+        let known: HashSet<_> = lanes.iter().map(|(key, ..)| *key).collect();
+        let only_failed = only_failed(store, &known, DESTINATIONS_SHOWN - lanes.len())?;
+        lanes.extend(only_failed.into_iter().map(|(key, row)| (key, row, 0, HashSet::new(), None)));
+    }
     summary.open_count = lanes.iter().filter(|(.., open)| open.is_some()).count() as u64;
     lanes.sort_by(|(_, a, ..), (_, b, ..)| {
         (b.pending, b.failed)

@@ -44,7 +44,7 @@ impl Batch<'_> {
                 let state = record.state_name();
                 if state == StateName::Failed {
                     self.totals.failed += 1;
-                    self.row(lane, &record).failed += 1;
+                    self.row(lane, &record)?.failed += 1;
                 } else {
                     self.totals.delivered += 1;
                 }
@@ -89,13 +89,13 @@ impl Batch<'_> {
         let state = known.state_name();
         match state {
             StateName::Pending => {
-                self.take_pending(lane, known);
+                self.take_pending(lane, known)?;
                 self.activate_first(&known.body.job_id)?;
             }
             StateName::Delivered => self.totals.delivered -= 1,
             StateName::Failed => {
                 self.totals.failed -= 1;
-                let row = self.row(lane, known);
+                let row = self.row(lane, known)?;
                 row.failed = row.failed.saturating_sub(1);
             }
         }

@@ -208,11 +208,12 @@ fn by_key<'a>(events: &'a [Event], faults: &mut Vec<String>) -> HashMap<&'a str,
     events.iter().map(|event| (event.key.as_str(), event)).collect()
 }
 
-/// The numbers of attempts grow, and only a kill makes one come again.
+/// The numbers of attempts grow. A kill makes one come again, and so does a kept connection that the
+/// receiver closed without an answer: then the same attempt goes out once more.
 fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
     for pair in known.seen.windows(2) {
-        let killed_between = pair[0].process != pair[1].process;
-        let least = pair[0].attempt + u64::from(!killed_between);
+        let again = pair[0].process != pair[1].process || pair[0].answered.is_none();
+        let least = pair[0].attempt + u64::from(!again);
         if pair[1].attempt < least {
             faults.push(format!("attempts went backwards: {:#?}, stored {}", pair, known.stored));
         }

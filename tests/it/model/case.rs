@@ -131,7 +131,8 @@ impl Case {
             verdicts.push_front(answer.await);
         }
         verdicts.into_iter().for_each(|verdict| verdict(&mut self.ids));
-        let idle: Vec<_> = self.model.open.keys().filter(|to| self.model.is_idle(to)).collect();
+        let idle: Vec<_> =
+            self.model.open.keys().filter(|to| self.model.has_nothing_pending(to)).collect();
         let idle: Vec<_> = idle.into_iter().cloned().collect();
         self.model.open.retain(|to, _| !idle.contains(to));
     }
@@ -201,7 +202,7 @@ impl Case {
         self.outbox().release(claim);
     }
 
-    /// The breaker's state is forgotten with the last callback to its destination. Whether that
+    /// The breaker's state is forgotten with the last pending callback to its destination. Whether that
     /// happened between the writes of a burst, or whether they were one, nobody can know.
     fn close_idle(&mut self) {
         for to in std::mem::take(&mut self.model.idle) {
@@ -216,7 +217,7 @@ impl Case {
         let state = open.then(|| Open { since: now, next_probe_at: now.after(UNIT) });
         self.outbox().report(to, state);
         self.model.open.remove(to);
-        if let Some(state) = state.filter(|_| !self.model.is_idle(to)) {
+        if let Some(state) = state.filter(|_| !self.model.has_nothing_pending(to)) {
             self.model.open.insert(to.clone(), state);
         }
     }

@@ -97,6 +97,7 @@ impl Stored {
 pub(super) enum Taken {
     Stored(Number),
     Duplicate(Number),
+    NotKept,
 }
 
 /// Everything that is known of the callbacks.
@@ -106,7 +107,7 @@ pub(super) struct Model {
     pub(super) kept: BTreeMap<Number, Stored>,
     pub(super) holds: BTreeMap<Destination, Timestamp>,
     pub(super) open: BTreeMap<Destination, Open>,
-    /// Destinations that had nothing pending or failed at some moment of the step.
+    /// Destinations that had nothing pending at some moment of the step.
     pub(super) idle: BTreeSet<Destination>,
     accepted: usize,
     max_pending: usize,
@@ -135,7 +136,15 @@ impl Model {
 
     /// `None` where there is no room for all of them; then none is taken.
     pub(super) fn enqueue(&mut self, batch: Vec<NewCallback>) -> Option<Vec<Taken>> {
-        let room = self.has_room_for(batch.len());
+        let mut keys = BTreeSet::new();
+        let known: BTreeSet<_> =
+            self.kept.values().filter_map(|it| it.new.event_id.clone()).collect();
+        // What is known already is answered in any case, and what can never be sent is not pending.
+        let is_new = |new: &&NewCallback| {
+            new.event_id.as_ref().is_none_or(|key| !known.contains(key) && keys.insert(key.clone()))
+        };
+        let new = batch.iter().filter(is_new).filter(|new| new.refusal.is_none()).count();
+        let room = new == 0 || self.has_room_for(new);
         room.then(|| batch.into_iter().map(|new| self.accept(new)).collect())
     }
 
@@ -143,6 +152,10 @@ impl Model {
         let same = |it: &&Stored| new.event_id.is_some() && it.new.event_id == new.event_id;
         if let Some(known) = self.kept.values().find(same) {
             return Taken::Duplicate(known.number);
+        }
+        let failed = self.kept.values().filter(|it| it.is_failed()).count();
+        if new.refusal.is_some() && failed >= self.max_pending {
+            return Taken::NotKept;
         }
         let number = self.accepted;
         self.accepted += 1;
@@ -282,6 +295,7 @@ impl Model {
         stored.last_error = Some(failure);
         let job = stored.job().to_owned();
         self.pass_turn(&job);
+        self.note_idle();
     }
 
     pub(super) fn purge(&mut self, retention: Retention) -> u64 {
@@ -348,8 +362,14 @@ impl Model {
         !self.to(destination).any(|it| it.is_pending() || it.is_failed())
     }
 
+    /// Whether nothing pending goes there: then its breaker is forgotten.
+    pub(super) fn has_nothing_pending(&self, destination: &Destination) -> bool {
+        !self.to(destination).any(Stored::is_pending)
+    }
+
     fn note_idle(&mut self) {
-        let idle: Vec<_> = self.open.keys().filter(|to| self.is_idle(to)).cloned().collect();
+        let idle: Vec<_> =
+            self.open.keys().filter(|to| self.has_nothing_pending(to)).cloned().collect();
         self.idle.extend(idle);
     }
 }

@@ -55,7 +55,7 @@ impl Bench {
     pub(super) fn enqueue(&self, job: &str) -> CallbackId {
         match self.wait(self.outbox().enqueue(vec![new(job)], Sequence::default()))[0] {
             Enqueued::Stored(id) => id,
-            Enqueued::Duplicate(id) => panic!("{id} is a duplicate"),
+            other => panic!("{other:?}"),
         }
     }
 
