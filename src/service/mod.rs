@@ -91,9 +91,13 @@ pub async fn serve(
     log_warnings(&config);
     let token = api::Token::new(data_dir.token(&config.api.token_file)?);
     let (tls, certificate) = api_tls(&config)?.unzip();
-    let signals = Signals::new().map_err(ServiceError::Signals)?;
-    let store =
-        Arc::new(SledOutbox::open(&data_dir.outbox(), config.outbox.clone(), Arc::clone(&clock))?);
+    let mut signals = Signals::new().map_err(ServiceError::Signals)?;
+    let Some(store) = open(&data_dir, &config, &clock, &mut signals).await? else {
+        tracing::info!(event.action = "service-stopped", "stopped while the store was opened");
+        drop(log);
+        // The thread that opens the store cannot be told; a kill at any moment harms nothing.
+        std::process::exit(0);
+    };
     let outbox: Arc<dyn Outbox> = store.clone();
     let (listener, address) = listen(config.api.listen).await?;
 
@@ -175,6 +179,24 @@ pub async fn serve(
     data_dir.remove_note();
     tracing::info!(event.action = "service-stopped", "service stopped");
     Ok(())
+}
+
+/// Opens the store, which may take long; `None` where the service is to stop before it is open.
+async fn open(
+    data_dir: &DataDir,
+    config: &Config,
+    clock: &SharedClock,
+    signals: &mut Signals,
+) -> Result<Option<Arc<SledOutbox>>, ServiceError> {
+    let (dir, settings, clock) = (data_dir.outbox(), config.outbox.clone(), Arc::clone(clock));
+    let opening = tokio::task::spawn_blocking(move || SledOutbox::open(&dir, settings, clock));
+    tokio::select! {
+        opened = opening => match opened {
+            Ok(opened) => Ok(Some(Arc::new(opened?))),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        () = signals.stop_while_starting() => Ok(None),
+    }
 }
 
 fn log_start(address: SocketAddr) {

@@ -21,6 +21,18 @@ impl Signals {
         })
     }
 
+    /// Waits for SIGTERM or Ctrl-C while the service starts.
+    pub(super) async fn stop_while_starting(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Everything is read at the start anyway.
+                _ = self.hang_up.recv() => {}
+            }
+        }
+    }
+
     /// Waits for SIGTERM or Ctrl-C; a second one ends the process at once. SIGHUP does
     /// `reload`.
     pub(super) async fn wait_for_stop(mut self, reload: impl Fn()) {
@@ -53,6 +65,10 @@ pub(super) struct Signals;
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self)
+    }
+
+    pub(super) async fn stop_while_starting(&mut self) {
+        drop(tokio::signal::ctrl_c().await);
     }
 
     pub(super) async fn wait_for_stop(self, _: impl Fn()) {

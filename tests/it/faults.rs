@@ -74,6 +74,24 @@ fn a_disk_that_stalls_bounds_what_is_sent_meanwhile_and_is_named() {
     assert_eq!(receiver.count(), 200, "each of them once");
 }
 
+#[test]
+fn a_service_whose_store_takes_long_to_open_stops_when_it_is_told_to() {
+    let mut service = Service::prepare("");
+    service.put_on_a_disk_that_can_fail();
+    service.serve();
+    let id = service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
+    service.kill();
+    service.fail_disk("fsync STALL");
+    service.launch();
+    eventually("the store is being opened", || {
+        service.path("data/outbox.before").exists().then_some(())
+    });
+    assert_eq!(service.terminate(), Some(0));
+    service.mend_disk();
+    service.serve();
+    assert_eq!(service.api().callback(&id)["state"], "pending");
+}
+
 /// Of the writes of one commit the first fails, and last: the engine wakes nobody then.
 #[test]
 fn a_failed_write_of_which_the_engine_tells_nobody_is_found_all_the_same() {

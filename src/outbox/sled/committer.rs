@@ -66,6 +66,11 @@ impl Command {
         }
     }
 
+    /// Whether somebody waits for it. For an outcome, only the job's next callback does.
+    pub(super) fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Settle(..))
+    }
+
     /// Answers with an error.
     fn refuse(self, error: OutboxError) {
         match self {
@@ -112,15 +117,10 @@ pub(super) fn run(
             drop(wake);
             return;
         }
-        if outcomes >= MANY_OUTCOMES && waiting.is_empty() && received.iter().all(is_outcome) {
-            std::thread::sleep(GATHER_PAUSE);
+        if outcomes >= MANY_OUTCOMES && waiting.is_empty() {
+            gather(&mut commands, &mut received, GATHER_PAUSE);
         }
-        while let Ok(more) = commands.try_recv() {
-            received.push(more);
-            if received.len() >= BATCH_LIMIT {
-                break;
-            }
-        }
+        take(&mut commands, &mut received);
         waiting.extend(received.drain(..));
         let mut weight = 0;
         let mut taken = VecDeque::new();
@@ -135,8 +135,36 @@ pub(super) fn run(
     }
 }
 
+/// Takes what has come, up to what one batch holds.
+fn take(commands: &mut mpsc::UnboundedReceiver<Command>, received: &mut Vec<Command>) {
+    while received.len() < BATCH_LIMIT
+        && let Ok(more) = commands.try_recv()
+    {
+        received.push(more);
+    }
+}
+
+/// Waits for more outcomes, for as long as nothing else has come. Whoever sends something else wakes
+/// this thread ([`Command::is_urgent`]).
+fn gather(
+    commands: &mut mpsc::UnboundedReceiver<Command>,
+    received: &mut Vec<Command>,
+    pause: Duration,
+) {
+    let end = Instant::now() + pause;
+    loop {
+        take(commands, received);
+        let left = end.saturating_duration_since(Instant::now());
+        let full = received.len() >= BATCH_LIMIT;
+        if left.is_zero() || full || received.iter().any(Command::is_urgent) {
+            return;
+        }
+        std::thread::park_timeout(left);
+    }
+}
+
 fn is_outcome(command: &Command) -> bool {
-    matches!(command, Command::Settle(..))
+    !command.is_urgent()
 }
 
 fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &Wake, mut commands: VecDeque<Command>) {
@@ -358,6 +386,13 @@ impl Disk {
     }
 }
 
+/// Has the log of the store in `dir` on the disk, as far as it is written.
+pub(super) fn sync_log(dir: &std::path::Path) -> std::io::Result<()> {
+    File::options().write(true).open(dir.join("db"))?.sync_data()?;
+    let blobs = dir.join("blobs");
+    if blobs.try_exists()? { sync_dir(&blobs) } else { Ok(()) }
+}
+
 /// Makes the entries of a directory durable, where the system has a way to.
 pub(super) fn sync_dir(dir: &std::path::Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
@@ -366,5 +401,63 @@ pub(super) fn sync_dir(dir: &std::path::Path) -> std::io::Result<()> {
 impl From<std::io::Error> for OutboxError {
     fn from(error: std::io::Error) -> Self {
         Self::Engine(error.to_string().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longer than any test waits.
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn outcome() -> Command {
+        let failure = Failure::new(ErrorKind::Cancelled, "");
+        let settlement = Settlement::Failed { attempt: None, failure, hold: None };
+        let new = NewCallback {
+            event_id: None,
+            body: crate::callback::Body {
+                job_id: "1".into(),
+                job_id_fs: "1".into(),
+                job_state: crate::callback::JobState::Sending,
+                exit_status: None,
+                error_reason: None,
+                dpf_tracker_url: None,
+            },
+            url: String::new().into(),
+            destination: crate::callback::Destination::none(),
+            refusal: None,
+        };
+        let id = CallbackId::from_u128(1);
+        let record = crate::outbox::transition::accept(new, id, Timestamp::default(), true);
+        Command::Settle(Box::new((record, settlement)), oneshot::channel().0)
+    }
+
+    #[test]
+    fn outcomes_are_gathered_until_something_comes_for_which_somebody_waits() {
+        let (commands, mut received) = mpsc::unbounded_channel();
+        let gathering = std::thread::spawn(move || {
+            let mut batch = Vec::new();
+            gather(&mut received, &mut batch, LONG);
+            batch.len()
+        });
+        for _ in 0..3 {
+            assert!(commands.send(outcome()).is_ok());
+            gathering.thread().unpark();
+        }
+        assert!(!gathering.is_finished());
+        assert!(commands.send(Command::Ping(oneshot::channel().0)).is_ok());
+        gathering.thread().unpark();
+        assert_eq!(gathering.join().unwrap(), 4);
+    }
+
+    #[test]
+    fn outcomes_alone_are_gathered_for_the_whole_pause() {
+        let (commands, mut received) = mpsc::unbounded_channel();
+        let mut batch = Vec::new();
+        let (begin, pause) = (Instant::now(), Duration::from_millis(20));
+        assert!(commands.send(outcome()).is_ok());
+        gather(&mut received, &mut batch, pause);
+        assert!(begin.elapsed() >= pause && batch.len() == 1);
     }
 }

@@ -40,7 +40,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
-    thread::JoinHandle,
+    thread::{JoinHandle, Thread},
     time::Duration,
 };
 
@@ -169,6 +169,8 @@ pub struct SledOutbox {
     store: Arc<Store>,
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
+    /// The committer, to be woken where it gathers outcomes.
+    gathering: Thread,
 }
 
 impl fmt::Debug for SledOutbox {
@@ -208,6 +210,7 @@ impl SledOutbox {
         Ok(Self {
             store,
             commands: Mutex::new(Some(commands)),
+            gathering: committer.thread().clone(),
             committer: Mutex::new(Some(committer)),
         })
     }
@@ -246,12 +249,17 @@ impl SledOutbox {
 
     fn ask<T: Send + 'static>(&self, command: impl FnOnce(Reply<T>) -> Command) -> OutboxFuture<T> {
         let (reply, answer) = oneshot::channel();
+        let command = command(reply);
+        let urgent = command.is_urgent();
         let sent = self
             .commands
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .as_ref()
-            .is_some_and(|commands| commands.send(command(reply)).is_ok());
+            .is_some_and(|commands| commands.send(command).is_ok());
+        if urgent {
+            self.gathering.unpark();
+        }
         Box::pin(async move {
             if !sent {
                 return Err(OutboxError::Closed);

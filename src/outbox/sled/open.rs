@@ -51,6 +51,9 @@ pub(super) fn watched(
     });
     match opened {
         Ok(store) => {
+            // What a killed process had applied and not synced is read like all else, and must not be
+            // sent before the disk has it.
+            committer::sync_log(dir)?;
             // sled gives its new snapshot the name without a sync of the folder, and then uses
             // space again that the old one still speaks of.
             committer::sync_dir(dir)?;

@@ -7,10 +7,11 @@
 mod disk;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use seal_dpf_urlcallback::{
@@ -24,12 +25,16 @@ use seal_dpf_urlcallback::{
 use serde_json::json;
 
 use self::disk::{Cut, Disk, Op};
-use crate::support::{Answer, Api, Receiver, Service, event, eventually, number, preloaded};
+use crate::support::{Answer, Api, PAUSE, Receiver, Service, event, eventually, number, preloaded};
 
 /// What was recorded: what was done, and what was acknowledged after how much of it.
 struct Recording {
     ops: Vec<(usize, Op)>,
     acknowledged: Vec<(usize, CallbackId, Said)>,
+    /// What was sent, and how much had been done to the files when it came.
+    sent: Vec<(usize, CallbackId)>,
+    /// When the first of those came that a kill had left written and not synced.
+    unsynced: Vec<usize>,
 }
 
 /// What somebody was told of a callback.
@@ -91,6 +96,37 @@ impl Notes {
     }
 }
 
+/// Kills the service between writing a batch and having it on the disk.
+fn kill_before_sync(service: &mut Service, good: &Receiver, trace: &Path) {
+    const CALLBACKS: usize = 100;
+    let written = || fs::metadata(trace).unwrap().len();
+    for attempt in 0.. {
+        let api = service.api();
+        let job = |n| format!("unsynced-{attempt}-{n}");
+        let lines: String = (0..CALLBACKS)
+            .map(|n| event("job_sending", &job(n), &good.url("/")).to_string() + "\n")
+            .collect();
+        service.fail_disk("fdatasync STALL");
+        let before = written();
+        let asking = std::thread::spawn(move || {
+            api.ask("POST", "/v1/events", "application/x-ndjson", &lines)
+        });
+        // A callback has more than 300 bytes. Where another commit is under way, the batch waits.
+        let end = Instant::now() + Duration::from_secs(1);
+        let is_written = || written() > before + 300 * CALLBACKS as u64;
+        while !is_written() && Instant::now() < end {
+            std::thread::park_timeout(PAUSE);
+        }
+        if is_written() {
+            service.kill();
+            assert!(asking.join().unwrap().is_none(), "nothing was acknowledged");
+            return service.mend_disk();
+        }
+        service.mend_disk();
+        asking.join().unwrap();
+    }
+}
+
 /// Runs the service with a disk that records, under a load that makes the store use its
 /// space again, with a kill and a good end in between.
 fn record(ignores: &str) -> Recording {
@@ -105,8 +141,11 @@ fn record(ignores: &str) -> Recording {
         ("DISK_FILES", root),
         ("DISK_TRACE", trace.to_str().unwrap().to_owned()),
         ("DISK_IGNORES", ignores.to_owned()),
+        ("DISK_FAULT", service.path("fault").to_str().unwrap().to_owned()),
     ];
     let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+    fs::write(&trace, "").unwrap();
+    [&good, &bad].map(|receiver| receiver.watch(&trace));
     let mut notes = Notes { trace, acknowledged: Vec::new() };
     for run in 0..3 {
         service.serve_with(&env);
@@ -128,7 +167,9 @@ fn record(ignores: &str) -> Recording {
         eventually("most are delivered", || {
             (api.queue()["pending"].as_u64().unwrap() < 30).then_some(())
         });
-        if run == 0 {
+        if run == 0 && ignores.is_empty() {
+            kill_before_sync(&mut service, &good, &notes.trace);
+        } else if run == 0 {
             service.kill();
         } else {
             assert_eq!(service.terminate(), Some(0));
@@ -139,7 +180,14 @@ fn record(ignores: &str) -> Recording {
     if ignores.is_empty() {
         assert_recording_is_whole(&ops, &data);
     }
-    Recording { ops, acknowledged }
+    let puts = [good.puts(), bad.puts()].concat();
+    let sent = puts.iter().map(|put| {
+        let so_far = usize::try_from(put.watched).unwrap();
+        (so_far, put.header("webhook-id").parse().unwrap())
+    });
+    let unsynced = puts.iter().filter(|put| put.body.contains("unsynced")).map(|put| put.watched);
+    let unsynced = unsynced.take(16).map(|at| usize::try_from(at).unwrap()).collect();
+    Recording { ops, acknowledged, sent: sent.collect(), unsynced }
 }
 
 /// What was recorded is all that was done: it makes the very files that are there.
@@ -158,7 +206,11 @@ fn assert_recording_is_whole(ops: &[(usize, Op)], data: &Path) {
 }
 
 /// What is wrong with an image.
-fn look(image: &Path, acknowledged: &HashMap<CallbackId, Said>) -> Result<(), String> {
+fn look(
+    image: &Path,
+    acknowledged: &HashMap<CallbackId, Said>,
+    sent: &[CallbackId],
+) -> Result<(), String> {
     if !image.join("outbox").exists() && acknowledged.is_empty() {
         return Ok(());
     }
@@ -188,6 +240,9 @@ fn look(image: &Path, acknowledged: &HashMap<CallbackId, Said>) -> Result<(), St
         if lost > 0 {
             return Err(format!("{lost} of {} are lost", acknowledged.len()));
         }
+        if let Some(id) = sent.iter().find(|id| !found.contains_key(id)) {
+            return Err(format!("{id} was sent and is not there"));
+        }
         match acknowledged.iter().find(|(id, said)| !said.may_be(found[id])) {
             Some((id, said)) => Err(format!("{id} was {said:?}, and is {:?}", found[id])),
             None => Ok(()),
@@ -199,6 +254,11 @@ fn look(image: &Path, acknowledged: &HashMap<CallbackId, Said>) -> Result<(), St
 fn cut(recording: &Recording, images: usize, seed: u64) -> Vec<String> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut at: Vec<usize> = (0..images).map(|_| random.usize(..recording.ops.len())).collect();
+    // And when something came at a receiver that had never been acknowledged: the power goes at once.
+    let so_far = |position| recording.ops.partition_point(|(at, _)| *at <= position);
+    let came: BTreeSet<_> =
+        recording.unsynced.iter().map(|at| so_far(*at).saturating_sub(1)).collect();
+    at.extend(&came);
     at.sort_unstable();
     let (mut disk, mut done, mut wrong) = (Disk::new(), 0, Vec::new());
     for (number, op) in at.into_iter().enumerate() {
@@ -215,10 +275,13 @@ fn cut(recording: &Recording, images: usize, seed: u64) -> Vec<String> {
             .map(|(_, id, said)| (*id, *said))
             .collect();
         let how = [Cut::Lost, Cut::Some, Cut::Torn, Cut::Kept][number % 4];
+        let how = if came.contains(&op) { Cut::Lost } else { how };
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let image = folder.path().join("data");
         disk.leave(&image, how, &mut random);
-        if let Err(what) = look(&image, &acknowledged) {
+        let sent = recording.sent.iter().filter(|(after, _)| *after <= position);
+        let sent: Vec<_> = sent.map(|(_, id)| *id).collect();
+        if let Err(what) = look(&image, &acknowledged, &sent) {
             wrong.push(format!("after operation {op} ({how:?}): {what}"));
         }
     }
@@ -233,9 +296,10 @@ fn whatever_a_power_cut_leaves_of_the_disk_everything_acknowledged_is_there() {
     let images = usize::try_from(number("POWER_IMAGES", 80)).unwrap();
     let wrong = cut(&recording, images, seed);
     println!(
-        "power cuts: {images} images opened, {} operations, {} acknowledged, {} wrong",
+        "power cuts: {images} images opened, {} operations, {} acknowledged, {} sent, {} wrong",
         recording.ops.len(),
         recording.acknowledged.len(),
+        recording.sent.len(),
         wrong.len()
     );
     assert!(wrong.is_empty(), "{} of {images} images: {wrong:#?}", wrong.len());

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex},
     time::Instant,
 };
@@ -39,6 +40,8 @@ pub(crate) struct Put {
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
     pub(crate) at: Instant,
+    /// How long the watched file was then.
+    pub(crate) watched: u64,
 }
 
 impl Put {
@@ -62,6 +65,7 @@ struct Record {
     connections: usize,
     at_once: usize,
     most_at_once: usize,
+    watched: Option<PathBuf>,
 }
 
 struct Shared {
@@ -128,6 +132,11 @@ impl Receiver {
         self.shared.record.lock().unwrap().most_at_once
     }
 
+    /// From now on, each request is noted with how long this file was when it came.
+    pub(crate) fn watch(&self, file: &Path) {
+        self.shared.record.lock().unwrap().watched = Some(file.to_owned());
+    }
+
     /// Lets everything go that waits.
     pub(crate) fn open(&self) {
         self.shared.open.send_replace(true);
@@ -174,7 +183,10 @@ async fn receive(
 ) -> Response<Body> {
     let answer = {
         let mut record = shared.record.lock().unwrap();
+        let length = |file: &PathBuf| std::fs::metadata(file).map_or(0, |it| it.len());
+        let watched = record.watched.as_ref().map_or(0, length);
         record.puts.push(Put {
+            watched,
             method: method.to_string(),
             path: uri.to_string(),
             headers: headers.clone(),

@@ -110,12 +110,23 @@ impl Service {
         self.spawn(command);
     }
 
-    fn spawn(&mut self, mut command: Command) {
+    /// Starts the service and does not wait for it.
+    pub(crate) fn launch(&mut self) {
+        let mut command = binary();
+        command.arg("serve");
+        self.run_beside(command);
+    }
+
+    fn run_beside(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "it runs already");
         drop(fs::remove_file(self.note()));
         let stderr = fs::File::create(self.path("stderr")).unwrap();
         self.at_home(&mut command).stdout(Stdio::null()).stderr(stderr);
         self.child = Some(command.spawn().unwrap());
+    }
+
+    fn spawn(&mut self, command: Command) {
+        self.run_beside(command);
         eventually("the service starts", || {
             let child = self.child.as_mut().unwrap();
             if let Some(status) = child.try_wait().unwrap() {
