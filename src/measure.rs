@@ -14,7 +14,7 @@ use std::{
 };
 
 use metrics::{
-    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -39,6 +39,8 @@ const COMMIT_DURATION: &str = "urlcallback_commit_duration_seconds";
 const CONNECTIONS_OPENED: &str = "urlcallback_connections_opened_total";
 /// Exchanges over a connection that was there already.
 const CONNECTIONS_REUSED: &str = "urlcallback_connections_reused_total";
+/// What stands still for good.
+const STUCK: &str = "urlcallback_stuck";
 /// Callbacks that were removed.
 const PURGED: &str = "urlcallback_callbacks_purged_total";
 
@@ -78,6 +80,7 @@ fn begin_at_zero() {
     }
     counter!(ATTEMPTS, "result" => "success").absolute(0);
     counter!(PURGED).absolute(0);
+    gauge!(STUCK).set(0.0);
 }
 
 fn describe() {
@@ -104,6 +107,10 @@ fn describe() {
         ),
         (gauge::WAITING, "Callbacks that wait for their time or for an earlier one of their job."),
         (gauge::IN_FLIGHT, "Callbacks that are being sent."),
+        (
+            STUCK,
+            "Jobs and callbacks that stand still because the store cannot read a part of them.",
+        ),
         (gauge::OLDEST_DUE, "For how long the longest due callback is due; 0 where none is."),
         (gauge::OPEN, "Destinations that do not answer."),
         (gauge::DESTINATIONS, "Destinations with pending or failed callbacks."),
@@ -227,6 +234,11 @@ pub fn refresh() {
         (CONNECTING.load(Ordering::Relaxed), EXCHANGES.load(Ordering::Relaxed));
     counter!(CONNECTIONS_OPENED).absolute(begun);
     counter!(CONNECTIONS_REUSED).absolute(exchanges.saturating_sub(begun));
+}
+
+/// So much stands still that cannot be put right.
+pub fn stuck(count: u64) {
+    gauge!(STUCK).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
 }
 
 /// So many callbacks were removed.

@@ -102,6 +102,10 @@ pub struct CallbackView {
     pub waiting_for: Option<String>,
     /// Whether it is being sent.
     pub in_flight: bool,
+    /// Whether it waits for a callback that is not there, which is the store's fault: it is put right
+    /// where it can be, and said in the log.
+    #[serde(default)]
+    pub stuck: bool,
     /// When it is given up if it is not delivered until then; null where it has ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
@@ -123,7 +127,7 @@ pub struct CallbackView {
 impl CallbackView {
     /// A callback in a list.
     pub fn new(standing: &Standing, terms: &Terms) -> Self {
-        let Standing { record, waiting_for, in_flight } = standing;
+        let Standing { record, waiting_for, in_flight, stuck } = standing;
         let next_attempt_at = match record.state {
             State::Pending(Place::Fresh) => Some(record.created_at),
             State::Pending(Place::Scheduled(due)) => Some(due),
@@ -147,6 +151,7 @@ impl CallbackView {
             next_attempt_at,
             waiting_for: waiting_for.as_ref().map(ToString::to_string),
             in_flight: *in_flight,
+            stuck: *stuck,
             expires_at: pending.then(|| record.budget_since.after(terms.max_age)),
             purge_at: finished_at.map(|at| at.after(terms.kept(state))),
             replays: record.replays,

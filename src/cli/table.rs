@@ -167,6 +167,9 @@ pub(super) fn next(
     if it.waiting_for.is_some() {
         return "waits".into();
     }
+    if it.stuck {
+        return "stuck".into();
+    }
     let at = it.next_attempt_at.unwrap_or(now);
     let still = destination.and_then(|destination| {
         let probe = destination.open.then_some("probe").zip(destination.next_probe_at);

@@ -147,6 +147,17 @@ pub struct Exported {
     pub next: Option<ExportCursor>,
 }
 
+/// What [`Outbox::mend`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mended {
+    /// How many rows or callbacks did not fit and were put right.
+    pub mended: u64,
+    /// How many could not be put right.
+    pub stuck: u64,
+    /// Behind which row it goes on; `None` at the end.
+    pub next: Option<Vec<u8>>,
+}
+
 /// What [`Outbox::cancel`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
@@ -197,6 +208,9 @@ pub struct Standing {
     pub waiting_for: Option<CallbackId>,
     /// Whether it is being sent.
     pub in_flight: bool,
+    /// Whether it waits for a callback that is not there: nobody would ever claim it. That is the
+    /// store's fault, and is put right where it can be ([`Outbox::mend`]).
+    pub stuck: bool,
 }
 
 /// One page of a listing.
@@ -379,6 +393,10 @@ pub trait Outbox: Send + Sync + 'static {
     /// Removes finished callbacks whose retention is over, a bounded number at a time, and says
     /// how many. None left: 0.
     fn purge(&self, over: Over) -> OutboxFuture<u64>;
+
+    /// Looks at some of the pending callbacks, behind `after` (nothing: from the beginning), for those
+    /// that nobody would ever claim, and puts right what can be proven.
+    fn mend(&self, after: Vec<u8>) -> OutboxFuture<Mended>;
 
     /// One callback.
     fn get(&self, id: CallbackId) -> OutboxFuture<Option<Detail>>;

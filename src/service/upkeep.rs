@@ -1,6 +1,10 @@
-//! What has to be done from time to time: ending what is too old, forgetting what is long over.
+//! What has to be done from time to time: ending what is too old, forgetting what is long over, and
+//! looking for callbacks that would stand still for good.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     config::Config,
@@ -9,9 +13,56 @@ use crate::{
     outbox::{Outbox, OutboxError, Over, Retention, purge_gently},
 };
 
-/// Ends what is too old and forgets what is long over, in small steps, so that no callback
-/// waits for it.
+/// Of the time, the part that is left to everything else while stuck jobs are looked for: so many
+/// times what a step takes.
+const MEND_PAUSE: u32 = 50;
+
+/// How long nobody looks for stuck jobs after all were looked at.
+const BETWEEN_MENDS: Duration = Duration::from_mins(10);
+
+/// Does all of it, in small steps, so that no callback waits for it.
 pub(super) async fn run(outbox: Arc<dyn Outbox>, config: Config, jumps: Arc<Jumps>) {
+    tokio::join!(age(Arc::clone(&outbox), config, jumps), mend(&*outbox));
+}
+
+/// Looks for callbacks that nobody would ever claim, and puts right what can be.
+async fn mend(outbox: &dyn Outbox) {
+    loop {
+        match mend_all(outbox).await {
+            Ok(stuck) => measure::stuck(stuck),
+            Err(error) => {
+                tracing::error!(event.action = "upkeep-failed", error.message = %error, "upkeep failed");
+            }
+        }
+        tokio::time::sleep(BETWEEN_MENDS).await;
+    }
+}
+
+/// Looks at all of them once; gives how many cannot be put right.
+async fn mend_all(outbox: &dyn Outbox) -> Result<u64, OutboxError> {
+    let (mut after, mut stuck) = (Vec::new(), 0);
+    loop {
+        let begin = Instant::now();
+        let step = outbox.mend(after).await?;
+        if step.mended > 0 || step.stuck > 0 {
+            tracing::error!(
+                event.action = "store-mended",
+                callback.mended = step.mended,
+                callback.stuck = step.stuck,
+                "callbacks stood still because rows of the store were missing"
+            );
+        }
+        stuck += step.stuck;
+        match step.next {
+            Some(next) => after = next,
+            None => return Ok(stuck),
+        }
+        tokio::time::sleep(begin.elapsed() * MEND_PAUSE).await;
+    }
+}
+
+/// Ends what is too old and forgets what is long over.
+async fn age(outbox: Arc<dyn Outbox>, config: Config, jumps: Arc<Jumps>) {
     let Retention { delivered, failed } = config.retention;
     let max_age = config.dispatcher.retry.max_age;
     // Often enough that nothing is late by more than a twentieth of its time.

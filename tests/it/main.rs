@@ -32,6 +32,7 @@ mod scale;
 mod secrets;
 mod settings;
 mod shares;
+mod stuck;
 mod support;
 #[cfg(target_os = "linux")]
 mod time;

@@ -14,7 +14,7 @@ use super::{
     txn::Txn,
 };
 use crate::{
-    callback::CallbackId,
+    callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
         Cancelled, Enqueued, Failure, NewCallback, OutboxError, Place, Record, Settlement, State,
@@ -181,7 +181,7 @@ impl<'a> Batch<'a> {
     fn hold(&mut self, lane: LaneKey, record: &Record, hold: Option<Timestamp>) -> Result<()> {
         if let Some(until) = hold {
             let later = self.now..=self.store.latest(self.now);
-            let row = self.row(lane, record)?;
+            let row = self.row(lane, &record.destination)?;
             let known = if row.is_held(&later) { row.hold_until } else { Timestamp::default() };
             row.hold_until = known.max(until);
         }
@@ -198,7 +198,7 @@ impl<'a> Batch<'a> {
         self.mark(lane, seq, &record)?;
         self.txn.remove(key);
         self.totals.failed -= 1;
-        let row = self.row(lane, &record)?;
+        let row = self.row(lane, &record.destination)?;
         row.failed = row.failed.saturating_sub(1);
         let first = match self.txn.first(&keys::job_line(&record.body.job_id))? {
             None => true,
@@ -262,7 +262,7 @@ impl<'a> Batch<'a> {
     pub(super) fn put_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending += 1;
-        let row = self.row(lane, record)?;
+        let row = self.row(lane, &record.destination)?;
         row.pending += 1;
         match record.state {
             State::Pending(Place::Fresh) => row.fresh += 1,
@@ -287,7 +287,7 @@ impl<'a> Batch<'a> {
     pub(super) fn take_pending(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending -= 1;
-        let row = self.row(lane, record)?;
+        let row = self.row(lane, &record.destination)?;
         row.pending = row.pending.saturating_sub(1);
         match record.state {
             State::Pending(Place::Fresh) => row.fresh = row.fresh.saturating_sub(1),
@@ -302,12 +302,17 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// Has the destination looked at when `at` has come.
+    pub(super) fn signal(&mut self, lane: LaneKey, at: Timestamp) {
+        self.signals.push((lane, at));
+    }
+
     fn put_finished(&mut self, lane: LaneKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         let state = record.state_name();
         if state == StateName::Failed {
             self.totals.failed += 1;
-            self.row(lane, record)?.failed += 1;
+            self.row(lane, &record.destination)?.failed += 1;
             self.failed.push(seq);
         } else {
             self.totals.delivered += 1;
@@ -319,7 +324,7 @@ impl<'a> Batch<'a> {
     /// Keeps a callback from being claimed until this batch is on the disk; `false` where it
     /// is claimed already.
     pub(super) fn mark(&mut self, lane: LaneKey, seq: u64, record: &Record) -> Result<bool> {
-        let row = self.row(lane, record)?.clone();
+        let row = self.row(lane, &record.destination)?.clone();
         let mut inner = self.store.lanes.lock();
         if record.state == State::Pending(Place::Fresh)
             && inner.lanes.get(&lane).is_some_and(|it| it.window.holds(seq))
@@ -343,7 +348,7 @@ impl<'a> Batch<'a> {
 
     /// The counters of a destination, as this batch has them. Those of one that has nothing pending
     /// are on the disk alone.
-    pub(super) fn row(&mut self, lane: LaneKey, record: &Record) -> Result<&mut LaneRow> {
+    pub(super) fn row(&mut self, lane: LaneKey, destination: &Destination) -> Result<&mut LaneRow> {
         match self.rows.entry(lane) {
             Entry::Occupied(row) => Ok(&mut row.into_mut().row),
             Entry::Vacant(place) => {
@@ -353,10 +358,28 @@ impl<'a> Batch<'a> {
                     None => stored_row(&self.txn, lane)?,
                 };
                 let counted = known.as_ref().is_some_and(LaneRow::counts);
-                let row = known.unwrap_or_else(|| LaneRow::new(record.destination.clone()));
+                let row = known.unwrap_or_else(|| LaneRow::new(destination.clone()));
                 Ok(&mut place.insert(Changed { row, counted }).row)
             }
         }
+    }
+
+    /// The same for one of which perhaps no callback is at hand; `None` where it is not known at all.
+    pub(super) fn known_row(
+        &mut self,
+        lane: LaneKey,
+        destination: Option<Destination>,
+    ) -> Result<Option<&mut LaneRow>> {
+        let known =
+            || self.store.lanes.lock().lanes.get(&lane).map(|it| it.row.destination.clone());
+        let destination = match destination.or_else(known) {
+            Some(destination) => destination,
+            None => match stored_row(&self.txn, lane)? {
+                Some(row) => row.destination,
+                None => return Ok(None),
+            },
+        };
+        self.row(lane, &destination).map(Some)
     }
 
     /// Adds the rows that a batch has once: counters and the retention index.

@@ -24,8 +24,8 @@ use crate::{
     clock::Timestamp,
     measure,
     outbox::{
-        Cancelled, Enqueued, Entry, ErrorKind, Failure, NewCallback, OutboxError, Over, Record,
-        Sequence, Settlement,
+        Cancelled, Enqueued, Entry, ErrorKind, Failure, Mended, NewCallback, OutboxError, Over,
+        Record, Sequence, Settlement,
     },
 };
 
@@ -51,6 +51,7 @@ pub(super) enum Command {
     Cancel(CallbackId, Reply<Cancelled>),
     Expire(Timestamp, Failure, Reply<Vec<Record>>),
     Purge(Over, Reply<u64>),
+    Mend(Vec<u8>, Reply<Mended>),
     Import(Vec<Entry>, Reply<u64>),
     Ping(Reply<()>),
 }
@@ -62,7 +63,7 @@ impl Command {
             Self::Replay(ids, _) => ids.len().max(1),
             Self::Import(entries, _) => entries.len().max(1),
             Self::Settle(..) | Self::Cancel(..) | Self::Ping(_) => 1,
-            Self::Expire(..) | Self::Purge(..) => BATCH_LIMIT / 4,
+            Self::Expire(..) | Self::Purge(..) | Self::Mend(..) => BATCH_LIMIT / 4,
         }
     }
 
@@ -82,6 +83,7 @@ impl Command {
             }
             Self::Cancel(_, reply) => answer(reply, Err(error)),
             Self::Expire(_, _, reply) => answer(reply, Err(error)),
+            Self::Mend(_, reply) => answer(reply, Err(error)),
         }
     }
 }
@@ -285,6 +287,11 @@ fn apply(
             let purged = batch.purge(over);
             answers.push(when_synced(reply, *purged.as_ref().unwrap_or(&0)));
             purged.map(drop)
+        }
+        Command::Mend(after, reply) => {
+            let mended = batch.mend(&after);
+            answers.push(when_synced(reply, mended.as_ref().cloned().unwrap_or_default()));
+            mended.map(drop)
         }
         Command::Import(entries, reply) => {
             let mut imported = 0;

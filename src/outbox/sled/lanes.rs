@@ -79,7 +79,7 @@ impl LaneRow {
         is_later(self.hold_until, later)
     }
 
-    fn blocked(&self) -> u64 {
+    pub(super) fn blocked(&self) -> u64 {
         self.pending.saturating_sub(self.fresh).saturating_sub(self.scheduled)
     }
 

@@ -16,13 +16,25 @@ impl Batch<'_> {
         if self.blocked == 0 {
             return Ok(());
         }
-        let Some((key, value)) = self.txn.first(&keys::job_line(job_id))? else { return Ok(()) };
-        let (seq, lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
-        let Some(record) = self.txn.record(&keys::pending(lane, seq))? else { return Ok(()) };
-        if let State::Pending(Place::Blocked(_)) = record.state {
-            self.mark(lane, seq, &record)?;
-            self.take_pending(lane, &record)?;
-            self.put_pending(lane, &transition::activate(record, self.now))?;
+        while let Some((key, value)) = self.txn.first(&keys::job_line(job_id))? {
+            let (seq, lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
+            let Some(record) = self.txn.record(&keys::pending(lane, seq))? else {
+                // The job must not wait for what is not there.
+                tracing::error!(
+                    event.action = "store-mended",
+                    callback.id = %keys::id(seq, lane),
+                    dpf.job_id = job_id,
+                    "a row of the job's line had no callback and was removed"
+                );
+                self.txn.remove(key.to_vec());
+                continue;
+            };
+            if let State::Pending(Place::Blocked(_)) = record.state {
+                self.mark(lane, seq, &record)?;
+                self.take_pending(lane, &record)?;
+                self.put_pending(lane, &transition::activate(record, self.now))?;
+            }
+            break;
         }
         Ok(())
     }

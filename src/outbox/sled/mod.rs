@@ -25,6 +25,7 @@ mod keys;
 mod lanes;
 mod line;
 mod log;
+mod mend;
 mod migrate;
 mod open;
 mod purge;
@@ -59,8 +60,8 @@ use self::{
 };
 use super::{
     Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure, Holder,
-    Identity, NewCallback, Open, Outbox, OutboxError, OutboxFuture, Over, Page, Query, Record,
-    Sequence, Settlement, Summary,
+    Identity, Mended, NewCallback, Open, Outbox, OutboxError, OutboxFuture, Over, Page, Query,
+    Record, Sequence, Settlement, Summary,
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -345,6 +346,10 @@ impl Outbox for SledOutbox {
 
     fn purge(&self, over: Over) -> OutboxFuture<u64> {
         self.ask(|reply| Command::Purge(over, reply))
+    }
+
+    fn mend(&self, after: Vec<u8>) -> OutboxFuture<Mended> {
+        self.ask(|reply| Command::Mend(after, reply))
     }
 
     fn get(&self, id: CallbackId) -> OutboxFuture<Option<Detail>> {

@@ -52,7 +52,7 @@ impl Batch<'_> {
         }
         if state == StateName::Failed {
             self.totals.failed -= 1;
-            let row = self.row(keys::parts(record.id).1, &record)?;
+            let row = self.row(keys::parts(record.id).1, &record.destination)?;
             row.failed = row.failed.saturating_sub(1);
         } else {
             self.totals.delivered -= 1;

@@ -87,10 +87,12 @@ pub(super) fn attempts(store: &Store, record: &Record) -> Result<Vec<Attempt>> {
 
 fn standing(store: &Store, record: Record) -> Result<Standing> {
     let waiting_for = waiting_for(store, &record)?;
+    let blocked = matches!(record.state, State::Pending(Place::Blocked(_)));
+    let stuck = blocked && waiting_for.is_none();
     let (seq, lane) = keys::parts(record.id);
     let in_flight = record.state_name() == StateName::Pending
         && store.lanes.lock().lanes.get(&lane).is_some_and(|lane| lane.is_claimed(seq));
-    Ok(Standing { record, waiting_for, in_flight })
+    Ok(Standing { record, waiting_for, in_flight, stuck })
 }
 
 /// What has to end first: the pending callback of the same job that comes right before this

@@ -44,7 +44,7 @@ impl Batch<'_> {
                 let state = record.state_name();
                 if state == StateName::Failed {
                     self.totals.failed += 1;
-                    self.row(lane, &record)?.failed += 1;
+                    self.row(lane, &record.destination)?.failed += 1;
                 } else {
                     self.totals.delivered += 1;
                 }
@@ -95,7 +95,7 @@ impl Batch<'_> {
             StateName::Delivered => self.totals.delivered -= 1,
             StateName::Failed => {
                 self.totals.failed -= 1;
-                let row = self.row(lane, known)?;
+                let row = self.row(lane, &known.destination)?;
                 row.failed = row.failed.saturating_sub(1);
             }
         }

@@ -96,6 +96,25 @@ impl<'a> Txn<'a> {
         Ok(written.map(|(key, value)| (IVec::from(key.as_slice()), value.clone())))
     }
 
+    /// Hands each value under `prefix` to `see`, in no order.
+    pub(super) fn each(
+        &self,
+        prefix: &[u8],
+        mut see: impl FnMut(&[u8]),
+    ) -> Result<(), OutboxError> {
+        for row in self.tree.scan_prefix(prefix) {
+            let (key, value) = row?;
+            if !self.writes.contains_key(&key[..]) {
+                see(&value);
+            }
+        }
+        let begin = (Bound::Included(prefix), Bound::Unbounded);
+        let written = self.writes.range::<[u8], _>(begin);
+        let written = written.take_while(|(key, _)| key.starts_with(prefix));
+        written.filter_map(|(_, value)| value.as_ref()).for_each(|value| see(value));
+        Ok(())
+    }
+
     /// The whole batch, in key order.
     pub(super) fn into_batch(self) -> Batch {
         let mut batch = Batch::default();

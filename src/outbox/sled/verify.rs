@@ -65,6 +65,7 @@ pub(super) fn run(tree: &sled::Tree) -> Result<(), OutboxError> {
             count[0], count[1], count[2], totals.pending, totals.delivered, totals.failed
         )));
     }
+    check_jobs(tree)?;
     let in_line = tree.scan_prefix(b"j").count() as u64;
     let scheduled = tree.scan_prefix(b"d").count() as u64;
     if (in_line, scheduled) != (totals.pending, due) {
@@ -84,4 +85,33 @@ pub(super) fn run(tree: &sled::Tree) -> Result<(), OutboxError> {
         Some(lane) => Err(unsound(format!("{} has no counters", lane.destination))),
         None => Ok(()),
     }
+}
+
+/// Of the pending callbacks of each job exactly one is active.
+fn check_jobs(tree: &sled::Tree) -> Result<(), OutboxError> {
+    let mut job: Option<(Vec<u8>, u64)> = None;
+    let check = |job: Option<(Vec<u8>, u64)>| match job {
+        Some((_, active)) if active != 1 => {
+            let what =
+                format!("a job has {active} callbacks whose turn it is, and should have one");
+            Err(OutboxError::Corrupt(what.into()))
+        }
+        _ => Ok(()),
+    };
+    for row in tree.scan_prefix(b"j") {
+        let (key, value) = row?;
+        let line = key[..key.len().saturating_sub(8)].to_vec();
+        if job.as_ref().is_none_or(|(known, _)| *known != line) {
+            check(job.replace((line, 0)))?;
+        }
+        let pending = keys::pending(LaneKey(keys::number(&value)), keys::last_number(&key));
+        let Some(bytes) = tree.get(&pending)? else { continue };
+        let record: Record =
+            record::decode(&bytes).map_err(|error| OutboxError::damaged(&pending, &error))?;
+        if let Some((_, active)) = &mut job {
+            let blocked = matches!(record.state, State::Pending(Place::Blocked(_)));
+            *active += u64::from(!blocked);
+        }
+    }
+    check(job)
 }

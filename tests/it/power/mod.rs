@@ -145,7 +145,7 @@ fn record(ignores: &str) -> Recording {
     ];
     let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
     fs::write(&trace, "").unwrap();
-    [&good, &bad].map(|receiver| receiver.watch(&trace));
+    [&good, &bad].into_iter().for_each(|receiver| receiver.watch(&trace));
     let mut notes = Notes { trace, acknowledged: Vec::new() };
     for run in 0..3 {
         service.serve_with(&env);
