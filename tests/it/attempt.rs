@@ -1,16 +1,27 @@
 //! One attempt, without the service around it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination},
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, SharedClock, SystemClock, Timestamp},
     config::Config,
-    delivery::attempt::Verdict,
-    outbox::{ErrorKind, NewCallback, transition},
+    delivery::{
+        attempt::Verdict,
+        dispatcher::{self, Dispatcher},
+        jumps::Jumps,
+    },
+    outbox::{
+        ErrorKind, NewCallback, Outbox, Sequence,
+        sled::{self, SledOutbox},
+        transition,
+    },
 };
 
 use crate::{outbox::new, support::Receiver};
@@ -43,4 +54,64 @@ async fn a_panic_within_an_attempt_is_one_failed_attempt_and_costs_no_more() {
         assert!(error.message.contains("the service failed"), "{}", error.message);
     }
     assert_eq!(receiver.count(), 2);
+}
+
+/// A clock that fails once, in another task than the spared one.
+#[derive(Debug, Default)]
+struct ClockOfATask {
+    spared: OnceLock<tokio::task::Id>,
+    failed: AtomicBool,
+}
+
+impl Clock for ClockOfATask {
+    fn now(&self) -> Timestamp {
+        let other = self.spared.get().is_some_and(|id| Some(*id) != tokio::task::try_id());
+        assert!(!other || self.failed.swap(true, SeqCst), "the clock fails in an attempt's task");
+        SystemClock.now()
+    }
+}
+
+/// The callback, its slot and its destination are free again: each of them is the only one.
+#[test]
+fn a_panic_in_an_attempts_task_costs_neither_the_callback_nor_its_slot() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let clock: SharedClock = Arc::new(SystemClock);
+        let settings = sled::Settings { min_free_bytes: 0, ..sled::Settings::default() };
+        let outbox = SledOutbox::open(&folder.path().join("outbox"), settings, Arc::clone(&clock));
+        let outbox: Arc<dyn Outbox> = Arc::new(outbox.unwrap());
+        let config = Config::defaults().unwrap();
+        let settings = dispatcher::Settings {
+            concurrency: 1,
+            per_destination: 1,
+            max_unsettled: 1,
+            ..config.dispatcher.clone()
+        };
+        let failing = Arc::new(ClockOfATask::default());
+        let jumps = Arc::new(Jumps::new(failing.clone(), Duration::ZERO));
+        let sender = config.sender(Arc::clone(&clock)).unwrap();
+        let dispatcher = Dispatcher::new(Arc::clone(&outbox), sender, settings, clock, jumps);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (_probe, probes) = tokio::sync::mpsc::channel(1);
+        let delivery = tokio::spawn(dispatcher.run(stopped, probes));
+        failing.spared.set(delivery.id()).unwrap();
+        let destination = Destination::parse(&receiver.url("/")).unwrap();
+        let to_receiver = |job| NewCallback {
+            url: receiver.url("/").into(),
+            destination: destination.clone(),
+            ..new(job)
+        };
+        let batch = vec![to_receiver("1"), to_receiver("2")];
+        outbox.enqueue(batch, Sequence::default()).await.unwrap();
+        let end = std::time::Instant::now() + crate::support::DEADLINE;
+        while outbox.summary(SystemClock.now()).await.unwrap().delivered < 2 {
+            assert!(std::time::Instant::now() < end, "the callback or its slot is lost");
+            tokio::time::sleep(crate::support::PAUSE).await;
+        }
+        assert!(failing.failed.load(SeqCst));
+        stop.send_replace(true);
+        delivery.await.unwrap();
+    });
 }
