@@ -23,7 +23,7 @@ pub use self::reader::{Effective, Fault};
 use self::reader::{Reader, quoted};
 use crate::{
     api,
-    callback::SecretUrl,
+    callback::{self, SecretUrl},
     delivery::{attempt, client, dispatcher, lane, retry, signing},
     egress::{DEFAULT_DENY, Policy},
     outbox::{self, Retention},
@@ -43,7 +43,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The HTTP API.
     pub api: api::Settings,
-    /// Where a job's page is, with `{jobId}` and `{jobIdFs}`.
+    /// Where a job's page is, with `{jobId}` and `{jobIdFs}`; `None`: nowhere.
     pub tracker_template: Option<String>,
     /// The store.
     pub outbox: outbox::sled::Settings,
@@ -122,7 +122,7 @@ impl Config {
         let data_dir: PathBuf = Path::new(&r.text_or("data_dir", "data")).components().collect();
         let shutdown_grace = r.duration("shutdown_grace", Duration::from_secs(30), Duration::ZERO);
         let api = api_settings(&mut r, &data_dir);
-        let tracker_template = r.text("tracker.url_template");
+        let tracker_template = tracker_template(&mut r);
         let store = outbox::sled::Settings::default();
         let mut outbox = outbox::sled::Settings {
             cache_bytes: r.number("outbox.cache_bytes", store.cache_bytes, 1 << 20, 1024 * GIB),
@@ -216,6 +216,14 @@ impl Config {
 
 fn small(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The page of a job at DPF Tracker, as the seed shows it; `None` where it is set to nothing.
+fn tracker_template(r: &mut Reader) -> Option<String> {
+    const DEFAULT: &str = "http://{host}:9125/cgi-bin/dpftracker?job={jobIdFs}";
+    let template = r.text_or_nothing("tracker.url_template", DEFAULT)?;
+    let host = gethostname::gethostname();
+    Some(callback::tracker_template(&template, &host.to_string_lossy()))
 }
 
 fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {

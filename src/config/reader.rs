@@ -201,6 +201,15 @@ impl Reader {
         found
     }
 
+    /// A text with a default, which may be set to nothing.
+    pub(super) fn text_or_nothing(&mut self, key: &'static str, default: &str) -> Option<String> {
+        if matches!(self.figment.find_value(key), Ok(Value::String(_, text)) if text.is_empty()) {
+            self.note(key, Some(quoted("")));
+            return None;
+        }
+        Some(self.text_or(key, default))
+    }
+
     fn text_unnoted(&mut self, key: &'static str) -> Option<String> {
         let value = self.figment.find_value(key).ok()?;
         let text = match &value {

@@ -79,6 +79,25 @@ fn the_tracker_template_is_used_where_the_event_brings_no_page() {
 }
 
 #[test]
+fn without_a_setting_the_page_is_at_this_machines_tracker_and_an_empty_one_is_none() {
+    let receiver = Receiver::start();
+    let host = gethostname::gethostname().into_string().unwrap();
+    for (settings, page) in [
+        ("", json!(format!("http://{host}:9125/cgi-bin/dpftracker?job=fs-1"))),
+        ("tracker.url_template = \"\"", json!(null)),
+    ] {
+        let service = Service::start(settings);
+        let before = receiver.count();
+        service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+        assert_eq!(receiver.wait_for(before + 1)[before].json()["dpfTrackerUrl"], page);
+    }
+    let service = Service::start("");
+    let env = [("URLCALLBACK__TRACKER__URL_TEMPLATE", "")];
+    let output = service.run_with_env(&["check-config"], &env);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("url_template = \"\""));
+}
+
+#[test]
 fn sending_that_gets_503_three_times_comes_four_times_before_finished() {
     let service = Service::start("");
     let receiver = Receiver::answering(vec![Answer::Status(503); 3], Answer::Status(200));

@@ -201,6 +201,11 @@ impl Service {
         self.run_with_input(args, b"")
     }
 
+    /// The same, with these variables in its environment.
+    pub(crate) fn run_with_env(&self, args: &[&str], env: &[(&str, &str)]) -> Output {
+        to_its_end(self.at_home(&mut binary()).envs(env.iter().copied()).args(args), b"")
+    }
+
     /// The same, with something on standard input.
     pub(crate) fn run_with_input(&self, args: &[&str], input: &[u8]) -> Output {
         to_its_end(self.at_home(&mut binary()).args(args), input)
