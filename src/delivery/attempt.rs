@@ -361,17 +361,27 @@ fn excerpt(seen: &Seen, max: usize) -> String {
     shown
 }
 
-/// The pause that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3); `None` where
-/// it asks for none or cannot be read.
+/// The pause that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3); `None` where it
+/// asks for none or cannot be read. Of several headers, the first that can be read counts. A number of
+/// seconds may have any number of digits; one that fits nowhere is the longest pause there is.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    match value.parse::<u64>() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let date = httpdate::parse_http_date(value).ok()?;
-            Some(Timestamp::from(date).since(now))
+    headers.get_all(header::RETRY_AFTER).iter().find_map(|value| {
+        let value = value.to_str().ok()?.trim();
+        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
         }
-    }
+        let date = httpdate::parse_http_date(value).or_else(|error| match leap_second(value) {
+            Some(second_before) => httpdate::parse_http_date(&second_before),
+            None => Err(error),
+        });
+        Some(Timestamp::from(date.ok()?).since(now))
+    })
+}
+
+/// A date with a leap second (RFC 9110, 5.6.7) as the second before it.
+fn leap_second(date: &str) -> Option<String> {
+    let at = date.find(":60").filter(|at| date[..*at].contains(':'))?;
+    Some(format!("{}:59{}", &date[..at], &date[at + 3..]))
 }
 
 #[cfg(test)]
@@ -389,8 +399,28 @@ mod tests {
         assert_eq!(asked("120"), Some(Duration::from_mins(2)));
         assert_eq!(asked("Wed, 21 Oct 2015 07:29:00 GMT"), Some(Duration::from_mins(1)));
         assert_eq!(asked("Wed, 21 Oct 2015 07:27:00 GMT"), Some(Duration::ZERO));
-        for broken in ["", "soon", "-1", "1.5", "99999999999999999999"] {
+        for broken in ["", "soon", "-1", "+1", "1.5", "1 2", "Wed, 21 Oct 2015 07:60:00 GMT"] {
             assert_eq!(asked(broken), None, "{broken}");
         }
+        let longest = Some(Duration::from_secs(u64::MAX));
+        assert_eq!(asked("99999999999999999999"), longest);
+        assert_eq!(asked(" 0120 "), Some(Duration::from_mins(2)));
+        for date in [
+            "Wed, 21 Oct 2015 07:28:60 GMT",
+            "Wednesday, 21-Oct-15 07:28:60 GMT",
+            "Wed Oct 21 07:28:60 2015",
+        ] {
+            assert_eq!(asked(date), Some(Duration::from_secs(59)), "{date}");
+        }
+    }
+
+    #[test]
+    fn of_several_retry_afters_the_first_that_can_be_read_counts() {
+        let mut headers = HeaderMap::new();
+        for value in ["soon", "7", "9"] {
+            headers.append(header::RETRY_AFTER, HeaderValue::from_static(value));
+        }
+        headers.append(header::RETRY_AFTER, HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!(retry_after(&headers, Timestamp::default()), Some(Duration::from_secs(7)));
     }
 }

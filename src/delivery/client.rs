@@ -250,6 +250,11 @@ fn make(
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(if pool == Pool::Kept { settings.per_destination } else { 0 })
+        // Nothing of an answer's headers is interpreted but Retry-After, so no header is worth a
+        // success: a fold becomes a space (RFC 9112, 5.2), and what cannot be read is passed over.
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_ignore_invalid_headers_in_responses(true)
         .connector_layer(Limited(settings.connect_timeout))
         .dns_resolver(Arc::new(resolver));
     let builder = match proxy {

@@ -37,3 +37,4 @@ mod support;
 #[cfg(target_os = "linux")]
 mod time;
 mod tls;
+mod tolerance;
