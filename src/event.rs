@@ -4,7 +4,7 @@
 //! wrong type makes the event malformed; an empty string counts as not given in every
 //! optional field, and as missing in every required one.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize, de};
 
@@ -210,6 +210,7 @@ pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
     let text = std::str::from_utf8(json).map_err(|e| Malformed::Utf8(e.valid_up_to() + 1))?;
     // Editors on Windows put a mark before the first line; it says nothing (RFC 8259, 8.1).
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = &*with_whole_characters(text);
     // Serde would take an array as well, its items as the fields in their order.
     if !text.trim_start().starts_with('{') {
         return Err(Malformed::Json("an event is a JSON object, in braces".into()));
@@ -217,6 +218,42 @@ pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
     let raw: RawEvent =
         serde_json::from_str(text).map_err(|e| Malformed::Json(without_text(&e.to_string())))?;
     check(raw)
+}
+
+/// The JSON with each half of a character that stands alone (`\ud83d`, from a text that JavaScript
+/// has cut) as U+FFFD, the character for what is broken. No parser of Rust's strings takes it
+/// otherwise, and what nobody reads must not cost the callback. So two names of which only such halves
+/// differ become one.
+fn with_whole_characters(json: &str) -> Cow<'_, str> {
+    if !json.contains("\\ud") && !json.contains("\\uD") {
+        return json.into();
+    }
+    let unit = |at: usize| {
+        let hex = json.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        hex.bytes()
+            .all(|byte| byte.is_ascii_hexdigit())
+            .then(|| u16::from_str_radix(hex, 16).ok())?
+    };
+    let mut whole = String::with_capacity(json.len());
+    let mut at = 0;
+    while let Some(next) = json[at..].find('\\').map(|found| at + found) {
+        whole.push_str(&json[at..next]);
+        let length = match (unit(next), unit(next + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                whole.push_str("\\ufffd");
+                at = next + 6;
+                continue;
+            }
+            (Some(_), _) => 6,
+            // The backslash and what it escapes.
+            (None, _) => 1 + json[next + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+        whole.push_str(&json[next..next + length]);
+        at = next + length;
+    }
+    whole.push_str(&json[at..]);
+    whole.into()
 }
 
 /// What serde says of a text in a wrong place repeats the text, which may be a URL with a
@@ -368,6 +405,34 @@ mod tests {
             assert!(error.contains(says), "{json}: {error}");
         }
         assert_eq!(parse(b"{\"event\":\"\xff\"}"), Err(Malformed::Utf8(11)));
+    }
+
+    #[test]
+    fn half_a_character_is_taken_as_one_that_is_broken_and_does_not_matter_where_nobody_reads_it() {
+        for (json, text) in [
+            (r"cut \ud83d", "cut \u{fffd}"),
+            (r"\uDE00 cut", "\u{fffd} cut"),
+            (r"\ud83d\ud83d\ude00\ude00", "\u{fffd}\u{1f600}\u{fffd}"),
+            (r"\ud83d\u0041", "\u{fffd}A"),
+            (r"\\ud83d \\\ud83d", "\\ud83d \\\u{fffd}"),
+            (r"\ud83d\ude00", "\u{1f600}"),
+            (r"\n\ud83d\n", "\n\u{fffd}\n"),
+        ] {
+            let json = format!(
+                r#"{{"event":"job_finished","jobId":"1","jobIdFs":"2","exitStatus":"E",
+                "errorReason":"{json}","nobody":["{json}",{{"{json}":1}}],
+                "parameters":{{"DpfControlCallbackUrl":"{URL}","X":"{json}","{json}":"Y"}}}}"#
+            );
+            let Ok(Parsed::Callback(event)) = parse(json.as_bytes()) else {
+                panic!("{:?}", parse(json.as_bytes()))
+            };
+            assert_eq!(event.error_reason.as_deref(), Some(text));
+        }
+        for broken in
+            [r#"{"event":"\ud83"#, r#"{"event":"\ud8"}"#, r#"{"event":"\ud83d\"#, "{\"\\ud\u{e9}"]
+        {
+            assert!(matches!(parse(broken.as_bytes()), Err(Malformed::Json(_))), "{broken}");
+        }
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(super) async fn check(State(shared): State<Shared>, request: Request, next: 
 fn knows_token(request: &Request, token: &str) -> bool {
     let Some(value) = request.headers().get(header::AUTHORIZATION) else { return false };
     let Some((scheme, given)) = value.as_bytes().split_first_chunk::<7>() else { return false };
-    // The time that this takes says how long the token is, and nothing else.
+    // One space or more (RFC 9110, 11.4). The time that this takes says how long the token is, and
+    // nothing else.
+    let given = given.trim_ascii_start();
     scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(token.as_bytes()))
 }

@@ -12,6 +12,7 @@ mod metrics;
 mod problem;
 mod queue;
 pub mod server;
+mod strict;
 pub mod view;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -130,7 +131,9 @@ pub fn router(shared: Shared) -> Router {
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(RequestBodyTimeoutLayer::new(shared.settings.idle_timeout))
+        .layer(middleware::from_fn(strict::encoding))
         .layer(middleware::from_fn_with_state(shared.clone(), auth::check))
+        .layer(middleware::from_fn(strict::host))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .with_state(shared)
 }

@@ -334,3 +334,80 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
     assert_eq!(own.count(), 1, "{text}");
     assert_eq!(api.request("GET", "/metrics", None, "", "").status, 401);
 }
+
+/// The status of the answer to a request that is written as it is.
+fn raw(service: &Service, head: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let api = service.api();
+    let mut stream = std::net::TcpStream::connect(api.address).unwrap();
+    let head = head.replace("TOKEN", &api.token);
+    write!(stream, "{head}connection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_request_of_http_1_1_names_one_valid_host() {
+    let service = Service::start("");
+    let ask = |version: &str, hosts: &str| {
+        let answer = raw(
+            &service,
+            &format!("GET /v1/queue HTTP/{version}\r\n{hosts}authorization: Bearer TOKEN\r\n"),
+        );
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    for hosts in ["host: h\r\n", "host: h:9126\r\n", "host: [::1]:9126\r\n", "host: \r\n"] {
+        assert_eq!(ask("1.1", hosts), "200", "{hosts:?}");
+    }
+    for hosts in [
+        "",
+        "host: h\r\nhost: h\r\n",
+        "host: a b\r\n",
+        "host: h/x\r\n",
+        "host: u@h\r\n",
+        "host: h:port\r\n",
+        "host: [::1\r\n",
+        "host: \u{e9}\r\n",
+    ] {
+        assert_eq!(ask("1.1", hosts), "400", "{hosts:?}");
+    }
+    assert_eq!(ask("1.0", ""), "200");
+    let health = raw(&service, "GET /healthz HTTP/1.1\r\n");
+    assert!(health.starts_with("HTTP/1.1 400") && health.contains("problem+json"), "{health}");
+}
+
+#[test]
+fn more_than_one_space_before_the_token_is_fine() {
+    let service = Service::start("");
+    let api = service.api();
+    for (token, status) in [
+        (format!("Bearer  {}", api.token), 200),
+        (format!("bearer    {}", api.token), 200),
+        (format!("Bearer {}x", api.token), 401),
+        (format!("Bearer{}", api.token), 401),
+    ] {
+        assert_eq!(api.request("GET", "/v1/queue", Some(&token), "", "").status, status, "{token}");
+    }
+}
+
+#[test]
+fn a_body_with_an_encoding_is_refused_wherever_one_is_read() {
+    let service = Service::start("");
+    for path in ["/v1/events", "/v1/callbacks/replay", "/v1/callbacks/x/cancel", "/v1/export"] {
+        for (encoding, refused) in
+            [("gzip", true), ("identity, br", true), ("x", true), ("identity", false)]
+        {
+            let answer = raw(
+                &service,
+                &format!(
+                    "POST {path} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer TOKEN\r\n\
+                     content-type: application/x-ndjson\r\ncontent-encoding: {encoding}\r\n\
+                     content-length: 0\r\n"
+                ),
+            );
+            let unsupported = answer.starts_with("HTTP/1.1 415") && answer.contains("encoding");
+            assert_eq!(unsupported, refused, "{path} {encoding}: {answer}");
+        }
+    }
+}
