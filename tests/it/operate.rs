@@ -157,12 +157,12 @@ fn listings_of_many_pages_are_whole_as_json_and_ndjson_and_go_on_at_a_cursor() {
 #[test]
 fn an_interrupted_replay_can_be_run_again_and_replays_each_callback_once() {
     // Several steps, so that the interrupt comes long before the end.
-    const COUNT: usize = 60_000;
+    const COUNT: usize = 30_000;
     let service = Service::prepare("");
     service.run_with_input(&["submit", "--file", "-"], &never_sendable(COUNT));
     let args = ["replay-failed", "--all"];
     let mut terminal = Terminal::start(service.folder(), 80, &args, &[]);
-    terminal.wait_for(&format!("of {}", "60,000"));
+    terminal.wait_for(&format!("of {}", "30,000"));
     terminal.interrupt();
     let code = terminal.wait().code();
     let printed = terminal.printed();
