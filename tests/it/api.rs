@@ -1,5 +1,7 @@
 //! The HTTP API (contract, 2 and 3), bad input above all.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Receiver, Service, event};
@@ -249,17 +251,30 @@ fn callbacks_are_listed_newest_first_filtered_and_in_pages() {
 fn the_openapi_document_names_every_path() {
     let service = Service::start("");
     let document = service.api().get("/v1/openapi.json").json();
-    for path in [
-        "/v1/events",
-        "/v1/callbacks",
-        "/v1/callbacks/{id}",
-        "/v1/callbacks/replay",
-        "/v1/callbacks/{id}/cancel",
-        "/v1/queue",
-        "/healthz",
-        "/readyz",
-    ] {
-        assert!(document["paths"][path].is_object(), "{path}");
+    // The contract's calls.
+    let contract = [
+        ("post", "/v1/events"),
+        ("get", "/v1/callbacks"),
+        ("get", "/v1/callbacks/{id}"),
+        ("post", "/v1/callbacks/replay"),
+        ("post", "/v1/callbacks/{id}/cancel"),
+        ("get", "/v1/queue"),
+        ("post", "/v1/export"),
+        ("get", "/metrics"),
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+    ];
+    for (method, path) in contract {
+        assert!(document["paths"][path][method].is_object(), "{method} {path}");
+    }
+    // And whatever else the code calls a path.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let code = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let parts = code.split('"').filter(|part| part.starts_with("/v1/"));
+        for path in parts.filter(|path| *path != "/v1/openapi.json") {
+            assert!(document["paths"][path].is_object(), "{path}");
+        }
     }
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
 }

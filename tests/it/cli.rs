@@ -18,17 +18,8 @@ fn wrong_usage_ends_with_2_and_help_explains_every_command_with_an_example() {
     assert_eq!(run(&["frobnicate"]).status.code(), Some(2));
     assert_eq!(run(&["submit"]).status.code(), Some(2));
     assert_eq!(run(&["replay-failed"]).status.code(), Some(2));
-    for command in [
-        "serve",
-        "submit",
-        "inspect-queue",
-        "replay-failed",
-        "cancel",
-        "status",
-        "check-config",
-        "receive",
-    ] {
-        let help = run(&[command, "--help"]);
+    for command in crate::support::commands() {
+        let help = run(&[&command, "--help"]);
         assert!(help.status.success());
         assert!(text(&help.stdout).contains("Example"), "{command}");
     }

@@ -4,6 +4,7 @@
 use std::{
     io::Write as _,
     net::{Shutdown, TcpStream},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use serde_json::Value;
@@ -215,28 +216,52 @@ fn who_never_answers_or_never_takes_the_request_ends_with_the_deadline() {
 #[test]
 fn an_answer_before_the_request_was_read_counts_as_it_is() {
     let early = RawReceiver::start(|mut stream| {
+        // The request is on its way, and nothing of it is read before the answer.
+        drop(stream.peek(&mut [0]));
         drop(stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"));
         drop(stream.shutdown(Shutdown::Write));
         read_request(&mut stream);
     });
     let attempt = attempt(&service(), &early.url());
-    assert!(attempt["status"] == 503 || attempt["error"]["kind"] == "connect", "{attempt}");
+    assert_eq!(
+        (&attempt["status"], &attempt["error"]["kind"]),
+        (&503.into(), &"status".into()),
+        "{attempt}"
+    );
 }
 
 #[test]
 fn a_status_that_nobody_has_heard_of_is_retried() {
-    for status in ["199", "299", "306", "599", "999"] {
-        let receiver = RawReceiver::answering(format!(
-            "HTTP/1.1 {status} Odd\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        ));
-        let attempt = attempt(&service(), &receiver.url());
-        println!("{status}: {attempt}");
-        match status {
-            "299" => assert_eq!(attempt["error"], Value::Null),
-            "199" => assert_eq!(attempt["error"]["kind"], "connect", "{attempt}"),
-            _ => assert_eq!(attempt["error"]["kind"], "status", "{attempt}"),
-        }
+    let service = Service::start("");
+    let api = service.api();
+    for (status, kind) in
+        [("199", "connect"), ("306", "status"), ("599", "status"), ("999", "status")]
+    {
+        let connections = AtomicUsize::new(0);
+        let receiver = RawReceiver::start(move |mut stream| {
+            read_request(&mut stream);
+            let first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+            let status = if first { status } else { "200" };
+            let answer =
+                format!("HTTP/1.1 {status} Odd\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            drop(stream.write_all(answer.as_bytes()));
+        });
+        let id = api.accept(&event("job_sending", status, &receiver.url()));
+        let callback = api.wait_for_state(&id, "delivered");
+        assert_eq!(callback["attemptCount"], 2, "{callback}");
+        assert_eq!(callback["attempts"][0]["error"]["kind"], kind, "{callback}");
     }
+}
+
+#[test]
+fn a_success_that_nobody_has_heard_of_is_a_success() {
+    let receiver = RawReceiver::answering(
+        *b"HTTP/1.1 299 Odd\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    );
+    let service = service();
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url()));
+    let callback = service.api().wait_for_state(&id, "delivered");
+    assert_eq!(callback["attempts"][0]["status"], 299, "{callback}");
 }
 
 #[test]

@@ -7,7 +7,6 @@ use seal_dpf_urlcallback::{
     clock::{Clock as _, ManualClock, Timestamp},
     outbox::{Claim, Open, Outbox, OutboxError},
 };
-use tempfile::TempDir;
 
 use super::{
     Factory, MAX_PENDING,
@@ -23,7 +22,7 @@ const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 /// An outbox and its model.
 pub(super) struct Case {
     factory: Factory,
-    folder: TempDir,
+    folder: crate::support::StoreFolder,
     clock: Arc<ManualClock>,
     /// `None` while it is closed.
     outbox: Option<Arc<dyn Outbox>>,
@@ -39,7 +38,7 @@ pub(super) struct Case {
 impl Case {
     /// Goes through all the steps, and then empties the outbox.
     pub(super) async fn run(factory: Factory, operations: Vec<Operation>) {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::support::StoreFolder::new();
         let clock = ManualClock::at(START);
         let mut case = Self {
             factory,

@@ -11,13 +11,12 @@ use seal_dpf_urlcallback::{
         sled::{Settings, SledOutbox},
     },
 };
-use tempfile::TempDir;
 
 pub(super) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// An outbox in a folder of its own, and a clock that is set by hand.
 pub(super) struct Bench {
-    pub(super) folder: TempDir,
+    pub(super) folder: crate::support::StoreFolder,
     pub(super) clock: Arc<ManualClock>,
     pub(super) outbox: Option<SledOutbox>,
     pub(super) runtime: tokio::runtime::Runtime,
@@ -25,7 +24,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::support::StoreFolder::new();
         let clock = ManualClock::at(START);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut bench = Self { folder, clock, outbox: None, runtime };

@@ -54,7 +54,7 @@ async fn exported(outbox: &SledOutbox) -> usize {
 
 #[test]
 fn an_export_leaves_out_nothing_that_ends_meanwhile() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::support::StoreFolder::new();
     let settings = Settings { min_free_bytes: 0, ..Settings::default() };
     let outbox = SledOutbox::open(folder.path(), settings, Arc::new(SystemClock)).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -98,7 +98,7 @@ impl Clock for Halting {
 
 #[test]
 fn an_export_leaves_out_nothing_whose_end_is_just_being_written_as_it_begins() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::support::StoreFolder::new();
     let settings = Settings { min_free_bytes: 0, ..Settings::default() };
     let clock = Arc::new(Halting { clock: ManualClock::at(START), halt: Mutex::default() });
     let outbox = SledOutbox::open(folder.path(), settings, Arc::clone(&clock) as _).unwrap();

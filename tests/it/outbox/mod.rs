@@ -297,7 +297,8 @@ fn a_directory_that_is_open_already_and_a_foreign_file_are_clear_errors() {
     let again = SledOutbox::open(bench.folder.path(), Settings::default(), bench.clock.clone());
     let error = again.unwrap_err().to_string();
     assert!(error.contains(&bench.folder.path().display().to_string()), "{error}");
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::support::StoreFolder::new();
+    std::fs::create_dir(folder.path()).unwrap();
     std::fs::write(folder.path().join("db"), vec![7; 4096]).unwrap();
     let foreign = SledOutbox::open(folder.path(), Settings::default(), bench.clock.clone());
     assert!(foreign.is_err());

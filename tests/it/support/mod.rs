@@ -8,7 +8,12 @@ mod receiver;
 mod service;
 mod terminal;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
 
 pub(crate) use preload::preloaded;
 pub(crate) use raw::{RawReceiver, read_request};
@@ -54,4 +59,33 @@ pub(crate) fn event(event: &str, job: &str, url: &str) -> serde_json::Value {
         value["exitStatus"] = "OK".into();
     }
     value
+}
+
+/// Every command that `--help` lists.
+pub(crate) fn commands() -> Vec<String> {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let list = help.split_once("Commands:\n").unwrap().1.split("\n\n").next().unwrap();
+    let names = list.lines().filter_map(|line| line.strip_prefix("  "));
+    let names =
+        names.filter(|line| !line.starts_with(' ')).filter_map(|line| line.split(' ').next());
+    let names: Vec<_> = names.filter(|name| *name != "help").map(str::to_owned).collect();
+    assert!(names.iter().any(|name| name == "export"), "{help}");
+    names
+}
+
+/// Where a store is made. It lies within a temporary folder, because it writes beside itself.
+pub(crate) struct StoreFolder {
+    path: PathBuf,
+    _parent: TempDir,
+}
+
+impl StoreFolder {
+    pub(crate) fn new() -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        Self { path: parent.path().join("outbox"), _parent: parent }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
