@@ -141,8 +141,9 @@ impl TryFrom<Line> for Entry {
                 id: line.id.parse().map_err(|error| format!("{error}"))?,
                 event_id: line.event_id,
                 body: line.body,
+                // It chooses credentials, so nobody but the URL says it.
+                destination: Destination::of_callback(line.url.reveal()),
                 url: line.url,
-                destination: Destination::from_stored(&line.destination),
                 created_at: line.created_at,
                 state,
                 attempt_count: line.attempt_count,
@@ -275,5 +276,27 @@ impl<R: BufRead> Reader<R> {
 
     fn wrong(&self, reason: impl Into<String>) -> ArchiveError {
         ArchiveError::Line { line: self.line, reason: reason.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_callback_goes_is_told_by_its_url_alone() {
+        let export = [
+            r#"{"export":"seal-dpf-urlcallback","version":1,"identity":null}"#,
+            r#"{"id":"06h1dmjtok0014t83r185jkkq4","eventId":null,"url":"http://stranger/x",
+                "destination":"https://trusted:443","body":{"jobId":"1","jobIdFs":"2",
+                "jobState":"SENDING","exitStatus":null,"errorReason":null,"dpfTrackerUrl":null},
+                "createdAt":"2026-01-01T00:00:00Z","state":"pending","finishedAt":null,"dueAt":null,
+                "attemptCount":0,"budgetAttempts":0,"budgetSince":"2026-01-01T00:00:00Z","replays":0,
+                "lastError":null,"attempts":[]}"#,
+        ];
+        let lines = export.map(|line| line.replace('\n', " ")).join("\n") + "\n";
+        let mut reader = Reader::begin(lines.as_bytes()).unwrap();
+        let entry = reader.next_entry().unwrap().unwrap();
+        assert_eq!(entry.record.destination.as_str(), "http://stranger:80");
     }
 }

@@ -134,6 +134,15 @@ impl Destination {
         Url::parse(text).ok().map(|url| Self::of(&url)).filter(|it| !it.is_none())
     }
 
+    /// Where a callback URL leads, as it was handed in; none where it leads nowhere.
+    pub fn of_callback(url: &str) -> Self {
+        match parse_url(url) {
+            Ok(url) => Self::of(&url),
+            Err(UrlError::Scheme(_)) => Self::parse(url).unwrap_or_else(Self::none),
+            Err(UrlError::Syntax(_)) => Self::none(),
+        }
+    }
+
     /// Puts back what [`Destination::as_str`] gave.
     pub fn from_stored(text: &str) -> Self {
         Self(text.into())

@@ -118,8 +118,13 @@ impl Policy {
 
 /// Whether who calls `address` reaches what listens on `listening`.
 fn leads_to(address: IpAddr, listening: IpAddr) -> bool {
+    // A connection to the unspecified address goes to this machine.
+    if address.is_unspecified() {
+        return true;
+    }
+    let listening = listening.to_canonical();
     if !listening.is_unspecified() {
-        return address == listening.to_canonical();
+        return address == listening;
     }
     // It listens on all addresses of the machine; only those can be bound.
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
@@ -246,6 +251,21 @@ mod tests {
         for url in ["http://127.0.0.1:9127/", "http://127.0.0.2:9126/", "http://[::1]:9126/"] {
             assert_eq!(check(&policy, url), Ok(()), "{url}");
         }
+        // Nothing else forbids those that mean this machine.
+        policy.deny.clear();
+        for url in [
+            "http://0.0.0.0:9126/",
+            "http://0:9126/",
+            "http://[::]:9126/",
+            "http://[::ffff:0.0.0.0]:9126/",
+            "http://[64:ff9b::]:9126/",
+            "http://[::ffff:0:0:0]:9126/",
+        ] {
+            assert!(matches!(check(&policy, url), Err(Denied::OwnApi { .. })), "{url}");
+        }
+        assert_eq!(check(&policy, "http://0.0.0.0:9127/"), Ok(()));
+        policy.own = own("[::ffff:127.0.0.1]:9126");
+        assert!(check(&policy, "http://127.0.0.1:9126/").is_err());
         policy.own = own("0.0.0.0:80");
         for url in ["http://127.0.0.1/", "http://127.1.2.3/", "http://[::1]/"] {
             assert!(matches!(check(&policy, url), Err(Denied::OwnApi { .. })), "{url}");

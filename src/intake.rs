@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    callback::{Body, CallbackId, Destination, SecretUrl, UrlError, parse_url, tracker_url},
+    callback::{Body, CallbackId, Destination, SecretUrl, parse_url, tracker_url},
     egress::Policy,
     event::{self, JobEvent, Malformed, Parsed},
     measure,
@@ -83,13 +83,7 @@ impl Intake {
 
     fn callback(&self, event: JobEvent) -> NewCallback {
         let parsed = parse_url(event.url.reveal());
-        let destination = match &parsed {
-            Ok(url) => Destination::of(url),
-            Err(UrlError::Scheme(_)) => {
-                Destination::parse(event.url.reveal()).unwrap_or_else(Destination::none)
-            }
-            Err(UrlError::Syntax(_)) => Destination::none(),
-        };
+        let destination = Destination::of_callback(event.url.reveal());
         let refusal = match &parsed {
             Err(error) => Some(Failure::new(ErrorKind::InvalidUrl, error.to_string())),
             Ok(url) => self
