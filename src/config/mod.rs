@@ -3,6 +3,7 @@
 
 mod files;
 mod reader;
+mod source;
 
 use std::{
     collections::BTreeSet,
@@ -13,10 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use figment::{
-    Figment,
-    providers::{Env, Format, Toml},
-};
+use figment::{Figment, providers::Env};
 use ipnet::IpNet;
 
 pub use self::reader::{Effective, Fault};
@@ -85,19 +83,16 @@ impl Config {
     /// Reads `file`, or `config.toml` here where there is one, and then the environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut figment = Figment::new();
-        match file {
-            Some(file) if !file.is_file() => {
-                return Err(ConfigError(vec![Fault {
-                    key: "--config".into(),
-                    place: None,
-                    message: format!("there is no file {}", file.display()),
-                }]));
-            }
-            Some(file) => figment = figment.merge(Toml::file_exact(file)),
-            None if Path::new(DEFAULT_FILE).is_file() => {
-                figment = figment.merge(Toml::file_exact(DEFAULT_FILE));
-            }
-            None => {}
+        let text = match file {
+            Some(file) => source::named(file).map(Some),
+            None => source::default(Path::new(DEFAULT_FILE)),
+        };
+        if let Some(text) = text.map_err(|fault| ConfigError(vec![fault]))? {
+            figment = figment.merge(text);
+        }
+        let not_utf8 = not_utf8();
+        if !not_utf8.is_empty() {
+            return Err(ConfigError(not_utf8));
         }
         let level = Env::raw().only(&["LOG_LEVEL"]).map(|_| "log.level".into());
         let ours = Env::prefixed(ENV_PREFIX).split("__");
@@ -212,6 +207,20 @@ impl Config {
             warnings: r.warnings,
         })
     }
+}
+
+/// What is set in the environment and is no UTF-8: it would be passed over, or be another path.
+fn not_utf8() -> Vec<Fault> {
+    let ours = std::env::vars_os().filter(|(name, value)| {
+        let name = name.to_string_lossy();
+        (name.starts_with(ENV_PREFIX) || name == "LOG_LEVEL") && value.to_str().is_none()
+    });
+    let fault = |(name, _): (std::ffi::OsString, _)| Fault {
+        key: name.to_string_lossy().into_owned(),
+        place: None,
+        message: "is not UTF-8; settings are UTF-8, and so is every path in them".into(),
+    };
+    ours.map(fault).collect()
 }
 
 fn small(number: u64) -> u32 {

@@ -165,3 +165,54 @@ fn log_level_raises_and_lowers_what_is_logged() {
     assert_eq!(service.terminate(), Some(0));
     assert!(service.read("service.log").contains("event-ignored"));
 }
+
+#[cfg(unix)]
+#[test]
+fn only_where_there_is_no_settings_file_the_defaults_count() {
+    use std::os::unix::{ffi::OsStrExt as _, fs::symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let faulty = |args: &[&str], says: &str| {
+        let output = crate::support::run_in(folder.path(), args, b"");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(says), "{says}: {text}");
+    };
+    assert!(crate::support::run_in(folder.path(), &["check-config"], b"").status.success());
+    symlink("nowhere", &path).unwrap();
+    faulty(&["check-config"], "the symbolic link config.toml cannot be read");
+    faulty(&["serve"], "the symbolic link config.toml cannot be read");
+    faulty(&["--config", "config.toml", "check-config"], "cannot be read");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    faulty(&["check-config"], "config.toml: is there and is no file");
+    faulty(&["--config", "config.toml", "check-config"], "is a folder");
+    std::fs::remove_dir(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    faulty(&["check-config"], "config.toml: is there and is no file");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, b"data_dir = \"\xff\"").unwrap();
+    faulty(&["check-config"], "config.toml cannot be read");
+    std::fs::write(&path, "data_dir = 1.5").unwrap();
+    faulty(&["check-config"], "data_dir (config.toml)");
+    faulty(&["--config", "none.toml", "check-config"], "there is no file none.toml");
+
+    // A shell's `<(…)` is a pipe.
+    let binary = env!("CARGO_BIN_EXE_seal-dpf-urlcallback");
+    let script = format!("{binary} --config <(echo 'data_dir = \"elsewhere\"') check-config");
+    let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("data_dir = \"elsewhere\""), "{text}");
+
+    std::fs::remove_file(&path).unwrap();
+    let mut command = crate::support::binary();
+    let output = command
+        .arg("check-config")
+        .current_dir(folder.path())
+        .env("URLCALLBACK__DATA_DIR", std::ffi::OsStr::from_bytes(b"da\xffta"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("URLCALLBACK__DATA_DIR") && text.contains("UTF-8"), "{text}");
+}
