@@ -1,6 +1,6 @@
 //! `cancel`: ends pending callbacks.
 
-use super::{Exit, access::Access, print, say};
+use super::{Exit, access::Access, results::Results, say};
 use crate::{callback::CallbackId, config::Config};
 
 /// End pending callbacks; they become failed with the reason `cancelled`
@@ -18,15 +18,16 @@ pub(super) struct Args {
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let access = Access::find(config, "cancel", false).await?;
-    let mut exit = Exit::Done;
+    let (mut exit, mut results) = (Exit::Done, Results::default());
     for id in args.id {
         match access.cancel(id).await {
-            Ok(()) => print(format_args!("cancelled {id}"))?,
+            Ok(()) => results.print(format_args!("cancelled {id}")),
             Err(error) => {
                 say(format_args!("error: {error:#}"));
                 exit = Exit::Failed;
             }
         }
     }
+    results.end()?;
     Ok(exit)
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 
-use super::{Exit, print, say};
+use super::{Exit, results::Results, say};
 use crate::{
     archive::Reader,
     clock::{Clock as _, SharedClock, SystemClock},
@@ -66,7 +66,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             .with_context(|| format!("{} cannot be put in place", from.display()))?;
     }
     File::open(&config.data_dir).and_then(|folder| folder.sync_all())?;
-    print(format_args!("imported {taken}"))?;
+    let mut results = Results::default();
+    results.print(format_args!("imported {taken}"));
+    results.end()?;
     Ok(Exit::Done)
 }
 

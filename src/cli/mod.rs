@@ -16,6 +16,7 @@ mod inspect_queue;
 mod man;
 mod receive;
 mod replay_failed;
+mod results;
 mod screen;
 mod serve;
 mod status;
@@ -73,6 +74,26 @@ enum Command {
     Man(man::Args),
 }
 
+impl Command {
+    /// Whether it changes and writes nothing, so that it may end when its reader has seen enough.
+    const fn only_looks(&self) -> bool {
+        match self {
+            Self::InspectQueue(_)
+            | Self::Status(_)
+            | Self::CheckConfig
+            | Self::Receive(_)
+            | Self::Completions(_)
+            | Self::Man(_) => true,
+            Self::Serve
+            | Self::Submit(_)
+            | Self::ReplayFailed(_)
+            | Self::Cancel(_)
+            | Self::Export(_)
+            | Self::Import(_) => false,
+        }
+    }
+}
+
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -107,10 +128,11 @@ impl From<Exit> for ExitCode {
 /// The whole program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    let looks = cli.command.only_looks();
     let result = run(cli);
     match result {
         Ok(exit) => exit.into(),
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if looks && is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed; then there is nobody to tell.
             drop(writeln!(std::io::stderr(), "error: {error:#}"));

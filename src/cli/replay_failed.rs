@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Exit, Usage, access::Access, print};
+use super::{Exit, Usage, access::Access, print, results::Results};
 use crate::{
     api::view::{FilterView, ReplayRequest, ReplayView},
     callback::CallbackId,
@@ -75,12 +75,14 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     );
     match walk(&access, request, &bar).await? {
         Walk::Done(done) => {
-            print(format_args!("matched {}, replayed {}", done.matched, done.replayed))?;
+            let mut results = Results::default();
+            results.print(format_args!("matched {}, replayed {}", done.matched, done.replayed));
+            results.end()?;
             Ok(Exit::Done)
         }
         Walk::Interrupted(done) => {
             let (matched, replayed) = (found.matched, done.replayed);
-            print(format_args!("matched {matched}, replayed {replayed}"))?;
+            Results::default().print(format_args!("matched {matched}, replayed {replayed}"));
             anyhow::bail!("interrupted; run it again for the rest");
         }
     }

@@ -13,7 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{
     Exit, Usage,
     access::{Access, NOT_TAKEN},
-    print, say,
+    results::Results,
+    say,
 };
 use crate::{
     callback::redact_url,
@@ -74,11 +75,12 @@ pub(super) async fn run(config: &Config, mut args: Args) -> anyhow::Result<Exit>
     }
     let line = event(args)?;
     let access = Access::find(config, "submit", true).await?;
-    let mut tally = Tally::default();
+    let (mut tally, mut results) = (Tally::default(), Results::default());
     for line in access.submit(&[line]).await? {
         tally.count(&line.outcome.outcome);
-        print(shown(&line.outcome))?;
+        results.print(shown(&line.outcome));
     }
+    results.end()?;
     Ok(tally.exit())
 }
 
@@ -126,7 +128,7 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
     let access = Access::find(config, "submit", true).await?;
     let progress = progress(length);
     let mut input = BufReader::with_capacity(1 << 16, input);
-    let mut tally = Tally::default();
+    let (mut tally, mut results) = (Tally::default(), Results::default());
     let mut before = 0;
     loop {
         let (lines, bytes) = chunk(&mut input, config.api.max_event_bytes)
@@ -147,13 +149,14 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
                 );
             }
             tally.count(&answer.outcome.outcome);
-            print(format_args!("{line} {}", shown(&answer.outcome)))?;
+            results.print(format_args!("{line} {}", shown(&answer.outcome)));
         }
         before += lines.len() as u64;
         progress.inc(bytes);
     }
     progress.finish_and_clear();
     say(&tally);
+    results.end()?;
     Ok(tally.exit())
 }
 

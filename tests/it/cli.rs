@@ -239,3 +239,54 @@ fn serve_needs_no_settings() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// Runs a command whose standard output goes through this piece of shell; gives its own exit code.
+#[cfg(unix)]
+fn piped(service: &Service, args: &str, into: &str) -> (Option<i32>, String) {
+    let binary = env!("CARGO_BIN_EXE_seal-dpf-urlcallback");
+    let script = format!("{binary} {args} {into}; exit ${{PIPESTATUS[0]}}");
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(service.folder())
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_command_that_changes_something_does_it_to_the_end_when_its_reader_leaves() {
+    const EVENTS: usize = 30_000;
+    let service = Service::prepare("");
+    let lines: String = (0..EVENTS)
+        .map(|job| event("job_sending", &job.to_string(), "http://127.0.0.1:1/").to_string() + "\n")
+        .collect();
+    std::fs::write(service.path("events.ndjson"), lines).unwrap();
+    let (code, said) = piped(&service, "submit --file events.ndjson", "| head -3");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("30000 events, 30000 accepted"), "{said}");
+    let queue = || service.json(&["inspect-queue", "--limit", "60", "--output", "json"]);
+    let listed = queue();
+    assert_eq!(listed["queue"]["pending"], EVENTS);
+
+    let ids: Vec<_> = listed["callbacks"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
+    let named = |ids: &[&serde_json::Value]| -> String {
+        ids.iter().flat_map(|id| [" --id ", id.as_str().unwrap()]).collect()
+    };
+    let (code, said) = piped(&service, &format!("cancel{}", named(&ids[..50])), "| true");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(queue()["queue"]["failed"], 50);
+
+    // Nothing can be printed: that is said, and the work is done.
+    let (code, said) = piped(&service, &format!("cancel{}", named(&ids[50..])), "> /dev/full");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the work is done"), "{said}");
+    assert_eq!(queue()["queue"]["failed"], 60);
+    let (code, said) = piped(&service, "replay-failed --all", "> /dev/full");
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(queue()["queue"]["failed"], 0);
+
+    // Who only looks may end, and an export that is cut off has failed.
+    assert_eq!(piped(&service, "inspect-queue --limit 1000", "| true").0, Some(0));
+    assert_eq!(piped(&service, "export", "| head -1").0, Some(1));
+}
