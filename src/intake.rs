@@ -213,6 +213,7 @@ impl Line {
             }
             (failure, None) => {
                 line!(error, "callback-failed", "failure", "callback can never be sent; not kept");
+                measure::ended(0, 1);
                 let why = failure.as_ref().map_or("", |failure| failure.message.as_str());
                 Outcome::Failed(
                     None,

@@ -196,13 +196,15 @@ pub fn attempt_ended(error: Option<&'static str>, took: Duration) {
 
 /// A callback was delivered, so long after its acceptance.
 pub fn delivered(after: Duration) {
-    HOT.delivered.increment(1);
     HOT.delivered_after.record(after);
 }
 
-/// A callback has finally failed.
-pub fn failed() {
-    counter!(ENDED, "state" => "failed").increment(1);
+/// So many callbacks were delivered, and so many have finally failed, by whatever way.
+pub fn ended(delivered: u64, failed: u64) {
+    HOT.delivered.increment(delivered);
+    if failed > 0 {
+        counter!(ENDED, "state" => "failed").increment(failed);
+    }
 }
 
 /// The store has committed so many changes.

@@ -4,7 +4,7 @@
 use crate::{
     callback::{CallbackId, Destination, ParseIdError, redact_url},
     clock::Timestamp,
-    outbox::{Outbox, OutboxError, Query, StateName},
+    outbox::{Cancelled, Outbox, OutboxError, Query, StateName},
 };
 
 /// How many callbacks are replayed with one write.
@@ -146,9 +146,42 @@ pub async fn replay(
             report.replayed += outbox.replay(ids).await?;
         }
         if report.next.is_none() || left == 0 {
+            if !pace.dry_run {
+                log_replayed(selection, &report);
+            }
             return Ok(report);
         }
     }
+}
+
+/// What an operator has asked for is in the log, whoever it was. A command that has the store to itself
+/// writes no log: the one of the service is the service's.
+fn log_replayed(selection: &Selection, report: &Replayed) {
+    tracing::info!(
+        event.action = "callbacks-replayed",
+        event.outcome = "success",
+        callback.matched = report.matched,
+        callback.replayed = report.replayed,
+        callback.named = selection.ids.len(),
+        callback.destination = selection.destination.as_ref().map(Destination::as_str),
+        callback.since = selection.since.map(tracing::field::display),
+        dpf.job_id = selection.job_id,
+        "an operator had failed callbacks replayed"
+    );
+}
+
+/// Ends a pending callback, and says so in the log.
+pub async fn cancel(outbox: &dyn Outbox, id: CallbackId) -> Result<Cancelled, OutboxError> {
+    let cancelled = outbox.cancel(id).await?;
+    if cancelled == Cancelled::Done {
+        tracing::info!(
+            event.action = "callback-cancelled",
+            event.outcome = "success",
+            callback.id = %id,
+            "an operator cancelled a callback"
+        );
+    }
+    Ok(cancelled)
 }
 
 /// The failed ones of one step among those that are selected by their ids.

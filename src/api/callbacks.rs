@@ -142,7 +142,7 @@ pub(super) async fn cancel(
 ) -> Result<Json<CallbackView>, Problem> {
     let id = path_id(id)?;
     let conflict = |detail: &str| Err(Problem::new(StatusCode::CONFLICT, format!("{id} {detail}")));
-    match shared.outbox.cancel(id).await? {
+    match select::cancel(&*shared.outbox, id).await? {
         Cancelled::Done => get(State(shared), Ok(Path(id.to_string()))).await,
         Cancelled::Unknown => Err(unknown(id)),
         Cancelled::NotPending => conflict("is not pending"),

@@ -3,11 +3,12 @@
 use std::{
     fs::File,
     io::BufWriter,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{Json, extract::State, http::StatusCode};
@@ -18,6 +19,9 @@ use crate::{
     archive::{ArchiveError, Writer},
     outbox::OutboxError,
 };
+
+/// How long an export may wait for who has asked for it.
+const LEFT: Duration = Duration::from_mins(10);
 
 /// Where the export is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -42,28 +46,61 @@ pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView
     let name = format!("{}{}-{number}.ndjson", crate::datadir::EXPORT, std::process::id());
     let path = shared.data_dir.join(name);
     let (outbox, to) = (Arc::clone(&shared.outbox), path.clone());
+    // Who has asked may be gone: then this is dropped, and the work ends and leaves nothing.
+    let asking = Arc::new(());
+    let asked = Arc::downgrade(&asking);
     let handle = tokio::runtime::Handle::current();
     let written = tokio::task::spawn_blocking(move || {
-        let file = BufWriter::new(create(&to)?);
+        let unfinished = Unfinished(to);
+        let file = BufWriter::new(create(&unfinished.0)?);
         let mut writer = Writer::begin(file, Some(outbox.identity()))?;
         // The last of the disk is the store's.
         let room = async |_| match outbox.ready().await {
+            _ if asked.strong_count() == 0 => Err(OutboxError::Closed),
             Err(low @ OutboxError::DiskLow { .. }) => Err(low),
             _ => Ok(()),
         };
         handle.block_on(writer.add_all(&*outbox, room))?;
-        writer.end()
+        let callbacks = writer.end()?;
+        if asked.strong_count() > 0 {
+            std::mem::forget(unfinished);
+        }
+        Ok(callbacks)
     })
     .await
     .unwrap_or_else(|error| Err(ArchiveError::Io(std::io::Error::other(error))));
+    drop(asking);
     match written {
-        Ok(callbacks) => Ok(Json(ExportView { file: path.display().to_string(), callbacks })),
-        Err(error) => {
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::debug!(error.message = %error, "a broken export cannot be removed");
-            }
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+        Ok(callbacks) => {
+            let file = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+            tokio::spawn(remove_if_left(path));
+            Ok(Json(ExportView { file: file.display().to_string(), callbacks }))
         }
+        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+/// An export that is not finished is removed.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
+/// Who has asked takes the file at once; where it could not be told, nobody does.
+async fn remove_if_left(path: PathBuf) {
+    tokio::time::sleep(LEFT).await;
+    remove(&path);
+}
+
+fn remove(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(error.message = %error, "an export cannot be removed");
+        }
+        _ => {}
     }
 }
 

@@ -218,7 +218,9 @@ pub struct QueueView {
     pub failed_purge_at: Option<Timestamp>,
     /// How many destinations have pending or failed ones.
     pub destination_count: u64,
-    /// The destinations with pending or failed ones, most pending first, 1000 at most.
+    /// The destinations with pending or failed ones, 1000 at most: the open ones first, then the held
+    /// ones, those that have failed ones beside pending ones, and the others; of each, the one with the
+    /// most pending first.
     pub destinations: Vec<DestinationView>,
 }
 

@@ -36,19 +36,30 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let done = tokio::select! {
+        done = export(config, &args) => done,
+        // What was begun is dropped: nothing is left of it, and the service hears that we are gone.
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; nothing is left of the export"),
+    };
+    done
+}
+
+async fn export(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let access = match Access::find(config, "export", false).await {
         Ok(access) => access,
         Err(error) => match error.downcast::<OutboxError>() {
             Ok(error @ (OutboxError::Unsound { .. } | OutboxError::Damaged { .. })) => {
-                let out = output(&args)?;
+                let (out, file) = output(args)?;
                 let lock = DataDir::open(&config.data_dir, "export")?;
-                return rescue(&lock, &error, out);
+                let exit = rescue(&lock, &error, out)?;
+                file.put_in_place()?;
+                return Ok(exit);
             }
             Ok(error) => return Err(error.into()),
             Err(error) => return Err(error),
         },
     };
-    let out = output(&args)?;
+    let (out, place) = output(args)?;
     let written = match access {
         Access::Service(service) => {
             let (mut file, callbacks) = service.export().await?;
@@ -59,24 +70,64 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         }
         Access::Store(store) => match from_store(*store, out).await? {
             Ok(written) => written,
-            Err(exit) => return Ok(exit),
+            Err(exit) => {
+                place.put_in_place()?;
+                return Ok(exit);
+            }
         },
     };
+    place.put_in_place()?;
     say(format_args!("{written} callbacks"));
     Ok(Exit::Done)
 }
 
-fn output(args: &Args) -> anyhow::Result<Box<dyn Write>> {
+/// The file that is being written, under another name until it is whole.
+#[derive(Default)]
+struct Unfinished(Option<(PathBuf, PathBuf)>);
+
+impl Unfinished {
+    fn put_in_place(mut self) -> anyhow::Result<()> {
+        let Some((unfinished, path)) = self.0.take() else { return Ok(()) };
+        // Not over one that has come meanwhile, where the system can tell.
+        let placed = std::fs::hard_link(&unfinished, &path);
+        let placed = match placed {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                std::fs::rename(&unfinished, &path)
+            }
+            linked => linked.and_then(|()| std::fs::remove_file(&unfinished)),
+        };
+        placed.with_context(|| {
+            format!("the export is in {} and cannot be renamed", unfinished.display())
+        })
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some((unfinished, _)) = &self.0 {
+            // It may hold passwords.
+            drop(std::fs::remove_file(unfinished));
+        }
+    }
+}
+
+fn output(args: &Args) -> anyhow::Result<(Box<dyn Write>, Unfinished)> {
     let Some(path) = args.file.as_ref().filter(|path| path.as_os_str() != "-") else {
-        return Ok(Box::new(BufWriter::new(io::stdout())));
+        return Ok((Box::new(BufWriter::new(io::stdout())), Unfinished::default()));
     };
+    let context = || format!("cannot write {} (--file)", path.display());
+    if path.symlink_metadata().is_ok() {
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists)).with_context(context);
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}.tmp", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file =
-        options.open(path).with_context(|| format!("cannot write {} (--file)", path.display()))?;
-    Ok(Box::new(BufWriter::new(file)))
+    let file = options.open(&unfinished).with_context(context)?;
+    Ok((Box::new(BufWriter::new(file)), Unfinished(Some((unfinished, path.clone())))))
 }
 
 async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<u64, Exit>> {

@@ -74,7 +74,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
 
 /// An empty store may go; another one stays.
 async fn make_room(config: &Config, dir: &Path) -> anyhow::Result<()> {
-    if !dir.exists() {
+    if !dir.try_exists()? {
         // Somebody has moved it away; its witness speaks of nothing any more.
         return remove(dir);
     }

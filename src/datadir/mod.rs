@@ -262,7 +262,8 @@ impl DataDir {
 
     /// The API's token; made with 256 random bits where there is none.
     pub fn token(&self, path: &Path) -> Result<String, DataDirError> {
-        if !path.exists() {
+        let there = path.try_exists();
+        if !there.map_err(|error| DataDirError::TokenFile { path: path.to_owned(), error })? {
             let mut bits = [0_u8; 32];
             ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bits)
                 .map_err(|_| io::Error::other("the system has no random bytes"))
@@ -293,6 +294,27 @@ fn holder(lock: &Path) -> Option<Holder> {
 /// What the service that runs on the directory says of itself, if one does and says it.
 fn note(data_dir: &Path) -> Option<Note> {
     serde_json::from_slice(&fs::read(data_dir.join(NOTE)).ok()?).ok()
+}
+
+/// Opens an export that the service on `data_dir` says it has written there, and takes it out of the
+/// folder. Whoever runs the service must not have a command of somebody else, root's perhaps, read
+/// or remove another file: so only its name is taken from the answer, and it has to be a plain file of
+/// the folder's owner.
+pub fn take_export(data_dir: &Path, said: &str) -> io::Result<File> {
+    let refused = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
+    let Some(name) = Path::new(said).file_name().and_then(|name| name.to_str()) else {
+        return refused("it has no name");
+    };
+    if !name.starts_with(EXPORT) {
+        return refused("it has not the name of an export");
+    }
+    let path = data_dir.join(name);
+    let file = owner::open_own(&path)?;
+    if !owner::is_plain_file_of(&file.metadata()?, &fs::symlink_metadata(data_dir)?) {
+        return refused("it is no plain file of the data directory's owner");
+    }
+    fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// Reads a token file.

@@ -2,7 +2,11 @@
 
 #[cfg(unix)]
 use std::fs;
-use std::{io, path::Path};
+use std::{
+    fs::{File, Metadata},
+    io,
+    path::Path,
+};
 
 use super::DataDirError;
 #[cfg(unix)]
@@ -77,4 +81,31 @@ pub(super) fn close_to_others(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 pub(super) fn close_to_others(_: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// Opens a file for reading, unless its name is a symbolic link's, without waiting for anything.
+#[cfg(unix)]
+pub(super) fn open_own(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(open(path, flags, Mode::empty())?))
+}
+
+/// Opens a file for reading.
+#[cfg(not(unix))]
+pub(super) fn open_own(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+/// Whether this is a regular file with one name that belongs to the owner of the folder.
+#[cfg(unix)]
+pub(super) fn is_plain_file_of(file: &Metadata, folder: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    file.is_file() && file.nlink() == 1 && file.uid() == folder.uid()
+}
+
+/// Whether this is a regular file; whose it is, its folder hands down.
+#[cfg(not(unix))]
+pub(super) fn is_plain_file_of(file: &Metadata, _: &Metadata) -> bool {
+    file.is_file()
 }

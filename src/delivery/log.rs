@@ -7,7 +7,7 @@ use crate::{
     outbox::{Failure, Record, State},
 };
 
-/// The line, and the count, of what has become of a callback.
+/// The line of what has become of a callback.
 pub fn log_outcome(record: &Record, due: Option<Timestamp>) {
     macro_rules! line {
         ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
@@ -45,7 +45,6 @@ pub fn log_outcome(record: &Record, due: Option<Timestamp>) {
             line!(warn, "callback-retry", "failure", "callback to be retried");
         }
         State::Failed(_) => {
-            measure::failed();
             line!(error, "callback-failed", "failure", "callback finally failed");
         }
     }

@@ -265,7 +265,9 @@ pub struct Summary {
     pub open_count: u64,
     /// Bytes on the disk.
     pub store_bytes: u64,
-    /// The destinations that have pending or failed ones, most pending first, bounded.
+    /// The destinations that have pending or failed ones, bounded: the open ones first, then the held
+    /// ones, those that have failed ones beside pending ones, and the others; of each, the one with the
+    /// most pending first.
     pub destinations: Vec<DestinationSummary>,
 }
 

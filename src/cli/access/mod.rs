@@ -6,7 +6,7 @@ mod store;
 
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 pub(super) use self::{service::Service, store::Store};
 use crate::{
@@ -45,7 +45,7 @@ impl Access {
     /// is only made when `make` says so: who wants to look at a queue has most likely named
     /// the wrong directory.
     pub(super) async fn find(config: &Config, command: &str, make: bool) -> anyhow::Result<Self> {
-        if !make && !config.data_dir.exists() {
+        if !make && !is_there(config)? {
             bail!(
                 "there is no data directory {}: is it the right one (data_dir, --config, the folder you are in)?",
                 config.data_dir.display()
@@ -112,6 +112,13 @@ impl Access {
     }
 }
 
+/// Whether there is a data directory; what cannot be reached may well be there.
+fn is_there(config: &Config) -> anyhow::Result<bool> {
+    config.data_dir.try_exists().with_context(|| {
+        format!("the data directory {} cannot be reached (data_dir)", config.data_dir.display())
+    })
+}
+
 fn busy(config: &Config, holder: Option<&Holder>) -> String {
     let data_dir = config.data_dir.display();
     match holder {
@@ -140,7 +147,7 @@ pub(super) enum Running {
 
 /// Finds out what runs.
 pub(super) fn running(config: &Config) -> anyhow::Result<Running> {
-    if !config.data_dir.exists() {
+    if !is_there(config)? {
         return Ok(Running::Not);
     }
     match DataDir::open(&config.data_dir, "status") {

@@ -47,6 +47,7 @@ pub(in crate::cli) struct Service {
     pid: u32,
     token: String,
     token_file: PathBuf,
+    data_dir: PathBuf,
 }
 
 /// What the service answered instead of what was asked for.
@@ -69,7 +70,8 @@ impl Service {
             });
         }
         // The service was perhaps started with other settings than ours.
-        let ours = config.api.token_file.exists();
+        // One that cannot be reached is ours as well, and says why when it is read.
+        let ours = config.api.token_file.try_exists().unwrap_or(true);
         let token_file = if ours { config.api.token_file.clone() } else { note.token_file.clone() };
         // Who has set the path may show the file; who has only written the note may not have it
         // read by somebody else.
@@ -90,10 +92,50 @@ impl Service {
             .no_proxy()
             .connect_timeout(CONNECT_PATIENCE)
             .build()?;
-        Ok(Self { client, base: note.base(address), pid: note.pid, token, token_file })
+        let data_dir = config.data_dir.clone();
+        Ok(Self { client, base: note.base(address), pid: note.pid, token, token_file, data_dir })
     }
 
+    /// Hands in a batch; one that is too long for the service's settings, which need not be ours, in
+    /// parts.
     pub(super) async fn submit(&self, lines: &[Vec<u8>]) -> anyhow::Result<Vec<LineView>> {
+        let mut answers = Vec::with_capacity(lines.len());
+        let mut parts = Vec::new();
+        let mut next = Some(0..lines.len());
+        while let Some(part) = next.take().or_else(|| parts.pop()) {
+            let (begin, middle) = (part.start, part.start + part.len() / 2);
+            match self.submit_part(&lines[part.clone()]).await {
+                Ok(part) => {
+                    let stopped = part.iter().any(|line| line.outcome.outcome == NOT_TAKEN);
+                    let moved =
+                        |line: LineView| LineView { line: line.line + begin as u64, ..line };
+                    answers.extend(part.into_iter().map(moved));
+                    if stopped {
+                        break;
+                    }
+                }
+                Err(error) => match error.downcast::<Refused>() {
+                    Ok(refused) if refused.status == StatusCode::PAYLOAD_TOO_LARGE => {
+                        if part.len() > 1 {
+                            parts.extend([middle..part.end, begin..middle]);
+                        } else {
+                            answers.push(too_long(begin as u64 + 1, refused));
+                        }
+                    }
+                    Ok(refused) if answers.is_empty() => return Err(refused.into()),
+                    // What was taken before has to be said.
+                    Ok(refused) => {
+                        answers.push(not_taken(begin as u64 + 1, refused));
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn submit_part(&self, lines: &[Vec<u8>]) -> anyhow::Result<Vec<LineView>> {
         let body = lines.join(&b'\n');
         let answer = match self.send(Method::POST, "/v1/events", NDJSON, body, BATCH_PATIENCE).await
         {
@@ -157,8 +199,7 @@ impl Service {
         let export: ExportView =
             self.call(Method::POST, "/v1/export", None::<&()>, EXPORT_PATIENCE).await?;
         let context = || format!("the service's export {} cannot be taken", export.file);
-        let file = File::open(&export.file).with_context(context)?;
-        std::fs::remove_file(&export.file).with_context(context)?;
+        let file = datadir::take_export(&self.data_dir, &export.file).with_context(context)?;
         Ok((file, export.callbacks))
     }
 
@@ -241,11 +282,22 @@ impl Service {
     }
 }
 
-/// The lines before the one at which a batch was broken off, and that one with the reason.
-fn broken_off(refused: Refused) -> Vec<LineView> {
-    let mut lines = refused.lines;
-    let line = lines.last().map_or(0, |line| line.line) + 1;
+/// What became of a line that is too long for the service by itself.
+fn too_long(line: u64, refused: Refused) -> LineView {
+    let outcome = OutcomeView { outcome: "refused".into(), id: None, reason: Some(refused.detail) };
+    LineView { line, outcome }
+}
+
+/// The first line that the service did not take any more.
+fn not_taken(line: u64, refused: Refused) -> LineView {
     let outcome = OutcomeView { outcome: NOT_TAKEN.into(), id: None, reason: Some(refused.detail) };
-    lines.push(LineView { line, outcome });
+    LineView { line, outcome }
+}
+
+/// The lines before the one at which a batch was broken off, and that one with the reason.
+fn broken_off(mut refused: Refused) -> Vec<LineView> {
+    let mut lines = std::mem::take(&mut refused.lines);
+    let line = lines.last().map_or(0, |line| line.line) + 1;
+    lines.push(not_taken(line, refused));
     lines
 }

@@ -100,7 +100,7 @@ impl Store {
     }
 
     pub(super) async fn cancel(&self, id: CallbackId) -> anyhow::Result<()> {
-        match self.outbox.cancel(id).await? {
+        match select::cancel(&*self.outbox, id).await? {
             Cancelled::Done => Ok(()),
             Cancelled::Unknown => bail!("there is no callback {id}"),
             Cancelled::NotPending => bail!("{id} is not pending"),

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
+    measure,
     outbox::{
         Cancelled, Enqueued, Failure, NewCallback, OutboxError, Place, Record, Settlement, State,
         StateName, record, transition,
@@ -418,6 +419,7 @@ impl<'a> Batch<'a> {
             settled: self.settled,
             signals: self.signals,
             budgets: self.budgets,
+            ended: (self.delivered.len() as u64, self.failed.len() as u64),
         };
         (self.txn.into_batch(), published)
     }
@@ -436,11 +438,14 @@ pub(super) struct Published {
     settled: Vec<(LaneKey, u64)>,
     signals: Vec<(LaneKey, Timestamp)>,
     budgets: HashMap<LaneKey, Timestamp>,
+    /// How many were delivered, and how many have finally failed.
+    ended: (u64, u64),
 }
 
 impl Published {
     /// Makes the batch visible to claims and the summary.
     pub(super) fn publish(self, store: &Store) {
+        measure::ended(self.ended.0, self.ended.1);
         let mut inner = store.lanes.lock();
         inner.totals = self.totals;
         inner.blocked = self.blocked;

@@ -32,6 +32,7 @@ mod purge;
 mod read;
 mod restore;
 mod salvage;
+mod summary;
 mod txn;
 mod verify;
 mod wake;
@@ -233,7 +234,7 @@ impl SledOutbox {
 
     /// Removes a store with all that is beside it.
     pub fn remove(dir: &Path) -> std::io::Result<()> {
-        if dir.exists() {
+        if dir.try_exists()? {
             std::fs::remove_dir_all(dir)?;
         }
         watch::forget(dir)
@@ -373,7 +374,7 @@ impl Outbox for SledOutbox {
     }
 
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary> {
-        self.read_now(move |store| read::summary(store, now))
+        self.read_now(move |store| summary::of(store, now))
     }
 
     fn report(&self, destination: &Destination, open: Option<Open>) {

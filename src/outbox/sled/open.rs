@@ -32,7 +32,7 @@ pub(super) fn watched(
     settings: Settings,
     clock: SharedClock,
 ) -> Result<(Store, Witness), OutboxError> {
-    if !dir.join("db").exists() {
+    if !dir.join("db").try_exists()? {
         if let Some(known) = watch::testimony(dir) {
             return Err(watch::missing(dir, &known));
         }
@@ -98,7 +98,7 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<(), Outbo
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = parent.join(name);
-    if new.exists() {
+    if new.try_exists()? {
         std::fs::remove_dir_all(&new)?;
     }
     let db = db(&new, Settings::default().cache_bytes)?;
@@ -115,7 +115,7 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<(), Outbo
         }
     }
     committer::sync_dir(&new)?;
-    if dir.exists() {
+    if dir.try_exists()? {
         // Only an empty one goes; what somebody else put there stays.
         std::fs::remove_dir(dir)?;
     }

@@ -1,28 +1,27 @@
-//! Reading: one callback, listings, the summary. It runs beside the committer and holds no
+//! Reading: one callback, listings, what is too old. It runs beside the committer and holds no
 //! lock while it reads the tree; what it gives is as of some moment during the call.
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashSet},
-    time::Duration,
 };
 
 use super::{
     Store,
     keys::{self, LaneKey},
-    lanes::{Lane, LaneRow},
+    lanes::Lane,
 };
 use crate::{
     callback::CallbackId,
     clock::Timestamp,
     outbox::{
-        Attempt, DestinationSummary, Detail, OVERDUE, OutboxError, Page, Place, Query, Record,
-        Standing, State, StateName, Summary, record,
+        Attempt, Detail, OutboxError, Page, Place, Query, Record, Standing, State, StateName,
+        record,
     },
 };
 
 /// How many rows one page of a listing, or a summary, looks at.
-const LIST_SCAN_LIMIT: usize = 100_000;
+pub(super) const LIST_SCAN_LIMIT: usize = 100_000;
 
 /// Up to how many runs keep their iterators while a listing is merged from them.
 const RUNS_KEPT: usize = 64;
@@ -30,22 +29,13 @@ const RUNS_KEPT: usize = 64;
 /// How many callbacks one step of the expiry ends.
 const EXPIRE_STEP: usize = 512;
 
-/// How many destinations a summary names.
-const DESTINATIONS_SHOWN: usize = 1000;
-
-/// How many rows are searched for destinations that have failed callbacks alone.
-const DESTINATION_SCAN_LIMIT: usize = 20_000;
-
-/// How many rows a lane is searched for its oldest due callback.
-const OLDEST_SCAN_LIMIT: usize = 256;
-
 type Result<T> = std::result::Result<T, OutboxError>;
 
-fn decode(key: &[u8], bytes: &[u8]) -> Result<Record> {
+pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Record> {
     record::decode(bytes).map_err(|error| OutboxError::damaged(key, &error))
 }
 
-fn record_at(store: &Store, key: &[u8]) -> Result<Option<Record>> {
+pub(super) fn record_at(store: &Store, key: &[u8]) -> Result<Option<Record>> {
     store.tree.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
 }
 
@@ -289,154 +279,4 @@ pub(super) fn expired(
         }
     }
     Ok(ended)
-}
-
-/// When the one ended that is kept longest of those in this state.
-fn oldest_finished(store: &Store, state: StateName) -> Result<Option<Timestamp>> {
-    // What was replayed leaves its row of the index behind.
-    for row in store.tree.scan_prefix(keys::retention(state)).take(OLDEST_SCAN_LIMIT) {
-        let (key, seqs) = row?;
-        let finished_at = keys::finished_time(&key);
-        for seq in seqs.chunks_exact(8).map(keys::number) {
-            let kept = record_at(store, &keys::finished(state, seq))?;
-            if kept.is_some_and(|it| it.finished_at() == Some(finished_at)) {
-                return Ok(Some(finished_at));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Destinations with failed callbacks and no pending ones: memory does not know them.
-fn only_failed(
-    store: &Store,
-    known: &HashSet<LaneKey>,
-    most: usize,
-) -> Result<Vec<(LaneKey, LaneRow)>> {
-    let mut found = Vec::new();
-    for row in store.tree.scan_prefix(keys::LANES).take(DESTINATION_SCAN_LIMIT) {
-        let (key, bytes) = row?;
-        let lane = LaneKey(keys::last_number(&key));
-        if known.contains(&lane) {
-            continue;
-        }
-        let row: LaneRow =
-            record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
-        if row.pending == 0 && row.counts() {
-            found.push((lane, row));
-            if found.len() >= most {
-                break;
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// The queue in numbers.
-pub(super) fn summary(store: &Store, now: Timestamp) -> Result<Summary> {
-    let (totals, destination_count, mut lanes) = {
-        let inner = store.lanes.lock();
-        let lanes: Vec<_> = inner
-            .lanes
-            .iter()
-            .map(|(key, lane)| {
-                let busy: HashSet<u64> = lane.busy.keys().copied().collect();
-                // With nothing left to probe it with, whether it is open means nothing.
-                let open = lane.open.filter(|_| lane.row.pending > 0);
-                (*key, lane.row.clone(), lane.in_flight(), busy, open)
-            })
-            .collect();
-        (inner.totals, inner.destinations, lanes)
-    };
-    let mut summary = Summary {
-        pending: totals.pending,
-        delivered: totals.delivered,
-        failed: totals.failed,
-        destination_count,
-        oldest_delivered: oldest_finished(store, StateName::Delivered)?,
-        oldest_failed: oldest_finished(store, StateName::Failed)?,
-        ..Summary::default()
-    };
-    let later = now..=store.latest(now);
-    let (mut ready, mut looked_at) = (0, 0);
-    for (key, row, in_flight, busy, open) in &lanes {
-        summary.in_flight += in_flight;
-        let mut lane_ready = row.fresh;
-        let mut oldest = None;
-        if row.scheduled > 0 {
-            let due_by = |from, to| {
-                store.tree.range(keys::due(*key, from, 0)..=keys::due(*key, to, u64::MAX))
-            };
-            // What lies beyond was put off by a clock that was ahead.
-            let beyond = later.end().after(Duration::from_millis(1));
-            let beyond = (beyond > *later.end()).then(|| due_by(beyond, Timestamp::MAX));
-            let mut due = 0;
-            for entry in due_by(Timestamp::default(), now).chain(beyond.into_iter().flatten()) {
-                if looked_at >= LIST_SCAN_LIMIT {
-                    // With so many due, the others of this destination are taken for due as well.
-                    due = row.scheduled;
-                    break;
-                }
-                let (entry, _) = entry?;
-                looked_at += 1;
-                due += 1;
-                if oldest.is_none() && !busy.contains(&keys::last_number(&entry)) {
-                    oldest = Some(keys::due_time(&entry).min(now));
-                }
-            }
-            lane_ready += due;
-        }
-        if row.fresh > 0 {
-            let rows = store.tree.scan_prefix(&keys::pending(*key, 0)[..9]);
-            for entry in rows.take(OLDEST_SCAN_LIMIT) {
-                let (entry, bytes) = entry?;
-                if record::is_fresh(&bytes) && !busy.contains(&keys::last_number(&entry)) {
-                    let created = decode(&entry, &bytes)?.created_at;
-                    oldest = Some(oldest.map_or(created, |known| created.min(known)));
-                    break;
-                }
-            }
-        }
-        ready += lane_ready;
-        let free = open.is_none() && !row.is_held(&later);
-        if free && oldest.is_some_and(|due| now.since(due) > OVERDUE) {
-            summary.overdue += lane_ready.saturating_sub(*in_flight);
-        }
-        summary.oldest_due = match (summary.oldest_due, oldest) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-    }
-    // Read at different moments, the three may disagree by what moved meanwhile; they still
-    // add up.
-    summary.in_flight = summary.in_flight.min(summary.pending);
-    summary.due = ready.saturating_sub(summary.in_flight).min(summary.pending - summary.in_flight);
-    summary.waiting = summary.pending - summary.in_flight - summary.due;
-    summary.overdue = summary.overdue.min(summary.due);
-    summary.store_bytes = store.db.size_on_disk()?;
-    lanes.retain(|(_, row, ..)| row.counts());
-    if lanes.len() < DESTINATIONS_SHOWN {
-        let known: HashSet<_> = lanes.iter().map(|(key, ..)| *key).collect();
-        let only_failed = only_failed(store, &known, DESTINATIONS_SHOWN - lanes.len())?;
-        lanes.extend(only_failed.into_iter().map(|(key, row)| (key, row, 0, HashSet::new(), None)));
-    }
-    summary.open_count = lanes.iter().filter(|(.., open)| open.is_some()).count() as u64;
-    lanes.sort_by(|(_, a, ..), (_, b, ..)| {
-        (b.pending, b.failed)
-            .cmp(&(a.pending, a.failed))
-            .then_with(|| a.destination.cmp(&b.destination))
-    });
-    lanes.truncate(DESTINATIONS_SHOWN);
-    summary.destinations = lanes
-        .into_iter()
-        .map(|(_, row, in_flight, _, open)| DestinationSummary {
-            hold_until: row.is_held(&later).then_some(row.hold_until),
-            destination: row.destination,
-            pending: row.pending,
-            in_flight,
-            failed: row.failed,
-            open,
-        })
-        .collect();
-    Ok(summary)
 }

@@ -128,7 +128,7 @@ impl Before {
     pub(super) fn look(dir: &Path) -> Result<Self, OutboxError> {
         // A process that was killed while it opened the store has left what was there before.
         let left = beside(dir, ".before");
-        if left.exists() {
+        if left.try_exists()? {
             Copy::found(dir, &left)?;
         }
         let testimony = testimony(dir);
@@ -280,7 +280,7 @@ impl Copy {
     /// cannot, it leaves nothing behind.
     fn make(dir: &Path, log: &mut Log, old: &BTreeSet<u64>) -> io::Result<Self> {
         let folder = beside(dir, ".before");
-        if folder.exists() {
+        if folder.try_exists()? {
             fs::remove_dir_all(&folder)?;
         }
         let copy = Self { folder };
@@ -338,7 +338,7 @@ impl Copy {
         let witness = witness_path(dir);
         let copied = folder.join(witness.file_name().unwrap_or_default());
         let same = fs::read(witness).ok() == fs::read(copied).ok();
-        if same && folder.join(WHOLE).exists() { copy.put_back(dir) } else { copy.remove() }
+        if same && folder.join(WHOLE).try_exists()? { copy.put_back(dir) } else { copy.remove() }
     }
 
     fn put_back(self, dir: &Path) -> io::Result<()> {
@@ -368,11 +368,11 @@ impl Copy {
         for entry in fs::read_dir(self.folder.join("blobs"))? {
             let path = entry?.path();
             let to = dir.join("blobs").join(path.file_name().unwrap_or_default());
-            if !to.exists() {
+            if !to.try_exists()? {
                 copy_synced(&path, &dir.join("blobs"))?;
             }
         }
-        if dir.join("blobs").exists() {
+        if dir.join("blobs").try_exists()? {
             sync_dir(&dir.join("blobs"))?;
         }
         sync_dir(dir)?;
@@ -382,7 +382,7 @@ impl Copy {
     /// From here on the copy is none: what is acknowledged from now on must not be undone by it,
     /// also where the power is cut before the rest of it is gone.
     fn remove(self) -> io::Result<()> {
-        if self.folder.join(WHOLE).exists() {
+        if self.folder.join(WHOLE).try_exists()? {
             fs::remove_file(self.folder.join(WHOLE))?;
             sync_dir(&self.folder)?;
         }
@@ -401,11 +401,11 @@ fn copy_synced(path: &Path, folder: &Path) -> io::Result<()> {
 /// something about the next one.
 pub(super) fn forget(dir: &Path) -> io::Result<()> {
     let witness = witness_path(dir);
-    if witness.exists() {
+    if witness.try_exists()? {
         fs::remove_file(witness)?;
     }
     let folder = beside(dir, ".before");
-    if folder.exists() { (Copy { folder }).remove() } else { Ok(()) }
+    if folder.try_exists()? { (Copy { folder }).remove() } else { Ok(()) }
 }
 
 /// A store that is not there although its witness says that it was.

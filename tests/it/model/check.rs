@@ -192,7 +192,16 @@ impl Check<'_> {
         let mut busy: Vec<_> =
             destinations().into_iter().filter(|to| !to.is_none() && !model.is_idle(to)).collect();
         let of = |to: &Destination| self.of(to);
-        busy.sort_by_key(|to| (std::cmp::Reverse((of(to).pending, of(to).failed)), to.clone()));
+        let still = |it: &DestinationSummary| match it {
+            it if it.open.is_some() => 0,
+            it if it.hold_until.is_some() => 1,
+            it if it.pending > 0 && it.failed > 0 => 2,
+            _ => 3,
+        };
+        busy.sort_by_key(|to| {
+            let it = of(to);
+            (still(&it), std::cmp::Reverse((it.pending, it.failed)), to.clone())
+        });
         let shown: Vec<_> = busy.iter().map(of).collect();
         let (pending, due) = (model.pending() as u64, count(&is_due) as u64);
         let in_flight = count(&Stored::is_claimed) as u64;

@@ -1,0 +1,173 @@
+//! The way of a command to the running service, and what it trusts there.
+
+#![cfg(unix)]
+
+use std::{fs, os::unix::fs::symlink, process::Command};
+
+use serde_json::json;
+
+use crate::support::{Receiver, Service, event, eventually};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_service_whose_directory_cannot_be_reached_is_not_called_not_running() {
+    let service = Service::prepare("");
+    fs::write(service.path("closed"), "").unwrap();
+    // A file in the way is what root meets as well.
+    service.configure("data_dir = \"closed/data\"");
+    for command in ["status", "inspect-queue", "export"] {
+        let output = service.run(&[command]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+        assert!(said.contains("closed/data") && said.contains("data_dir"), "{command}: {said}");
+    }
+}
+
+#[test]
+fn an_export_works_from_another_folder_and_leaves_nothing_in_the_data_directory() {
+    let service = Service::start("");
+    service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let settings = format!("data_dir = {:?}\nlog.file = \"-\"\n", service.path("data"));
+    fs::write(elsewhere.path().join("config.toml"), settings).unwrap();
+    let args = ["export", "--file", "all.ndjson"];
+    let output = crate::support::run_in(elsewhere.path(), &args, b"");
+    assert!(output.status.success(), "{output:?}");
+    let written = fs::read_to_string(elsewhere.path().join("all.ndjson")).unwrap();
+    assert_eq!(written.lines().count(), 3);
+    let names = |folder: &std::path::Path| -> Vec<_> {
+        let entries = fs::read_dir(folder).unwrap().map(|it| it.unwrap().file_name());
+        entries.map(|name| name.into_string().unwrap()).collect()
+    };
+    assert!(!names(&service.path("data")).iter().any(|name| name.starts_with("export-")));
+    assert_eq!(names(elsewhere.path()).len(), 2);
+    // And it goes over no file.
+    let again = crate::support::run_in(elsewhere.path(), &args, b"");
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+    assert_eq!(fs::read_to_string(elsewhere.path().join("all.ndjson")).unwrap(), written);
+}
+
+/// A service that is not ours, whose answers to an export name these files.
+fn false_service(service: &Service, named: &str) -> crate::support::Receiver {
+    let answer = json!({"file": named, "callbacks": 1}).to_string();
+    let receiver =
+        Receiver::answering(vec![], crate::support::Answer::Body(200, answer.into_bytes()));
+    let note = json!({
+        "pid": std::process::id(), "address": receiver.address, "version": "0",
+        "tokenFile": service.path("data/api-token"), "startedAt": "2026-01-01T00:00:00.000Z",
+    });
+    fs::write(service.path("data/service.json"), note.to_string()).unwrap();
+    receiver
+}
+
+#[test]
+fn an_export_that_the_service_names_is_a_plain_file_of_the_data_directorys_owner_or_nothing() {
+    let service = Service::prepare("");
+    fs::create_dir(service.path("data")).unwrap();
+    fs::write(service.path("data/api-token"), "a-token-of-enough-characters\n").unwrap();
+    fs::write(service.path("secret"), "of somebody else").unwrap();
+    let lock = fs::File::create(service.path("data/lock")).unwrap();
+    fs::write(service.path("data/lock"), format!("{} serve\n", std::process::id())).unwrap();
+    lock.lock().unwrap();
+    let data = service.path("data");
+    let owned_by_another = |path: &std::path::Path| {
+        Command::new("chown").args(["-hR", "12345"]).arg(path).status().unwrap().success()
+    };
+    let secret = service.path("secret");
+    let mut named = vec![
+        secret.to_str().unwrap(),
+        "/elsewhere/secret",
+        "export-none.ndjson",
+        "../secret",
+        "lock",
+        "",
+    ];
+    // Only root can be made to do what the owner of the folder cannot do himself.
+    if owned_by_another(&data) {
+        symlink(&secret, data.join("export-link.ndjson")).unwrap();
+        fs::hard_link(&secret, data.join("export-hard.ndjson")).unwrap();
+        let fifo = data.join("export-fifo.ndjson");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert!(owned_by_another(&fifo));
+        fs::write(data.join("export-other.ndjson"), "of root").unwrap();
+        let planted = ["export-link", "export-hard", "export-fifo", "export-other"];
+        named.extend(planted.map(|name| &*format!("{name}.ndjson").leak()));
+    }
+    for name in named {
+        let _receiver = false_service(&service, name);
+        let output = service.run(&["export", "--file", "out"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(said.contains("cannot be taken"), "{name}: {said}");
+        assert!(!service.path("out").exists(), "{name}");
+        assert!(service.path("secret").exists(), "{name}");
+    }
+    let good = service.path("data/export-1.ndjson");
+    fs::write(&good, "an export").unwrap();
+    owned_by_another(&good);
+    let _receiver = false_service(&service, "/elsewhere/export-1.ndjson");
+    assert!(service.run(&["export", "--file", "out"]).status.success());
+    assert_eq!(service.read("out"), "an export");
+    assert!(!good.exists());
+}
+
+#[test]
+fn an_export_that_is_given_up_ends_and_leaves_nothing() {
+    let service = Service::start("");
+    let api = service.api();
+    let lines: String = (0..20_000)
+        .map(|job| event("job_sending", &job.to_string(), "http://127.0.0.1:1/").to_string() + "\n")
+        .collect();
+    api.post_lines(&lines);
+    let left = |folder: &std::path::Path| -> usize {
+        let names = fs::read_dir(folder).unwrap().map(|it| it.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().contains("export")).count()
+    };
+    let mut export = crate::support::binary()
+        .args(["export", "--file", "export-out"])
+        .current_dir(service.folder())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it has begun", || (left(&service.path("data")) > 0).then_some(()));
+    let pid = export.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let status = eventually("the command ends", || export.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+    eventually("the service leaves nothing", || (left(&service.path("data")) == 0).then_some(()));
+    assert_eq!(left(service.folder()), 0, "nor does the command");
+}
+
+#[test]
+fn a_file_of_events_is_cut_as_the_services_own_limits_want_it() {
+    let service = Service::start(
+        "[api]\nlisten = \"127.0.0.1:0\"\nmax_event_bytes = 1000\nmax_batch_bytes = 3000",
+    );
+    let long = "x".repeat(2000);
+    let lines: String = (0..100)
+        .map(|job| {
+            let mut event = event("job_sending", &job.to_string(), "http://127.0.0.1:1/");
+            if job == 40 {
+                event["errorReason"] = long.clone().into();
+            }
+            if job == 60 {
+                event["errorReason"] = long.repeat(3).into();
+            }
+            event.to_string() + "\n"
+        })
+        .collect();
+    fs::write(service.path("events.ndjson"), lines).unwrap();
+    // The command has settings of its own.
+    service.configure("");
+    let output = service.run(&["submit", "--file", "events.ndjson"]);
+    let (said, results) = (text(&output.stderr), text(&output.stdout));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("100 events, 98 accepted, 2 refused"), "{said}");
+    for (at, line) in results.lines().enumerate() {
+        let outcome = if [40, 60].contains(&at) { "refused" } else { "accepted" };
+        assert!(line.starts_with(&format!("{} {outcome}", at + 1)), "{line}");
+    }
+}
