@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use super::{
     client::{CheckError, ClientError, Clients},
-    credentials::Credentials,
     failure::{describe, egress_failure, is_busy, is_unheard, status_message},
     lane::Health,
     progress::Progress,
@@ -121,6 +120,9 @@ impl From<CheckError> for NotMade {
     fn from(error: CheckError) -> Self {
         match error {
             CheckError::Denied(denied) => Self::Failed(egress_failure(&denied)),
+            CheckError::Unsupported => {
+                Self::Failed(Failure::new(ErrorKind::InvalidUrl, error.to_string()))
+            }
             CheckError::Busy(_) => Self::Busy,
         }
     }
@@ -271,12 +273,10 @@ impl Sender {
         let mut request = client.put(url.clone()).headers(headers).body(body);
         if let Some(credentials) = credentials {
             seen.secrets = credentials.secrets();
-            request = match credentials.as_ref() {
-                Credentials::Bearer(token) => request.bearer_auth(token),
-                Credentials::Basic { username, password } => {
-                    request.basic_auth(username, Some(password))
-                }
-            };
+            let header = credentials.header().ok_or_else(|| {
+                Failure::new(ErrorKind::InvalidUrl, "the credentials fit in no header")
+            })?;
+            request = request.header(header::AUTHORIZATION, header);
         }
         let request = request.build().map_err(|error| describe(error, false))?;
         let again = request.try_clone();

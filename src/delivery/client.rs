@@ -4,6 +4,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -78,6 +79,12 @@ pub enum CheckError {
     /// The policy forbids it.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// The HTTP client takes the brackets of the address for a part of the name that it checks the
+    /// certificate for.
+    #[error(
+        "an IPv6 address cannot be called by https through egress.proxy; give the receiver a name"
+    )]
+    Unsupported,
     /// Nobody knows yet.
     #[error(transparent)]
     Busy(#[from] Busy),
@@ -199,6 +206,12 @@ impl Clients {
     pub async fn check(&self, url: &Url) -> Result<(), CheckError> {
         self.policy.check_url(url)?;
         if self.settings.proxy.is_some()
+            && url.scheme() == "https"
+            && matches!(url.host(), Some(url::Host::Ipv6(_)))
+        {
+            return Err(CheckError::Unsupported);
+        }
+        if self.settings.proxy.is_some()
             && let Some(url::Host::Domain(name)) = url.host()
         {
             let found = match self.names.look_up(name, &Progress::current()).await {
@@ -258,7 +271,16 @@ fn make(
         .connector_layer(Limited(settings.connect_timeout))
         .dns_resolver(Arc::new(resolver));
     let builder = match proxy {
-        Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy)?),
+        Some(mut url) => {
+            // The client decodes them as UTF-8. SOCKS has no other way to get them.
+            let socks = url.scheme().starts_with("socks");
+            let header = if socks { None } else { Credentials::take(&mut url) };
+            let proxy = reqwest::Proxy::all(url)?;
+            builder.proxy(match header.and_then(|it| it.header()) {
+                Some(header) => proxy.custom_http_auth(header),
+                None => proxy,
+            })
+        }
         // The environment's proxies are none of our business (contract, 6).
         None => builder.no_proxy(),
     };
@@ -278,6 +300,14 @@ struct Resolver {
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (policy, port) = (Arc::clone(&self.policy), self.port);
+        // Behind a SOCKS proxy an address comes here as well, in its brackets.
+        let literal = name.as_str().strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        if let Some(address) = literal.and_then(|it| it.parse::<IpAddr>().ok()) {
+            let checked = policy.check(address, port);
+            let one = std::iter::once(SocketAddr::new(address, 0));
+            let found = checked.map(|()| Box::new(one) as Addrs);
+            return Box::pin(std::future::ready(found.map_err(Into::into)));
+        }
         let names = Arc::clone(&self.names);
         let trusted = self.trusted.as_deref() == Some(name.as_str());
         let progress = Progress::current();

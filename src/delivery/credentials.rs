@@ -3,7 +3,8 @@
 use std::{fmt, path::PathBuf};
 
 use data_encoding::BASE64;
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use http::HeaderValue;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use url::Url;
 
 /// A secret that is shown to a destination. Its Debug output does not show it.
@@ -11,19 +12,20 @@ use url::Url;
 pub enum Credentials {
     /// `authorization: Bearer …`
     Bearer(String),
-    /// `authorization: Basic …`
+    /// `authorization: Basic …`, in octets: in which encoding a receiver reads them is its own affair
+    /// (RFC 7617, 2.1).
     Basic {
         /// The user's name.
-        username: String,
+        username: Vec<u8>,
         /// The user's password.
-        password: String,
+        password: Vec<u8>,
     },
 }
 
 impl Credentials {
     /// Takes the user and password out of a URL, percent-decoded as they are meant.
     pub fn take(url: &mut Url) -> Option<Self> {
-        let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let decode = |text| percent_decode_str(text).collect();
         if url.username().is_empty() && url.password().is_none() {
             return None;
         }
@@ -34,15 +36,37 @@ impl Credentials {
         Some(Self::Basic { username, password })
     }
 
-    /// Every text by which they could be known again, the longest first.
+    /// The value of `authorization`; `None` where no header can hold it.
+    pub fn header(&self) -> Option<HeaderValue> {
+        let text = match self {
+            Self::Bearer(token) => format!("Bearer {token}"),
+            Self::Basic { .. } => format!("Basic {}", self.basic()),
+        };
+        let mut value = HeaderValue::try_from(text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// User and password as the header has them.
+    fn basic(&self) -> String {
+        match self {
+            Self::Bearer(_) => String::new(),
+            Self::Basic { username, password } => {
+                BASE64.encode(&[username.as_slice(), b":", password].concat())
+            }
+        }
+    }
+
+    /// Every text by which they could be known again, the longest first. Octets that are no text
+    /// are shown as an answer that repeats them is: with U+FFFD.
     pub fn secrets(&self) -> Vec<String> {
         match self {
             Self::Bearer(token) => vec![token.clone()],
             Self::Basic { password, .. } if password.is_empty() => Vec::new(),
-            Self::Basic { username, password } => {
-                let header = BASE64.encode(format!("{username}:{password}").as_bytes());
-                let encoded = utf8_percent_encode(password, NON_ALPHANUMERIC).to_string();
-                let mut all = vec![header, encoded, password.clone()];
+            Self::Basic { password, .. } => {
+                let encoded = percent_encode(password, NON_ALPHANUMERIC).to_string();
+                let shown = String::from_utf8_lossy(password).into_owned();
+                let mut all = vec![self.basic(), encoded, shown];
                 all.sort_by_key(|text| std::cmp::Reverse(text.len()));
                 all
             }
@@ -101,16 +125,21 @@ impl CredentialFile {
     pub fn read(&self) -> Result<Credentials, CredentialError> {
         let file = self.path();
         let unreadable = |error| CredentialError::Unreadable { file: file.clone(), error };
-        let text = crate::tls::read_regular(file).map_err(unreadable)?;
-        let secret = text.trim_end_matches(['\r', '\n']);
-        if secret.is_empty() || secret.contains(char::is_control) {
+        let bytes = crate::tls::read_regular_bytes(file).map_err(unreadable)?;
+        let end = bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
+        let secret = &bytes[..end.map_or(0, |end| end + 1)];
+        if secret.is_empty() || secret.iter().any(u8::is_ascii_control) {
             return Err(CredentialError::Line(file.clone()));
         }
         Ok(match self {
-            Self::Bearer(_) => Credentials::Bearer(secret.to_owned()),
-            Self::Basic { username, .. } => {
-                Credentials::Basic { username: username.clone(), password: secret.to_owned() }
+            Self::Bearer(_) => {
+                let token = String::from_utf8(secret.to_owned());
+                Credentials::Bearer(token.map_err(|_| CredentialError::Line(file.clone()))?)
             }
+            Self::Basic { username, .. } => Credentials::Basic {
+                username: username.clone().into(),
+                password: secret.to_owned(),
+            },
         })
     }
 }

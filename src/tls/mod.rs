@@ -121,8 +121,14 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
 
 /// The text of a file that is one: a pipe in its place would be waited for.
 pub fn read_regular(file: &Path) -> std::io::Result<String> {
+    String::from_utf8(read_regular_bytes(file)?)
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// The same, for what need not be text.
+pub fn read_regular_bytes(file: &Path) -> std::io::Result<Vec<u8>> {
     if std::fs::metadata(file)?.is_file() {
-        return std::fs::read_to_string(file);
+        return std::fs::read(file);
     }
     Err(std::io::Error::other("it is no regular file"))
 }

@@ -326,6 +326,29 @@ fn a_destination_gets_the_credentials_that_are_set_for_it() {
 }
 
 #[test]
+fn octets_that_are_no_text_are_sent_as_they_are_to_a_receiver_that_wants_them() {
+    let header = |octets: &[u8]| format!("Basic {}", data_encoding::BASE64.encode(octets));
+    let (receiver, other) = (Receiver::answering(vec![], Answer::Echo(422)), Receiver::start());
+    let mut service = Service::prepare("");
+    std::fs::write(service.path("password"), b"p\xe4ss\n").unwrap();
+    service.configure(&format!(
+        "[auth.\"{}\"]\nusername = \"u\"\npassword_file = \"password\"",
+        other.url("")
+    ));
+    service.serve();
+    let api = service.api();
+    let url = format!("http://j%FCrgen:p%E4ss@{}/", receiver.address);
+    let id = api.accept(&event("job_sending", "1", &url));
+    assert_eq!(receiver.wait_for(1)[0].header("authorization"), header(b"j\xfcrgen:p\xe4ss"));
+    // What the receiver repeats is not kept.
+    let failed = api.wait_for_state(&id, "failed").to_string();
+    let secret = data_encoding::BASE64.encode(b"j\xfcrgen:p\xe4ss");
+    assert!(failed.contains("***") && !failed.contains(&secret), "{failed}");
+    api.accept(&event("job_sending", "2", &other.url("/")));
+    assert_eq!(other.wait_for(1)[0].header("authorization"), header(b"u:p\xe4ss"));
+}
+
+#[test]
 fn every_step_of_a_callback_is_a_line_of_the_log_in_ecs_json() {
     let service = Service::start("");
     let receiver =

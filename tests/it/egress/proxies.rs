@@ -3,11 +3,11 @@
 
 use std::{
     io::{Read as _, Write as _, copy},
-    net::{Ipv4Addr, Shutdown, TcpStream},
+    net::{IpAddr, Shutdown, TcpListener, TcpStream},
     sync::{Arc, Mutex},
 };
 
-use crate::support::{RawReceiver, Receiver, Service, event, read_request};
+use crate::support::{Answer, RawReceiver, Receiver, Service, event, read_request};
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
@@ -25,8 +25,8 @@ fn http_proxy() -> (RawReceiver, Asked) {
     (proxy, asked)
 }
 
-/// A SOCKS5 proxy (RFC 1928) that notes what it is asked for, and connects to IPv4 addresses
-/// and to nothing else.
+/// A SOCKS5 proxy (RFC 1928) that notes what it is asked for, and connects to addresses and to
+/// nothing else.
 fn socks_proxy() -> (RawReceiver, Asked) {
     let asked = Asked::default();
     let noted = Arc::clone(&asked);
@@ -38,7 +38,7 @@ fn socks_proxy() -> (RawReceiver, Asked) {
         stream.write_all(&[5, 0]).unwrap();
         let mut request = [0; 4];
         stream.read_exact(&mut request).unwrap();
-        let mut host = vec![0; if request[3] == 1 { 4 } else { 1 }];
+        let mut host = vec![0; [0, 4, 0, 1, 16][usize::from(request[3])]];
         stream.read_exact(&mut host).unwrap();
         if request[3] == 3 {
             host = vec![0; host[0].into()];
@@ -49,7 +49,10 @@ fn socks_proxy() -> (RawReceiver, Asked) {
         }
         let mut port = [0; 2];
         stream.read_exact(&mut port).unwrap();
-        let address = Ipv4Addr::from(<[u8; 4]>::try_from(host).unwrap());
+        let address = match <[u8; 4]>::try_from(&*host) {
+            Ok(v4) => IpAddr::from(v4),
+            Err(_) => IpAddr::from(<[u8; 16]>::try_from(host).unwrap()),
+        };
         let target = (address, u16::from_be_bytes(port));
         noted.lock().unwrap().push(address.to_string());
         let Ok(there) = TcpStream::connect(target) else { return };
@@ -136,4 +139,43 @@ fn a_name_that_changes_its_address_gains_nothing_through_a_socks5_proxy() {
     let failed = service.api().wait_for_state(&id, "failed");
     assert_eq!(failed["lastError"]["kind"], "egress", "{failed}");
     assert!(asked.lock().unwrap().is_empty());
+}
+
+#[test]
+fn an_ipv6_address_is_called_through_proxies_and_by_https_it_is_said_that_it_cannot_be() {
+    let listener = TcpListener::bind("[::1]:0").unwrap();
+    let receiver = Receiver::listening(listener, vec![], Answer::Status(200));
+    let (socks, asked) = socks_proxy();
+    let (http, asked_http) = http_proxy();
+    for proxy in [format!("socks5://{}", socks.address), format!("http://{}", http.address)] {
+        let service = Service::start(&format!("egress.proxy = \"{proxy}\""));
+        let api = service.api();
+        let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
+        api.wait_for_state(&id, "delivered");
+        let id = api.accept(&event("job_sending", "2", "https://[::1]:9/"));
+        let failed = api.wait_for_state(&id, "failed");
+        let said = failed["lastError"]["message"].as_str().unwrap();
+        assert!(said.contains("IPv6") && said.contains("egress.proxy"), "{said}");
+        assert_eq!(failed["lastError"]["kind"], "invalid_url");
+    }
+    assert_eq!((asked.lock().unwrap().clone(), receiver.count()), (vec!["::1".to_owned()], 1));
+    assert!(asked_http.lock().unwrap()[0].starts_with(&format!("PUT {}", receiver.url("/"))));
+    // Under the policy.
+    let settings =
+        format!("egress.deny = [\"::1\"]\negress.proxy = \"socks5://{}\"", socks.address);
+    let service = Service::start(&settings);
+    let refused = service.api().post("/v1/events", &event("job_sending", "3", &receiver.url("/")));
+    assert_eq!(refused.status, 422);
+}
+
+#[test]
+fn octets_of_a_proxys_user_and_password_are_sent_as_they_are() {
+    let (proxy, asked) = http_proxy();
+    let address = proxy.address;
+    let service = Service::start(&format!("egress.proxy = \"http://j%FCrgen:p%E4ss@{address}\""));
+    let id = service.api().accept(&event("job_sending", "1", "http://known-to-the-proxy.invalid/"));
+    service.api().wait_for_state(&id, "delivered");
+    let expected = data_encoding::BASE64.encode(b"j\xfcrgen:p\xe4ss");
+    let request = asked.lock().unwrap()[0].clone();
+    assert!(request.contains(&format!("proxy-authorization: Basic {expected}\r\n")), "{request}");
 }
