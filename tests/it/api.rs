@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Receiver, Service, event};
+use crate::support::{Answer, Receiver, Service, event, eventually};
 
 const NDJSON: &str = "application/x-ndjson";
 
@@ -425,4 +425,60 @@ fn a_body_with_an_encoding_is_refused_wherever_one_is_read() {
             assert_eq!(unsupported, refused, "{path} {encoding}: {answer}");
         }
     }
+}
+
+#[test]
+fn what_is_stored_already_is_answered_where_nothing_more_is_taken() {
+    let service = Service::start("outbox.max_pending = 2");
+    let api = service.api();
+    let with_key = |key: &str| {
+        let mut event = event("job_sending", key, "http://127.0.0.1:1/");
+        event["eventId"] = key.into();
+        event
+    };
+    let ids = ["a", "b"].map(|key| api.accept(&with_key(key)));
+    for (key, id) in ["a", "b"].iter().zip(&ids) {
+        let again = api.post("/v1/events", &with_key(key));
+        assert_eq!((again.status, &again.json()["id"]), (200, &id.as_str().into()));
+    }
+    let lines = format!("{}\n{}\n{}\n", with_key("b"), with_key("a"), with_key("b"));
+    let outcomes: Vec<_> =
+        api.post_lines(&lines).lines().iter().map(|line| line["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["duplicate"; 3]);
+    assert_eq!(api.post("/v1/events", &with_key("c")).status, 503);
+}
+
+#[test]
+fn what_can_never_be_sent_is_kept_up_to_the_high_water_mark_and_keeps_nothing_else_out() {
+    const MOST: usize = 50;
+    let mut service = Service::start(&format!("outbox.max_pending = {MOST}"));
+    let denied = |n: usize| {
+        let url = format!("http://169.254.{}.{}/", n / 250, n % 250 + 1);
+        event("job_sending", &format!("d{n}"), &url)
+    };
+    let api = service.api();
+    let lines: String = (0..200).map(|n| denied(n).to_string() + "\n").collect();
+    let answers = api.post_lines(&lines).lines();
+    assert!(answers.iter().all(|line| line["outcome"] == "failed"), "{answers:?}");
+    assert_eq!(answers.iter().filter(|line| line["id"].is_string()).count(), MOST);
+    let last = api.post("/v1/events", &denied(300));
+    assert_eq!(last.status, 422);
+    assert!(last.json()["detail"].as_str().unwrap().contains("not kept"), "{last:?}");
+    let receiver = Receiver::start();
+    let id = api.accept(&event("job_sending", "good", &receiver.url("/")));
+    api.wait_for_state(&id, "delivered");
+    // Each is shown, and counted, also after a restart.
+    for _ in 0..2 {
+        let queue = service.api().queue();
+        assert_eq!((&queue["failed"], &queue["destinationCount"]), (&MOST.into(), &MOST.into()));
+        assert_eq!(queue["destinations"].as_array().unwrap().len(), MOST);
+        assert_eq!(service.terminate(), Some(0));
+        service.serve();
+    }
+    let replayed = service
+        .api()
+        .post("/v1/callbacks/replay", &json!({"filter": {"destination": "http://169.254.0.1"}}));
+    assert_eq!(replayed.json()["replayed"], 1, "{replayed:?}");
+    eventually("it has failed again", || (service.api().queue()["failed"] == MOST).then_some(()));
+    assert_eq!(service.api().queue()["destinationCount"], MOST);
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use sled::{Db, Tree};
 
-use super::keys;
+use super::{committer, keys};
 use crate::outbox::OutboxError;
 
 #[path = "../../../migrations/m0001_first_format.rs"]
@@ -23,8 +23,8 @@ pub(super) type Migration = fn(&Tree) -> Result<(), OutboxError>;
 pub(super) const MIGRATIONS: &[Migration] = &[m0001_first_format::up];
 
 /// Brings an empty database to the latest format.
-pub(super) fn init(db: &Db) -> Result<(), OutboxError> {
-    steps(db, 0, MIGRATIONS)
+pub(super) fn init(db: &Db, dir: &Path) -> Result<(), OutboxError> {
+    steps(db, dir, 0, MIGRATIONS)
 }
 
 /// Runs the steps that the store lacks.
@@ -37,17 +37,23 @@ pub(super) fn run(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<(), O
     if found > known {
         return Err(OutboxError::Newer { dir: dir.to_owned(), found, known });
     }
-    steps(db, found, migrations)
+    steps(db, dir, found, migrations)
 }
 
-fn steps(db: &Db, found: u32, migrations: &[Migration]) -> Result<(), OutboxError> {
+fn steps(db: &Db, dir: &Path, found: u32, migrations: &[Migration]) -> Result<(), OutboxError> {
     for (format, migration) in (1_u32..).zip(migrations).skip(found as usize) {
         migration(db)?;
-        db.flush()?;
+        sync(db, dir)?;
         db.insert(keys::FORMAT, &format.to_be_bytes())?;
-        db.flush()?;
+        sync(db, dir)?;
     }
     Ok(())
+}
+
+/// Has on the disk what was written so far. `flush()` alone is no barrier in sled 0.34.
+fn sync(db: &Db, dir: &Path) -> Result<(), OutboxError> {
+    db.flush()?;
+    Ok(committer::sync_log(dir)?)
 }
 
 fn foreign(dir: &Path) -> OutboxError {
@@ -61,14 +67,16 @@ fn foreign(dir: &Path) -> OutboxError {
 mod tests {
     use super::*;
 
-    fn empty() -> Db {
-        sled::Config::new().temporary(true).open().unwrap()
+    /// An empty database in a folder of its own.
+    fn empty() -> (Db, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (sled::Config::new().path(folder.path()).open().unwrap(), folder)
     }
 
-    fn store() -> Db {
-        let db = empty();
-        init(&db).unwrap();
-        db
+    fn store() -> (Db, tempfile::TempDir) {
+        let (db, folder) = empty();
+        init(&db, folder.path()).unwrap();
+        (db, folder)
     }
 
     fn second(tree: &Tree) -> Result<(), OutboxError> {
@@ -87,10 +95,10 @@ mod tests {
 
     #[test]
     fn a_store_of_the_first_format_is_brought_to_the_second_and_keeps_its_salt() {
-        let db = store();
+        let (db, folder) = store();
         let salt = db.get(keys::SALT).unwrap().unwrap();
         assert_eq!(format(&db), 1);
-        run(&db, Path::new("x"), &[MIGRATIONS[0], second]).unwrap();
+        run(&db, folder.path(), &[MIGRATIONS[0], second]).unwrap();
         assert_eq!(format(&db), 2);
         assert!(db.contains_key("second").unwrap());
         assert_eq!(db.get(keys::SALT).unwrap().unwrap(), salt);
@@ -98,19 +106,19 @@ mod tests {
 
     #[test]
     fn a_migration_that_was_cut_short_runs_again() {
-        let db = store();
-        assert!(run(&db, Path::new("x"), &[MIGRATIONS[0], interrupted]).is_err());
+        let (db, folder) = store();
+        assert!(run(&db, folder.path(), &[MIGRATIONS[0], interrupted]).is_err());
         assert_eq!(format(&db), 1);
-        run(&db, Path::new("x"), &[MIGRATIONS[0], second]).unwrap();
+        run(&db, folder.path(), &[MIGRATIONS[0], second]).unwrap();
         assert_eq!(format(&db), 2);
     }
 
     #[test]
     fn a_newer_store_is_refused_unchanged_with_both_formats_named() {
-        let db = store();
-        run(&db, Path::new("x"), &[MIGRATIONS[0], second]).unwrap();
+        let (db, folder) = store();
+        run(&db, folder.path(), &[MIGRATIONS[0], second]).unwrap();
         let rows = db.len();
-        let error = run(&db, Path::new("x"), MIGRATIONS).unwrap_err().to_string();
+        let error = run(&db, folder.path(), MIGRATIONS).unwrap_err().to_string();
         assert!(error.contains("format 2") && error.contains("knows 1"), "{error}");
         assert_eq!((db.len(), format(&db)), (rows, 2));
     }
@@ -118,11 +126,11 @@ mod tests {
     #[test]
     fn a_foreign_store_is_refused_unchanged() {
         for rows in [0, 1] {
-            let db = empty();
+            let (db, folder) = empty();
             if rows > 0 {
                 db.insert("somebody", "else").unwrap();
             }
-            assert!(run(&db, Path::new("x"), MIGRATIONS).is_err());
+            assert!(run(&db, folder.path(), MIGRATIONS).is_err());
             assert_eq!(db.len(), rows);
         }
     }

@@ -102,7 +102,7 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<(), Outbo
         std::fs::remove_dir_all(&new)?;
     }
     let db = db(&new, Settings::default().cache_bytes)?;
-    migrate::init(&db)?;
+    migrate::init(&db, &new)?;
     if let Some(Identity(salt)) = identity {
         db.insert(keys::SALT, record::encode_row(&salt)?)?;
         db.flush()?;
