@@ -20,8 +20,9 @@ use crate::{
 pub(super) fn ca_file(r: &mut Reader) -> Option<PathBuf> {
     const KEY: &str = "tls.ca_file";
     let file = PathBuf::from(r.text(KEY)?);
-    if let Err(error) = tls::authorities(&file) {
-        r.fault(KEY, error.to_string());
+    match tls::authorities(&file) {
+        Ok(found) => tls::uncheckable(&found).into_iter().for_each(|what| r.warn(KEY, what)),
+        Err(error) => r.fault(KEY, error.to_string()),
     }
     Some(file)
 }

@@ -1,6 +1,7 @@
 //! Certificates and keys: read from PEM files, and made into what rustls wants. TLS 1.2 and up,
 //! with no switch to turn checking off.
 
+mod keys;
 mod verify;
 
 use std::{
@@ -158,6 +159,16 @@ pub fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError
             .map_err(|error| TlsError::Authority { file: file.to_owned(), error })?;
     }
     Ok(found)
+}
+
+/// Which of these have a key that no signature can be checked with, and why.
+pub fn uncheckable(authorities: &[CertificateDer<'static>]) -> Vec<String> {
+    let found = (1..).zip(authorities).filter_map(|(number, it)| Some((number, keys::uncheckable(it)?)));
+    found
+        .map(|(number, why)| {
+            format!("nothing that the authority of certificate {number} has signed can be checked: its key is {why}")
+        })
+        .collect()
 }
 
 /// For what we connect to: the system's roots and these, and our own certificate.

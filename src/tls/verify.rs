@@ -15,7 +15,7 @@ use rustls::{
 };
 use webpki::EndEntityCert;
 
-use super::fingerprint;
+use super::{fingerprint, keys};
 
 /// Nobody but the certificate itself says that it is good.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,23 @@ pub(super) struct SelfSigned;
      with the authority's certificate in tls.ca_file it is"
 )]
 pub(super) struct UnknownAuthority;
+
+/// The same, of one that the receiver sends without any other.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the receiver's certificate is signed by an authority that is not known here, and the receiver \
+     sends no other one: either it has to send its intermediate certificates, or the authority's \
+     certificate belongs in tls.ca_file"
+)]
+pub(super) struct Alone;
+
+/// The signature cannot be checked.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the receiver's certificate is signed in a way that cannot be checked here: the authority's key is \
+     {0}"
+)]
+pub(super) struct Uncheckable(String);
 
 /// Who is trusted.
 #[derive(Debug)]
@@ -92,10 +109,18 @@ impl ServerCertVerifier for Verifier {
         if (authority || unknown) && is_self_signed(end_entity) {
             return Err(OtherError(Arc::new(SelfSigned)).into());
         }
+        if unknown && intermediates.is_empty() {
+            return Err(OtherError(Arc::new(Alone)).into());
+        }
         if unknown {
             return Err(OtherError(Arc::new(UnknownAuthority)).into());
         }
-        Err(error)
+        // The error itself is a dump of the algorithm's bytes, or says that the signature is bad.
+        let known = extra.iter().chain(intermediates);
+        match known.into_iter().find_map(keys::uncheckable).filter(|_| is_signature(&error)) {
+            Some(why) => Err(OtherError(Arc::new(Uncheckable(why))).into()),
+            None => Err(error),
+        }
     }
 
     // A certificate is public; that its key is there as well is what these two find out.
@@ -130,6 +155,18 @@ fn is_authority(error: &Error) -> bool {
         return false;
     };
     matches!(inner.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+/// Whether it is a signature that is not good, or is of no known kind.
+fn is_signature(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::BadSignature
+                | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+        )
+    )
 }
 
 fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {

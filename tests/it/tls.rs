@@ -345,3 +345,68 @@ fn faulty_certificates_are_faults_of_their_keys() {
     service.configure("api.tls_cert_file = \"api.pem\"");
     assert!(said().contains("needs api.tls_key_file beside it"));
 }
+
+/// An authority of openssl's with such a key, and a certificate for 127.0.0.1 that it has signed.
+fn openssl_authority(folder: &std::path::Path, key: &[&str]) {
+    let run = |args: &[&str]| {
+        let output =
+            std::process::Command::new("openssl").args(args).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+    };
+    let authority = [
+        &["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=authority", "-keyout", "ca.key"],
+        &["-out", "ca.pem", "-newkey"][..],
+        key,
+    ];
+    run(&authority.concat());
+    let request = ["req", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    run(&[&request[..], &["-subj", "/CN=h", "-keyout", "leaf.key", "-out", "leaf.csr"]].concat());
+    fs::write(folder.join("ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    let sign = ["x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key"];
+    let rest = ["-CAcreateserial", "-days", "30", "-extfile", "ext", "-out", "leaf.pem"];
+    run(&[&sign[..], &rest].concat());
+}
+
+#[test]
+fn an_authority_whose_key_cannot_be_checked_is_warned_of_and_named_where_it_fails() {
+    let p521 = ["ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
+    let p384 = ["ec", "-pkeyopt", "ec_paramgen_curve:P-384"];
+    for (key, says) in [
+        (&p521[..], Some("an elliptic curve that is not P-256 or P-384")),
+        (&["rsa:1024"], Some("RSA with 1024 bits")),
+        (&["rsa:2048"], None),
+        (&p384, None),
+    ] {
+        let mut service = Service::prepare("retry.max_attempts = 1\ntls.ca_file = \"ca.pem\"");
+        openssl_authority(service.folder(), key);
+        let checked = service.run(&["check-config"]);
+        let warned = String::from_utf8(checked.stderr).unwrap();
+        assert!(checked.status.success(), "{warned}");
+        assert_eq!(warned.contains("tls.ca_file"), says.is_some(), "{key:?}: {warned}");
+        assert!(says.is_none_or(|says| warned.contains(says)), "{key:?}: {warned}");
+
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = std::process::Command::new("openssl")
+            .args(["s_server", "-quiet", "-cert", "leaf.pem", "-key", "leaf.key", "-accept"])
+            .arg(format!("127.0.0.1:{port}"))
+            .current_dir(service.folder())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        if let Some(says) = says {
+            service.serve();
+            let api = service.api();
+            let url = format!("https://127.0.0.1:{port}/");
+            let id = api.accept(&event("job_sending", "1", &url));
+            let error = api.wait_for_state(&id, "failed")["attempts"][0]["error"].clone();
+            let message = error["message"].as_str().unwrap();
+            assert!(error["kind"] == "tls" && message.contains(says), "{error}");
+            assert!(!message.contains('['), "no bytes: {message}");
+        }
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+}
