@@ -16,7 +16,7 @@ const CURVES: [&[u8]; 2] =
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
 /// Why no signature of this certificate's key can be checked, if so.
-pub fn uncheckable(certificate: &CertificateDer<'_>) -> Option<String> {
+pub(super) fn uncheckable(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
     let info = certificate.subject_public_key_info();
     // RFC 5280, 4.1: SEQUENCE { SEQUENCE { OID, parameters }, BIT STRING }
@@ -29,13 +29,16 @@ pub fn uncheckable(certificate: &CertificateDer<'_>) -> Option<String> {
             // The bit string begins with how many bits are unused, and holds SEQUENCE { modulus, … }
             let (key, _) = element(key.get(1..)?)?;
             let (modulus, _) = element(key)?;
-            let modulus = modulus.iter().position(|byte| *byte != 0).map_or(&[][..], |at| &modulus[at..]);
-            let bits = modulus.len() * 8 - modulus.first().map_or(0, |it| it.leading_zeros() as usize);
+            let modulus =
+                modulus.iter().position(|byte| *byte != 0).map_or(&[][..], |at| &modulus[at..]);
+            let bits =
+                modulus.len() * 8 - modulus.first().map_or(0, |it| it.leading_zeros() as usize);
             (bits < RSA_BITS).then(|| format!("RSA with {bits} bits; {RSA_BITS} are the least"))
         }
         EC => {
             let (curve, _) = element(parameters)?;
-            (!CURVES.contains(&curve)).then(|| "an elliptic curve that is not P-256 or P-384".into())
+            (!CURVES.contains(&curve))
+                .then(|| "an elliptic curve that is not P-256 or P-384".into())
         }
         ED25519 => None,
         _ => Some("of a kind that is not RSA, ECDSA or Ed25519".into()),

@@ -163,7 +163,8 @@ pub fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError
 
 /// Which of these have a key that no signature can be checked with, and why.
 pub fn uncheckable(authorities: &[CertificateDer<'static>]) -> Vec<String> {
-    let found = (1..).zip(authorities).filter_map(|(number, it)| Some((number, keys::uncheckable(it)?)));
+    let found =
+        (1..).zip(authorities).filter_map(|(number, it)| Some((number, keys::uncheckable(it)?)));
     found
         .map(|(number, why)| {
             format!("nothing that the authority of certificate {number} has signed can be checked: its key is {why}")

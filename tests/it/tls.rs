@@ -361,7 +361,7 @@ fn openssl_authority(folder: &std::path::Path, key: &[&str]) {
     run(&authority.concat());
     let request = ["req", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
     run(&[&request[..], &["-subj", "/CN=h", "-keyout", "leaf.key", "-out", "leaf.csr"]].concat());
-    fs::write(folder.join("ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    std::fs::write(folder.join("ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
     let sign = ["x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key"];
     let rest = ["-CAcreateserial", "-days", "30", "-extfile", "ext", "-out", "leaf.pem"];
     run(&[&sign[..], &rest].concat());
