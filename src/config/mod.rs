@@ -349,7 +349,16 @@ fn proxy(r: &mut Reader) -> Option<SecretUrl> {
     if let Some(noted) = r.effective.iter_mut().find(|it| it.key == KEY) {
         noted.value = Some(quoted(&proxy.to_string()));
     }
+    let is_text = |part| percent_encoding::percent_decode_str(part).decode_utf8().is_ok();
     match url::Url::parse(proxy.reveal()) {
+        // The HTTP client would put U+FFFD in the place of the octets, and never get in.
+        Ok(url)
+            if url.scheme().starts_with("socks")
+                && !(is_text(url.username()) && url.password().is_none_or(is_text)) =>
+        {
+            r.fault(KEY, "has a user or password that is no UTF-8; no SOCKS proxy can be sent it");
+            None
+        }
         Ok(url)
             if url.has_host()
                 && matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") =>

@@ -116,8 +116,13 @@ impl ServerCertVerifier for Verifier {
             return Err(OtherError(Arc::new(UnknownAuthority)).into());
         }
         // The error itself is a dump of the algorithm's bytes, or says that the signature is bad.
-        let known = extra.iter().chain(intermediates);
-        match known.into_iter().find_map(keys::uncheckable).filter(|_| is_signature(&error)) {
+        // Only who has signed something here can be to blame.
+        let signed = || std::iter::once(end_entity).chain(intermediates);
+        let signers = extra
+            .iter()
+            .chain(intermediates)
+            .filter(|known| signed().any(|it| is_issuer(known, it)));
+        match signers.into_iter().find_map(keys::uncheckable).filter(|_| is_signature(&error)) {
             Some(why) => Err(OtherError(Arc::new(Uncheckable(why))).into()),
             None => Err(error),
         }
@@ -167,6 +172,13 @@ fn is_signature(error: &Error) -> bool {
                 | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
         )
     )
+}
+
+/// Whether a certificate names this authority as the one who has signed it.
+fn is_issuer(authority: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
+    let (authority, certificate) =
+        (EndEntityCert::try_from(authority), EndEntityCert::try_from(certificate));
+    matches!((authority, certificate), (Ok(a), Ok(c)) if a.subject() == c.issuer())
 }
 
 fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {

@@ -1,5 +1,6 @@
 //! TLS towards receivers (contract, 6: `tls.*`) and towards clients of the API.
 
+mod chain;
 mod receiver;
 
 use std::{

@@ -179,3 +179,18 @@ fn octets_of_a_proxys_user_and_password_are_sent_as_they_are() {
     let request = asked.lock().unwrap()[0].clone();
     assert!(request.contains(&format!("proxy-authorization: Basic {expected}\r\n")), "{request}");
 }
+
+#[test]
+fn octets_that_no_socks_proxy_can_be_sent_are_a_fault_of_their_key() {
+    for (user, good) in [("j%FCrgen:p", false), ("u:p%E4ss", false), ("j%C3%BCrgen:p", true)] {
+        for scheme in ["socks5", "socks5h"] {
+            let proxy = format!("{scheme}://{user}@127.0.0.1:9");
+            let service = Service::prepare(&format!("egress.proxy = \"{proxy}\""));
+            let checked = service.run(&["check-config"]);
+            let said = String::from_utf8(checked.stderr).unwrap();
+            assert_eq!(checked.status.success(), good, "{proxy}: {said}");
+            assert!(good || said.contains("egress.proxy") && said.contains("UTF-8"), "{said}");
+            assert!(!said.contains("E4ss"), "{said}");
+        }
+    }
+}

@@ -31,14 +31,33 @@ pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub(super) fn new() -> Self {
+        Self::named(&format!("authority {:x}", fastrand::u64(..)))
+    }
+
+    /// One that says that it has this name.
+    pub(super) fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        let name = format!("authority {:x}", fastrand::u64(..));
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
+    /// One that this one has signed.
+    pub(super) fn intermediate(&self) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let name = format!("intermediate {:x}", fastrand::u64(..));
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).unwrap())
+    }
+
     /// Its certificate, in PEM.
+    pub(super) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// The same, in a file.
     pub(super) fn write(&self, path: &Path) {
         fs::write(path, self.0.pem()).unwrap();
     }
@@ -114,6 +133,18 @@ impl Identity {
 /// A server with this identity that lets everybody in.
 pub(super) fn plain(identity: &Identity) -> ServerConfig {
     let (chain, key) = identity.chain();
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap()
+}
+
+/// The same, with an authority's certificate behind its own.
+pub(super) fn plain_with(identity: &Identity, authority: &Authority) -> ServerConfig {
+    let (mut chain, key) = identity.chain();
+    chain.push(authority.0.der().clone());
     ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
