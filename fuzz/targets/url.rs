@@ -142,7 +142,8 @@ fuzz_target!(|text: &str| {
         // Somebody forgot the scheme.
         a_password_is_not_shown(text, &url);
     }
-    if !text.contains('@') {
+    // Of what is no URL rather too much is hidden than too little.
+    if !text.contains('@') && parsed.as_ref().is_ok_and(Url::has_authority) {
         assert_eq!(redact_url(text), text);
     }
     match parse_url(text) {
