@@ -1,6 +1,11 @@
 //! `cancel`: ends pending callbacks.
 
-use super::{Exit, access::Access, results::Results, say};
+use super::{
+    Exit,
+    access::{Access, Purpose},
+    results::Results,
+    say,
+};
 use crate::{callback::CallbackId, config::Config};
 
 /// End pending callbacks; they become failed with the reason `cancelled`
@@ -17,7 +22,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let access = Access::find(config, "cancel", false).await?;
+    let access = Access::find(config, "cancel", Purpose::Change).await?;
     let (mut exit, mut results) = (Exit::Done, Results::default());
     for id in args.id {
         match access.cancel(id).await {

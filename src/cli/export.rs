@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 
 use super::{
     Exit,
-    access::{Access, Store},
+    access::{Access, Purpose, Store},
     say,
 };
 use crate::{
@@ -45,12 +45,12 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
 }
 
 async fn export(config: &Config, args: &Args) -> anyhow::Result<Exit> {
-    let access = match Access::find(config, "export", false).await {
+    let access = match Access::find(config, "export", Purpose::Look).await {
         Ok(access) => access,
         Err(error) => match error.downcast::<OutboxError>() {
             Ok(error @ (OutboxError::Unsound { .. } | OutboxError::Damaged { .. })) => {
                 let (out, file) = output(args)?;
-                let lock = DataDir::open(&config.data_dir, "export")?;
+                let lock = DataDir::open_to_look(&config.data_dir, "export")?;
                 let exit = rescue(&lock, &error, out)?;
                 file.put_in_place()?;
                 return Ok(exit);

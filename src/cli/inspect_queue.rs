@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Exit, Output, Usage,
-    access::{Access, Listing},
+    access::{Access, Listing, Purpose},
     screen::{Picture, Screen, Tone},
     table, text, timeline,
 };
@@ -97,7 +97,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
 }
 
 async fn find(config: &Config) -> anyhow::Result<Access> {
-    Access::find(config, "inspect-queue", false).await
+    Access::find(config, "inspect-queue", Purpose::Look).await
 }
 
 async fn one(access: &Access, id: CallbackId) -> anyhow::Result<CallbackView> {

@@ -4,7 +4,12 @@ use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Exit, Usage, access::Access, print, results::Results};
+use super::{
+    Exit, Usage,
+    access::{Access, Purpose},
+    print,
+    results::Results,
+};
 use crate::{
     api::view::{FilterView, ReplayRequest, ReplayView},
     callback::CallbackId,
@@ -58,7 +63,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         let message = "say which ones: --id, --destination, --job-id, --since or --all";
         return Err(Usage(message.into()).into());
     }
-    let access = Access::find(config, "replay-failed", false).await?;
+    let purpose = if args.dry_run { Purpose::Look } else { Purpose::Change };
+    let access = Access::find(config, "replay-failed", purpose).await?;
     let request = ReplayRequest { filter, limit: Some(STEP), ..ReplayRequest::default() };
     let counting = ProgressBar::new_spinner().with_message("counting");
     let count = ReplayRequest { dry_run: true, ..request.clone() };

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
     Exit, Usage,
-    access::{Access, NOT_TAKEN},
+    access::{Access, NOT_TAKEN, Purpose},
     results::Results,
     say,
 };
@@ -74,7 +74,7 @@ pub(super) async fn run(config: &Config, mut args: Args) -> anyhow::Result<Exit>
         return submit_file(config, &file).await;
     }
     let line = event(args)?;
-    let access = Access::find(config, "submit", true).await?;
+    let access = Access::find(config, "submit", Purpose::Add).await?;
     let (mut tally, mut results) = (Tally::default(), Results::default());
     for line in access.submit(&[line]).await? {
         tally.count(&line.outcome.outcome);
@@ -125,7 +125,7 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
         let length = opened.metadata().with_context(open)?.len();
         (Box::new(opened), Some(length))
     };
-    let access = Access::find(config, "submit", true).await?;
+    let access = Access::find(config, "submit", Purpose::Add).await?;
     let progress = progress(length);
     let mut input = BufReader::with_capacity(1 << 16, input);
     let (mut tally, mut results) = (Tally::default(), Results::default());

@@ -1,6 +1,7 @@
 //! The data directory: the lock that makes it one process's own, the token, and the note in
 //! which a running service says where it listens.
 
+mod look;
 mod owner;
 
 use std::{
@@ -153,7 +154,9 @@ impl std::fmt::Display for Holder {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    writable: bool,
+    /// `None` where there is none and none can be made.
+    _lock: Option<File>,
 }
 
 impl DataDir {
@@ -200,15 +203,9 @@ impl DataDir {
                 file.set_len(0)
                     .and_then(|()| file.write_all(holder.as_bytes()))
                     .map_err(|error| self::unusable(path, &lock, error))?;
-                Ok(Self { path: path.to_owned(), _lock: file })
+                Ok(Self { path: path.to_owned(), writable: true, _lock: Some(file) })
             }
-            Err(TryLockError::WouldBlock) => {
-                let holder = holder(&lock);
-                // A note that a killed process has left says nothing of this one.
-                let note = note(path)
-                    .filter(|note| holder.as_ref().is_none_or(|holder| holder.pid == note.pid));
-                Err(DataDirError::InUse { path: path.to_owned(), holder, note })
-            }
+            Err(TryLockError::WouldBlock) => Err(in_use(path)),
             Err(TryLockError::Error(error)) => Err(unusable(error)),
         }
     }
@@ -228,6 +225,11 @@ impl DataDir {
                 opened => return opened,
             }
         }
+    }
+
+    /// Whether anything can be written in it.
+    pub fn is_writable(&self) -> bool {
+        self.writable
     }
 
     /// Where the outbox is.
@@ -282,6 +284,15 @@ fn unusable(dir: &Path, path: &Path, error: io::Error) -> DataDirError {
         }
         _ => DataDirError::Unusable { path: path.to_owned(), error },
     }
+}
+
+/// The error for a directory that somebody has locked.
+fn in_use(path: &Path) -> DataDirError {
+    let holder = holder(&path.join(LOCK));
+    // A note that a killed process has left says nothing of this one.
+    let note =
+        note(path).filter(|note| holder.as_ref().is_none_or(|holder| holder.pid == note.pid));
+    DataDirError::InUse { path: path.to_owned(), holder, note }
 }
 
 /// What the lock file says. Where the system locks files against reading, nothing.

@@ -160,7 +160,8 @@ impl Dispatcher {
             self.rest();
             self.serve().await;
             let sleep = self.sleep();
-            let resting = !self.resting.is_empty();
+            // One that was limited may have found nothing to do with the slot that it was given.
+            let again = !self.resting.is_empty() || self.shares.has_unlimited();
             tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => break,
@@ -170,7 +171,7 @@ impl Dispatcher {
                     debug_assert!(n > 0, "the loop holds a sender itself");
                     batch.drain(..).for_each(|event| self.note(event));
                 }
-                () = tokio::task::yield_now(), if resting => {}
+                () = tokio::task::yield_now(), if again => {}
                 () = sleep => {}
             }
         }
@@ -264,23 +265,22 @@ impl Dispatcher {
         if let Some(old) = self.timer_of.remove(destination) {
             self.timers.remove(&(old, destination.clone()));
         }
-        let (limit, spare) = (self.settings.per_destination, self.shares.spare(lane.pace.level()));
-        if lane.is_limited(limit, spare, self.clock.now()) {
-            self.shares.limit(destination.clone(), lane.pace.level());
+        let (now, level) = (self.clock.now(), lane.pace.level());
+        let (limit, spare) = (self.settings.per_destination, self.shares.spare(level));
+        if lane.limited != Some(level) && lane.is_limited(limit, spare, now) {
+            lane.limited = Some(level);
+            self.shares.limit(destination.clone(), level);
         }
         match lane.wake_at(limit, spare) {
-            Some(at) if at <= self.clock.now() => {
-                let level = lane.pace.level();
-                // Where its level has changed, what stands at the old place is passed over.
-                if lane.place.is_none_or(|place| !place.is_of(level)) {
-                    lane.place = Some(self.shares.push(destination.clone(), level));
-                }
-            }
-            Some(at) => {
+            Some(at) if at > now => {
                 self.timers.insert((at, destination.clone()));
                 self.timer_of.insert(destination.clone(), at);
             }
-            None => {}
+            // Where its level has changed, what stands at the old place is passed over.
+            Some(_) if lane.place.is_none_or(|place| !place.is_of(level)) => {
+                lane.place = Some(self.shares.push(destination.clone(), level));
+            }
+            _ => {}
         }
     }
 
@@ -311,10 +311,15 @@ impl Dispatcher {
         }
     }
 
-    /// Those that were limited may start more where half of all slots are free again.
+    /// Those that were limited may start more where half of all slots are free again: as many as
+    /// there are slots for, or each slot that is freed would have all of them look.
     fn notice_spare(&mut self) {
-        for destination in self.shares.unlimited() {
-            self.schedule(&destination);
+        for (destination, level) in self.shares.unlimited() {
+            let Some(lane) = self.lanes.get_mut(&destination) else { continue };
+            if lane.limited == Some(level) {
+                lane.limited = None;
+                self.schedule(&destination);
+            }
         }
     }
 

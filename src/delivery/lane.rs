@@ -16,7 +16,10 @@
 
 use std::time::Duration;
 
-use super::{pace::Pace, shares::Place};
+use super::{
+    pace::{Level, Pace},
+    shares::Place,
+};
 use crate::{clock::Timestamp, outbox::Open};
 
 /// The settings of `breaker.*` (contract, 6).
@@ -68,6 +71,8 @@ pub struct Lane {
     pub next_due: Option<Timestamp>,
     /// Where it stands among those to be served.
     pub(super) place: Option<Place>,
+    /// The level at which it waits until more slots are free.
+    pub(super) limited: Option<Level>,
     /// How quick it is.
     pub(super) pace: Pace,
     breaker: Breaker,
@@ -88,6 +93,7 @@ impl Lane {
             unsettled: 0,
             next_due: None,
             place: None,
+            limited: None,
             pace: Pace::default(),
             breaker: Breaker::Closed { failures: 0 },
         }

@@ -20,7 +20,7 @@
 //! one, and what is found at the old one is passed over.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     time::Duration,
 };
 
@@ -94,8 +94,9 @@ pub(super) struct Shares {
     /// When each level has its next turn, and when the last turn was, in strides.
     turns: [u64; LEVELS],
     last_turn: u64,
-    /// Those that could start more of this level, were more slots free.
-    limited: [HashSet<Destination>; LEVELS],
+    /// Those that could start more of this level, were more slots free, in the order in which they
+    /// came; one whose level has changed since is passed over.
+    limited: [VecDeque<Destination>; LEVELS],
     running: HashMap<u64, Running>,
     /// How many slots there have been.
     taken: u64,
@@ -141,20 +142,28 @@ impl Shares {
         (self.slots / 2).saturating_sub(self.held_from(level))
     }
 
-    /// Notes that a destination could start more, were there any to spare.
+    /// Notes that a destination of this level could start more, were there any to spare. It is given
+    /// back once, by [`Shares::unlimited`].
     pub(super) fn limit(&mut self, destination: Destination, level: Level) {
-        self.limited[level.0].insert(destination);
+        self.limited[level.0].push_back(destination);
     }
 
-    /// Gives the destinations that were limited and may be no more.
-    pub(super) fn unlimited(&mut self) -> Vec<Destination> {
+    /// Gives the destinations that were limited and may be no more, with the level that they were
+    /// limited at. As many as there are slots to spare: each will take one.
+    pub(super) fn unlimited(&mut self) -> Vec<(Destination, Level)> {
         let mut found = Vec::new();
         for level in (0..LEVELS).map(Level) {
-            if !self.limited[level.0].is_empty() && self.spare(level) > 0 {
-                found.extend(self.limited[level.0].drain());
-            }
+            let may = self.spare(level).saturating_sub(found.len());
+            let limited = &mut self.limited[level.0];
+            let may = may.min(limited.len());
+            found.extend(limited.drain(..may).map(|it| (it, level)));
         }
         found
+    }
+
+    /// Whether [`Shares::unlimited`] has something to give.
+    pub(super) fn has_unlimited(&self) -> bool {
+        (0..LEVELS).map(Level).any(|it| !self.limited[it.0].is_empty() && self.spare(it) > 0)
     }
 
     /// How many slots this level and the slower ones hold.
@@ -483,5 +492,24 @@ mod tests {
         assert!(first.is_of(NEW) && !first.is_of(Level(0)) && first != second);
         let turn = it.shares.next(1, it.now).unwrap();
         assert!(turn.place == first || turn.place == second);
+    }
+
+    #[test]
+    fn as_many_of_those_that_are_limited_come_back_as_there_are_slots_to_spare() {
+        let mut it = Loop::new(8);
+        let held = it.fill(NEW);
+        for name in ["a", "b", "c"] {
+            it.shares.limit(destination(name), NEW);
+        }
+        assert!(!it.shares.has_unlimited() && it.shares.unlimited().is_empty());
+        let spare = |it: &Loop| it.shares.spare(NEW);
+        let mut ended = held.into_iter();
+        while spare(&it) < 2 {
+            it.shares.end(ended.next().unwrap(), Health::Answered, it.now);
+        }
+        assert!(it.shares.has_unlimited());
+        assert_eq!(it.shares.unlimited(), [(destination("a"), NEW), (destination("b"), NEW)]);
+        assert_eq!(it.shares.unlimited(), [(destination("c"), NEW)]);
+        assert!(!it.shares.has_unlimited());
     }
 }

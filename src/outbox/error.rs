@@ -1,6 +1,9 @@
 //! What can go wrong with the outbox.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::record::CodecError;
 
@@ -88,6 +91,26 @@ impl OutboxError {
     /// Whether it passes by itself as callbacks end or the disk gets room.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::DiskLow { .. })
+    }
+
+    /// The same error, said of the store in `dir` instead of the one in `copy`, which nobody knows.
+    #[must_use]
+    pub fn said_of(mut self, dir: &Path, copy: &Path) -> Self {
+        let [name, copied] = [dir, copy].map(|path| path.display().to_string());
+        match &mut self {
+            Self::Broken { dir: at, reason }
+            | Self::Open { dir: at, reason }
+            | Self::Unsound { dir: at, reason } => {
+                dir.clone_into(at);
+                *reason = reason.replace(&copied, &name).into();
+            }
+            Self::Newer { dir: at, .. } => dir.clone_into(at),
+            Self::Corrupt(reason) | Self::Engine(reason) => {
+                *reason = reason.replace(&copied, &name).into();
+            }
+            Self::Full { .. } | Self::DiskLow { .. } | Self::Closed | Self::Damaged { .. } => {}
+        }
+        self
     }
 
     /// A row whose value does not decode.

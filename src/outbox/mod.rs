@@ -136,6 +136,8 @@ pub struct ExportCursor {
     pub after: Vec<u8>,
     /// When the export began.
     pub began: Timestamp,
+    /// How much had been written then, as the store counts it.
+    pub batch: u64,
 }
 
 /// A step of an export.

@@ -1,6 +1,7 @@
 //! The way to the callbacks: through the running service's API, or, where none runs, through
 //! the store itself, under its lock.
 
+mod aside;
 mod service;
 mod store;
 
@@ -34,6 +35,18 @@ pub(super) struct Listing {
     pub(super) cursor: Option<String>,
 }
 
+/// What a command wants of the data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It only reads, and does so also where nothing can be written.
+    Look,
+    /// It changes what is there.
+    Change,
+    /// It makes the directory where there is none. Who looks at a queue has most likely named the
+    /// wrong one then.
+    Add,
+}
+
 /// The way to the callbacks.
 pub(super) enum Access {
     Service(Box<Service>),
@@ -41,11 +54,13 @@ pub(super) enum Access {
 }
 
 impl Access {
-    /// Finds the way for the subcommand `command`. Where there is no data directory yet, one
-    /// is only made when `make` says so: who wants to look at a queue has most likely named
-    /// the wrong directory.
-    pub(super) async fn find(config: &Config, command: &str, make: bool) -> anyhow::Result<Self> {
-        if !make && !is_there(config)? {
+    /// Finds the way for the subcommand `command`.
+    pub(super) async fn find(
+        config: &Config,
+        command: &str,
+        purpose: Purpose,
+    ) -> anyhow::Result<Self> {
+        if purpose != Purpose::Add && !is_there(config)? {
             bail!(
                 "there is no data directory {}: is it the right one (data_dir, --config, the folder you are in)?",
                 config.data_dir.display()
@@ -53,8 +68,18 @@ impl Access {
         }
         let give_up = Instant::now() + LOCK_PATIENCE;
         loop {
-            match DataDir::open(&config.data_dir, command) {
-                Ok(lock) => return Ok(Self::Store(Box::new(Store::open(config, lock)?))),
+            let opened = match purpose {
+                Purpose::Look => DataDir::open_to_look(&config.data_dir, command),
+                Purpose::Change | Purpose::Add => DataDir::open(&config.data_dir, command),
+            };
+            match opened {
+                Ok(lock) => {
+                    let store = match purpose {
+                        Purpose::Look => Store::open_to_look(config, lock)?,
+                        Purpose::Change | Purpose::Add => Store::open(config, lock)?,
+                    };
+                    return Ok(Self::Store(Box::new(store)));
+                }
                 Err(DataDirError::InUse { note: Some(note), .. }) => {
                     return Ok(Self::Service(Box::new(Service::new(config, &note)?)));
                 }
@@ -150,7 +175,7 @@ pub(super) fn running(config: &Config) -> anyhow::Result<Running> {
     if !is_there(config)? {
         return Ok(Running::Not);
     }
-    match DataDir::open(&config.data_dir, "status") {
+    match DataDir::open_to_look(&config.data_dir, "status") {
         Ok(_) | Err(DataDirError::Foreign { .. }) => Ok(Running::Not),
         Err(DataDirError::InUse { note: Some(note), .. }) => {
             Ok(Running::Listening(Box::new(Service::new(config, &note)?), note))

@@ -1,10 +1,10 @@
 //! The store, opened by the command itself because nothing else has it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use anyhow::bail;
 
-use super::Listing;
+use super::{Listing, aside::Aside};
 use crate::{
     api::view::{CallbackView, LineView, PageView, QueueView, ReplayRequest, ReplayView, Terms},
     callback::CallbackId,
@@ -13,7 +13,10 @@ use crate::{
     datadir::DataDir,
     event::Malformed,
     intake::Intake,
-    outbox::{Cancelled, Outbox, Query, Sequence, sled::SledOutbox},
+    outbox::{
+        Cancelled, Outbox, OutboxError, Query, Sequence,
+        sled::{CopyError, SledOutbox},
+    },
     select::{self, Selection},
 };
 
@@ -24,20 +27,48 @@ pub(in crate::cli) struct Store {
     terms: Terms,
     max_event_bytes: usize,
     lock: DataDir,
+    /// Where the store is a copy; it goes after the store.
+    _aside: Option<Aside>,
 }
 
 impl Store {
     pub(super) fn open(config: &Config, lock: DataDir) -> anyhow::Result<Self> {
-        let clock: SharedClock = Arc::new(SystemClock);
-        let outbox: Arc<dyn Outbox> =
-            Arc::new(SledOutbox::open(&lock.outbox(), config.outbox.clone(), Arc::clone(&clock))?);
+        let outbox = open(config, &lock.outbox())?;
+        Ok(Self::new(config, lock, outbox, None))
+    }
+
+    /// Opens the store for who only reads: where it cannot be written, a copy of it.
+    pub(super) fn open_to_look(config: &Config, lock: DataDir) -> anyhow::Result<Self> {
+        if !lock.is_writable() {
+            let (outbox, aside) = open_copy(config, &lock)?;
+            return Ok(Self::new(config, lock, outbox, Some(aside)));
+        }
+        match open(config, &lock.outbox()) {
+            // A disk that is full lets the lock be taken, and not the store be opened.
+            Err(first @ OutboxError::Open { .. }) => match open_copy(config, &lock) {
+                Ok((outbox, aside)) => Ok(Self::new(config, lock, outbox, Some(aside))),
+                Err(_) => Err(first.into()),
+            },
+            opened => Ok(Self::new(config, lock, opened?, None)),
+        }
+    }
+
+    fn new(config: &Config, lock: DataDir, outbox: SledOutbox, aside: Option<Aside>) -> Self {
+        let outbox: Arc<dyn Outbox> = Arc::new(outbox);
         let intake = Intake::new(
             Arc::clone(&outbox),
             config.egress.clone(),
             config.tracker_template.as_deref(),
         );
-        let max_event_bytes = config.api.max_event_bytes;
-        Ok(Self { outbox, intake, clock, terms: config.terms(), max_event_bytes, lock })
+        Self {
+            outbox,
+            intake,
+            clock: Arc::new(SystemClock),
+            terms: config.terms(),
+            max_event_bytes: config.api.max_event_bytes,
+            lock,
+            _aside: aside,
+        }
     }
 
     /// The store itself.
@@ -107,4 +138,26 @@ impl Store {
             Cancelled::InFlight => bail!("{id} is being sent"),
         }
     }
+}
+
+fn open(config: &Config, dir: &Path) -> Result<SledOutbox, OutboxError> {
+    SledOutbox::open(dir, config.outbox.clone(), Arc::new(SystemClock))
+}
+
+/// Opens a copy of the store. What is wrong with it is said of the store itself.
+fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(SledOutbox, Aside)> {
+    let dir = lock.outbox();
+    let aside = Aside::new()?;
+    let copy = aside.path().join("outbox");
+    SledOutbox::copy(&dir, &copy).map_err(|error| match error {
+        CopyError::Read { .. } => {
+            OutboxError::Unsound { dir: dir.clone(), reason: error.to_string().into() }.into()
+        }
+        CopyError::Write { .. } => anyhow::anyhow!(
+            "{} cannot be written, so a copy of it is read, and there is no room for that: set TMPDIR to a folder with as much free space as it has: {error}",
+            dir.display()
+        ),
+    })?;
+    let outbox = open(config, &copy).map_err(|error| error.said_of(&dir, &copy))?;
+    Ok((outbox, aside))
 }

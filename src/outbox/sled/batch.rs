@@ -446,6 +446,7 @@ impl Published {
     /// Makes the batch visible to claims and the summary.
     pub(super) fn publish(self, store: &Store) {
         measure::ended(self.ended.0, self.ended.1);
+        store.moves.note(&self.settled);
         let mut inner = store.lanes.lock();
         inner.totals = self.totals;
         inner.blocked = self.blocked;

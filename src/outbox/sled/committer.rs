@@ -189,6 +189,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &Wake, mut commands: VecDeq
         }
         batch.seal()?;
         let batches = batch.totals.next_batch;
+        store.backward.note(batches - 1, batch.now);
         let (writes, published) = batch.split();
         let begin = Instant::now();
         unsynced = Some(store.barrier.begin());

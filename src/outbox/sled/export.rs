@@ -3,6 +3,8 @@
 //! A callback moves between the kinds of rows while the export goes over them. So it goes over
 //! all of them, and then once more for those that have ended or come back since it began.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{Store, keys, read};
 use crate::{
     clock::Timestamp,
@@ -22,20 +24,52 @@ const PASSES: [(StateName, bool); 6] = [
     (StateName::Pending, true),
 ];
 
+/// When the clock went back from one commit to the next: an end that was written after another one may
+/// bear an earlier time.
+#[derive(Debug, Default)]
+pub(super) struct Backward(Mutex<Times>);
+
+#[derive(Debug, Default)]
+struct Times {
+    last: Timestamp,
+    /// The batches that bear an earlier time than the one before them, and that time.
+    back: Vec<(u64, Timestamp)>,
+}
+
+impl Backward {
+    /// The batch with this number bears this time.
+    pub(super) fn note(&self, batch: u64, now: Timestamp) {
+        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < times.last {
+            times.back.push((batch, now));
+        }
+        times.last = now;
+    }
+
+    /// The earliest time that a batch may bear, of which the first has this number and is not
+    /// earlier than `began`.
+    fn earliest(&self, batch: u64, began: Timestamp) -> Timestamp {
+        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = times.back.iter().rev().take_while(|(at, _)| *at >= batch);
+        back.map(|(_, time)| *time).fold(began, Timestamp::min)
+    }
+}
+
 /// One step.
 pub(super) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported, OutboxError> {
     let Some((state, changed)) = PASSES.get(usize::from(cursor.pass)).copied() else {
         return Ok(Exported::default());
     };
-    let began = match cursor.began {
+    let (began, batch) = match cursor.began {
         unset if unset == Timestamp::default() => {
-            let now = store.clock.now();
+            let (now, batch) = (store.clock.now(), store.lanes.lock().totals.next_batch);
             // A commit with an earlier time has begun, and is waited for.
             store.commits.wait();
-            now
+            (now, batch)
         }
-        known => known,
+        known => (known, cursor.batch),
     };
+    let earliest = store.backward.earliest(batch, began);
     let prefix = match state {
         StateName::Pending => b'p',
         ended => keys::finished_prefix(ended),
@@ -53,15 +87,15 @@ pub(super) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported, Out
         let record: Record =
             record::decode(&bytes).map_err(|error| OutboxError::damaged(&key, &error))?;
         last = Some(key.to_vec());
-        if !changed || changed_at(&record) >= began {
+        if !changed || changed_at(&record) >= earliest {
             let attempts = read::attempts(store, &record)?;
             entries.push(Entry { record, attempts, uncertain: false });
         }
     }
     let next = match last {
-        Some(after) => Some(ExportCursor { pass: cursor.pass, after, began }),
+        Some(after) => Some(ExportCursor { pass: cursor.pass, after, began, batch }),
         None if usize::from(cursor.pass) + 1 < PASSES.len() => {
-            Some(ExportCursor { pass: cursor.pass + 1, after: Vec::new(), began })
+            Some(ExportCursor { pass: cursor.pass + 1, after: Vec::new(), began, batch })
         }
         None => None,
     };

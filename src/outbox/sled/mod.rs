@@ -19,6 +19,7 @@ mod barrier;
 mod batch;
 mod claim;
 mod committer;
+mod copy;
 mod export;
 mod guard;
 mod keys;
@@ -27,6 +28,7 @@ mod line;
 mod log;
 mod mend;
 mod migrate;
+mod moves;
 mod open;
 mod purge;
 mod read;
@@ -50,15 +52,17 @@ use futures_util::future::BoxFuture;
 use sled::{Db, Tree};
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::salvage::Salvage;
 use self::{
     barrier::Barrier,
     committer::{Command, Reply},
+    export::Backward,
     guard::guarded,
     keys::LaneKey,
     lanes::Lanes,
+    moves::Moves,
     wake::Wake,
 };
+pub use self::{copy::CopyError, salvage::Salvage};
 use super::{
     Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure, Holder,
     Identity, Mended, NewCallback, Open, Outbox, OutboxError, OutboxFuture, Over, Page, Query,
@@ -104,6 +108,8 @@ struct Store {
     barrier: Barrier,
     /// Each commit from the time that it gives to what it changes.
     commits: Barrier,
+    moves: Moves,
+    backward: Backward,
     clock: SharedClock,
     settings: Settings,
 }

@@ -11,10 +11,13 @@ use super::{
     Settings, Store,
     barrier::Barrier,
     committer,
+    export::Backward,
     guard::guarded,
     keys,
     lanes::{self, Lanes},
-    migrate, verify,
+    migrate,
+    moves::Moves,
+    verify,
     watch::{self, Before, Witness},
 };
 use crate::{
@@ -77,8 +80,9 @@ fn store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, Ou
     let lanes = lanes::load(&tree)?;
     begin_ids_anew(&lanes, clock.now());
     let (barrier, commits) = (Barrier::default(), Barrier::default());
+    let (moves, backward) = (Moves::default(), Backward::default());
     let dir = dir.to_owned();
-    Ok(Store { dir, db, tree, salt, lanes, barrier, commits, clock, settings })
+    Ok(Store { dir, db, tree, salt, lanes, barrier, commits, moves, backward, clock, settings })
 }
 
 /// Nobody knows which ids a store has given out that was put back from a copy or an export, after

@@ -157,6 +157,39 @@ impl<'a> Run<'a> {
 /// One page of a listing: the runs of the states and lanes that can hold what is asked for,
 /// merged by order of acceptance.
 pub(super) fn list(store: &Store, query: &Query) -> Result<Page> {
+    let moved = store.moves.watch();
+    let mut page = merged(store, query)?;
+    // What has been written meanwhile is noted by then.
+    store.barrier.wait();
+    let order = |id: CallbackId| {
+        let seq = keys::seq_of(id);
+        if query.oldest_first { seq } else { u64::MAX - seq }
+    };
+    let (from, to) = (query.cursor.map(order), page.next.map(order));
+    let within = |id: &CallbackId| {
+        let at = order(*id);
+        from.is_none_or(|from| at > from) && to.is_none_or(|to| at <= to)
+    };
+    let mut seen: HashSet<_> = page.callbacks.iter().map(|it| it.record.id).collect();
+    for id in moved.take().into_iter().filter(within) {
+        if seen.insert(id)
+            && let Some(Detail { standing, .. }) = get(store, id)?
+            && matches(&standing.record, query)
+            && query.state.is_none_or(|state| state == standing.record.state_name())
+        {
+            page.callbacks.push(standing);
+        }
+    }
+    page.callbacks.sort_by_key(|it| order(it.record.id));
+    if page.callbacks.len() > query.limit.max(1) {
+        page.callbacks.truncate(query.limit.max(1));
+        page.next = page.callbacks.last().map(|it| it.record.id);
+    }
+    Ok(page)
+}
+
+/// The page as the runs have it while they change.
+fn merged(store: &Store, query: &Query) -> Result<Page> {
     let mut runs = Vec::new();
     for state in [StateName::Delivered, StateName::Failed] {
         if query.state.is_none_or(|wanted| wanted == state) {

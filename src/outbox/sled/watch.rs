@@ -46,6 +46,12 @@ pub(super) struct Witness {
     identity: Identity,
 }
 
+const WITNESS: &str = ".witness";
+const BEFORE: &str = ".before";
+
+/// What the names of the files and folders beside a store end with.
+pub(super) const BESIDE: [&str; 2] = [WITNESS, BEFORE];
+
 fn beside(dir: &Path, suffix: &str) -> PathBuf {
     let mut name = dir.as_os_str().to_owned();
     name.push(suffix);
@@ -54,7 +60,7 @@ fn beside(dir: &Path, suffix: &str) -> PathBuf {
 
 /// Where the witness of a store is.
 pub(super) fn witness_path(dir: &Path) -> PathBuf {
-    beside(dir, ".witness")
+    beside(dir, WITNESS)
 }
 
 /// What the witness of the store in `dir` says, where it can be read.
@@ -127,7 +133,7 @@ impl Before {
     /// Looks through what sled is going to read, and copies it where there is a doubt.
     pub(super) fn look(dir: &Path) -> Result<Self, OutboxError> {
         // A process that was killed while it opened the store has left what was there before.
-        let left = beside(dir, ".before");
+        let left = beside(dir, BEFORE);
         if left.try_exists()? {
             Copy::found(dir, &left)?;
         }
@@ -279,7 +285,7 @@ impl Copy {
     /// Copies all of the log but the segments at these offsets, which sled only reads. Where it
     /// cannot, it leaves nothing behind.
     fn make(dir: &Path, log: &mut Log, old: &BTreeSet<u64>) -> io::Result<Self> {
-        let folder = beside(dir, ".before");
+        let folder = beside(dir, BEFORE);
         if folder.try_exists()? {
             fs::remove_dir_all(&folder)?;
         }
@@ -404,7 +410,7 @@ pub(super) fn forget(dir: &Path) -> io::Result<()> {
     if witness.try_exists()? {
         fs::remove_file(witness)?;
     }
-    let folder = beside(dir, ".before");
+    let folder = beside(dir, BEFORE);
     if folder.try_exists()? { (Copy { folder }).remove() } else { Ok(()) }
 }
 

@@ -1,0 +1,55 @@
+//! The data directory for who only reads: also where nothing can be written, as on a file system
+//! that was made read-only after an error of its disk, or that is full.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{DataDir, DataDirError, LOCK, foreign_owner, in_use};
+
+impl DataDir {
+    /// The same as [`DataDir::open`] for a command that only reads. Where the directory is there
+    /// and cannot be written, it is locked all the same; see [`DataDir::is_writable`].
+    pub fn open_to_look(path: &Path, command: &str) -> Result<Self, DataDirError> {
+        match Self::open(path, command) {
+            Err(refused @ DataDirError::Unusable { .. }) => unwritable(path, refused),
+            opened => opened,
+        }
+    }
+}
+
+/// Locks a directory without writing. What cannot be read either is `refused` for the reason that
+/// was given first.
+fn unwritable(path: &Path, refused: DataDirError) -> Result<DataDir, DataDirError> {
+    let path: PathBuf = path.components().collect();
+    let cannot_write = matches!(
+        &refused,
+        DataDirError::Unusable { error, .. } if matches!(
+            error.kind(),
+            io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+        )
+    );
+    if !cannot_write || !fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+        return Err(refused);
+    }
+    let lock = match File::open(path.join(LOCK)) {
+        Ok(lock) => Some(lock),
+        // Whoever works on the directory has made one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => return Err(refused),
+    };
+    // A lock of one's own wants a file that is open for writing on some network file systems.
+    match lock.as_ref().map_or(Ok(()), File::try_lock_shared) {
+        Ok(()) => match foreign_owner(&path) {
+            Some(owner) => Err(DataDirError::Foreign { path, owner }),
+            None => Ok(DataDir { path, writable: false, _lock: lock }),
+        },
+        Err(TryLockError::WouldBlock) => Err(in_use(&path)),
+        Err(TryLockError::Error(_)) => Err(refused),
+    }
+}
