@@ -61,22 +61,28 @@ pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView
             _ => Ok(()),
         };
         handle.block_on(writer.add_all(&*outbox, room))?;
-        let callbacks = writer.end()?;
-        if asked.strong_count() > 0 {
-            std::mem::forget(unfinished);
-        }
-        Ok(callbacks)
+        // It goes back to who has asked, or is dropped on the way.
+        Ok((writer.end()?, unfinished))
     })
     .await
     .unwrap_or_else(|error| Err(ArchiveError::Io(std::io::Error::other(error))));
     drop(asking);
     match written {
-        Ok(callbacks) => {
+        Ok((callbacks, finished)) => {
             let file = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+            std::mem::forget(finished);
             tokio::spawn(remove_if_left(path));
             Ok(Json(ExportView { file: file.display().to_string(), callbacks }))
         }
-        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => {
+            let stop = match &error {
+                ArchiveError::Io(error) if crate::datadir::cannot_write(error) => {
+                    "; stop the service: the command `export` then reads the store without writing beside it"
+                }
+                _ => "",
+            };
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}{stop}")))
+        }
     }
 }
 

@@ -20,20 +20,23 @@ impl DataDir {
     }
 }
 
+/// Whether the error is that of a place where nothing can be written, and that may still be read.
+pub fn cannot_write(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// Locks a directory without writing. What cannot be read either is `refused` for the reason that
 /// was given first.
 fn unwritable(path: &Path, refused: DataDirError) -> Result<DataDir, DataDirError> {
     let path: PathBuf = path.components().collect();
-    let cannot_write = matches!(
-        &refused,
-        DataDirError::Unusable { error, .. } if matches!(
-            error.kind(),
-            io::ErrorKind::ReadOnlyFilesystem
-                | io::ErrorKind::PermissionDenied
-                | io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-        )
-    );
+    let cannot_write =
+        matches!(&refused, DataDirError::Unusable { error, .. } if cannot_write(error));
     if !cannot_write || !fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
         return Err(refused);
     }

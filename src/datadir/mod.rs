@@ -15,8 +15,8 @@ use std::{
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
-pub use self::owner::may_show;
 use self::owner::{close_to_others, foreign_owner, refuse_planted};
+pub use self::{look::cannot_write, owner::may_show};
 use crate::clock::Timestamp;
 
 const LOCK: &str = "lock";

@@ -171,3 +171,74 @@ fn a_file_of_events_is_cut_as_the_services_own_limits_want_it() {
         assert!(line.starts_with(&format!("{} {outcome}", at + 1)), "{line}");
     }
 }
+
+/// What a command that only reads says of the one callback, and of the temporary files that it leaves.
+fn looks(service: &Service, id: &str, run: impl Fn(&[&str]) -> std::process::Output) {
+    let output = run(&["inspect-queue", "--output", "json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text(&output.stdout).matches(id).count(), 1, "{output:?}");
+    let output = run(&["inspect-queue", "--id", id, "--output", "json"]);
+    assert!(output.status.success(), "{output:?}");
+    let output = run(&["export"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stdout).contains(id), "{output:?}");
+    assert_eq!(run(&["status"]).status.code(), Some(3));
+    let output = run(&["replay-failed", "--all", "--dry-run"]);
+    assert!(output.status.success(), "{output:?}");
+    for command in [["cancel", "--id", id].as_slice(), &["replay-failed", "--all"]] {
+        let output = run(command);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {output:?}");
+        assert!(text(&output.stderr).to_lowercase().contains("read-only"), "{output:?}");
+    }
+    let left = fs::read_dir(service.path("tmp")).unwrap().count();
+    assert_eq!(left, 0, "a copy of the store is left");
+}
+
+#[test]
+fn what_only_reads_works_where_the_store_cannot_be_written() {
+    let mut service = Service::start("");
+    let id = service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
+    service.kill();
+    service.put_on_a_disk_that_can_fail();
+    service.fail_disk("open EROFS");
+    fs::create_dir(service.path("tmp")).unwrap();
+    let tmp = service.path("tmp");
+    let before = fs::read(service.path("data/outbox/db")).unwrap();
+    looks(&service, &id, |args| service.run_with_env(args, &[("TMPDIR", tmp.to_str().unwrap())]));
+    assert_eq!(fs::read(service.path("data/outbox/db")).unwrap(), before);
+    // And where there is no room for a copy, the command says what it wants.
+    let output = service.run_with_env(&["inspect-queue"], &[("TMPDIR", "/proc")]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(!text(&output.stderr).is_empty());
+}
+
+/// A real mount, of all that the data directory holds.
+#[test]
+#[ignore = "wants user namespaces: cargo test --test it -- --ignored a_read_only_mount"]
+fn a_read_only_mount_is_read_and_only_what_changes_something_is_refused() {
+    let mut service = Service::start("");
+    let id = service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
+    service.kill();
+    fs::create_dir(service.path("tmp")).unwrap();
+    let tmp = service.path("tmp");
+    looks(&service, &id, |args| {
+        let script = "mount --bind data data && mount -o remount,bind,ro data && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", script, "sh"]);
+        command.arg(crate::support::binary().get_program()).args(args);
+        command.current_dir(service.folder()).env("TMPDIR", &tmp).output().unwrap()
+    });
+}
+
+#[test]
+fn an_export_of_a_service_whose_directory_cannot_be_written_says_what_to_do() {
+    let mut service = Service::prepare("");
+    // The export's file lies beside the store.
+    service.put_on_a_disk_that_can_fail_at("data/export-");
+    service.serve();
+    service.fail_disk("open EROFS");
+    let output = service.run(&["export"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("Read-only") && said.contains("stop the service"), "{said}");
+}

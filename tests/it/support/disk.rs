@@ -7,10 +7,15 @@ use super::{Service, preloaded};
 impl Service {
     /// From the next start on, the store is on a disk that can fail.
     pub(crate) fn put_on_a_disk_that_can_fail(&mut self) {
+        self.put_on_a_disk_that_can_fail_at("data/outbox");
+    }
+
+    /// The same for the files whose path begins with this.
+    pub(crate) fn put_on_a_disk_that_can_fail_at(&mut self, files: &str) {
         let path = |name: &str| self.path(name).to_str().unwrap().to_owned();
         self.env = vec![
             ("LD_PRELOAD", preloaded("disk.c")),
-            ("DISK_FILES", path("data/outbox")),
+            ("DISK_FILES", path(files)),
             ("DISK_FAULT", path("fault")),
         ];
     }
