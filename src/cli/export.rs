@@ -12,6 +12,7 @@ use indicatif::ProgressBar;
 use super::{
     Exit,
     access::{Access, Purpose, Store},
+    leftover::Leftover,
     say,
 };
 use crate::{
@@ -36,20 +37,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let done = tokio::select! {
-        done = export(config, &args) => done,
-        // What was begun is dropped: nothing is left of it, and the service hears that we are gone.
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; nothing is left of the export"),
-    };
-    done
-}
-
-async fn export(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let access = match Access::find(config, "export", Purpose::Look).await {
         Ok(access) => access,
         Err(error) => match error.downcast::<OutboxError>() {
             Ok(error @ (OutboxError::Unsound { .. } | OutboxError::Damaged { .. })) => {
-                let (out, file) = output(args)?;
+                let (out, file) = output(&args)?;
                 let lock = DataDir::open_to_look(&config.data_dir, "export")?;
                 let exit = rescue(&lock, &error, out)?;
                 file.put_in_place()?;
@@ -59,7 +51,7 @@ async fn export(config: &Config, args: &Args) -> anyhow::Result<Exit> {
             Err(error) => return Err(error),
         },
     };
-    let (out, place) = output(args)?;
+    let (out, place) = output(&args)?;
     let written = match access {
         Access::Service(service) => {
             let (mut file, callbacks) = service.export().await?;
@@ -82,32 +74,25 @@ async fn export(config: &Config, args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// The file that is being written, under another name until it is whole.
-#[derive(Default)]
-struct Unfinished(Option<(PathBuf, PathBuf)>);
+#[derive(Debug, Default)]
+struct Unfinished(Option<(Leftover, PathBuf)>);
 
 impl Unfinished {
-    fn put_in_place(mut self) -> anyhow::Result<()> {
-        let Some((unfinished, path)) = self.0.take() else { return Ok(()) };
-        // Not over one that has come meanwhile, where the system can tell.
-        let placed = std::fs::hard_link(&unfinished, &path);
-        let placed = match placed {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                std::fs::rename(&unfinished, &path)
+    fn put_in_place(self) -> anyhow::Result<()> {
+        let Some((unfinished, path)) = self.0 else { return Ok(()) };
+        let from = unfinished.path();
+        let place = || {
+            File::options().write(true).open(from)?.sync_all()?;
+            // Not over one that has come meanwhile, where the system can tell. Some file systems have
+            // no second name for a file, and say so in one way or the other.
+            match std::fs::hard_link(from, &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+                Err(_) if path.try_exists()? => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(_) => std::fs::rename(from, &path),
+                linked => linked,
             }
-            linked => linked.and_then(|()| std::fs::remove_file(&unfinished)),
         };
-        placed.with_context(|| {
-            format!("the export is in {} and cannot be renamed", unfinished.display())
-        })
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some((unfinished, _)) = &self.0 {
-            // It may hold passwords.
-            drop(std::fs::remove_file(unfinished));
-        }
+        place().with_context(|| format!("cannot write {} (--file)", path.display()))
     }
 }
 
@@ -121,12 +106,7 @@ fn output(args: &Args) -> anyhow::Result<(Box<dyn Write>, Unfinished)> {
     }
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.tmp", std::process::id()));
-    let unfinished = PathBuf::from(unfinished);
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(&unfinished).with_context(context)?;
+    let (file, unfinished) = Leftover::file(unfinished.as_ref()).with_context(context)?;
     Ok((Box::new(BufWriter::new(file)), Unfinished(Some((unfinished, path.clone())))))
 }
 

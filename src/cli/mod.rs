@@ -13,6 +13,7 @@ mod completions;
 mod export;
 mod import;
 mod inspect_queue;
+mod leftover;
 mod man;
 mod receive;
 mod replay_failed;

@@ -1,7 +1,6 @@
 //! The way to the callbacks: through the running service's API, or, where none runs, through
 //! the store itself, under its lock.
 
-mod aside;
 mod service;
 mod store;
 

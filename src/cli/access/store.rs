@@ -4,10 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::bail;
 
-use super::{Listing, aside::Aside};
+use super::Listing;
 use crate::{
     api::view::{CallbackView, LineView, PageView, QueueView, ReplayRequest, ReplayView, Terms},
     callback::CallbackId,
+    cli::leftover::Leftover,
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::DataDir,
@@ -28,7 +29,7 @@ pub(in crate::cli) struct Store {
     max_event_bytes: usize,
     lock: DataDir,
     /// Where the store is a copy; it goes after the store.
-    _aside: Option<Aside>,
+    _aside: Option<Leftover>,
 }
 
 impl Store {
@@ -53,7 +54,7 @@ impl Store {
         }
     }
 
-    fn new(config: &Config, lock: DataDir, outbox: SledOutbox, aside: Option<Aside>) -> Self {
+    fn new(config: &Config, lock: DataDir, outbox: SledOutbox, aside: Option<Leftover>) -> Self {
         let outbox: Arc<dyn Outbox> = Arc::new(outbox);
         let intake = Intake::new(
             Arc::clone(&outbox),
@@ -145,9 +146,9 @@ fn open(config: &Config, dir: &Path) -> Result<SledOutbox, OutboxError> {
 }
 
 /// Opens a copy of the store. What is wrong with it is said of the store itself.
-fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(SledOutbox, Aside)> {
+fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(SledOutbox, Leftover)> {
     let dir = lock.outbox();
-    let aside = Aside::new()?;
+    let aside = Leftover::folder()?;
     let copy = aside.path().join("outbox");
     SledOutbox::copy(&dir, &copy).map_err(|error| match error {
         CopyError::Read { .. } => {
