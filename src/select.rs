@@ -124,8 +124,10 @@ pub async fn replay(
     pace: Pace,
 ) -> Result<Replayed, OutboxError> {
     let mut left = pace.limit.unwrap_or(usize::MAX).max(1);
-    let mut report = Replayed { next: pace.cursor, ..Replayed::default() };
+    let report = Replayed { next: pace.cursor, ..Replayed::default() };
+    let mut audit = Audit { selection, dry_run: pace.dry_run, report };
     loop {
+        let report = &mut audit.report;
         let step = Query {
             state: Some(StateName::Failed),
             cursor: report.next,
@@ -146,28 +148,35 @@ pub async fn replay(
             report.replayed += outbox.replay(ids).await?;
         }
         if report.next.is_none() || left == 0 {
-            if !pace.dry_run {
-                log_replayed(selection, &report);
-            }
-            return Ok(report);
+            return Ok(*report);
         }
     }
 }
 
-/// What an operator has asked for is in the log, whoever it was. A command that has the store to itself
-/// writes no log: the one of the service is the service's.
-fn log_replayed(selection: &Selection, report: &Replayed) {
-    tracing::info!(
-        event.action = "callbacks-replayed",
-        event.outcome = "success",
-        callback.matched = report.matched,
-        callback.replayed = report.replayed,
-        callback.named = selection.ids.len(),
-        callback.destination = selection.destination.as_ref().map(Destination::as_str),
-        callback.since = selection.since.map(tracing::field::display),
-        dpf.job_id = selection.job_id,
-        "an operator had failed callbacks replayed"
-    );
+/// What an operator has asked for is in the log, whoever it was, also where a later step of it fails
+/// or he leaves. A command that has the store to itself writes no log: the one of the service is the
+/// service's.
+struct Audit<'a> {
+    selection: &'a Selection,
+    dry_run: bool,
+    report: Replayed,
+}
+
+impl Drop for Audit<'_> {
+    fn drop(&mut self) {
+        let Self { selection, dry_run: false, report } = self else { return };
+        tracing::info!(
+            event.action = "callbacks-replayed",
+            event.outcome = "success",
+            callback.matched = report.matched,
+            callback.replayed = report.replayed,
+            callback.named = selection.ids.len(),
+            callback.destination = selection.destination.as_ref().map(Destination::as_str),
+            callback.since = selection.since.map(tracing::field::display),
+            dpf.job_id = selection.job_id,
+            "an operator had failed callbacks replayed"
+        );
+    }
 }
 
 /// Ends a pending callback, and says so in the log.

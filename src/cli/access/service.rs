@@ -125,10 +125,14 @@ impl Service {
                     Ok(refused) if answers.is_empty() => return Err(refused.into()),
                     // What was taken before has to be said.
                     Ok(refused) => {
-                        answers.push(not_taken(begin as u64 + 1, refused));
+                        answers.push(not_taken(begin as u64 + 1, refused.detail));
                         break;
                     }
-                    Err(error) => return Err(error),
+                    Err(error) if answers.is_empty() => return Err(error),
+                    Err(error) => {
+                        answers.push(not_taken(begin as u64 + 1, format!("{error:#}")));
+                        break;
+                    }
                 },
             }
         }
@@ -289,8 +293,8 @@ fn too_long(line: u64, refused: Refused) -> LineView {
 }
 
 /// The first line that the service did not take any more.
-fn not_taken(line: u64, refused: Refused) -> LineView {
-    let outcome = OutcomeView { outcome: NOT_TAKEN.into(), id: None, reason: Some(refused.detail) };
+fn not_taken(line: u64, why: String) -> LineView {
+    let outcome = OutcomeView { outcome: NOT_TAKEN.into(), id: None, reason: Some(why) };
     LineView { line, outcome }
 }
 
@@ -298,6 +302,6 @@ fn not_taken(line: u64, refused: Refused) -> LineView {
 fn broken_off(mut refused: Refused) -> Vec<LineView> {
     let mut lines = std::mem::take(&mut refused.lines);
     let line = lines.last().map_or(0, |line| line.line) + 1;
-    lines.push(not_taken(line, refused));
+    lines.push(not_taken(line, refused.detail));
     lines
 }
