@@ -281,4 +281,23 @@ mod tests {
         assert_eq!(check(&policy, "http://host/"), Err(Denied::PlainHttp));
         assert_eq!(check(&policy, "https://host/"), Ok(()));
     }
+
+    #[test]
+    fn a_service_that_listens_on_all_addresses_is_not_reached_by_any_of_them() {
+        let own = Some("0.0.0.0:9126".parse().unwrap());
+        let policy = Policy { deny: Vec::new(), own, ..Policy::default() };
+        // Where this machine has another address than that of itself, the way out shows it.
+        let way_out = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+            socket.connect("192.0.2.1:9")?;
+            socket.local_addr()
+        });
+        for ip in way_out.iter().map(|it| it.ip()).chain([[127, 0, 0, 1].into()]) {
+            assert_eq!(
+                policy.check(ip, Some(9126)),
+                Err(Denied::OwnApi { address: ip, port: 9126 })
+            );
+            assert_eq!(policy.check(ip, Some(9127)), Ok(()));
+        }
+        assert_eq!(policy.check([192, 0, 2, 1].into(), Some(9126)), Ok(()));
+    }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod export;
 mod salvage;
 mod scan;
+mod select;
 
 use std::time::Duration;
 

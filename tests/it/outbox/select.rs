@@ -1,0 +1,127 @@
+//! Choosing callbacks for a replay: all that is given has to hold, whether they are named or found.
+
+use std::{sync::Arc, time::Duration};
+
+use seal_dpf_urlcallback::{
+    callback::{CallbackId, Destination},
+    clock::Clock as _,
+    health::Health,
+    outbox::{Sequence, StateName},
+    select::{self, Pace, Replayed, Selection},
+};
+
+use super::{
+    bench::{Bench, START, destination},
+    new,
+};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Failed ones of the jobs 0 to 3, accepted a minute apart, then one that was delivered and one that
+/// is pending; all but job 3's go to the same destination.
+fn bench() -> (Bench, Vec<CallbackId>) {
+    let bench = Bench::new();
+    let mut ids = Vec::new();
+    for job in ["0", "1", "2", "3", "delivered"] {
+        let mut callback = new(job);
+        if job == "3" {
+            callback.destination = Destination::parse("http://other:80").unwrap();
+        }
+        let to = callback.destination.clone();
+        let outbox = bench.outbox();
+        bench.wait(enqueue(outbox, callback));
+        let claim = bench.wait(claim(outbox, &to, bench.clock.now()));
+        ids.push(claim.record.id);
+        if job == "delivered" {
+            bench.deliver(claim)
+        } else {
+            bench.fail(claim)
+        }
+        bench.clock.advance(MINUTE);
+    }
+    ids.push(bench.enqueue("pending"));
+    (bench, ids)
+}
+
+type Answer<T> = Result<T, seal_dpf_urlcallback::outbox::OutboxError>;
+
+async fn enqueue(
+    outbox: &seal_dpf_urlcallback::outbox::sled::SledOutbox,
+    callback: seal_dpf_urlcallback::outbox::NewCallback,
+) -> Answer<()> {
+    use seal_dpf_urlcallback::outbox::Outbox as _;
+    outbox.enqueue(vec![callback], Sequence::default()).await.map(drop)
+}
+
+async fn claim(
+    outbox: &seal_dpf_urlcallback::outbox::sled::SledOutbox,
+    to: &Destination,
+    now: seal_dpf_urlcallback::clock::Timestamp,
+) -> Answer<seal_dpf_urlcallback::outbox::Claim> {
+    use seal_dpf_urlcallback::outbox::Outbox as _;
+    Ok(outbox.claim(to, 1, now).await?.claimed.pop().unwrap())
+}
+
+fn replay(bench: &Bench, selection: &Selection, pace: Pace) -> Replayed {
+    bench.wait(select::replay(bench.outbox(), selection, pace))
+}
+
+#[test]
+fn a_dry_run_counts_the_failed_ones_for_which_all_holds_that_is_given() {
+    let (bench, ids) = bench();
+    let dry_run = Pace { dry_run: true, ..Pace::default() };
+    let other = Destination::parse("http://other:80");
+    let all = Selection::default();
+    let cases = [
+        (all.clone(), 4),
+        (Selection { destination: Some(destination()), ..all.clone() }, 3),
+        (Selection { destination: other.clone(), ..all.clone() }, 1),
+        (Selection { job_id: Some("1".into()), ..all.clone() }, 1),
+        (Selection { job_id: Some("1".into()), destination: other, ..all.clone() }, 0),
+        (Selection { since: Some(START.after(2 * MINUTE)), ..all.clone() }, 2),
+        (Selection { job_id: Some("1".into()), since: Some(START.after(2 * MINUTE)), ..all }, 0),
+    ];
+    for (selection, matched) in cases {
+        for ids in [Vec::new(), ids.clone()] {
+            let selection = Selection { ids, ..selection.clone() };
+            let found = replay(&bench, &selection, dry_run);
+            assert_eq!((found.matched, found.replayed), (matched, 0), "{selection:?}");
+        }
+    }
+    assert_eq!(bench.counts(), (1, 1, 4), "nothing has changed");
+}
+
+#[test]
+fn a_replay_goes_on_behind_its_cursor_from_the_oldest_to_the_latest() {
+    for named in [false, true] {
+        let (bench, ids) = bench();
+        let selection =
+            Selection { ids: if named { ids.clone() } else { Vec::new() }, ..Selection::default() };
+        let pace = Pace { limit: Some(3), ..Pace::default() };
+        let first = replay(&bench, &selection, pace);
+        assert_eq!((first.matched, first.replayed, first.next), (3, 3, Some(ids[2])));
+        let states = |which: &[usize]| -> Vec<_> {
+            which.iter().map(|at| bench.state(ids[*at]).unwrap()).collect()
+        };
+        assert_eq!(states(&[0, 1, 2]), [StateName::Pending; 3]);
+        assert_eq!(states(&[3]), [StateName::Failed]);
+        let rest = replay(&bench, &selection, Pace { limit: None, cursor: first.next, ..pace });
+        assert_eq!((rest.matched, rest.replayed, rest.next), (1, 1, None));
+        assert_eq!(bench.counts(), (5, 1, 0));
+    }
+}
+
+#[test]
+fn a_delivery_loop_that_does_not_answer_or_has_ended_is_not_alive() {
+    let mut bench = Bench::new();
+    let (health, probes) = Health::new(Arc::new(bench.outbox.take().unwrap()));
+    bench.runtime.block_on(async {
+        assert_eq!(health.alive().await, Err("the delivery loop does not answer".into()));
+        assert_eq!(health.ready().await, Ok(()));
+        drop(probes);
+        assert_eq!(health.alive().await, Err("the delivery loop has ended".into()));
+        health.drain();
+        assert_eq!(health.alive().await, Ok(()), "it ends, as it was told to");
+        assert_eq!(health.ready().await, Err("the service is shutting down".into()));
+    });
+}
