@@ -103,10 +103,12 @@ fn all_faults_are_said_at_once_each_with_its_key_and_what_would_be_right() {
 #[test]
 fn a_file_that_is_no_toml_or_not_there_is_a_fault_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("config.toml"), "retry = [").unwrap();
+    std::fs::write(folder.path().join("config.toml"), "signing.secrets = [geheim").unwrap();
     let output = run_in(folder.path(), &["check-config"], b"");
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("config.toml"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("config.toml") && said.contains("line 1, column"), "{said}");
+    assert!(!said.contains("geheim"), "the line may hold a secret: {said}");
     let output = run_in(folder.path(), &["--config", "other.toml", "check-config"], b"");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("other.toml"));
@@ -220,7 +222,8 @@ fn only_where_there_is_no_settings_file_the_defaults_count() {
 /// What `check-config` says to these settings.
 fn checked(settings: &[(&str, &str)]) -> Result<String, String> {
     let folder = tempfile::tempdir().unwrap();
-    let text: String = settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    let lines: Vec<_> = settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    let text = lines.join("\n");
     std::fs::write(folder.path().join("config.toml"), text).unwrap();
     let output = run_in(folder.path(), &["check-config"], b"");
     let [out, err] = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
@@ -351,4 +354,71 @@ fn what_is_set_in_the_environment_and_no_utf_8_is_a_fault_and_others_variables_a
         assert_eq!(output.status.code(), Some(exit), "{name}: {output:?}");
         assert!(exit == 0 || String::from_utf8_lossy(&output.stderr).contains(name), "{output:?}");
     }
+}
+
+#[test]
+fn credentials_are_shown_by_their_destination_alone_and_once_for_each() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "geheim").unwrap();
+    let said = |settings: &str| {
+        std::fs::write(folder.path().join("config.toml"), settings).unwrap();
+        let output = run_in(folder.path(), &["check-config"], b"");
+        [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap()).concat()
+    };
+    assert!(!said("").contains("auth = {"));
+    let one = "[auth.\"http://h:80\"]\nbearer_token_file = \"token\"\n";
+    let shown = said(one);
+    assert!(shown.contains("auth = { \"http://h:80\" = \"***\" }"), "{shown}");
+    let again = one.replace(":80", "");
+    let twice = said(&[one, &again].concat());
+    assert!(twice.contains("names a destination that is there already"), "{twice}");
+    for (wrong, why) in [
+        ("username = \"u\"", "it takes bearer_token_file, or username and password_file"),
+        ("bearer_token_file = \"token\"\nusername = \"u\"", "it takes bearer_token_file"),
+        ("token = \"geheim\"", "unknown setting `token`"),
+    ] {
+        let refused = said(&format!("[auth.\"http://h\"]\n{wrong}\n"));
+        assert!(refused.contains(why) && !refused.contains("geheim"), "{wrong}: {refused}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_with_secrets_that_every_user_can_read_is_warned_of_and_no_other() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let said = |settings: &str, mode: u32, secrets: Option<&str>| {
+        std::fs::write(&file, settings).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = binary();
+        command.current_dir(folder.path()).arg("check-config");
+        command.envs(secrets.map(|it| ("URLCALLBACK__SIGNING__SECRETS", it)));
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    let signing = format!("signing.secrets = [\"{secret}\"]");
+    let proxy = "egress.proxy = \"http://user:pass@proxy:3128\"";
+    for (key, settings) in [("signing.secrets", signing.as_str()), ("egress.proxy", proxy)] {
+        let warned = said(settings, 0o604, None);
+        assert!(warned.contains(key) && warned.contains("config.toml"), "{warned}");
+        for mode in [0o600, 0o640] {
+            assert_eq!(said(settings, mode, None), "", "{key}, {mode:o}");
+        }
+    }
+    assert_eq!(said("", 0o604, None), "");
+    assert_eq!(said("", 0o604, Some(secret)), "", "it is in no file");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_service_may_have_as_many_files_open_as_the_system_lets_it() {
+    let mut service = Service::prepare("");
+    let script = "ulimit -S -n 256 && exec \"$0\" serve";
+    service.serve_by(&["sh", "-c", script]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", service.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers[0], numbers[1], "{line}");
+    assert_ne!(numbers[0], "256");
 }

@@ -33,9 +33,9 @@ fn bench() -> (Bench, Vec<CallbackId>) {
         let claim = bench.wait(claim(outbox, &to, bench.clock.now()));
         ids.push(claim.record.id);
         if job == "delivered" {
-            bench.deliver(claim)
+            bench.deliver(claim);
         } else {
-            bench.fail(claim)
+            bench.fail(claim);
         }
         bench.clock.advance(MINUTE);
     }
