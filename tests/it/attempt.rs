@@ -13,12 +13,13 @@ use seal_dpf_urlcallback::{
     clock::{Clock, SharedClock, SystemClock, Timestamp},
     config::Config,
     delivery::{
-        attempt::Verdict,
+        attempt::{Outcome, Verdict},
         dispatcher::{self, Dispatcher},
         jumps::Jumps,
+        lane::Health,
     },
     outbox::{
-        ErrorKind, NewCallback, Outbox, Sequence,
+        Attempt, ErrorKind, Failure, NewCallback, Outbox, Sequence,
         sled::{self, SledOutbox},
         transition,
     },
@@ -114,4 +115,56 @@ fn a_panic_in_an_attempts_task_costs_neither_the_callback_nor_its_slot() {
         stop.send_replace(true);
         delivery.await.unwrap();
     });
+}
+
+#[test]
+fn what_an_attempt_says_of_its_destination_depends_on_whether_it_copes() {
+    use Health::{Answered, Failing, Unknown};
+    let statuses = [
+        (200, Answered),
+        (302, Answered),
+        (404, Answered),
+        (407, Answered),
+        (408, Failing),
+        (409, Answered),
+        (428, Answered),
+        (429, Failing),
+        (431, Answered),
+        (499, Answered),
+        (500, Failing),
+        (503, Failing),
+        (599, Failing),
+    ];
+    let answered = statuses.into_iter().flat_map(|(status, health)| {
+        // An answer without its body is none, whatever its status.
+        [
+            (Some(status), Some(ErrorKind::Status), health),
+            (Some(status), Some(ErrorKind::Body), Failing),
+        ]
+    });
+    let unanswered = [
+        (ErrorKind::Timeout, Failing),
+        (ErrorKind::Connect, Failing),
+        (ErrorKind::Dns, Failing),
+        (ErrorKind::Tls, Failing),
+        (ErrorKind::Body, Failing),
+        (ErrorKind::InvalidUrl, Unknown),
+        (ErrorKind::Egress, Unknown),
+    ];
+    let unanswered = unanswered.map(|(kind, health)| (None, Some(kind), health));
+    let cases =
+        answered.chain(unanswered).chain([(Some(200), None, Answered), (None, None, Unknown)]);
+    for (status, kind, health) in cases {
+        let attempt = Attempt {
+            number: 1,
+            started_at: Timestamp::default(),
+            duration_ms: 1,
+            status,
+            error: kind.map(|kind| Failure::new(kind, "")),
+            peer: None,
+            response_excerpt: None,
+        };
+        let outcome = Outcome { attempt, verdict: Verdict::Transient, retry_after: None };
+        assert_eq!(outcome.health(), health, "{status:?}, {kind:?}");
+    }
 }

@@ -111,6 +111,32 @@ fn submit_ends_with_1_when_an_event_was_failed_or_refused() {
     assert_eq!(usage.status.code(), Some(2));
 }
 
+/// A text that JavaScript has cut within a character.
+#[test]
+fn half_a_character_costs_no_callback_whichever_way_it_comes() {
+    let receiver = Receiver::start();
+    let service = Service::start("");
+    let line = |job: &str, field: &str| {
+        let mut event = event("job_sending", job, &receiver.url("/"));
+        event[field] = "cut X".into();
+        event.to_string().replace('X', "\\ud83d") + "\n"
+    };
+    let reason = line("1", "errorReason").replace("job_sending", "job_finished");
+    let reason = reason.replace("\"jobId\"", "\"exitStatus\":\"E\",\"jobId\"");
+    let batch = reason.clone() + &line("2", "nobodyKnows");
+    for answer in service.api().post_lines(&batch).lines() {
+        assert_eq!(answer["outcome"], "accepted", "{answer}");
+    }
+    std::fs::write(service.path("events.ndjson"), &batch).unwrap();
+    let output = service.run(&["submit", "--file", "events.ndjson"]);
+    assert!(output.status.success(), "{output:?}");
+    let one = service.api().post_bytes("application/json", reason.trim());
+    assert_eq!(one.status, 202, "{}", one.json());
+    let puts = receiver.wait_for(5);
+    let reasons = puts.iter().filter(|put| put.json()["errorReason"] == "cut \u{fffd}");
+    assert_eq!(reasons.count(), 3);
+}
+
 #[test]
 fn submit_takes_a_file_or_standard_input_with_the_service_up_and_down() {
     let receiver = Receiver::start();
