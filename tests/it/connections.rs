@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::support::{RawReceiver, Service, event, read_request};
+use crate::support::{RawReceiver, Receiver, Service, event, read_request};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
@@ -83,4 +83,45 @@ fn a_request_goes_out_a_second_time_once() {
     let second = api.accept(&event("job_sending", "2", &receiver.url()));
     let callback = api.wait_for_state(&second, "failed");
     assert_eq!((callback["attemptCount"].as_u64(), connections.load(SeqCst)), (Some(1), 2));
+}
+
+/// A connection that fell silent is given up with all others to its destination, and to no other one.
+#[tokio::test]
+async fn connections_are_given_up_by_destination_and_once_within_a_pause() {
+    use seal_dpf_urlcallback::{callback::Destination, config::Config};
+    const LONG: std::time::Duration = std::time::Duration::from_secs(600);
+    let clients = Config::defaults().unwrap().clients().unwrap();
+    let receivers = [Receiver::start(), Receiver::start()];
+    let targets = receivers.each_ref().map(|receiver| {
+        let url = url::Url::parse(&receiver.url("/")).unwrap();
+        let destination = Destination::parse(&receiver.url("")).unwrap();
+        (url, destination)
+    });
+    let put = async |(url, destination): &(url::Url, Destination)| {
+        let client = clients.of(url, destination).unwrap();
+        let answer = client.put(url.clone()).send().await.unwrap();
+        answer.bytes().await.unwrap();
+    };
+    let connections = || receivers.each_ref().map(Receiver::connections);
+    let rounds = [
+        // Who has given up nothing uses what is there.
+        (None, [1, 1]),
+        (None, [1, 1]),
+        (Some(LONG), [2, 1]),
+        (None, [2, 1]),
+        // Again so soon, it changes nothing.
+        (Some(LONG), [2, 1]),
+        (Some(std::time::Duration::ZERO), [3, 1]),
+        (None, [3, 1]),
+    ];
+    for (round, (give_up, expected)) in rounds.into_iter().enumerate() {
+        if let Some(pause) = give_up {
+            let (url, destination) = &targets[0];
+            clients.give_up(url, destination, pause).unwrap();
+        }
+        for target in &targets {
+            put(target).await;
+        }
+        assert_eq!(connections(), expected, "round {round}");
+    }
 }

@@ -16,6 +16,7 @@ mod connections;
 mod crash;
 mod damage;
 mod delivery;
+mod documents;
 mod durability;
 mod egress;
 #[cfg(target_os = "linux")]

@@ -57,53 +57,53 @@ impl Batch<'_> {
     }
 
     /// Goes over the lines of jobs; `None` at their end.
+    ///
+    /// A job is always looked at as a whole, as this batch leaves it: of a part of its callbacks all
+    /// may well be blocked. So the next step begins behind the last job, not behind the last row: the
+    /// job may have grown meanwhile.
     fn mend_jobs(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
-        let from = if after.is_empty() { b"j".to_vec() } else { [after, &[0]].concat() };
-        let mut job: Vec<Vec<u8>> = Vec::new();
-        let rows = self.store.tree.range(from..vec![b'j' + 1]);
-        for (looked_at, row) in rows.enumerate() {
-            let key = row?.0.to_vec();
-            let same = job.last().is_some_and(|last| line_of(last) == line_of(&key));
-            if !same {
-                self.mend_job(&job, work)?;
-                if looked_at >= STEP {
-                    return Ok(job.pop());
-                }
-                job.clear();
+        let mut from = if after.is_empty() { b"j".to_vec() } else { behind(line_of(after)) };
+        let mut looked_at = 0;
+        while let Some(row) = self.store.tree.range(from..vec![b'j' + 1]).next() {
+            let (key, _) = row?;
+            looked_at += self.mend_job(line_of(&key), work)?.max(1);
+            if looked_at >= STEP {
+                return Ok(Some(key.to_vec()));
             }
-            job.push(key);
+            from = behind(line_of(&key));
         }
-        self.mend_job(&job, work)?;
         Ok(None)
     }
 
-    /// Looks at one job, given the keys of its line as they are stored.
-    fn mend_job(&mut self, stored: &[Vec<u8>], work: &mut Work) -> Result<()> {
+    /// Looks at one job; says how many callbacks it has.
+    fn mend_job(&mut self, line: &[u8], work: &mut Work) -> Result<usize> {
         let mut pending = Vec::new();
-        for key in stored {
-            // This batch may have changed it.
-            let Some(value) = self.txn.get(key)? else { continue };
-            let (seq, lane) = (keys::last_number(key), LaneKey(keys::number(&value)));
+        let mut next = self.txn.first(line)?;
+        while let Some((key, value)) = next {
+            let (seq, lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
             match self.txn.record(&keys::pending(lane, seq)) {
                 Ok(Some(record)) => pending.push((lane, seq, record)),
                 Ok(None) => {
-                    self.txn.remove(key.clone());
+                    self.txn.remove(key.to_vec());
                     work.mended += 1;
                     work.lanes.entry(lane).or_default();
                 }
                 Err(OutboxError::Damaged { .. }) => {
                     work.stuck += 1;
-                    return Ok(());
+                    return Ok(pending.len());
                 }
                 Err(error) => return Err(error),
             }
+            next = self.txn.first_behind(line, Some(&key))?;
         }
+        let callbacks = pending.len();
         let active = pending.iter().filter(|it| is_active(&it.2)).count();
         match active {
-            0 => self.activate(pending, work),
-            1 => Ok(()),
-            _ => self.block_all_but_one(pending, work),
+            0 => self.activate(pending, work)?,
+            1 => {}
+            _ => self.block_all_but_one(pending, work)?,
         }
+        Ok(callbacks)
     }
 
     /// Of callbacks that are all blocked, the first one becomes active.
@@ -191,6 +191,11 @@ impl Batch<'_> {
 
 fn is_active(record: &Record) -> bool {
     !matches!(record.state, State::Pending(Place::Blocked(_)))
+}
+
+/// The first key behind all of a job's line.
+fn behind(line: &[u8]) -> Vec<u8> {
+    [line, &u64::MAX.to_be_bytes(), &[0]].concat()
 }
 
 /// The part of a key of a job's line that all of the job have.

@@ -1,10 +1,13 @@
 //! What the tests of the outbox work with.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
 use seal_dpf_urlcallback::{
     callback::{Body, CallbackId, Destination, JobState},
-    clock::{Clock as _, ManualClock, Timestamp},
+    clock::{Clock, ManualClock, Timestamp},
     outbox::{
         Attempt, Claim, Enqueued, ErrorKind, Failure, NewCallback, Outbox as _, OutboxError,
         Sequence, Settlement, StateName,
@@ -99,6 +102,42 @@ impl Bench {
         let summary = self.wait(self.outbox().summary(self.clock.now()));
         assert_eq!(summary.pending, summary.due + summary.waiting + summary.in_flight);
         (summary.pending, summary.delivered, summary.failed)
+    }
+}
+
+/// A clock with which the store's writer tells somebody that it has looked, and then waits.
+#[derive(Debug)]
+pub(super) struct Halting {
+    pub(super) clock: Arc<ManualClock>,
+    halt: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+}
+
+impl Default for Halting {
+    fn default() -> Self {
+        Self { clock: ManualClock::at(START), halt: Mutex::default() }
+    }
+}
+
+impl Halting {
+    /// The writer halts the next time that it looks: it says so on the first of these, and goes on
+    /// when something comes by the second one.
+    pub(super) fn halt(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((looks, looked), (go, goes_on)) = (mpsc::channel(), mpsc::channel());
+        *self.halt.lock().unwrap() = Some((looks, goes_on));
+        (looked, go)
+    }
+}
+
+impl Clock for Halting {
+    fn now(&self) -> Timestamp {
+        let now = self.clock.now();
+        if std::thread::current().name() == Some("committer")
+            && let Some((looked, go_on)) = self.halt.lock().unwrap().take()
+        {
+            looked.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        now
     }
 }
 

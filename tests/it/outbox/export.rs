@@ -1,14 +1,10 @@
 //! What is exported while it changes.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, mpsc},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future;
 use seal_dpf_urlcallback::{
-    clock::{Clock, ManualClock, SystemClock, Timestamp},
+    clock::{Clock as _, SystemClock},
     outbox::{
         ExportCursor, Outbox, Query, Sequence, Settlement,
         sled::{Settings, SledOutbox},
@@ -17,7 +13,7 @@ use seal_dpf_urlcallback::{
 use tokio::time::timeout;
 
 use super::{
-    bench::{START, attempt, destination},
+    bench::{Halting, START, attempt, destination},
     new,
 };
 
@@ -76,38 +72,17 @@ fn an_export_leaves_out_nothing_that_ends_meanwhile() {
     });
 }
 
-/// A clock with which the store's writer tells somebody that it has looked, and then waits.
-#[derive(Debug)]
-struct Halting {
-    clock: Arc<ManualClock>,
-    halt: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
-}
-
-impl Clock for Halting {
-    fn now(&self) -> Timestamp {
-        let now = self.clock.now();
-        if std::thread::current().name() == Some("committer")
-            && let Some((looked, go_on)) = self.halt.lock().unwrap().take()
-        {
-            looked.send(()).unwrap();
-            go_on.recv().unwrap();
-        }
-        now
-    }
-}
-
 #[test]
 fn an_export_leaves_out_nothing_whose_end_is_just_being_written_as_it_begins() {
     let folder = crate::support::StoreFolder::new();
     let settings = Settings { min_free_bytes: 0, ..Settings::default() };
-    let clock = Arc::new(Halting { clock: ManualClock::at(START), halt: Mutex::default() });
+    let clock = Arc::new(Halting::default());
     let outbox = SledOutbox::open(folder.path(), settings, Arc::clone(&clock) as _).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         outbox.enqueue(vec![new("1")], Sequence::default()).await.unwrap();
         let claim = outbox.claim(&destination(), 1, START).await.unwrap().claimed.pop().unwrap();
-        let ((looks, looked), (go, goes_on)) = (mpsc::channel(), mpsc::channel());
-        *clock.halt.lock().unwrap() = Some((looks, goes_on));
+        let (looked, go) = clock.halt();
         let delivered = Settlement::Delivered(attempt(&claim, true));
         let mut settled = Some(outbox.settle(claim, delivered));
         looked.recv().unwrap();

@@ -2,6 +2,7 @@
 
 mod bench;
 mod export;
+mod mend;
 mod salvage;
 mod scan;
 mod select;

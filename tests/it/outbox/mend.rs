@@ -1,0 +1,76 @@
+//! Looking for jobs that stand still changes nothing of jobs that do not, whatever happens meanwhile.
+
+use std::sync::Arc;
+
+use seal_dpf_urlcallback::outbox::{
+    Outbox as _, Sequence, Settlement,
+    sled::{Settings, SledOutbox},
+};
+
+use super::{
+    bench::{Bench, Halting, START, attempt, destination},
+    new,
+};
+
+#[test]
+fn a_job_that_grows_between_two_steps_is_looked_at_as_a_whole() {
+    const JOBS: usize = 600;
+    let bench = Bench::new();
+    for job in 0..JOBS {
+        bench.enqueue(&format!("{job:03}"));
+    }
+    let mut after = Vec::new();
+    let mut steps = 0;
+    loop {
+        let step = bench.wait(bench.outbox().mend(after));
+        assert_eq!((step.mended, step.stuck), (0, 0), "step {steps}");
+        steps += 1;
+        let Some(next) = step.next else { break };
+        // A line's key holds its job: the last one that was looked at has one more from now on.
+        let job = next.len().checked_sub(11).map(|at| String::from_utf8(next[at..at + 3].to_vec()));
+        if let Some(Ok(job)) = job.filter(|_| next[0] == b'j') {
+            bench.enqueue(&job);
+        }
+        after = next;
+    }
+    assert!(steps > 3);
+    assert_eq!(bench.claim(2 * JOBS).len(), JOBS, "one of each job");
+}
+
+#[test]
+fn what_a_write_brings_back_is_seen_by_the_look_at_its_job_in_the_same_write() {
+    let folder = crate::support::StoreFolder::new();
+    let settings = Settings { min_free_bytes: 0, ..Settings::default() };
+    let clock = Arc::new(Halting::default());
+    let outbox = SledOutbox::open(folder.path(), settings, Arc::clone(&clock) as _).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let enqueue = |job: &str| outbox.enqueue(vec![new(job)], Sequence::default());
+        let claim = async || outbox.claim(&destination(), 9, START).await.unwrap().claimed;
+        enqueue("1").await.unwrap();
+        let failed = claim().await.pop().unwrap();
+        let id = failed.record.id;
+        let attempt = attempt(&failed, false);
+        let failure = attempt.error.clone().unwrap();
+        let settlement = Settlement::Failed { attempt: Some(attempt), failure, hold: None };
+        outbox.settle(failed, settlement).await.unwrap();
+        enqueue("1").await.unwrap();
+        enqueue("1").await.unwrap();
+        // All that comes while the writer halts is one write.
+        let (looked, go) = clock.halt();
+        let other = enqueue("2");
+        looked.recv().unwrap();
+        let (replayed, mended) = (outbox.replay(vec![id]), outbox.mend(Vec::new()));
+        go.send(()).unwrap();
+        other.await.unwrap();
+        assert_eq!(replayed.await.unwrap(), 1);
+        assert_eq!(mended.await.unwrap().mended, 0);
+        let claimed = claim().await;
+        let of_the_job: Vec<_> = claimed
+            .iter()
+            .filter(|it| it.record.body.job_id == "1")
+            .map(|it| it.record.id)
+            .collect();
+        assert_eq!(of_the_job, [id]);
+    });
+}
