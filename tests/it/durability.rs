@@ -194,10 +194,15 @@ fn a_hundred_thousand_events_in_one_batch_are_all_delivered_once() {
     let output = service.run(&["submit", "--file", "events.ndjson"]);
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("100000 events, 100000 accepted"));
-    eventually("all are delivered", || {
-        let queue = service.api().queue();
-        (queue["delivered"] == 100_000 && queue["pending"] == 0).then_some(())
-    });
+    // So many take a while on a slow machine; what counts is that they go on.
+    let mut delivered = 0;
+    while delivered < 100_000 {
+        delivered = eventually("more are delivered", || {
+            let now = service.api().queue()["delivered"].as_u64().unwrap();
+            (now > delivered).then_some(now)
+        });
+    }
+    assert_eq!(service.api().queue()["pending"], 0);
     let mut ids: Vec<_> =
         receiver.puts().iter().map(|put| put.header("webhook-id").to_owned()).collect();
     assert_eq!(ids.len(), 100_000);

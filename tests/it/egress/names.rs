@@ -56,7 +56,9 @@ fn a_name_that_changes_its_address_between_two_look_ups_gains_nothing() {
             refused += 1;
         }
     }
-    assert_eq!((delivered, refused), (CALLBACKS / 2, CALLBACKS / 2));
+    // How many of each depends on how quick the look-ups are: attempts that begin at once share one,
+    // and what a slow one says is used again.
+    assert_eq!(delivered + refused, CALLBACKS);
     assert_eq!(denied.connections(), 0);
 }
 
