@@ -76,9 +76,9 @@ impl Batch<'_> {
     }
 
     /// Looks at one job; says how many callbacks it has.
-    fn mend_job(&mut self, line: &[u8], work: &mut Work) -> Result<usize> {
+    fn mend_job(&mut self, job: &[u8], work: &mut Work) -> Result<usize> {
         let mut pending = Vec::new();
-        let mut next = self.txn.first(line)?;
+        let mut next = self.txn.first(job)?;
         while let Some((key, value)) = next {
             let (seq, lane) = (keys::last_number(&key), LaneKey(keys::number(&value)));
             match self.txn.record(&keys::pending(lane, seq)) {
@@ -94,7 +94,7 @@ impl Batch<'_> {
                 }
                 Err(error) => return Err(error),
             }
-            next = self.txn.first_behind(line, Some(&key))?;
+            next = self.txn.first_behind(job, Some(&key))?;
         }
         let callbacks = pending.len();
         let active = pending.iter().filter(|it| is_active(&it.2)).count();
