@@ -77,11 +77,11 @@ impl Health {
     /// Why the store does not answer.
     fn silence(&self) -> String {
         match self.outbox.write_under_way() {
-            Some(since) => format!(
+            Some(since) if since >= PATIENCE => format!(
                 "the data disk is waited for: a write has been under way for {} s",
                 since.as_secs()
             ),
-            None => "the store does not answer".into(),
+            _ => "the store does not answer".into(),
         }
     }
 

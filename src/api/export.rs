@@ -1,7 +1,6 @@
 //! `POST /v1/export`: everything that is stored, into a file of the data directory.
 
 use std::{
-    fs::File,
     io::BufWriter,
     path::{Path, PathBuf},
     sync::{
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Problem, Shared};
 use crate::{
     archive::{ArchiveError, Writer},
+    datadir::{cannot_write, create_private},
     outbox::OutboxError,
 };
 
@@ -52,7 +52,7 @@ pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView
     let handle = tokio::runtime::Handle::current();
     let written = tokio::task::spawn_blocking(move || {
         let unfinished = Unfinished(to);
-        let file = BufWriter::new(create(&unfinished.0)?);
+        let file = BufWriter::new(create_private(&unfinished.0)?);
         let mut writer = Writer::begin(file, Some(outbox.identity()))?;
         // The last of the disk is the store's.
         let room = async |_| match outbox.ready().await {
@@ -76,8 +76,8 @@ pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView
         }
         Err(error) => {
             let stop = match &error {
-                ArchiveError::Io(error) if crate::datadir::cannot_write(error) => {
-                    "; stop the service: the command `export` then reads the store without writing beside it"
+                ArchiveError::Io(error) if cannot_write(error) => {
+                    "; stop the service and run `export` again: it then reads the store directly"
                 }
                 _ => "",
             };
@@ -108,12 +108,4 @@ fn remove(path: &Path) {
         }
         _ => {}
     }
-}
-
-fn create(path: &PathBuf) -> std::io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }

@@ -11,8 +11,13 @@ use std::{
 use anyhow::Context as _;
 use data_encoding::HEXLOWER;
 
+use crate::datadir::create_private;
+
 /// Those that are there, for who hears the signal.
 static LEFTOVERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// How long a command may take to end by itself after a signal.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A file or a folder that is removed when this is dropped.
 #[derive(Debug)]
@@ -36,14 +41,10 @@ impl Leftover {
 
     /// A new private file.
     pub(super) fn file(path: &Path) -> io::Result<(fs::File, Self)> {
-        let mut options = fs::File::options();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Self::make(path, || options.open(path))
+        Self::make(path, || create_private(path))
     }
 
-    /// Whoever hears a signal either finds it in the list, or it is not made.
+    /// Creates it with the list locked, so that the signal thread never misses it.
     fn make<T>(path: &Path, make: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Self)> {
         static LISTENING: LazyLock<Result<(), String>> =
             LazyLock::new(|| listen().map_err(|error| error.to_string()));
@@ -89,11 +90,16 @@ fn listen() -> io::Result<()> {
         let _entered = runtime.enter();
         end_signal()?
     };
+    let remove_all = || {
+        let leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        leftovers.iter().for_each(|path| remove(path));
+    };
     let heard = move || {
         runtime.block_on(signal);
-        // Held to the end of the process: nothing more is made.
-        let leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
-        leftovers.iter().for_each(|path| remove(path));
+        remove_all();
+        // A command that handles the signal itself, for example to restore the terminal, ends first.
+        std::thread::sleep(GRACE);
+        remove_all();
         super::say("interrupted; nothing is left of what was begun");
         std::process::exit(1);
     };

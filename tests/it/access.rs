@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::symlink, process::Command};
 
 use serde_json::json;
 
-use crate::support::{Receiver, Service, event, eventually};
+use crate::support::{Receiver, Service, Terminal, event, eventually};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -210,6 +210,27 @@ fn what_only_reads_works_where_the_store_cannot_be_written() {
     let output = service.run_with_env(&["inspect-queue"], &[("TMPDIR", "/proc")]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(!text(&output.stderr).is_empty());
+}
+
+/// The command that reads a copy and the one that owns the terminal hear the same signal.
+#[test]
+fn watching_a_store_that_cannot_be_written_ends_with_ctrl_c_and_leaves_terminal_and_disk_clean() {
+    let mut service = Service::start("");
+    service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
+    service.kill();
+    service.put_on_a_disk_that_can_fail();
+    service.fail_disk("open EROFS");
+    fs::create_dir(service.path("tmp")).unwrap();
+    let tmp = service.path("tmp");
+    let mut env: Vec<_> = service.env().collect();
+    env.push(("TMPDIR", tmp.to_str().unwrap()));
+    let args = ["inspect-queue", "--watch=100ms"];
+    let mut terminal = Terminal::start(service.folder(), 120, &args, &env);
+    terminal.wait_for("pending    1");
+    terminal.interrupt();
+    assert!(terminal.wait().success());
+    assert!(terminal.printed().ends_with("\u{1b}[?25h\u{1b}[?1049l"), "the terminal is as before");
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
 }
 
 /// A real mount, of all that the data directory holds.

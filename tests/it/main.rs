@@ -22,6 +22,7 @@ mod egress;
 #[cfg(target_os = "linux")]
 mod faults;
 mod guard;
+mod limits;
 mod misbehaving;
 mod model;
 #[cfg(target_os = "linux")]

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{SledOutbox, watch::BESIDE};
+use super::{
+    SledOutbox,
+    watch::{BESIDE, beside},
+};
 
 /// How much is copied at once.
 const STEP: usize = 1 << 20;
@@ -38,12 +41,7 @@ impl SledOutbox {
     /// Nobody may have it open.
     pub fn copy(dir: &Path, to: &Path) -> Result<(), CopyError> {
         for suffix in [""].into_iter().chain(BESIDE) {
-            let [from, to] = [dir, to].map(|path| {
-                let mut name = path.as_os_str().to_owned();
-                name.push(suffix);
-                PathBuf::from(name)
-            });
-            copy(&from, &to)?;
+            copy(&beside(dir, suffix), &beside(to, suffix))?;
         }
         Ok(())
     }

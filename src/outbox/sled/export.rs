@@ -3,7 +3,10 @@
 //! A callback moves between the kinds of rows while the export goes over them. So it goes over
 //! all of them, and then once more for those that have ended or come back since it began.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{Store, keys, read};
 use crate::{
@@ -13,6 +16,9 @@ use crate::{
 
 /// How many rows one step looks at.
 const STEP: usize = 1000;
+
+/// How many times of a clock that went back are kept apart; older ones are merged.
+const BACKWARD_KEPT: usize = 64;
 
 /// The passes: whose rows, and whether only those that have changed since the beginning.
 const PASSES: [(StateName, bool); 6] = [
@@ -33,7 +39,7 @@ pub(super) struct Backward(Mutex<Times>);
 struct Times {
     last: Timestamp,
     /// The batches that bear an earlier time than the one before them, and that time.
-    back: Vec<(u64, Timestamp)>,
+    back: VecDeque<(u64, Timestamp)>,
 }
 
 impl Backward {
@@ -41,13 +47,20 @@ impl Backward {
     pub(super) fn note(&self, batch: u64, now: Timestamp) {
         let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now < times.last {
-            times.back.push((batch, now));
+            times.back.push_back((batch, now));
         }
         times.last = now;
+        // An earlier time than needed only exports some callbacks twice.
+        if times.back.len() > BACKWARD_KEPT
+            && let Some((_, earlier)) = times.back.pop_front()
+            && let Some((_, time)) = times.back.front_mut()
+        {
+            *time = earlier.min(*time);
+        }
     }
 
-    /// The earliest time that a batch may bear, of which the first has this number and is not
-    /// earlier than `began`.
+    /// The earliest time of all batches from this number on, of which the first was made at `began`
+    /// or later.
     fn earliest(&self, batch: u64, began: Timestamp) -> Timestamp {
         let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let back = times.back.iter().rev().take_while(|(at, _)| *at >= batch);
@@ -105,4 +118,25 @@ pub(super) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported, Out
 /// When the callback came to the state that it has.
 fn changed_at(record: &Record) -> Timestamp {
     record.finished_at().unwrap_or(record.budget_since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_clock_that_goes_back_again_and_again_a_bounded_number_of_times_is_kept() {
+        let (backward, at) = (Backward::default(), Timestamp::from_millis);
+        for batch in 0..1000 {
+            // It goes on by two and back by one.
+            backward.note(2 * batch, at(5000 + batch + 1));
+            backward.note(2 * batch + 1, at(5000 + batch));
+        }
+        assert_eq!(backward.0.lock().unwrap().back.len(), BACKWARD_KEPT);
+        assert_eq!(backward.earliest(2000, at(9000)), at(9000));
+        assert_eq!(backward.earliest(1999, at(9000)), at(5999));
+        assert_eq!(backward.earliest(1990, at(5996)), at(5995));
+        // Of the merged ones the earliest counts.
+        assert_eq!(backward.earliest(0, at(9000)), at(5000));
+    }
 }

@@ -52,7 +52,7 @@ const BEFORE: &str = ".before";
 /// What the names of the files and folders beside a store end with.
 pub(super) const BESIDE: [&str; 2] = [WITNESS, BEFORE];
 
-fn beside(dir: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(dir: &Path, suffix: &str) -> PathBuf {
     let mut name = dir.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -30,7 +30,7 @@ const DENY: &str = "egress.deny = [\"127.0.0.2\"]\ndelivery.per_destination = 1"
 #[test]
 fn a_name_that_changes_its_address_between_two_look_ups_gains_nothing() {
     const CALLBACKS: usize = 40;
-    let answers = "127.0.0.1\n127.0.0.2\n".repeat(CALLBACKS);
+    let answers = "127.0.0.1\n127.0.0.2\n".repeat(20 * CALLBACKS);
     let service = serve(DENY, &answers);
     let [allowed, denied] = twins();
     // Every callback needs a connection, and so a look-up, of its own.
@@ -41,24 +41,29 @@ fn a_name_that_changes_its_address_between_two_look_ups_gains_nothing() {
     );
     let url = format!("http://rebind.test:{}/", allowed.address.port());
     let api = service.api();
-    let ids: Vec<_> = (0..CALLBACKS)
-        .map(|job| api.accept(&event("job_sending", &job.to_string(), &url)))
-        .collect();
-    eventually("all have ended", || (api.queue()["pending"] == 0).then_some(()));
-    let (mut delivered, mut refused) = (0, 0);
-    for id in ids {
-        let callback = api.callback(&id);
-        if callback["state"] == "delivered" {
-            assert_eq!(callback["attempts"][0]["peer"], allowed.address.to_string());
-            delivered += 1;
-        } else {
-            assert_eq!(callback["lastError"]["kind"], "egress", "{callback}");
-            refused += 1;
-        }
-    }
-    // How many of each depends on how quick the look-ups are: attempts that begin at once share one,
-    // and what a slow one says is used again.
-    assert_eq!(delivered + refused, CALLBACKS);
+    // They go out one after the other. Only what a look-up says that took long is used again, as on a
+    // machine with much else to do.
+    eventually("each look-up counts where look-ups are quick", || {
+        let ids: Vec<_> = (0..CALLBACKS)
+            .map(|job| api.accept(&event("job_sending", &job.to_string(), &url)))
+            .collect();
+        eventually("all have ended", || (api.queue()["pending"] == 0).then_some(()));
+        let delivered: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                let callback = api.callback(id);
+                let is_delivered = callback["state"] == "delivered";
+                if is_delivered {
+                    assert_eq!(callback["attempts"][0]["peer"], allowed.address.to_string());
+                } else {
+                    assert_eq!(callback["lastError"]["kind"], "egress", "{callback}");
+                }
+                is_delivered
+            })
+            .collect();
+        let changes = delivered.windows(2).filter(|two| two[0] != two[1]).count();
+        (changes >= CALLBACKS / 2).then_some(())
+    });
     assert_eq!(denied.connections(), 0);
 }
 

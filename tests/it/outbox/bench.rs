@@ -119,6 +119,15 @@ impl Default for Halting {
 }
 
 impl Halting {
+    /// An outbox with such a clock, in a folder of its own.
+    pub(super) fn open() -> (crate::support::StoreFolder, SledOutbox, Arc<Self>) {
+        let folder = crate::support::StoreFolder::new();
+        let settings = Settings { min_free_bytes: 0, ..Settings::default() };
+        let clock = Arc::new(Self::default());
+        let outbox = SledOutbox::open(folder.path(), settings, Arc::clone(&clock) as _).unwrap();
+        (folder, outbox, clock)
+    }
+
     /// The writer halts the next time that it looks: it says so on the first of these, and goes on
     /// when something comes by the second one.
     pub(super) fn halt(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {

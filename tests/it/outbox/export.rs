@@ -48,8 +48,25 @@ async fn exported(outbox: &SledOutbox) -> usize {
     }
 }
 
-#[test]
-fn an_export_leaves_out_nothing_that_ends_meanwhile() {
+/// All that a listing shows, page by page.
+async fn listed(outbox: &SledOutbox, oldest_first: bool) -> usize {
+    let mut found = HashSet::new();
+    let mut query = Query { limit: 1000, oldest_first, ..Query::default() };
+    loop {
+        let page = outbox.list(query.clone()).await.unwrap();
+        assert!(page.callbacks.len() <= query.limit);
+        for it in page.callbacks {
+            assert!(found.insert(it.record.id), "twice");
+        }
+        query.cursor = page.next;
+        if page.next.is_none() {
+            return found.len();
+        }
+    }
+}
+
+/// Counts all callbacks with `count` again and again while they are delivered.
+fn while_they_are_delivered(count: &impl AsyncFn(&SledOutbox, usize) -> usize) {
     let folder = crate::support::StoreFolder::new();
     let settings = Settings { min_free_bytes: 0, ..Settings::default() };
     let outbox = SledOutbox::open(folder.path(), settings, Arc::new(SystemClock)).unwrap();
@@ -57,27 +74,34 @@ fn an_export_leaves_out_nothing_that_ends_meanwhile() {
     runtime.block_on(async {
         let batch = (0..ALL).map(|job| new(&job.to_string())).collect();
         outbox.enqueue(batch, Sequence::default()).await.unwrap();
-        let mut exports = 0;
-        let export = async {
+        let mut rounds = 0;
+        let counting = async {
             loop {
-                assert_eq!(exported(&outbox).await, ALL, "export {exports}");
-                exports += 1;
+                assert_eq!(count(&outbox, rounds).await, ALL, "round {rounds}");
+                rounds += 1;
             }
         };
         tokio::select! {
             () = drain(&outbox) => {}
-            never = export => never,
+            never = counting => never,
         }
-        assert!(exports > 0);
+        assert!(rounds > 0);
     });
 }
 
 #[test]
+fn an_export_leaves_out_nothing_that_ends_meanwhile() {
+    while_they_are_delivered(&async |outbox, _| exported(outbox).await);
+}
+
+#[test]
+fn a_listing_leaves_out_nothing_that_ends_meanwhile() {
+    while_they_are_delivered(&async |outbox, round| listed(outbox, round % 2 == 0).await);
+}
+
+#[test]
 fn an_export_leaves_out_nothing_whose_end_is_just_being_written_as_it_begins() {
-    let folder = crate::support::StoreFolder::new();
-    let settings = Settings { min_free_bytes: 0, ..Settings::default() };
-    let clock = Arc::new(Halting::default());
-    let outbox = SledOutbox::open(folder.path(), settings, Arc::clone(&clock) as _).unwrap();
+    let (_folder, outbox, clock) = Halting::open();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         outbox.enqueue(vec![new("1")], Sequence::default()).await.unwrap();
@@ -134,42 +158,4 @@ fn an_export_leaves_out_nothing_that_ends_while_the_clock_goes_back() {
         }
     }
     assert_eq!(found, HashSet::from([id]));
-}
-
-#[test]
-fn a_listing_leaves_out_nothing_that_ends_or_comes_back_meanwhile() {
-    let folder = crate::support::StoreFolder::new();
-    let settings = Settings { min_free_bytes: 0, ..Settings::default() };
-    let outbox = SledOutbox::open(folder.path(), settings, Arc::new(SystemClock)).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let batch = (0..ALL).map(|job| new(&job.to_string())).collect();
-        outbox.enqueue(batch, Sequence::default()).await.unwrap();
-        let mut listings = 0;
-        let list = async {
-            loop {
-                let oldest_first = listings % 2 == 0;
-                let mut found = HashSet::new();
-                let mut query = Query { limit: 1000, oldest_first, ..Query::default() };
-                loop {
-                    let page = outbox.list(query.clone()).await.unwrap();
-                    assert!(page.callbacks.len() <= query.limit);
-                    for it in page.callbacks {
-                        assert!(found.insert(it.record.id), "twice");
-                    }
-                    query.cursor = page.next;
-                    if page.next.is_none() {
-                        break;
-                    }
-                }
-                assert_eq!(found.len(), ALL, "listing {listings}");
-                listings += 1;
-            }
-        };
-        tokio::select! {
-            () = drain(&outbox) => {}
-            never = list => never,
-        }
-        assert!(listings > 0);
-    });
 }

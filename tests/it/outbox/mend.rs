@@ -1,11 +1,6 @@
 //! Looking for jobs that stand still changes nothing of jobs that do not, whatever happens meanwhile.
 
-use std::sync::Arc;
-
-use seal_dpf_urlcallback::outbox::{
-    Outbox as _, Sequence, Settlement,
-    sled::{Settings, SledOutbox},
-};
+use seal_dpf_urlcallback::outbox::{Outbox as _, Sequence, Settlement};
 
 use super::{
     bench::{Bench, Halting, START, attempt, destination},
@@ -39,10 +34,7 @@ fn a_job_that_grows_between_two_steps_is_looked_at_as_a_whole() {
 
 #[test]
 fn what_a_write_brings_back_is_seen_by_the_look_at_its_job_in_the_same_write() {
-    let folder = crate::support::StoreFolder::new();
-    let settings = Settings { min_free_bytes: 0, ..Settings::default() };
-    let clock = Arc::new(Halting::default());
-    let outbox = SledOutbox::open(folder.path(), settings, Arc::clone(&clock) as _).unwrap();
+    let (_folder, outbox, clock) = Halting::open();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let enqueue = |job: &str| outbox.enqueue(vec![new(job)], Sequence::default());

@@ -20,6 +20,11 @@ impl Service {
         ];
     }
 
+    /// What its processes have in their environment.
+    pub(crate) fn env(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
     /// From now on this operation fails in this way, such as `fdatasync EIO`.
     pub(crate) fn fail_disk(&self, rule: &str) {
         fs::write(self.path("fault.new"), rule).unwrap();
