@@ -18,8 +18,8 @@ use crate::{
     callback::{Body, Destination, SecretUrl},
     clock::Timestamp,
     outbox::{
-        Attempt, Entry, ExportCursor, Failure, Identity, Outbox, OutboxError, Place, Record, State,
-        StateName,
+        Attempt, Entry, ExportCursor, Failure, Identity, Outbox, OutboxError, Readiness, Record,
+        State, StateName,
     },
 };
 
@@ -97,7 +97,7 @@ impl From<Entry> for Line {
     fn from(entry: Entry) -> Self {
         let Entry { record, attempts, uncertain } = entry;
         let due_at = match record.state {
-            State::Pending(Place::Scheduled(at) | Place::Blocked(at)) => Some(at),
+            State::Pending(Readiness::Scheduled(at) | Readiness::Blocked(at)) => Some(at),
             _ => None,
         };
         Self {
@@ -126,8 +126,8 @@ impl TryFrom<Line> for Entry {
 
     fn try_from(line: Line) -> Result<Self, String> {
         let state = match (line.state, line.finished_at, line.due_at) {
-            (StateName::Pending, None, None) => State::Pending(Place::Fresh),
-            (StateName::Pending, None, Some(at)) => State::Pending(Place::Scheduled(at)),
+            (StateName::Pending, None, None) => State::Pending(Readiness::Fresh),
+            (StateName::Pending, None, Some(at)) => State::Pending(Readiness::Scheduled(at)),
             (StateName::Delivered, Some(at), None) => State::Delivered(at),
             (StateName::Failed, Some(at), None) => State::Failed(at),
             _ => return Err("state, finishedAt and dueAt do not agree".into()),

@@ -12,7 +12,7 @@ use seal_dpf_urlcallback::{
     callback::{Body, CallbackId, Destination, JobState, SecretUrl},
     clock::Timestamp,
     outbox::{
-        Attempt, ErrorKind, Failure, Place, Record, State,
+        Attempt, ErrorKind, Failure, Readiness, Record, State,
         record::{decode, encode, encode_row, is_fresh},
     },
 };
@@ -83,9 +83,9 @@ fn record(u: &mut Unstructured<'_>) -> Made<Record> {
         destination: Destination::from_stored(u.arbitrary()?),
         created_at: time(u)?,
         state: *u.choose(&[
-            State::Pending(Place::Fresh),
-            State::Pending(Place::Scheduled(at)),
-            State::Pending(Place::Blocked(at)),
+            State::Pending(Readiness::Fresh),
+            State::Pending(Readiness::Scheduled(at)),
+            State::Pending(Readiness::Blocked(at)),
             State::Delivered(at),
             State::Failed(at),
         ])?,
@@ -123,7 +123,7 @@ fuzz_target!(|data: &[u8]| {
     let mut u = Unstructured::new(data);
     let Ok(made) = record(&mut u) else { return };
     let mut bytes = encode(&made).unwrap();
-    assert_eq!(is_fresh(&bytes), made.state == State::Pending(Place::Fresh));
+    assert_eq!(is_fresh(&bytes), made.state == State::Pending(Readiness::Fresh));
     if let Some(attempt) = &made.last_attempt {
         assert_eq!(&decode::<Attempt>(&encode_row(attempt).unwrap()).unwrap(), attempt);
     }

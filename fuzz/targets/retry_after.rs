@@ -12,10 +12,11 @@ use seal_dpf_urlcallback::{
     callback::{Body, CallbackId, Destination, JobState},
     clock::Timestamp,
     delivery::{
-        attempt::{Outcome, Verdict, retry_after},
+        outcome::{Outcome, Verdict},
         retry::Settings,
+        send::attempt::retry_after,
     },
-    outbox::{Attempt, ErrorKind, Failure, Place, Record, Settlement, State},
+    outbox::{Attempt, ErrorKind, Failure, Readiness, Record, Settlement, State},
 };
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` in seconds since 1970 (RFC 9110, 5.6.7).
@@ -62,7 +63,7 @@ fn record(accepted: Timestamp) -> Record {
         url: "http://h/".to_owned().into(),
         destination: Destination::none(),
         created_at: accepted,
-        state: State::Pending(Place::Fresh),
+        state: State::Pending(Readiness::Fresh),
         attempt_count: 0,
         budget_attempts: 0,
         budget_since: accepted,

@@ -73,7 +73,7 @@ impl From<OutboxError> for Problem {
         match error {
             OutboxError::Full { .. }
             | OutboxError::DiskLow { .. }
-            | OutboxError::Broken { .. }
+            | OutboxError::Stopped { .. }
             | OutboxError::Closed => Self::unavailable(error.to_string()),
             other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
         }

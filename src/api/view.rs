@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     intake::Outcome,
     outbox::{
-        Attempt, DestinationSummary, Detail, Failure, Page, Place, Retention, Standing, State,
+        Attempt, DestinationSummary, Detail, Failure, Page, Readiness, Retention, Standing, State,
         StateName, Summary,
     },
     select::{Pace, Replayed, SelectError, Selection},
@@ -129,8 +129,8 @@ impl CallbackView {
     pub fn new(standing: &Standing, terms: &Terms) -> Self {
         let Standing { record, waiting_for, in_flight, stuck } = standing;
         let next_attempt_at = match record.state {
-            State::Pending(Place::Fresh) => Some(record.created_at),
-            State::Pending(Place::Scheduled(due)) => Some(due),
+            State::Pending(Readiness::Fresh) => Some(record.created_at),
+            State::Pending(Readiness::Scheduled(due)) => Some(due),
             _ => None,
         };
         let destination = &record.destination;

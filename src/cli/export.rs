@@ -40,7 +40,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let access = match Access::find(config, "export", Purpose::Look).await {
         Ok(access) => access,
         Err(error) => match error.downcast::<OutboxError>() {
-            Ok(error @ (OutboxError::Unsound { .. } | OutboxError::Damaged { .. })) => {
+            Ok(error @ (OutboxError::Damaged { .. } | OutboxError::UnreadableRow { .. })) => {
                 let (out, file) = output(&args)?;
                 let lock = DataDir::open_to_look(&config.data_dir, "export")?;
                 let exit = rescue(&lock, &error, out)?;

@@ -12,7 +12,7 @@ use figment::value::Value;
 use super::reader::{Reader, quoted};
 use crate::{
     callback::{Destination, redact_url},
-    delivery::credentials::CredentialFile,
+    delivery::send::credentials::CredentialFile,
     tls::{self, PairFiles, TlsError},
 };
 

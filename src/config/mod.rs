@@ -18,11 +18,16 @@ use figment::{Figment, providers::Env};
 use ipnet::IpNet;
 
 pub use self::reader::{Effective, Fault};
-use self::reader::{Reader, quoted};
 use crate::{
     api,
     callback::{self, SecretUrl},
-    delivery::{attempt, client, dispatcher, lane, retry, signing},
+    config::reader::{Reader, quoted},
+    delivery::{
+        retry,
+        schedule::breaker,
+        send::{attempt, client, signing},
+        settings,
+    },
     egress::{DEFAULT_DENY, Policy},
     outbox::{self, Retention},
     telemetry,
@@ -48,7 +53,7 @@ pub struct Config {
     /// How long finished callbacks are kept.
     pub retention: Retention,
     /// The delivery loop.
-    pub dispatcher: dispatcher::Settings,
+    pub dispatcher: settings::Settings,
     /// One attempt.
     pub attempt: attempt::Settings,
     /// The HTTP client.
@@ -153,8 +158,8 @@ impl Config {
         }
         let retry = retry_settings(&mut r);
         outbox.longest_pause = retry.longest_pause();
-        let rest = lane::Settings::default();
-        let breaker = lane::Settings {
+        let rest = breaker::Settings::default();
+        let breaker = breaker::Settings {
             failures: small(r.number("breaker.failures", rest.failures.into(), 0, 1_000_000)),
             initial_pause: r.duration("breaker.initial_pause", rest.initial_pause, MS),
             max_pause: r.duration("breaker.max_pause", rest.max_pause, MS),
@@ -183,7 +188,7 @@ impl Config {
         if !r.faults.is_empty() {
             return Err(ConfigError(r.faults));
         }
-        let dispatcher = dispatcher::Settings {
+        let dispatcher = settings::Settings {
             concurrency,
             per_destination,
             max_unsettled,

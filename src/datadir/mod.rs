@@ -15,9 +15,11 @@ use std::{
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
-use self::owner::{close_to_others, foreign_owner, refuse_planted};
 pub use self::{look::cannot_write, owner::may_show};
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    datadir::owner::{close_to_others, foreign_owner, refuse_planted},
+};
 
 const LOCK: &str = "lock";
 const NOTE: &str = "service.json";

@@ -8,9 +8,8 @@ use std::{
     path::Path,
 };
 
-use super::DataDirError;
+use super::{DataDirError, OUTBOX};
 #[cfg(unix)]
-use super::OUTBOX;
 
 /// In a directory that was open to others, they may have put something where we look.
 #[cfg(unix)]

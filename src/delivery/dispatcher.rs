@@ -9,12 +9,12 @@
 //!
 //! A destination's slot is free when its PUT has ended ([`Event::Ended`]); the job's next
 //! callback is due when the disk has the outcome, which the outbox signals. Lanes are served
-//! in turn, at most [`QUANTUM`] claims each, so a long queue costs the others one turn; see
-//! [`shares`](super::shares) for whose turn it is. Nothing is claimed while too many outcomes wait for
+//! in turn, at most [`CLAIMS_PER_TURN`] claims each, so a long queue costs the others one turn; see
+//! [`shares`](crate::delivery::schedule::shares) for whose turn it is. Nothing is claimed while too many outcomes wait for
 //! the disk: what is sent meanwhile would be sent again after a kill.
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -26,14 +26,17 @@ use tokio::{
 };
 
 use super::{
-    attempt::Sender,
-    client::POOL_IDLE_TIMEOUT,
     jumps::Jumps,
-    lane::{self, Health, Lane, Remembered},
-    log::log_breaker,
+    logging::log_breaker,
+    outcome::DestinationHealth,
     recent::Recent,
-    retry,
-    shares::{Shares, Turn},
+    schedule::{
+        lane::{Lane, Remembered},
+        shares::{Shares, Turn},
+        timers::Timers,
+    },
+    send::{attempt::Sender, connections::Connections},
+    settings::Settings,
     task::{self, AttemptTask, Ended, Event, Settling, Taken, Unsettled},
 };
 use crate::{
@@ -44,35 +47,14 @@ use crate::{
 };
 
 /// How many callbacks of one destination are claimed before the next one has its turn.
-const QUANTUM: usize = 16;
+const CLAIMS_PER_TURN: usize = 16;
 
 /// The machine's clock may jump while the loop sleeps on another one; it looks again after
 /// this time when it waits for something.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 
-/// To how many destinations connections are kept; to more, they would be more than a process
-/// may have open.
-const MANY: usize = 256;
-
 /// How long a destination rests whose rows cannot be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
-
-/// The settings of the loop (contract, 6).
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How many attempts run at once.
-    pub concurrency: usize,
-    /// How many of them to one destination.
-    pub per_destination: usize,
-    /// How many attempts may be under way or wait for the disk to have their outcome.
-    pub max_unsettled: usize,
-    /// When a destination is given a rest.
-    pub breaker: lane::Settings,
-    /// What follows from an outcome.
-    pub retry: retry::Settings,
-    /// How long attempts under way may go on at shutdown.
-    pub shutdown_grace: Duration,
-}
 
 /// The delivery loop.
 pub struct Dispatcher {
@@ -87,12 +69,10 @@ pub struct Dispatcher {
     /// What is known of destinations for which there is nothing to do.
     remembered: Recent<Destination, Remembered>,
     shares: Shares,
-    timers: BTreeSet<(Timestamp, Destination)>,
-    timer_of: HashMap<Destination, Timestamp>,
-    /// The destinations to which there may be connections, and since when none was needed.
-    kept: HashMap<Destination, Instant>,
+    timers: Timers,
+    connections: Connections,
     /// Lanes that may have become idle.
-    resting: Vec<Destination>,
+    maybe_idle: Vec<Destination>,
     unsettled: usize,
     events: mpsc::UnboundedSender<Event>,
     received: mpsc::UnboundedReceiver<Event>,
@@ -125,10 +105,9 @@ impl Dispatcher {
             back: 0,
             lanes: HashMap::new(),
             remembered: Recent::default(),
-            timers: BTreeSet::new(),
-            timer_of: HashMap::new(),
-            kept: HashMap::new(),
-            resting: Vec::new(),
+            timers: Timers::default(),
+            connections: Connections::default(),
+            maybe_idle: Vec::new(),
             unsettled: 0,
             events,
             received,
@@ -149,19 +128,19 @@ impl Dispatcher {
         loop {
             // Before anything else: however much comes in, what has ended makes room.
             while let Ok(event) = self.received.try_recv() {
-                self.note(event);
+                self.handle(event);
             }
-            self.notice_jumps();
-            self.notice_slow();
-            self.notice_spare();
+            self.recheck_after_clock_jump();
+            self.raise_slow_lanes();
+            self.resume_limited_lanes();
             self.fire_timers();
             // It hears signals as well, so it comes before what they ask for is served: nothing
             // may be left in the line when the loop goes to sleep.
-            self.rest();
-            self.serve().await;
+            self.forget_idle_lanes();
+            self.start_attempts().await;
             let sleep = self.sleep();
             // One that was limited may have found nothing to do with the slot that it was given.
-            let again = !self.resting.is_empty() || self.shares.has_unlimited();
+            let again = !self.maybe_idle.is_empty() || self.shares.has_unlimited();
             tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => break,
@@ -169,7 +148,7 @@ impl Dispatcher {
                 signals = outbox.signalled() => self.signalled(signals),
                 n = self.received.recv_many(&mut batch, 1024) => {
                     debug_assert!(n > 0, "the loop holds a sender itself");
-                    batch.drain(..).for_each(|event| self.note(event));
+                    batch.drain(..).for_each(|event| self.handle(event));
                 }
                 () = tokio::task::yield_now(), if again => {}
                 () = sleep => {}
@@ -187,7 +166,7 @@ impl Dispatcher {
         let end = Instant::now() + self.settings.shutdown_grace;
         while self.unsettled > 0 {
             match tokio::time::timeout_at(end, self.received.recv()).await {
-                Ok(Some(event)) => self.note(event),
+                Ok(Some(event)) => self.handle(event),
                 Ok(None) => return,
                 Err(_) => break,
             }
@@ -196,14 +175,14 @@ impl Dispatcher {
         drop(std::mem::replace(&mut self.abort, watch::channel(()).0));
         while self.unsettled > 0 {
             match self.received.recv().await {
-                Some(event) => self.note(event),
+                Some(event) => self.handle(event),
                 None => return,
             }
         }
     }
 
     fn sleep(&mut self) -> impl Future<Output = ()> + use<> {
-        let timer = self.timers.first().map(|(at, _)| {
+        let timer = self.timers.first().map(|at| {
             // Timers of tokio round to the millisecond below; the next one is never early.
             let pause = at.since(self.clock.now()) + Duration::from_millis(1);
             Instant::now() + pause.min(LONGEST_SLEEP)
@@ -223,19 +202,19 @@ impl Dispatcher {
             // What was put off by a clock that was ahead is due now.
             let latest = now.after(self.settings.retry.longest_pause());
             let due = if due > latest { now } else { due };
-            let again = || self.remembered.take(&destination).map(Lane::again).unwrap_or_default();
+            let again =
+                || self.remembered.take(&destination).map(Lane::restored).unwrap_or_default();
             self.lanes.entry(destination.clone()).or_insert_with(again).due(due);
             self.schedule(&destination);
         }
     }
 
-    fn note(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
             Event::Ended(Ended { destination, health, slot }) => {
                 let took = self.shares.end(slot, health, Instant::now());
-                if health == Health::Failing {
-                    // There is none, and its place is another one's.
-                    self.kept.remove(&destination);
+                if health == DestinationHealth::Failing {
+                    self.connections.lost(&destination);
                 }
                 let now = self.clock.now();
                 let Some(lane) = self.lanes.get_mut(&destination) else { return };
@@ -252,7 +231,7 @@ impl Dispatcher {
                 if let Some(lane) = self.lanes.get_mut(&destination) {
                     lane.unsettled -= 1;
                     if lane.is_idle() {
-                        self.resting.push(destination);
+                        self.maybe_idle.push(destination);
                     }
                 }
             }
@@ -262,9 +241,7 @@ impl Dispatcher {
     /// Puts the lane into the line of those to be served, or sets its timer.
     fn schedule(&mut self, destination: &Destination) {
         let Some(lane) = self.lanes.get_mut(destination) else { return };
-        if let Some(old) = self.timer_of.remove(destination) {
-            self.timers.remove(&(old, destination.clone()));
-        }
+        self.timers.clear(destination);
         let (now, level) = (self.clock.now(), lane.pace.level());
         let (limit, spare) = (self.settings.per_destination, self.shares.spare(level));
         if lane.limited != Some(level) && lane.is_limited(limit, spare, now) {
@@ -273,19 +250,18 @@ impl Dispatcher {
         }
         match lane.wake_at(limit, spare) {
             Some(at) if at > now => {
-                self.timers.insert((at, destination.clone()));
-                self.timer_of.insert(destination.clone(), at);
+                self.timers.set(destination, at);
             }
             // Where its level has changed, what stands at the old place is passed over.
-            Some(_) if lane.place.is_none_or(|place| !place.is_of(level)) => {
-                lane.place = Some(self.shares.push(destination.clone(), level));
+            Some(_) if lane.ticket.is_none_or(|ticket| !ticket.is_at(level)) => {
+                lane.ticket = Some(self.shares.push(destination.clone(), level));
             }
             _ => {}
         }
     }
 
     /// When the clock has gone back, what waits for a time may wait for one that is far away.
-    fn notice_jumps(&mut self) {
+    fn recheck_after_clock_jump(&mut self) {
         let back = self.jumps.back();
         if std::mem::replace(&mut self.back, back) == back {
             return;
@@ -302,7 +278,7 @@ impl Dispatcher {
     }
 
     /// A destination whose attempts take long is known to be slow before they end.
-    fn notice_slow(&mut self) {
+    fn raise_slow_lanes(&mut self) {
         for (destination, so_far) in self.shares.risen(Instant::now()) {
             if let Some(lane) = self.lanes.get_mut(&destination) {
                 lane.pace.at_least(so_far);
@@ -313,7 +289,7 @@ impl Dispatcher {
 
     /// Those that were limited may start more where half of all slots are free again: as many as
     /// there are slots for, or each slot that is freed would have all of them look.
-    fn notice_spare(&mut self) {
+    fn resume_limited_lanes(&mut self) {
         for (destination, level) in self.shares.unlimited() {
             let Some(lane) = self.lanes.get_mut(&destination) else { continue };
             if lane.limited == Some(level) {
@@ -324,35 +300,27 @@ impl Dispatcher {
     }
 
     fn fire_timers(&mut self) {
-        let now = self.clock.now();
-        let mut due = Vec::new();
-        while let Some((at, destination)) = self.timers.pop_first() {
-            if at > now {
-                self.timers.insert((at, destination));
-                break;
-            }
-            self.timer_of.remove(&destination);
-            due.push(destination);
+        // All are taken first: where the clock goes back just now, a lane sets its timer again.
+        for destination in self.timers.take_due(self.clock.now()) {
+            self.schedule(&destination);
         }
-        // Not before all are taken out: a clock that goes back just now puts one in again.
-        due.iter().for_each(|destination| self.schedule(destination));
     }
 
     /// Starts what can start: lane after lane, as long as there are slots.
-    async fn serve(&mut self) {
+    async fn start_attempts(&mut self) {
         let most = self.settings.max_unsettled;
         while let Some(turn) = self.shares.next(most.saturating_sub(self.unsettled), Instant::now())
         {
             let now = self.clock.now();
             let destination = &turn.destination;
             let Some(lane) = self.lanes.get_mut(destination) else { continue };
-            if lane.place != Some(turn.place) {
+            if lane.ticket != Some(turn.ticket) {
                 continue;
             }
-            lane.place = None;
+            lane.ticket = None;
             let spare = self.shares.spare(lane.pace.level());
             let room = lane.room(self.settings.per_destination, spare, now);
-            let room = room.min(QUANTUM).min(turn.share);
+            let room = room.min(CLAIMS_PER_TURN).min(turn.share);
             if room > 0 {
                 match self.outbox.claim(destination, room, now).await {
                     Ok(claims) => {
@@ -375,7 +343,7 @@ impl Dispatcher {
             }
             self.schedule(destination);
             if self.lanes.get(destination).is_some_and(Lane::is_idle) {
-                self.resting.push(turn.destination);
+                self.maybe_idle.push(turn.destination);
             }
         }
     }
@@ -383,15 +351,15 @@ impl Dispatcher {
     /// Lets go of lanes for which there is nothing to do, and remembers what is known of them: their
     /// next callback may only wait for another destination's. What the outbox has to say is heard
     /// first.
-    fn rest(&mut self) {
-        if self.resting.is_empty() {
+    fn forget_idle_lanes(&mut self) {
+        if self.maybe_idle.is_empty() {
             return;
         }
         let outbox = Arc::clone(&self.outbox);
         while let Some(signals) = outbox.signalled().now_or_never() {
             self.signalled(signals);
         }
-        for destination in std::mem::take(&mut self.resting) {
+        for destination in std::mem::take(&mut self.maybe_idle) {
             if let Entry::Occupied(lane) = self.lanes.entry(destination)
                 && lane.get().is_idle()
             {
@@ -401,22 +369,9 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a connection to the destination is kept for later ones.
-    fn keeps(&mut self, destination: &Destination) -> bool {
-        let now = Instant::now();
-        if self.kept.len() >= MANY && !self.kept.contains_key(destination) {
-            self.kept.retain(|_, at| now.duration_since(*at) < POOL_IDLE_TIMEOUT);
-            if self.kept.len() >= MANY {
-                return false;
-            }
-        }
-        self.kept.insert(destination.clone(), now);
-        true
-    }
-
     fn start(&mut self, claim: Claim, turn: &Turn) {
         let destination = &turn.destination;
-        let kept = self.keeps(destination);
+        let keep_connection = self.connections.keep(destination, Instant::now());
         let Some(lane) = self.lanes.get_mut(destination) else { return };
         lane.start();
         self.unsettled += 1;
@@ -429,7 +384,7 @@ impl Dispatcher {
             settling: self.settling.clone(),
             taken: Taken::new(destination.clone(), slot, self.events.clone()),
             unsettled: Unsettled::new(destination.clone(), self.events.clone()),
-            last: !kept,
+            close_after: !keep_connection,
         };
         let abort = self.abort.subscribe();
         tokio::spawn(attempt.run(claim, abort));

@@ -1,19 +1,19 @@
-//! How a callback gets out: the loop that takes what is due ([`dispatcher`]), one destination
-//! in it ([`lane`]), one PUT ([`attempt`]), and what follows from its outcome ([`retry`]).
+//! How a callback gets out.
+//!
+//! - [`dispatcher`] is the loop that claims what is due, and [`task`] one attempt in it, from its
+//!   claim to its recorded outcome.
+//! - [`schedule`] says whose turn it is: it makes no request.
+//! - [`send`] makes one PUT: it knows nothing of turns.
+//! - [`retry`] decides what follows from an [`outcome`]; it is pure.
+//! - [`jumps`] corrects for a clock that jumps.
 
-pub mod attempt;
-pub mod client;
-pub mod credentials;
 pub mod dispatcher;
-mod failure;
 pub mod jumps;
-pub mod lane;
-pub mod log;
-pub mod names;
-mod pace;
-pub mod progress;
+pub mod logging;
+pub mod outcome;
 mod recent;
 pub mod retry;
-mod shares;
-pub mod signing;
+pub mod schedule;
+pub mod send;
+pub mod settings;
 mod task;

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use backoff::backoff::Backoff as _;
 
-use super::attempt::{Outcome, Verdict};
+use super::outcome::{Outcome, Verdict};
 use crate::{
     clock::Timestamp,
     outbox::{ErrorKind, Failure, Record, Settlement},
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::{
         callback::{Body, CallbackId, Destination, JobState},
-        outbox::{Attempt, Place, State},
+        outbox::{Attempt, Readiness, State},
     };
 
     const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -169,7 +169,7 @@ mod tests {
             url: "http://h/".to_owned().into(),
             destination: Destination::none(),
             created_at: START,
-            state: State::Pending(Place::Fresh),
+            state: State::Pending(Readiness::Fresh),
             attempt_count: budget_attempts,
             budget_attempts,
             budget_since: START,

@@ -11,8 +11,8 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    attempt::Sender, dispatcher::Settings, jumps::Jumps, lane::Health, log::log_outcome,
-    shares::Slot,
+    jumps::Jumps, logging::log_outcome, outcome::DestinationHealth, schedule::shares::Slot,
+    send::attempt::Sender, settings::Settings,
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -31,7 +31,7 @@ pub(super) enum Event {
 /// A PUT that is over.
 pub(super) struct Ended {
     pub(super) destination: Destination,
-    pub(super) health: Health,
+    pub(super) health: DestinationHealth,
     pub(super) slot: Slot,
 }
 
@@ -51,7 +51,7 @@ impl Taken {
         Self { destination, slot: Some(slot), events }
     }
 
-    fn free(&mut self, health: Health) {
+    fn free(&mut self, health: DestinationHealth) {
         if let Some(slot) = self.slot.take() {
             let destination = self.destination.clone();
             // The loop goes last; after it nobody is left to be told.
@@ -62,7 +62,7 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.free(Health::Unknown);
+        self.free(DestinationHealth::Unknown);
     }
 }
 
@@ -125,8 +125,8 @@ pub(super) struct AttemptTask {
     /// What it holds.
     pub(super) taken: Taken,
     pub(super) unsettled: Unsettled,
-    /// The connection is not to be kept.
-    pub(super) last: bool,
+    /// The connection is closed after the answer.
+    pub(super) close_after: bool,
 }
 
 impl AttemptTask {
@@ -142,12 +142,12 @@ impl AttemptTask {
         };
         let over = retry.over(&claim.record, lived().0, jumps.may_expire());
         if let Some(failure) = over {
-            self.taken.free(Health::Unknown);
+            self.taken.free(DestinationHealth::Unknown);
             self.settle(claim, Settlement::Failed { attempt: None, failure, hold: None });
             return;
         }
         let outcome = tokio::select! {
-            outcome = self.sender.put(&claim.record, self.last) => outcome,
+            outcome = self.sender.put(&claim.record, self.close_after) => outcome,
             // Nothing is ever sent: this ends when the loop drops its half.
             _ = abort.changed() => None,
         };

@@ -7,6 +7,9 @@ use std::{
 
 use super::record::CodecError;
 
+/// What the outbox's functions give.
+pub type Result<T> = std::result::Result<T, OutboxError>;
+
 /// An error of the outbox. It is cloned to everyone whose write was in the same batch.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OutboxError {
@@ -29,7 +32,7 @@ pub enum OutboxError {
     /// A write or sync failed earlier, so nobody knows what the disk holds. Only a new start
     /// finds out.
     #[error("the store at {} stopped after an error, restart the service: {reason}", dir.display())]
-    Broken {
+    Stopped {
         /// The store's directory.
         dir: PathBuf,
         /// The error that stopped it.
@@ -40,7 +43,7 @@ pub enum OutboxError {
     Closed,
     /// The store cannot be opened.
     #[error("the store at {} cannot be opened: {reason}", dir.display())]
-    Open {
+    CannotOpen {
         /// The store's directory.
         dir: PathBuf,
         /// What the operating system or the engine said.
@@ -52,7 +55,7 @@ pub enum OutboxError {
          writes what can still be read; then move {} away, and `import --file callbacks.ndjson`",
         dir.display(), dir.display()
     )]
-    Unsound {
+    Damaged {
         /// The store's directory.
         dir: PathBuf,
         /// What is wrong, and with which file.
@@ -60,13 +63,13 @@ pub enum OutboxError {
     },
     /// The engine says that what it reads is damaged.
     #[error("the store is damaged: {0}")]
-    Corrupt(Arc<str>),
+    CorruptPage(Arc<str>),
     /// A later version wrote the store; this one changes nothing in it.
     #[error(
         "the store at {} has format {found}, and this version knows {known} at most: \
          use the version that wrote it, or a later one", dir.display()
     )]
-    Newer {
+    NewerFormat {
         /// The store's directory.
         dir: PathBuf,
         /// The format that it has.
@@ -76,7 +79,7 @@ pub enum OutboxError {
     },
     /// A stored row cannot be read.
     #[error("the store holds a row that cannot be read ({key}): {reason}")]
-    Damaged {
+    UnreadableRow {
         /// The row's key, in hex.
         key: String,
         /// Why not.
@@ -98,24 +101,30 @@ impl OutboxError {
     pub fn said_of(mut self, dir: &Path, copy: &Path) -> Self {
         let [name, copied] = [dir, copy].map(|path| path.display().to_string());
         match &mut self {
-            Self::Broken { dir: at, reason }
-            | Self::Open { dir: at, reason }
-            | Self::Unsound { dir: at, reason } => {
+            Self::Stopped { dir: at, reason }
+            | Self::CannotOpen { dir: at, reason }
+            | Self::Damaged { dir: at, reason } => {
                 dir.clone_into(at);
                 *reason = reason.replace(&copied, &name).into();
             }
-            Self::Newer { dir: at, .. } => dir.clone_into(at),
-            Self::Corrupt(reason) | Self::Engine(reason) => {
+            Self::NewerFormat { dir: at, .. } => dir.clone_into(at),
+            Self::CorruptPage(reason) | Self::Engine(reason) => {
                 *reason = reason.replace(&copied, &name).into();
             }
-            Self::Full { .. } | Self::DiskLow { .. } | Self::Closed | Self::Damaged { .. } => {}
+            Self::Full { .. }
+            | Self::DiskLow { .. }
+            | Self::Closed
+            | Self::UnreadableRow { .. } => {}
         }
         self
     }
 
     /// A row whose value does not decode.
-    pub fn damaged(key: &[u8], error: &CodecError) -> Self {
-        Self::Damaged { key: data_encoding::HEXLOWER.encode(key), reason: error.to_string().into() }
+    pub fn unreadable_row(key: &[u8], error: &CodecError) -> Self {
+        Self::UnreadableRow {
+            key: data_encoding::HEXLOWER.encode(key),
+            reason: error.to_string().into(),
+        }
     }
 }
 

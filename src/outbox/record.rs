@@ -103,7 +103,7 @@ pub struct Attempt {
 
 /// Where a pending callback stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Place {
+pub enum Readiness {
     /// First of its job and never put off: due since it was accepted.
     Fresh,
     /// First of its job and due at this time.
@@ -116,7 +116,7 @@ pub enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// To be delivered.
-    Pending(Place),
+    Pending(Readiness),
     /// The receiver took it at this time.
     Delivered(Timestamp),
     /// Given up at this time; only a replay brings it back.
@@ -213,7 +213,7 @@ pub enum CodecError {
     Postcard(#[from] postcard::Error),
 }
 
-/// Whether the stored value is a [`Place::Fresh`] one, told by its second byte alone.
+/// Whether the stored value is a [`Readiness::Fresh`] one, told by its second byte alone.
 pub fn is_fresh(bytes: &[u8]) -> bool {
     bytes.get(1) == Some(&FRESH)
 }
@@ -223,7 +223,7 @@ const OTHER: u8 = 0;
 
 /// The bytes of a record.
 pub fn encode(record: &Record) -> Result<Vec<u8>, CodecError> {
-    let place = if record.state == State::Pending(Place::Fresh) { FRESH } else { OTHER };
+    let place = if record.state == State::Pending(Readiness::Fresh) { FRESH } else { OTHER };
     encode_value(place, record)
 }
 

@@ -14,14 +14,14 @@
 //! ```
 
 use super::{
-    NewCallback,
-    record::{Attempt, Failure, Place, Record, State},
+    record::{Attempt, Failure, Readiness, Record, State},
+    writes::NewCallback,
 };
 use crate::{callback::CallbackId, clock::Timestamp};
 
 /// A new callback that is to be delivered; `first` when no earlier one of its job is pending.
 pub fn accept(new: NewCallback, id: CallbackId, now: Timestamp, first: bool) -> Record {
-    let place = if first { Place::Fresh } else { Place::Blocked(now) };
+    let place = if first { Readiness::Fresh } else { Readiness::Blocked(now) };
     begin(new, id, now, State::Pending(place))
 }
 
@@ -57,7 +57,7 @@ pub fn deliver(record: Record, attempt: Attempt, now: Timestamp) -> Record {
 /// The attempt failed; the next one is due at `due`, once the callback is first of its job.
 #[must_use]
 pub fn retry(record: Record, attempt: Attempt, due: Timestamp, first: bool) -> Record {
-    let place = if first { Place::Scheduled(due) } else { Place::Blocked(due) };
+    let place = if first { Readiness::Scheduled(due) } else { Readiness::Blocked(due) };
     Record { state: State::Pending(place), ..attempted(record, attempt) }
 }
 
@@ -74,7 +74,7 @@ pub fn fail(record: Record, attempt: Option<Attempt>, failure: Failure, now: Tim
 /// A failed one is to be delivered after all, with a fresh age and attempt budget.
 #[must_use]
 pub fn replay(record: Record, now: Timestamp, first: bool) -> Record {
-    let place = if first { Place::Scheduled(now) } else { Place::Blocked(now) };
+    let place = if first { Readiness::Scheduled(now) } else { Readiness::Blocked(now) };
     Record {
         state: State::Pending(place),
         budget_attempts: 0,
@@ -88,8 +88,8 @@ pub fn replay(record: Record, now: Timestamp, first: bool) -> Record {
 #[must_use]
 pub fn activate(record: Record, now: Timestamp) -> Record {
     match record.state {
-        State::Pending(Place::Blocked(not_before)) => {
-            Record { state: State::Pending(Place::Scheduled(now.max(not_before))), ..record }
+        State::Pending(Readiness::Blocked(not_before)) => {
+            Record { state: State::Pending(Readiness::Scheduled(now.max(not_before))), ..record }
         }
         _ => record,
     }
@@ -100,10 +100,10 @@ pub fn activate(record: Record, now: Timestamp) -> Record {
 #[must_use]
 pub fn block(record: Record) -> Record {
     let not_before = match record.state {
-        State::Pending(Place::Scheduled(due)) => due,
+        State::Pending(Readiness::Scheduled(due)) => due,
         _ => record.created_at,
     };
-    Record { state: State::Pending(Place::Blocked(not_before)), ..record }
+    Record { state: State::Pending(Readiness::Blocked(not_before)), ..record }
 }
 
 fn attempted(record: Record, attempt: Attempt) -> Record {

@@ -15,17 +15,21 @@ use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-use self::{reload::Reload, signals::Signals};
 use crate::{
     api::{self, server::Door},
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
-    delivery::{client::ClientError, dispatcher::Dispatcher, jumps::Jumps, names::LOOKUPS},
+    delivery::{
+        dispatcher::Dispatcher,
+        jumps::Jumps,
+        send::{client::ClientError, names::LOOKUPS},
+    },
     health::Health,
     intake::Intake,
     measure,
     outbox::{Outbox, OutboxError, sled::SledOutbox},
+    service::{reload::Reload, signals::Signals},
     telemetry::{self, Log, LogError},
     tls::{self, TlsError},
 };

@@ -10,7 +10,7 @@ use crate::{
     api,
     config::Config,
     datadir::{self, DataDir, DataDirError, Note},
-    delivery::client::Clients,
+    delivery::send::client::Clients,
     tls::{self, PairFiles, TlsError},
 };
 

@@ -76,8 +76,6 @@ pub(super) use linux::{ready, stopping, watch};
 mod elsewhere {
     use std::sync::Arc;
 
-    use crate::{clock::SharedClock, health::Health, outbox::Outbox};
-
     /// Nobody is told.
     pub(in crate::service) fn ready() {}
 

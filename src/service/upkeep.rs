@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     config::Config,
-    delivery::{jumps::Jumps, log::log_outcome},
+    delivery::{jumps::Jumps, logging::log_outcome},
     measure,
     outbox::{Outbox, OutboxError, Over, Retention, purge_gently},
 };

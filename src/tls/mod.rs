@@ -18,7 +18,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-use self::verify::{Trust, Verifier};
+use crate::tls::verify::{Trust, Verifier};
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]

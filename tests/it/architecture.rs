@@ -1,12 +1,15 @@
-//! The map in `lib.rs` is true: who imports whom, and who names what.
+//! The map in `lib.rs` and ARCHITECTURE.md is true: who imports whom, and who names what.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-/// Left to right; a module imports only from groups to its left.
-const GROUPS: &[&[&str]] = &[
+use syn::{Item, UseTree, visit::Visit};
+
+/// The modules at the top, left to right; a module imports only from groups to its left.
+const TOP: &[&[&str]] = &[
     &["clock", "measure", "tls"],
     &["callback"],
     &["event", "egress", "outbox"],
@@ -15,6 +18,13 @@ const GROUPS: &[&[&str]] = &[
     &["config"],
     &["service"],
     &["cli"],
+];
+
+/// The rooms within a module, the same way. A file of the module that is in no room may import from
+/// all of them.
+const ROOMS: &[(&str, &[&[&str]])] = &[
+    ("outbox/sled", &[&["rescue"], &["claim"], &["shared"], &["commit", "read"]]),
+    ("delivery", &[&["schedule", "send"]]),
 ];
 
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
@@ -31,7 +41,8 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-fn all() -> Vec<(String, String)> {
+/// The files of `src/`, by path.
+fn all() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     sources(&root)
         .into_iter()
@@ -42,48 +53,160 @@ fn all() -> Vec<(String, String)> {
         .collect()
 }
 
-fn group(module: &str) -> Option<usize> {
-    GROUPS.iter().position(|group| group.contains(&module))
+/// The module of a file, as a path from the crate's root.
+fn module(file: &str) -> Vec<String> {
+    let path = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    path.split('/').filter(|it| *it != "lib").map(str::to_owned).collect()
 }
 
-/// The modules that a file names as `crate::x` or in `use crate::{x, y::…}`.
-fn imports(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (at, _) in text.match_indices("crate::") {
-        let rest = &text[at + "crate::".len()..];
-        if let Some(list) = rest.strip_prefix('{') {
-            let mut depth = 0;
-            let mut item = String::new();
-            for c in list.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => found.push(std::mem::take(&mut item)),
-                    _ if depth == 0 => item.push(c),
-                    _ => {}
-                }
-            }
-            found.push(item);
-        } else {
-            found.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+/// The paths that a file names in code that is not a test's, from the crate's root.
+struct Paths {
+    module: Vec<String>,
+    found: Vec<Vec<String>>,
+}
+
+impl Paths {
+    fn of(file: &str, text: &str) -> Vec<Vec<String>> {
+        let mut paths = Self { module: module(file), found: Vec::new() };
+        paths.visit_file(&syn::parse_file(text).unwrap());
+        paths.found
+    }
+
+    fn name(&mut self, segments: &[String]) {
+        let ups = segments.iter().take_while(|it| *it == "super").count();
+        let mut path = match segments.first().map(String::as_str) {
+            Some("crate") => Vec::new(),
+            Some("self") => self.module.clone(),
+            Some("super") => self.module[..self.module.len() - ups].to_vec(),
+            _ => return,
+        };
+        path.extend_from_slice(&segments[ups.max(1)..]);
+        self.found.push(path);
+    }
+
+    fn tree(&mut self, before: &[String], tree: &UseTree) {
+        let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
+        match tree {
+            UseTree::Path(path) => self.tree(&with(&path.ident), &path.tree),
+            UseTree::Group(group) => group.items.iter().for_each(|it| self.tree(before, it)),
+            UseTree::Name(name) if name.ident == "self" => self.name(before),
+            UseTree::Name(name) => self.name(&with(&name.ident)),
+            UseTree::Rename(name) => self.name(&with(&name.ident)),
+            UseTree::Glob(_) => self.name(before),
         }
     }
-    found.iter().map(|item| item.trim().split("::").next().unwrap().to_owned()).collect()
+}
+
+impl<'ast> Visit<'ast> for Paths {
+    fn visit_item(&mut self, item: &'ast Item) {
+        match item {
+            Item::Use(item) => self.tree(&[], &item.tree),
+            // What tests import is not part of the map.
+            Item::Mod(item) if item.ident == "tests" => {}
+            other => syn::visit::visit_item(self, other),
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<_> = path.segments.iter().map(|it| it.ident.to_string()).collect();
+        self.name(&segments);
+        syn::visit::visit_path(self, path);
+    }
+}
+
+/// Which files each file names.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let all = all();
+    let files: BTreeMap<_, _> = all.keys().map(|file| (module(file), file.clone())).collect();
+    let file_of = |path: &[String]| {
+        let longest = (1..=path.len()).rev().find_map(|end| files.get(&path[..end]));
+        longest.cloned()
+    };
+    let imported = |file: &String, text: &str| -> BTreeSet<String> {
+        let paths = Paths::of(file, text);
+        paths.iter().filter_map(|path| file_of(path)).filter(|it| it != file).collect()
+    };
+    all.iter().map(|(file, text)| (file.clone(), imported(file, text))).collect()
+}
+
+/// Asserts that a file imports only from groups to the left of its own.
+fn assert_to_the_left(groups: &[&[&str]], folder: &str) {
+    let group_of = |file: &str| {
+        let within = file.strip_prefix(folder)?.trim_start_matches('/');
+        let (name, _) = within.split_once(['/', '.'])?;
+        Some((name.to_owned(), groups.iter().position(|group| group.contains(&name))?))
+    };
+    for (file, imported) in imports() {
+        let Some((own, at)) = group_of(&file) else { continue };
+        for other in imported {
+            let Some((name, to)) = group_of(&other) else { continue };
+            assert!(name == own || to < at, "{file} imports {other}");
+        }
+    }
+}
+
+#[test]
+fn every_module_is_on_the_map() {
+    for file in all().keys() {
+        let name = file.split(['/', '.']).next().unwrap();
+        let known =
+            ["lib", "main"].contains(&name) || TOP.iter().any(|group| group.contains(&name));
+        assert!(known, "{file}");
+    }
 }
 
 #[test]
 fn a_module_imports_only_from_modules_to_its_left() {
-    for (file, text) in all() {
-        let module = file.split(['/', '.']).next().unwrap().to_owned();
-        let Some(own) = group(&module) else {
-            assert!(["lib", "main"].contains(&module.as_str()), "{file} is not on the map");
-            continue;
-        };
-        for import in imports(&text) {
-            let Some(other) = group(&import) else { continue };
-            let to_the_left = other < own || import == module || own == 3 && other == 3;
-            assert!(to_the_left, "{file} imports {import}");
+    assert_to_the_left(TOP, "");
+}
+
+#[test]
+fn a_room_imports_only_from_rooms_to_its_left() {
+    for (folder, groups) in ROOMS {
+        for room in groups.iter().copied().flatten() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder).join(room);
+            assert!(path.is_dir(), "{folder} has no {room}");
+        }
+        assert_to_the_left(groups, folder);
+    }
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let mut left = imports();
+    loop {
+        let done: BTreeSet<String> = left
+            .iter()
+            .filter(|(_, imported)| !imported.iter().any(|it| left.contains_key(it)))
+            .map(|(file, _)| file.clone())
+            .collect();
+        if done.is_empty() {
+            break;
+        }
+        left.retain(|file, _| !done.contains(file));
+    }
+    // What only imports from a circle is in none.
+    loop {
+        let named: BTreeSet<String> = left.values().flatten().cloned().collect();
+        let before = left.len();
+        left.retain(|file, _| named.contains(file));
+        if left.len() == before {
+            break;
+        }
+    }
+    let files: BTreeSet<String> = left.keys().cloned().collect();
+    for imported in left.values_mut() {
+        imported.retain(|it| files.contains(it));
+    }
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+#[test]
+fn no_file_is_longer_than_400_lines() {
+    for folder in ["src", "tests", "benches", "migrations", "fuzz/targets"] {
+        for (path, text) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) {
+            let lines = text.lines().count();
+            assert!(lines <= 400, "{} has {lines} lines", path.display());
         }
     }
 }

@@ -13,10 +13,10 @@ use seal_dpf_urlcallback::{
     clock::{Clock, SharedClock, SystemClock, Timestamp},
     config::Config,
     delivery::{
-        attempt::{Outcome, Verdict},
-        dispatcher::{self, Dispatcher},
+        dispatcher::Dispatcher,
         jumps::Jumps,
-        lane::Health,
+        outcome::{DestinationHealth, Outcome, Verdict},
+        settings::Settings,
     },
     outbox::{
         Attempt, ErrorKind, Failure, NewCallback, Outbox, Sequence,
@@ -84,7 +84,7 @@ fn a_panic_in_an_attempts_task_costs_neither_the_callback_nor_its_slot() {
         let outbox = SledOutbox::open(&folder.path().join("outbox"), settings, Arc::clone(&clock));
         let outbox: Arc<dyn Outbox> = Arc::new(outbox.unwrap());
         let config = Config::defaults().unwrap();
-        let settings = dispatcher::Settings {
+        let settings = Settings {
             concurrency: 1,
             per_destination: 1,
             max_unsettled: 1,
@@ -119,7 +119,7 @@ fn a_panic_in_an_attempts_task_costs_neither_the_callback_nor_its_slot() {
 
 #[test]
 fn what_an_attempt_says_of_its_destination_depends_on_whether_it_copes() {
-    use Health::{Answered, Failing, Unknown};
+    use DestinationHealth::{Answered, Failing, Unknown};
     let statuses = [
         (200, Answered),
         (302, Answered),

@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener};
 use seal_dpf_urlcallback::{
     callback::CallbackId,
     outbox::{
-        Place, Record, State,
+        Readiness, Record, State,
         record::{decode, encode},
     },
 };
@@ -58,9 +58,9 @@ impl Rows {
     fn block(&self, id: &str) {
         let bytes = self.0.get(Self::pending(id)).unwrap().unwrap();
         let record: Record = decode(&bytes).unwrap();
-        let State::Pending(Place::Scheduled(at)) = record.state else { panic!("{record:?}") };
+        let State::Pending(Readiness::Scheduled(at)) = record.state else { panic!("{record:?}") };
         self.remove_due(id);
-        let blocked = Record { state: State::Pending(Place::Blocked(at)), ..record };
+        let blocked = Record { state: State::Pending(Readiness::Blocked(at)), ..record };
         self.0.insert(Self::pending(id), encode(&blocked).unwrap()).unwrap();
     }
 }

@@ -46,7 +46,7 @@ impl Store {
         }
         match open(config, &lock.outbox()) {
             // A disk that is full lets the lock be taken, and not the store be opened.
-            Err(first @ OutboxError::Open { .. }) => match open_copy(config, &lock) {
+            Err(first @ OutboxError::CannotOpen { .. }) => match open_copy(config, &lock) {
                 Ok((outbox, aside)) => Ok(Self::new(config, lock, outbox, Some(aside))),
                 Err(_) => Err(first.into()),
             },
@@ -152,7 +152,7 @@ fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(SledOutbox, Lef
     let copy = aside.path().join("outbox");
     SledOutbox::copy(&dir, &copy).map_err(|error| match error {
         CopyError::Read { .. } => {
-            OutboxError::Unsound { dir: dir.clone(), reason: error.to_string().into() }.into()
+            OutboxError::Damaged { dir: dir.clone(), reason: error.to_string().into() }.into()
         }
         CopyError::Write { .. } => anyhow::anyhow!(
             "{} cannot be written, so a copy of it is read, and there is no room for that: set TMPDIR to a folder with as much free space as it has: {error}",

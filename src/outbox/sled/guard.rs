@@ -8,14 +8,14 @@ use std::{
     sync::Once,
 };
 
-use crate::outbox::OutboxError;
+use crate::outbox::{OutboxError, error::Result};
 
 thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs what calls sled.
-pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = take_hook();
@@ -30,7 +30,7 @@ pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, OutboxError>) -> Result
     GUARDED.set(outer);
     done.unwrap_or_else(|panic| {
         let what = message(&*panic);
-        Err(OutboxError::Corrupt(format!("the engine fails on it: {what}").into()))
+        Err(OutboxError::CorruptPage(format!("the engine fails on it: {what}").into()))
     })
 }
 

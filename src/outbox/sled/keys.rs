@@ -4,18 +4,18 @@
 //! | key | value | what |
 //! |---|---|---|
 //! | `m` name | | format, salt, totals |
-//! | `p` lane seq | record | a pending callback, in its destination's order of acceptance |
-//! | `j` length job-id seq | lane | the line of a job: its pending callbacks in order |
-//! | `d` lane due seq | | the due index: heads of their job's line that were put off |
+//! | `p` queue seq | record | a pending callback, in its destination's order of acceptance |
+//! | `j` length job-id seq | queue | the line of a job: its pending callbacks in order |
+//! | `d` queue due seq | | the due index: heads of their job's line that were put off |
 //! | `f` seq | record | a delivered callback |
 //! | `x` seq | record | a failed callback |
 //! | `a` seq number | attempt | an attempt before the last one |
 //! | `e` event-id | id | the idempotency key of a stored callback |
 //! | `g` state finished batch | seqs | what one batch finished: the retention index |
-//! | `c` lane | row | a destination with unfinished business, and its counters |
+//! | `c` queue | row | a destination with unfinished business, and its counters |
 //!
-//! A *lane* is 8 bytes of SHA-256 over the store's random salt and the destination; *seq* is
-//! the order of acceptance. The public id is `seq ‖ lane`: it leads to the row without an
+//! A *queue* is 8 bytes of SHA-256 over the store's random salt and the destination; *seq* is
+//! the order of acceptance. The public id is `seq ‖ queue`: it leads to the row without an
 //! index, sorts by age, and, because of the salt, never comes twice, not from another store
 //! either. A fresh callback, one that was never put off and waits for nothing, needs no row
 //! in `d`: `p` itself holds it in the right order. So the common way of a callback costs two
@@ -31,17 +31,17 @@ use crate::{
 pub(super) const FORMAT: &[u8] = b"mformat";
 /// 16 random bytes, made with the store.
 pub(super) const SALT: &[u8] = b"msalt";
-/// The store's [`Totals`](super::lanes::Totals).
+/// The store's [`Totals`](crate::outbox::sled::rows::Totals).
 pub(super) const TOTALS: &[u8] = b"mtotals";
 /// The prefix of destination rows.
-pub(super) const LANES: &[u8] = b"c";
+pub(super) const QUEUES: &[u8] = b"c";
 
 /// The short name of a destination within one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct LaneKey(pub(super) u64);
+pub(super) struct QueueKey(pub(super) u64);
 
-impl LaneKey {
-    /// The lane of `destination` in the store with this salt.
+impl QueueKey {
+    /// The queue of `destination` in the store with this salt.
     pub(super) fn of(salt: &[u8; 16], destination: &Destination) -> Self {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         context.update(salt);
@@ -50,16 +50,16 @@ impl LaneKey {
     }
 }
 
-/// The id of the callback `seq` in `lane`.
-pub(super) fn id(seq: u64, lane: LaneKey) -> CallbackId {
-    CallbackId::from_u128((u128::from(seq) << 64) | u128::from(lane.0))
+/// The id of the callback `seq` in `queue`.
+pub(super) fn id(seq: u64, queue: QueueKey) -> CallbackId {
+    CallbackId::from_u128((u128::from(seq) << 64) | u128::from(queue.0))
 }
 
 /// The two halves of an id.
-pub(super) fn parts(id: CallbackId) -> (u64, LaneKey) {
+pub(super) fn parts(id: CallbackId) -> (u64, QueueKey) {
     let value = id.as_u128();
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a u128 fit u64")]
-    ((value >> 64) as u64, LaneKey(value as u64))
+    ((value >> 64) as u64, QueueKey(value as u64))
 }
 
 /// The half of an id that says its place in the order of acceptance.
@@ -86,11 +86,11 @@ pub(super) fn last_number(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |last| u64::from_be_bytes(*last))
 }
 
-pub(super) fn pending(lane: LaneKey, seq: u64) -> Vec<u8> {
-    key(b'p', &[&lane.0.to_be_bytes(), &seq.to_be_bytes()])
+pub(super) fn pending(queue: QueueKey, seq: u64) -> Vec<u8> {
+    key(b'p', &[&queue.0.to_be_bytes(), &seq.to_be_bytes()])
 }
 
-pub(super) fn job_line(job_id: &str) -> Vec<u8> {
+pub(super) fn job_prefix(job_id: &str) -> Vec<u8> {
     // `event::MAX_NAME_BYTES` keeps the length within a byte; with the length in front no job
     // id is the beginning of another one's key.
     let length = u8::try_from(job_id.len()).unwrap_or(u8::MAX);
@@ -98,17 +98,17 @@ pub(super) fn job_line(job_id: &str) -> Vec<u8> {
 }
 
 pub(super) fn job(job_id: &str, seq: u64) -> Vec<u8> {
-    let mut key = job_line(job_id);
+    let mut key = job_prefix(job_id);
     key.extend_from_slice(&seq.to_be_bytes());
     key
 }
 
-pub(super) fn due_lane(lane: LaneKey) -> Vec<u8> {
-    key(b'd', &[&lane.0.to_be_bytes()])
+pub(super) fn due_prefix(queue: QueueKey) -> Vec<u8> {
+    key(b'd', &[&queue.0.to_be_bytes()])
 }
 
-pub(super) fn due(lane: LaneKey, at: Timestamp, seq: u64) -> Vec<u8> {
-    key(b'd', &[&lane.0.to_be_bytes(), &at.as_millis().to_be_bytes(), &seq.to_be_bytes()])
+pub(super) fn due(queue: QueueKey, at: Timestamp, seq: u64) -> Vec<u8> {
+    key(b'd', &[&queue.0.to_be_bytes(), &at.as_millis().to_be_bytes(), &seq.to_be_bytes()])
 }
 
 /// The time in a key of the due index.
@@ -171,8 +171,8 @@ pub(super) fn finished_time(key: &[u8]) -> Timestamp {
     Timestamp::from_millis(key.get(2..10).map_or(0, number))
 }
 
-pub(super) fn lane(lane: LaneKey) -> Vec<u8> {
-    key(b'c', &[&lane.0.to_be_bytes()])
+pub(super) fn queue(queue: QueueKey) -> Vec<u8> {
+    key(b'c', &[&queue.0.to_be_bytes()])
 }
 
 #[cfg(test)]
@@ -182,15 +182,18 @@ mod tests {
     #[test]
     fn the_due_index_sorts_by_time_and_then_by_acceptance() {
         let at = Timestamp::from_millis;
-        let keys =
-            [due(LaneKey(7), at(255), 9), due(LaneKey(7), at(256), 1), due(LaneKey(7), at(256), 2)];
+        let keys = [
+            due(QueueKey(7), at(255), 9),
+            due(QueueKey(7), at(256), 1),
+            due(QueueKey(7), at(256), 2),
+        ];
         assert!(keys.is_sorted());
         assert_eq!((due_time(&keys[0]), last_number(&keys[0])), (at(255), 9));
     }
 
     #[test]
     fn keys_of_records_and_attempts_are_known_again() {
-        assert!(is_callback(&pending(LaneKey(1), 2)));
+        assert!(is_callback(&pending(QueueKey(1), 2)));
         assert!(is_callback(&finished(StateName::Failed, 2)));
         assert!(!is_callback(&job("1", 2)) && !is_callback(TOTALS));
         assert_eq!(attempt_of(&attempt(7, 3)), Some((7, 3)));
@@ -199,14 +202,14 @@ mod tests {
 
     #[test]
     fn no_jobs_line_begins_like_another_ones() {
-        assert!(!job("12", 0).starts_with(&job_line("1")));
-        assert!(job("12", 5).starts_with(&job_line("12")));
+        assert!(!job("12", 0).starts_with(&job_prefix("1")));
+        assert!(job("12", 5).starts_with(&job_prefix("12")));
     }
 
     #[test]
     fn an_id_gives_its_parts_back() {
-        let lane = LaneKey::of(&[1; 16], &Destination::parse("http://h").unwrap());
-        assert_eq!(parts(id(77, lane)), (77, lane));
-        assert_ne!(lane, LaneKey::of(&[2; 16], &Destination::parse("http://h").unwrap()));
+        let queue = QueueKey::of(&[1; 16], &Destination::parse("http://h").unwrap());
+        assert_eq!(parts(id(77, queue)), (77, queue));
+        assert_ne!(queue, QueueKey::of(&[2; 16], &Destination::parse("http://h").unwrap()));
     }
 }

@@ -10,37 +10,40 @@ use std::path::Path;
 
 use sled::{Db, Tree};
 
-use super::{committer, keys};
-use crate::outbox::OutboxError;
+use crate::outbox::{
+    OutboxError,
+    error::Result,
+    sled::{fsync::sync_log, keys},
+};
 
 #[path = "../../../migrations/m0001_first_format.rs"]
 mod m0001_first_format;
 
 /// One step; its place in the list is the format that it leads to, counted from 1.
-pub(super) type Migration = fn(&Tree) -> Result<(), OutboxError>;
+pub(super) type Migration = fn(&Tree) -> Result<()>;
 
 /// All steps.
 pub(super) const MIGRATIONS: &[Migration] = &[m0001_first_format::up];
 
 /// Brings an empty database to the latest format.
-pub(super) fn init(db: &Db, dir: &Path) -> Result<(), OutboxError> {
+pub(super) fn init(db: &Db, dir: &Path) -> Result<()> {
     steps(db, dir, 0, MIGRATIONS)
 }
 
 /// Runs the steps that the store lacks.
-pub(super) fn run(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<(), OutboxError> {
+pub(super) fn run(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<()> {
     let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
     let found = match db.get(keys::FORMAT)?.as_deref().map(TryInto::try_into) {
         Some(Ok(bytes)) => u32::from_be_bytes(bytes),
         Some(Err(_)) | None => return Err(foreign(dir)),
     };
     if found > known {
-        return Err(OutboxError::Newer { dir: dir.to_owned(), found, known });
+        return Err(OutboxError::NewerFormat { dir: dir.to_owned(), found, known });
     }
     steps(db, dir, found, migrations)
 }
 
-fn steps(db: &Db, dir: &Path, found: u32, migrations: &[Migration]) -> Result<(), OutboxError> {
+fn steps(db: &Db, dir: &Path, found: u32, migrations: &[Migration]) -> Result<()> {
     for (format, migration) in (1_u32..).zip(migrations).skip(found as usize) {
         migration(db)?;
         sync(db, dir)?;
@@ -51,13 +54,13 @@ fn steps(db: &Db, dir: &Path, found: u32, migrations: &[Migration]) -> Result<()
 }
 
 /// Has on the disk what was written so far. `flush()` alone is no barrier in sled 0.34.
-fn sync(db: &Db, dir: &Path) -> Result<(), OutboxError> {
+fn sync(db: &Db, dir: &Path) -> Result<()> {
     db.flush()?;
-    Ok(committer::sync_log(dir)?)
+    Ok(sync_log(dir)?)
 }
 
 fn foreign(dir: &Path) -> OutboxError {
-    OutboxError::Unsound {
+    OutboxError::Damaged {
         dir: dir.to_owned(),
         reason: "it holds data without a format number: it is not, or not wholly, an outbox".into(),
     }
@@ -79,12 +82,12 @@ mod tests {
         (db, folder)
     }
 
-    fn second(tree: &Tree) -> Result<(), OutboxError> {
+    fn second(tree: &Tree) -> Result<()> {
         tree.insert("second", "ran")?;
         Ok(())
     }
 
-    fn interrupted(tree: &Tree) -> Result<(), OutboxError> {
+    fn interrupted(tree: &Tree) -> Result<()> {
         tree.insert("half", "done")?;
         Err(OutboxError::Closed)
     }

@@ -7,22 +7,31 @@ use std::{
 
 use sled::{Db, Tree};
 
-use super::{
-    Settings, Store,
-    barrier::Barrier,
-    committer,
-    export::Backward,
-    guard::guarded,
-    keys,
-    lanes::{self, Lanes},
-    migrate,
-    moves::Moves,
-    verify,
-    watch::{self, Before, Witness},
-};
 use crate::{
     clock::{SharedClock, Timestamp},
-    outbox::{Identity, OutboxError, record},
+    outbox::{
+        Identity, OutboxError,
+        error::Result,
+        record,
+        sled::{
+            claim::queues::{self, Queues},
+            fsync::{sync_dir, sync_log},
+            guard::guarded,
+            keys, migrate,
+            rescue::{
+                backup,
+                precheck::{self, Precheck},
+                verify,
+                witness::{Witness, witness_record},
+            },
+            shared::{
+                backward::Backward,
+                barrier::Barrier,
+                moves::Moves,
+                store::{Settings, Store},
+            },
+        },
+    },
 };
 
 /// How long the engine's own lock is waited for, and how long between two looks.
@@ -34,19 +43,19 @@ pub(super) fn watched(
     dir: &Path,
     settings: Settings,
     clock: SharedClock,
-) -> Result<(Store, Witness), OutboxError> {
+) -> Result<(Store, Witness)> {
     if !dir.join("db").try_exists()? {
-        if let Some(known) = watch::testimony(dir) {
-            return Err(watch::missing(dir, &known));
+        if let Some(known) = witness_record(dir) {
+            return Err(precheck::missing(dir, &known));
         }
         // A copy that is left is of a store that is not here any more.
-        watch::forget(dir)?;
+        backup::forget(dir)?;
         create(dir, None)?;
     }
-    let before = Before::look(dir)?;
+    let before = Precheck::look(dir)?;
     let opened = guarded(|| {
         let store = store(dir, settings, clock)?;
-        before.compare(Identity(store.salt), store.lanes.lock().totals.next_batch)?;
+        before.compare(Identity(store.salt), store.queues.lock().totals.next_batch)?;
         if before.doubt.is_some() {
             verify::run(&store.tree)?;
         }
@@ -56,10 +65,10 @@ pub(super) fn watched(
         Ok(store) => {
             // What a killed process had applied and not synced is read like all else, and must not be
             // sent before the disk has it.
-            committer::sync_log(dir)?;
+            sync_log(dir)?;
             // sled gives its new snapshot the name without a sync of the folder, and then uses
             // space again that the old one still speaks of.
-            committer::sync_dir(dir)?;
+            sync_dir(dir)?;
             before.done()?;
             let witness = Witness::open(dir, Identity(store.salt))?;
             Ok((store, witness))
@@ -71,25 +80,25 @@ pub(super) fn watched(
     }
 }
 
-fn store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store, OutboxError> {
+fn store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store> {
     let db = db(dir, settings.cache_bytes)?;
     migrate::run(&db, dir, migrate::MIGRATIONS)?;
     let tree = Tree::clone(&db);
     let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
-    let salt = record::decode(&salt).map_err(|e| OutboxError::damaged(keys::SALT, &e))?;
-    let lanes = lanes::load(&tree)?;
-    begin_ids_anew(&lanes, clock.now());
+    let salt = record::decode(&salt).map_err(|e| OutboxError::unreadable_row(keys::SALT, &e))?;
+    let queues = queues::load(&tree)?;
+    begin_ids_anew(&queues, clock.now());
     let (barrier, commits) = (Barrier::default(), Barrier::default());
     let (moves, backward) = (Moves::default(), Backward::default());
     let dir = dir.to_owned();
-    Ok(Store { dir, db, tree, salt, lanes, barrier, commits, moves, backward, clock, settings })
+    Ok(Store { dir, db, tree, salt, queues, barrier, commits, moves, backward, clock, settings })
 }
 
 /// Nobody knows which ids a store has given out that was put back from a copy or an export, after
 /// the last one that is in it. So each time that it is opened, they go on at least where the clock
 /// is: at 65,536 for each millisecond nobody can have gone further.
-fn begin_ids_anew(lanes: &Lanes, now: Timestamp) {
-    let mut inner = lanes.lock();
+fn begin_ids_anew(queues: &Queues, now: Timestamp) {
+    let mut inner = queues.lock();
     inner.totals.next_seq = inner.totals.next_seq.max(now.as_millis() << 16);
 }
 
@@ -97,7 +106,7 @@ fn begin_ids_anew(lanes: &Lanes, now: Timestamp) {
 /// store without a format number is never one that was being made: it is damaged or foreign.
 ///
 /// With an identity, its ids go on where those of another store ended.
-pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<(), OutboxError> {
+pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<()> {
     let parent = dir.parent().unwrap_or(Path::new("."));
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -118,16 +127,16 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<(), Outbo
             std::fs::File::options().write(true).open(&path)?.sync_all()?;
         }
     }
-    committer::sync_dir(&new)?;
+    sync_dir(&new)?;
     if dir.try_exists()? {
         // Only an empty one goes; what somebody else put there stays.
         std::fs::remove_dir(dir)?;
     }
     std::fs::rename(&new, dir)?;
-    Ok(committer::sync_dir(parent)?)
+    Ok(sync_dir(parent)?)
 }
 
-fn db(dir: &Path, cache_bytes: u64) -> Result<Db, OutboxError> {
+fn db(dir: &Path, cache_bytes: u64) -> Result<Db> {
     let config = sled::Config::new()
         .path(dir)
         // It counts a page's bytes on the disk, which in memory are at least twice as many.

@@ -6,7 +6,7 @@ use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        DestinationSummary, OVERDUE, Outbox, Place, Query, Record, Standing, State, StateName,
+        DestinationSummary, OVERDUE, Outbox, Query, Readiness, Record, Standing, State, StateName,
         Summary,
     },
 };
@@ -68,9 +68,9 @@ impl Ids {
 /// Whether a pending one has the turn, and when it is due then.
 fn shown(record: &Record) -> Option<(bool, Timestamp)> {
     match record.state {
-        State::Pending(Place::Fresh) => Some((true, record.created_at)),
-        State::Pending(Place::Scheduled(at)) => Some((true, at)),
-        State::Pending(Place::Blocked(at)) => Some((false, at)),
+        State::Pending(Readiness::Fresh) => Some((true, record.created_at)),
+        State::Pending(Readiness::Scheduled(at)) => Some((true, at)),
+        State::Pending(Readiness::Blocked(at)) => Some((false, at)),
         State::Delivered(_) | State::Failed(_) => None,
     }
 }

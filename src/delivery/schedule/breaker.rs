@@ -1,0 +1,132 @@
+//! The breaker of one destination: after `breaker.failures` failures in a row nothing goes out but one
+//! probe after each pause.
+//!
+//! ```text
+//!           `failures` in a row                 the pause is over
+//!  Closed ───────────────────────► Open ─────────────────────────► one probe
+//!    ▲                              ▲ │                               │
+//!    └──────── any answer ──────────┼─┘ ◄──── failed: longer pause ───┤
+//!    └──────────────────────────────┴──────── any answer ─────────────┘
+//! ```
+//!
+//! What counts as a failure of the *destination* is in
+//! [`DestinationHealth`](crate::delivery::outcome::DestinationHealth).
+
+use std::time::Duration;
+
+use crate::{clock::Timestamp, delivery::outcome::DestinationHealth, outbox::Open};
+
+/// The settings `breaker.*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How many failures in a row open a destination; 0 turns the breaker off.
+    pub failures: u32,
+    /// The pause before the first probe.
+    pub initial_pause: Duration,
+    /// The longest pause between two probes.
+    pub max_pause: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            initial_pause: Duration::from_secs(5),
+            max_pause: Duration::from_mins(5),
+        }
+    }
+}
+
+/// Whether a destination is open. It starts closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breaker(State);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed { failures: u32 },
+    Open { open: Open, pause: Duration, probing: bool },
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self(State::Closed { failures: 0 })
+    }
+}
+
+impl Breaker {
+    /// Whether attempts go out as usual.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.0, State::Closed { .. })
+    }
+
+    /// Since when it is open, and when the next probe may go out; `None` where it is closed.
+    pub fn open(&self) -> Option<Open> {
+        match self.0 {
+            State::Open { open, .. } => Some(open),
+            State::Closed { .. } => None,
+        }
+    }
+
+    /// When the next probe may go out; `None` where it is closed, or a probe is under way.
+    pub fn next_probe(&self) -> Option<Timestamp> {
+        match self.0 {
+            State::Open { open, probing: false, .. } => Some(open.next_probe_at),
+            State::Open { .. } | State::Closed { .. } => None,
+        }
+    }
+
+    /// The clock has gone back: the next probe goes out now.
+    pub fn clock_went_back(&mut self, now: Timestamp) {
+        if let State::Open { open, .. } = &mut self.0 {
+            open.next_probe_at = open.next_probe_at.min(now);
+            open.since = open.since.min(now);
+        }
+    }
+
+    /// An attempt starts: a probe, where the breaker is open.
+    pub fn start(&mut self) {
+        if let State::Open { probing, .. } = &mut self.0 {
+            *probing = true;
+        }
+    }
+
+    /// An attempt has ended, as the `last` of those under way or not. Returns whether the breaker has
+    /// opened, closed or extended its pause.
+    pub fn end(
+        &mut self,
+        health: DestinationHealth,
+        last: bool,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> bool {
+        use DestinationHealth::{Answered, Failing, Unknown};
+        let before = self.0;
+        self.0 = match (before, health) {
+            (_, Answered) => State::Closed { failures: 0 },
+            (State::Closed { failures }, Failing) => {
+                let failures = failures.saturating_add(1);
+                if settings.failures > 0 && failures >= settings.failures {
+                    let pause = settings.initial_pause;
+                    let open = Open { since: now, next_probe_at: now.after(pause) };
+                    State::Open { open, pause, probing: false }
+                } else {
+                    State::Closed { failures }
+                }
+            }
+            // Attempts that were under way when it opened must not extend the pause, so only the
+            // last one to end does.
+            (State::Open { open, pause, probing: true }, Failing) if last => {
+                let pause = pause.saturating_mul(2).min(settings.max_pause);
+                let open = Open { next_probe_at: now.after(pause), ..open };
+                State::Open { open, pause, probing: false }
+            }
+            // Nothing was learnt: another probe may go out.
+            (State::Open { open, pause, .. }, Unknown) => {
+                State::Open { open, pause, probing: false }
+            }
+            (unchanged, _) => unchanged,
+        };
+        self.0 != before
+            && matches!((before, self.0), (State::Open { .. }, _) | (_, State::Open { .. }))
+    }
+}

@@ -1,0 +1,209 @@
+//! One destination as the delivery loop sees it: how many attempts run, when something is due, and
+//! its breaker.
+
+use super::{
+    breaker::{Breaker, Settings},
+    pace::{Level, Pace},
+    shares::Ticket,
+};
+use crate::{clock::Timestamp, delivery::outcome::DestinationHealth, outbox::Open};
+
+/// One destination.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// Attempts under way.
+    pub in_flight: usize,
+    /// Attempts whose outcome is not recorded yet: those under way, and those that wait for the disk.
+    pub unsettled: usize,
+    /// When the outbox has something due.
+    pub next_due: Option<Timestamp>,
+    /// Its place among the destinations that wait for a turn.
+    pub(crate) ticket: Option<Ticket>,
+    /// The level at which it waits until more slots are free.
+    pub(crate) limited: Option<Level>,
+    /// How quick it is.
+    pub(crate) pace: Pace,
+    breaker: Breaker,
+}
+
+/// What is remembered of a destination without anything to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Remembered {
+    pace: Pace,
+    breaker: Breaker,
+}
+
+impl Lane {
+    /// A destination without anything to do, of which this is remembered.
+    pub fn restored(remembered: Remembered) -> Self {
+        let Remembered { pace, breaker } = remembered;
+        Self { pace, breaker, ..Self::default() }
+    }
+
+    /// What is worth remembering of it.
+    pub fn remembered(&self) -> Remembered {
+        Remembered { pace: self.pace, breaker: self.breaker }
+    }
+
+    /// How many more attempts the limits allow: `per_destination`, and the `spare` slots that may be
+    /// taken while half of all stay free.
+    fn allowed(&self, per_destination: usize, spare: usize) -> usize {
+        let most = self.pace.most(per_destination, self.in_flight + spare);
+        most.saturating_sub(self.in_flight)
+    }
+
+    /// Whether something is due at `now` that cannot start only because too few slots are free.
+    pub fn is_limited(&self, per_destination: usize, spare: usize, now: Timestamp) -> bool {
+        self.next_due.is_some_and(|due| due <= now)
+            && self.breaker.is_closed()
+            && self.allowed(per_destination, spare) == 0
+            && self.in_flight < per_destination
+    }
+
+    /// How many attempts may start now: one where a probe is due, none while the breaker is open
+    /// otherwise. For `spare`, see [`Shares::spare`](super::shares::Shares::spare).
+    pub fn room(&self, per_destination: usize, spare: usize, now: Timestamp) -> usize {
+        if self.breaker.is_closed() {
+            self.allowed(per_destination, spare)
+        } else {
+            usize::from(self.breaker.next_probe().is_some_and(|at| at <= now))
+        }
+    }
+
+    /// When an attempt may start, unless one under way ends first. `None`: not before one has ended,
+    /// or nothing is due.
+    pub fn wake_at(&self, per_destination: usize, spare: usize) -> Option<Timestamp> {
+        let due = self.next_due?;
+        if self.breaker.is_closed() {
+            (self.allowed(per_destination, spare) > 0).then_some(due)
+        } else {
+            self.breaker.next_probe().map(|at| due.max(at))
+        }
+    }
+
+    /// Something is due at `at`.
+    pub fn due(&mut self, at: Timestamp) {
+        self.next_due = Some(self.next_due.map_or(at, |known| known.min(at)));
+    }
+
+    /// The clock has gone back, so the times that are known may be far away: the outbox is asked
+    /// again what is due, and an open destination is probed, now.
+    pub fn clock_went_back(&mut self, now: Timestamp) {
+        self.next_due = self.next_due.map(|_| now);
+        self.breaker.clock_went_back(now);
+    }
+
+    /// An attempt starts.
+    pub fn start(&mut self) {
+        self.in_flight += 1;
+        self.unsettled += 1;
+        self.breaker.start();
+    }
+
+    /// An attempt has ended. Returns whether the breaker has opened, closed or extended its pause.
+    pub fn end(&mut self, health: DestinationHealth, settings: &Settings, now: Timestamp) -> bool {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.breaker.end(health, self.in_flight == 0, settings, now)
+    }
+
+    /// Its breaker, where it is open.
+    pub fn open(&self) -> Option<Open> {
+        self.breaker.open()
+    }
+
+    /// Whether there is nothing to do for it.
+    pub fn is_idle(&self) -> bool {
+        self.unsettled == 0 && self.next_due.is_none() && self.ticket.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn settings() -> Settings {
+        Settings {
+            failures: 3,
+            initial_pause: Duration::from_secs(5),
+            max_pause: Duration::from_secs(15),
+        }
+    }
+
+    fn fail(lane: &mut Lane, now: Timestamp) -> bool {
+        lane.start();
+        lane.end(DestinationHealth::Failing, &settings(), now)
+    }
+
+    fn opened() -> Lane {
+        let mut lane = Lane::default();
+        lane.due(NOW);
+        for _ in 0..2 {
+            assert!(!fail(&mut lane, NOW));
+        }
+        assert!(fail(&mut lane, NOW));
+        assert_eq!(lane.open().unwrap().next_probe_at, NOW.after(Duration::from_secs(5)));
+        lane
+    }
+
+    #[test]
+    fn failures_in_a_row_open_a_destination_and_an_answer_in_between_does_not() {
+        let mut lane = Lane::default();
+        for _ in 0..10 {
+            fail(&mut lane, NOW);
+            fail(&mut lane, NOW);
+            lane.start();
+            lane.end(DestinationHealth::Answered, &settings(), NOW);
+        }
+        assert!(!lane.open().is_some());
+        assert!(opened().open().is_some());
+    }
+
+    #[test]
+    fn an_open_destination_gets_one_probe_at_a_time_with_growing_pauses() {
+        let mut lane = opened();
+        assert_eq!(lane.room(16, 0, NOW), 0);
+        let mut now = NOW;
+        for pause in [5, 10, 15, 15] {
+            now = now.after(Duration::from_secs(pause));
+            assert_eq!(lane.wake_at(16, 0), Some(now));
+            assert_eq!(lane.room(16, 0, now), 1);
+            lane.start();
+            assert_eq!((lane.room(16, 0, now), lane.wake_at(16, 0)), (0, None));
+            assert!(lane.end(DestinationHealth::Failing, &settings(), now));
+        }
+        lane.start();
+        assert!(lane.end(DestinationHealth::Answered, &settings(), now));
+        assert_eq!(lane.open(), None);
+        assert_eq!(lane.room(16, 14, now), 14);
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_destination_is_its_breaker() {
+        let lane = Lane::restored(opened().remembered());
+        assert_eq!(lane.open(), opened().open());
+        assert!(lane.is_idle());
+    }
+
+    #[test]
+    fn a_probe_that_we_broke_off_is_made_again() {
+        let mut lane = opened();
+        let now = NOW.after(Duration::from_secs(5));
+        lane.start();
+        lane.end(DestinationHealth::Unknown, &settings(), now);
+        assert_eq!(lane.room(16, 0, now), 1);
+    }
+
+    #[test]
+    fn no_failures_turn_the_breaker_off() {
+        let off = Settings { failures: 0, ..settings() };
+        let mut lane = Lane::default();
+        for _ in 0..100 {
+            lane.start();
+            assert!(!lane.end(DestinationHealth::Failing, &off, NOW));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! How quick a destination is, by what its attempts have held their slots for lately.
+
+use std::time::Duration;
+
+use crate::delivery::outcome::DestinationHealth;
+
+/// How long an attempt may hold its slot to be of the level with this index, and not of the next.
+pub(crate) const BOUNDS: [Duration; LEVELS - 1] =
+    [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(10)];
+
+pub(crate) const LEVELS: usize = 4;
+
+/// The level of a destination of which nothing is known.
+pub(crate) const NEW: Level = Level(1);
+
+/// The first level of those that do not answer, or answer late.
+pub(crate) const SLOW: Level = Level(2);
+
+/// How many slots a destination may hold where less than half of all are free.
+pub(crate) const AT_FIRST: usize = 2;
+
+/// For how long an attempt that failed counts as having held its slot, at least.
+const FAILED: Duration = Duration::from_secs(2);
+
+/// How long after the last attempt to a quick destination the next one is expected.
+pub(crate) const EXPECTED: Duration = Duration::from_millis(100);
+
+/// How slow a destination is; the quickest have the lowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Level(pub(crate) usize);
+
+/// How quick a destination is: for how long its attempts have held their slots lately. `None`:
+/// nothing is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pace(Option<Duration>);
+
+impl Pace {
+    pub(crate) fn level(self) -> Level {
+        let Some(held) = self.0 else { return NEW };
+        Level(BOUNDS.iter().filter(|bound| held >= **bound).count())
+    }
+
+    /// How many slots it may hold, where its limit is `most` and `could` leaves half of all slots
+    /// free. One that is slow has what its level leaves it.
+    pub(crate) fn most(self, most: usize, could: usize) -> usize {
+        if self.level() >= SLOW { most } else { most.min(could.max(AT_FIRST)) }
+    }
+
+    /// An attempt has ended. What came before it counts half.
+    pub(crate) fn ended(&mut self, took: Duration, health: DestinationHealth) {
+        let took = match health {
+            DestinationHealth::Answered => took,
+            DestinationHealth::Failing => took.max(FAILED),
+            DestinationHealth::Unknown => return,
+        };
+        self.0 = Some(self.0.map_or(took, |before| (before + took) / 2));
+    }
+
+    /// An attempt has been under way for so long. A new destination may need a moment for its first
+    /// connection, and stays new until it is slow.
+    pub(crate) fn at_least(&mut self, so_far: Duration) {
+        if self.0.is_some() || so_far >= BOUNDS[SLOW.0 - 1] {
+            self.0 = self.0.max(Some(so_far));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_millis(1);
+
+    fn answering(took: Duration) -> Level {
+        let mut pace = Pace::default();
+        pace.ended(took, DestinationHealth::Answered);
+        pace.level()
+    }
+
+    fn failing() -> Level {
+        let mut pace = Pace::default();
+        pace.ended(QUICK, DestinationHealth::Failing);
+        pace.level()
+    }
+
+    #[test]
+    fn a_level_says_how_long_slots_were_held_lately_and_a_failure_counts_as_long() {
+        let seconds = |n| answering(Duration::from_secs(n));
+        assert_eq!([answering(QUICK), seconds(1), seconds(10)], [Level(0), Level(2), Level(3)]);
+        assert_eq!(answering(Duration::from_millis(500)), NEW);
+        assert_eq!(failing(), SLOW);
+        let mut pace = Pace::default();
+        pace.ended(QUICK, DestinationHealth::Failing);
+        let answers = (1..100).find(|_| {
+            pace.ended(QUICK, DestinationHealth::Answered);
+            pace.level() == Level(0)
+        });
+        assert_eq!(answers, Some(5));
+    }
+
+    #[test]
+    fn where_less_than_half_of_the_slots_are_free_a_destination_holds_few_unless_it_is_slow() {
+        let mut pace = Pace::default();
+        for _ in 0..2 {
+            assert_eq!([pace.most(16, 0), pace.most(16, 9), pace.most(1, 9)], [AT_FIRST, 9, 1]);
+            pace.ended(QUICK, DestinationHealth::Answered);
+        }
+        pace.at_least(BOUNDS[1]);
+        assert_eq!(pace.most(16, 0), 16, "its level limits it");
+    }
+
+    #[test]
+    fn a_new_destination_is_slow_when_its_first_attempt_takes_long() {
+        let mut pace = Pace::default();
+        pace.at_least(BOUNDS[0]);
+        assert_eq!((pace.level(), pace.most(16, 0)), (NEW, AT_FIRST));
+        pace.at_least(BOUNDS[1]);
+        assert_eq!(pace.level(), SLOW);
+    }
+}

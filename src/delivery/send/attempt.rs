@@ -1,0 +1,389 @@
+//! One PUT under one deadline, to an [`Outcome`].
+//!
+//! Nothing of the answer is interpreted but the status, `Retry-After` and the end of the
+//! body; nothing is followed, and no more is read than `delivery.max_response_bytes`.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, header};
+use tokio::time::timeout;
+
+use super::{
+    client::{CheckError, ClientError, Clients},
+    failure::{describe, egress_failure, is_busy, is_unheard, status_message},
+    progress::Progress,
+    signing,
+};
+use crate::{
+    callback::parse_url,
+    clock::{SharedClock, Timestamp},
+    delivery::outcome::{Outcome, Verdict},
+    measure,
+    outbox::{Attempt, ErrorKind, Failure, Record},
+};
+
+/// How long connections are kept at least, whatever receivers do.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
+
+/// The settings of one attempt (contract, 6: `delivery.*`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// For the whole exchange: look-up, connection, request, answer and its body.
+    pub timeout: Duration,
+    /// The longest body that counts as an answer.
+    pub max_response_bytes: usize,
+    /// How much of the body is kept for the operator.
+    pub excerpt_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), max_response_bytes: 65_536, excerpt_bytes: 1024 }
+    }
+}
+
+/// Everything that an attempt needs.
+#[derive(Debug)]
+pub struct Sender {
+    /// The way to the receivers. It can be replaced while attempts are under way.
+    pub clients: Arc<ArcSwap<Clients>>,
+    /// Deadline and bounds.
+    pub settings: Settings,
+    /// The secrets that sign, newest first.
+    pub secrets: Vec<signing::Secret>,
+    /// The statuses that are final.
+    pub final_statuses: std::collections::BTreeSet<u16>,
+    /// Who knows the time.
+    pub clock: SharedClock,
+}
+
+/// Why an exchange has no answer.
+#[derive(Debug)]
+enum NotMade {
+    /// It was not begun: its look-up has no place.
+    Busy,
+    /// It failed.
+    Failed(Failure),
+}
+
+impl From<Failure> for NotMade {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<CheckError> for NotMade {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Denied(denied) => Self::Failed(egress_failure(&denied)),
+            CheckError::Unsupported => {
+                Self::Failed(Failure::new(ErrorKind::InvalidUrl, error.to_string()))
+            }
+            CheckError::Busy(_) => Self::Busy,
+        }
+    }
+}
+
+impl From<ClientError> for NotMade {
+    fn from(error: ClientError) -> Self {
+        Self::Failed(Failure::new(ErrorKind::Connect, error.to_string()))
+    }
+}
+
+/// What is known of an exchange so far; a deadline that passes finds it here.
+#[derive(Debug, Default)]
+struct Seen {
+    status: Option<u16>,
+    peer: Option<String>,
+    excerpt: Vec<u8>,
+    /// What we have sent and a receiver may repeat.
+    secrets: Vec<String>,
+    retry_after: Option<Duration>,
+}
+
+impl Sender {
+    /// Makes the next attempt of the callback; with `close_after`, its connection is closed after the answer. `None`
+    /// where it did not come to that, since its look-up had to wait for others: nothing was learnt.
+    pub async fn put(&self, record: &Record, close_after: bool) -> Option<Outcome> {
+        let started_at = self.clock.now();
+        let clock = Instant::now();
+        let first = record.attempt_count == 0;
+        measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
+        let mut seen = Seen::default();
+        let deadline = self.settings.timeout;
+        // A fault in the client must cost no more than this attempt: neither the callback nor the
+        // slot may stay taken.
+        let progress = Progress::default();
+        let exchange =
+            progress.of(self.exchange(record, close_after, started_at, &progress, &mut seen));
+        let exchange = AssertUnwindSafe(exchange).catch_unwind();
+        let result = match timeout(deadline, exchange).await {
+            Ok(Ok(Err(NotMade::Busy))) => return None,
+            Ok(Ok(Err(NotMade::Failed(failure)))) => Err(failure),
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Err(_)) => {
+                let message = "the service failed at it; its standard error says where";
+                Err(Failure::new(ErrorKind::Connect, message))
+            }
+            Err(_) if progress.is_waiting() => return None,
+            Err(_) => {
+                let limit = humantime::format_duration(deadline);
+                let message = match seen.status {
+                    Some(_) => format!("the answer's body was not complete within {limit}"),
+                    None => format!("no answer within {limit}"),
+                };
+                Err(Failure::new(ErrorKind::Timeout, message))
+            }
+        };
+        let took = clock.elapsed();
+        let (verdict, error) = self.judge(result, &seen);
+        if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
+            self.give_up_connections(record);
+        }
+        measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
+        let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
+        Some(Outcome {
+            attempt: Attempt {
+                number: record.next_attempt(),
+                started_at,
+                duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                status: seen.status,
+                error,
+                peer: seen.peer,
+                response_excerpt: (!excerpt.is_empty()).then_some(excerpt),
+            },
+            verdict,
+            retry_after: seen.retry_after,
+        })
+    }
+
+    /// An HTTP/2 connection whose other end is gone for good may be used for ever, since it is
+    /// never idle. So a time-out behind TLS has the connections to that destination made anew, once
+    /// in a while.
+    fn give_up_connections(&self, record: &Record) {
+        let Ok(url) = parse_url(record.url.reveal()) else { return };
+        if url.scheme() != "https" {
+            return;
+        }
+        let clients = self.clients.load();
+        if let Err(error) = clients.give_up(&url, &record.destination, RENEWAL_PAUSE) {
+            tracing::error!(
+                event.action = "client-failed",
+                callback.destination = record.destination.as_str(),
+                error.message = %error,
+                "the connections to a receiver cannot be made anew"
+            );
+        }
+    }
+
+    /// A status that is no success decides alone, however its body ended.
+    fn judge(&self, result: Result<(), Failure>, seen: &Seen) -> (Verdict, Option<Failure>) {
+        match (seen.status, result) {
+            (Some(200..=299), Ok(())) => (Verdict::Success, None),
+            (Some(200..=299) | None, Err(failure)) => {
+                let verdict = match failure.kind {
+                    ErrorKind::Egress | ErrorKind::InvalidUrl => Verdict::Final,
+                    _ => Verdict::Transient,
+                };
+                let failure = Failure { status: seen.status, ..failure };
+                (verdict, Some(failure))
+            }
+            (Some(status), _) => {
+                let verdict = if self.final_statuses.contains(&status) {
+                    Verdict::Final
+                } else {
+                    Verdict::Transient
+                };
+                let failure = Failure {
+                    kind: ErrorKind::Status,
+                    message: status_message(status),
+                    status: Some(status),
+                };
+                (verdict, Some(failure))
+            }
+            // An exchange without an error has a status.
+            (None, Ok(())) => {
+                (Verdict::Transient, Some(Failure::new(ErrorKind::Connect, "no answer")))
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        record: &Record,
+        close_after: bool,
+        started_at: Timestamp,
+        progress: &Progress,
+        seen: &mut Seen,
+    ) -> Result<(), NotMade> {
+        let mut url = parse_url(record.url.reveal())
+            .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
+        let clients = self.clients.load_full();
+        clients.check(&url).await?;
+        let body = record.body.to_json();
+        let mut headers = self.headers(record, started_at, &body)?;
+        if close_after {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let credentials = clients.credentials(&mut url, &record.destination);
+        let client = clients.of(&url, &record.destination)?;
+        let mut request = client.put(url.clone()).headers(headers).body(body);
+        if let Some(credentials) = credentials {
+            seen.secrets = credentials.secrets();
+            let header = credentials.header().ok_or_else(|| {
+                Failure::new(ErrorKind::InvalidUrl, "the credentials fit in no header")
+            })?;
+            request = request.header(header::AUTHORIZATION, header);
+        }
+        let request = request.build().map_err(|error| describe(error, false))?;
+        let again = request.try_clone();
+        measure::exchange();
+        progress.begins();
+        let sent = client.execute(request).await;
+        let mut response = match (sent, again) {
+            // A connection that was kept may be closed in the moment in which it is used. Then the
+            // receiver has not seen the request; a PUT may go out again (RFC 9112, 9.3.1).
+            (Err(error), Some(again)) if progress.is_pooled() && is_unheard(&error) => {
+                measure::exchange();
+                clients.fresh(&url)?.execute(again).await
+            }
+            (sent, _) => sent,
+        }
+        .map_err(|error| {
+            if is_busy(&error) { NotMade::Busy } else { describe(error, false).into() }
+        })?;
+        seen.status = Some(response.status().as_u16());
+        seen.peer = response.remote_addr().map(|peer| peer.to_string());
+        seen.retry_after = retry_after(response.headers(), self.clock.now());
+        let mut read = 0_usize;
+        // A secret that begins within the excerpt is seen whole.
+        let longest = seen.secrets.iter().map(String::len).max().unwrap_or(0);
+        let keep = self.settings.excerpt_bytes + longest;
+        while let Some(chunk) = response.chunk().await.map_err(|error| describe(error, true))? {
+            read = read.saturating_add(chunk.len());
+            let wanted = keep.saturating_sub(seen.excerpt.len());
+            seen.excerpt.extend_from_slice(&chunk[..chunk.len().min(wanted)]);
+            if read > self.settings.max_response_bytes {
+                let max = self.settings.max_response_bytes;
+                let message = format!("the answer's body is longer than {max} bytes");
+                return Err(Failure::new(ErrorKind::Body, message).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The headers of the contract, section 1.
+    fn headers(
+        &self,
+        record: &Record,
+        started_at: Timestamp,
+        body: &[u8],
+    ) -> Result<HeaderMap, Failure> {
+        let timestamp = started_at.as_secs();
+        let text = |value: String| {
+            HeaderValue::try_from(value)
+                .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))
+        };
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("webhook-id", text(record.id.to_string())?);
+        headers.insert("webhook-timestamp", timestamp.into());
+        headers.insert("callback-attempt", record.next_attempt().into());
+        if let Some(signed) = signing::signature(&self.secrets, record.id, timestamp, body) {
+            headers.insert("webhook-signature", text(signed)?);
+        }
+        Ok(headers)
+    }
+}
+
+/// The beginning of the answer's body, without the secrets that the request had.
+fn excerpt(seen: &Seen, max: usize) -> String {
+    let text = String::from_utf8_lossy(&seen.excerpt);
+    let mut shown = String::new();
+    let mut at = 0;
+    // What begins behind the end is left away, so that no secret is cut in two.
+    while let Some(next) = text[at..].chars().next().filter(|_| at < max) {
+        match seen.secrets.iter().find(|secret| text[at..].starts_with(secret.as_str())) {
+            Some(secret) => {
+                shown.push_str("***");
+                at += secret.len();
+            }
+            None => {
+                shown.push(next);
+                at += next.len_utf8();
+            }
+        }
+    }
+    shown.truncate(shown.floor_char_boundary(max));
+    shown
+}
+
+/// The pause that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3); `None` where it
+/// asks for none or cannot be read. Of several headers, the first that can be read counts. A number of
+/// seconds may have any number of digits; one that fits nowhere is the longest pause there is.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    headers.get_all(header::RETRY_AFTER).iter().find_map(|value| {
+        let value = value.to_str().ok()?.trim();
+        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+        }
+        let date = httpdate::parse_http_date(value).or_else(|error| match leap_second(value) {
+            Some(second_before) => httpdate::parse_http_date(&second_before),
+            None => Err(error),
+        });
+        Some(Timestamp::from(date.ok()?).since(now))
+    })
+}
+
+/// A date with a leap second (RFC 9110, 5.6.7) as the second before it.
+fn leap_second(date: &str) -> Option<String> {
+    let at = date.find(":60").filter(|at| date[..*at].contains(':'))?;
+    Some(format!("{}:59{}", &date[..at], &date[at + 3..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let now: Timestamp = "2015-10-21T07:28:00Z".parse().unwrap();
+        let asked = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(value));
+            retry_after(&headers, now)
+        };
+        assert_eq!(asked("120"), Some(Duration::from_mins(2)));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:29:00 GMT"), Some(Duration::from_mins(1)));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:27:00 GMT"), Some(Duration::ZERO));
+        for broken in ["", "soon", "-1", "+1", "1.5", "1 2", "Wed, 21 Oct 2015 07:60:00 GMT"] {
+            assert_eq!(asked(broken), None, "{broken}");
+        }
+        let longest = Some(Duration::from_secs(u64::MAX));
+        assert_eq!(asked("99999999999999999999"), longest);
+        assert_eq!(asked(" 0120 "), Some(Duration::from_mins(2)));
+        for date in [
+            "Wed, 21 Oct 2015 07:28:60 GMT",
+            "Wednesday, 21-Oct-15 07:28:60 GMT",
+            "Wed Oct 21 07:28:60 2015",
+        ] {
+            assert_eq!(asked(date), Some(Duration::from_secs(59)), "{date}");
+        }
+    }
+
+    #[test]
+    fn of_several_retry_afters_the_first_that_can_be_read_counts() {
+        let mut headers = HeaderMap::new();
+        for value in ["soon", "7", "9"] {
+            headers.append(header::RETRY_AFTER, HeaderValue::from_static(value));
+        }
+        headers.append(header::RETRY_AFTER, HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!(retry_after(&headers, Timestamp::default()), Some(Duration::from_secs(7)));
+    }
+}

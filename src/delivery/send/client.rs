@@ -1,0 +1,330 @@
+//! The one HTTP client of the service: pooled, without redirects, retries, cookies or
+//! decompression of its own, and with a resolver that enforces the egress policy.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use rustls::ClientConfig;
+use url::Url;
+
+use super::{
+    connections::IDLE_TIMEOUT,
+    credentials::{CredentialError, CredentialFile, Credentials},
+    names::{Busy, Names},
+    progress::{Limited, Progress},
+};
+use crate::{
+    callback::{Destination, SecretUrl},
+    egress::{Denied, Policy},
+    tls::{self, PairFiles, TlsError},
+};
+
+/// To how many destinations connections have been given up at the most.
+const GIVEN_UP: usize = 256;
+
+/// How often the other end of an HTTP/2 connection in use is asked whether it is there, and how
+/// long it may take to say so.
+const PING_PAUSE: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the client is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// How long one connection may take to come about, TLS included.
+    pub connect_timeout: Duration,
+    /// How many idle connections to one destination are kept.
+    pub per_destination: usize,
+    /// A proxy for everything (`egress.proxy`).
+    pub proxy: Option<SecretUrl>,
+    /// Certificates that are trusted beside the system's (`tls.ca_file`).
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate and its key (`tls.client_cert_file`, `tls.client_key_file`).
+    pub identity: Option<PairFiles>,
+    /// What lets us in, by destination (`auth`).
+    pub auth: BTreeMap<Destination, CredentialFile>,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A token or password.
+    #[error("what lets us in at {destination} cannot be read: {error}")]
+    Credentials {
+        /// Where.
+        destination: Destination,
+        /// Why not.
+        error: CredentialError,
+    },
+    /// The client library refused a setting.
+    #[error("the HTTP client cannot be made: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Why a URL is not called now.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The policy forbids it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The HTTP client takes the brackets of the address for a part of the name that it checks the
+    /// certificate for.
+    #[error(
+        "an IPv6 address cannot be called by https through egress.proxy; give the receiver a name"
+    )]
+    Unsupported,
+    /// Nobody knows yet.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+/// The way to the receivers, with all that is read from files, so that it can be made anew
+/// while the service runs.
+///
+/// There is one client for everything, and one for the port that the service's own API listens
+/// at: what a resolver is asked does not say the port, so the second one's resolver knows it. A
+/// destination whose connections are given up has one of its own.
+#[derive(Debug)]
+pub struct Clients {
+    general: reqwest::Client,
+    own_port: Option<u16>,
+    others: Mutex<Others>,
+    names: Arc<Names>,
+    settings: Settings,
+    tls: ClientConfig,
+    policy: Arc<Policy>,
+    auth: BTreeMap<Destination, Credentials>,
+}
+
+/// The clients that few destinations need.
+#[derive(Debug, Default)]
+struct Others {
+    own_port: Option<reqwest::Client>,
+    /// By destination, and since when.
+    given_up: HashMap<Destination, (Instant, reqwest::Client)>,
+}
+
+impl Clients {
+    /// Reads the files and makes them.
+    pub fn build(settings: &Settings, policy: Arc<Policy>) -> Result<Self, ClientError> {
+        let authorities = settings.ca_file.as_deref().map(tls::authorities).transpose()?;
+        let identity = settings.identity.as_ref().map(PairFiles::read).transpose()?;
+        let tls = tls::client(authorities.unwrap_or_default(), identity)?;
+        let auth = settings.auth.iter().map(|(destination, file)| {
+            let destination = destination.clone();
+            match file.read() {
+                Ok(credentials) => Ok((destination, credentials)),
+                Err(error) => Err(ClientError::Credentials { destination, error }),
+            }
+        });
+        let auth = auth.collect::<Result<_, _>>()?;
+        let names = Names::new(settings.connect_timeout);
+        let general = make(settings, tls.clone(), &policy, &names, None, Pool::Kept)?;
+        let own_port = policy.own.map(|own| own.port());
+        let settings = settings.clone();
+        let others = Mutex::default();
+        Ok(Self { general, own_port, others, names, settings, tls, policy, auth })
+    }
+
+    /// The client for a URL of this destination.
+    pub fn of(&self, url: &Url, destination: &Destination) -> Result<reqwest::Client, ClientError> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = others.given_up.get(destination) {
+            return Ok(client.clone());
+        }
+        if url.port_or_known_default() != self.own_port || self.own_port.is_none() {
+            return Ok(self.general.clone());
+        }
+        if let Some(client) = &others.own_port {
+            return Ok(client.clone());
+        }
+        Ok(others.own_port.insert(self.another(url, Pool::Kept)?).clone())
+    }
+
+    /// A client that uses no connection that is there.
+    pub fn fresh(&self, url: &Url) -> Result<reqwest::Client, ClientError> {
+        self.another(url, Pool::None)
+    }
+
+    /// Gives up the connections to a destination; its next attempts make new ones. Says nothing
+    /// where that was done less than `pause` ago.
+    pub fn give_up(
+        &self,
+        url: &Url,
+        destination: &Destination,
+        pause: Duration,
+    ) -> Result<(), ClientError> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let recent = |at: &Instant| now.duration_since(*at) < pause;
+        if others.given_up.get(destination).is_some_and(|(at, _)| recent(at)) {
+            return Ok(());
+        }
+        let client = self.another(url, Pool::Kept)?;
+        if others.given_up.len() >= GIVEN_UP {
+            let oldest = others.given_up.iter().min_by_key(|(_, (at, _))| *at);
+            if let Some(oldest) = oldest.map(|(destination, _)| destination.clone()) {
+                others.given_up.remove(&oldest);
+            }
+        }
+        others.given_up.insert(destination.clone(), (now, client));
+        Ok(())
+    }
+
+    fn another(&self, url: &Url, pool: Pool) -> Result<reqwest::Client, ClientError> {
+        let port = url.port_or_known_default().filter(|port| Some(*port) == self.own_port);
+        make(&self.settings, self.tls.clone(), &self.policy, &self.names, port, pool)
+    }
+
+    /// What lets us in: the user and password of the URL, which are taken out of it, or what is
+    /// set for the destination.
+    pub fn credentials(
+        &self,
+        url: &mut Url,
+        destination: &Destination,
+    ) -> Option<Cow<'_, Credentials>> {
+        Credentials::take(url)
+            .map(Cow::Owned)
+            .or_else(|| self.auth.get(destination).map(Cow::Borrowed))
+    }
+
+    /// Whether the URL may be called. Through a proxy it is the proxy that resolves the name,
+    /// so where the name is known here too, all its addresses have to be allowed; the proxy
+    /// may know others.
+    pub async fn check(&self, url: &Url) -> Result<(), CheckError> {
+        self.policy.check_url(url)?;
+        if self.settings.proxy.is_some()
+            && url.scheme() == "https"
+            && matches!(url.host(), Some(url::Host::Ipv6(_)))
+        {
+            return Err(CheckError::Unsupported);
+        }
+        if self.settings.proxy.is_some()
+            && let Some(url::Host::Domain(name)) = url.host()
+        {
+            let found = match self.names.look_up(name, &Progress::current()).await {
+                Ok(found) => found,
+                Err(error) => match error.downcast::<Busy>() {
+                    Ok(busy) => return Err((*busy).into()),
+                    Err(_) => return Ok(()),
+                },
+            };
+            for address in found.iter() {
+                self.policy.check(address.ip(), url.port_or_known_default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether connections are kept for later exchanges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pool {
+    Kept,
+    None,
+}
+
+fn make(
+    settings: &Settings,
+    tls: ClientConfig,
+    policy: &Arc<Policy>,
+    names: &Arc<Names>,
+    port: Option<u16>,
+    pool: Pool,
+) -> Result<reqwest::Client, ClientError> {
+    let proxy = settings.proxy.as_ref().map(|url| url::Url::parse(url.reveal())).transpose();
+    // The settings have been checked.
+    let proxy = proxy.ok().flatten();
+    let resolver = Resolver {
+        policy: Arc::clone(policy),
+        names: Arc::clone(names),
+        port,
+        trusted: proxy.as_ref().and_then(|url| url.host_str()).map(str::to_owned),
+    };
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("seal-dpf-urlcallback/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .http2_keep_alive_interval(PING_PAUSE)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(if pool == Pool::Kept { settings.per_destination } else { 0 })
+        // Nothing of an answer's headers is interpreted but Retry-After, so no header is worth a
+        // success: a fold becomes a space (RFC 9112, 5.2), and what cannot be read is passed over.
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_ignore_invalid_headers_in_responses(true)
+        .connector_layer(Limited(settings.connect_timeout))
+        .dns_resolver(Arc::new(resolver));
+    let builder = match proxy {
+        Some(mut url) => {
+            // The client decodes them as UTF-8. SOCKS has no other way to get them.
+            let socks = url.scheme().starts_with("socks");
+            let header = if socks { None } else { Credentials::take(&mut url) };
+            let proxy = reqwest::Proxy::all(url)?;
+            builder.proxy(match header.and_then(|it| it.header()) {
+                Some(header) => proxy.custom_http_auth(header),
+                None => proxy,
+            })
+        }
+        // The environment's proxies are none of our business (contract, 6).
+        None => builder.no_proxy(),
+    };
+    Ok(builder.build()?)
+}
+
+/// Looks names up as the system does, and gives only addresses that the policy allows.
+struct Resolver {
+    policy: Arc<Policy>,
+    names: Arc<Names>,
+    /// The port that will be connected to, where that is known.
+    port: Option<u16>,
+    /// The proxy's own name: it may be where receivers may not.
+    trusted: Option<String>,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (policy, port) = (Arc::clone(&self.policy), self.port);
+        // Behind a SOCKS proxy an address comes here as well, in its brackets.
+        let literal = name.as_str().strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        if let Some(address) = literal.and_then(|it| it.parse::<IpAddr>().ok()) {
+            let checked = policy.check(address, port);
+            let one = std::iter::once(SocketAddr::new(address, 0));
+            let found = checked.map(|()| Box::new(one) as Addrs);
+            return Box::pin(std::future::ready(found.map_err(Into::into)));
+        }
+        let names = Arc::clone(&self.names);
+        let trusted = self.trusted.as_deref() == Some(name.as_str());
+        let progress = Progress::current();
+        Box::pin(async move {
+            let looked_up = names.look_up(name.as_str(), &progress).await;
+            progress.connects();
+            let found = looked_up?;
+            let mut denied = None;
+            let mut allowed = Vec::with_capacity(found.len());
+            for address in found.iter().copied() {
+                match policy.check(address.ip(), port) {
+                    _ if trusted => allowed.push(address),
+                    Ok(()) => allowed.push(address),
+                    Err(rule) => denied = Some(rule),
+                }
+            }
+            match denied {
+                Some(rule) if allowed.is_empty() => Err(rule.into()),
+                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}

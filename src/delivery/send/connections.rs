@@ -1,0 +1,42 @@
+//! To which destinations idle connections are kept.
+//!
+//! The two limits of idle connections are here: for how long one is kept, and to how many
+//! destinations. How many are kept to one destination is `delivery.per_destination`, which the HTTP
+//! client's pool holds to.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::callback::Destination;
+
+/// How long an idle connection is kept.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// To how many destinations connections are kept. With more, they could be more than the files that
+/// a process may have open.
+const MAX_DESTINATIONS: usize = 256;
+
+/// The destinations to which connections are kept, and when an attempt to each last began.
+#[derive(Debug, Default)]
+pub(crate) struct Connections(HashMap<Destination, Instant>);
+
+impl Connections {
+    /// An attempt begins. Returns whether its connection is kept for later ones; otherwise it is
+    /// closed after the answer.
+    pub(crate) fn keep(&mut self, destination: &Destination, now: Instant) -> bool {
+        if self.0.len() >= MAX_DESTINATIONS && !self.0.contains_key(destination) {
+            self.0.retain(|_, began| now.duration_since(*began) < IDLE_TIMEOUT);
+            if self.0.len() >= MAX_DESTINATIONS {
+                return false;
+            }
+        }
+        self.0.insert(destination.clone(), now);
+        true
+    }
+
+    /// An attempt failed, so there is no connection, and another destination may have its place.
+    pub(crate) fn lost(&mut self, destination: &Destination) {
+        self.0.remove(destination);
+    }
+}

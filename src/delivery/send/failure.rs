@@ -1,0 +1,172 @@
+//! What an error of the client means, and how it is said to people: without the client's own
+//! layers, without the URL, and told apart by what the receiver did.
+
+use std::error::Error;
+
+use super::{
+    names::{Busy, DnsError},
+    progress::ConnectTimeout,
+};
+use crate::{
+    egress::Denied,
+    outbox::{ErrorKind, Failure},
+};
+
+/// How long a message about an error may get, in bytes.
+const MAX_MESSAGE_BYTES: usize = 400;
+
+/// The egress policy forbids it.
+pub(crate) fn egress_failure(denied: &Denied) -> Failure {
+    Failure::new(ErrorKind::Egress, denied.to_string())
+}
+
+/// What a status that is no success says.
+pub(crate) fn status_message(status: u16) -> String {
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|it| it.canonical_reason());
+    let redirect = match status {
+        300..400 => "; redirects are not followed",
+        407 => "; the proxy wants a user and a password in egress.proxy",
+        _ => "",
+    };
+    match reason {
+        Some(reason) => format!("the receiver answered {status} {reason}{redirect}"),
+        None => format!("the receiver answered {status}{redirect}"),
+    }
+}
+
+/// Which phase an error of the client belongs to, and what it says. The URL, which may hold
+/// a password, is taken out first.
+pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
+    let error = error.without_url();
+    let mut kind = if answering {
+        ErrorKind::Body
+    } else if error.is_timeout() {
+        ErrorKind::Timeout
+    } else if error.is_builder() {
+        ErrorKind::InvalidUrl
+    } else {
+        ErrorKind::Connect
+    };
+    let mut message = String::new();
+    let mut source: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if let Some(denied) = cause.downcast_ref::<Denied>() {
+            return egress_failure(denied);
+        }
+        if cause.is::<DnsError>() {
+            return Failure::new(ErrorKind::Dns, text);
+        }
+        if cause.is::<ConnectTimeout>() {
+            return Failure::new(ErrorKind::Timeout, text);
+        }
+        if is_tls(cause) {
+            kind = ErrorKind::Tls;
+        }
+        if closed(cause) {
+            return Failure::new(kind, closed_message(answering));
+        }
+        if let Some(http) = cause.downcast_ref::<h2::Error>() {
+            let message = match http.reason() {
+                _ if http.is_io() => closed_message(answering).into(),
+                Some(reason) => format!("the receiver breaks HTTP/2: {}", reason.description()),
+                None => format!("the receiver breaks HTTP/2: {http}"),
+            };
+            let kind = if http.is_io() { kind } else { ErrorKind::Body };
+            return Failure::new(kind, message);
+        }
+        if let Some(http) = cause.downcast_ref::<hyper::Error>() {
+            if http.is_canceled() {
+                let message = "the receiver closed the connection as soon as it was made; \
+                               behind TLS it may want a client certificate (tls.client_cert_file)";
+                return Failure::new(kind, message);
+            }
+            if http.is_parse_too_large() {
+                return Failure::new(ErrorKind::Body, "the head of the answer is too long");
+            }
+            if http.is_parse() {
+                kind = ErrorKind::Body;
+                message.push_str("the answer is no HTTP: ");
+            }
+        }
+        // Many a cause repeats the one below it, and the client's own layers say nothing.
+        let repeats = cause.source().is_some_and(|below| text.contains(&below.to_string()));
+        let layer =
+            ["client error (", "error reading a body"].iter().any(|it| text.starts_with(it));
+        if !repeats && !layer {
+            if !message.is_empty() && !message.ends_with(": ") {
+                message.push_str(": ");
+            }
+            message.push_str(&text);
+        }
+        source = cause.source();
+    }
+    if message.is_empty() {
+        message = error.to_string();
+    }
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.push('…');
+    }
+    Failure::new(kind, message)
+}
+
+/// Whether the receiver closed a connection that had been used before, without a word about this
+/// request: it had closed it before it saw the request, or has not begun with it (RFC 9112, 9.3.1;
+/// RFC 9113, 8.7).
+pub(crate) fn is_unheard(error: &reqwest::Error) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(cause) = source {
+        let reset = cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
+            use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+            matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe)
+        });
+        let refused = cause.downcast_ref::<h2::Error>().is_some_and(|error| {
+            error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+                || error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        });
+        let canceled = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        if closed(cause) || reset || refused || canceled {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// Whether its look-up had no place, so that nothing was learnt of the receiver.
+pub(crate) fn is_busy(error: &reqwest::Error) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(cause) = source {
+        if cause.is::<Busy>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+fn closed_message(answering: bool) -> &'static str {
+    if answering {
+        "the receiver closed the connection within its answer's body"
+    } else {
+        "the receiver closed the connection before it had answered"
+    }
+}
+
+/// Whether the other side closed the connection without any word about it.
+fn closed(cause: &(dyn Error + 'static)) -> bool {
+    cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
+        || cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+}
+
+/// A rustls error travels inside an I/O error, and that inside another one.
+fn is_tls(cause: &(dyn Error + 'static)) -> bool {
+    cause.is::<rustls::Error>()
+        || cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .is_some_and(|inner| is_tls(inner))
+}

@@ -1,0 +1,303 @@
+//! What is known of the destinations in memory: counters, who is claimed, who is in a batch
+//! that is not on the disk yet, and who has to be told of something due.
+//!
+//! One mutex guards it all and is held for microseconds, or while one claim reads. The committer
+//! marks a callback as busy *before* it applies a change of it and takes the mark away only after
+//! the sync; a claim passes over what is busy. That is why nobody is ever handed something that a
+//! power cut could undo, or that is about to change.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sled::Tree;
+use tokio::sync::Notify;
+
+use crate::{
+    callback::Destination,
+    clock::Timestamp,
+    outbox::{
+        OutboxError,
+        error::Result,
+        record,
+        sled::{
+            claim::{
+                queue::Queue,
+                scan::{Due, DueScan},
+            },
+            horizon::Horizon,
+            keys::{self, QueueKey},
+            rows::{QueueRow, Totals},
+        },
+    },
+};
+
+/// How many signals are handed out at once.
+const SIGNALS_AT_ONCE: usize = 1024;
+
+/// When a claim that was put off is made again, if nothing is heard before. It is.
+const PUT_OFF: Duration = Duration::from_secs(1);
+
+/// How often one queue's claim is put off; after that it waits.
+const PUT_OFF_AT_MOST: u8 = 16;
+
+/// The part that the mutex guards.
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    pub(crate) totals: Totals,
+    /// How many of the pending ones are [`Readiness::Blocked`](record::Readiness::Blocked), that is, how many have to be found
+    /// when one before them ends.
+    pub(crate) blocked: u64,
+    /// The destinations with pending callbacks, and those of which one is about to change.
+    pub(crate) queues: HashMap<QueueKey, Queue>,
+    /// How many destinations have pending or failed ones.
+    pub(crate) destinations: u64,
+    pub(crate) broken: Option<Arc<str>>,
+    signals: HashMap<QueueKey, Timestamp>,
+    /// How many callbacks lie in the windows of all queues.
+    read_ahead: usize,
+    /// The committer applies a batch, and whoever reads the tree waits for it.
+    applying: bool,
+    /// The queues whose claims do not wait for that, and are signalled behind it.
+    put_off: Vec<QueueKey>,
+}
+
+impl Inner {
+    /// Notes that the queue has something due at `at`.
+    pub(crate) fn signal(&mut self, queue: QueueKey, at: Timestamp) {
+        let known = self.signals.entry(queue).or_insert(at);
+        *known = at.min(*known);
+        if let Some(queue) = self.queues.get_mut(&queue) {
+            queue.due_from = queue.due_from.min(at);
+        }
+    }
+
+    /// Forgets what was read ahead of a queue's claims, since it is about to change.
+    pub(crate) fn forget_window(&mut self, queue: QueueKey) {
+        if let Some(queue) = self.queues.get_mut(&queue) {
+            self.read_ahead -= queue.window.forget();
+        }
+    }
+
+    /// Forgets a queue that nothing needs any more.
+    pub(crate) fn sweep(&mut self, queue: QueueKey) {
+        if self.queues.get(&queue).is_some_and(|it| it.row.pending == 0 && it.busy.is_empty()) {
+            self.forget_window(queue);
+            self.queues.remove(&queue);
+            self.signals.remove(&queue);
+        }
+    }
+}
+
+/// All destinations.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    inner: Mutex<Inner>,
+    signalled: Notify,
+}
+
+impl Queues {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change under the lock is complete before anything can panic, so what a
+        // poisoned lock guards is whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes whoever waits in [`Queues::signalled`].
+    pub(crate) fn wake(&self) {
+        self.signalled.notify_one();
+    }
+
+    pub(crate) async fn signalled(&self) -> Vec<(Destination, Timestamp)> {
+        loop {
+            let taken = self.take_signals();
+            if !taken.is_empty() {
+                return taken;
+            }
+            self.signalled.notified().await;
+        }
+    }
+
+    fn take_signals(&self) -> Vec<(Destination, Timestamp)> {
+        let mut inner = self.lock();
+        let taken: Vec<_> =
+            inner.signals.iter().take(SIGNALS_AT_ONCE).map(|(queue, at)| (*queue, *at)).collect();
+        taken
+            .into_iter()
+            .filter_map(|(queue, at)| {
+                inner.signals.remove(&queue);
+                Some((inner.queues.get(&queue)?.row.destination.clone(), at))
+            })
+            .collect()
+    }
+
+    /// Takes at most `limit` due callbacks of the queue: from the due index and from the fresh
+    /// ones, whichever is due longer. What the horizon
+    /// says is later is not due.
+    pub(crate) fn claim(
+        &self,
+        tree: &Tree,
+        key: QueueKey,
+        limit: usize,
+        horizon: Horizon,
+    ) -> Result<Due> {
+        let now = horizon.now;
+        let mut inner = self.lock();
+        if inner.broken.is_some() {
+            return Ok(Due::default());
+        }
+        let Inner { totals, queues, read_ahead, applying, put_off, .. } = &mut *inner;
+        let Some(queue) = queues.get_mut(&key) else { return Ok(Due::default()) };
+        if queue.row.is_held(horizon) {
+            return Ok(Due::nothing_before(queue.row.hold_until));
+        }
+        let may_put_off = *applying && queue.put_off < PUT_OFF_AT_MOST;
+        if may_put_off && queue.reads_to_claim(horizon) {
+            queue.put_off += 1;
+            put_off.push(key);
+            return Ok(Due::nothing_before(now.after(PUT_OFF)));
+        }
+        let limit = match queue.window.len() {
+            ahead @ 1.. if may_put_off => limit.min(ahead),
+            _ => limit,
+        };
+        queue.put_off = 0;
+        let others = *read_ahead - queue.window.len();
+        let reach = queue.window.reach(limit, others, *applying, now);
+        let source = DueScan::new(tree, key, queue, reach, totals.next_seq, horizon);
+        let claims = source.claim(queue, limit, now);
+        *read_ahead = others + queue.window.len();
+        claims
+    }
+
+    /// The committer begins to apply a batch.
+    pub(crate) fn apply_begins(&self) {
+        self.lock().applying = true;
+    }
+
+    /// It has applied it, which does not say that the disk has it.
+    pub(crate) fn apply_ended(&self) {
+        let mut inner = self.lock();
+        inner.applying = false;
+        let put_off = std::mem::take(&mut inner.put_off);
+        for queue in &put_off {
+            inner.signals.insert(*queue, Timestamp::default());
+        }
+        drop(inner);
+        if !put_off.is_empty() {
+            self.wake();
+        }
+    }
+
+    /// Gives a claim back.
+    pub(crate) fn release(&self, queue: QueueKey, seq: u64, due: Timestamp) {
+        let mut inner = self.lock();
+        if let Some(it) = inner.queues.get_mut(&queue) {
+            it.free(seq);
+            inner.forget_window(queue);
+            if let Some(it) = inner.queues.get_mut(&queue) {
+                it.window.look_from(seq);
+            }
+            inner.signal(queue, due);
+            drop(inner);
+            self.wake();
+        }
+    }
+}
+
+/// The queues of a tree, from its stored rows, each signalled as due.
+pub(crate) fn load(tree: &Tree) -> Result<Queues> {
+    let mut inner = Inner::default();
+    if let Some(bytes) = tree.get(keys::TOTALS)? {
+        inner.totals =
+            record::decode(&bytes).map_err(|e| OutboxError::unreadable_row(keys::TOTALS, &e))?;
+    }
+    let mut due = BTreeSet::new();
+    for row in tree.scan_prefix(keys::QUEUES) {
+        let (key, bytes) = row?;
+        let row: QueueRow =
+            record::decode(&bytes).map_err(|e| OutboxError::unreadable_row(&key, &e))?;
+        let queue = QueueKey(keys::last_number(&key));
+        inner.destinations += u64::from(row.counts());
+        if row.pending > 0 {
+            due.insert(queue);
+            inner.blocked += row.blocked();
+            inner.queues.insert(queue, Queue::new(row));
+        }
+    }
+    for queue in due {
+        inner.signal(queue, Timestamp::default());
+    }
+    Ok(Queues { inner: Mutex::new(inner), ..Queues::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        callback::{Body, JobState},
+        outbox::{NewCallback, transition},
+    };
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+    const HORIZON: Horizon = Horizon { now: NOW, latest: Timestamp::MAX };
+    const QUEUE: QueueKey = QueueKey(1);
+
+    /// One fresh callback, stored, and the queues that know of it.
+    fn stored() -> (sled::Db, Queues, Destination) {
+        let destination = Destination::parse("http://receiver").unwrap();
+        let body = Body {
+            job_id: "1".into(),
+            job_id_fs: "1".into(),
+            job_state: JobState::Finished,
+            exit_status: None,
+            error_reason: None,
+            dpf_tracker_url: None,
+        };
+        let url = "http://receiver/".to_owned().into();
+        let new = NewCallback {
+            event_id: None,
+            body,
+            url,
+            destination: destination.clone(),
+            refusal: None,
+        };
+        let db = sled::Config::new().temporary(true).open().unwrap();
+        let stored = transition::accept(new, keys::id(0, QUEUE), NOW, true);
+        db.insert(keys::pending(QUEUE, 0), record::encode(&stored).unwrap()).unwrap();
+        let queues = Queues::default();
+        let row = QueueRow { pending: 1, fresh: 1, ..QueueRow::new(destination.clone()) };
+        let mut inner = queues.lock();
+        inner.totals.next_seq = 1;
+        inner.queues.insert(QUEUE, Queue::new(row));
+        drop(inner);
+        (db, queues, destination)
+    }
+
+    #[test]
+    fn a_claim_does_not_wait_for_a_batch_and_is_signalled_behind_it() {
+        let (db, queues, destination) = stored();
+        queues.apply_begins();
+        let put_off = queues.claim(&db, QUEUE, 1, HORIZON).unwrap();
+        assert!(put_off.records.is_empty());
+        assert!(put_off.next_due.is_some(), "the loop would forget the destination");
+        assert!(queues.take_signals().is_empty());
+        queues.apply_ended();
+        assert_eq!(queues.take_signals(), [(destination, Timestamp::default())]);
+        assert_eq!(queues.claim(&db, QUEUE, 1, HORIZON).unwrap().records.len(), 1);
+    }
+
+    #[test]
+    fn a_claim_that_meets_one_batch_after_the_other_is_served_in_the_end() {
+        let (db, queues, _) = stored();
+        for _ in 0..PUT_OFF_AT_MOST {
+            queues.apply_begins();
+            assert!(queues.claim(&db, QUEUE, 1, HORIZON).unwrap().records.is_empty());
+            queues.apply_ended();
+        }
+        queues.apply_begins();
+        assert_eq!(queues.claim(&db, QUEUE, 1, HORIZON).unwrap().records.len(), 1);
+    }
+}

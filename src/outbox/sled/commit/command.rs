@@ -1,0 +1,68 @@
+//! The writes that somebody waits for.
+
+use tokio::sync::oneshot;
+
+use crate::{
+    callback::CallbackId,
+    clock::Timestamp,
+    outbox::{
+        Cancelled, Enqueued, Entry, Failure, Mended, NewCallback, OutboxError, Over, Record,
+        Sequence, Settlement, error::Result,
+    },
+};
+
+/// How many callbacks go into one batch at most, unless one command alone brings more.
+pub(crate) const BATCH_LIMIT: usize = 2048;
+
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// A write that somebody waits for.
+pub(crate) enum Write {
+    Enqueue(Vec<NewCallback>, Sequence, Reply<Vec<Enqueued>>),
+    Settle(Box<(Record, Settlement)>, Reply<Record>),
+    Replay(Vec<CallbackId>, Reply<u64>),
+    Cancel(CallbackId, Reply<Cancelled>),
+    Expire(Timestamp, Failure, Reply<Vec<Record>>),
+    Purge(Over, Reply<u64>),
+    Mend(Vec<u8>, Reply<Mended>),
+    Import(Vec<Entry>, Reply<u64>),
+    Ping(Reply<()>),
+}
+
+impl Write {
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Enqueue(batch, ..) => batch.len().max(1),
+            Self::Replay(ids, _) => ids.len().max(1),
+            Self::Import(entries, _) => entries.len().max(1),
+            Self::Settle(..) | Self::Cancel(..) | Self::Ping(_) => 1,
+            Self::Expire(..) | Self::Purge(..) | Self::Mend(..) => BATCH_LIMIT / 4,
+        }
+    }
+
+    /// Whether somebody waits for it. For an outcome, only the job's next callback does.
+    pub(crate) fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Settle(..))
+    }
+
+    /// Answers with an error.
+    pub(crate) fn refuse(self, error: OutboxError) {
+        match self {
+            Self::Enqueue(_, _, reply) => answer(reply, Err(error)),
+            Self::Settle(_, reply) => answer(reply, Err(error)),
+            Self::Ping(reply) => answer(reply, Err(error)),
+            Self::Replay(_, reply) | Self::Purge(_, reply) | Self::Import(_, reply) => {
+                answer(reply, Err(error));
+            }
+            Self::Cancel(_, reply) => answer(reply, Err(error)),
+            Self::Expire(_, _, reply) => answer(reply, Err(error)),
+            Self::Mend(_, reply) => answer(reply, Err(error)),
+        }
+    }
+}
+
+pub(crate) fn answer<T>(reply: Reply<T>, result: Result<T>) {
+    // Who asked may have gone away; what was written stays written.
+    drop(reply.send(result));
+}

@@ -1,0 +1,349 @@
+//! The one thread that writes. Whatever has queued up becomes one batch: one atomic apply,
+//! one flush, one sync, then everyone is answered. While that runs, the next batch gathers.
+//!
+//! `flush()` alone is no barrier (sled issue 1452: it ends in `sync_file_range`, which
+//! flushes neither the drive's cache nor the file's size), so `sync_data()` on the log file
+//! follows it, and only then is anything acknowledged.
+//!
+//! An error of apply, flush or sync is ambiguous: the batch may or may not be on the disk.
+//! So the store stops for good, answers every write with [`OutboxError::Stopped`], and the
+//! next start finds out from the disk what is there.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    measure,
+    outbox::{
+        Cancelled, ErrorKind, Failure, NewCallback, OutboxError,
+        error::Result,
+        sled::{
+            commit::{
+                command::{BATCH_LIMIT, Reply, Write, answer},
+                disk::Disk,
+                transaction::Transaction,
+            },
+            guard::guarded,
+            rescue::{flush_waker::FlushWaker, witness::Witness},
+            shared::store::Store,
+        },
+    },
+};
+
+/// From how many outcomes in one batch on the next one waits for [`GATHER_PAUSE`]: nobody waits
+/// for an outcome to be on the disk but the job's next callback, and a commit costs the same
+/// wake-ups of the engine's threads however many are in it.
+const MANY_OUTCOMES: usize = 32;
+
+/// How long outcomes are gathered where there are many.
+const GATHER_PAUSE: Duration = Duration::from_millis(6);
+
+/// An answer that is given when the batch is on the disk, or has failed.
+type Answer = Box<dyn FnOnce(Result<()>) + Send>;
+
+fn when_synced<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
+    Box::new(move |synced| answer(reply, synced.map(|()| value)))
+}
+
+/// Runs until every sender of commands is gone.
+pub(crate) fn run(
+    store: &Arc<Store>,
+    witness: Witness,
+    wake: FlushWaker,
+    mut commands: mpsc::UnboundedReceiver<Write>,
+) {
+    let mut disk = Disk::new(store, witness);
+    let mut waiting = VecDeque::new();
+    let mut received = Vec::new();
+    let mut outcomes = 0;
+    loop {
+        if waiting.is_empty() && commands.blocking_recv_many(&mut received, BATCH_LIMIT) == 0 {
+            if store.stopped().is_none() {
+                disk.close(store.queues.lock().totals.next_batch);
+            }
+            drop(wake);
+            return;
+        }
+        if outcomes >= MANY_OUTCOMES && waiting.is_empty() {
+            gather(&mut commands, &mut received, GATHER_PAUSE);
+        }
+        take(&mut commands, &mut received);
+        waiting.extend(received.drain(..));
+        let mut weight = 0;
+        let mut taken = VecDeque::new();
+        while let Some(next) = waiting.front().map(Write::weight)
+            && (taken.is_empty() || weight + next <= BATCH_LIMIT)
+        {
+            weight += next;
+            taken.extend(waiting.pop_front());
+        }
+        outcomes = taken.iter().filter(|command| is_outcome(command)).count();
+        commit(store, &mut disk, &wake, taken);
+    }
+}
+
+/// Takes what has come, up to what one batch holds.
+fn take(commands: &mut mpsc::UnboundedReceiver<Write>, received: &mut Vec<Write>) {
+    while received.len() < BATCH_LIMIT
+        && let Ok(more) = commands.try_recv()
+    {
+        received.push(more);
+    }
+}
+
+/// Waits for more outcomes, for as long as nothing else has come. Whoever sends something else wakes
+/// this thread ([`Write::is_urgent`]).
+fn gather(
+    commands: &mut mpsc::UnboundedReceiver<Write>,
+    received: &mut Vec<Write>,
+    pause: Duration,
+) {
+    let end = Instant::now() + pause;
+    loop {
+        take(commands, received);
+        let left = end.saturating_duration_since(Instant::now());
+        let full = received.len() >= BATCH_LIMIT;
+        if left.is_zero() || full || received.iter().any(Write::is_urgent) {
+            return;
+        }
+        std::thread::park_timeout(left);
+    }
+}
+
+fn is_outcome(command: &Write) -> bool {
+    !command.is_urgent()
+}
+
+fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: VecDeque<Write>) {
+    if let Some(error) = store.stopped() {
+        commands.into_iter().for_each(|command| command.refuse(error.clone()));
+        return;
+    }
+    let (whole, watched) = (store.commits.begin(), wake.begin());
+    let mut answers = Vec::with_capacity(commands.len());
+    let size = commands.iter().map(Write::weight).sum();
+    let mut unsynced = None;
+    // A damaged page makes sled panic; that must not take the answers with it.
+    let result = guarded(|| {
+        let mut txn = Transaction::new(store, store.clock.now());
+        while let Some(command) = commands.pop_front() {
+            apply(store, disk, &mut txn, command, &mut answers)?;
+        }
+        if txn.writes.is_empty() {
+            return Ok(());
+        }
+        txn.seal()?;
+        let batches = txn.totals.next_batch;
+        store.backward.note(batches - 1, txn.now);
+        let (writes, published) = txn.into_parts();
+        let begin = Instant::now();
+        unsynced = Some(store.barrier.begin());
+        store.queues.apply_begins();
+        let applied = store.tree.apply_batch(writes);
+        store.queues.apply_ended();
+        applied?;
+        store.db.flush()?;
+        let len = disk.sync()?;
+        disk.witness.note(batches, len);
+        measure::committed(size, begin.elapsed());
+        published.publish(store);
+        Ok(())
+    });
+    let result = result.map_err(|error| store.stop(&error));
+    drop((unsynced, whole, watched));
+    if let Err(error) = &result {
+        commands.into_iter().for_each(|command| command.refuse(error.clone()));
+    }
+    for answer in answers {
+        answer(result.clone());
+    }
+}
+
+/// Puts one command into the batch. An error here leaves the batch half-made, so it ends it.
+fn apply(
+    store: &Arc<Store>,
+    disk: &mut Disk,
+    txn: &mut Transaction<'_>,
+    command: Write,
+    answers: &mut Vec<Answer>,
+) -> Result<()> {
+    match command {
+        Write::Enqueue(new, sequence, reply) => {
+            let room = || room_for(store, disk, txn, &new);
+            if let Err(error) = sequence.refused().map_or_else(room, Err) {
+                sequence.refuse(&error);
+                answer(reply, Err(error));
+                return Ok(());
+            }
+            let mut outcomes = Vec::with_capacity(new.len());
+            let run = || {
+                for one in new {
+                    outcomes.push(txn.enqueue(one)?);
+                }
+                Ok(())
+            };
+            let result = run();
+            answers.push(when_synced(reply, outcomes));
+            result
+        }
+        Write::Settle(settled, reply) => {
+            let (record, settlement) = *settled;
+            let record = txn.settle(record, settlement);
+            let (record, result) = match record {
+                Ok(record) => (Ok(record), Ok(())),
+                Err(error) => (Err(error.clone()), Err(error)),
+            };
+            answers.push(Box::new(move |synced| answer(reply, synced.and(record))));
+            result
+        }
+        Write::Replay(mut ids, reply) => {
+            // The earliest first: then a later one of its job sees at the head of the line that
+            // it has to wait, and nobody searches the line for the active one each time.
+            ids.sort_unstable();
+            let mut replayed = 0;
+            let run = || {
+                for id in ids {
+                    replayed += u64::from(txn.replay(id)?);
+                }
+                Ok(())
+            };
+            let result = run();
+            answers.push(when_synced(reply, replayed));
+            result
+        }
+        Write::Cancel(id, reply) => {
+            let failure = Failure::new(ErrorKind::Cancelled, "cancelled by an operator");
+            let outcome = txn.cancel(id, failure);
+            let found = *outcome.as_ref().unwrap_or(&Cancelled::Unknown);
+            answers.push(when_synced(reply, found));
+            outcome.map(drop)
+        }
+        Write::Expire(cutoff, failure, reply) => {
+            let (expired, result) = match txn.expire_before(cutoff, &failure) {
+                Ok(expired) => (expired, Ok(())),
+                Err(error) => (Vec::new(), Err(error)),
+            };
+            answers.push(when_synced(reply, expired));
+            result
+        }
+        Write::Purge(over, reply) => {
+            let purged = txn.purge(over);
+            answers.push(when_synced(reply, *purged.as_ref().unwrap_or(&0)));
+            purged.map(drop)
+        }
+        Write::Mend(after, reply) => {
+            let mended = txn.mend(&after);
+            answers.push(when_synced(reply, mended.as_ref().cloned().unwrap_or_default()));
+            mended.map(drop)
+        }
+        Write::Import(entries, reply) => {
+            let mut imported = 0;
+            let run = || {
+                for entry in entries {
+                    imported += u64::from(txn.restore(entry)?);
+                }
+                Ok(())
+            };
+            let result = run();
+            answers.push(when_synced(reply, imported));
+            result
+        }
+        Write::Ping(reply) => {
+            answer(reply, room(store, disk, txn.pending() + 1));
+            Ok(())
+        }
+    }
+}
+
+/// Whether these may be stored. What is stored already is answered in any case.
+fn room_for(
+    store: &Store,
+    disk: &mut Disk,
+    txn: &Transaction<'_>,
+    new: &[NewCallback],
+) -> Result<()> {
+    match room(store, disk, txn.pending() + new.len() as u64) {
+        Err(error) if error.is_transient() => match txn.wanted(new)? {
+            (_, false) => Ok(()),
+            // What can never be sent does not count as pending, and needs no more than the disk.
+            (0, true) => disk.free(),
+            (pending, true) => room(store, disk, txn.pending() + pending),
+        },
+        known => known,
+    }
+}
+
+/// Whether so many may be pending, and the disk has room.
+fn room(store: &Store, disk: &mut Disk, pending: u64) -> Result<()> {
+    let max = store.settings.max_pending;
+    if pending > max {
+        return Err(OutboxError::Full { pending: store.queues.lock().totals.pending, max });
+    }
+    disk.free()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{callback::CallbackId, clock::Timestamp, outbox::Settlement};
+
+    /// Longer than any test waits.
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn outcome() -> Write {
+        let failure = Failure::new(ErrorKind::Cancelled, "");
+        let settlement = Settlement::Failed { attempt: None, failure, hold: None };
+        let new = NewCallback {
+            event_id: None,
+            body: crate::callback::Body {
+                job_id: "1".into(),
+                job_id_fs: "1".into(),
+                job_state: crate::callback::JobState::Sending,
+                exit_status: None,
+                error_reason: None,
+                dpf_tracker_url: None,
+            },
+            url: String::new().into(),
+            destination: crate::callback::Destination::none(),
+            refusal: None,
+        };
+        let id = CallbackId::from_u128(1);
+        let record = crate::outbox::transition::accept(new, id, Timestamp::default(), true);
+        Write::Settle(Box::new((record, settlement)), oneshot::channel().0)
+    }
+
+    #[test]
+    fn outcomes_are_gathered_until_something_comes_for_which_somebody_waits() {
+        let (commands, mut received) = mpsc::unbounded_channel();
+        let gathering = std::thread::spawn(move || {
+            let mut batch = Vec::new();
+            gather(&mut received, &mut batch, LONG);
+            batch.len()
+        });
+        for _ in 0..3 {
+            assert!(commands.send(outcome()).is_ok());
+            gathering.thread().unpark();
+        }
+        assert!(!gathering.is_finished());
+        assert!(commands.send(Write::Ping(oneshot::channel().0)).is_ok());
+        gathering.thread().unpark();
+        assert_eq!(gathering.join().unwrap(), 4);
+    }
+
+    #[test]
+    fn outcomes_alone_are_gathered_for_the_whole_pause() {
+        let (commands, mut received) = mpsc::unbounded_channel();
+        let mut batch = Vec::new();
+        let (begin, pause) = (Instant::now(), Duration::from_millis(20));
+        assert!(commands.send(outcome()).is_ok());
+        gather(&mut received, &mut batch, pause);
+        assert!(begin.elapsed() >= pause && batch.len() == 1);
+    }
+}

@@ -1,0 +1,63 @@
+//! The disk under the store: the barrier that `flush()` is not, and the room that is left.
+
+use std::{fs::File, time::SystemTime};
+
+use crate::outbox::{
+    OutboxError,
+    error::Result,
+    sled::{fsync::sync_dir, rescue::witness::Witness, shared::store::Store},
+};
+
+/// The disk under the store.
+pub(crate) struct Disk {
+    dir: std::path::PathBuf,
+    min_free: u64,
+    log: Option<File>,
+    blobs_synced: Option<SystemTime>,
+    pub(crate) witness: Witness,
+}
+
+impl Disk {
+    pub(crate) fn new(store: &Store, witness: Witness) -> Self {
+        Self {
+            witness,
+            dir: store.dir.clone(),
+            min_free: store.settings.min_free_bytes,
+            log: None,
+            blobs_synced: None,
+        }
+    }
+
+    /// The barrier that `flush()` is not; gives the length of the log.
+    pub(crate) fn sync(&mut self) -> std::io::Result<u64> {
+        let log = match &mut self.log {
+            Some(log) => log,
+            none => none.insert(File::options().write(true).open(self.dir.join("db"))?),
+        };
+        log.sync_data()?;
+        let len = log.metadata()?.len();
+        // A value of 128 KiB or more gets a file of its own, which sled syncs; its entry in
+        // the directory it does not.
+        let blobs = self.dir.join("blobs");
+        let changed = std::fs::metadata(&blobs).and_then(|it| it.modified()).ok();
+        if changed != self.blobs_synced {
+            sync_dir(&blobs)?;
+            self.blobs_synced = changed;
+        }
+        Ok(len)
+    }
+
+    pub(crate) fn close(&mut self, batches: u64) {
+        let Self { dir, witness, .. } = self;
+        witness.close(dir, batches);
+    }
+
+    pub(crate) fn free(&self) -> Result<()> {
+        let free = fs4::available_space(&self.dir)
+            .map_err(|error| OutboxError::Engine(error.to_string().into()))?;
+        if free < self.min_free {
+            return Err(OutboxError::DiskLow { free, min: self.min_free });
+        }
+        Ok(())
+    }
+}

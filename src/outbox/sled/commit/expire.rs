@@ -1,0 +1,71 @@
+//! Ending what is too old to be tried.
+
+use crate::{
+    clock::Timestamp,
+    outbox::{
+        Failure, Record,
+        error::Result,
+        sled::{claim::queue::Queue, commit::transaction::Transaction, keys, read::lookup::decode},
+    },
+};
+
+/// How many callbacks one step of the expiry ends.
+const EXPIRE_STEP: usize = 512;
+
+impl Transaction<'_> {
+    /// Ends pending callbacks whose budget began before `cutoff`, unless they are in flight, a
+    /// bounded number at a time, and returns them. None are left: an empty list.
+    pub(crate) fn expire_before(
+        &mut self,
+        cutoff: Timestamp,
+        failure: &Failure,
+    ) -> Result<Vec<Record>> {
+        // Where the rows have not been looked at, or are older than that by now.
+        let from = |queue: &Queue| {
+            if queue.oldest < cutoff {
+                return Some((0, Timestamp::MAX));
+            }
+            (queue.aged_to < u64::MAX).then_some((queue.aged_to, queue.oldest))
+        };
+        let queues: Vec<_> = {
+            let inner = self.store.queues.lock();
+            let pending = inner.queues.iter().filter(|(_, queue)| queue.row.pending > 0);
+            pending.filter_map(|(key, queue)| Some((*key, from(queue)?))).collect()
+        };
+        let mut ended = Vec::new();
+        for (queue, (from, mut oldest)) in queues {
+            let mut aged_to = u64::MAX;
+            for row in
+                self.store.tree.range(keys::pending(queue, from)..keys::pending(queue, u64::MAX))
+            {
+                let (key, bytes) = row?;
+                let record = decode(&key, &bytes)?;
+                let seq = keys::seq_of(record.id);
+                if record.budget_since < cutoff
+                    && let Some(record) = self.expire(record.id, cutoff, failure)?
+                {
+                    ended.push(record);
+                    if ended.len() >= EXPIRE_STEP {
+                        aged_to = seq + 1;
+                        break;
+                    }
+                    continue;
+                }
+                oldest = oldest.min(record.budget_since);
+                // A queue is in order of acceptance, and no budget begins before it. Only what a
+                // clock that was ahead has accepted stands before older ones.
+                if (cutoff..=self.now).contains(&record.created_at) {
+                    oldest = oldest.min(record.created_at);
+                    break;
+                }
+            }
+            if let Some(queue) = self.store.queues.lock().queues.get_mut(&queue) {
+                (queue.oldest, queue.aged_to) = (oldest, aged_to);
+            }
+            if ended.len() >= EXPIRE_STEP {
+                break;
+            }
+        }
+        Ok(ended)
+    }
+}

@@ -1,0 +1,113 @@
+//! Putting back what was exported.
+
+use crate::outbox::{
+    Entry, ErrorKind, Failure, Readiness, Record, State, StateName,
+    error::Result,
+    record,
+    sled::{
+        commit::transaction::Transaction,
+        keys::{self, QueueKey},
+    },
+    transition,
+};
+
+impl Transaction<'_> {
+    /// Stores an entry under its own id; `false` where what is stored is as new. In a store of
+    /// another identity the id is another one, and the order stays.
+    pub(crate) fn restore(&mut self, entry: Entry) -> Result<bool> {
+        let seq = keys::seq_of(entry.record.id);
+        let queue = QueueKey::of(&self.store.salt, &entry.record.destination);
+        let mut record = Record { id: keys::id(seq, queue), ..entry.record };
+        if entry.uncertain && record.state_name() == StateName::Pending {
+            let why = "recovered from a damaged store: whether it was delivered is not known";
+            let failure = Failure::new(ErrorKind::Cancelled, why);
+            record = transition::fail(record, None, failure, self.now);
+        }
+        if let Some(known) = self.stored(queue, seq)? {
+            if age(&known) >= age(&record) {
+                return Ok(false);
+            }
+            self.forget_version(queue, &known)?;
+        }
+        self.totals.next_seq = self.totals.next_seq.max(seq.saturating_add(1));
+        if let Some(event_id) = &record.event_id {
+            self.writes.put(keys::event(event_id), record::encode_row(&record.id)?);
+        }
+        for attempt in entry.attempts.iter().filter(|it| it.number < record.attempt_count) {
+            self.writes.put(keys::attempt(seq, attempt.number), record::encode_row(attempt)?);
+        }
+        match record.state {
+            State::Pending(place) => {
+                let place = self.place(&record.body.job_id, seq, place)?;
+                self.put_pending(queue, &Record { state: State::Pending(place), ..record })?;
+            }
+            State::Delivered(at) | State::Failed(at) => {
+                let state = record.state_name();
+                if state == StateName::Failed {
+                    self.totals.failed += 1;
+                    self.row(queue, &record.destination)?.failed += 1;
+                } else {
+                    self.totals.delivered += 1;
+                }
+                let ended = (keys::finished_prefix(state), at);
+                self.restored.entry(ended).or_default().push(seq);
+                self.writes.put_record(keys::finished(state, seq), &record)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Where a restored callback stands among those of its job that are there so far.
+    fn place(&mut self, job_id: &str, seq: u64, place: Readiness) -> Result<Readiness> {
+        let first = match self.writes.first(&keys::job_prefix(job_id))? {
+            None => true,
+            Some((key, _)) => keys::last_number(&key) > seq && self.block_active(job_id)?,
+        };
+        Ok(match (first, place) {
+            (true, Readiness::Blocked(not_before)) => Readiness::Scheduled(not_before),
+            (true, place) => place,
+            (false, Readiness::Fresh) => Readiness::Blocked(self.now),
+            (false, Readiness::Scheduled(at) | Readiness::Blocked(at)) => Readiness::Blocked(at),
+        })
+    }
+
+    fn stored(&self, queue: QueueKey, seq: u64) -> Result<Option<Record>> {
+        for key in [
+            keys::pending(queue, seq),
+            keys::finished(StateName::Delivered, seq),
+            keys::finished(StateName::Failed, seq),
+        ] {
+            if let Some(record) = self.writes.record(&key)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes an older version away. What is left in the retention index says nothing of a
+    /// version that ended at another time.
+    fn forget_version(&mut self, queue: QueueKey, known: &Record) -> Result<()> {
+        let state = known.state_name();
+        match state {
+            StateName::Pending => {
+                self.take_pending(queue, known)?;
+                self.activate_first(&known.body.job_id)?;
+            }
+            StateName::Delivered => self.totals.delivered -= 1,
+            StateName::Failed => {
+                self.totals.failed -= 1;
+                let row = self.row(queue, &known.destination)?;
+                row.failed = row.failed.saturating_sub(1);
+            }
+        }
+        if state != StateName::Pending {
+            self.writes.remove(keys::finished(state, keys::seq_of(known.id)));
+        }
+        Ok(())
+    }
+}
+
+/// Which of two versions of a callback is the later one.
+fn age(record: &Record) -> (u32, u32, bool) {
+    (record.replays, record.attempt_count, record.state_name() != StateName::Pending)
+}

@@ -1,0 +1,198 @@
+//! What each write changes: enqueue, settle, replay, cancel.
+
+use std::collections::HashSet;
+
+use crate::{
+    callback::CallbackId,
+    clock::Timestamp,
+    outbox::{
+        Cancelled, Enqueued, Failure, NewCallback, OutboxError, Readiness, Record, Settlement,
+        State, StateName,
+        error::Result,
+        record,
+        sled::{
+            commit::transaction::Transaction,
+            keys::{self, QueueKey},
+        },
+        transition,
+    },
+};
+
+/// How many attempts before the last one are kept of a callback.
+const ATTEMPTS_KEPT: u32 = 1000;
+
+impl Transaction<'_> {
+    /// How many of these would be pending, and whether any of them would be stored at all: what is
+    /// known already is not stored again.
+    pub(crate) fn wanted(&self, batch: &[NewCallback]) -> Result<(u64, bool)> {
+        let (mut pending, mut stored) = (0, false);
+        let mut keys = HashSet::new();
+        for new in batch {
+            if let Some(event_id) = &new.event_id
+                && (!keys.insert(event_id) || self.writes.get(&keys::event(event_id))?.is_some())
+            {
+                continue;
+            }
+            stored = true;
+            pending += u64::from(new.refusal.is_none());
+        }
+        Ok((pending, stored))
+    }
+
+    /// Stores a new callback.
+    pub(crate) fn enqueue(&mut self, new: NewCallback) -> Result<Enqueued> {
+        let event_key = new.event_id.as_deref().map(keys::event);
+        if let Some(key) = &event_key
+            && let Some(known) = self.writes.get(key)?
+        {
+            let id = record::decode(&known).map_err(|e| OutboxError::unreadable_row(key, &e))?;
+            return Ok(Enqueued::Duplicate(id));
+        }
+        // Whoever writes URLs must not fill the disk with them.
+        if new.refusal.is_some() && self.totals.failed >= self.store.settings.max_pending {
+            return Ok(Enqueued::NotKept);
+        }
+        let queue = QueueKey::of(&self.store.salt, &new.destination);
+        let seq = self.totals.next_seq;
+        self.totals.next_seq += 1;
+        let id = keys::id(seq, queue);
+        if let Some(key) = event_key {
+            self.writes.put(key, record::encode_row(&id)?);
+        }
+        if new.refusal.is_some() {
+            let record = transition::refuse(new, id, self.now);
+            self.put_finished(queue, &record)?;
+        } else {
+            let first = self.writes.first(&keys::job_prefix(&new.body.job_id))?.is_none();
+            let record = transition::accept(new, id, self.now, first);
+            self.put_pending(queue, &record)?;
+        }
+        Ok(Enqueued::Stored(id))
+    }
+
+    /// Records how a claimed callback's attempt ended.
+    pub(crate) fn settle(&mut self, record: Record, settlement: Settlement) -> Result<Record> {
+        let (seq, queue) = keys::parts(record.id);
+        let job_id = record.body.job_id.clone();
+        self.released.push((queue, seq));
+        self.take_pending(queue, &record)?;
+        if let Some(last) =
+            record.last_attempt.as_ref().filter(|_| settlement_attempts(&settlement))
+        {
+            self.writes.put(keys::attempt(seq, last.number), record::encode_row(last)?);
+            if let Some(oldest) = last.number.checked_sub(ATTEMPTS_KEPT) {
+                self.writes.remove(keys::attempt(seq, oldest));
+            }
+        }
+        let record = match settlement {
+            Settlement::Delivered(attempt) => {
+                let record = transition::deliver(record, attempt, self.now);
+                self.put_finished(queue, &record)?;
+                record
+            }
+            Settlement::Failed { attempt, failure, hold } => {
+                self.hold(queue, &record, hold)?;
+                let record = transition::fail(record, attempt, failure, self.now);
+                self.put_finished(queue, &record)?;
+                record
+            }
+            Settlement::Retry { attempt, due, hold } => {
+                self.hold(queue, &record, hold)?;
+                // An earlier one may have been replayed meanwhile: then that one is next.
+                let first = self
+                    .writes
+                    .first(&keys::job_prefix(&job_id))?
+                    .is_none_or(|(key, _)| keys::last_number(&key) > seq);
+                let record = transition::retry(record, attempt, due, first);
+                self.put_pending(queue, &record)?;
+                record
+            }
+        };
+        self.activate_first(&job_id)?;
+        Ok(record)
+    }
+
+    fn hold(&mut self, queue: QueueKey, record: &Record, hold: Option<Timestamp>) -> Result<()> {
+        if let Some(until) = hold {
+            let horizon = self.store.horizon(self.now);
+            let row = self.row(queue, &record.destination)?;
+            let known = if row.is_held(horizon) { row.hold_until } else { Timestamp::default() };
+            row.hold_until = known.max(until);
+        }
+        Ok(())
+    }
+
+    /// Makes a failed callback pending again; `false` when it is not failed.
+    pub(crate) fn replay(&mut self, id: CallbackId) -> Result<bool> {
+        let (seq, queue) = keys::parts(id);
+        let key = keys::finished(StateName::Failed, seq);
+        let Some(record) = self.writes.record(&key)?.filter(|record| record.id == id) else {
+            return Ok(false);
+        };
+        self.mark(queue, seq, &record)?;
+        self.writes.remove(key);
+        self.totals.failed -= 1;
+        let row = self.row(queue, &record.destination)?;
+        row.failed = row.failed.saturating_sub(1);
+        let first = match self.writes.first(&keys::job_prefix(&record.body.job_id))? {
+            None => true,
+            Some((head, _)) => {
+                keys::last_number(&head) > seq && self.block_active(&record.body.job_id)?
+            }
+        };
+        let record = transition::replay(record, self.now, first);
+        self.put_pending(queue, &record)?;
+        Ok(true)
+    }
+
+    /// Ends a pending callback that nobody delivers just now.
+    pub(crate) fn cancel(&mut self, id: CallbackId, failure: Failure) -> Result<Cancelled> {
+        let (seq, queue) = keys::parts(id);
+        let Some(record) = self.writes.record(&keys::pending(queue, seq))? else {
+            for state in [StateName::Delivered, StateName::Failed] {
+                let known = self.writes.record(&keys::finished(state, seq))?;
+                if known.is_some_and(|record| record.id == id) {
+                    return Ok(Cancelled::NotPending);
+                }
+            }
+            return Ok(Cancelled::Unknown);
+        };
+        if !self.mark(queue, seq, &record)? {
+            return Ok(Cancelled::InFlight);
+        }
+        self.end(queue, record, failure)?;
+        Ok(Cancelled::Done)
+    }
+
+    /// Ends a pending callback whose budget began before `cutoff`, unless it is in flight.
+    pub(crate) fn expire(
+        &mut self,
+        id: CallbackId,
+        cutoff: Timestamp,
+        failure: &Failure,
+    ) -> Result<Option<Record>> {
+        let (seq, queue) = keys::parts(id);
+        match self.writes.record(&keys::pending(queue, seq))? {
+            Some(record) if record.budget_since < cutoff && self.mark(queue, seq, &record)? => {
+                self.end(queue, record, failure.clone()).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn end(&mut self, queue: QueueKey, record: Record, failure: Failure) -> Result<Record> {
+        let was_active = !matches!(record.state, State::Pending(Readiness::Blocked(_)));
+        self.take_pending(queue, &record)?;
+        let record = transition::fail(record, None, failure, self.now);
+        self.put_finished(queue, &record)?;
+        if was_active {
+            self.activate_first(&record.body.job_id)?;
+        }
+        Ok(record)
+    }
+}
+
+/// Whether the settlement brings an attempt, so that the last one becomes an earlier one.
+fn settlement_attempts(settlement: &Settlement) -> bool {
+    !matches!(settlement, Settlement::Failed { attempt: None, .. })
+}

@@ -1,0 +1,91 @@
+//! What memory learns once the disk has a batch.
+
+use std::collections::HashMap;
+
+use crate::{
+    clock::Timestamp,
+    measure,
+    outbox::sled::{
+        claim::queue::Queue,
+        commit::transaction::{Changed, Transaction},
+        keys::QueueKey,
+        rows::Totals,
+        shared::store::Store,
+    },
+};
+
+/// What memory learns once the disk has the batch.
+pub(crate) struct Published {
+    totals: Totals,
+    blocked: u64,
+    rows: HashMap<QueueKey, Changed>,
+    released: Vec<(QueueKey, u64)>,
+    signals: Vec<(QueueKey, Timestamp)>,
+    budgets: HashMap<QueueKey, Timestamp>,
+    /// How many were delivered, and how many have finally failed.
+    ended: (u64, u64),
+}
+
+impl Published {
+    /// Makes the batch visible to claims and the summary.
+    pub(crate) fn publish(self, store: &Store) {
+        measure::ended(self.ended.0, self.ended.1);
+        store.moves.note(&self.released);
+        let mut inner = store.queues.lock();
+        inner.totals = self.totals;
+        inner.blocked = self.blocked;
+        for (key, Changed { row, counted }) in &self.rows {
+            match (counted, row.counts()) {
+                (false, true) => inner.destinations += 1,
+                (true, false) => inner.destinations -= 1,
+                _ => {}
+            }
+            match inner.queues.get_mut(key) {
+                Some(queue) => queue.row = row.clone(),
+                None if row.pending > 0 => {
+                    inner.queues.insert(*key, Queue::new(row.clone()));
+                }
+                // It is read from the disk when it is asked for.
+                None => {}
+            }
+        }
+        for (key, since) in self.budgets {
+            if let Some(queue) = inner.queues.get_mut(&key) {
+                queue.oldest = queue.oldest.min(since);
+            }
+        }
+        let mut wake = !self.signals.is_empty();
+        for (key, seq) in self.released {
+            if inner.queues.get_mut(&key).is_some_and(|queue| queue.free(seq)) {
+                inner.signal(key, Timestamp::default());
+                wake = true;
+            }
+        }
+        for (queue, at) in self.signals {
+            inner.signal(queue, at);
+        }
+        for queue in self.rows.keys() {
+            inner.sweep(*queue);
+        }
+        drop(inner);
+        if wake {
+            store.queues.wake();
+        }
+    }
+}
+
+impl Transaction<'_> {
+    /// Takes the writes out. What is left is what memory learns after the sync.
+    pub(crate) fn into_parts(self) -> (sled::Batch, Published) {
+        let published = Published {
+            totals: self.totals,
+            blocked: self.blocked,
+            rows: self.rows,
+            released: self.released,
+            signals: self.signals,
+            budgets: self.budgets,
+            ended: (self.delivered.len() as u64, self.failed.len() as u64),
+        };
+        (self.writes.into_batch(), published)
+    }
+}

@@ -1,0 +1,63 @@
+//! Forgetting what is long over. The retention index has one row for each batch that finished
+//! something; the oldest rows come first, so the purge looks at nothing whose time has not come.
+
+use crate::{
+    clock::Timestamp,
+    outbox::{
+        Over, StateName,
+        error::Result,
+        sled::{commit::transaction::Transaction, keys},
+    },
+};
+
+/// How many callbacks one step removes, about: a row of the index is never divided.
+const PURGE_STEP: u64 = 512;
+
+impl Transaction<'_> {
+    /// Removes finished callbacks whose time is over.
+    pub(crate) fn purge(&mut self, over: Over) -> Result<u64> {
+        let mut purged = 0;
+        for (state, cutoff) in
+            [(StateName::Delivered, over.delivered), (StateName::Failed, over.failed)]
+        {
+            while purged < PURGE_STEP {
+                let Some((key, seqs)) = self.writes.first(&keys::retention(state))? else { break };
+                let finished_at = keys::finished_time(&key);
+                if finished_at > cutoff {
+                    break;
+                }
+                for seq in seqs.chunks_exact(8).map(keys::number) {
+                    purged += u64::from(self.forget(state, seq, finished_at)?);
+                }
+                self.writes.remove(key.to_vec());
+            }
+        }
+        Ok(purged)
+    }
+
+    fn forget(&mut self, state: StateName, seq: u64, finished_at: Timestamp) -> Result<bool> {
+        let key = keys::finished(state, seq);
+        let Some(record) = self.writes.record(&key)? else { return Ok(false) };
+        // Replayed and finished again since: a later row of the index stands for it.
+        if record.finished_at() != Some(finished_at) {
+            return Ok(false);
+        }
+        self.writes.remove(key);
+        if let Some(event_id) = &record.event_id {
+            self.writes.remove(keys::event(event_id));
+        }
+        if record.attempt_count > 1 {
+            for row in self.store.tree.scan_prefix(keys::attempts(seq)) {
+                self.writes.remove(row?.0.to_vec());
+            }
+        }
+        if state == StateName::Failed {
+            self.totals.failed -= 1;
+            let row = self.row(keys::parts(record.id).1, &record.destination)?;
+            row.failed = row.failed.saturating_sub(1);
+        } else {
+            self.totals.delivered -= 1;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,172 @@
+//! The writes of one batch, gathered over the stored tree and readable before they are
+//! applied, so that every command of a batch sees what those before it did.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use sled::{Batch, IVec, Tree};
+
+use crate::outbox::{
+    OutboxError,
+    error::Result,
+    record::{self, Record},
+};
+
+impl From<sled::Error> for OutboxError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Corruption { at, .. } => Self::CorruptPage(match at {
+                Some(at) => format!("the engine finds broken bytes ({at:?})").into(),
+                None => "the engine finds broken bytes".into(),
+            }),
+            other => Self::Engine(other.to_string().into()),
+        }
+    }
+}
+
+/// A batch in the making.
+pub(crate) struct WriteSet<'a> {
+    tree: &'a Tree,
+    writes: BTreeMap<Vec<u8>, Option<IVec>>,
+}
+
+impl<'a> WriteSet<'a> {
+    pub(crate) fn new(tree: &'a Tree) -> Self {
+        Self { tree, writes: BTreeMap::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: impl Into<IVec>) {
+        self.writes.insert(key, Some(value.into()));
+    }
+
+    pub(crate) fn put_record(&mut self, key: Vec<u8>, record: &Record) -> Result<()> {
+        self.put(key, record::encode(record)?);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, key: Vec<u8>) {
+        self.writes.insert(key, None);
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<IVec>> {
+        match self.writes.get(key) {
+            Some(written) => Ok(written.clone()),
+            None => Ok(self.tree.get(key)?),
+        }
+    }
+
+    pub(crate) fn record(&self, key: &[u8]) -> Result<Option<Record>> {
+        let Some(bytes) = self.get(key)? else { return Ok(None) };
+        record::decode(&bytes).map(Some).map_err(|error| OutboxError::unreadable_row(key, &error))
+    }
+
+    /// The first row under `prefix`.
+    pub(crate) fn first(&self, prefix: &[u8]) -> Result<Option<(IVec, IVec)>> {
+        self.first_behind(prefix, None)
+    }
+
+    /// The first row under `prefix` behind the key `behind`, which has that prefix itself.
+    pub(crate) fn first_behind(
+        &self,
+        prefix: &[u8],
+        behind: Option<&[u8]>,
+    ) -> Result<Option<(IVec, IVec)>> {
+        let begin = behind.map_or(Bound::Included(prefix), Bound::Excluded);
+        let written = self
+            .writes
+            .range::<[u8], _>((begin, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .find_map(|(key, value)| value.as_ref().map(|value| (key, value)));
+        for stored in self.tree.range::<&[u8], _>((begin, Bound::Unbounded)) {
+            let (key, value) = stored?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            if written.is_some_and(|(first, _)| first.as_slice() < &key[..]) {
+                break;
+            }
+            match self.writes.get(&key[..]) {
+                None => return Ok(Some((key, value))),
+                Some(Some(value)) => return Ok(Some((key, value.clone()))),
+                Some(None) => {}
+            }
+        }
+        Ok(written.map(|(key, value)| (IVec::from(key.as_slice()), value.clone())))
+    }
+
+    /// Hands each value under `prefix` to `see`, in no order.
+    pub(crate) fn each(&self, prefix: &[u8], mut see: impl FnMut(&[u8])) -> Result<()> {
+        for row in self.tree.scan_prefix(prefix) {
+            let (key, value) = row?;
+            if !self.writes.contains_key(&key[..]) {
+                see(&value);
+            }
+        }
+        let begin = (Bound::Included(prefix), Bound::Unbounded);
+        let written = self.writes.range::<[u8], _>(begin);
+        let written = written.take_while(|(key, _)| key.starts_with(prefix));
+        written.filter_map(|(_, value)| value.as_ref()).for_each(|value| see(value));
+        Ok(())
+    }
+
+    /// The whole batch, in key order.
+    pub(crate) fn into_batch(self) -> Batch {
+        let mut batch = Batch::default();
+        for (key, value) in self.writes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_row_is_found_over_what_is_stored_written_and_removed() {
+        let db = sled::Config::new().temporary(true).open().unwrap();
+        for key in ["a1", "a3", "b1"] {
+            db.insert(key, "stored").unwrap();
+        }
+        let mut writes = WriteSet::new(&db);
+        let first = |writes: &WriteSet| writes.first(b"a").unwrap().map(|(key, _)| key.to_vec());
+        assert_eq!(first(&writes), Some(b"a1".to_vec()));
+        writes.remove(b"a1".to_vec());
+        assert_eq!(first(&writes), Some(b"a3".to_vec()));
+        writes.put(b"a2".to_vec(), b"new");
+        assert_eq!(first(&writes), Some(b"a2".to_vec()));
+        writes.remove(b"a2".to_vec());
+        writes.put(b"a4".to_vec(), b"new");
+        assert_eq!(first(&writes), Some(b"a3".to_vec()));
+        writes.remove(b"a3".to_vec());
+        assert_eq!(first(&writes), Some(b"a4".to_vec()));
+        writes.remove(b"a4".to_vec());
+        assert_eq!(first(&writes), None);
+    }
+
+    #[test]
+    fn the_next_row_is_behind_the_last_one_stored_or_written_and_never_under_another_prefix() {
+        let db = sled::Config::new().temporary(true).open().unwrap();
+        for key in ["a1", "a3", "b1"] {
+            db.insert(key, "stored").unwrap();
+        }
+        let mut writes = WriteSet::new(&db);
+        writes.put(b"a2".to_vec(), b"new");
+        writes.put(b"a5".to_vec(), b"new");
+        writes.put(b"b0".to_vec(), b"new");
+        let mut found = Vec::new();
+        while let Some((key, _)) =
+            writes.first_behind(b"a", found.last().map(Vec::as_slice)).unwrap()
+        {
+            found.push(key.to_vec());
+        }
+        assert_eq!(found, [b"a1", b"a2", b"a3", b"a5"]);
+    }
+}

@@ -1,0 +1,263 @@
+//! [`SledOutbox`]: the [`Outbox`] trait over the threads of one store.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    thread::{JoinHandle, Thread},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    commit::{
+        command::{Reply, Write},
+        committer,
+    },
+    guard::guarded,
+    keys::QueueKey,
+    open,
+    read::{export, listing, lookup, summary},
+    rescue::{backup, flush_waker::FlushWaker},
+    shared::store::{Settings, Store},
+};
+use crate::{
+    callback::{CallbackId, Destination},
+    clock::{SharedClock, Timestamp},
+    outbox::{
+        Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure,
+        Identity, Mended, NewCallback, Open, Outbox, OutboxError, OutboxFuture, Over, Page, Query,
+        Record, Sequence, Settlement, Summary, error::Result,
+    },
+};
+
+/// The outbox in a directory of its own.
+pub struct SledOutbox {
+    store: Arc<Store>,
+    commands: Mutex<Option<mpsc::UnboundedSender<Write>>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    /// The committer, to be woken where it gathers outcomes.
+    gathering: Thread,
+}
+
+impl fmt::Debug for SledOutbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledOutbox").field("dir", &self.store.dir).finish_non_exhaustive()
+    }
+}
+
+impl SledOutbox {
+    /// Opens the store in `dir`, makes it where there is none, and brings it to this
+    /// version's format. A damaged, newer or foreign store is an error and stays unchanged.
+    pub fn open(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Self> {
+        let (store, witness) =
+            open::watched(dir, settings, clock).map_err(|error| match error {
+                OutboxError::Engine(reason) => {
+                    OutboxError::CannotOpen { dir: dir.to_owned(), reason }
+                }
+                OutboxError::CorruptPage(reason) => {
+                    OutboxError::Damaged { dir: dir.to_owned(), reason }
+                }
+                damaged @ OutboxError::UnreadableRow { .. } => {
+                    OutboxError::Damaged { dir: dir.to_owned(), reason: damaged.to_string().into() }
+                }
+                other => other,
+            })?;
+        let store = Arc::new(store);
+        let (commands, received) = mpsc::unbounded_channel();
+        let start = || {
+            let wake = FlushWaker::start(store.db.clone())?;
+            let store = Arc::clone(&store);
+            std::thread::Builder::new()
+                .name("committer".into())
+                .spawn(move || committer::run(&store, witness, wake, received))
+        };
+        let committer = start().map_err(|error| OutboxError::CannotOpen {
+            dir: dir.to_owned(),
+            reason: error.to_string().into(),
+        })?;
+        Ok(Self {
+            store,
+            commands: Mutex::new(Some(commands)),
+            gathering: committer.thread().clone(),
+            committer: Mutex::new(Some(committer)),
+        })
+    }
+
+    /// Makes an empty store in `dir`, where none may be, whose ids go on where those of the
+    /// store with this identity ended, and opens it.
+    pub fn create(
+        dir: &Path,
+        identity: Option<Identity>,
+        settings: Settings,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        open::create(dir, identity).map_err(|error| OutboxError::CannotOpen {
+            dir: dir.to_owned(),
+            reason: error.to_string().into(),
+        })?;
+        Self::open(dir, settings, clock)
+    }
+
+    /// Removes a store with all that is beside it.
+    pub fn remove(dir: &Path) -> std::io::Result<()> {
+        if dir.try_exists()? {
+            std::fs::remove_dir_all(dir)?;
+        }
+        backup::forget(dir)
+    }
+
+    /// Finishes what was asked for and stops the committer. Later writes are refused.
+    pub fn close(&self) {
+        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if committer.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the committer thread had panicked");
+        }
+    }
+
+    fn ask<T: Send + 'static>(&self, command: impl FnOnce(Reply<T>) -> Write) -> OutboxFuture<T> {
+        let (reply, answer) = oneshot::channel();
+        let command = command(reply);
+        let urgent = command.is_urgent();
+        let sent = self
+            .commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .is_some_and(|commands| commands.send(command).is_ok());
+        if urgent {
+            self.gathering.unpark();
+        }
+        Box::pin(async move {
+            if !sent {
+                return Err(OutboxError::Closed);
+            }
+            answer.await.unwrap_or(Err(OutboxError::Closed))
+        })
+    }
+
+    /// Reads, and answers when the disk has what was read.
+    fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> OutboxFuture<T> {
+        self.read_now(move |store| {
+            let result = guarded(|| read(store));
+            store.barrier.wait();
+            result
+        })
+    }
+
+    /// The same without that wait, for what is told of the queue as a whole: it is asked for above all
+    /// where the disk does not answer.
+    fn read_now<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> OutboxFuture<T> {
+        let store = Arc::clone(&self.store);
+        Box::pin(async move {
+            let run = move || guarded(|| read(&store)).map_err(|error| store.classify(error));
+            tokio::task::spawn_blocking(run).await.unwrap_or(Err(OutboxError::Closed))
+        })
+    }
+}
+
+impl Drop for SledOutbox {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Outbox for SledOutbox {
+    fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>> {
+        self.ask(|reply| Write::Enqueue(batch, sequence, reply))
+    }
+
+    fn signalled(&self) -> BoxFuture<'_, Vec<(Destination, Timestamp)>> {
+        Box::pin(self.store.queues.signalled())
+    }
+
+    fn claim(
+        &self,
+        destination: &Destination,
+        limit: usize,
+        now: Timestamp,
+    ) -> OutboxFuture<Claims> {
+        let queue = QueueKey::of(&self.store.salt, destination);
+        let horizon = self.store.horizon(now);
+        let found = self.store.queues.claim(&self.store.tree, queue, limit, horizon);
+        let claims = found.map_err(|error| self.store.classify(error)).map(|found| {
+            let holder: Weak<Store> = Arc::downgrade(&self.store);
+            let claim = |record| Claim::new(record, holder.clone());
+            let claimed = found.records.into_iter().map(claim).collect();
+            Claims { claimed, next_due: found.next_due }
+        });
+        Box::pin(std::future::ready(claims))
+    }
+
+    fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
+        self.ask(|reply| Write::Settle(Box::new((claim.into_record(), settlement)), reply))
+    }
+
+    fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64> {
+        self.ask(|reply| Write::Replay(ids, reply))
+    }
+
+    fn cancel(&self, id: CallbackId) -> OutboxFuture<Cancelled> {
+        self.ask(|reply| Write::Cancel(id, reply))
+    }
+
+    fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
+        self.ask(|reply| Write::Expire(cutoff, failure, reply))
+    }
+
+    fn purge(&self, over: Over) -> OutboxFuture<u64> {
+        self.ask(|reply| Write::Purge(over, reply))
+    }
+
+    fn mend(&self, after: Vec<u8>) -> OutboxFuture<Mended> {
+        self.ask(|reply| Write::Mend(after, reply))
+    }
+
+    fn get(&self, id: CallbackId) -> OutboxFuture<Option<Detail>> {
+        self.read(move |store| lookup::get(store, id))
+    }
+
+    fn list(&self, query: Query) -> OutboxFuture<Page> {
+        self.read(move |store| listing::list(store, &query))
+    }
+
+    fn identity(&self) -> Identity {
+        Identity(self.store.salt)
+    }
+
+    fn export(&self, cursor: ExportCursor) -> OutboxFuture<Exported> {
+        self.read(move |store| export::step(store, &cursor))
+    }
+
+    fn import(&self, entries: Vec<Entry>) -> OutboxFuture<u64> {
+        self.ask(|reply| Write::Import(entries, reply))
+    }
+
+    fn summary(&self, now: Timestamp) -> OutboxFuture<Summary> {
+        self.read_now(move |store| summary::of(store, now))
+    }
+
+    fn report(&self, destination: &Destination, open: Option<Open>) {
+        let queue = QueueKey::of(&self.store.salt, destination);
+        if let Some(queue) = self.store.queues.lock().queues.get_mut(&queue) {
+            queue.open = open;
+        }
+    }
+
+    fn ready(&self) -> OutboxFuture<()> {
+        self.ask(Write::Ping)
+    }
+
+    fn write_under_way(&self) -> Option<Duration> {
+        self.store.commits.under_way()
+    }
+}

@@ -1,0 +1,85 @@
+//! A copy of a store. The engine writes where it opens one, so a store that cannot be written can
+//! only be read as a copy.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    outbox::SledOutbox,
+    rescue::files::{BESIDE, beside},
+};
+
+/// How much is copied at once.
+const STEP: usize = 1 << 20;
+
+/// Why a store cannot be copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The store cannot be read.
+    #[error("{} cannot be read: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The copy cannot be written.
+    #[error("{} cannot be written: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl SledOutbox {
+    /// Copies the store in `dir`, with all that is beside it, to `to`, where nothing may be yet.
+    /// Nobody may have it open.
+    pub fn copy(dir: &Path, to: &Path) -> Result<(), CopyError> {
+        for suffix in [""].into_iter().chain(BESIDE) {
+            copy(&beside(dir, suffix), &beside(to, suffix))?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies a file or a folder; what is not there is passed over.
+fn copy(from: &Path, to: &Path) -> Result<(), CopyError> {
+    let read = |error| CopyError::Read { path: from.to_owned(), error };
+    let found = match fs::metadata(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(read)?,
+    };
+    if found.is_dir() {
+        let write = |error| CopyError::Write { path: to.to_owned(), error };
+        fs::create_dir(to).map_err(write)?;
+        for entry in fs::read_dir(from).map_err(read)? {
+            let name = entry.map_err(read)?.file_name();
+            copy(&from.join(&name), &to.join(&name))?;
+        }
+        return Ok(());
+    }
+    if found.is_file() { copy_file(from, to) } else { Ok(()) }
+}
+
+/// Copies what is in a file, and not its rights: a copy of a file that is closed to writing has to be
+/// written.
+fn copy_file(from: &Path, to: &Path) -> Result<(), CopyError> {
+    let read = |error| CopyError::Read { path: from.to_owned(), error };
+    let write = |error| CopyError::Write { path: to.to_owned(), error };
+    let mut source = File::open(from).map_err(read)?;
+    let mut target = File::create_new(to).map_err(write)?;
+    let mut buffer = vec![0; STEP];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(len) => target.write_all(&buffer[..len]).map_err(write)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(read(error)),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Everything that is stored, row by row, while the store is used.
+//!
+//! A callback moves between the kinds of rows while the export goes over them. So it goes over
+//! all of them, and then once more for those that have ended or come back since it began.
+
+use super::lookup;
+use crate::{
+    clock::Timestamp,
+    outbox::{
+        Entry, ExportCursor, Exported, OutboxError, Record, StateName,
+        error::Result,
+        record,
+        sled::{keys, shared::store::Store},
+    },
+};
+
+/// How many rows one step looks at.
+const STEP: usize = 1000;
+
+/// The passes: whose rows, and whether only those that have changed since the beginning.
+const PASSES: [(StateName, bool); 6] = [
+    (StateName::Failed, false),
+    (StateName::Delivered, false),
+    (StateName::Pending, false),
+    (StateName::Failed, true),
+    (StateName::Delivered, true),
+    (StateName::Pending, true),
+];
+
+/// One step.
+pub(crate) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported> {
+    let Some((state, changed)) = PASSES.get(usize::from(cursor.pass)).copied() else {
+        return Ok(Exported::default());
+    };
+    let (began, batch) = match cursor.began {
+        unset if unset == Timestamp::default() => {
+            let (now, batch) = (store.clock.now(), store.queues.lock().totals.next_batch);
+            // A commit with an earlier time has begun, and is waited for.
+            store.commits.wait();
+            (now, batch)
+        }
+        known => (known, cursor.batch),
+    };
+    let earliest = store.backward.earliest(batch, began);
+    let prefix = match state {
+        StateName::Pending => b'p',
+        ended => keys::finished_prefix(ended),
+    };
+    let from = if cursor.after.is_empty() {
+        vec![prefix]
+    } else {
+        // The least key behind it.
+        [cursor.after.as_slice(), &[0]].concat()
+    };
+    let mut entries = Vec::new();
+    let mut last = None;
+    for row in store.tree.range(from..vec![prefix + 1]).take(STEP) {
+        let (key, bytes) = row?;
+        let record: Record =
+            record::decode(&bytes).map_err(|error| OutboxError::unreadable_row(&key, &error))?;
+        last = Some(key.to_vec());
+        if !changed || changed_at(&record) >= earliest {
+            let attempts = lookup::attempts(store, &record)?;
+            entries.push(Entry { record, attempts, uncertain: false });
+        }
+    }
+    let next = match last {
+        Some(after) => Some(ExportCursor { pass: cursor.pass, after, began, batch }),
+        None if usize::from(cursor.pass) + 1 < PASSES.len() => {
+            Some(ExportCursor { pass: cursor.pass + 1, after: Vec::new(), began, batch })
+        }
+        None => None,
+    };
+    Ok(Exported { entries, next })
+}
+
+/// When the callback came to the state that it has.
+fn changed_at(record: &Record) -> Timestamp {
+    record.finished_at().unwrap_or(record.budget_since)
+}

@@ -1,0 +1,159 @@
+//! A copy of what sled may change while it opens a store.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use crate::outbox::sled::{
+    fsync::sync_dir,
+    rescue::{
+        files::{BACKUP, beside},
+        log_file::{LogFile, Segment, snapshots},
+        witness::witness_path,
+    },
+};
+
+/// What sled may change while it opens a store.
+pub(crate) struct Backup {
+    folder: PathBuf,
+}
+
+/// The file that says that a copy is whole, and how long the log was.
+const WHOLE: &str = "whole";
+const UNFINISHED: &str = "unfinished";
+
+impl Backup {
+    /// Copies all of the log but the segments at these offsets, which sled only reads. Where it
+    /// cannot, it leaves nothing behind.
+    pub(crate) fn make(dir: &Path, log: &mut LogFile, old: &BTreeSet<u64>) -> io::Result<Self> {
+        let folder = beside(dir, BACKUP);
+        if folder.try_exists()? {
+            fs::remove_dir_all(&folder)?;
+        }
+        let copy = Self { folder };
+        match copy.fill(dir, log, old) {
+            Ok(()) => Ok(copy),
+            Err(error) => {
+                drop(copy.remove());
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, dir: &Path, log: &mut LogFile, old: &BTreeSet<u64>) -> io::Result<()> {
+        let folder = &self.folder;
+        fs::create_dir(folder)?;
+        let mut segments = File::create(folder.join("segments"))?;
+        let offsets = (0..log.len).step_by(log.segment_size);
+        for offset in offsets.filter(|offset| !old.contains(offset)) {
+            let bytes = log.read_segment(Segment { offset, lsn: 0 })?;
+            segments.write_all(&offset.to_be_bytes())?;
+            segments.write_all(&(bytes.len() as u64).to_be_bytes())?;
+            segments.write_all(&bytes)?;
+        }
+        segments.sync_all()?;
+        for path in snapshots(dir)? {
+            copy_synced(&path, folder)?;
+        }
+        if let Ok(witness) = File::options().write(true).open(witness_path(dir)) {
+            witness.sync_all()?;
+            copy_synced(&witness_path(dir), folder)?;
+        }
+        let blobs = folder.join("blobs");
+        fs::create_dir(&blobs)?;
+        for entry in fs::read_dir(dir.join("blobs")).into_iter().flatten() {
+            let path = entry?.path();
+            let to = blobs.join(path.file_name().unwrap_or_default());
+            // sled removes such files and never changes one.
+            fs::hard_link(&path, &to).or_else(|_| fs::copy(&path, &to).map(drop))?;
+        }
+        // All of it is on the disk before sled changes the first byte.
+        let mut whole = File::create(folder.join(UNFINISHED))?;
+        whole.write_all(log.len.to_string().as_bytes())?;
+        whole.sync_all()?;
+        fs::rename(folder.join(UNFINISHED), folder.join(WHOLE))?;
+        sync_dir(&blobs)?;
+        sync_dir(folder)?;
+        sync_dir(dir.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// One that a process has left: put back where it is whole, since nothing was acknowledged
+    /// while it was there. Where the witness is another one, somebody has put another store in
+    /// its place since, or an older state of it.
+    pub(crate) fn found(dir: &Path, folder: &Path) -> io::Result<()> {
+        let copy = Self { folder: folder.to_owned() };
+        let witness = witness_path(dir);
+        let copied = folder.join(witness.file_name().unwrap_or_default());
+        let same = fs::read(witness).ok() == fs::read(copied).ok();
+        if same && folder.join(WHOLE).try_exists()? { copy.put_back(dir) } else { copy.remove() }
+    }
+
+    pub(crate) fn put_back(self, dir: &Path) -> io::Result<()> {
+        let broken = || io::Error::new(io::ErrorKind::InvalidData, "the copy is broken");
+        let len: u64 =
+            fs::read_to_string(self.folder.join(WHOLE))?.parse().map_err(|_| broken())?;
+        let mut db = File::options().write(true).open(dir.join("db"))?;
+        let mut segments = io::BufReader::new(File::open(self.folder.join("segments"))?);
+        let mut header = [0; 16];
+        while segments.read_exact(&mut header).is_ok() {
+            let (offset, size) = header.split_at(8);
+            let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes);
+            let (Ok(offset), Ok(size)) = (number(offset), number(size)) else {
+                return Err(broken());
+            };
+            db.seek(SeekFrom::Start(offset))?;
+            io::copy(&mut segments.by_ref().take(size), &mut db)?;
+        }
+        db.set_len(len)?;
+        db.sync_all()?;
+        for path in snapshots(dir)? {
+            fs::remove_file(path)?;
+        }
+        for path in snapshots(&self.folder)? {
+            copy_synced(&path, dir)?;
+        }
+        for entry in fs::read_dir(self.folder.join("blobs"))? {
+            let path = entry?.path();
+            let to = dir.join("blobs").join(path.file_name().unwrap_or_default());
+            if !to.try_exists()? {
+                copy_synced(&path, &dir.join("blobs"))?;
+            }
+        }
+        if dir.join("blobs").try_exists()? {
+            sync_dir(&dir.join("blobs"))?;
+        }
+        sync_dir(dir)?;
+        self.remove()
+    }
+
+    /// From here on the copy is none: what is acknowledged from now on must not be undone by it,
+    /// also where the power is cut before the rest of it is gone.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        if self.folder.join(WHOLE).try_exists()? {
+            fs::remove_file(self.folder.join(WHOLE))?;
+            sync_dir(&self.folder)?;
+        }
+        fs::remove_dir_all(&self.folder)
+    }
+}
+
+/// Copies a file into a folder and has it on the disk.
+fn copy_synced(path: &Path, folder: &Path) -> io::Result<()> {
+    let mut to = File::create(folder.join(path.file_name().unwrap_or_default()))?;
+    to.write_all(&fs::read(path)?)?;
+    to.sync_all()
+}
+
+/// Removes what is beside a store: what it says of a store that is gone would be taken for
+/// something about the next one.
+pub(crate) fn forget(dir: &Path) -> io::Result<()> {
+    let witness = witness_path(dir);
+    if witness.try_exists()? {
+        fs::remove_file(witness)?;
+    }
+    let folder = beside(dir, BACKUP);
+    if folder.try_exists()? { (Backup { folder }).remove() } else { Ok(()) }
+}

@@ -1,0 +1,261 @@
+//! What a store that cannot be opened still holds.
+//!
+//! The log is read message by message; what is broken is passed over. A page is what its latest
+//! whole message says, and the changes behind it. Of a callback, the latest version counts. One
+//! that is found only where it was overwritten or removed is *uncertain*: it may have been
+//! delivered and forgotten since, or the page that had it later is the one that is broken.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+    path::Path,
+};
+
+use crate::{
+    callback::CallbackId,
+    outbox::{
+        Attempt, Entry, Identity, Record, record,
+        sled::{
+            keys,
+            rescue::log_file::{
+                LogFile, MessageBody, MessageKind, Messages, Piece, take_byte, take_bytes,
+                take_number,
+            },
+        },
+    },
+};
+
+/// What was found.
+pub struct Salvage {
+    /// What the store's ids are made with, where that could be read.
+    pub identity: Option<Identity>,
+    /// How many places of the log are broken. Free space that was being overwritten counts as
+    /// well, so a few say nothing.
+    pub broken: u64,
+    log: LogFile,
+    callbacks: BTreeMap<CallbackId, Location>,
+    /// The keys of callbacks' rows that were removed.
+    removed: HashSet<Vec<u8>>,
+    /// Attempts before the last one, by the callback's place in the order of acceptance.
+    attempts: HashMap<u64, BTreeMap<u32, Location>>,
+}
+
+/// Where a row's value is.
+#[derive(Debug, Clone, Copy)]
+struct Location {
+    lsn: u64,
+    body: MessageBody,
+    at: usize,
+    len: usize,
+    uncertain: bool,
+}
+
+/// What the messages of one page were.
+#[derive(Default)]
+struct Page {
+    /// Whole pages; without a body where the page was given up.
+    bases: Vec<(u64, Option<MessageBody>)>,
+    links: Vec<(u64, MessageBody)>,
+}
+
+/// A message, and whether it is of a page as it is now.
+struct Source {
+    lsn: u64,
+    body: MessageBody,
+    /// For a change of a page: the page that it changed.
+    changes: Option<MessageBody>,
+    now: bool,
+}
+
+impl Salvage {
+    /// Reads the log in `dir` and changes nothing.
+    pub fn read(dir: &Path) -> io::Result<Self> {
+        let mut log = LogFile::open(dir)?;
+        let mut pages: HashMap<u64, Page> = HashMap::new();
+        let beheaded = log.beheaded()?;
+        let mut broken = beheaded.len() as u64;
+        for segment in log.segments()?.into_iter().chain(beheaded) {
+            let bytes = log.read_segment(segment)?;
+            for piece in Messages::new(&bytes, segment, log.segment_size) {
+                let Piece::Message(message) = piece else {
+                    broken += 1;
+                    continue;
+                };
+                let page = pages.entry(message.page).or_default();
+                match message.kind {
+                    MessageKind::Node => page.bases.push((message.lsn, Some(message.body))),
+                    MessageKind::Free => page.bases.push((message.lsn, None)),
+                    MessageKind::Link => page.links.push((message.lsn, message.body)),
+                    MessageKind::Cap | MessageKind::Other => {}
+                }
+            }
+        }
+        let mut salvage = Self {
+            identity: None,
+            broken,
+            log,
+            callbacks: BTreeMap::new(),
+            removed: HashSet::new(),
+            attempts: HashMap::new(),
+        };
+        for source in order(pages) {
+            salvage.take(&source);
+        }
+        Ok(salvage)
+    }
+
+    /// How many callbacks were found.
+    pub fn len(&self) -> usize {
+        self.callbacks.len()
+    }
+
+    /// Whether none was found.
+    pub fn is_empty(&self) -> bool {
+        self.callbacks.is_empty()
+    }
+
+    /// The callbacks, the earliest accepted first; `None` for one that cannot be read any more.
+    pub fn entries(mut self) -> impl Iterator<Item = Option<Entry>> {
+        let callbacks = std::mem::take(&mut self.callbacks);
+        callbacks.into_iter().map(move |(id, place)| {
+            let record: Record = self.value(place)?;
+            let mut attempts: Vec<Attempt> = self
+                .attempts
+                .remove(&keys::seq_of(id))
+                .into_iter()
+                .flat_map(BTreeMap::into_values)
+                .filter_map(|place| self.value(place))
+                .filter(|it: &Attempt| it.number < record.attempt_count)
+                .collect();
+            attempts.extend(record.last_attempt.clone());
+            Some(Entry { record, attempts, uncertain: place.uncertain })
+        })
+    }
+
+    fn value<T: serde::de::DeserializeOwned>(&mut self, place: Location) -> Option<T> {
+        let body = self.log.read_body(place.body).ok()?;
+        record::decode(body.get(place.at..place.at + place.len)?).ok()
+    }
+
+    /// Takes the rows out of a message. The latest comes first.
+    fn take(&mut self, source: &Source) {
+        let Ok(bytes) = self.log.read_body(source.body) else {
+            self.broken += 1;
+            return;
+        };
+        let rows = match source.changes {
+            None => leaf(&bytes),
+            Some(page) => {
+                let page = self.log.read_body(page).unwrap_or_default();
+                match prefix(&page).and_then(|prefix| link(&bytes, prefix)) {
+                    Some(Link::Set(key, value)) => Some(vec![(key, value)]),
+                    Some(Link::Removed(key)) => {
+                        if source.now && keys::is_callback(&key) {
+                            self.removed.insert(key);
+                        }
+                        None
+                    }
+                    None => None,
+                }
+            }
+        };
+        for (key, value) in rows.unwrap_or_default() {
+            let place = Location {
+                lsn: source.lsn,
+                body: source.body,
+                at: value.as_ptr().addr() - bytes.as_ptr().addr(),
+                len: value.len(),
+                uncertain: !source.now || self.removed.contains(&key),
+            };
+            if keys::is_callback(&key) {
+                let Ok(record) = record::decode::<Record>(value) else {
+                    self.broken += 1;
+                    continue;
+                };
+                let known = self.callbacks.entry(record.id).or_insert(place);
+                if (!known.uncertain, known.lsn) < (!place.uncertain, place.lsn) {
+                    *known = place;
+                }
+            } else if let Some((seq, number)) = keys::attempt_of(&key) {
+                self.attempts.entry(seq).or_default().entry(number).or_insert(place);
+            } else if key == keys::SALT && self.identity.is_none() {
+                self.identity = record::decode(value).ok().map(Identity);
+            }
+        }
+    }
+}
+
+/// The messages, those that say what the pages are now before those that say what they were,
+/// and of each kind the latest first.
+fn order(pages: HashMap<u64, Page>) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for mut page in pages.into_values() {
+        page.bases.sort_by_key(|(lsn, _)| *lsn);
+        let latest = page.bases.last().map_or(0, |(lsn, _)| *lsn);
+        for (lsn, body) in page.links {
+            let before = page.bases.partition_point(|(base, _)| *base < lsn);
+            let changed = before.checked_sub(1).and_then(|at| page.bases[at].1);
+            // Without the page, nobody knows what the rest of the key is.
+            if let Some(changed) = changed {
+                sources.push(Source { lsn, body, changes: Some(changed), now: lsn >= latest });
+            }
+        }
+        for (lsn, body) in page.bases {
+            if let Some(body) = body {
+                sources.push(Source { lsn, body, changes: None, now: lsn == latest });
+            }
+        }
+    }
+    sources.sort_by_key(|source| std::cmp::Reverse((source.now, source.lsn)));
+    sources
+}
+
+type Rows<'a> = Vec<(Vec<u8>, &'a [u8])>;
+
+/// What all keys of a page begin with, and what follows it in the page.
+fn begin<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    take_number(bytes)?; // next
+    take_number(bytes)?; // merging child
+    take_byte(bytes)?; // merging
+    let len = usize::from(take_byte(bytes)?);
+    let prefix = take_bytes(bytes)?.get(..len)?; // of the lowest key
+    take_bytes(bytes)?; // highest key
+    Some(prefix)
+}
+
+fn prefix(mut page: &[u8]) -> Option<&[u8]> {
+    begin(&mut page)
+}
+
+/// A page's rows; `None` where it is a page of the index.
+fn leaf(mut bytes: &[u8]) -> Option<Rows<'_>> {
+    let prefix = begin(&mut bytes)?;
+    if take_byte(&mut bytes)? != 0 {
+        return None;
+    }
+    let rows = take_number(&mut bytes)?;
+    let mut found = Vec::new();
+    for _ in 0..rows {
+        found.push(([prefix, take_bytes(&mut bytes)?].concat(), &[][..]));
+    }
+    for (_, value) in &mut found {
+        *value = take_bytes(&mut bytes)?;
+    }
+    Some(found)
+}
+
+/// A change of a page.
+enum Link<'a> {
+    Set(Vec<u8>, &'a [u8]),
+    Removed(Vec<u8>),
+}
+
+/// A change of one row; `None` for one of the tree.
+fn link<'a>(mut bytes: &'a [u8], prefix: &[u8]) -> Option<Link<'a>> {
+    let kind = take_byte(&mut bytes)?;
+    if kind > 1 {
+        return None;
+    }
+    let key = [prefix, take_bytes(&mut bytes)?].concat();
+    Some(if kind == 0 { Link::Set(key, take_bytes(&mut bytes)?) } else { Link::Removed(key) })
+}

@@ -1,0 +1,122 @@
+//! Whether the rows of a store agree with each other: every row is read once. Asked for only
+//! where there is a reason to doubt it.
+
+use std::collections::HashMap;
+
+use crate::outbox::{
+    OutboxError, Readiness, Record, State,
+    error::Result,
+    record,
+    sled::{
+        keys::{self, QueueKey},
+        rows::{QueueRow, Totals},
+    },
+};
+
+/// Says what does not agree.
+pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
+    let unsound = |what: String| OutboxError::CorruptPage(what.into());
+    let totals: Totals = match tree.get(keys::TOTALS)? {
+        Some(bytes) => {
+            record::decode(&bytes).map_err(|e| OutboxError::unreadable_row(keys::TOTALS, &e))?
+        }
+        None => Totals::default(),
+    };
+    let mut queues: HashMap<QueueKey, QueueRow> = HashMap::new();
+    let mut count = [0_u64; 3];
+    let mut due = 0_u64;
+    for (state, prefix) in [b"p", b"f", b"x"].into_iter().enumerate() {
+        for row in tree.scan_prefix(prefix) {
+            let (key, bytes) = row?;
+            let record: Record = record::decode(&bytes)
+                .map_err(|error| OutboxError::unreadable_row(&key, &error))?;
+            let (seq, queue) = keys::parts(record.id);
+            count[state] += 1;
+            let expected = match record.state {
+                State::Pending(_) => keys::pending(queue, seq),
+                _ => keys::finished(record.state_name(), seq),
+            };
+            if *key != expected[..] || seq >= totals.next_seq {
+                return Err(unsound(format!("{} is stored in a wrong place", record.id)));
+            }
+            let own =
+                queues.entry(queue).or_insert_with(|| QueueRow::new(record.destination.clone()));
+            match record.state {
+                State::Pending(place) => {
+                    own.pending += 1;
+                    if !tree.contains_key(keys::job(&record.body.job_id, seq))? {
+                        return Err(unsound(format!("{} is not in its job's line", record.id)));
+                    }
+                    match place {
+                        Readiness::Fresh => own.fresh += 1,
+                        Readiness::Scheduled(at) => {
+                            own.scheduled += 1;
+                            due += 1;
+                            if !tree.contains_key(keys::due(queue, at, seq))? {
+                                return Err(unsound(format!("{} is due never", record.id)));
+                            }
+                        }
+                        Readiness::Blocked(_) => {}
+                    }
+                }
+                State::Failed(_) => own.failed += 1,
+                State::Delivered(_) => {}
+            }
+        }
+    }
+    if count != [totals.pending, totals.delivered, totals.failed] {
+        return Err(unsound(format!(
+            "{} pending, {} delivered and {} failed callbacks are there, and {}, {} and {} should be",
+            count[0], count[1], count[2], totals.pending, totals.delivered, totals.failed
+        )));
+    }
+    check_jobs(tree)?;
+    let in_line = tree.scan_prefix(b"j").count() as u64;
+    let scheduled = tree.scan_prefix(b"d").count() as u64;
+    if (in_line, scheduled) != (totals.pending, due) {
+        return Err(unsound("the indexes do not agree with the callbacks".into()));
+    }
+    for row in tree.scan_prefix(keys::QUEUES) {
+        let (key, bytes) = row?;
+        let stored: QueueRow =
+            record::decode(&bytes).map_err(|error| OutboxError::unreadable_row(&key, &error))?;
+        let counted = queues.remove(&QueueKey(keys::last_number(&key)));
+        let counted = counted.unwrap_or_else(|| QueueRow::new(stored.destination.clone()));
+        if (QueueRow { hold_until: stored.hold_until, ..counted }) != stored {
+            return Err(unsound(format!("the counters of {} are wrong", stored.destination)));
+        }
+    }
+    match queues.into_values().find(|queue| queue.pending > 0 || queue.failed > 0) {
+        Some(queue) => Err(unsound(format!("{} has no counters", queue.destination))),
+        None => Ok(()),
+    }
+}
+
+/// Of the pending callbacks of each job exactly one is active.
+fn check_jobs(tree: &sled::Tree) -> Result<()> {
+    let mut job: Option<(Vec<u8>, u64)> = None;
+    let check = |job: Option<(Vec<u8>, u64)>| match job {
+        Some((_, active)) if active != 1 => {
+            let what =
+                format!("a job has {active} callbacks whose turn it is, and should have one");
+            Err(OutboxError::CorruptPage(what.into()))
+        }
+        _ => Ok(()),
+    };
+    for row in tree.scan_prefix(b"j") {
+        let (key, value) = row?;
+        let line = key[..key.len().saturating_sub(8)].to_vec();
+        if job.as_ref().is_none_or(|(known, _)| *known != line) {
+            check(job.replace((line, 0)))?;
+        }
+        let pending = keys::pending(QueueKey(keys::number(&value)), keys::last_number(&key));
+        let Some(bytes) = tree.get(&pending)? else { continue };
+        let record: Record = record::decode(&bytes)
+            .map_err(|error| OutboxError::unreadable_row(&pending, &error))?;
+        if let Some((_, active)) = &mut job {
+            let blocked = matches!(record.state, State::Pending(Readiness::Blocked(_)));
+            *active += u64::from(!blocked);
+        }
+    }
+    check(job)
+}

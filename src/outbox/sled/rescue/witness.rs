@@ -1,0 +1,97 @@
+//! The witness: what was acknowledged, in a file beside the store.
+
+use std::{
+    fs::{self, File},
+    io::{self, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use data_encoding::HEXLOWER;
+
+use crate::outbox::{
+    Identity,
+    sled::rescue::{
+        files::{WITNESS, beside},
+        log_file::LogFile,
+    },
+};
+
+/// What the witness says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WitnessRecord {
+    pub(crate) identity: Identity,
+    /// How many batches were acknowledged.
+    pub(crate) batches: u64,
+    /// How long the log was then, in bytes.
+    pub(crate) len: u64,
+    /// What the segments were known by when the store was closed well.
+    pub(crate) segments: Option<u64>,
+}
+
+/// The witness's file.
+pub(crate) struct Witness {
+    file: File,
+    identity: Identity,
+}
+
+/// Where the witness of a store is.
+pub(crate) fn witness_path(dir: &Path) -> PathBuf {
+    beside(dir, WITNESS)
+}
+
+/// What the witness of the store in `dir` says, where it can be read.
+pub(crate) fn witness_record(dir: &Path) -> Option<WitnessRecord> {
+    let text = fs::read_to_string(witness_path(dir)).ok()?;
+    let mut parts = text.split_ascii_whitespace();
+    let identity = HEXLOWER.decode(parts.next()?.as_bytes()).ok()?;
+    let batches = parts.next()?.parse().ok()?;
+    let len = parts.next()?.parse().ok()?;
+    let segments = match parts.next()? {
+        "open" => None,
+        known => Some(u64::from_str_radix(known, 16).ok()?),
+    };
+    Some(WitnessRecord { identity: Identity(identity.try_into().ok()?), batches, len, segments })
+}
+
+impl Witness {
+    pub(crate) fn open(dir: &Path, identity: Identity) -> io::Result<Self> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(Self { file: options.open(witness_path(dir))?, identity })
+    }
+
+    /// So many batches are acknowledged, and the log is so long.
+    pub(crate) fn note(&mut self, batches: u64, len: u64) {
+        self.write(batches, len, "open            ");
+    }
+
+    /// The store in `dir` is closed well.
+    pub(crate) fn close(&mut self, dir: &Path, batches: u64) {
+        match segments(dir) {
+            Ok((len, known)) => self.write(batches, len, &format!("{known:016x}")),
+            Err(error) => tracing::debug!(error.message = %error, "the log cannot be read"),
+        }
+    }
+
+    fn write(&mut self, batches: u64, len: u64, segments: &str) {
+        let identity = HEXLOWER.encode(&self.identity.0);
+        // Always as long, so that it is never half an old and half a new one.
+        let line = format!("{identity} {batches:020} {len:020} {segments}\n");
+        let written =
+            self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(line.as_bytes()));
+        if let Err(error) = written {
+            tracing::debug!(error.message = %error, "the store's witness cannot be written");
+        }
+    }
+}
+
+/// How long a log is, and what its segments are known by.
+pub(crate) fn segments(dir: &Path) -> io::Result<(u64, u64)> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut log = LogFile::open(dir)?;
+    let all = log.segments()?;
+    all.iter().for_each(|segment| hasher.update(&segment.lsn.to_be_bytes()));
+    Ok((log.len, (u64::from(hasher.finalize()) << 32) | all.len() as u64))
+}

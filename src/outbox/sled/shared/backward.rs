@@ -1,0 +1,70 @@
+//! Commits that bear an earlier time than the one before them.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::clock::Timestamp;
+
+/// How many times of a clock that went back are kept apart; older ones are merged.
+const BACKWARD_KEPT: usize = 64;
+
+/// When the clock went back from one commit to the next: an end that was written after another one may
+/// bear an earlier time.
+#[derive(Debug, Default)]
+pub(crate) struct Backward(Mutex<Times>);
+
+#[derive(Debug, Default)]
+struct Times {
+    last: Timestamp,
+    /// The batches that bear an earlier time than the one before them, and that time.
+    back: VecDeque<(u64, Timestamp)>,
+}
+
+impl Backward {
+    /// The batch with this number bears this time.
+    pub(crate) fn note(&self, batch: u64, now: Timestamp) {
+        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < times.last {
+            times.back.push_back((batch, now));
+        }
+        times.last = now;
+        // An earlier time than needed only exports some callbacks twice.
+        if times.back.len() > BACKWARD_KEPT
+            && let Some((_, earlier)) = times.back.pop_front()
+            && let Some((_, time)) = times.back.front_mut()
+        {
+            *time = earlier.min(*time);
+        }
+    }
+
+    /// The earliest time of all batches from this number on, of which the first was made at `began`
+    /// or later.
+    pub(crate) fn earliest(&self, batch: u64, began: Timestamp) -> Timestamp {
+        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = times.back.iter().rev().take_while(|(at, _)| *at >= batch);
+        back.map(|(_, time)| *time).fold(began, Timestamp::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_clock_that_goes_back_again_and_again_a_bounded_number_of_times_is_kept() {
+        let (backward, at) = (Backward::default(), Timestamp::from_millis);
+        for batch in 0..1000 {
+            // It goes on by two and back by one.
+            backward.note(2 * batch, at(5000 + batch + 1));
+            backward.note(2 * batch + 1, at(5000 + batch));
+        }
+        assert_eq!(backward.0.lock().unwrap().back.len(), BACKWARD_KEPT);
+        assert_eq!(backward.earliest(2000, at(9000)), at(9000));
+        assert_eq!(backward.earliest(1999, at(9000)), at(5999));
+        assert_eq!(backward.earliest(1990, at(5996)), at(5995));
+        // Of the merged ones the earliest counts.
+        assert_eq!(backward.earliest(0, at(9000)), at(5000));
+    }
+}
