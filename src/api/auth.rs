@@ -1,8 +1,5 @@
 //! The bearer token: every path but the two health checks wants it.
 
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
 use axum::{
     extract::{Request, State},
     http::{StatusCode, header},
@@ -11,27 +8,11 @@ use axum::{
 };
 use subtle::ConstantTimeEq as _;
 
-use super::{Problem, Shared, server::Visitor};
-
-/// The token that opens the API. It can be replaced while the service runs.
-#[derive(Clone)]
-pub struct Token(Arc<ArcSwap<String>>);
-
-impl Token {
-    /// This one.
-    pub fn new(token: String) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(token)))
-    }
-
-    /// Another one from now on.
-    pub fn replace(&self, token: String) {
-        self.0.store(Arc::new(token));
-    }
-}
+use super::{problem::Problem, server::Visitor, state::Shared};
 
 pub(super) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-    let knows = knows_token(&request, &shared.token.0.load());
+    let knows = knows_token(&request, &shared.token.load());
     if knows && let Some(visitor) = request.extensions().get::<Visitor>() {
         visitor.welcome();
     }

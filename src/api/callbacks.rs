@@ -12,7 +12,8 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Problem, Shared,
+    problem::Problem,
+    state::Shared,
     view::{CallbackView, PageView, ReplayRequest, ReplayView},
 };
 use crate::{

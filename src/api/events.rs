@@ -19,8 +19,9 @@ use futures_util::{StreamExt as _, stream};
 use tower_http::timeout::TimeoutError;
 
 use super::{
-    Problem, Shared,
     lines::{Line, Splitter},
+    problem::Problem,
+    state::Shared,
     view::{LineView, OutcomeView},
 };
 use crate::{

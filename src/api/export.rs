@@ -13,7 +13,7 @@ use std::{
 use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{Problem, Shared};
+use super::{problem::Problem, state::Shared};
 use crate::{
     archive::{ArchiveError, Writer},
     datadir::{cannot_write, create_private},

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
-use super::{Problem, Shared};
+use super::{problem::Problem, state::Shared};
 
 /// Whether the store and the delivery loop make progress.
 #[utoipa::path(

@@ -7,7 +7,7 @@ use axum::{
 };
 use metrics::gauge as set;
 
-use super::{Problem, Shared};
+use super::{problem::Problem, state::Shared};
 use crate::{
     measure::{self, gauge},
     outbox::DestinationSummary,

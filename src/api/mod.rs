@@ -12,71 +12,19 @@ mod metrics;
 mod problem;
 mod queue;
 pub mod server;
+mod state;
 mod strict;
 pub mod view;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-
 use axum::{Router, middleware};
-use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::{auth::Token, problem::Problem};
-use crate::{
-    clock::{SharedClock, Timestamp},
-    health::Health,
-    intake::Intake,
-    outbox::Outbox,
-    tls::PairFiles,
+pub use self::{
+    problem::Problem,
+    state::{Settings, Shared, Token},
 };
-
-/// The settings of the API (contract, 6: `api.*`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// Where its token is.
-    pub token_file: PathBuf,
-    /// Whether somebody has said so, and it is not the data directory's own.
-    pub token_file_is_set: bool,
-    /// What it speaks TLS with; without, it speaks plain HTTP.
-    pub tls: Option<PairFiles>,
-    /// How long nothing may come of a request, or between two of a connection.
-    pub idle_timeout: Duration,
-    /// The longest event, in bytes.
-    pub max_event_bytes: usize,
-    /// The longest batch, in bytes.
-    pub max_batch_bytes: usize,
-    /// How many destinations have metrics of their own.
-    pub metrics_destinations: usize,
-}
-
-/// What the handlers share.
-#[derive(Clone)]
-pub struct Shared {
-    /// Takes events.
-    pub intake: Intake,
-    /// Is asked for callbacks.
-    pub outbox: Arc<dyn Outbox>,
-    /// Knows whether all is well.
-    pub health: Health,
-    /// Knows the time.
-    pub clock: SharedClock,
-    /// Opens the API.
-    pub token: Token,
-    /// Gives what was measured.
-    pub metrics: PrometheusHandle,
-    /// How long callbacks are tried and kept.
-    pub terms: view::Terms,
-    /// Since when the service runs.
-    pub started_at: Timestamp,
-    /// Where exports are written.
-    pub data_dir: PathBuf,
-    /// Limits.
-    pub settings: Arc<Settings>,
-}
 
 #[derive(OpenApi)]
 #[openapi(

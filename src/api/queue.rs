@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 
-use super::{Problem, Shared, view::QueueView};
+use super::{problem::Problem, state::Shared, view::QueueView};
 
 /// The queue in numbers.
 #[utoipa::path(

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::Problem;
+use super::problem::Problem;
 
 /// A request of HTTP/1.1 names one valid host (RFC 9112, 3.2): what stands before the service may
 /// choose by it, and must not see another one than the service does.

@@ -1,7 +1,7 @@
 //! `import`: takes an export into a new store.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
     sync::Arc,
@@ -53,19 +53,15 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     if reader.identity.is_none() {
         say("what the ids were made with is lost: the callbacks get other ones");
     }
-    let new = beside(&dir, ".import");
+    let new = dir.with_extension("import");
     remove(&new)?;
     let taken = take(config, &new, reader, args.partial).await;
     if taken.is_err() {
         remove(&new)?;
     }
     let taken = taken?;
-    for suffix in ["", ".witness"] {
-        let from = beside(&new, suffix);
-        fs::rename(&from, beside(&dir, suffix))
-            .with_context(|| format!("{} cannot be put in place", from.display()))?;
-    }
-    File::open(&config.data_dir).and_then(|folder| folder.sync_all())?;
+    SledOutbox::rename(&new, &dir)
+        .with_context(|| format!("{} cannot be put in place", new.display()))?;
     let mut results = Results::default();
     results.print(format_args!("imported {taken}"));
     results.end()?;
@@ -83,7 +79,7 @@ async fn make_room(config: &Config, dir: &Path) -> anyhow::Result<()> {
         format!(
             "{} is in the way: move it and {} away",
             dir.display(),
-            beside(dir, ".witness").display()
+            SledOutbox::witness(dir).display()
         )
     };
     let store =
@@ -129,12 +125,6 @@ async fn take(
     let queue = store.summary(SystemClock.now()).await?;
     store.close();
     Ok(queue.pending + queue.delivered + queue.failed)
-}
-
-fn beside(dir: &Path, suffix: &str) -> PathBuf {
-    let mut name = dir.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// Removes a store, or what is left of one.

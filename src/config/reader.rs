@@ -1,7 +1,7 @@
 //! Takes settings out of what TOML and the environment say, key by key, and gathers every
 //! fault on the way instead of stopping at the first.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use figment::{
     Figment, Metadata, Source,
@@ -9,25 +9,7 @@ use figment::{
 };
 use serde::de::DeserializeOwned;
 
-/// What is wrong with one setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The key, as it is written in TOML.
-    pub key: String,
-    /// Where it was set; `None` where it was not.
-    pub place: Option<String>,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Some(place) => write!(f, "{} ({place}): {}", self.key, self.message),
-            None => write!(f, "{}: {}", self.key, self.message),
-        }
-    }
-}
+use super::{fault::Fault, source::ENV_PREFIX};
 
 /// A setting as it is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -330,10 +312,10 @@ fn place(metadata: &Metadata, key: &str) -> String {
     match &metadata.source {
         Some(Source::File(path)) => path.display().to_string(),
         // The one variable that has not our prefix.
-        _ if !metadata.name.contains(super::ENV_PREFIX) => "environment variable LOG_LEVEL".into(),
+        _ if !metadata.name.contains(ENV_PREFIX) => "environment variable LOG_LEVEL".into(),
         _ => {
             let name = key.replace('.', "__").to_uppercase();
-            format!("environment variable {}{name}", super::ENV_PREFIX)
+            format!("environment variable {ENV_PREFIX}{name}")
         }
     }
 }

@@ -13,7 +13,13 @@ use figment::{
     value::{Dict, Map},
 };
 
-use super::reader::Fault;
+use super::fault::Fault;
+
+/// What the names of our environment variables begin with.
+pub const ENV_PREFIX: &str = "URLCALLBACK__";
+
+/// The file that is read where `--config` names none.
+pub const DEFAULT_FILE: &str = "config.toml";
 
 /// The text of a settings file.
 pub(super) struct FileText {

@@ -7,7 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{DataDir, DataDirError, LOCK, foreign_owner, in_use};
+use super::{
+    dir::{DataDir, LOCK, in_use},
+    error::DataDirError,
+    owner::foreign_owner,
+};
 
 impl DataDir {
     /// The same as [`DataDir::open`] for a command that only reads. Where the directory is there

@@ -8,15 +8,15 @@ use std::{
     path::Path,
 };
 
-use super::{DataDirError, OUTBOX};
-#[cfg(unix)]
+use super::error::DataDirError;
 
-/// In a directory that was open to others, they may have put something where we look.
+/// In a directory that was open to others, they may have put something where we look: in it, and in
+/// its subfolder.
 #[cfg(unix)]
-pub(super) fn refuse_planted(dir: &Path) -> Result<(), DataDirError> {
+pub(super) fn refuse_planted(dir: &Path, subfolder: &str) -> Result<(), DataDirError> {
     use std::os::unix::fs::MetadataExt as _;
     let own = rustix::process::geteuid().as_raw();
-    for folder in [dir.to_owned(), dir.join(OUTBOX)] {
+    for folder in [dir.to_owned(), dir.join(subfolder)] {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let Ok(found) = fs::symlink_metadata(entry.path()) else { continue };
             if found.is_symlink() || ![own, 0].contains(&found.uid()) {
@@ -29,7 +29,7 @@ pub(super) fn refuse_planted(dir: &Path) -> Result<(), DataDirError> {
 
 /// Its rights are what its folder hands down.
 #[cfg(not(unix))]
-pub(super) fn refuse_planted(_: &Path) -> Result<(), DataDirError> {
+pub(super) fn refuse_planted(_: &Path, _: &str) -> Result<(), DataDirError> {
     Ok(())
 }
 

@@ -27,6 +27,7 @@
 mod claim;
 pub mod error;
 mod interface;
+mod purge;
 pub mod record;
 mod retention;
 pub mod sled;
@@ -39,8 +40,9 @@ pub use self::{
     claim::{Claim, Holder},
     error::OutboxError,
     interface::{Outbox, OutboxFuture},
+    purge::purge_gently,
     record::{Attempt, ErrorKind, Failure, Readiness, Record, State, StateName},
-    retention::{Over, Retention, purge_gently},
+    retention::{Over, Retention},
     transfer::{Entry, ExportCursor, Exported, Identity},
     views::{DestinationSummary, Detail, OVERDUE, Open, Page, Query, Standing, Summary},
     writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, Sequence, Settlement},

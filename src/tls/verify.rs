@@ -15,7 +15,7 @@ use rustls::{
 };
 use webpki::EndEntityCert;
 
-use super::{fingerprint, keys};
+use super::{keys, pem::fingerprint};
 
 /// Nobody but the certificate itself says that it is good.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use syn::{Item, UseTree, visit::Visit};
+use syn::{Expr, Item, Macro, Token, UseTree, Visibility, punctuated::Punctuated, visit::Visit};
 
 /// The modules at the top, left to right; a module imports only from groups to its left.
 const TOP: &[&[&str]] = &[
@@ -78,9 +78,13 @@ impl Paths {
             Some("crate") => Vec::new(),
             Some("self") => self.module.clone(),
             Some("super") => self.module[..self.module.len() - ups].to_vec(),
-            _ => return,
+            // A module of this one, or what is imported already.
+            Some(_) => [self.module.as_slice(), segments].concat(),
+            None => return,
         };
-        path.extend_from_slice(&segments[ups.max(1)..]);
+        if ["crate", "self", "super"].iter().any(|it| segments[0] == *it) {
+            path.extend_from_slice(&segments[ups.max(1)..]);
+        }
         self.found.push(path);
     }
 
@@ -107,6 +111,19 @@ impl<'ast> Visit<'ast> for Paths {
         }
     }
 
+    // `pub(super)` imports nothing.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
+
+    // What looks like expressions in a macro is taken for them.
+    fn visit_macro(&mut self, it: &'ast Macro) {
+        let parser = Punctuated::<Expr, Token![,]>::parse_terminated;
+        for expression in it.parse_body_with(parser).into_iter().flatten() {
+            let mut within = Self { module: self.module.clone(), found: Vec::new() };
+            within.visit_expr(&expression);
+            self.found.append(&mut within.found);
+        }
+    }
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<_> = path.segments.iter().map(|it| it.ident.to_string()).collect();
         self.name(&segments);
@@ -118,13 +135,11 @@ impl<'ast> Visit<'ast> for Paths {
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let all = all();
     let files: BTreeMap<_, _> = all.keys().map(|file| (module(file), file.clone())).collect();
-    let file_of = |path: &[String]| {
-        let longest = (1..=path.len()).rev().find_map(|end| files.get(&path[..end]));
-        longest.cloned()
+    let file_of = |path: &Vec<String>| {
+        (1..=path.len()).rev().find_map(|end| files.get(&path[..end]).cloned())
     };
     let imported = |file: &String, text: &str| -> BTreeSet<String> {
-        let paths = Paths::of(file, text);
-        paths.iter().filter_map(|path| file_of(path)).filter(|it| it != file).collect()
+        Paths::of(file, text).iter().filter_map(file_of).filter(|it| it != file).collect()
     };
     all.iter().map(|(file, text)| (file.clone(), imported(file, text))).collect()
 }

@@ -1,6 +1,6 @@
 //! What an operator has: a terminal and the binary.
 
-use std::{fs, os::unix::net::UnixDatagram, time::Duration};
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -352,89 +352,4 @@ fn completions_and_manual_pages_know_every_command() {
     }
     assert!(text(&run(&["man"]).stdout).contains("inspect\\-queue"));
     assert_eq!(run(&["man", "frobnicate"]).status.code(), Some(2));
-}
-
-#[test]
-fn systemd_is_told_of_readiness_life_status_and_the_end() {
-    let mut service = Service::prepare("");
-    let socket = UnixDatagram::bind(service.path("notify")).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let path = service.path("notify");
-    service.serve_with(&[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "300000")]);
-    let mut heard = String::new();
-    let mut hear = |what: &str| {
-        while !heard.contains(what) {
-            let mut buffer = [0; 1024];
-            let n = socket.recv(&mut buffer).unwrap();
-            heard.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
-        }
-        heard.clear();
-    };
-    hear("READY=1");
-    hear("WATCHDOG=1");
-    hear("STATUS=events are taken; pending 0");
-    hear("WATCHDOG=1");
-    assert_eq!(service.terminate(), Some(0));
-    hear("STOPPING=1");
-}
-
-#[test]
-fn of_more_destinations_than_are_shown_those_that_stand_still_come_first() {
-    let service = Service::start(
-        "breaker.failures = 1\nbreaker.initial_pause = \"1h\"\nbreaker.max_pause = \"1h\"\n\
-         delivery.concurrency = 8",
-    );
-    // At every address of the loopback network.
-    let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let busy = Receiver::listening(everywhere, vec![], Answer::Wait);
-    let api = service.api();
-    // One that is open, with less to do than all others.
-    let open = api.accept(&event("job_sending", "open", "http://127.0.0.1:1/"));
-    eventually("it is open", || (api.queue()["destinations"][0]["open"] == true).then_some(()));
-    let lines: String = (0..2200)
-        .map(|n| {
-            let url = format!("http://127.0.{}.{}:{}/", n / 250, n % 250 + 1, busy.address.port());
-            let job = |of: &str| event("job_sending", &format!("{of}{n}"), &url).to_string() + "\n";
-            // Every second one has two.
-            if n % 2 == 0 { job("a") + &job("b") } else { job("a") }
-        })
-        .collect();
-    api.post_lines(&lines);
-    let queue = eventually("all are known", || {
-        Some(api.queue()).filter(|it| it["destinationCount"].as_u64() > Some(2000))
-    });
-    let shown = queue["destinations"].as_array().unwrap();
-    assert_eq!(shown.len(), 1000);
-    assert_eq!(
-        (&shown[0]["destination"], &shown[0]["open"]),
-        (&"http://127.0.0.1:1".into(), &true.into())
-    );
-    assert_eq!(api.callback(&open)["state"], "pending");
-    busy.open();
-}
-
-#[test]
-fn every_way_to_fail_is_counted_and_what_an_operator_does_is_in_the_log() {
-    let service = Service::start("retry.max_attempts = 1");
-    let api = service.api();
-    let receiver = Receiver::answering(vec![Answer::Status(500)], Answer::Wait);
-    let exhausted = api.accept(&event("job_sending", "1", &receiver.url("/")));
-    api.wait_for_state(&exhausted, "failed");
-    assert_eq!(api.post("/v1/events", &event("job_sending", "2", "ftp://h/")).status, 422);
-    let [_held, waits] = ["job_sending", "job_finished"]
-        .map(|kind| api.accept(&event(kind, "3", &receiver.url("/"))));
-    assert_eq!(api.post(&format!("/v1/callbacks/{waits}/cancel"), &json!({})).status, 200);
-    let metrics = String::from_utf8(api.get("/metrics").body).unwrap();
-    let counted = "urlcallback_callbacks_ended_total{state=\"failed\"} 3";
-    assert!(metrics.contains(counted), "{metrics}");
-
-    let filter = json!({"filter": {"jobId": "1"}});
-    assert_eq!(api.post("/v1/callbacks/replay", &filter).json()["replayed"], 1);
-    let line = |action: &str| {
-        eventually(action, || service.log().into_iter().find(|line| line["event.action"] == action))
-    };
-    assert_eq!(line("callback-cancelled")["callback.id"], waits.as_str());
-    let replayed = line("callbacks-replayed");
-    assert_eq!((&replayed["callback.replayed"], &replayed["dpf.job_id"]), (&1.into(), &"1".into()));
-    receiver.open();
 }

@@ -1,17 +1,15 @@
 //! TLS towards receivers (contract, 6: `tls.*`) and towards clients of the API.
 
+mod api;
 mod chain;
 mod receiver;
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-};
+use std::io::{Read as _, Write as _};
 
 use serde_json::Value;
 
-use self::receiver::{Authority, Identity, TlsReceiver, plain, self_signed};
-use crate::support::{DEADLINE, RawReceiver, Service, event, eventually};
+use self::receiver::{Authority, TlsReceiver, plain, self_signed};
+use crate::support::{RawReceiver, Service, event, eventually};
 
 const ONCE: &str = "retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"\n";
 
@@ -229,122 +227,6 @@ fn reload(service: &Service, action: &str, outcome: &str) {
     let before = said();
     service.signal("HUP");
     eventually("SIGHUP is obeyed", || (said() > before).then_some(()));
-}
-
-const API_TLS: &str =
-    "[api]\nlisten = \"127.0.0.1:0\"\ntls_cert_file = \"api.pem\"\ntls_key_file = \"api.key\"";
-
-/// A service whose API speaks TLS with this identity.
-fn behind_tls(identity: &Identity) -> Service {
-    let mut service = Service::prepare(API_TLS);
-    identity.write(&service.path("api.pem"), &service.path("api.key"));
-    service.serve();
-    service
-}
-
-#[test]
-fn the_api_speaks_tls_and_the_commands_know_it_by_its_certificate() {
-    let authority = Authority::new();
-    let service = behind_tls(&authority.identity("dpfsrv03.example"));
-    assert!(service.read("stderr").contains("listening on https://127.0.0.1:"));
-    let receiver = crate::support::Receiver::start();
-    let url = format!("DpfControlCallbackUrl={}", receiver.url("/"));
-    let args =
-        ["submit", "--event", "job_sending", "--job-id", "1", "--job-id-fs", "2", "-s", &url];
-    assert!(service.run(&args).status.success());
-    receiver.wait_for(1);
-    let status = service.run(&["status"]);
-    assert!(status.status.success(), "{status:?}");
-    assert!(String::from_utf8(status.stdout).unwrap().contains("on https://127.0.0.1:"));
-
-    // Who does not speak TLS gets nothing of the API.
-    let mut plain = TcpStream::connect(service.api().address).unwrap();
-    plain.set_read_timeout(Some(DEADLINE)).unwrap();
-    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    drop(plain.read_to_end(&mut answer));
-    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
-}
-
-#[test]
-fn a_command_does_not_show_its_token_to_another_certificate() {
-    let authority = Authority::new();
-    let service = behind_tls(&authority.identity("localhost"));
-    let other = authority.identity("localhost");
-    // Whoever listens at that address now has a good certificate, but not the service's.
-    let impostor = TlsReceiver::start(plain(&other));
-    let note = service.path("data/service.json");
-    let mut said: Value = serde_json::from_slice(&std::fs::read(&note).unwrap()).unwrap();
-    said["address"] = impostor.address.to_string().into();
-    std::fs::write(&note, said.to_string()).unwrap();
-    let output = service.run(&["inspect-queue"]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert_eq!(impostor.requests(), 0);
-}
-
-#[test]
-fn sighup_has_the_apis_certificate_read_again_and_bad_files_change_nothing() {
-    let authority = Authority::new();
-    let service = behind_tls(&authority.identity("localhost"));
-    let before = service.api().certificate;
-    let known = service.api();
-    authority.identity("localhost").write(&service.path("api.pem"), &service.path("api.key"));
-    reload(&service, "api-certificate-read", "success");
-    assert_ne!(service.api().certificate, before);
-    assert_eq!(service.api().get("/v1/queue").status, 200);
-    assert!(service.run(&["inspect-queue"]).status.success());
-    drop(known);
-
-    let kept = service.api().certificate;
-    // A key that does not belong to the certificate.
-    authority.identity("localhost").write(&service.path("other.pem"), &service.path("api.key"));
-    reload(&service, "api-certificate-read", "failure");
-    assert_eq!(service.api().certificate, kept);
-    assert_eq!(service.api().get("/v1/queue").status, 200);
-}
-
-#[test]
-fn an_api_beyond_loopback_without_tls_is_warned_of() {
-    let mut service = Service::prepare("[api]\nlisten = \"0.0.0.0:0\"");
-    let warning = "the token crosses the network for everybody to read";
-    let checked = service.run(&["check-config"]);
-    assert!(checked.status.success());
-    assert!(String::from_utf8(checked.stderr).unwrap().contains(warning));
-    service.serve();
-    assert!(service.read("stderr").contains(warning));
-    let is_it = |line: &Value| line["event.action"] == "settings-warning";
-    assert!(service.log().iter().any(is_it));
-
-    let mut service = Service::prepare(&API_TLS.replace("127.0.0.1", "0.0.0.0"));
-    let identity = Authority::new().identity("localhost");
-    identity.write(&service.path("api.pem"), &service.path("api.key"));
-    service.serve();
-    assert!(!service.read("stderr").contains("warning"), "{}", service.read("stderr"));
-    for loopback in ["127.0.0.1:0", "[::1]:0"] {
-        let service = Service::prepare(&format!("[api]\nlisten = \"{loopback}\""));
-        let checked = service.run(&["check-config"]);
-        assert!(checked.stderr.is_empty(), "{loopback}: {checked:?}");
-    }
-}
-
-#[test]
-fn faulty_certificates_are_faults_of_their_keys() {
-    let authority = Authority::new();
-    let service = Service::prepare(API_TLS);
-    let said = || {
-        let output = service.run(&["check-config"]);
-        assert_eq!(output.status.code(), Some(2), "{output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    };
-    assert!(said().contains("api.tls_cert_file (config.toml): api.pem cannot be read"));
-    authority.identity("a").write(&service.path("api.pem"), &service.path("api.key"));
-    authority.identity("b").write(&service.path("api.pem"), &service.path("other.key"));
-    assert!(said().contains("api.pem and api.key do not work together"), "{}", said());
-    std::fs::write(service.path("api.key"), "geheim").unwrap();
-    assert!(said().contains("api.tls_key_file (config.toml): api.key cannot be read"));
-    assert!(!said().contains("geheim"));
-    service.configure("api.tls_cert_file = \"api.pem\"");
-    assert!(said().contains("needs api.tls_key_file beside it"));
 }
 
 /// An authority of openssl's with such a key, and a certificate for 127.0.0.1 that it has signed.

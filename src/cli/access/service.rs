@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Listing, NOT_TAKEN};
+use super::listing::{Listing, NOT_TAKEN};
 use crate::{
     api::{
         Problem,

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::bail;
 
-use super::Listing;
+use super::listing::Listing;
 use crate::{
     api::view::{CallbackView, LineView, PageView, QueueView, ReplayRequest, ReplayView, Terms},
     callback::CallbackId,

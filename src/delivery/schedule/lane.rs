@@ -158,7 +158,7 @@ mod tests {
             lane.start();
             lane.end(DestinationHealth::Answered, &settings(), NOW);
         }
-        assert!(!lane.open().is_some());
+        assert!(lane.open().is_none());
         assert!(opened().open().is_some());
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
     thread::{JoinHandle, Thread},
     time::Duration,
@@ -16,11 +16,16 @@ use super::{
         command::{Reply, Write},
         committer,
     },
+    fsync::sync_dir,
     guard::guarded,
     keys::QueueKey,
     open,
     read::{export, listing, lookup, summary},
-    rescue::{backup, flush_waker::FlushWaker},
+    rescue::{
+        backup,
+        files::{WITNESS, beside},
+        flush_waker::FlushWaker,
+    },
     shared::store::{Settings, Store},
 };
 use crate::{
@@ -99,6 +104,18 @@ impl SledOutbox {
             reason: error.to_string().into(),
         })?;
         Self::open(dir, settings, clock)
+    }
+
+    /// The file beside the store in `dir` that says how much was acknowledged.
+    pub fn witness(dir: &Path) -> PathBuf {
+        beside(dir, WITNESS)
+    }
+
+    /// Gives a store that nobody has open another path on the same file system, where none may be.
+    pub fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+        std::fs::rename(from, to)?;
+        std::fs::rename(beside(from, WITNESS), beside(to, WITNESS))?;
+        sync_dir(to.parent().unwrap_or(Path::new(".")))
     }
 
     /// Removes a store with all that is beside it.

@@ -4,18 +4,18 @@
 //! wrong type makes the event malformed; an empty string counts as not given in every
 //! optional field, and as missing in every required one.
 
-use std::{borrow::Cow, fmt};
+mod parameters;
 
-use serde::{Deserialize, Serialize, de};
+use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
+pub use self::parameters::{Parameters, URL_PARAMETER};
 use crate::callback::{JobState, SecretUrl};
 
 /// How long `jobId`, `jobIdFs`, `exitStatus` and `eventId` may be, in bytes. The other fields
 /// are bounded by the size of the whole event.
 pub const MAX_NAME_BYTES: usize = 255;
-
-/// The job parameter that asks for a callback, as DPF's documents spell it.
-pub const URL_PARAMETER: &str = "DpfControlCallbackUrl";
 
 /// The event as it is read from JSON, before any rule but the types was applied.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -56,75 +56,6 @@ pub struct RawEvent {
     /// `SENDING`, `FINISHED` or `ERROR`; must agree with the rest where it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_state: Option<String>,
-}
-
-/// Of all the job's parameters, the values of those that are called `DpfControlCallbackUrl`.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Parameters {
-    urls: Vec<SecretUrl>,
-}
-
-impl Parameters {
-    /// Parameters with this callback URL and nothing else.
-    pub fn with_url(url: impl Into<String>) -> Self {
-        Self { urls: vec![url.into().into()] }
-    }
-
-    /// Takes in one `NAME=VALUE`; all but the callback URL is passed over.
-    pub fn add(&mut self, name: &str, value: &str) {
-        if is_url_parameter(name) && !value.is_empty() {
-            self.urls.push(value.to_owned().into());
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.urls.is_empty()
-    }
-}
-
-impl Serialize for Parameters {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.urls.iter().map(|url| (URL_PARAMETER, url)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Parameters {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Parameters;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of job parameters")
-            }
-
-            fn visit_unit<E: de::Error>(self) -> Result<Parameters, E> {
-                Ok(Parameters::default())
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Parameters, A::Error> {
-                let mut found = Parameters::default();
-                while let Some(name) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-                    if is_url_parameter(&name) {
-                        let value = map.next_value::<Option<String>>()?;
-                        found.add(URL_PARAMETER, value.as_deref().unwrap_or_default());
-                    } else {
-                        map.next_value::<de::IgnoredAny>()?;
-                    }
-                }
-                Ok(found)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// DPF's "smart" notation: upper and lower case are the same, underscores do not count.
-fn is_url_parameter(name: &str) -> bool {
-    name.bytes()
-        .filter(|byte| *byte != b'_')
-        .map(|byte| byte.to_ascii_lowercase())
-        .eq(URL_PARAMETER.bytes().map(|byte| byte.to_ascii_lowercase()))
 }
 
 /// A job event that asks for a callback.

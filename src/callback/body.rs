@@ -1,0 +1,54 @@
+//! The body that the receiver gets.
+
+use serde::{Deserialize, Serialize};
+
+/// What the job does, as the callback says it (seed, "Data Delivery").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum JobState {
+    /// The job waits for its client to fetch the result files.
+    Sending,
+    /// The job ended well.
+    Finished,
+    /// The job ended in an error.
+    Error,
+}
+
+impl JobState {
+    /// The word that goes into the body.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sending => "SENDING",
+            Self::Finished => "FINISHED",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// The JSON object that a receiver gets: these six keys, in this order, always all of them
+/// (contract, 1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Body {
+    /// DPF's internal id of the job.
+    pub job_id: String,
+    /// The name of the job's directory.
+    pub job_id_fs: String,
+    /// What the job does.
+    pub job_state: JobState,
+    /// How the job ended; only when it ended.
+    pub exit_status: Option<String>,
+    /// Why the job ended in an error, where that was given.
+    pub error_reason: Option<String>,
+    /// The page of the job in DPF Tracker.
+    pub dpf_tracker_url: Option<String>,
+}
+
+impl Body {
+    /// The bytes of the PUT.
+    pub fn to_json(&self) -> Vec<u8> {
+        // A struct of strings and an enum has no way to fail; an empty body would be seen by
+        // the byte-for-byte tests.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,94 @@
+//! Where callbacks go.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::url::{UrlError, parse_url};
+
+/// Scheme, host and port: what has one queue, one concurrency limit and one breaker.
+///
+/// Empty for a URL that has none of them because it does not parse.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Destination(Arc<str>);
+
+impl Destination {
+    /// The destination of a callback that can have none.
+    pub fn none() -> Self {
+        Self("".into())
+    }
+
+    /// Where `url` leads; the port is always named, also where it is the scheme's own.
+    pub fn of(url: &Url) -> Self {
+        match (url.host_str(), url.port_or_known_default()) {
+            (Some(host), Some(port)) => Self(format!("{}://{host}:{port}", url.scheme()).into()),
+            (Some(host), None) => Self(format!("{}://{host}", url.scheme()).into()),
+            (None, _) => Self::none(),
+        }
+    }
+
+    /// The destination that somebody wrote down: with or without the port, in any case, as a
+    /// whole URL or only its beginning.
+    pub fn parse(text: &str) -> Option<Self> {
+        Url::parse(text).ok().map(|url| Self::of(&url)).filter(|it| !it.is_none())
+    }
+
+    /// Where a callback URL leads, as it was handed in; none where it leads nowhere.
+    pub fn of_callback(url: &str) -> Self {
+        match parse_url(url) {
+            Ok(url) => Self::of(&url),
+            Err(UrlError::Scheme(_)) => Self::parse(url).unwrap_or_else(Self::none),
+            Err(UrlError::Syntax(_)) => Self::none(),
+        }
+    }
+
+    /// Puts back what [`Destination::as_str`] gave.
+    pub fn from_stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The host alone, as it stands in the URL.
+    pub fn host(&self) -> &str {
+        let after_scheme = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        after_scheme.rsplit_once(':').map_or(after_scheme, |(host, _)| host)
+    }
+
+    /// `http://host:8080`, or nothing.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_always_names_its_port_and_ignores_case_path_and_user() {
+        let of = |text: &str| Destination::parse(text).unwrap().to_string();
+        assert_eq!(of("http://Host/x"), "http://host:80");
+        assert_eq!(of("https://u:p@host"), "https://host:443");
+        assert_eq!(of("http://[::1]:8080/a?b"), "http://[::1]:8080");
+        assert_eq!(Destination::parse("host"), None);
+        assert_eq!(Destination::parse("http://[::1]/").unwrap().host(), "[::1]");
+        assert_eq!(Destination::none().host(), "");
+    }
+}

@@ -1,0 +1,17 @@
+//! The callback: its id, where it goes, and the body with six keys that it brings.
+
+mod body;
+mod destination;
+mod id;
+mod secret;
+mod tracker;
+mod url;
+
+pub use self::{
+    body::{Body, JobState},
+    destination::Destination,
+    id::{CallbackId, ParseIdError},
+    secret::{SecretUrl, redact_url},
+    tracker::{tracker_template, tracker_url},
+    url::{UrlError, parse_url},
+};

@@ -1,0 +1,202 @@
+//! Settings that take more than one value to read.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    files,
+    reader::{Reader, quoted},
+};
+use crate::{
+    api,
+    callback::{self, SecretUrl},
+    delivery::{retry, send::signing},
+    egress::{DEFAULT_DENY, Policy},
+    telemetry,
+};
+
+pub(super) fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The page of a job at DPF Tracker, as the seed shows it; `None` where it is set to nothing.
+pub(super) fn tracker_template(r: &mut Reader) -> Option<String> {
+    const DEFAULT: &str = "http://{host}:9125/cgi-bin/dpftracker?job={jobIdFs}";
+    let template = r.text_or_nothing("tracker.url_template", DEFAULT)?;
+    let host = gethostname::gethostname();
+    Some(callback::tracker_template(&template, &host.to_string_lossy()))
+}
+
+pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
+    let listen = r.text_or("api.listen", "127.0.0.1:9126");
+    let listen = listen.parse().unwrap_or_else(|_| {
+        let message = format!("is {listen:?}, and has to be an address and a port such as \"127.0.0.1:9126\" or \"[::1]:9126\"");
+        r.fault("api.listen", message);
+        SocketAddr::from(([127, 0, 0, 1], 9126))
+    });
+    let default = data_dir.join("api-token");
+    let token_file = PathBuf::from(r.text_or("api.token_file", &default.to_string_lossy()));
+    let idle_timeout =
+        r.duration("api.idle_timeout", Duration::from_secs(75), Duration::from_millis(100));
+    let max_event_bytes = r.size("api.max_event_bytes", 65_536, 256, 16 << 20);
+    let max_batch_bytes = r.size("api.max_batch_bytes", 67_108_864, 256, 1 << 40);
+    if max_batch_bytes < max_event_bytes {
+        r.fault("api.max_batch_bytes", "is smaller than api.max_event_bytes");
+    }
+    let metrics_destinations = r.size("metrics.destinations", 20, 0, 1000);
+    files::warn_if_open(r, "api.token_file", &token_file);
+    let tls = files::pair(r, "api.tls_cert_file", "api.tls_key_file");
+    if tls.is_none() && !listen.ip().to_canonical().is_loopback() {
+        r.warn(
+            "api.listen",
+            format!("{listen} may be reached from other machines, and without api.tls_cert_file and api.tls_key_file the token crosses the network for everybody to read"),
+        );
+    }
+    api::Settings {
+        listen,
+        token_file_is_set: r.is_set("api.token_file"),
+        token_file,
+        tls,
+        idle_timeout,
+        max_event_bytes,
+        max_batch_bytes,
+        metrics_destinations,
+    }
+}
+
+pub(super) fn retry_settings(r: &mut Reader) -> retry::Settings {
+    const MS: Duration = Duration::from_millis(1);
+    let d = retry::Settings::default();
+    let settings = retry::Settings {
+        initial_interval: r.duration("retry.initial_interval", d.initial_interval, MS),
+        multiplier: r.fraction("retry.multiplier", d.multiplier, 1.0, 100.0),
+        max_interval: r.duration("retry.max_interval", d.max_interval, MS),
+        jitter: r.fraction("retry.jitter", d.jitter, 0.0, 1.0),
+        max_age: r.duration("retry.max_age", d.max_age, MS),
+        max_attempts: small(r.number("retry.max_attempts", d.max_attempts.into(), 0, 1 << 30)),
+        max_retry_after: r.duration("retry.max_retry_after", d.max_retry_after, Duration::ZERO),
+        final_statuses: statuses(r, d.final_statuses),
+    };
+    if settings.initial_interval > settings.max_interval {
+        r.fault("retry.initial_interval", "is longer than retry.max_interval");
+    }
+    settings
+}
+
+pub(super) fn statuses(r: &mut Reader, default: BTreeSet<u16>) -> BTreeSet<u16> {
+    const KEY: &str = "retry.final_statuses";
+    let found = match r.numbers(KEY) {
+        None => default,
+        Some(numbers) => {
+            let mut found = BTreeSet::new();
+            for number in numbers {
+                match u16::try_from(number) {
+                    Ok(status @ 300..=599) => {
+                        found.insert(status);
+                    }
+                    _ => r.fault(KEY, format!("has {number}; a final status is from 300 to 599")),
+                }
+            }
+            found
+        }
+    };
+    let shown: Vec<_> = found.iter().map(ToString::to_string).collect();
+    r.note(KEY, Some(format!("[{}]", shown.join(", "))));
+    found
+}
+
+pub(super) fn egress_policy(r: &mut Reader) -> Policy {
+    let default: Vec<String> = DEFAULT_DENY.iter().map(ToString::to_string).collect();
+    Policy {
+        deny: networks(r, "egress.deny", default),
+        allow: networks(r, "egress.allow", Vec::new()),
+        https_only: r.flag("egress.https_only", false),
+        own: None,
+    }
+}
+
+pub(super) fn networks(r: &mut Reader, key: &'static str, default: Vec<String>) -> Vec<IpNet> {
+    let texts = r.texts(key).unwrap_or(default);
+    let mut found = Vec::with_capacity(texts.len());
+    for text in &texts {
+        match text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)) {
+            Some(net) => found.push(net),
+            None => {
+                let message = format!(
+                    "has {text:?}, which is no network such as \"10.0.0.0/8\" or \"fe80::/10\""
+                );
+                r.fault(key, message);
+            }
+        }
+    }
+    let shown: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
+    r.note(key, Some(format!("[{}]", shown.join(", "))));
+    found
+}
+
+pub(super) fn proxy(r: &mut Reader) -> Option<SecretUrl> {
+    const KEY: &str = "egress.proxy";
+    let text = r.text(KEY)?;
+    let proxy = SecretUrl::from(text);
+    if let Some(noted) = r.effective.iter_mut().find(|it| it.key == KEY) {
+        noted.value = Some(quoted(&proxy.to_string()));
+    }
+    let is_text = |part| percent_encoding::percent_decode_str(part).decode_utf8().is_ok();
+    match url::Url::parse(proxy.reveal()) {
+        // The HTTP client would put U+FFFD in the place of the octets, and never get in.
+        Ok(url)
+            if url.scheme().starts_with("socks")
+                && !(is_text(url.username()) && url.password().is_none_or(is_text)) =>
+        {
+            r.fault(KEY, "has a user or password that is no UTF-8; no SOCKS proxy can be sent it");
+            None
+        }
+        Ok(url)
+            if url.has_host()
+                && matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") =>
+        {
+            Some(proxy)
+        }
+        _ => {
+            r.fault(KEY, "has to be a URL such as \"http://proxy:3128\"; its scheme http, https, socks5 or socks5h");
+            None
+        }
+    }
+}
+
+pub(super) fn secrets(r: &mut Reader) -> Vec<signing::Secret> {
+    const KEY: &str = "signing.secrets";
+    let texts = r.texts(KEY).unwrap_or_default();
+    let mut found = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        match signing::Secret::parse(text) {
+            Ok(secret) => found.push(secret),
+            Err(error) => r.fault(KEY, format!("secret {}: {error}", index + 1)),
+        }
+    }
+    r.note(KEY, Some(format!("[{}]", vec!["\"***\""; texts.len()].join(", "))));
+    found
+}
+
+pub(super) fn log_settings(r: &mut Reader, data_dir: &Path) -> telemetry::Settings {
+    let level = r.text_or("log.level", "info");
+    let level = telemetry::parse_level(&level).unwrap_or_else(|| {
+        r.fault(
+            "log.level",
+            format!("is {level:?}, and has to be error, warn, info, debug, trace or off"),
+        );
+        telemetry::DEFAULT_LEVEL
+    });
+    let target = match r.text("log.file") {
+        None => telemetry::Target::Default { fallback: data_dir.join(telemetry::FILE_NAME) },
+        Some(text) if text == "-" => telemetry::Target::StandardError,
+        Some(text) => telemetry::Target::File(PathBuf::from(text)),
+    };
+    telemetry::Settings { level, target }
+}

@@ -1,0 +1,229 @@
+//! All settings.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use figment::{Figment, providers::Env};
+
+use super::{
+    fault::{ConfigError, Fault},
+    files,
+    reader::{Effective, Reader},
+    sections::{
+        api_settings, egress_policy, log_settings, proxy, retry_settings, secrets, small,
+        tracker_template,
+    },
+    source::{self, DEFAULT_FILE, ENV_PREFIX},
+};
+use crate::{
+    api,
+    delivery::{
+        schedule::breaker,
+        send::{attempt, client, signing},
+        settings,
+    },
+    egress::Policy,
+    outbox::{self, Retention},
+    telemetry,
+};
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Outbox, token and lock.
+    pub data_dir: PathBuf,
+    /// The HTTP API.
+    pub api: api::Settings,
+    /// Where a job's page is, with `{jobId}` and `{jobIdFs}`; `None`: nowhere.
+    pub tracker_template: Option<String>,
+    /// The store.
+    pub outbox: outbox::sled::Settings,
+    /// How long finished callbacks are kept.
+    pub retention: Retention,
+    /// The delivery loop.
+    pub dispatcher: settings::Settings,
+    /// One attempt.
+    pub attempt: attempt::Settings,
+    /// The HTTP client.
+    pub client: client::Settings,
+    /// What may be called.
+    pub egress: Policy,
+    /// What signs.
+    pub secrets: Vec<signing::Secret>,
+    /// The log.
+    pub log: telemetry::Settings,
+    /// Every key with the value in force.
+    pub effective: Vec<Effective>,
+    /// What works and is most likely a mistake.
+    pub warnings: Vec<Fault>,
+}
+
+impl Config {
+    /// Reads `file`, or `config.toml` here where there is one, and then the environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        let text = match file {
+            Some(file) => source::named(file).map(Some),
+            None => source::default(Path::new(DEFAULT_FILE)),
+        };
+        if let Some(text) = text.map_err(|fault| ConfigError(vec![fault]))? {
+            figment = figment.merge(text);
+        }
+        let not_utf8 = not_utf8();
+        if !not_utf8.is_empty() {
+            return Err(ConfigError(not_utf8));
+        }
+        let level = Env::raw().only(&["LOG_LEVEL"]).map(|_| "log.level".into());
+        let ours = Env::prefixed(ENV_PREFIX).split("__");
+        Self::read(figment.merge(level).merge(ours))
+    }
+
+    /// The defaults alone, without file or environment.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        Self::read(Figment::new())
+    }
+
+    /// How long callbacks are tried and kept.
+    pub fn terms(&self) -> api::view::Terms {
+        api::view::Terms { max_age: self.dispatcher.retry.max_age, retention: self.retention }
+    }
+
+    fn read(figment: Figment) -> Result<Self, ConfigError> {
+        const MS: Duration = Duration::from_millis(1);
+        const GIB: u64 = 1 << 30;
+        let mut r = Reader::new(figment);
+        // Without a slash at its end, which would hide that it is a symbolic link.
+        let data_dir: PathBuf = Path::new(&r.text_or("data_dir", "data")).components().collect();
+        let shutdown_grace = r.duration("shutdown_grace", Duration::from_secs(30), Duration::ZERO);
+        let api = api_settings(&mut r, &data_dir);
+        let tracker_template = tracker_template(&mut r);
+        let store = outbox::sled::Settings::default();
+        let mut outbox = outbox::sled::Settings {
+            cache_bytes: r.number("outbox.cache_bytes", store.cache_bytes, 1 << 20, 1024 * GIB),
+            max_pending: r.number("outbox.max_pending", store.max_pending, 1, 1 << 40),
+            min_free_bytes: r.number("outbox.min_free_bytes", store.min_free_bytes, 0, 1 << 50),
+            ..store
+        };
+        let day = Duration::from_hours(24);
+        let retention = Retention {
+            delivered: r.duration("retention.delivered", 7 * day, MS),
+            failed: r.duration("retention.failed", 30 * day, MS),
+        };
+        let concurrency = r.size("delivery.concurrency", 256, 1, 100_000);
+        let per_destination = r.size("delivery.per_destination", 16, 1, 100_000);
+        let max_unsettled = r.size("delivery.max_unsettled", 4 * concurrency, 1, 1_000_000);
+        if max_unsettled < concurrency {
+            r.fault("delivery.max_unsettled", "is smaller than delivery.concurrency");
+        }
+        let connect_timeout = r.duration("delivery.connect_timeout", Duration::from_secs(5), MS);
+        let one = attempt::Settings::default();
+        let attempt = attempt::Settings {
+            timeout: r.duration("delivery.timeout", one.timeout, MS),
+            max_response_bytes: r.size(
+                "delivery.max_response_bytes",
+                one.max_response_bytes,
+                0,
+                GIB,
+            ),
+            excerpt_bytes: r.size("delivery.excerpt_bytes", one.excerpt_bytes, 0, 65_536),
+        };
+        if connect_timeout > attempt.timeout && r.is_set("delivery.connect_timeout") {
+            r.fault("delivery.connect_timeout", "is longer than delivery.timeout, which covers it");
+        }
+        let retry = retry_settings(&mut r);
+        outbox.longest_pause = retry.longest_pause();
+        let rest = breaker::Settings::default();
+        let breaker = breaker::Settings {
+            failures: small(r.number("breaker.failures", rest.failures.into(), 0, 1_000_000)),
+            initial_pause: r.duration("breaker.initial_pause", rest.initial_pause, MS),
+            max_pause: r.duration("breaker.max_pause", rest.max_pause, MS),
+        };
+        if breaker.initial_pause > breaker.max_pause {
+            r.fault("breaker.initial_pause", "is longer than breaker.max_pause");
+        }
+        let mut egress = egress_policy(&mut r);
+        egress.own = Some(api.listen);
+        let client = client::Settings {
+            connect_timeout,
+            per_destination,
+            proxy: proxy(&mut r),
+            ca_file: files::ca_file(&mut r),
+            identity: files::pair(&mut r, "tls.client_cert_file", "tls.client_key_file"),
+            auth: files::auth(&mut r),
+        };
+        let secrets = secrets(&mut r);
+        for key in ["signing.secrets", "egress.proxy"] {
+            if let Some(file) = r.file(key) {
+                files::warn_if_open(&mut r, key, &file);
+            }
+        }
+        let log = log_settings(&mut r, &data_dir);
+        r.reject_unknown();
+        if !r.faults.is_empty() {
+            return Err(ConfigError(r.faults));
+        }
+        let dispatcher = settings::Settings {
+            concurrency,
+            per_destination,
+            max_unsettled,
+            breaker,
+            retry,
+            shutdown_grace,
+        };
+        Ok(Self {
+            data_dir,
+            api,
+            tracker_template,
+            outbox,
+            retention,
+            dispatcher,
+            attempt,
+            client,
+            egress,
+            secrets,
+            log,
+            effective: r.effective,
+            warnings: r.warnings,
+        })
+    }
+}
+
+/// What is set in the environment and is no UTF-8: it would be passed over, or be another path.
+fn not_utf8() -> Vec<Fault> {
+    let ours = std::env::vars_os().filter(|(name, value)| {
+        let name = name.to_string_lossy();
+        (name.starts_with(ENV_PREFIX) || name == "LOG_LEVEL") && value.to_str().is_none()
+    });
+    let fault = |(name, _): (std::ffi::OsString, _)| Fault {
+        key: name.to_string_lossy().into_owned(),
+        place: None,
+        message: "is not UTF-8; settings are UTF-8, and so is every path in them".into(),
+    };
+    ours.map(fault).collect()
+}
+
+/// What delivery is built from.
+impl Config {
+    /// The way to the receivers; what it is made of is read from its files now.
+    pub fn clients(&self) -> Result<client::Clients, client::ClientError> {
+        client::Clients::build(&self.client, Arc::new(self.egress.clone()))
+    }
+
+    /// The sender of attempts.
+    pub fn sender(
+        &self,
+        clock: crate::clock::SharedClock,
+    ) -> Result<attempt::Sender, client::ClientError> {
+        Ok(attempt::Sender {
+            clients: Arc::new(ArcSwap::from_pointee(self.clients()?)),
+            settings: self.attempt.clone(),
+            secrets: self.secrets.clone(),
+            final_statuses: self.dispatcher.retry.final_statuses.clone(),
+            clock,
+        })
+    }
+}

@@ -1,0 +1,230 @@
+//! The lock on a data directory, and what is in it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use data_encoding::BASE64URL_NOPAD;
+
+use super::{
+    error::{DataDirError, Holder, Note, SERVE},
+    files::replace,
+    owner::{self, close_to_others, foreign_owner, refuse_planted},
+};
+
+/// The file that is locked.
+pub(super) const LOCK: &str = "lock";
+/// The file in which a running service says where it listens.
+const NOTE: &str = "service.json";
+const OUTBOX: &str = "outbox";
+
+/// What the names of exports that a service has written begin with.
+pub const EXPORT: &str = "export-";
+
+/// How long between two looks at a lock that somebody has.
+pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// A data directory that is locked for this process until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    pub(super) path: PathBuf,
+    pub(super) writable: bool,
+    /// `None` where there is none and none can be made.
+    pub(super) _lock: Option<File>,
+}
+
+impl DataDir {
+    /// Makes the directory where there is none, and locks it for the subcommand `command`.
+    pub fn open(path: &Path, command: &str) -> Result<Self, DataDirError> {
+        // Without a slash at its end, which would hide that it is a symbolic link.
+        let path: &Path = &path.components().collect::<PathBuf>();
+        let unusable = |error| unusable(path, path, error);
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_symlink() => return Err(DataDirError::Link(path.to_owned())),
+            Ok(found) if !found.is_dir() => {
+                return Err(DataDirError::NotADirectory(path.to_owned()));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                private_dir(path).map_err(unusable)?;
+            }
+            Err(error) => return Err(unusable(error)),
+        }
+        let lock = path.join(LOCK);
+        let foreign = foreign_owner(path);
+        if foreign.is_none() {
+            refuse_planted(path, OUTBOX)?;
+        }
+        let mut file = File::options()
+            .create(foreign.is_none())
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&lock)
+            .map_err(|error| match (foreign, error.kind()) {
+                (Some(owner), io::ErrorKind::NotFound) => {
+                    DataDirError::Foreign { path: path.to_owned(), owner }
+                }
+                _ => self::unusable(path, &lock, error),
+            })?;
+        match file.try_lock() {
+            Ok(()) if let Some(owner) = foreign => {
+                Err(DataDirError::Foreign { path: path.to_owned(), owner })
+            }
+            Ok(()) => {
+                let holder = format!("{} {command}\n", std::process::id());
+                close_to_others(path).map_err(unusable)?;
+                file.set_len(0)
+                    .and_then(|()| file.write_all(holder.as_bytes()))
+                    .map_err(|error| self::unusable(path, &lock, error))?;
+                Ok(Self { path: path.to_owned(), writable: true, _lock: Some(file) })
+            }
+            Err(TryLockError::WouldBlock) => Err(in_use(path)),
+            Err(TryLockError::Error(error)) => Err(unusable(error)),
+        }
+    }
+
+    /// The same for the service: waits for up to `patience` while a command has it, but not
+    /// for another service.
+    pub fn open_to_serve(path: &Path, patience: Duration) -> Result<Self, DataDirError> {
+        let give_up = Instant::now() + patience;
+        let serves = |holder: &Option<Holder>| holder.as_ref().is_some_and(Holder::serves);
+        loop {
+            match Self::open(path, SERVE) {
+                Err(DataDirError::InUse { holder, note: None, .. })
+                    if !serves(&holder) && Instant::now() < give_up =>
+                {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Whether anything can be written in it.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Where the outbox is.
+    pub fn outbox(&self) -> PathBuf {
+        self.path.join(OUTBOX)
+    }
+
+    /// Removes exports that nobody has taken.
+    pub fn remove_exports(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(EXPORT)
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                tracing::warn!(error.message = %error, "an old export cannot be removed");
+            }
+        }
+    }
+
+    /// Says who runs here; see [`note`].
+    pub fn write_note(&self, note: &Note) -> Result<(), DataDirError> {
+        let path = self.path.join(NOTE);
+        let text = serde_json::to_string(note).unwrap_or_default();
+        replace(&path, &text).map_err(|error| DataDirError::Unusable { path, error })
+    }
+
+    /// Takes the note away again.
+    pub fn remove_note(&self) {
+        if let Err(error) = fs::remove_file(self.path.join(NOTE)) {
+            tracing::debug!(error.message = %error, "the service's note cannot be removed");
+        }
+    }
+
+    /// The API's token; made with 256 random bits where there is none.
+    pub fn token(&self, path: &Path) -> Result<String, DataDirError> {
+        let there = path.try_exists();
+        if !there.map_err(|error| DataDirError::TokenFile { path: path.to_owned(), error })? {
+            let mut bits = [0_u8; 32];
+            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bits)
+                .map_err(|_| io::Error::other("the system has no random bytes"))
+                .and_then(|()| replace(path, &(BASE64URL_NOPAD.encode(&bits) + "\n")))
+                .map_err(|error| DataDirError::Unusable { path: path.to_owned(), error })?;
+        }
+        read_token(path)
+    }
+}
+
+/// The error for a file of the data directory. Where it is another user's, that is why.
+fn unusable(dir: &Path, path: &Path, error: io::Error) -> DataDirError {
+    match foreign_owner(dir) {
+        Some(owner) if error.kind() == io::ErrorKind::PermissionDenied => {
+            DataDirError::Closed { path: dir.to_owned(), owner }
+        }
+        _ => DataDirError::Unusable { path: path.to_owned(), error },
+    }
+}
+
+/// The error for a directory that somebody has locked.
+pub(super) fn in_use(path: &Path) -> DataDirError {
+    let holder = holder(&path.join(LOCK));
+    // A note that a killed process has left says nothing of this one.
+    let note =
+        note(path).filter(|note| holder.as_ref().is_none_or(|holder| holder.pid == note.pid));
+    DataDirError::InUse { path: path.to_owned(), holder, note }
+}
+
+/// What the lock file says. Where the system locks files against reading, nothing.
+fn holder(lock: &Path) -> Option<Holder> {
+    let text = fs::read_to_string(lock).ok()?;
+    let (pid, command) = text.trim_end().split_once(' ')?;
+    Some(Holder { pid: pid.parse().ok()?, command: command.into() })
+}
+
+/// What the service that runs on the directory says of itself, if one does and says it.
+fn note(data_dir: &Path) -> Option<Note> {
+    serde_json::from_slice(&fs::read(data_dir.join(NOTE)).ok()?).ok()
+}
+
+/// Opens an export that the service on `data_dir` says it has written there, and takes it out of the
+/// folder. Whoever runs the service must not have a command of somebody else, root's perhaps, read
+/// or remove another file: so only its name is taken from the answer, and it has to be a plain file of
+/// the folder's owner.
+pub fn take_export(data_dir: &Path, said: &str) -> io::Result<File> {
+    let refused = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
+    let Some(name) = Path::new(said).file_name().and_then(|name| name.to_str()) else {
+        return refused("it has no name");
+    };
+    if !name.starts_with(EXPORT) {
+        return refused("it has not the name of an export");
+    }
+    let path = data_dir.join(name);
+    let file = owner::open_own(&path)?;
+    if !owner::is_plain_file_of(&file.metadata()?, &fs::symlink_metadata(data_dir)?) {
+        return refused("it is no plain file of the data directory's owner");
+    }
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// Reads a token file.
+pub fn read_token(path: &Path) -> Result<String, DataDirError> {
+    let closed = path.parent().and_then(foreign_owner);
+    let text = crate::tls::read_regular(path).map_err(|error| match closed {
+        Some(owner) if error.kind() == io::ErrorKind::PermissionDenied => {
+            DataDirError::Closed { path: path.parent().unwrap_or(path).to_owned(), owner }
+        }
+        _ => DataDirError::TokenFile { path: path.to_owned(), error },
+    })?;
+    let token = text.trim_end_matches(['\r', '\n']);
+    if token.len() < 16 || token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        return Err(DataDirError::Token(path.to_owned()));
+    }
+    Ok(token.to_owned())
+}
+
+fn private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}

@@ -1,0 +1,219 @@
+//! Turns and slots, without a store.
+
+use super::*;
+
+fn destination(name: &str) -> Destination {
+    Destination::parse(&format!("http://{name}")).unwrap()
+}
+
+/// The shares of a loop with so many slots.
+struct Loop {
+    shares: Shares,
+    now: Instant,
+}
+
+impl Loop {
+    fn new(slots: usize) -> Self {
+        let now = Instant::now();
+        Self { shares: Shares::new(slots, now), now }
+    }
+
+    fn push(&mut self, name: &str, level: Level) {
+        self.shares.push(destination(name), level);
+    }
+
+    fn next(&mut self) -> Option<(String, usize)> {
+        let turn = self.shares.next(usize::MAX, self.now)?;
+        Some((turn.destination.host().to_owned(), turn.share))
+    }
+
+    /// Fills the slots with attempts of a level as far as it may, one destination each.
+    fn fill(&mut self, level: Level) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        loop {
+            self.push("x", level);
+            let Some(turn) = self.shares.next(1, self.now) else { return slots };
+            slots.push(self.shares.start(&turn, self.now));
+        }
+    }
+
+    fn start_quick(&mut self) -> Slot {
+        self.push("good", Level(0));
+        let turn = self.shares.next(1, self.now).unwrap();
+        assert_eq!(turn.destination, destination("good"));
+        self.shares.start(&turn, self.now)
+    }
+
+    /// Who is served when each attempt is over at once, until nobody has a turn.
+    fn serve(&mut self, health: DestinationHealth) -> Vec<String> {
+        let mut served = Vec::new();
+        while let Some(turn) = self.shares.next(1, self.now) {
+            let slot = self.shares.start(&turn, self.now);
+            self.shares.end(slot, health, self.now);
+            served.push(turn.destination.host().to_owned());
+        }
+        served
+    }
+
+    /// A thousand that failed, of which as many have failed again as may.
+    fn fail_all(&mut self) {
+        (0..1000).for_each(|n| self.push(&format!("dead{n}"), SLOW));
+        assert_eq!(self.serve(DestinationHealth::Failing).len(), AT_ONCE as usize);
+    }
+}
+
+#[test]
+fn each_level_leaves_an_eighth_of_the_slots_to_the_quicker_ones() {
+    for (level, most) in [(Level(0), 64), (NEW, 56), (SLOW, 48), (Level(3), 40)] {
+        assert_eq!(Loop::new(64).fill(level).len(), most);
+    }
+    let mut slow_first = Loop::new(64);
+    let counts = [Level(3), SLOW, NEW, Level(0)].map(|level| slow_first.fill(level).len());
+    assert_eq!(counts, [40, 8, 8, 8]);
+    let mut quick_first = Loop::new(64);
+    assert_eq!(quick_first.fill(Level(0)).len(), 64);
+    assert_eq!(quick_first.fill(Level(3)).len(), 0);
+}
+
+#[test]
+fn a_single_slot_is_anybodys() {
+    for level in [Level(0), NEW, SLOW, Level(3)] {
+        assert_eq!(Loop::new(1).fill(level).len(), 1);
+    }
+}
+
+#[test]
+fn an_attempt_that_takes_long_counts_as_a_slow_one_while_it_runs() {
+    let mut it = Loop::new(64);
+    let slots = it.fill(NEW);
+    assert_eq!(it.shares.wake_at(), Some(it.now + BOUNDS[0]));
+    let mut seen = Vec::new();
+    for bound in BOUNDS {
+        it.now += bound;
+        let risen = it.shares.risen(it.now);
+        assert!(risen.iter().all(|(_, so_far)| *so_far <= bound), "{risen:?}");
+        seen.push(risen.len());
+    }
+    assert_eq!((seen, it.shares.wake_at()), (vec![56; 3], None));
+    assert_eq!((it.shares.held, it.shares.in_flight()), ([0, 0, 0, 56], 56));
+    for slot in slots {
+        it.shares.end(slot, DestinationHealth::Answered, it.now);
+    }
+    assert_eq!(it.shares.held, [0; LEVELS]);
+}
+
+#[test]
+fn an_attempt_that_has_ended_wakes_nobody() {
+    let mut it = Loop::new(64);
+    let slot = it.start_quick();
+    assert_eq!(it.shares.wake_at(), Some(it.now + BOUNDS[0]));
+    it.shares.end(slot, DestinationHealth::Answered, it.now);
+    assert_eq!(it.shares.wake_at(), None);
+    assert!(it.shares.risen(it.now + BOUNDS[2]).is_empty());
+}
+
+#[test]
+fn the_destinations_of_a_level_share_what_it_has() {
+    let mut it = Loop::new(64);
+    it.now += 2 * EXPECTED;
+    (0..8).for_each(|n| it.push(&format!("h{n}"), SLOW));
+    assert_eq!(it.next(), Some(("h0".into(), 8)));
+    assert_eq!(it.next(), Some(("h1".into(), 10)));
+}
+
+#[test]
+fn a_quick_destination_waits_for_a_slower_one_now_and_then_and_not_for_all_of_them() {
+    let mut it = Loop::new(8);
+    (0..1000).for_each(|n| it.push(&format!("new{n}"), NEW));
+    (0..1000).for_each(|n| it.push(&format!("dead{n}"), SLOW));
+    let turns: Vec<_> = (0..100)
+        .map(|_| {
+            it.push("good", Level(0));
+            it.next().unwrap()
+        })
+        .collect();
+    let count = |name: &str| turns.iter().filter(|(it, _)| it.starts_with(name)).count();
+    assert!((80..=86).contains(&count("good")), "{}", count("good"));
+    assert!(count("new") > count("dead") && count("dead") >= 4, "{turns:?}");
+    assert!(turns.iter().all(|(name, share)| name == "good" || *share == 1));
+}
+
+#[test]
+fn a_level_that_had_nothing_to_do_has_saved_no_turns() {
+    let mut it = Loop::new(64);
+    for _ in 0..1000 {
+        it.push("good", Level(0));
+        assert_eq!(it.next().map(|(name, _)| name), Some("good".into()));
+    }
+    (0..10).for_each(|n| it.push(&format!("new{n}"), NEW));
+    let mut new = 0;
+    for _ in 0..10 {
+        it.push("good", Level(0));
+        new += usize::from(it.next().is_some_and(|(name, _)| name != "good"));
+    }
+    assert!(new <= 2, "{new} of ten turns");
+}
+
+#[test]
+fn only_so_many_fail_in_a_second_while_quick_ones_have_work() {
+    let mut it = Loop::new(64);
+    let good = it.start_quick();
+    it.fail_all();
+    let wake_at = it.shares.wake_at().unwrap();
+    assert_eq!(wake_at, it.now + PER_FAILURE);
+    it.now = wake_at;
+    assert_eq!(it.serve(DestinationHealth::Failing).len(), 1);
+    it.now += 10 * PER_FAILURE;
+    assert_eq!(it.serve(DestinationHealth::Failing).len(), 10);
+    it.shares.end(good, DestinationHealth::Answered, it.now);
+    assert!(it.serve(DestinationHealth::Failing).is_empty());
+    it.now += EXPECTED;
+    assert_eq!(it.serve(DestinationHealth::Failing).len(), 1000 - AT_ONCE as usize - 11);
+    assert_eq!(it.shares.wake_at(), None);
+}
+
+#[test]
+fn those_that_answer_after_all_are_not_held_up() {
+    let mut it = Loop::new(64);
+    it.start_quick();
+    (0..1000).for_each(|n| it.push(&format!("back{n}"), SLOW));
+    assert_eq!(it.serve(DestinationHealth::Answered).len(), 1000);
+}
+
+#[test]
+fn a_new_destination_does_not_wait_behind_those_that_failed() {
+    let mut it = Loop::new(64);
+    it.start_quick();
+    it.fail_all();
+    it.push("new", NEW);
+    assert_eq!(it.serve(DestinationHealth::Failing), ["new"]);
+}
+
+#[test]
+fn a_place_is_one_of_its_level_and_no_two_are_the_same() {
+    let mut it = Loop::new(8);
+    let mut push = |level| it.shares.push(destination("a"), level);
+    let (first, second) = (push(NEW), push(Level(0)));
+    assert!(first.is_at(NEW) && !first.is_at(Level(0)) && first != second);
+    let turn = it.shares.next(1, it.now).unwrap();
+    assert!(turn.ticket == first || turn.ticket == second);
+}
+
+#[test]
+fn as_many_of_those_that_are_limited_come_back_as_there_are_slots_to_spare() {
+    let mut it = Loop::new(8);
+    let held = it.fill(NEW);
+    for name in ["a", "b", "c"] {
+        it.shares.limit(destination(name), NEW);
+    }
+    assert!(!it.shares.has_unlimited() && it.shares.unlimited().is_empty());
+    let spare = |it: &Loop| it.shares.spare(NEW);
+    let mut ended = held.into_iter();
+    while spare(&it) < 2 {
+        it.shares.end(ended.next().unwrap(), DestinationHealth::Answered, it.now);
+    }
+    assert!(it.shares.has_unlimited());
+    assert_eq!(it.shares.unlimited(), [(destination("a"), NEW), (destination("b"), NEW)]);
+    assert_eq!(it.shares.unlimited(), [(destination("c"), NEW)]);
+    assert!(!it.shares.has_unlimited());
+}
