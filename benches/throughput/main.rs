@@ -8,6 +8,7 @@
 //!
 //! `cargo bench --bench throughput -- drain idle` runs these parts of it alone.
 
+mod clock;
 mod fill;
 mod http;
 mod parts;

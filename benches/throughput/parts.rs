@@ -5,9 +5,10 @@ use std::{thread, time::Duration};
 use anyhow::{bail, ensure};
 
 use crate::{
+    clock::{eventually, now_micros},
     receiver::rate,
     service::{Service, disk_sync},
-    stage::{Events, Receiver, eventually, fill, now_micros, produce, raw},
+    stage::{Events, Receiver, fill, produce, raw},
     table::{Figures, mib, ms},
 };
 

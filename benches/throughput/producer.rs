@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
 use crate::{
+    clock::{Latency, now_micros},
     fill::url,
     http::Connection,
-    stage::{Latency, now_micros},
 };
 
 /// What the producer saw.

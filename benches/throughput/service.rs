@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{http, stage::eventually};
+use crate::{
+    clock::{Latency, eventually},
+    http,
+};
 
 /// A folder for the service, and the service while it runs.
 pub(crate) struct Service {
@@ -148,7 +151,7 @@ fn number(status: &str, key: &str) -> anyhow::Result<u64> {
 
 /// How long one write of a page with its sync takes on the disk under `folder`: the median
 /// and the 99th percentile, in microseconds.
-pub(crate) fn disk_sync(folder: &Path) -> anyhow::Result<crate::stage::Latency> {
+pub(crate) fn disk_sync(folder: &Path) -> anyhow::Result<Latency> {
     use std::io::Write as _;
     let mut file = fs::File::create(folder.join("sync"))?;
     let mut took = Vec::new();
@@ -159,5 +162,5 @@ pub(crate) fn disk_sync(folder: &Path) -> anyhow::Result<crate::stage::Latency> 
         took.push(u32::try_from(begin.elapsed().as_micros())?);
         std::thread::sleep(Duration::from_millis(2));
     }
-    Ok(crate::stage::Latency::of(took))
+    Ok(Latency::of(took))
 }

@@ -1,10 +1,9 @@
 //! `cancel`: ends pending callbacks.
 
 use super::{
-    Exit,
     access::{Access, Purpose},
+    output::{Exit, say},
     results::Results,
-    say,
 };
 use crate::{callback::CallbackId, config::Config};
 

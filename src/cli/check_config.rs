@@ -1,6 +1,6 @@
 //! `check-config`: the settings as they are in force.
 
-use super::{Exit, print, say_warnings};
+use super::output::{Exit, print, say_warnings};
 use crate::config::Config;
 
 pub(super) fn run(config: &Config) -> anyhow::Result<Exit> {

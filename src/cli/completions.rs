@@ -2,10 +2,10 @@
 
 use std::io::Write as _;
 
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_complete::Shell;
 
-use super::{Cli, Exit};
+use super::output::Exit;
 
 /// Print a script that lets a shell complete commands and options
 ///
@@ -19,12 +19,11 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut command = Cli::command();
-    let name = command.get_name().to_owned();
+pub(super) fn run(args: &Args, mut program: Command) -> anyhow::Result<Exit> {
+    let name = program.get_name().to_owned();
     // The generator panics where it cannot write, so it writes to memory.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    clap_complete::generate(args.shell, &mut program, name, &mut script);
     std::io::stdout().write_all(&script)?;
     Ok(Exit::Done)
 }

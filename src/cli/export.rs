@@ -10,10 +10,9 @@ use anyhow::Context as _;
 use indicatif::ProgressBar;
 
 use super::{
-    Exit,
     access::{Access, Purpose, Store},
     leftover::Leftover,
-    say,
+    output::{Exit, say},
 };
 use crate::{
     archive::{ArchiveError, Writer},

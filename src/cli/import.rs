@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 
-use super::{Exit, results::Results, say};
+use super::{
+    output::{Exit, say},
+    results::Results,
+};
 use crate::{
     archive::Reader,
     clock::{Clock as _, SharedClock, SystemClock},

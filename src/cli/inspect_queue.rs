@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Exit, Output, Usage,
     access::{Access, Listing, Purpose},
+    output::{Exit, Output, Usage},
     screen::{Picture, Screen, Tone},
     table, text, timeline,
 };

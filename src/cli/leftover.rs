@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 use data_encoding::HEXLOWER;
 
+use super::output::say;
 use crate::datadir::create_private;
 
 /// Those that are there, for who hears the signal.
@@ -80,7 +81,7 @@ fn remove(path: &Path) {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    super::say(format_args!("{} cannot be removed: remove it", path.display()));
+    say(format_args!("{} cannot be removed: remove it", path.display()));
 }
 
 /// Has a thread of its own hear the signals: the others may be writing to somebody who does not read.
@@ -100,7 +101,7 @@ fn listen() -> io::Result<()> {
         // A command that handles the signal itself, for example to restore the terminal, ends first.
         std::thread::sleep(GRACE);
         remove_all();
-        super::say("interrupted; nothing is left of what was begun");
+        say("interrupted; nothing is left of what was begun");
         std::process::exit(1);
     };
     std::thread::Builder::new().name("signals".into()).spawn(heard).map(drop)

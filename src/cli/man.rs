@@ -3,10 +3,10 @@
 use std::{io::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_mangen::Man;
 
-use super::{Cli, Exit, Usage};
+use super::output::{Exit, Usage};
 
 /// Print a manual page, or write all of them into a folder
 ///
@@ -23,9 +23,9 @@ pub(super) struct Args {
     out_dir: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &Args, program: Command) -> anyhow::Result<Exit> {
     // `help` is explained by every page.
-    let mut program = Cli::command().disable_help_subcommand(true);
+    let mut program = program.disable_help_subcommand(true);
     program.build();
     let of = |name: &str| program.find_subcommand(name).cloned();
     if let Some(folder) = &args.out_dir {

@@ -15,6 +15,7 @@ mod import;
 mod inspect_queue;
 mod leftover;
 mod man;
+mod output;
 mod receive;
 mod replay_failed;
 mod results;
@@ -28,8 +29,9 @@ mod timeline;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
+use self::output::{Exit, Usage};
 use crate::config::{Config, ConfigError};
 
 /// Tells the outside world when a DPF job waits for its client or has ended.
@@ -95,37 +97,6 @@ impl Command {
     }
 }
 
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// One JSON document
-    Json,
-    /// One JSON document a line
-    Ndjson,
-}
-
-/// How a command ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exit {
-    Done,
-    Failed,
-    Usage,
-    NotRunning,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Done => Self::SUCCESS,
-            Exit::Failed => Self::from(1),
-            Exit::Usage => Self::from(2),
-            Exit::NotRunning => Self::from(3),
-        }
-    }
-}
-
 /// The whole program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -143,11 +114,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The arguments do not fit together.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Usage(String);
-
 /// Whoever read our output has seen enough.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
@@ -159,8 +125,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     let config = || Config::load(cli.config.as_deref());
     match cli.command {
         Command::Receive(args) => runtime(false)?.block_on(receive::run(&args)),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
         Command::Serve => runtime(true)?.block_on(serve::run(config()?)),
         Command::CheckConfig => check_config::run(&config()?),
         Command::Submit(args) => runtime(false)?.block_on(submit::run(&config()?, args)),
@@ -184,19 +150,4 @@ fn runtime(service: bool) -> std::io::Result<tokio::runtime::Runtime> {
         tokio::runtime::Builder::new_current_thread()
     };
     builder.enable_all().build()
-}
-
-/// Prints one line of a result.
-fn print(line: impl std::fmt::Display) -> std::io::Result<()> {
-    writeln!(std::io::stdout().lock(), "{line}")
-}
-
-/// Says what in the settings is most likely a mistake.
-fn say_warnings(config: &Config) {
-    config.warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
-}
-
-/// Says something that is no result.
-fn say(line: impl std::fmt::Display) {
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
 }

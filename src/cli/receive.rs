@@ -18,7 +18,10 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use super::{Exit, print, say, text};
+use super::{
+    output::{Exit, print, say},
+    text,
+};
 use crate::callback::redact_url;
 
 /// Listen for callbacks and print them, to try things with

@@ -5,9 +5,8 @@ use futures_util::FutureExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    Exit, Usage,
     access::{Access, Purpose},
-    print,
+    output::{Exit, Usage, print},
     results::Results,
 };
 use crate::{

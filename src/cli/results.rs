@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, io};
 
+use super::output::print;
+
 /// Prints lines of results. Where that fails, the work goes on: what was begun is done to its end, and
 /// only then is it said that the results could not be printed.
 #[derive(Default)]
@@ -13,7 +15,7 @@ impl Results {
     /// Prints a line, unless an earlier one could not be printed.
     pub(super) fn print(&mut self, line: impl Display) {
         if self.failed.is_none() {
-            self.failed = super::print(line).err();
+            self.failed = print(line).err();
         }
     }
 

@@ -1,6 +1,6 @@
 //! `serve`: the long-running service.
 
-use super::{Exit, say, say_warnings};
+use super::output::{Exit, say, say_warnings};
 use crate::{config::Config, service};
 
 pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {

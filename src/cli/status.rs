@@ -3,9 +3,8 @@
 use serde_json::json;
 
 use super::{
-    Exit, Output, Usage,
     access::{self, Running, Service},
-    print,
+    output::{Exit, Output, Usage, print},
     screen::Screen,
     table, text,
 };

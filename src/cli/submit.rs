@@ -11,10 +11,9 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    Exit, Usage,
     access::{Access, NOT_TAKEN, Purpose},
+    output::{Exit, Usage, say},
     results::Results,
-    say,
 };
 use crate::{
     callback::redact_url,

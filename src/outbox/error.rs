@@ -118,14 +118,6 @@ impl OutboxError {
         }
         self
     }
-
-    /// A row whose value does not decode.
-    pub fn unreadable_row(key: &[u8], error: &CodecError) -> Self {
-        Self::UnreadableRow {
-            key: data_encoding::HEXLOWER.encode(key),
-            reason: error.to_string().into(),
-        }
-    }
 }
 
 impl From<CodecError> for OutboxError {

@@ -24,6 +24,7 @@ use crate::{
                 verify,
                 witness::{Witness, witness_record},
             },
+            rows::decode,
             shared::{
                 backward::Backward,
                 barrier::Barrier,
@@ -85,7 +86,7 @@ fn store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store> {
     migrate::run(&db, dir, migrate::MIGRATIONS)?;
     let tree = Tree::clone(&db);
     let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
-    let salt = record::decode(&salt).map_err(|e| OutboxError::unreadable_row(keys::SALT, &e))?;
+    let salt = decode(keys::SALT, &salt)?;
     let queues = queues::load(&tree)?;
     begin_ids_anew(&queues, clock.now());
     let (barrier, commits) = (Barrier::default(), Barrier::default());

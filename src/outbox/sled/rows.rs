@@ -1,8 +1,16 @@
 //! The rows of counters: of the whole store, and of each destination.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{callback::Destination, clock::Timestamp, outbox::sled::horizon::Horizon};
+use super::horizon::Horizon;
+use crate::{
+    callback::Destination,
+    clock::Timestamp,
+    outbox::{
+        error::{OutboxError, Result},
+        record,
+    },
+};
 
 /// The counters of the whole store; one row, written with every batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,4 +68,12 @@ impl QueueRow {
     pub(super) fn is_idle(&self) -> bool {
         self.pending == 0 && self.failed == 0
     }
+}
+
+/// Reads the value of the row with this key.
+pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T> {
+    record::decode(bytes).map_err(|error| OutboxError::UnreadableRow {
+        key: data_encoding::HEXLOWER.encode(key),
+        reason: error.to_string().into(),
+    })
 }

@@ -19,9 +19,7 @@ use crate::{
     callback::Destination,
     clock::Timestamp,
     outbox::{
-        OutboxError,
         error::Result,
-        record,
         sled::{
             claim::{
                 queue::Queue,
@@ -29,7 +27,7 @@ use crate::{
             },
             horizon::Horizon,
             keys::{self, QueueKey},
-            rows::{QueueRow, Totals},
+            rows::{QueueRow, Totals, decode},
         },
     },
 };
@@ -211,14 +209,12 @@ impl Queues {
 pub(crate) fn load(tree: &Tree) -> Result<Queues> {
     let mut inner = Inner::default();
     if let Some(bytes) = tree.get(keys::TOTALS)? {
-        inner.totals =
-            record::decode(&bytes).map_err(|e| OutboxError::unreadable_row(keys::TOTALS, &e))?;
+        inner.totals = decode(keys::TOTALS, &bytes)?;
     }
     let mut due = BTreeSet::new();
     for row in tree.scan_prefix(keys::QUEUES) {
         let (key, bytes) = row?;
-        let row: QueueRow =
-            record::decode(&bytes).map_err(|e| OutboxError::unreadable_row(&key, &e))?;
+        let row: QueueRow = decode(&key, &bytes)?;
         let queue = QueueKey(keys::last_number(&key));
         inner.destinations += u64::from(row.counts());
         if row.pending > 0 {
@@ -238,7 +234,7 @@ mod tests {
     use super::*;
     use crate::{
         callback::{Body, JobState},
-        outbox::{NewCallback, transition},
+        outbox::{NewCallback, record, transition},
     };
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);

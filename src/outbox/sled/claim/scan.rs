@@ -19,6 +19,7 @@ use crate::{
             guard::guarded,
             horizon::Horizon,
             keys::{self, QueueKey},
+            rows::decode,
         },
     },
 };
@@ -216,7 +217,7 @@ impl<'a> DueScan<'a> {
             self.due_moves = false;
             let pending = keys::pending(self.key, seq);
             let Some(bytes) = self.tree.get(&pending)? else { continue };
-            return decode(&pending, &bytes).map(Some);
+            return decode(&pending, &bytes).map(Box::new).map(Some);
         }
         Ok(None)
     }
@@ -233,7 +234,7 @@ impl<'a> DueScan<'a> {
             };
             let row = row.map_err(OutboxError::from);
             let read = row.and_then(|(key, bytes)| {
-                let fresh = record::is_fresh(&bytes).then(|| decode(&key, &bytes));
+                let fresh = record::is_fresh(&bytes).then(|| decode(&key, &bytes).map(Box::new));
                 Ok((keys::last_number(&key), fresh.transpose()?))
             });
             let (seq, fresh) = match read {
@@ -266,8 +267,4 @@ impl<'a> DueScan<'a> {
         }
         Ok(window.ahead.pop_front())
     }
-}
-
-fn decode(key: &[u8], bytes: &[u8]) -> Result<Box<Record>> {
-    record::decode(bytes).map(Box::new).map_err(|error| OutboxError::unreadable_row(key, &error))
 }

@@ -5,7 +5,7 @@ use crate::{
     outbox::{
         Failure, Record,
         error::Result,
-        sled::{claim::queue::Queue, commit::transaction::Transaction, keys, read::lookup::decode},
+        sled::{claim::queue::Queue, commit::transaction::Transaction, keys, rows::decode},
     },
 };
 
@@ -39,7 +39,7 @@ impl Transaction<'_> {
                 self.store.tree.range(keys::pending(queue, from)..keys::pending(queue, u64::MAX))
             {
                 let (key, bytes) = row?;
-                let record = decode(&key, &bytes)?;
+                let record: Record = decode(&key, &bytes)?;
                 let seq = keys::seq_of(record.id);
                 if record.budget_since < cutoff
                     && let Some(record) = self.expire(record.id, cutoff, failure)?

@@ -6,13 +6,13 @@ use crate::{
     callback::CallbackId,
     clock::Timestamp,
     outbox::{
-        Cancelled, Enqueued, Failure, NewCallback, OutboxError, Readiness, Record, Settlement,
-        State, StateName,
+        Cancelled, Enqueued, Failure, NewCallback, Readiness, Record, Settlement, State, StateName,
         error::Result,
         record,
         sled::{
             commit::transaction::Transaction,
             keys::{self, QueueKey},
+            rows::decode,
         },
         transition,
     },
@@ -45,7 +45,7 @@ impl Transaction<'_> {
         if let Some(key) = &event_key
             && let Some(known) = self.writes.get(key)?
         {
-            let id = record::decode(&known).map_err(|e| OutboxError::unreadable_row(key, &e))?;
+            let id = decode(key, &known)?;
             return Ok(Enqueued::Duplicate(id));
         }
         // Whoever writes URLs must not fill the disk with them.

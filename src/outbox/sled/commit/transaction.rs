@@ -11,14 +11,14 @@ use crate::{
     callback::Destination,
     clock::Timestamp,
     outbox::{
-        OutboxError, Readiness, Record, State, StateName,
+        Readiness, Record, State, StateName,
         error::Result,
         record,
         sled::{
             claim::queue::{Busy, Queue},
             commit::write_set::WriteSet,
             keys::{self, QueueKey},
-            rows::{QueueRow, Totals},
+            rows::{QueueRow, Totals, decode},
             shared::store::Store,
         },
     },
@@ -35,7 +35,7 @@ pub(crate) struct Changed {
 fn stored_row(writes: &WriteSet<'_>, queue: QueueKey) -> Result<Option<QueueRow>> {
     let key = keys::queue(queue);
     let Some(bytes) = writes.get(&key)? else { return Ok(None) };
-    record::decode(&bytes).map(Some).map_err(|error| OutboxError::unreadable_row(&key, &error))
+    decode(&key, &bytes).map(Some)
 }
 
 /// A batch in the making.

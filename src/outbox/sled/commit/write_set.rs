@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, ops::Bound};
 use sled::{Batch, IVec, Tree};
 
 use crate::outbox::{
-    OutboxError,
-    error::Result,
+    error::{OutboxError, Result},
     record::{self, Record},
+    sled::rows::decode,
 };
 
 impl From<sled::Error> for OutboxError {
@@ -60,7 +60,7 @@ impl<'a> WriteSet<'a> {
 
     pub(crate) fn record(&self, key: &[u8]) -> Result<Option<Record>> {
         let Some(bytes) = self.get(key)? else { return Ok(None) };
-        record::decode(&bytes).map(Some).map_err(|error| OutboxError::unreadable_row(key, &error))
+        decode(key, &bytes).map(Some)
     }
 
     /// The first row under `prefix`.

@@ -3,14 +3,12 @@
 //! A callback moves between the kinds of rows while the export goes over them. So it goes over
 //! all of them, and then once more for those that have ended or come back since it began.
 
-use super::lookup;
 use crate::{
     clock::Timestamp,
     outbox::{
-        Entry, ExportCursor, Exported, OutboxError, Record, StateName,
+        Entry, ExportCursor, Exported, Record, StateName,
         error::Result,
-        record,
-        sled::{keys, shared::store::Store},
+        sled::{keys, read::lookup, rows::decode, shared::store::Store},
     },
 };
 
@@ -56,8 +54,7 @@ pub(crate) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported> {
     let mut last = None;
     for row in store.tree.range(from..vec![prefix + 1]).take(STEP) {
         let (key, bytes) = row?;
-        let record: Record =
-            record::decode(&bytes).map_err(|error| OutboxError::unreadable_row(&key, &error))?;
+        let record: Record = decode(&key, &bytes)?;
         last = Some(key.to_vec());
         if !changed || changed_at(&record) >= earliest {
             let attempts = lookup::attempts(store, &record)?;

@@ -13,7 +13,8 @@ use crate::{
         error::Result,
         sled::{
             keys::{self, QueueKey},
-            read::lookup::{decode, get, standing},
+            read::lookup::{get, standing},
+            rows::decode,
             shared::store::Store,
         },
     },
@@ -135,7 +136,7 @@ fn merged(store: &Store, query: &Query) -> Result<Page> {
             heads.push((order(keys::last_number(&row.0)), Reverse(index)));
             held[index] = Some(row);
         }
-        let record = decode(&key, &bytes)?;
+        let record: Record = decode(&key, &bytes)?;
         let id = record.id;
         looked_at += 1;
         if matches(&record, query) && seen.insert(id) {

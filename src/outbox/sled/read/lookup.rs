@@ -3,19 +3,15 @@
 use crate::{
     callback::CallbackId,
     outbox::{
-        Attempt, Detail, OutboxError, Readiness, Record, Standing, State, StateName,
+        Attempt, Detail, Readiness, Record, Standing, State, StateName,
         error::Result,
-        record,
         sled::{
             keys::{self, QueueKey},
+            rows::decode,
             shared::store::Store,
         },
     },
 };
-
-pub(crate) fn decode(key: &[u8], bytes: &[u8]) -> Result<Record> {
-    record::decode(bytes).map_err(|error| OutboxError::unreadable_row(key, &error))
-}
 
 pub(crate) fn record_at(store: &Store, key: &[u8]) -> Result<Option<Record>> {
     store.tree.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
@@ -47,8 +43,7 @@ pub(crate) fn attempts(store: &Store, record: &Record) -> Result<Vec<Attempt>> {
     if record.attempt_count > 1 {
         for row in store.tree.scan_prefix(keys::attempts(keys::seq_of(record.id))) {
             let (key, bytes) = row?;
-            let attempt: Attempt = record::decode(&bytes)
-                .map_err(|error| OutboxError::unreadable_row(&key, &error))?;
+            let attempt: Attempt = decode(&key, &bytes)?;
             attempts.push(attempt);
         }
     }

@@ -5,17 +5,14 @@ use std::{cmp::Reverse, collections::HashSet, time::Duration};
 use crate::{
     clock::Timestamp,
     outbox::{
-        DestinationSummary, OVERDUE, Open, OutboxError, StateName, Summary,
+        DestinationSummary, OVERDUE, Open, Record, StateName, Summary,
         error::Result,
         record,
         sled::{
             horizon::Horizon,
             keys::{self, QueueKey},
-            read::{
-                listing::LIST_SCAN_LIMIT,
-                lookup::{decode, record_at},
-            },
-            rows::QueueRow,
+            read::{listing::LIST_SCAN_LIMIT, lookup::record_at},
+            rows::{QueueRow, decode},
             shared::store::Store,
         },
     },
@@ -63,8 +60,7 @@ fn only_failed(
         if known.contains(&queue) {
             continue;
         }
-        let row: QueueRow =
-            record::decode(&bytes).map_err(|error| OutboxError::unreadable_row(&key, &error))?;
+        let row: QueueRow = decode(&key, &bytes)?;
         if row.pending == 0 && row.counts() {
             found.push((queue, row));
             if found.len() >= most {
@@ -134,7 +130,7 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
             for entry in rows.take(OLDEST_SCAN_LIMIT) {
                 let (entry, bytes) = entry?;
                 if record::is_fresh(&bytes) && !busy.contains(&keys::last_number(&entry)) {
-                    let created = decode(&entry, &bytes)?.created_at;
+                    let created = decode::<Record>(&entry, &bytes)?.created_at;
                     oldest = Some(oldest.map_or(created, |known| created.min(known)));
                     break;
                 }

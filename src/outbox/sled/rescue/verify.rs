@@ -6,10 +6,9 @@ use std::collections::HashMap;
 use crate::outbox::{
     OutboxError, Readiness, Record, State,
     error::Result,
-    record,
     sled::{
         keys::{self, QueueKey},
-        rows::{QueueRow, Totals},
+        rows::{QueueRow, Totals, decode},
     },
 };
 
@@ -17,9 +16,7 @@ use crate::outbox::{
 pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
     let unsound = |what: String| OutboxError::CorruptPage(what.into());
     let totals: Totals = match tree.get(keys::TOTALS)? {
-        Some(bytes) => {
-            record::decode(&bytes).map_err(|e| OutboxError::unreadable_row(keys::TOTALS, &e))?
-        }
+        Some(bytes) => decode(keys::TOTALS, &bytes)?,
         None => Totals::default(),
     };
     let mut queues: HashMap<QueueKey, QueueRow> = HashMap::new();
@@ -28,8 +25,7 @@ pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
     for (state, prefix) in [b"p", b"f", b"x"].into_iter().enumerate() {
         for row in tree.scan_prefix(prefix) {
             let (key, bytes) = row?;
-            let record: Record = record::decode(&bytes)
-                .map_err(|error| OutboxError::unreadable_row(&key, &error))?;
+            let record: Record = decode(&key, &bytes)?;
             let (seq, queue) = keys::parts(record.id);
             count[state] += 1;
             let expected = match record.state {
@@ -78,8 +74,7 @@ pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
     }
     for row in tree.scan_prefix(keys::QUEUES) {
         let (key, bytes) = row?;
-        let stored: QueueRow =
-            record::decode(&bytes).map_err(|error| OutboxError::unreadable_row(&key, &error))?;
+        let stored: QueueRow = decode(&key, &bytes)?;
         let counted = queues.remove(&QueueKey(keys::last_number(&key)));
         let counted = counted.unwrap_or_else(|| QueueRow::new(stored.destination.clone()));
         if (QueueRow { hold_until: stored.hold_until, ..counted }) != stored {
@@ -111,8 +106,7 @@ fn check_jobs(tree: &sled::Tree) -> Result<()> {
         }
         let pending = keys::pending(QueueKey(keys::number(&value)), keys::last_number(&key));
         let Some(bytes) = tree.get(&pending)? else { continue };
-        let record: Record = record::decode(&bytes)
-            .map_err(|error| OutboxError::unreadable_row(&pending, &error))?;
+        let record: Record = decode(&pending, &bytes)?;
         if let Some((_, active)) = &mut job {
             let blocked = matches!(record.state, State::Pending(Readiness::Blocked(_)));
             *active += u64::from(!blocked);
