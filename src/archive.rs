@@ -71,7 +71,7 @@ struct End {
 /// A callback as a line has it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Line {
+struct ArchiveLine {
     id: String,
     event_id: Option<String>,
     url: SecretUrl,
@@ -93,7 +93,7 @@ struct Line {
     uncertain: bool,
 }
 
-impl From<Entry> for Line {
+impl From<Entry> for ArchiveLine {
     fn from(entry: Entry) -> Self {
         let Entry { record, attempts, uncertain } = entry;
         let due_at = match record.state {
@@ -121,10 +121,10 @@ impl From<Entry> for Line {
     }
 }
 
-impl TryFrom<Line> for Entry {
+impl TryFrom<ArchiveLine> for Entry {
     type Error = String;
 
-    fn try_from(line: Line) -> Result<Self, String> {
+    fn try_from(line: ArchiveLine) -> Result<Self, String> {
         let state = match (line.state, line.finished_at, line.due_at) {
             (StateName::Pending, None, None) => State::Pending(Readiness::Fresh),
             (StateName::Pending, None, Some(at)) => State::Pending(Readiness::Scheduled(at)),
@@ -176,7 +176,7 @@ impl<W: Write> Writer<W> {
     /// Adds a callback.
     pub fn add(&mut self, entry: Entry) -> Result<(), ArchiveError> {
         self.callbacks += 1;
-        put(&mut self.out, &Line::from(entry))
+        put(&mut self.out, &ArchiveLine::from(entry))
     }
 
     /// Adds everything that is stored; `progress` hears how many more each time, and may end it.
@@ -211,7 +211,7 @@ fn put(out: &mut impl Write, line: &impl Serialize) -> Result<(), ArchiveError> 
 }
 
 /// Reads an export.
-pub struct Reader<R> {
+pub struct ArchiveReader<R> {
     input: R,
     line: u64,
     callbacks: u64,
@@ -220,7 +220,7 @@ pub struct Reader<R> {
     pub identity: Option<Identity>,
 }
 
-impl<R: BufRead> Reader<R> {
+impl<R: BufRead> ArchiveReader<R> {
     /// Reads the first line.
     pub fn begin(input: R) -> Result<Self, ArchiveError> {
         let mut reader = Self { input, line: 0, callbacks: 0, ended: false, identity: None };
@@ -247,7 +247,7 @@ impl<R: BufRead> Reader<R> {
             self.ended = callbacks == self.callbacks;
             return Ok(None);
         }
-        let line: Line = self.parse(&text)?;
+        let line: ArchiveLine = self.parse(&text)?;
         self.callbacks += 1;
         Entry::try_from(line).map(Some).map_err(|reason| self.wrong(reason))
     }
@@ -295,7 +295,7 @@ mod tests {
                 "lastError":null,"attempts":[]}"#,
         ];
         let lines = export.map(|line| line.replace('\n', " ")).join("\n") + "\n";
-        let mut reader = Reader::begin(lines.as_bytes()).unwrap();
+        let mut reader = ArchiveReader::begin(lines.as_bytes()).unwrap();
         let entry = reader.next_entry().unwrap().unwrap();
         assert_eq!(entry.record.destination.as_str(), "http://stranger:80");
     }

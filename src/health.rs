@@ -20,21 +20,21 @@ use crate::outbox::Outbox;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How the delivery loop is asked whether it is alive: it answers what comes in.
-pub type Probe = oneshot::Sender<()>;
+pub type LoopCheck = oneshot::Sender<()>;
 
 /// The health of a running service.
 #[derive(Clone)]
 pub struct Health {
     outbox: Arc<dyn Outbox>,
-    delivery: mpsc::Sender<Probe>,
+    delivery: mpsc::Sender<LoopCheck>,
     draining: Arc<AtomicBool>,
 }
 
 impl Health {
-    /// The health of what works on `outbox`, and where the delivery loop hears probes.
-    pub fn new(outbox: Arc<dyn Outbox>) -> (Self, mpsc::Receiver<Probe>) {
-        let (delivery, probes) = mpsc::channel(16);
-        (Self { outbox, delivery, draining: Arc::default() }, probes)
+    /// The health of what works on `outbox`, and where the delivery loop receives its checks.
+    pub fn new(outbox: Arc<dyn Outbox>) -> (Self, mpsc::Receiver<LoopCheck>) {
+        let (delivery, checks) = mpsc::channel(16);
+        (Self { outbox, delivery, draining: Arc::default() }, checks)
     }
 
     /// No new events from now on.
@@ -57,8 +57,8 @@ impl Health {
         if self.is_draining() {
             return Ok(());
         }
-        let (probe, answer) = oneshot::channel();
-        let asked = async { self.delivery.send(probe).await.is_ok() && answer.await.is_ok() };
+        let (check, answer) = oneshot::channel();
+        let asked = async { self.delivery.send(check).await.is_ok() && answer.await.is_ok() };
         match timeout(PATIENCE, asked).await {
             Ok(true) => Ok(()),
             Ok(false) => Err("the delivery loop has ended".into()),

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use crate::{
-    callback::{Body, CallbackId, Destination, SecretUrl, parse_url, tracker_url},
+    callback::{Body, CallbackId, Destination, parse_url, tracker_url},
     egress::Policy,
     event::{self, JobEvent, Malformed, Parsed},
     measure,
     outbox::{Enqueued, ErrorKind, Failure, NewCallback, Outbox, OutboxError, Sequence},
+    report::{self, EventLine},
 };
 
 /// What became of one event (contract, 2).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum EventOutcome {
     /// Durable on disk, and will be delivered.
     Accepted(CallbackId),
     /// An event with this `eventId` is stored under this id.
@@ -26,7 +27,7 @@ pub enum Outcome {
     Refused(Malformed),
 }
 
-impl Outcome {
+impl EventOutcome {
     /// The word for it in JSON.
     pub const fn word(&self) -> &'static str {
         match self {
@@ -45,7 +46,7 @@ pub struct Prepared(Step);
 
 #[derive(Debug)]
 enum Step {
-    Done(Outcome),
+    Done(EventOutcome),
     Store(Box<NewCallback>),
 }
 
@@ -70,15 +71,15 @@ impl Intake {
     /// Reads one event and finds out what is to be done with it.
     pub fn prepare(&self, json: &[u8]) -> Prepared {
         Prepared(match event::parse(json) {
-            Err(malformed) => Step::Done(Outcome::Refused(malformed)),
-            Ok(Parsed::Ignored(why)) => Step::Done(Outcome::Ignored(why.to_string())),
+            Err(malformed) => Step::Done(EventOutcome::Refused(malformed)),
+            Ok(Parsed::Ignored(why)) => Step::Done(EventOutcome::Ignored(why.to_string())),
             Ok(Parsed::Callback(event)) => Step::Store(Box::new(self.callback(event))),
         })
     }
 
     /// An event that is refused before it was read.
     pub fn refuse(malformed: Malformed) -> Prepared {
-        Prepared(Step::Done(Outcome::Refused(malformed)))
+        Prepared(Step::Done(EventOutcome::Refused(malformed)))
     }
 
     fn callback(&self, event: JobEvent) -> NewCallback {
@@ -118,7 +119,7 @@ impl Intake {
         &self,
         events: Vec<Prepared>,
         sequence: Sequence,
-    ) -> impl Future<Output = Result<Vec<Outcome>, OutboxError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Vec<EventOutcome>, OutboxError>> + Send + use<> {
         let mut batch = Vec::new();
         let mut lines = Vec::new();
         let mut outcomes = Vec::with_capacity(events.len());
@@ -126,7 +127,7 @@ impl Intake {
             match step {
                 Step::Done(outcome) => outcomes.push(Some(outcome)),
                 Step::Store(new) => {
-                    lines.push(Line::of(&new));
+                    lines.push(EventLine::of(&new));
                     batch.push(*new);
                     outcomes.push(None);
                 }
@@ -142,15 +143,22 @@ impl Intake {
             let outcomes = outcomes.into_iter().map(|known| {
                 let outcome = match known {
                     Some(outcome) => {
-                        log_unstored(&outcome);
+                        match &outcome {
+                            EventOutcome::Refused(malformed) => report::event_refused(malformed),
+                            EventOutcome::Ignored(why) => report::event_ignored(why),
+                            _ => {}
+                        }
                         outcome
                     }
                     None => match stored.next() {
-                        Some((Enqueued::Stored(id), line)) => line.stored(Some(id)),
-                        Some((Enqueued::Duplicate(id), line)) => line.duplicate(id),
-                        Some((Enqueued::NotKept, line)) => line.stored(None),
+                        Some((Enqueued::Stored(id), line)) => stored_outcome(&line, Some(id)),
+                        Some((Enqueued::NotKept, line)) => stored_outcome(&line, None),
+                        Some((Enqueued::Duplicate(id), line)) => {
+                            line.duplicate(id);
+                            EventOutcome::Duplicate(id)
+                        }
                         // The outbox answers for each callback of the batch.
-                        None => Outcome::Refused(Malformed::Json("not stored".into())),
+                        None => EventOutcome::Refused(Malformed::Json("not stored".into())),
                     },
                 };
                 measure::event(outcome.word());
@@ -161,91 +169,19 @@ impl Intake {
     }
 }
 
-/// What the log says of an event that was stored.
-struct Line {
-    job_id: String,
-    job_id_fs: String,
-    job_state: &'static str,
-    url: SecretUrl,
-    destination: Destination,
-    refusal: Option<Failure>,
-}
-
-impl Line {
-    fn of(new: &NewCallback) -> Self {
-        Self {
-            job_id: new.body.job_id.clone(),
-            job_id_fs: new.body.job_id_fs.clone(),
-            job_state: new.body.job_state.as_str(),
-            url: new.url.clone(),
-            destination: new.destination.clone(),
-            refusal: new.refusal.clone(),
-        }
-    }
-
-    fn stored(self, id: Option<CallbackId>) -> Outcome {
-        macro_rules! line {
-            ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
-                tracing::$level!(
-                    event.action = $action,
-                    event.outcome = $outcome,
-                    callback.id = id.map(tracing::field::display),
-                    dpf.job_id = self.job_id,
-                    dpf.job_id_fs = self.job_id_fs,
-                    dpf.job_state = self.job_state,
-                    url.full = %self.url,
-                    url.domain = self.destination.host(),
-                    callback.destination = self.destination.as_str(),
-                    "error.type" = self.refusal.as_ref().map(|it| it.kind.as_str()),
-                    error.message = self.refusal.as_ref().map(|it| it.message.as_str()),
-                    $message
-                )
-            };
-        }
-        match (&self.refusal, id) {
-            (None, Some(id)) => {
-                line!(info, "callback-accepted", "success", "callback accepted");
-                Outcome::Accepted(id)
-            }
-            (Some(failure), Some(id)) => {
-                line!(error, "callback-failed", "failure", "callback can never be sent");
-                Outcome::Failed(Some(id), failure.message.clone())
-            }
-            (failure, None) => {
-                line!(error, "callback-failed", "failure", "callback can never be sent; not kept");
-                measure::ended(0, 1);
-                let why = failure.as_ref().map_or("", |failure| failure.message.as_str());
-                Outcome::Failed(
-                    None,
-                    format!("{why}; not kept, since outbox.max_pending failed callbacks are"),
-                )
-            }
-        }
-    }
-
-    fn duplicate(self, id: CallbackId) -> Outcome {
-        tracing::info!(
-            event.action = "event-duplicate",
-            callback.id = %id,
-            dpf.job_id = self.job_id,
-            dpf.job_state = self.job_state,
-            "an event with this eventId is stored already"
-        );
-        Outcome::Duplicate(id)
-    }
-}
-
-fn log_unstored(outcome: &Outcome) {
-    match outcome {
-        Outcome::Refused(malformed) => tracing::warn!(
-            event.action = "event-refused",
-            event.outcome = "failure",
-            error.message = %malformed,
-            "event refused"
+/// Reports an event that the outbox answered for, as stored or, without an id, as not kept.
+fn stored_outcome(line: &EventLine, id: Option<CallbackId>) -> EventOutcome {
+    line.stored(id);
+    let why = line.refusal().map(|failure| failure.message.as_str());
+    match (why, id) {
+        (None, Some(id)) => EventOutcome::Accepted(id),
+        (Some(why), Some(id)) => EventOutcome::Failed(Some(id), why.to_owned()),
+        (why, None) => EventOutcome::Failed(
+            None,
+            format!(
+                "{}; not kept, since outbox.max_pending failed callbacks are",
+                why.unwrap_or_default()
+            ),
         ),
-        Outcome::Ignored(why) => {
-            tracing::debug!(event.action = "event-ignored", event.reason = why, "event ignored");
-        }
-        Outcome::Accepted(_) | Outcome::Duplicate(_) | Outcome::Failed(..) => {}
     }
 }

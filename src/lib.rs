@@ -31,6 +31,7 @@ pub mod health;
 pub mod intake;
 pub mod measure;
 pub mod outbox;
+pub mod report;
 pub mod select;
 pub mod service;
 pub mod telemetry;

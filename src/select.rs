@@ -5,6 +5,7 @@ use crate::{
     callback::{CallbackId, Destination, ParseIdError, redact_url},
     clock::Timestamp,
     outbox::{Cancelled, Outbox, OutboxError, Query, StateName},
+    report,
 };
 
 /// How many callbacks are replayed with one write.
@@ -85,17 +86,11 @@ impl Selection {
             ..Query::default()
         }
     }
-
-    fn holds(&self, record: &crate::outbox::Record) -> bool {
-        self.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
-            && self.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
-            && self.since.is_none_or(|since| record.created_at >= since)
-    }
 }
 
-/// How a replay goes about it.
+/// How far a replay goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pace {
+pub struct ReplayLimits {
     /// Only count.
     pub dry_run: bool,
     /// Stop after so many.
@@ -121,11 +116,11 @@ pub struct Replayed {
 pub async fn replay(
     outbox: &dyn Outbox,
     selection: &Selection,
-    pace: Pace,
+    limits: ReplayLimits,
 ) -> Result<Replayed, OutboxError> {
-    let mut left = pace.limit.unwrap_or(usize::MAX).max(1);
-    let report = Replayed { next: pace.cursor, ..Replayed::default() };
-    let mut audit = Audit { selection, dry_run: pace.dry_run, report };
+    let mut left = limits.limit.unwrap_or(usize::MAX).max(1);
+    let report = Replayed { next: limits.cursor, ..Replayed::default() };
+    let mut audit = Audit { selection, dry_run: limits.dry_run, report };
     loop {
         let report = &mut audit.report;
         let step = Query {
@@ -144,7 +139,7 @@ pub async fn replay(
         report.next = next;
         report.matched += ids.len() as u64;
         left -= ids.len();
-        if !pace.dry_run && !ids.is_empty() {
+        if !limits.dry_run && !ids.is_empty() {
             report.replayed += outbox.replay(ids).await?;
         }
         if report.next.is_none() || left == 0 {
@@ -183,12 +178,7 @@ impl Drop for Audit<'_> {
 pub async fn cancel(outbox: &dyn Outbox, id: CallbackId) -> Result<Cancelled, OutboxError> {
     let cancelled = outbox.cancel(id).await?;
     if cancelled == Cancelled::Done {
-        tracing::info!(
-            event.action = "callback-cancelled",
-            event.outcome = "success",
-            callback.id = %id,
-            "an operator cancelled a callback"
-        );
+        report::cancelled(id);
     }
     Ok(cancelled)
 }
@@ -205,10 +195,11 @@ async fn named(
     ids.dedup();
     let next = ids.get(step.limit).and(ids.get(step.limit - 1)).copied();
     ids.truncate(step.limit);
+    let query = selection.query();
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         let record = outbox.get(id).await?.map(|detail| detail.standing.record);
-        if record.is_some_and(|it| it.state_name() == StateName::Failed && selection.holds(&it)) {
+        if record.is_some_and(|it| it.state_name() == StateName::Failed && query.matches(&it)) {
             found.push(id);
         }
     }

@@ -124,7 +124,7 @@ pub(super) async fn replay(
     let Json(request) = request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
     let bad = |error: SelectError| Problem::bad_request(error.to_string());
     let selection = request.filter.selection(shared.clock.now()).map_err(bad)?;
-    let pace = request.pace().map_err(bad)?;
+    let pace = request.limits().map_err(bad)?;
     Ok(Json(select::replay(&*shared.outbox, &selection, pace).await?.into()))
 }
 

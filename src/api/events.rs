@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     event::{Malformed, RawEvent},
-    intake::{Intake, Outcome, Prepared},
+    intake::{EventOutcome, Intake, Prepared},
     outbox::{OutboxError, Sequence},
 };
 
@@ -159,14 +159,14 @@ async fn one(
         .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the event has no outcome"))
 }
 
-fn answer(outcome: &Outcome) -> Response {
+fn answer(outcome: &EventOutcome) -> Response {
     let view = OutcomeView::from(outcome);
     let status = match outcome {
-        Outcome::Accepted(_) => StatusCode::ACCEPTED,
-        Outcome::Duplicate(_) | Outcome::Ignored(_) => StatusCode::OK,
-        Outcome::Failed(..) => StatusCode::UNPROCESSABLE_ENTITY,
-        Outcome::Refused(why) if why.is_syntax() => StatusCode::BAD_REQUEST,
-        Outcome::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        EventOutcome::Accepted(_) => StatusCode::ACCEPTED,
+        EventOutcome::Duplicate(_) | EventOutcome::Ignored(_) => StatusCode::OK,
+        EventOutcome::Failed(..) => StatusCode::UNPROCESSABLE_ENTITY,
+        EventOutcome::Refused(why) if why.is_syntax() => StatusCode::BAD_REQUEST,
+        EventOutcome::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
     };
     if status.is_success() {
         return (status, Json(view)).into_response();
@@ -202,7 +202,7 @@ fn batch_too_large(shared: &Shared) -> Problem {
     too_large("the batch", shared.settings.max_batch_bytes, "api.max_batch_bytes")
 }
 
-type Stored = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, OutboxError>> + Send>>;
+type Stored = Pin<Box<dyn Future<Output = Result<Vec<EventOutcome>, OutboxError>> + Send>>;
 
 /// A batch on its way.
 struct Batch<'a> {
@@ -213,7 +213,7 @@ struct Batch<'a> {
     chunk_bytes: usize,
     under_way: VecDeque<(Vec<u32>, Stored)>,
     sequence: Sequence,
-    done: Vec<(u32, Outcome)>,
+    done: Vec<(u32, EventOutcome)>,
 }
 
 impl<'a> Batch<'a> {
@@ -321,7 +321,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn lines(done: Vec<(u32, Outcome)>) -> impl Iterator<Item = LineView> {
+fn lines(done: Vec<(u32, EventOutcome)>) -> impl Iterator<Item = LineView> {
     done.into_iter()
         .map(|(line, outcome)| LineView { line: line.into(), outcome: OutcomeView::from(&outcome) })
 }

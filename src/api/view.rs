@@ -8,12 +8,12 @@ use utoipa::ToSchema;
 use crate::{
     callback::{Body, JobState},
     clock::Timestamp,
-    intake::Outcome,
+    intake::EventOutcome,
     outbox::{
         Attempt, DestinationSummary, Detail, Failure, Page, Readiness, Retention, Standing, State,
         StateName, Summary,
     },
-    select::{Pace, Replayed, SelectError, Selection},
+    select::{ReplayLimits, Replayed, SelectError, Selection},
 };
 
 /// What became of an event.
@@ -29,13 +29,13 @@ pub struct OutcomeView {
     pub reason: Option<String>,
 }
 
-impl From<&Outcome> for OutcomeView {
-    fn from(outcome: &Outcome) -> Self {
+impl From<&EventOutcome> for OutcomeView {
+    fn from(outcome: &EventOutcome) -> Self {
         let (id, reason) = match outcome {
-            Outcome::Accepted(id) | Outcome::Duplicate(id) => (Some(id), None),
-            Outcome::Ignored(why) => (None, Some(why.clone())),
-            Outcome::Failed(id, why) => (id.as_ref(), Some(why.clone())),
-            Outcome::Refused(why) => (None, Some(why.to_string())),
+            EventOutcome::Accepted(id) | EventOutcome::Duplicate(id) => (Some(id), None),
+            EventOutcome::Ignored(why) => (None, Some(why.clone())),
+            EventOutcome::Failed(id, why) => (id.as_ref(), Some(why.clone())),
+            EventOutcome::Refused(why) => (None, Some(why.to_string())),
         };
         Self { outcome: outcome.word().into(), id: id.map(ToString::to_string), reason }
     }
@@ -343,9 +343,9 @@ pub struct ReplayRequest {
 
 impl ReplayRequest {
     /// How it is to be gone about.
-    pub fn pace(&self) -> Result<Pace, SelectError> {
+    pub fn limits(&self) -> Result<ReplayLimits, SelectError> {
         let cursor = self.cursor.as_deref().map(str::parse).transpose()?;
-        Ok(Pace { dry_run: self.dry_run, limit: self.limit, cursor })
+        Ok(ReplayLimits { dry_run: self.dry_run, limit: self.limit, cursor })
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     results::Results,
 };
 use crate::{
-    archive::Reader,
+    archive::ArchiveReader,
     clock::{Clock as _, SharedClock, SystemClock},
     config::Config,
     datadir::DataDir,
@@ -52,7 +52,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         let open = || format!("cannot read {}", args.file.display());
         Box::new(File::open(&args.file).with_context(open)?)
     };
-    let reader = Reader::begin(BufReader::new(input))?;
+    let reader = ArchiveReader::begin(BufReader::new(input))?;
     if reader.identity.is_none() {
         say("what the ids were made with is lost: the callbacks get other ones");
     }
@@ -100,7 +100,7 @@ async fn make_room(config: &Config, dir: &Path) -> anyhow::Result<()> {
 async fn take(
     config: &Config,
     new: &Path,
-    mut reader: Reader<impl BufRead>,
+    mut reader: ArchiveReader<impl BufRead>,
     partial: bool,
 ) -> anyhow::Result<u64> {
     let store =

@@ -27,7 +27,6 @@ use tokio::{
 
 use super::{
     jumps::Jumps,
-    logging::log_breaker,
     outcome::DestinationHealth,
     recent::Recent,
     schedule::{
@@ -42,8 +41,9 @@ use super::{
 use crate::{
     callback::Destination,
     clock::{SharedClock, Timestamp},
-    health::Probe,
+    health::LoopCheck,
     outbox::{Claim, Outbox},
+    report,
 };
 
 /// How many callbacks of one destination are claimed before the next one has its turn.
@@ -121,7 +121,7 @@ impl Dispatcher {
     pub async fn run(
         mut self,
         mut shutdown: watch::Receiver<bool>,
-        mut probes: mpsc::Receiver<Probe>,
+        mut checks: mpsc::Receiver<LoopCheck>,
     ) {
         let outbox = Arc::clone(&self.outbox);
         let mut batch = Vec::new();
@@ -144,7 +144,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => break,
-                Some(probe) = probes.recv() => drop(probe.send(())),
+                Some(check) = checks.recv() => drop(check.send(())),
                 signals = outbox.signalled() => self.signalled(signals),
                 n = self.received.recv_many(&mut batch, 1024) => {
                     debug_assert!(n > 0, "the loop holds a sender itself");
@@ -222,7 +222,7 @@ impl Dispatcher {
                 if lane.end(health, &self.settings.breaker, now) {
                     let open = lane.open();
                     self.outbox.report(&destination, open);
-                    log_breaker(&destination, open.map(|it| it.next_probe_at));
+                    report::breaker(&destination, open.map(|it| it.next_probe_at));
                 }
                 self.schedule(&destination);
             }

@@ -9,7 +9,6 @@
 
 pub mod dispatcher;
 pub mod jumps;
-pub mod logging;
 pub mod outcome;
 mod recent;
 pub mod retry;

@@ -11,13 +11,14 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    jumps::Jumps, logging::log_outcome, outcome::DestinationHealth, schedule::shares::Slot,
-    send::attempt::Sender, settings::Settings,
+    jumps::Jumps, outcome::DestinationHealth, schedule::shares::Slot, send::attempt::Sender,
+    settings::Settings,
 };
 use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{Claim, Outbox, OutboxFuture, Record, Settlement},
+    report,
 };
 
 /// What an attempt's task tells the loop.
@@ -100,7 +101,7 @@ pub(super) async fn settle(mut settling: mpsc::UnboundedReceiver<Settling>) {
     while let Some(Settling { id, due, record, unsettled }) = settling.recv().await {
         let heard = async {
             match record.await {
-                Ok(record) => log_outcome(&record, due),
+                Ok(record) => report::outcome(&record, due),
                 Err(error) => tracing::error!(
                     event.action = "settle-failed",
                     callback.id = %id,

@@ -27,6 +27,15 @@ pub struct Query {
     pub oldest_first: bool,
 }
 
+impl Query {
+    /// Whether a callback is one of those asked for, whatever its state.
+    pub fn matches(&self, record: &Record) -> bool {
+        self.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
+            && self.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
+            && self.since.is_none_or(|since| record.created_at >= since)
+    }
+}
+
 /// A stored callback and where it stands just now.
 #[derive(Debug)]
 pub struct Standing {

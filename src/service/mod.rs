@@ -111,7 +111,7 @@ pub async fn serve(
     let clients = Arc::clone(&sender.clients);
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
-    let (health, probes) = Health::new(Arc::clone(&outbox));
+    let (health, checks) = Health::new(Arc::clone(&outbox));
     let jumps = jumps(&config, &clock);
     let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), config.clone(), Arc::clone(&jumps)));
     let dispatcher = Dispatcher::new(
@@ -133,7 +133,7 @@ pub async fn serve(
     data_dir.write_note(&note)?;
     let gather = tokio::spawn(gather(metrics.clone()));
     let runtime = delivery_threads().map_err(ServiceError::Threads)?;
-    let delivery = runtime.spawn(dispatcher.run(stopped, probes));
+    let delivery = runtime.spawn(dispatcher.run(stopped, checks));
     let intake =
         Intake::new(Arc::clone(&outbox), config.egress.clone(), config.tracker_template.as_deref());
     let router = api::router(api::Shared {

@@ -8,9 +8,10 @@ use std::{
 
 use crate::{
     config::Config,
-    delivery::{jumps::Jumps, logging::log_outcome},
+    delivery::jumps::Jumps,
     measure,
     outbox::{Outbox, OutboxError, Over, Retention, purge_gently},
+    report,
 };
 
 /// Of the time, the part that is left to everything else while stuck jobs are looked for: so many
@@ -83,7 +84,7 @@ async fn once(outbox: &dyn Outbox, config: &Config, jumps: &Jumps) -> Result<(),
         if expired.is_empty() {
             break;
         }
-        expired.iter().for_each(|record| log_outcome(record, None));
+        expired.iter().for_each(|record| report::outcome(record, None));
     }
     let Retention { delivered, failed } = config.retention;
     let over = || Over { delivered: jumps.ago(delivered), failed: jumps.ago(failed) };

@@ -13,6 +13,7 @@ const TOP: &[&[&str]] = &[
     &["clock", "measure", "tls"],
     &["callback"],
     &["event", "egress", "outbox"],
+    &["report"],
     &["health", "select", "intake", "archive", "datadir", "telemetry"],
     &["delivery", "api"],
     &["config"],

@@ -128,7 +128,7 @@ impl Store {
 
     pub(super) async fn replay(&self, request: &ReplayRequest) -> anyhow::Result<ReplayView> {
         let selection = request.filter.selection(self.clock.now())?;
-        Ok(select::replay(&*self.outbox, &selection, request.pace()?).await?.into())
+        Ok(select::replay(&*self.outbox, &selection, request.limits()?).await?.into())
     }
 
     pub(super) async fn cancel(&self, id: CallbackId) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     client::{CheckError, ClientError, Clients},
-    failure::{describe, egress_failure, is_busy, is_unheard, status_message},
+    failure::{describe, egress_failure, is_not_looked_up, is_unheard, status_message},
     progress::Progress,
     signing,
 };
@@ -67,7 +67,7 @@ pub struct Sender {
 #[derive(Debug)]
 enum NotMade {
     /// It was not begun: its look-up has no place.
-    Busy,
+    NoLookup,
     /// It failed.
     Failed(Failure),
 }
@@ -85,7 +85,7 @@ impl From<CheckError> for NotMade {
             CheckError::Unsupported => {
                 Self::Failed(Failure::new(ErrorKind::InvalidUrl, error.to_string()))
             }
-            CheckError::Busy(_) => Self::Busy,
+            CheckError::NoLookup(_) => Self::NoLookup,
         }
     }
 }
@@ -124,7 +124,7 @@ impl Sender {
             progress.of(self.exchange(record, close_after, started_at, &progress, &mut seen));
         let exchange = AssertUnwindSafe(exchange).catch_unwind();
         let result = match timeout(deadline, exchange).await {
-            Ok(Ok(Err(NotMade::Busy))) => return None,
+            Ok(Ok(Err(NotMade::NoLookup))) => return None,
             Ok(Ok(Err(NotMade::Failed(failure)))) => Err(failure),
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Err(_)) => {
@@ -256,7 +256,7 @@ impl Sender {
             (sent, _) => sent,
         }
         .map_err(|error| {
-            if is_busy(&error) { NotMade::Busy } else { describe(error, false).into() }
+            if is_not_looked_up(&error) { NotMade::NoLookup } else { describe(error, false).into() }
         })?;
         seen.status = Some(response.status().as_u16());
         seen.peer = response.remote_addr().map(|peer| peer.to_string());

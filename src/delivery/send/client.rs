@@ -17,7 +17,7 @@ use url::Url;
 use super::{
     connections::IDLE_TIMEOUT,
     credentials::{CredentialError, CredentialFile, Credentials},
-    names::{Busy, Names},
+    names::{Names, NoLookup},
     progress::{Limited, Progress},
 };
 use crate::{
@@ -84,7 +84,7 @@ pub enum CheckError {
     Unsupported,
     /// Nobody knows yet.
     #[error(transparent)]
-    Busy(#[from] Busy),
+    NoLookup(#[from] NoLookup),
 }
 
 /// The way to the receivers, with all that is read from files, so that it can be made anew
@@ -213,7 +213,7 @@ impl Clients {
         {
             let found = match self.names.look_up(name, &Progress::current()).await {
                 Ok(found) => found,
-                Err(error) => match error.downcast::<Busy>() {
+                Err(error) => match error.downcast::<NoLookup>() {
                     Ok(busy) => return Err((*busy).into()),
                     Err(_) => return Ok(()),
                 },

@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use super::{
-    names::{Busy, DnsError},
+    names::{DnsError, NoLookup},
     progress::ConnectTimeout,
 };
 use crate::{
@@ -135,10 +135,10 @@ pub(crate) fn is_unheard(error: &reqwest::Error) -> bool {
 }
 
 /// Whether its look-up had no place, so that nothing was learnt of the receiver.
-pub(crate) fn is_busy(error: &reqwest::Error) -> bool {
+pub(crate) fn is_not_looked_up(error: &reqwest::Error) -> bool {
     let mut source: Option<&(dyn Error + 'static)> = error.source();
     while let Some(cause) = source {
-        if cause.is::<Busy>() {
+        if cause.is::<NoLookup>() {
             return true;
         }
         source = cause.source();

@@ -7,7 +7,7 @@
 //! - Only so many look-ups are under way. Names that were found the last time may have all of the
 //!   places, new ones most, and those that were not found or took long a part: whatever hangs, a name
 //!   that is known finds a place.
-//! - Who waits for a place knows that the look-up has not begun ([`Busy`]): that says nothing of the
+//! - Who waits for a place knows that the look-up has not begun ([`NoLookup`]): that says nothing of the
 //!   destination.
 //! - An answer that took long is kept for a short time. One that came at once is not: the system has
 //!   it at hand, and knows best for how long it is good.
@@ -67,17 +67,17 @@ pub enum DnsError {
 /// So many look-ups are under way that this one could not begin.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("too many names are being looked up; the look-up of {0} has not begun")]
-pub struct Busy(String);
+pub struct NoLookup(String);
 
-type Found = Arc<[SocketAddr]>;
-type Failure = Arc<std::io::Error>;
+type Addresses = Arc<[SocketAddr]>;
+type LookupError = Arc<std::io::Error>;
 
 /// How far a look-up is.
 #[derive(Debug, Clone)]
-enum State {
+enum LookupState {
     Waits,
     Runs,
-    Done(Result<Found, Failure>),
+    Done(Result<Addresses, LookupError>),
 }
 
 /// The names that are looked up.
@@ -93,8 +93,8 @@ pub struct Names {
 
 #[derive(Debug, Default)]
 struct Known {
-    under_way: HashMap<String, watch::Receiver<State>>,
-    kept: Recent<String, (Instant, Found)>,
+    under_way: HashMap<String, watch::Receiver<LookupState>>,
+    kept: Recent<String, (Instant, Addresses)>,
     /// Whether a name was found quickly the last time.
     good: Recent<String, bool>,
 }
@@ -116,32 +116,32 @@ impl Names {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The addresses of a name, with port 0. The error is a [`DnsError`] or [`Busy`].
+    /// The addresses of a name, with port 0. The error is a [`DnsError`] or [`NoLookup`].
     pub async fn look_up(
         self: &Arc<Self>,
         name: &str,
         progress: &Progress,
-    ) -> Result<Found, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Addresses, Box<dyn std::error::Error + Send + Sync>> {
         let mut state = match self.begin(name) {
             Ok(found) => return Ok(found),
             Err(state) => state,
         };
         progress.waits_for_place();
-        let began = state.wait_for(|state| !matches!(state, State::Waits));
+        let began = state.wait_for(|state| !matches!(state, LookupState::Waits));
         if !timeout(self.limit, began).await.is_ok_and(|began| began.is_ok()) {
-            return Err(Busy(name.to_owned()).into());
+            return Err(NoLookup(name.to_owned()).into());
         }
         progress.resolves();
         // Who joins a look-up that has begun before gives it as much time as the first one did.
-        let done = state.wait_for(|state| matches!(state, State::Done(_)));
+        let done = state.wait_for(|state| matches!(state, LookupState::Done(_)));
         let done = timeout(self.limit, done).await.map(|it| it.map(|it| it.clone()));
         match done {
-            Ok(Ok(State::Done(Ok(found)))) => Ok(found),
-            Ok(Ok(State::Done(Err(error)))) => {
+            Ok(Ok(LookupState::Done(Ok(found)))) => Ok(found),
+            Ok(Ok(LookupState::Done(Err(error)))) => {
                 Err(DnsError::Failed { name: name.to_owned(), error }.into())
             }
             // Its task has gone with its runtime.
-            Ok(_) => Err(Busy(name.to_owned()).into()),
+            Ok(_) => Err(NoLookup(name.to_owned()).into()),
             Err(_) => {
                 self.known().good.put(name.to_owned(), false);
                 Err(DnsError::TimedOut { name: name.to_owned(), limit: self.limit }.into())
@@ -150,7 +150,7 @@ impl Names {
     }
 
     /// What is kept of a name, or its look-up, which begins with this unless it is under way.
-    fn begin(self: &Arc<Self>, name: &str) -> Result<Found, watch::Receiver<State>> {
+    fn begin(self: &Arc<Self>, name: &str) -> Result<Addresses, watch::Receiver<LookupState>> {
         let mut known = self.known();
         if let Some((until, found)) = known.kept.get(name)
             && Instant::now() < *until
@@ -160,7 +160,7 @@ impl Names {
         if let Some(state) = known.under_way.get(name) {
             return Err(state.clone());
         }
-        let (tell, state) = watch::channel(State::Waits);
+        let (tell, state) = watch::channel(LookupState::Waits);
         known.under_way.insert(name.to_owned(), state.clone());
         let good = known.good.get(name).copied();
         drop(known);
@@ -168,7 +168,12 @@ impl Names {
         Err(state)
     }
 
-    async fn run(self: Arc<Self>, name: String, good: Option<bool>, tell: watch::Sender<State>) {
+    async fn run(
+        self: Arc<Self>,
+        name: String,
+        good: Option<bool>,
+        tell: watch::Sender<LookupState>,
+    ) {
         let places = tokio::select! {
             places = self.places(good) => Some(places),
             // Nobody waits for it any more.
@@ -176,7 +181,7 @@ impl Names {
         };
         if let Some(places) = places {
             let begin = Instant::now();
-            tell.send_replace(State::Runs);
+            tell.send_replace(LookupState::Runs);
             let asked = name.clone();
             let answer = tokio::task::spawn_blocking(move || {
                 let found = (asked.as_str(), 0).to_socket_addrs().map(Iterator::collect);
@@ -187,7 +192,7 @@ impl Names {
                 Ok((found, took)) => (found.map_err(Arc::new), took),
                 Err(error) => (Err(Arc::new(std::io::Error::other(error))), Duration::ZERO),
             };
-            let found: Result<Found, Failure> = found;
+            let found: Result<Addresses, LookupError> = found;
             let mut known = self.known();
             known.good.put(name.clone(), found.is_ok() && took < HANGS);
             if let Ok(found) = &found
@@ -196,7 +201,7 @@ impl Names {
                 known.kept.put(name.clone(), (Instant::now() + KEPT, Arc::clone(found)));
             }
             drop(known);
-            tell.send_replace(State::Done(found));
+            tell.send_replace(LookupState::Done(found));
         }
         self.known().under_way.remove(&name);
     }

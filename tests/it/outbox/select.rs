@@ -7,7 +7,7 @@ use seal_dpf_urlcallback::{
     clock::Clock as _,
     health::Health,
     outbox::{Sequence, StateName},
-    select::{self, Pace, Replayed, Selection},
+    select::{self, ReplayLimits, Replayed, Selection},
 };
 
 use super::{
@@ -62,14 +62,14 @@ async fn claim(
     Ok(outbox.claim(to, 1, now).await?.claimed.pop().unwrap())
 }
 
-fn replay(bench: &Bench, selection: &Selection, pace: Pace) -> Replayed {
+fn replay(bench: &Bench, selection: &Selection, pace: ReplayLimits) -> Replayed {
     bench.wait(select::replay(bench.outbox(), selection, pace))
 }
 
 #[test]
 fn a_dry_run_counts_the_failed_ones_for_which_all_holds_that_is_given() {
     let (bench, ids) = bench();
-    let dry_run = Pace { dry_run: true, ..Pace::default() };
+    let dry_run = ReplayLimits { dry_run: true, ..ReplayLimits::default() };
     let other = Destination::parse("http://other:80");
     let all = Selection::default();
     let cases = [
@@ -97,7 +97,7 @@ fn a_replay_goes_on_behind_its_cursor_from_the_oldest_to_the_latest() {
         let (bench, ids) = bench();
         let selection =
             Selection { ids: if named { ids.clone() } else { Vec::new() }, ..Selection::default() };
-        let pace = Pace { limit: Some(3), ..Pace::default() };
+        let pace = ReplayLimits { limit: Some(3), ..ReplayLimits::default() };
         let first = replay(&bench, &selection, pace);
         assert_eq!((first.matched, first.replayed, first.next), (3, 3, Some(ids[2])));
         let states = |which: &[usize]| -> Vec<_> {
@@ -105,7 +105,8 @@ fn a_replay_goes_on_behind_its_cursor_from_the_oldest_to_the_latest() {
         };
         assert_eq!(states(&[0, 1, 2]), [StateName::Pending; 3]);
         assert_eq!(states(&[3]), [StateName::Failed]);
-        let rest = replay(&bench, &selection, Pace { limit: None, cursor: first.next, ..pace });
+        let rest =
+            replay(&bench, &selection, ReplayLimits { limit: None, cursor: first.next, ..pace });
         assert_eq!((rest.matched, rest.replayed, rest.next), (1, 1, None));
         assert_eq!(bench.counts(), (5, 1, 0));
     }

@@ -88,7 +88,7 @@ pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
     for id in moved.take().into_iter().filter(within) {
         if seen.insert(id)
             && let Some(Detail { standing, .. }) = get(store, id)?
-            && matches(&standing.record, query)
+            && query.matches(&standing.record)
             && query.state.is_none_or(|state| state == standing.record.state_name())
         {
             page.callbacks.push(standing);
@@ -139,7 +139,7 @@ fn merged(store: &Store, query: &Query) -> Result<Page> {
         let record: Record = decode(&key, &bytes)?;
         let id = record.id;
         looked_at += 1;
-        if matches(&record, query) && seen.insert(id) {
+        if query.matches(&record) && seen.insert(id) {
             page.callbacks.push(standing(store, record)?);
         }
         if page.callbacks.len() >= query.limit.max(1) || looked_at >= LIST_SCAN_LIMIT {
@@ -164,10 +164,4 @@ fn pending_queues(store: &Store, query: &Query) -> Result<Vec<QueueKey>> {
     }
     let inner = store.queues.lock();
     Ok(inner.queues.iter().filter(|(_, it)| it.row.pending > 0).map(|(key, _)| *key).collect())
-}
-
-fn matches(record: &Record, query: &Query) -> bool {
-    query.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
-        && query.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
-        && query.since.is_none_or(|since| record.created_at >= since)
 }

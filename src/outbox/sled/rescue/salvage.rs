@@ -52,14 +52,14 @@ struct Location {
 
 /// What the messages of one page were.
 #[derive(Default)]
-struct Page {
+struct PageVersions {
     /// Whole pages; without a body where the page was given up.
     bases: Vec<(u64, Option<MessageBody>)>,
     links: Vec<(u64, MessageBody)>,
 }
 
 /// A message, and whether it is of a page as it is now.
-struct Source {
+struct LogPages {
     lsn: u64,
     body: MessageBody,
     /// For a change of a page: the page that it changed.
@@ -71,7 +71,7 @@ impl Salvage {
     /// Reads the log in `dir` and changes nothing.
     pub fn read(dir: &Path) -> io::Result<Self> {
         let mut log = LogFile::open(dir)?;
-        let mut pages: HashMap<u64, Page> = HashMap::new();
+        let mut pages: HashMap<u64, PageVersions> = HashMap::new();
         let beheaded = log.beheaded()?;
         let mut broken = beheaded.len() as u64;
         for segment in log.segments()?.into_iter().chain(beheaded) {
@@ -138,7 +138,7 @@ impl Salvage {
     }
 
     /// Takes the rows out of a message. The latest comes first.
-    fn take(&mut self, source: &Source) {
+    fn take(&mut self, source: &LogPages) {
         let Ok(bytes) = self.log.read_body(source.body) else {
             self.broken += 1;
             return;
@@ -187,7 +187,7 @@ impl Salvage {
 
 /// The messages, those that say what the pages are now before those that say what they were,
 /// and of each kind the latest first.
-fn order(pages: HashMap<u64, Page>) -> Vec<Source> {
+fn order(pages: HashMap<u64, PageVersions>) -> Vec<LogPages> {
     let mut sources = Vec::new();
     for mut page in pages.into_values() {
         page.bases.sort_by_key(|(lsn, _)| *lsn);
@@ -197,12 +197,12 @@ fn order(pages: HashMap<u64, Page>) -> Vec<Source> {
             let changed = before.checked_sub(1).and_then(|at| page.bases[at].1);
             // Without the page, nobody knows what the rest of the key is.
             if let Some(changed) = changed {
-                sources.push(Source { lsn, body, changes: Some(changed), now: lsn >= latest });
+                sources.push(LogPages { lsn, body, changes: Some(changed), now: lsn >= latest });
             }
         }
         for (lsn, body) in page.bases {
             if let Some(body) = body {
-                sources.push(Source { lsn, body, changes: None, now: lsn == latest });
+                sources.push(LogPages { lsn, body, changes: None, now: lsn == latest });
             }
         }
     }

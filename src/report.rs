@@ -1,0 +1,180 @@
+//! What became of events and callbacks: the one place where each is logged and counted.
+//!
+//! Whoever learns what became of something calls one function here, so that a line of the log and
+//! the metric beside it say the same. What a batch has ended is counted by the outbox, when the disk
+//! has it ([`measure::ended`]).
+
+use crate::{
+    callback::{CallbackId, Destination, SecretUrl},
+    clock::Timestamp,
+    event::Malformed,
+    measure,
+    outbox::{Failure, NewCallback, Record, State},
+};
+
+/// An event that asks for a callback, as its log line names it.
+#[derive(Debug)]
+pub struct EventLine {
+    job_id: String,
+    job_id_fs: String,
+    job_state: &'static str,
+    url: SecretUrl,
+    destination: Destination,
+    refusal: Option<Failure>,
+}
+
+impl EventLine {
+    /// The line of an event that is about to be stored.
+    pub fn of(new: &NewCallback) -> Self {
+        Self {
+            job_id: new.body.job_id.clone(),
+            job_id_fs: new.body.job_id_fs.clone(),
+            job_state: new.body.job_state.as_str(),
+            url: new.url.clone(),
+            destination: new.destination.clone(),
+            refusal: new.refusal.clone(),
+        }
+    }
+
+    /// Why the callback can never be sent; `None` where it can.
+    pub fn refusal(&self) -> Option<&Failure> {
+        self.refusal.as_ref()
+    }
+
+    /// It is stored under this id, or, without one, not kept: it can never be sent, and as many
+    /// failed callbacks are kept as may be.
+    pub fn stored(&self, id: Option<CallbackId>) {
+        macro_rules! line {
+            ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
+                tracing::$level!(
+                    event.action = $action,
+                    event.outcome = $outcome,
+                    callback.id = id.map(tracing::field::display),
+                    dpf.job_id = self.job_id,
+                    dpf.job_id_fs = self.job_id_fs,
+                    dpf.job_state = self.job_state,
+                    url.full = %self.url,
+                    url.domain = self.destination.host(),
+                    callback.destination = self.destination.as_str(),
+                    "error.type" = self.refusal.as_ref().map(|it| it.kind.as_str()),
+                    error.message = self.refusal.as_ref().map(|it| it.message.as_str()),
+                    $message
+                )
+            };
+        }
+        match (&self.refusal, id) {
+            (None, Some(_)) => line!(info, "callback-accepted", "success", "callback accepted"),
+            (Some(_), Some(_)) => {
+                line!(error, "callback-failed", "failure", "callback can never be sent");
+            }
+            (_, None) => {
+                line!(error, "callback-failed", "failure", "callback can never be sent; not kept");
+                measure::ended(0, 1);
+            }
+        }
+    }
+
+    /// An event with its `eventId` is stored already, under this id.
+    pub fn duplicate(&self, id: CallbackId) {
+        tracing::info!(
+            event.action = "event-duplicate",
+            callback.id = %id,
+            dpf.job_id = self.job_id,
+            dpf.job_state = self.job_state,
+            "an event with this eventId is stored already"
+        );
+    }
+}
+
+/// An event is malformed.
+pub fn event_refused(malformed: &Malformed) {
+    tracing::warn!(
+        event.action = "event-refused",
+        event.outcome = "failure",
+        error.message = %malformed,
+        "event refused"
+    );
+}
+
+/// An event asks for no callback.
+pub fn event_ignored(why: &str) {
+    tracing::debug!(event.action = "event-ignored", event.reason = why, "event ignored");
+}
+
+/// An operator cancelled a callback.
+pub fn cancelled(id: CallbackId) {
+    tracing::info!(
+        event.action = "callback-cancelled",
+        event.outcome = "success",
+        callback.id = %id,
+        "an operator cancelled a callback"
+    );
+}
+
+/// What became of an attempt, or of a callback without one; `due` is when the next attempt is due.
+pub fn outcome(record: &Record, due: Option<Timestamp>) {
+    macro_rules! line {
+        ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
+            tracing::$level!(
+                event.action = $action,
+                event.outcome = $outcome,
+                event.duration = record
+                    .last_attempt
+                    .as_ref()
+                    .map(|attempt| attempt.duration_ms.saturating_mul(1_000_000)),
+                callback.id = %record.id,
+                callback.attempt = record.attempt_count,
+                callback.next_attempt_at = due.map(tracing::field::display),
+                dpf.job_id = record.body.job_id,
+                dpf.job_id_fs = record.body.job_id_fs,
+                dpf.job_state = record.body.job_state.as_str(),
+                http.request.method = record.last_attempt.as_ref().map(|_| "PUT"),
+                http.response.status_code =
+                    record.last_attempt.as_ref().and_then(|attempt| attempt.status),
+                url.full = %record.url,
+                url.domain = record.destination.host(),
+                callback.destination = record.destination.as_str(),
+                "error.type" = error(record).map(|it| it.kind.as_str()),
+                error.message = error(record).map(|it| it.message.as_str()),
+                $message
+            )
+        };
+    }
+    match record.state {
+        State::Delivered(at) => {
+            measure::delivered(at.since(record.created_at));
+            line!(info, "callback-delivered", "success", "callback delivered");
+        }
+        State::Pending(_) => {
+            line!(warn, "callback-retry", "failure", "callback to be retried");
+        }
+        State::Failed(_) => {
+            line!(error, "callback-failed", "failure", "callback finally failed");
+        }
+    }
+}
+
+/// What a line says of the error: a delivered one has none, whatever it had before.
+fn error(record: &Record) -> Option<&Failure> {
+    record.last_error.as_ref().filter(|_| !matches!(record.state, State::Delivered(_)))
+}
+
+/// A breaker opened, or, without a next probe, closed.
+pub fn breaker(destination: &Destination, next_probe_at: Option<Timestamp>) {
+    if let Some(at) = next_probe_at {
+        tracing::warn!(
+            event.action = "destination-open",
+            url.domain = destination.host(),
+            callback.destination = destination.as_str(),
+            callback.next_attempt_at = %at,
+            "the destination does not answer; one probe at a time"
+        );
+    } else {
+        tracing::info!(
+            event.action = "destination-closed",
+            url.domain = destination.host(),
+            callback.destination = destination.as_str(),
+            "the destination answers again"
+        );
+    }
+}
