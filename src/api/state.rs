@@ -40,7 +40,7 @@ impl Token {
 pub struct Settings {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Where its token is.
+    /// Where its token is; a relative default is below the data directory.
     pub token_file: PathBuf,
     /// Whether somebody has said so, and it is not the data directory's own.
     pub token_file_is_set: bool,
@@ -54,6 +54,21 @@ pub struct Settings {
     pub max_batch_bytes: usize,
     /// How many destinations have metrics of their own.
     pub metrics_destinations: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9126)),
+            token_file: "api-token".into(),
+            token_file_is_set: false,
+            tls: None,
+            idle_timeout: Duration::from_secs(75),
+            max_event_bytes: 65_536,
+            max_batch_bytes: 67_108_864,
+            metrics_destinations: 20,
+        }
+    }
 }
 
 /// What the handlers share.

@@ -12,6 +12,6 @@ pub use self::{
     destination::Destination,
     id::{CallbackId, ParseIdError},
     secret::{SecretUrl, redact_url},
-    tracker::{tracker_template, tracker_url},
+    tracker::{DEFAULT_TRACKER_TEMPLATE, tracker_template, tracker_url},
     url::{UrlError, parse_url},
 };

@@ -6,6 +6,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub(super) const TRACKER: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The page of a job at DPF Tracker, as the seed shows it.
+pub const DEFAULT_TRACKER_TEMPLATE: &str = "http://{host}:9125/cgi-bin/dpftracker?job={jobIdFs}";
+
 /// A tracker template with `{host}` filled in, percent-encoded: this machine's name.
 pub fn tracker_template(template: &str, host: &str) -> String {
     template.replace("{host}", &utf8_percent_encode(host, TRACKER).to_string())

@@ -20,6 +20,8 @@ pub struct Effective {
     pub value: Option<String>,
     /// Where it was set; `None` for the default.
     pub place: Option<String>,
+    /// Which values are allowed, where the kind of value does not say it.
+    pub allowed: Option<String>,
 }
 
 /// The settings that are being read.
@@ -76,7 +78,15 @@ impl Reader {
     /// Notes what is in force.
     pub(super) fn note(&mut self, key: &'static str, value: Option<String>) {
         let place = self.place(key);
-        self.effective.push(Effective { key, value, place });
+        self.effective.push(Effective { key, value, place, allowed: None });
+    }
+
+    /// The same for a value of which only some are allowed.
+    fn note_limited(&mut self, key: &'static str, value: String, allowed: String) {
+        self.note(key, Some(value));
+        if let Some(noted) = self.effective.last_mut() {
+            noted.allowed = Some(allowed);
+        }
     }
 
     /// A number between `least` and `most`.
@@ -90,7 +100,7 @@ impl Reader {
             }
             None => default,
         };
-        self.note(key, Some(found.to_string()));
+        self.note_limited(key, found.to_string(), format!("{least} to {most}"));
         found
     }
 
@@ -123,7 +133,7 @@ impl Reader {
             }
             None => default,
         };
-        self.note(key, Some(format!("{found:?}")));
+        self.note_limited(key, format!("{found:?}"), format!("{least} to {most}"));
         found
     }
 
@@ -163,7 +173,9 @@ impl Reader {
             },
             None => default,
         };
-        self.note(key, Some(format!("\"{}\"", humantime::format_duration(found))));
+        let shown = format!("\"{}\"", humantime::format_duration(found));
+        let least = humantime::format_duration(least);
+        self.note_limited(key, shown, format!("{least} to 100 years"));
         found
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,29 +27,28 @@ pub(super) fn small(number: u64) -> u32 {
 
 /// The page of a job at DPF Tracker, as the seed shows it; `None` where it is set to nothing.
 pub(super) fn tracker_template(r: &mut Reader) -> Option<String> {
-    const DEFAULT: &str = "http://{host}:9125/cgi-bin/dpftracker?job={jobIdFs}";
-    let template = r.text_or_nothing("tracker.url_template", DEFAULT)?;
+    let template = r.text_or_nothing("tracker.url_template", callback::DEFAULT_TRACKER_TEMPLATE)?;
     let host = gethostname::gethostname();
     Some(callback::tracker_template(&template, &host.to_string_lossy()))
 }
 
 pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
-    let listen = r.text_or("api.listen", "127.0.0.1:9126");
+    let d = api::Settings::default();
+    let listen = r.text_or("api.listen", &d.listen.to_string());
     let listen = listen.parse().unwrap_or_else(|_| {
         let message = format!("is {listen:?}, and has to be an address and a port such as \"127.0.0.1:9126\" or \"[::1]:9126\"");
         r.fault("api.listen", message);
-        SocketAddr::from(([127, 0, 0, 1], 9126))
+        d.listen
     });
-    let default = data_dir.join("api-token");
+    let default = data_dir.join(&d.token_file);
     let token_file = PathBuf::from(r.text_or("api.token_file", &default.to_string_lossy()));
-    let idle_timeout =
-        r.duration("api.idle_timeout", Duration::from_secs(75), Duration::from_millis(100));
-    let max_event_bytes = r.size("api.max_event_bytes", 65_536, 256, 16 << 20);
-    let max_batch_bytes = r.size("api.max_batch_bytes", 67_108_864, 256, 1 << 40);
+    let idle_timeout = r.duration("api.idle_timeout", d.idle_timeout, Duration::from_millis(100));
+    let max_event_bytes = r.size("api.max_event_bytes", d.max_event_bytes, 256, 16 << 20);
+    let max_batch_bytes = r.size("api.max_batch_bytes", d.max_batch_bytes, 256, 1 << 40);
     if max_batch_bytes < max_event_bytes {
         r.fault("api.max_batch_bytes", "is smaller than api.max_event_bytes");
     }
-    let metrics_destinations = r.size("metrics.destinations", 20, 0, 1000);
+    let metrics_destinations = r.size("metrics.destinations", d.metrics_destinations, 0, 1000);
     files::warn_if_open(r, "api.token_file", &token_file);
     let tls = files::pair(r, "api.tls_cert_file", "api.tls_key_file");
     if tls.is_none() && !listen.ip().to_canonical().is_loopback() {

@@ -98,7 +98,8 @@ impl Config {
         let mut r = Reader::new(figment);
         // Without a slash at its end, which would hide that it is a symbolic link.
         let data_dir: PathBuf = Path::new(&r.text_or("data_dir", "data")).components().collect();
-        let shutdown_grace = r.duration("shutdown_grace", Duration::from_secs(30), Duration::ZERO);
+        let loop_ = settings::Settings::default();
+        let shutdown_grace = r.duration("shutdown_grace", loop_.shutdown_grace, Duration::ZERO);
         let api = api_settings(&mut r, &data_dir);
         let tracker_template = tracker_template(&mut r);
         let store = outbox::sled::Settings::default();
@@ -108,18 +109,19 @@ impl Config {
             min_free_bytes: r.number("outbox.min_free_bytes", store.min_free_bytes, 0, 1 << 50),
             ..store
         };
-        let day = Duration::from_hours(24);
+        let kept = Retention::default();
         let retention = Retention {
-            delivered: r.duration("retention.delivered", 7 * day, MS),
-            failed: r.duration("retention.failed", 30 * day, MS),
+            delivered: r.duration("retention.delivered", kept.delivered, MS),
+            failed: r.duration("retention.failed", kept.failed, MS),
         };
-        let concurrency = r.size("delivery.concurrency", 256, 1, 100_000);
-        let per_destination = r.size("delivery.per_destination", 16, 1, 100_000);
+        let concurrency = r.size("delivery.concurrency", loop_.concurrency, 1, 100_000);
+        let per_destination = r.size("delivery.per_destination", loop_.per_destination, 1, 100_000);
         let max_unsettled = r.size("delivery.max_unsettled", 4 * concurrency, 1, 1_000_000);
         if max_unsettled < concurrency {
             r.fault("delivery.max_unsettled", "is smaller than delivery.concurrency");
         }
-        let connect_timeout = r.duration("delivery.connect_timeout", Duration::from_secs(5), MS);
+        let connect_timeout =
+            r.duration("delivery.connect_timeout", client::Settings::default().connect_timeout, MS);
         let one = attempt::Settings::default();
         let attempt = attempt::Settings {
             timeout: r.duration("delivery.timeout", one.timeout, MS),

@@ -20,3 +20,16 @@ pub struct Settings {
     /// How long attempts under way may go on at shutdown.
     pub shutdown_grace: Duration,
 }
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 256,
+            per_destination: 16,
+            max_unsettled: 1024,
+            breaker: breaker::Settings::default(),
+            retry: retry::Settings::default(),
+            shutdown_grace: Duration::from_secs(30),
+        }
+    }
+}

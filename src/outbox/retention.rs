@@ -15,6 +15,13 @@ pub struct Retention {
     pub failed: Duration,
 }
 
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_hours(24);
+        Self { delivered: 7 * DAY, failed: 30 * DAY }
+    }
+}
+
 impl Retention {
     /// What its time is over for at `now`.
     pub fn over(self, now: Timestamp) -> Over {

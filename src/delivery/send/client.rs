@@ -35,7 +35,7 @@ const PING_PAUSE: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the client is made of.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// How long one connection may take to come about, TLS included.
     pub connect_timeout: Duration,
@@ -49,6 +49,19 @@ pub struct Settings {
     pub identity: Option<PairFiles>,
     /// What lets us in, by destination (`auth`).
     pub auth: BTreeMap<Destination, CredentialFile>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            per_destination: 16,
+            proxy: None,
+            ca_file: None,
+            identity: None,
+            auth: BTreeMap::new(),
+        }
+    }
 }
 
 /// Why there is no client.
