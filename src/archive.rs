@@ -1,4 +1,4 @@
-//! Everything that is stored, as NDJSON: the backup, and the way out of a damaged store.
+//! Exports as NDJSON: for backups, and to leave a damaged store.
 //!
 //! ```text
 //! {"export":"seal-dpf-urlcallback","version":1,"identity":"5dde2f…"}   what the ids are made with
@@ -6,8 +6,8 @@
 //! {"end":true,"callbacks":1}                                           nothing is cut off
 //! ```
 //!
-//! The order of the callbacks means nothing, and one may come more than once: then the version
-//! with more attempts counts. URLs are whole, with their passwords.
+//! Callbacks come in no particular order, and one can come more than once: the version with more
+//! attempts counts. URLs include their passwords.
 
 use std::io::{self, BufRead, Write};
 
@@ -26,7 +26,7 @@ use crate::{
 const NAME: &str = "seal-dpf-urlcallback";
 const VERSION: u32 = 1;
 
-/// Why there is no export, or no import.
+/// An export or import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The store.
@@ -35,8 +35,8 @@ pub enum ArchiveError {
     /// The file.
     #[error("the export cannot be read or written: {0}")]
     Io(#[from] io::Error),
-    /// A line is not what this version writes.
-    #[error("line {line} of the export is not as it should be: {reason}")]
+    /// A line is malformed.
+    #[error("line {line} of the export is malformed: {reason}")]
     Line {
         /// Which one, counted from 1.
         line: u64,
@@ -45,12 +45,12 @@ pub enum ArchiveError {
     },
     /// A later version wrote it.
     #[error(
-        "the export has version {0}, and this program knows {VERSION}: use the one that wrote it, or a later one"
+        "the export has version {0}, and this program supports {VERSION}: use the version that wrote it, or a later one"
     )]
     Newer(u32),
     /// Its last line is missing.
     #[error(
-        "the export is cut off after {0} callbacks: its last line is missing; --partial takes what is there"
+        "the export is truncated after {0} callbacks: its last line is missing; use --partial to import what is there"
     )]
     CutOff(u64),
 }

@@ -1,8 +1,7 @@
-//! Time, asked for in one place.
+//! Time.
 //!
-//! Everything that decides by time takes a [`Timestamp`] as an argument or asks a
-//! [`Clock`]; nothing else in the crate reads the system's time. That is what lets the
-//! tests move days in microseconds.
+//! Code that depends on the time takes a [`Timestamp`] as an argument or asks a [`Clock`]; nothing
+//! else in the crate reads the system clock. So tests can move the time by days.
 
 use std::{
     fmt,
@@ -73,7 +72,7 @@ impl fmt::Display for Timestamp {
 
 /// The text was no RFC 3339 time in UTC.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no time such as 2026-02-23T18:34:18Z")]
+#[error("invalid time `{0}`; expected a time in UTC such as 2026-02-23T18:34:18Z")]
 pub struct ParseTimestampError(String);
 
 impl FromStr for Timestamp {
@@ -107,16 +106,16 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Who is asked for the time.
+/// A source of the current time.
 pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
-    /// The time now. It may jump in both directions, as a machine's clock does.
+    /// The current time. It may jump in both directions, as a machine's clock does.
     fn now(&self) -> Timestamp;
 }
 
-/// A clock that many share.
+/// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The machine's own clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -126,7 +125,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told the time; for tests.
+/// A clock that is set by hand, for tests.
 #[derive(Debug, Default)]
 pub struct ManualClock(std::sync::atomic::AtomicU64);
 
@@ -136,12 +135,12 @@ impl ManualClock {
         Arc::new(Self(now.as_millis().into()))
     }
 
-    /// Moves the hands to `now`, forward or back.
+    /// Sets the time, forward or back.
     pub fn set(&self, now: Timestamp) {
         self.0.store(now.as_millis(), std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Moves the hands forward.
+    /// Moves the time forward.
     pub fn advance(&self, by: Duration) {
         self.set(self.now().after(by));
     }

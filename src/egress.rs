@@ -1,16 +1,16 @@
-//! Which addresses may be called (contract, 6: `egress.*`).
+//! Which addresses may be called: the settings `egress.*` (docs/settings.md).
 //!
-//! The policy is asked twice: when an event comes in, for a URL that names an address, and by
-//! the resolver of the HTTP client for every address that a name leads to, right before the
-//! connection. So a name that changes its address in between gains nothing.
+//! The policy is applied twice: to a URL with an address, when its event is accepted, and by the
+//! resolver of the HTTP client to every address of a name, right before the connection. So a name
+//! whose address changes in between (DNS rebinding) is checked as well.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use ipnet::IpNet;
 use url::{Host, Url};
 
-/// The networks that are denied unless the settings say otherwise, each with its reason:
-/// nothing behind them is ever a receiver, and cloud metadata gives out credentials.
+/// The networks that are denied by default, each with its reason: none of them contains a receiver,
+/// and cloud metadata services return credentials.
 pub const DEFAULT_DENY: [&str; 12] = [
     "0.0.0.0/8",          // "this network", RFC 1122: reaches the machine itself
     "169.254.0.0/16",     // link-local, RFC 3927, and most clouds' metadata
@@ -31,12 +31,12 @@ pub const DEFAULT_DENY: [&str; 12] = [
 pub struct Policy {
     /// Networks that must not be called.
     pub deny: Vec<IpNet>,
-    /// Networks that may be called even where they lie in a denied one.
+    /// Networks that may be called although a denied one contains them.
     pub allow: Vec<IpNet>,
-    /// Whether plain HTTP is forbidden.
+    /// Whether plain HTTP is denied.
     pub https_only: bool,
-    /// Where this service's own API listens: whoever hands in a job must not make the service
-    /// talk to itself.
+    /// Address of this service's API, which is never called: a job must not make the service call
+    /// itself.
     pub own: Option<SocketAddr>,
 }
 
@@ -54,15 +54,15 @@ impl Default for Policy {
 /// Why an address must not be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// A rule forbids the network.
-    #[error("{address} lies in {rule}, which egress.deny forbids")]
+    /// A rule denies the network.
+    #[error("{address} is in {rule}, which egress.deny denies")]
     Network {
         /// The address.
         address: IpAddr,
         /// The rule.
         rule: IpNet,
     },
-    /// It is ours.
+    /// It is this service's API.
     #[error("{address} port {port} is this service's own API; only egress.allow lets it be called")]
     OwnApi {
         /// The address.
@@ -70,14 +70,13 @@ pub enum Denied {
         /// The port.
         port: u16,
     },
-    /// Plain HTTP is forbidden.
-    #[error("egress.https_only forbids plain http")]
+    /// Plain HTTP is denied.
+    #[error("egress.https_only denies plain http")]
     PlainHttp,
 }
 
 impl Policy {
-    /// Whether the URL may be called, as far as it says so itself: a name is looked at when it
-    /// has been resolved.
+    /// Checks the parts of a URL that are known without resolving a name.
     pub fn check_url(&self, url: &Url) -> Result<(), Denied> {
         if self.https_only && url.scheme() != "https" {
             return Err(Denied::PlainHttp);
@@ -91,8 +90,8 @@ impl Policy {
         }
     }
 
-    /// Whether the address may be called, at this port where it is known. An IPv6 address that
-    /// carries an IPv4 address has to pass as both.
+    /// Checks an address, and the port where it is known. An IPv6 address that embeds an IPv4 address
+    /// has to pass as both.
     pub fn check(&self, address: IpAddr, port: Option<u16>) -> Result<(), Denied> {
         let carried = match address {
             IpAddr::V6(v6) => carried_v4(v6),
@@ -116,7 +115,7 @@ impl Policy {
     }
 }
 
-/// Whether who calls `address` reaches what listens on `listening`.
+/// Whether a connection to `address` reaches a listener on `listening`.
 fn leads_to(address: IpAddr, listening: IpAddr) -> bool {
     // A connection to the unspecified address goes to this machine.
     if address.is_unspecified() {

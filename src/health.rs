@@ -1,5 +1,4 @@
-//! Whether the service is alive and whether it takes events, asked when somebody wants to
-//! know, not kept up to date by polling.
+//! Liveness and readiness, determined when asked.
 
 use std::{
     sync::{
@@ -16,10 +15,10 @@ use tokio::{
 
 use crate::outbox::Outbox;
 
-/// How long the delivery loop and the store may take to answer before they count as stuck.
+/// How long the delivery loop and the store may take to respond before they count as stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How the delivery loop is asked whether it is alive: it answers what comes in.
+/// A liveness check of the delivery loop, which answers it.
 pub type LoopCheck = oneshot::Sender<()>;
 
 /// The health of a running service.
@@ -31,23 +30,23 @@ pub struct Health {
 }
 
 impl Health {
-    /// The health of what works on `outbox`, and where the delivery loop receives its checks.
+    /// The health of the service on `outbox`, and the receiver of the delivery loop's checks.
     pub fn new(outbox: Arc<dyn Outbox>) -> (Self, mpsc::Receiver<LoopCheck>) {
         let (delivery, checks) = mpsc::channel(16);
         (Self { outbox, delivery, draining: Arc::default() }, checks)
     }
 
-    /// No new events from now on.
+    /// The service is shutting down: no new events from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the service is about to end.
+    /// Whether the service is shutting down.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// `Err` with the reason where the store or the delivery loop makes no progress.
+    /// `Err` with the reason if the store or the delivery loop makes no progress.
     pub async fn alive(&self) -> Result<(), String> {
         match self.store().await {
             // A full queue or disk stops events, not the delivery of what is there.
@@ -66,7 +65,7 @@ impl Health {
         }
     }
 
-    /// `Err` with the reason where no events are taken.
+    /// `Err` with the reason if no events are accepted.
     pub async fn ready(&self) -> Result<(), String> {
         if self.is_draining() {
             return Err("the service is shutting down".into());
@@ -74,11 +73,11 @@ impl Health {
         self.store().await.map_err(|error| error.text)
     }
 
-    /// Why the store does not answer.
+    /// Why the store does not respond.
     fn silence(&self) -> String {
         match self.outbox.write_under_way() {
             Some(since) if since >= PATIENCE => format!(
-                "the data disk is waited for: a write has been under way for {} s",
+                "waiting for the data disk: a write has been in progress for {} s",
                 since.as_secs()
             ),
             _ => "the store does not answer".into(),

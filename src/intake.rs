@@ -1,4 +1,4 @@
-//! From a job event to a stored callback: one way for the API and for the command line.
+//! From a job event to a stored callback, for the API and the command line.
 
 use std::sync::Arc;
 
@@ -11,24 +11,24 @@ use crate::{
     report::{self, EventLine},
 };
 
-/// What became of one event (contract, 2).
+/// The outcome of one event (docs/producing-events.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventOutcome {
-    /// Durable on disk, and will be delivered.
+    /// Durable, and will be delivered.
     Accepted(CallbackId),
     /// An event with this `eventId` is stored under this id.
     Duplicate(CallbackId),
-    /// No callback was asked for.
+    /// No callback is requested.
     Ignored(String),
-    /// A callback was asked for and can never be sent. Stored as failed, unless as many failed ones
-    /// are kept as may be pending.
+    /// A callback is requested and can never be sent. Stored as failed, unless there are
+    /// `outbox.max_pending` failed callbacks already.
     Failed(Option<CallbackId>, String),
     /// Malformed.
     Refused(Malformed),
 }
 
 impl EventOutcome {
-    /// The word for it in JSON.
+    /// Its name in JSON.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Accepted(_) => "accepted",
@@ -40,7 +40,7 @@ impl EventOutcome {
     }
 }
 
-/// An event on its way.
+/// An event that was parsed and is to be stored.
 #[derive(Debug)]
 pub struct Prepared(Step);
 
@@ -50,7 +50,7 @@ enum Step {
     Store(Box<NewCallback>),
 }
 
-/// Takes events in.
+/// Accepts events.
 #[derive(Clone)]
 pub struct Intake {
     outbox: Arc<dyn Outbox>,
@@ -68,7 +68,7 @@ impl Intake {
         }
     }
 
-    /// Reads one event and finds out what is to be done with it.
+    /// Parses one event and applies the rules.
     pub fn prepare(&self, json: &[u8]) -> Prepared {
         Prepared(match event::parse(json) {
             Err(malformed) => Step::Done(EventOutcome::Refused(malformed)),
@@ -77,7 +77,7 @@ impl Intake {
         })
     }
 
-    /// An event that is refused before it was read.
+    /// An event that is refused without being parsed.
     pub fn refuse(malformed: Malformed) -> Prepared {
         Prepared(Step::Done(EventOutcome::Refused(malformed)))
     }
@@ -113,8 +113,8 @@ impl Intake {
         }
     }
 
-    /// Stores what is to be stored, in order, and says for each event what became of it once
-    /// the disk has it. The place in the order is taken when this is called.
+    /// Stores the events in order and returns the outcome of each when it is durable. The position in
+    /// the order is taken when this is called, not when the future is polled.
     pub fn take(
         &self,
         events: Vec<Prepared>,
@@ -179,7 +179,7 @@ fn stored_outcome(line: &EventLine, id: Option<CallbackId>) -> EventOutcome {
         (why, None) => EventOutcome::Failed(
             None,
             format!(
-                "{}; not kept, since outbox.max_pending failed callbacks are",
+                "{}; not stored: there are outbox.max_pending failed callbacks already",
                 why.unwrap_or_default()
             ),
         ),

@@ -1,9 +1,8 @@
-//! What is measured while the service works: every metric's name, unit and meaning in one
-//! place, and one function for each thing that happens.
+//! Metrics: name, unit and meaning of each, and one function for each event that is counted.
 //!
-//! Names follow Prometheus's conventions: base units, `_total` for what only grows. No label
-//! has unbounded values. What can be read off the store when somebody asks (how many are
-//! pending, how old the oldest is) is not counted here but by `api/metrics.rs`.
+//! Names follow Prometheus's conventions: base units, and `_total` for counters. No label has
+//! unbounded values. What the store knows (how many callbacks are pending, how old the oldest is) is
+//! read by `api/metrics.rs` at each scrape.
 
 use std::{
     sync::{
@@ -127,7 +126,7 @@ fn describe() {
 pub mod gauge {
     /// By state.
     pub const CALLBACKS: &str = "urlcallback_callbacks";
-    /// Could go out now.
+    /// Could be sent now.
     pub const DUE: &str = "urlcallback_callbacks_due";
     /// Should have gone out.
     pub const OVERDUE: &str = "urlcallback_callbacks_overdue";

@@ -1,8 +1,7 @@
-//! What became of events and callbacks: the one place where each is logged and counted.
+//! Outcomes of events and callbacks: the one place where they are logged and counted.
 //!
-//! Whoever learns what became of something calls one function here, so that a line of the log and
-//! the metric beside it say the same. What a batch has ended is counted by the outbox, when the disk
-//! has it ([`measure::ended`]).
+//! There is one function for each outcome, so that log and metrics agree. Ended callbacks are counted by
+//! the outbox when they are durable ([`measure::ended`]).
 
 use crate::{
     callback::{CallbackId, Destination, SecretUrl},
@@ -12,7 +11,7 @@ use crate::{
     outbox::{Failure, NewCallback, Record, State},
 };
 
-/// An event that asks for a callback, as its log line names it.
+/// The fields of the log line of an event that requests a callback.
 #[derive(Debug)]
 pub struct EventLine {
     job_id: String,
@@ -24,7 +23,7 @@ pub struct EventLine {
 }
 
 impl EventLine {
-    /// The line of an event that is about to be stored.
+    /// The fields for an event that is about to be stored.
     pub fn of(new: &NewCallback) -> Self {
         Self {
             job_id: new.body.job_id.clone(),
@@ -36,13 +35,13 @@ impl EventLine {
         }
     }
 
-    /// Why the callback can never be sent; `None` where it can.
+    /// Why the callback can never be sent; `None` if it can.
     pub fn refusal(&self) -> Option<&Failure> {
         self.refusal.as_ref()
     }
 
-    /// It is stored under this id, or, without one, not kept: it can never be sent, and as many
-    /// failed callbacks are kept as may be.
+    /// The event is stored under this id. Without an id, it is not stored: its callback can never be sent,
+    /// and there are `outbox.max_pending` failed callbacks already.
     pub fn stored(&self, id: Option<CallbackId>) {
         macro_rules! line {
             ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
@@ -68,7 +67,12 @@ impl EventLine {
                 line!(error, "callback-failed", "failure", "callback can never be sent");
             }
             (_, None) => {
-                line!(error, "callback-failed", "failure", "callback can never be sent; not kept");
+                line!(
+                    error,
+                    "callback-failed",
+                    "failure",
+                    "callback can never be sent; not stored"
+                );
                 measure::ended(0, 1);
             }
         }
@@ -96,7 +100,7 @@ pub fn event_refused(malformed: &Malformed) {
     );
 }
 
-/// An event asks for no callback.
+/// An event requests no callback.
 pub fn event_ignored(why: &str) {
     tracing::debug!(event.action = "event-ignored", event.reason = why, "event ignored");
 }
@@ -111,7 +115,8 @@ pub fn cancelled(id: CallbackId) {
     );
 }
 
-/// What became of an attempt, or of a callback without one; `due` is when the next attempt is due.
+/// The outcome of an attempt, or the end of a callback without one. `due` is the time of the next
+/// attempt.
 pub fn outcome(record: &Record, due: Option<Timestamp>) {
     macro_rules! line {
         ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
@@ -154,7 +159,7 @@ pub fn outcome(record: &Record, due: Option<Timestamp>) {
     }
 }
 
-/// What a line says of the error: a delivered one has none, whatever it had before.
+/// The error of the line: none for a delivered callback, although it may have had errors before.
 fn error(record: &Record) -> Option<&Failure> {
     record.last_error.as_ref().filter(|_| !matches!(record.state, State::Delivered(_)))
 }
@@ -167,14 +172,14 @@ pub fn breaker(destination: &Destination, next_probe_at: Option<Timestamp>) {
             url.domain = destination.host(),
             callback.destination = destination.as_str(),
             callback.next_attempt_at = %at,
-            "the destination does not answer; one probe at a time"
+            "the destination fails; one probe at a time"
         );
     } else {
         tracing::info!(
             event.action = "destination-closed",
             url.domain = destination.host(),
             callback.destination = destination.as_str(),
-            "the destination answers again"
+            "the destination works again"
         );
     }
 }

@@ -1,5 +1,4 @@
-//! Choosing callbacks, and replaying the chosen ones: one way for the API and for the command
-//! line.
+//! Selecting, replaying and cancelling callbacks, for the API and the command line.
 
 use crate::{
     callback::{CallbackId, Destination, ParseIdError, redact_url},
@@ -8,26 +7,28 @@ use crate::{
     report,
 };
 
-/// How many callbacks are replayed with one write.
+/// Callbacks that are replayed with one write.
 const REPLAY_STEP: usize = 500;
 
-/// A selector that cannot be read.
+/// An invalid selector.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
-    /// No state has this name.
-    #[error("`{0}` is no state: pending, delivered or failed")]
+    /// Not a state.
+    #[error("invalid state `{0}`; expected pending, delivered or failed")]
     State(String),
     /// Not a destination.
-    #[error("`{0}` is no destination such as http://host:8080")]
+    #[error("invalid destination `{0}`; expected scheme, host and port such as http://host:8080")]
     Destination(String),
     /// Not an id.
     #[error(transparent)]
     Id(#[from] ParseIdError),
     /// Neither a selector nor all.
-    #[error("nothing is selected: give ids, destination, jobId or since, or all")]
+    #[error("no selector; give ids, destination, jobId or since, or all")]
     Nothing,
     /// Not a time.
-    #[error("`{0}` is no time such as 2026-01-31T08:00:00Z and no duration such as 2h")]
+    #[error(
+        "invalid time `{0}`; expected a time such as 2026-01-31T08:00:00Z or a duration such as 2h"
+    )]
     Since(String),
 }
 
@@ -47,14 +48,14 @@ pub fn parse_since(text: &str, now: Timestamp) -> Result<Timestamp, SelectError>
     }
 }
 
-/// Which callbacks are meant; all that is given has to hold.
+/// Selected callbacks. A callback has to match everything that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Only these; empty: whichever.
+    /// Only these; empty for any.
     pub ids: Vec<CallbackId>,
     /// Only those to this destination.
     pub destination: Option<Destination>,
-    /// Only those of this job.
+    /// Only callbacks of this job.
     pub job_id: Option<String>,
     /// Only those accepted at this time or later.
     pub since: Option<Timestamp>,
@@ -77,7 +78,7 @@ impl Selection {
         Ok(Self { ids: Vec::new(), destination, job_id, since })
     }
 
-    /// The listing of what is selected; ids are not part of it.
+    /// The query for what is selected, without the ids.
     pub fn query(&self) -> Query {
         Query {
             destination: self.destination.clone(),
@@ -91,7 +92,7 @@ impl Selection {
 /// How far a replay goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReplayLimits {
-    /// Only count.
+    /// Count only.
     pub dry_run: bool,
     /// Stop after so many.
     pub limit: Option<usize>,
@@ -104,15 +105,16 @@ pub struct ReplayLimits {
 pub struct Replayed {
     /// How many failed ones were selected.
     pub matched: u64,
-    /// How many of them are pending again.
+    /// Number of them that are pending again.
     pub replayed: u64,
     /// Where to go on, where the limit has left some.
     pub next: Option<CallbackId>,
 }
 
-/// Replays the failed ones among the selected, in the order of their acceptance, in steps.
-/// What was replayed is not failed any more, so that an interrupted one can simply be run
-/// again; and going on behind a cursor never meets what has failed again since.
+/// Replays the failed callbacks among the selected, in order of acceptance, in steps.
+///
+/// An interrupted replay can be run again: what was replayed is not failed any more. It continues after
+/// the last step's cursor, so that it does not meet callbacks that have failed again since.
 pub async fn replay(
     outbox: &dyn Outbox,
     selection: &Selection,
@@ -148,9 +150,8 @@ pub async fn replay(
     }
 }
 
-/// What an operator has asked for is in the log, whoever it was, also where a later step of it fails
-/// or he leaves. A command that has the store to itself writes no log: the one of the service is the
-/// service's.
+/// Logs a replay, even if a later step fails or the client disconnects. Commands that open the store
+/// themselves write no log: the log file is the service's.
 struct Audit<'a> {
     selection: &'a Selection,
     dry_run: bool,
@@ -174,7 +175,7 @@ impl Drop for Audit<'_> {
     }
 }
 
-/// Ends a pending callback, and says so in the log.
+/// Cancels a pending callback, and logs it.
 pub async fn cancel(outbox: &dyn Outbox, id: CallbackId) -> Result<Cancelled, OutboxError> {
     let cancelled = outbox.cancel(id).await?;
     if cancelled == Cancelled::Done {

@@ -1,9 +1,9 @@
-//! The log (seed, "Error Analysis"): JSON, one object a line, with the field names of the
-//! Elastic Common Schema, since the seed sends its readers to the Elastic Stack.
+//! The log (seed, "Error Analysis"): one JSON object per line, with the field names of the Elastic
+//! Common Schema.
 //!
-//! A thread of its own writes the file, so that no callback waits for the log's disk; it is
-//! opened again after SIGHUP, so that an outside logrotate works. No line is dropped for the
-//! file: when the writer is more than [`BUFFERED_LINES`] behind, the others wait for it.
+//! A thread of its own writes the file, so that delivery does not wait for the log's disk. The file is
+//! reopened on SIGHUP, for logrotate. No line is dropped: when the writer is [`BUFFERED_LINES`] lines
+//! behind, threads that log wait for it.
 
 use std::{
     fmt,
@@ -33,19 +33,19 @@ use crate::clock::{Clock as _, SystemClock};
 /// The log file's name.
 pub const FILE_NAME: &str = "seal-dpf-urlcallback.log";
 
-/// The level without a setting.
+/// The default level.
 pub const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;
 
-/// How many lines wait for the writer at most.
+/// Maximum number of lines that wait for the writer.
 pub const BUFFERED_LINES: usize = 16_384;
 
-/// How long lines gather before the writer looks for them again.
+/// Pause of the writer when no line waits.
 const GATHER_PAUSE: Duration = Duration::from_millis(2);
 
 /// How many bytes of them go to the file at once, where so many wait.
 const BUFFERED_BYTES: usize = 65_536;
 
-/// The folder that the seed names.
+/// The log folder (seed, "Error Analysis").
 const SEED_FOLDER: &str =
     if cfg!(windows) { r"C:\ProgramData\SEAL Systems\log" } else { "/opt/seal/log" };
 
@@ -102,7 +102,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the file again before the next line.
+    /// Reopens the file before the next line is written.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::SeqCst);
     }
@@ -184,7 +184,7 @@ impl Write for Reopening {
     }
 }
 
-/// Writes each event as one line of ECS JSON.
+/// Writes each event as one line of JSON with ECS field names.
 struct EcsLayer {
     writer: NonBlocking,
 }

@@ -1,4 +1,4 @@
-//! `/v1/callbacks`: look, replay, cancel.
+//! `/v1/callbacks`: query, replay, cancel.
 
 use axum::{
     Json,
@@ -22,13 +22,13 @@ use crate::{
     select::{self, SelectError, Selection},
 };
 
-/// How many callbacks a page has without a limit.
+/// Callbacks on a page where no limit is given.
 const DEFAULT_LIMIT: usize = 100;
 
-/// How many it may have.
+/// The largest limit.
 const MAX_LIMIT: usize = 1000;
 
-/// Which callbacks a listing is of.
+/// Filters of a listing.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -38,15 +38,15 @@ pub(super) struct ListQuery {
     state: Option<String>,
     /// Only those to this destination.
     destination: Option<String>,
-    /// Only those of this job.
+    /// Only callbacks of this job.
     job_id: Option<String>,
     /// Only those accepted since this time, or within this duration: `2026-01-31T08:00:00Z`,
     /// `2h`.
     since: Option<String>,
-    /// At most so many: 1 to 1000.
+    /// Callbacks on a page: 1 to 1000.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// Where the page before ended.
+    /// `next` of the previous page.
     cursor: Option<String>,
 }
 

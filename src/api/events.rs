@@ -1,9 +1,8 @@
 //! `POST /v1/events`: one event, or a batch as NDJSON.
 //!
-//! A batch is read, stored and forgotten piece by piece; only what became of each line is
-//! kept until the answer. The answer begins when the batch has been read: most clients do not
-//! read before they have written everything, and would block for ever on a server that
-//! answers while they write.
+//! A batch is read and stored in pieces; only the outcome of each line is kept until the response.
+//! The response starts when the whole batch has been read: most clients write everything before
+//! they read, and would deadlock with a server that responds while they write.
 
 use std::{collections::VecDeque, error::Error, pin::Pin};
 
@@ -30,37 +29,36 @@ use crate::{
     outbox::{OutboxError, Sequence},
 };
 
-/// How many lines are stored with one call.
+/// Lines that are stored with one call.
 const CHUNK_LINES: usize = 256;
 
-/// How many bytes of events are stored with one call, about.
+/// Approximate size of the events that are stored with one call, in bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// How many calls of one batch are under way at once, so that the disk never waits for the
-/// network.
+/// Concurrent calls of one batch, so that the disk does not wait for the network.
 const CHUNKS_UNDER_WAY: usize = 4;
 
-/// How many lines a batch may have: what became of each is kept until the answer.
+/// Maximum lines of a batch: the outcome of each is kept until the response.
 const MAX_LINES: u64 = 1_000_000;
 
-/// Hand in job events.
+/// Submit job events.
 ///
-/// `application/json`: one event. `application/x-ndjson`: a batch, one event a line; the
-/// answer has a line for each line that is not blank. The answer is sent when the disk has
-/// what was accepted.
+/// `application/json`: one event. `application/x-ndjson`: a batch with one event per line; the
+/// response has a line for each line that is not blank. The response is sent when the accepted
+/// events are durable.
 #[utoipa::path(
     post, path = "/v1/events", tag = "events",
     request_body(content((RawEvent = "application/json"), (String = "application/x-ndjson"))),
     responses(
-        (status = 200, description = "Duplicate or ignored; for a batch, what became of each line", body = OutcomeView),
+        (status = 200, description = "Duplicate or ignored; for a batch, the outcome of each line", body = OutcomeView),
         (status = 202, description = "Accepted: durable on disk, and will be delivered", body = OutcomeView),
-        (status = 400, description = "Refused: not to be read", body = Problem),
-        (status = 401, description = "No token", body = Problem),
-        (status = 408, description = "Nothing more of the request came; `lines` says what became of a batch's lines before", body = Problem),
-        (status = 413, description = "Longer than the settings allow", body = Problem),
-        (status = 415, description = "Another content type", body = Problem),
+        (status = 400, description = "Malformed: the body cannot be parsed", body = Problem),
+        (status = 401, description = "Missing or wrong token", body = Problem),
+        (status = 408, description = "The request was not received within api.idle_timeout; for a batch, `lines` has the outcomes so far", body = Problem),
+        (status = 413, description = "Body larger than api.max_event_bytes or api.max_batch_bytes", body = Problem),
+        (status = 415, description = "Unsupported content type", body = Problem),
         (status = 422, description = "Failed (with the id) or refused", body = Problem),
-        (status = 503, description = "Takes no events now; `lines` says what became of a batch's lines before", body = Problem),
+        (status = 503, description = "No events are accepted now; for a batch, `lines` has the outcomes so far", body = Problem),
     ),
 )]
 pub(super) async fn post(
@@ -77,7 +75,7 @@ pub(super) async fn post(
         Some("application/x-ndjson") => batch(&shared, &parts.headers, &mut body).await,
         _ => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the content type has to be application/json (one event) or application/x-ndjson (one event a line)",
+            "unsupported content type; expected application/json (one event) or application/x-ndjson (one event per line)",
         )),
     };
     let refused_unread = |problem: &Problem| {
@@ -114,7 +112,7 @@ fn too_large(what: &str, limit: usize, key: &str) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
-/// What is announced as too long is refused before it is read.
+/// Rejects a body by its Content-Length, before it is read.
 fn check_length(headers: &HeaderMap, limit: usize) -> bool {
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
@@ -125,7 +123,7 @@ fn broken_body(error: &axum::Error) -> Problem {
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(inner) = cause {
         if inner.is::<TimeoutError>() {
-            let detail = "nothing more of the request came within api.idle_timeout";
+            let detail = "the request was not received within api.idle_timeout";
             return Problem::new(StatusCode::REQUEST_TIMEOUT, detail);
         }
         cause = inner.source();
@@ -191,7 +189,7 @@ async fn batch(
     match batch.run(body).await {
         Ok(()) => Ok(batch.into_response()),
         Err(problem) => {
-            // What was accepted before stays, and the producer has to know it.
+            // The lines before stay accepted, and the producer needs to know.
             while batch.collect_one().await.is_ok_and(|more| more) {}
             Err(Problem { lines: lines(batch.done).collect(), ..problem })
         }
@@ -204,7 +202,7 @@ fn batch_too_large(shared: &Shared) -> Problem {
 
 type Stored = Pin<Box<dyn Future<Output = Result<Vec<EventOutcome>, OutboxError>> + Send>>;
 
-/// A batch on its way.
+/// A batch that is being received.
 struct Batch<'a> {
     shared: &'a Shared,
     line: u64,
@@ -282,7 +280,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Sends the gathered lines to the outbox.
+    /// Passes the collected lines to the outbox.
     fn store(&mut self) {
         let chunk = std::mem::take(&mut self.chunk);
         self.chunk_bytes = 0;

@@ -1,4 +1,4 @@
-//! `POST /v1/export`: everything that is stored, into a file of the data directory.
+//! `POST /v1/export`: exports the store to a file in the data directory.
 
 use std::{
     io::BufWriter,
@@ -20,22 +20,22 @@ use crate::{
     outbox::OutboxError,
 };
 
-/// How long an export may wait for who has asked for it.
+/// How long a finished export is kept for its requester.
 const LEFT: Duration = Duration::from_mins(10);
 
-/// Where the export is.
+/// A finished export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExportView {
-    /// The file, readable by the service's user alone; it is removed by who takes it.
+    /// Path of the file. Only the service's user can read it; whoever takes it removes it.
     pub file: String,
-    /// How many callbacks it has.
+    /// Number of callbacks in it.
     pub callbacks: u64,
 }
 
-/// Write everything that is stored to a file.
+/// Export the store to a file.
 ///
-/// The file lies in the data directory, since it holds the passwords of callback URLs, and these
-/// do not leave the machine over the API. The command `export` moves it to where it is wanted.
+/// The file is created in the data directory: it contains the passwords of callback URLs, which the
+/// API never sends. The command `export` moves it to its destination.
 #[utoipa::path(
     post, path = "/v1/export", tag = "callbacks",
     responses((status = 200, body = ExportView), (status = 401, body = Problem), (status = 500, body = Problem)),
@@ -86,7 +86,7 @@ pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView
     }
 }
 
-/// An export that is not finished is removed.
+/// An unfinished export, removed on drop.
 struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {

@@ -1,18 +1,21 @@
-//! Lines out of a stream of bytes, in bounded memory: a line that is too long is passed over
-//! to its end and reported as such.
+//! Splits a stream of bytes into lines, in bounded memory: a line that is too long is skipped and
+//! reported.
+//!
+//! `tokio_util`'s `LinesCodec` was weighed: it decodes UTF-8, and an invalid line ends the stream
+//! there. Here such a line is refused by its number, and the others are accepted.
 
 use std::collections::VecDeque;
 
 /// One line of the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// Its bytes, without the line's end.
+    /// The bytes, without the line ending.
     Whole(Vec<u8>),
     /// It is longer than the limit.
     TooLong,
 }
 
-/// Splits a stream at its line ends (`\n` or `\r\n`).
+/// Splits a stream at line endings (`\n` or `\r\n`).
 #[derive(Debug)]
 pub struct Splitter {
     limit: usize,
@@ -27,7 +30,7 @@ impl Splitter {
         Self { limit, begun: Vec::new(), too_long: false, ready: VecDeque::new() }
     }
 
-    /// Takes in the next piece of the stream.
+    /// Appends the next piece of the stream.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.append(&bytes[..end]);
@@ -37,7 +40,7 @@ impl Splitter {
         self.append(bytes);
     }
 
-    /// The stream is over: what is left is the last line, where there is anything.
+    /// The stream has ended: the remaining bytes, if any, are the last line.
     pub fn finish(&mut self) {
         if self.too_long || !self.begun.is_empty() {
             self.end_line();

@@ -1,6 +1,7 @@
-//! The HTTP API (contract, 3): events in, the queue out, health.
+//! The HTTP API: job events, queries and operations on callbacks, health, metrics
+//! (docs/producing-events.md, docs/operating.md).
 //!
-//! It knows the outbox, the intake and the health, and nothing of the delivery.
+//! It knows the outbox, the intake and the health, not the delivery.
 
 mod auth;
 mod callbacks;

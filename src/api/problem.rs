@@ -11,25 +11,25 @@ use serde::{Deserialize, Serialize};
 use super::view::LineView;
 use crate::outbox::OutboxError;
 
-/// How long a producer is asked to wait before it comes again, in seconds.
+/// `Retry-After` of a 503, in seconds.
 const RETRY_AFTER: u64 = 5;
 
-/// What went wrong, as RFC 9457 has it; `type` is `about:blank`, so the status says the kind.
+/// A problem document (RFC 9457). `type` is `about:blank`: the status identifies the kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
     /// The status as words.
     pub title: String,
     /// The status.
     pub status: u16,
-    /// What was wrong, where, and what would be right.
+    /// What is wrong, where, and what is expected.
     pub detail: String,
-    /// For an event that was refused or failed: the word for it.
+    /// For an event that was refused or failed: its outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
-    /// For an event that failed: the callback that says so.
+    /// For an event that failed: the stored callback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// For a batch that was broken off: what became of the lines before.
+    /// For an interrupted batch: the outcomes of the lines so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<LineView>,
     #[serde(skip)]
@@ -50,7 +50,7 @@ impl Problem {
         }
     }
 
-    /// 503, with the time to come again.
+    /// 503 with `Retry-After`.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self {
             retry_after: Some(RETRY_AFTER),
@@ -62,7 +62,7 @@ impl Problem {
         Self::unavailable("the service is shutting down")
     }
 
-    /// A request that is wrong in itself.
+    /// 400.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }

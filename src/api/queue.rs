@@ -1,10 +1,10 @@
-//! `GET /v1/queue`: the queue in numbers.
+//! `GET /v1/queue`: the summary of the outbox.
 
 use axum::{Json, extract::State};
 
 use super::{problem::Problem, state::Shared, view::QueueView};
 
-/// The queue in numbers.
+/// Summary of the outbox.
 #[utoipa::path(
     get, path = "/v1/queue", tag = "callbacks",
     responses((status = 200, body = QueueView), (status = 401, body = Problem)),

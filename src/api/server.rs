@@ -1,9 +1,9 @@
-//! The door of the API: connections, and how long strangers may stand in it.
+//! The API listener: connections, and limits on unauthenticated ones.
 //!
-//! A connection that has not shown the token yet is a stranger's. Only so many of them are
-//! held at a time, and each only for a while, whether it sends nothing, a header a second, or
-//! asks for its health again and again. Where there are more, the one that has stood there the
-//! longest goes: who has the token shows it at once. Who has shown it may stay.
+//! A connection is unauthenticated until a request on it has the token. The number of such
+//! connections and the lifetime of each are limited, whether it sends nothing, one header per second,
+//! or health checks again and again. Above the limit, the oldest is closed: clients with a token send
+//! it at once. Authenticated connections are not limited.
 
 use std::{
     collections::BTreeMap,
@@ -30,94 +30,91 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-/// How many strangers are held at a time.
-const STRANGERS: usize = 256;
+/// Maximum number of unauthenticated connections.
+const UNAUTHENTICATED: usize = 256;
 
-/// How long a stranger may stay, TLS included.
-const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
+/// Lifetime of an unauthenticated connection, TLS handshake included.
+const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(10);
 
-/// How long a stranger's last answer may take after that.
-const STRANGER_GRACE: Duration = Duration::from_secs(5);
+/// How long its last response may take after that.
+const UNAUTHENTICATED_GRACE: Duration = Duration::from_secs(5);
 
-/// How long the head of a request may be, in bytes.
+/// Maximum size of a request head, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// How long nothing is accepted after the system could not accept: most likely it has no more
-/// files, and needs a moment.
+/// Pause after a failed `accept`: most likely the process has no free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The strangers that stand in the door, in the order in which they came. To forget one tells
-/// its connection to go.
+/// The unauthenticated connections, oldest first. Removing one tells it to close.
 #[derive(Default)]
-struct Strangers {
+struct Unauthenticated {
     next: u64,
     here: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-/// Whose connection a request came over; the token makes a stranger known.
+/// The connection of a request. With the token, it becomes authenticated.
 #[derive(Clone)]
-pub(super) struct Visitor {
+pub(super) struct Peer {
     number: u64,
-    strangers: Arc<Mutex<Strangers>>,
+    unauthenticated: Arc<Mutex<Unauthenticated>>,
 }
 
-impl Visitor {
-    /// A stranger comes in; `gone` is told when it has to go, or that it is none any more.
-    fn enter(strangers: &Arc<Mutex<Strangers>>) -> (Self, oneshot::Receiver<()>) {
+impl Peer {
+    /// A new connection. The receiver hears when it has to close, or that it is authenticated.
+    fn enter(unauthenticated: &Arc<Mutex<Unauthenticated>>) -> (Self, oneshot::Receiver<()>) {
         let (known, gone) = oneshot::channel();
-        let mut all = lock(strangers);
-        if all.here.len() >= STRANGERS {
+        let mut all = lock(unauthenticated);
+        if all.here.len() >= UNAUTHENTICATED {
             drop(all.here.pop_first());
         }
         let number = all.next;
         all.next += 1;
         all.here.insert(number, known);
-        (Self { number, strangers: Arc::clone(strangers) }, gone)
+        (Self { number, unauthenticated: Arc::clone(unauthenticated) }, gone)
     }
 
-    /// The token was shown.
-    pub(super) fn welcome(&self) {
-        if let Some(known) = lock(&self.strangers).here.remove(&self.number) {
+    /// A request had the token.
+    pub(super) fn authenticate(&self) {
+        if let Some(known) = lock(&self.unauthenticated).here.remove(&self.number) {
             // Its connection may have ended meanwhile.
             known.send(()).unwrap_or_default();
         }
     }
 }
 
-/// A connection has ended, whoever's it was.
-struct Leaving(Visitor);
+/// Removes a connection that has ended.
+struct Closing(Peer);
 
-impl Drop for Leaving {
+impl Drop for Closing {
     fn drop(&mut self) {
-        drop(lock(&self.0.strangers).here.remove(&self.0.number));
+        drop(lock(&self.0.unauthenticated).here.remove(&self.0.number));
     }
 }
 
-fn lock(strangers: &Mutex<Strangers>) -> MutexGuard<'_, Strangers> {
-    strangers.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(unauthenticated: &Mutex<Unauthenticated>) -> MutexGuard<'_, Unauthenticated> {
+    unauthenticated.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the API speaks TLS with. It can be replaced while the service runs.
+/// The TLS configuration of the API. It can be replaced while the service runs.
 pub type Tls = Arc<ArcSwap<ServerConfig>>;
 
-/// The door. A connection may rest for `idle_timeout` between two requests, and take as long for
-/// the head of one.
+/// The API listener. `idle_timeout` applies between two requests and to each request head.
 #[derive(Clone)]
-pub struct Door {
+pub struct Listener {
     /// What answers.
     pub router: Router,
-    /// What it speaks TLS with; without, it speaks plain HTTP.
+    /// TLS configuration; `None` for plain HTTP.
     pub tls: Option<Tls>,
     /// How long nothing may come.
     pub idle_timeout: Duration,
-    /// `true` when it is to be closed.
+    /// Becomes `true` when the listener is to close.
     pub end: watch::Receiver<bool>,
 }
 
-impl Door {
-    /// Serves until it is to be closed, and then until the requests under way are answered.
+impl Listener {
+    /// Serves until it is to close, and then until the requests in progress are answered.
     pub async fn serve(self, listener: TcpListener) {
-        let strangers = Arc::default();
+        let unauthenticated = Arc::default();
         let mut connections = JoinSet::new();
         let mut end = self.end.clone();
         loop {
@@ -133,8 +130,8 @@ impl Door {
             };
             tokio::select! {
                 accepted = accepted => if let Some(stream) = accepted {
-                    let (visitor, gone) = Visitor::enter(&strangers);
-                    connections.spawn(self.clone().welcome(stream, visitor, gone));
+                    let (peer, gone) = Peer::enter(&unauthenticated);
+                    connections.spawn(self.clone().accept(stream, peer, gone));
                 },
                 Some(_) = connections.join_next() => {}
                 () = ended(&mut end) => break,
@@ -144,15 +141,10 @@ impl Door {
         while connections.join_next().await.is_some() {}
     }
 
-    /// Comes to an understanding about TLS, where the API speaks it, and serves the connection.
-    async fn welcome(
-        mut self,
-        stream: TcpStream,
-        visitor: Visitor,
-        mut gone: oneshot::Receiver<()>,
-    ) {
-        let leaving = Leaving(visitor);
-        let patience = Instant::now() + STRANGER_PATIENCE;
+    /// Performs the TLS handshake, where TLS is configured, and serves the connection.
+    async fn accept(mut self, stream: TcpStream, peer: Peer, mut gone: oneshot::Receiver<()>) {
+        let leaving = Closing(peer);
+        let patience = Instant::now() + UNAUTHENTICATED_LIFETIME;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error.message = %error, "TCP_NODELAY cannot be set");
         }
@@ -177,15 +169,15 @@ impl Door {
     async fn connection(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        visitor: &Visitor,
+        peer: &Peer,
         mut gone: oneshot::Receiver<()>,
         patience: Instant,
     ) {
         let Self { router, idle_timeout, mut end, .. } = self;
         let service = service_fn({
-            let visitor = visitor.clone();
+            let peer = peer.clone();
             move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(visitor.clone());
+                request.extensions_mut().insert(peer.clone());
                 router.clone().oneshot(request.map(Body::new))
             }
         });
@@ -222,7 +214,7 @@ impl Door {
                     }
                     warned = true;
                     connection.as_mut().graceful_shutdown();
-                    patience.as_mut().reset(Instant::now() + STRANGER_GRACE);
+                    patience.as_mut().reset(Instant::now() + UNAUTHENTICATED_GRACE);
                 }
             }
         }

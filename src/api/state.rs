@@ -14,45 +14,45 @@ use crate::{
     tls::PairFiles,
 };
 
-/// The token that opens the API. It can be replaced while the service runs.
+/// The bearer token of the API. It can be replaced while the service runs.
 #[derive(Clone)]
 pub struct Token(Arc<ArcSwap<String>>);
 
 impl Token {
-    /// This one.
+    /// A token with this text.
     pub fn new(token: String) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(token)))
     }
 
-    /// Another one from now on.
+    /// Replaces the text.
     pub fn replace(&self, token: String) {
         self.0.store(Arc::new(token));
     }
 
-    /// The one that counts now.
+    /// The current text.
     pub(super) fn load(&self) -> Arc<String> {
         self.0.load_full()
     }
 }
 
-/// The settings of the API (contract, 6: `api.*`).
+/// The settings `api.*` and `metrics.*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where it listens.
+    /// Listen address.
     pub listen: SocketAddr,
-    /// Where its token is; a relative default is below the data directory.
+    /// File with the token. The default is relative to the data directory.
     pub token_file: PathBuf,
-    /// Whether somebody has said so, and it is not the data directory's own.
+    /// Whether `token_file` was set explicitly.
     pub token_file_is_set: bool,
-    /// What it speaks TLS with; without, it speaks plain HTTP.
+    /// TLS configuration; `None` for plain HTTP.
     pub tls: Option<PairFiles>,
-    /// How long nothing may come of a request, or between two of a connection.
+    /// Read time-out within a request, and keep-alive time-out between requests.
     pub idle_timeout: Duration,
-    /// The longest event, in bytes.
+    /// Maximum size of an event, in bytes.
     pub max_event_bytes: usize,
-    /// The longest batch, in bytes.
+    /// Maximum size of a batch, in bytes.
     pub max_batch_bytes: usize,
-    /// How many destinations have metrics of their own.
+    /// Number of destinations with metrics of their own.
     pub metrics_destinations: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What a request has to be before anything of it is looked at.
+//! Checks that apply to every request before it is routed.
 
 use axum::{
     extract::Request,
@@ -9,12 +9,11 @@ use axum::{
 
 use super::problem::Problem;
 
-/// A request of HTTP/1.1 names one valid host (RFC 9112, 3.2): what stands before the service may
-/// choose by it, and must not see another one than the service does.
+/// Requires exactly one valid Host header (RFC 9112, 3.2): a proxy in front of the service may route by
+/// it, and must not see another host than the service.
 pub(super) async fn host(request: Request, next: Next) -> Response {
     if request.version() == Version::HTTP_11 && !has_one_host(request.headers()) {
-        let detail =
-            "a request of HTTP/1.1 has one header `host`: a name or an address, and a port";
+        let detail = "an HTTP/1.1 request needs exactly one valid `host` header";
         return Problem::bad_request(detail).into_response();
     }
     next.run(request).await
@@ -32,7 +31,7 @@ fn has_one_host(headers: &HeaderMap) -> bool {
     host.is_empty() || is_host(host)
 }
 
-/// Bodies are taken as they are: one that is compressed would be read as garbage.
+/// Rejects compressed bodies, which would be parsed as garbage.
 pub(super) async fn encoding(request: Request, next: Next) -> Response {
     let encodings = request.headers().get_all(header::CONTENT_ENCODING).iter();
     let identity = |value: &http::HeaderValue| {
@@ -41,7 +40,7 @@ pub(super) async fn encoding(request: Request, next: Next) -> Response {
         })
     };
     if !encodings.into_iter().all(identity) {
-        let detail = "no content encoding but identity is understood; send the body uncompressed";
+        let detail = "unsupported content encoding; send the body uncompressed";
         return Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into_response();
     }
     next.run(request).await

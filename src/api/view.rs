@@ -1,4 +1,4 @@
-//! The JSON shapes of the API (contract, 3 and 5). The command line reads and writes the same.
+//! The JSON shapes of the API. The command line uses the same ones.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     select::{ReplayLimits, Replayed, SelectError, Selection},
 };
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutcomeView {
     /// `accepted`, `duplicate`, `ignored`, `failed` or `refused`.
@@ -41,12 +41,12 @@ impl From<&EventOutcome> for OutcomeView {
     }
 }
 
-/// What became of one line of a batch.
+/// The outcome of one line of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LineView {
-    /// The line's number in the input, from 1.
+    /// Line number in the input, from 1.
     pub line: u64,
-    /// What became of it.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: OutcomeView,
 }
@@ -73,19 +73,19 @@ impl Terms {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CallbackView {
-    /// Its name, and the `webhook-id` of its attempts.
+    /// The id, which is the `webhook-id` of every attempt.
     pub id: String,
-    /// What has become of it.
+    /// `pending`, `delivered` or `failed`.
     pub state: StateName,
     /// DPF's internal id of the job.
     pub job_id: String,
-    /// The name of the job's directory.
+    /// Name of the job's directory.
     pub job_id_fs: String,
-    /// What the job does.
+    /// State of the job.
     pub job_state: JobState,
-    /// Where it goes; a password is shown as `***`.
+    /// Callback URL; a password is shown as `***`.
     pub url: String,
-    /// Scheme, host and port of it; null where the URL has none.
+    /// Scheme, host and port of the URL; null if it has none.
     pub destination: Option<String>,
     /// When it was accepted.
     #[schema(value_type = String, format = DateTime)]
@@ -93,33 +93,33 @@ pub struct CallbackView {
     /// When it ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
-    /// How many attempts were made.
+    /// Number of attempts.
     pub attempt_count: u32,
-    /// When the next one is due; null where it waits for another callback, or has ended.
+    /// When the next attempt is due; null while it waits for another callback, or when it has ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_attempt_at: Option<Timestamp>,
-    /// The callback of the same job that has to end first.
+    /// Id of the callback of the same job that has to end first.
     pub waiting_for: Option<String>,
     /// Whether it is being sent.
     pub in_flight: bool,
-    /// Whether it waits for a callback that is not there, which is the store's fault: it is put right
-    /// where it can be, and said in the log.
+    /// Whether it waits for a callback that does not exist, because of damage to the store. The service
+    /// repairs this where it can, and logs it.
     #[serde(default)]
     pub stuck: bool,
-    /// When it is given up if it is not delivered until then; null where it has ended.
+    /// When it fails unless it is delivered before; null when it has ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
-    /// From when it is removed; null while it is pending.
+    /// When it is removed; null while it is pending.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub purge_at: Option<Timestamp>,
-    /// How often it was replayed.
+    /// Number of replays.
     pub replays: u32,
-    /// The last thing that went wrong.
+    /// The last error.
     pub last_error: Option<Failure>,
-    /// What the receiver gets; only where one callback was asked for.
+    /// The body of the PUT; only when a single callback is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Body>,
-    /// Its attempts; only where one callback was asked for.
+    /// The attempts; only when a single callback is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<Attempt>>,
 }
@@ -177,8 +177,8 @@ impl CallbackView {
 pub struct PageView {
     /// The callbacks, newest first.
     pub callbacks: Vec<CallbackView>,
-    /// What to ask with for the next page; null at the end. A page may be short, even empty,
-    /// and have a next one.
+    /// `cursor` of the next page; null at the end. A page may be short, even empty, and have a next
+    /// one.
     pub next_cursor: Option<String>,
 }
 
@@ -192,59 +192,59 @@ impl PageView {
     }
 }
 
-/// The queue in numbers.
+/// Summary of the outbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueView {
-    /// To be delivered: the sum of the next three.
+    /// Not ended: the sum of due, waiting and in flight.
     pub pending: u64,
-    /// Could go out now.
+    /// Could be sent now.
     pub due: u64,
-    /// Wait for their time or for an earlier callback of their job.
+    /// Wait for a retry or for an earlier callback of their job.
     pub waiting: u64,
-    /// Are being sent.
+    /// Being sent.
     pub in_flight: u64,
-    /// Taken by their receivers, and still kept.
+    /// Delivered and not yet removed.
     pub delivered: u64,
-    /// Given up, and still kept.
+    /// Failed and not yet removed.
     pub failed: u64,
-    /// For how long the longest due one is due, in seconds; 0 where none is.
+    /// Age of the oldest due callback, in seconds since it became due; 0 if none is due.
     pub oldest_due_seconds: u64,
-    /// When the next delivered one is removed; null where there is none.
+    /// When the next delivered callback is removed; null if there is none.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub delivered_purge_at: Option<Timestamp>,
-    /// When the next failed one is removed; null where there is none.
+    /// When the next failed callback is removed; null if there is none.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub failed_purge_at: Option<Timestamp>,
-    /// How many destinations have pending or failed ones.
+    /// Number of destinations with pending or failed callbacks.
     pub destination_count: u64,
-    /// The destinations with pending or failed ones, 1000 at most: the open ones first, then the held
-    /// ones, those that have failed ones beside pending ones, and the others; of each, the one with the
-    /// most pending first.
+    /// Destinations with pending or failed callbacks, 1000 at most: open ones first, then held ones,
+    /// those with both pending and failed callbacks, and the others; within each group by the number of
+    /// pending callbacks, descending.
     pub destinations: Vec<DestinationView>,
 }
 
-/// One destination in numbers.
+/// Summary of one destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationView {
     /// Scheme, host and port.
     pub destination: String,
-    /// To be delivered.
+    /// Not ended.
     pub pending: u64,
     /// Being sent.
     pub in_flight: u64,
-    /// Given up, and still kept.
+    /// Failed and not yet removed.
     pub failed: u64,
-    /// Whether it does not answer, so that only probes go out.
+    /// Whether its breaker is open.
     pub open: bool,
-    /// Since when it is open.
+    /// When the breaker opened.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub open_since: Option<Timestamp>,
     /// When the next probe may go out.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_probe_at: Option<Timestamp>,
-    /// Until when it asked for rest (`Retry-After`).
+    /// Until when `Retry-After` holds it.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub hold_until: Option<Timestamp>,
 }
@@ -284,8 +284,8 @@ impl QueueView {
     }
 }
 
-/// Which failed callbacks are to be replayed. At least one selector is needed; several have
-/// to hold at once.
+/// Selects failed callbacks. At least one selector is required; a callback has to match all that are
+/// given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FilterView {
@@ -295,13 +295,13 @@ pub struct FilterView {
     /// Only those to this destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
-    /// Only those of this job.
+    /// Only callbacks of this job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
     /// Only those accepted since this time, or within this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// All failed ones.
+    /// All failed callbacks.
     #[serde(default)]
     pub all: bool,
 }
@@ -330,13 +330,13 @@ impl FilterView {
 pub struct ReplayRequest {
     /// Which ones.
     pub filter: FilterView,
-    /// Only count.
+    /// Count only.
     #[serde(default)]
     pub dry_run: bool,
-    /// At most so many, those accepted first; all without it.
+    /// Maximum number, in order of acceptance; without it, all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// Where the time before ended.
+    /// `next` of the previous call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -353,11 +353,11 @@ impl ReplayRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplayView {
-    /// How many failed callbacks the filter matched.
+    /// Number of failed callbacks that match.
     pub matched: u64,
-    /// How many of them are pending again.
+    /// Number of them that are pending again.
     pub replayed: u64,
-    /// What to ask with for the rest; only where a limit has left some.
+    /// `cursor` for the rest; present only if `limit` left some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }

@@ -1,16 +1,16 @@
-//! The body that the receiver gets.
+//! The body of the PUT.
 
 use serde::{Deserialize, Serialize};
 
-/// What the job does, as the callback says it (seed, "Data Delivery").
+/// State of the job, as the callback reports it (seed, "Data Delivery").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum JobState {
     /// The job waits for its client to fetch the result files.
     Sending,
-    /// The job ended well.
+    /// The job succeeded.
     Finished,
-    /// The job ended in an error.
+    /// The job failed.
     Error,
 }
 
@@ -25,16 +25,16 @@ impl JobState {
     }
 }
 
-/// The JSON object that a receiver gets: these six keys, in this order, always all of them
-/// (contract, 1).
+/// The JSON object of a callback: always these six keys, in this order (seed, "Data Delivery";
+/// docs/receiving-callbacks.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Body {
     /// DPF's internal id of the job.
     pub job_id: String,
-    /// The name of the job's directory.
+    /// Name of the job's directory.
     pub job_id_fs: String,
-    /// What the job does.
+    /// State of the job.
     pub job_state: JobState,
     /// How the job ended; only when it ended.
     pub exit_status: Option<String>,
@@ -47,8 +47,7 @@ pub struct Body {
 impl Body {
     /// The bytes of the PUT.
     pub fn to_json(&self) -> Vec<u8> {
-        // A struct of strings and an enum has no way to fail; an empty body would be seen by
-        // the byte-for-byte tests.
+        // A struct of strings and an enum cannot fail to serialize.
         serde_json::to_vec(self).unwrap_or_default()
     }
 }

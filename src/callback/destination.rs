@@ -7,9 +7,9 @@ use url::Url;
 
 use super::url::{UrlError, parse_url};
 
-/// Scheme, host and port: what has one queue, one concurrency limit and one breaker.
+/// Scheme, host and port: the unit of queues, concurrency limits and breakers.
 ///
-/// Empty for a URL that has none of them because it does not parse.
+/// Empty for a URL that cannot be parsed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Destination(Arc<str>);
 
@@ -19,7 +19,7 @@ impl Destination {
         Self("".into())
     }
 
-    /// Where `url` leads; the port is always named, also where it is the scheme's own.
+    /// The destination of `url`, with the port even if it is the scheme's default.
     pub fn of(url: &Url) -> Self {
         match (url.host_str(), url.port_or_known_default()) {
             (Some(host), Some(port)) => Self(format!("{}://{host}:{port}", url.scheme()).into()),
@@ -28,13 +28,13 @@ impl Destination {
         }
     }
 
-    /// The destination that somebody wrote down: with or without the port, in any case, as a
-    /// whole URL or only its beginning.
+    /// Parses a destination as a person writes it: with or without the port, in any case, as a whole
+    /// URL or only its beginning.
     pub fn parse(text: &str) -> Option<Self> {
         Url::parse(text).ok().map(|url| Self::of(&url)).filter(|it| !it.is_none())
     }
 
-    /// Where a callback URL leads, as it was handed in; none where it leads nowhere.
+    /// The destination of a callback URL as submitted; none if the URL is invalid.
     pub fn of_callback(url: &str) -> Self {
         match parse_url(url) {
             Ok(url) => Self::of(&url),

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 /// The public name of a callback: 26 characters of lower-case base32 that sort by age.
 ///
-/// It is the `webhook-id` of every attempt and replay. The outbox gives it; to everyone
-/// else it is opaque.
+/// It is the `webhook-id` of every attempt and replay. The outbox assigns it; to everything else it is
+/// opaque.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CallbackId(u128);
 
 impl CallbackId {
-    /// An id from the number that the outbox keeps it under.
+    /// The id with this number.
     pub const fn from_u128(value: u128) -> Self {
         Self(value)
     }
@@ -36,9 +36,9 @@ impl fmt::Debug for CallbackId {
     }
 }
 
-/// The text is no callback id.
+/// The text is not a callback id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no callback id: an id has 26 characters from 0-9 and a-v")]
+#[error("invalid callback id `{0}`; expected 26 characters from 0-9 and a-v")]
 pub struct ParseIdError(String);
 
 impl FromStr for CallbackId {

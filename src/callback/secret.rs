@@ -5,14 +5,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// A URL that may hold a password, as it was handed in. Debug and Display leave the password
-/// out, so that it gets nowhere by accident (contract, 3).
+/// A URL that may contain a password, as submitted. Debug and Display hide the password, so that it
+/// does not reach a log or an answer by accident (SECURITY.md).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretUrl(String);
 
 impl SecretUrl {
-    /// The whole text, for who calls it or stores it.
+    /// The whole text, to call the URL or to store it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -36,9 +36,9 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// The URL as it may be shown: the password is `***` (contract, 3).
+/// The URL with its password as `***`.
 ///
-/// It works on text that is no URL as well, and then hides rather too much than too little.
+/// Text that is not a URL is accepted as well; when in doubt, more is hidden.
 pub fn redact_url(text: &str) -> String {
     if is_plain(text) {
         return text.to_owned();
@@ -69,7 +69,7 @@ fn is_plain(text: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
-/// Hides what may be a password in what is no URL.
+/// Hides what may be a password in text that is not a URL.
 fn redact_text(text: &str) -> String {
     let is_scheme = |part: &str| {
         part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))

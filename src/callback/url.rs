@@ -1,4 +1,4 @@
-//! Callback URLs: which are taken, and what is called.
+//! Callback URLs: which are accepted, and what is called.
 
 use percent_encoding::{AsciiSet, utf8_percent_encode};
 use url::Url;
@@ -8,7 +8,7 @@ use super::tracker::TRACKER;
 /// Why a URL can never be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// It is no URL.
+    /// Not a URL.
     #[error("the callback URL is not valid: {0}")]
     Syntax(String),
     /// Only `http` and `https` are called.
@@ -18,11 +18,10 @@ pub enum UrlError {
 
 /// Reads a callback URL: it must parse, be absolute, name a host, and be http or https.
 ///
-/// The parser is a browser's: it takes `http:/host`, and of `http:///path`, where a variable was
-/// empty, it makes a call to the host `path`. Here both are refused. Characters in path and query
-/// that no URI has (RFC 3986) are percent-encoded, since servers answer 400 to them; what is encoded
-/// already stays as it is. The parser encodes `'` in a query as well (WHATWG URL), and the HTTP client
-/// takes no URL that was not made by it.
+/// The parser is a browser's: it accepts `http:/host`, and reads `http:///path` (from a template with an
+/// empty variable) as the host `path`. Both are refused here. Characters that RFC 3986 does not allow in
+/// path and query are percent-encoded, since servers answer 400 to them; existing percent-encoding is
+/// kept. The parser also encodes `'` in a query (WHATWG URL).
 pub fn parse_url(text: &str) -> Result<Url, UrlError> {
     let url = Url::parse(text).map_err(|e| UrlError::Syntax(e.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -57,7 +56,7 @@ const TARGET: &AsciiSet = &TRACKER
     .remove(b'?')
     .remove(b'%');
 
-/// The text of an http URL with its path and query encoded where no URI has such a character.
+/// The text of an http URL, with path and query percent-encoded where needed.
 fn as_uri(text: &str) -> Result<String, UrlError> {
     let syntax = |what: &str| Err(UrlError::Syntax(what.to_owned()));
     // As the parser does it.
@@ -67,7 +66,7 @@ fn as_uri(text: &str) -> Result<String, UrlError> {
         .split_once("://")
         .filter(|(scheme, _)| ["http", "https"].iter().any(|it| it.eq_ignore_ascii_case(scheme)))
     else {
-        return syntax("it has to begin with `http://` or `https://` and a host");
+        return syntax("it must begin with `http://` or `https://` and a host");
     };
     let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at(end);

@@ -7,15 +7,15 @@ use super::{
 };
 use crate::{callback::CallbackId, config::Config};
 
-/// End pending callbacks; they become failed with the reason `cancelled`
+/// Cancel pending callbacks; they become failed with the error kind `cancelled`
 ///
-/// Works whether or not the service runs. One whose attempt is under way is left alone; ask
-/// again when the attempt has ended. `replay-failed` brings a cancelled one back.
+/// Works whether or not the service runs. A callback that is being sent cannot be cancelled; try again
+/// when its attempt has ended. `replay-failed` makes a cancelled callback pending again.
 ///
 /// Example: seal-dpf-urlcallback cancel --id 0000000000001ejm1n07i3ceqc
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Which one, as often as needed
+    /// Id of the callback; can be given more than once
     #[arg(long, required = true)]
     id: Vec<CallbackId>,
 }

@@ -1,4 +1,4 @@
-//! `check-config`: the settings as they are in force.
+//! `check-config`: prints the settings in effect.
 
 use super::output::{Exit, print, say_warnings};
 use crate::config::Config;

@@ -1,4 +1,4 @@
-//! `completions`: what a shell needs to complete our command line.
+//! `completions`: completion scripts for shells.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::output::Exit;
 
-/// Print a script that lets a shell complete commands and options
+/// Print a completion script for a shell
 ///
 /// Examples:
 ///   seal-dpf-urlcallback completions bash > /etc/bash_completion.d/seal-dpf-urlcallback
@@ -15,7 +15,7 @@ use super::output::Exit;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// For which shell
+    /// The shell
     shell: Shell,
 }
 

@@ -1,4 +1,4 @@
-//! `export`: everything that is stored, as NDJSON.
+//! `export`: exports the store as NDJSON.
 
 use std::{
     fs::File,
@@ -21,16 +21,16 @@ use crate::{
     outbox::{OutboxError, sled::Salvage},
 };
 
-/// Write everything that is stored as NDJSON: a backup, and the way out of a damaged store
+/// Export the store as NDJSON: for backups, and to leave a damaged store
 ///
-/// Works whether or not the service runs. From a damaged store it takes what can still be read,
-/// changes nothing, and says how much it had to leave. `import` takes the file into a new store.
-/// The file holds callback URLs with their passwords, and is made readable for its owner alone.
+/// Works whether or not the service runs. From a damaged store, it reads what can still be read,
+/// changes nothing, and reports how much was unreadable. `import` reads the file into a new store.
+/// The file contains callback URLs with their passwords; only its owner can read it.
 ///
 /// Example: seal-dpf-urlcallback export --file callbacks.ndjson
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to; it must not be there yet [default: standard output]
+    /// Output file, which must not exist yet [default: standard output]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -72,7 +72,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The file that is being written, under another name until it is whole.
+/// The output file, under another name until it is complete.
 #[derive(Debug, Default)]
 struct Unfinished(Option<(Leftover, PathBuf)>);
 
@@ -126,7 +126,7 @@ async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<
         // is there already: of two versions of a callback, an import takes the later one.
         Err(ArchiveError::Outbox(error)) => {
             let lock = store.close();
-            say(format_args!("{error}; what can still be read is taken from its log"));
+            say(format_args!("{error}; reading what is left from its log"));
             let salvage = Salvage::read(&lock.outbox())?;
             salvaged(salvage, writer).map(Err)
         }
@@ -134,13 +134,13 @@ async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<
     }
 }
 
-/// Takes what a store that cannot be opened still holds.
+/// Reads what is left in a store that cannot be opened.
 fn rescue(lock: &DataDir, error: &OutboxError, out: Box<dyn Write>) -> anyhow::Result<Exit> {
     say(format_args!("{error}"));
     let salvage = Salvage::read(&lock.outbox())
         .with_context(|| format!("cannot read {}", lock.outbox().display()))?;
     if salvage.identity.is_none() {
-        say("what the ids were made with is lost: an import gives other ones");
+        say("the key of the ids is lost: an import assigns new ids");
     }
     let writer = Writer::begin(out, salvage.identity)?;
     salvaged(salvage, writer)

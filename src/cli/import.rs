@@ -1,4 +1,4 @@
-//! `import`: takes an export into a new store.
+//! `import`: reads an export into a new store.
 
 use std::{
     fs::File,
@@ -22,22 +22,22 @@ use crate::{
     outbox::{Outbox as _, sled::SledOutbox},
 };
 
-/// How many callbacks are stored with one call.
+/// Callbacks that are stored with one call.
 const STEP: usize = 500;
 
-/// Take an export into a new store
+/// Import an export into a new store
 ///
-/// The service must not run, and the data directory must have no store with callbacks. Ids,
-/// attempts and the order within each job stay; pending callbacks are delivered when the service
-/// is started. The store is only put in place when all of the export is in it.
+/// The service must not be running, and the data directory must not have a store with callbacks. Ids,
+/// attempts and the order within each job are kept; pending callbacks are delivered when the service
+/// starts. The new store is put in place when the whole export is in it.
 ///
 /// Example: seal-dpf-urlcallback import --file callbacks.ndjson
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What `export` wrote; `-` is standard input
+    /// Output of `export`; `-` for standard input
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// Take what is there of an export that is cut off
+    /// Import what is there of a truncated export
     #[arg(long)]
     partial: bool,
 }
@@ -54,7 +54,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     };
     let reader = ArchiveReader::begin(BufReader::new(input))?;
     if reader.identity.is_none() {
-        say("what the ids were made with is lost: the callbacks get other ones");
+        say("the key of the ids is lost: the callbacks get new ids");
     }
     let new = dir.with_extension("import");
     remove(&new)?;
@@ -71,7 +71,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// An empty store may go; another one stays.
+/// Removes an empty store; refuses any other.
 async fn make_room(config: &Config, dir: &Path) -> anyhow::Result<()> {
     if !dir.try_exists()? {
         // Somebody has moved it away; its witness speaks of nothing any more.

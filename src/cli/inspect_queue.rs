@@ -1,4 +1,4 @@
-//! `inspect-queue`: what is stuck, why, and what happens next.
+//! `inspect-queue`: shows what is stuck, why, and what happens next.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -18,7 +18,7 @@ use crate::{
     config::Config,
 };
 
-/// How many callbacks are asked for at once.
+/// Callbacks that are requested at a time.
 const PAGE: usize = 1000;
 
 /// Show the queue: counts first, then the destinations, then the callbacks, newest first
@@ -33,31 +33,31 @@ const PAGE: usize = 1000;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// Only those in this state: pending, delivered, failed
+    /// Only callbacks in this state: pending, delivered, failed
     #[arg(long, value_parser = ["pending", "delivered", "failed"])]
     state: Option<String>,
-    /// Only those to this destination, such as http://host:8080
+    /// Only callbacks to this destination, such as http://host:8080
     #[arg(long)]
     destination: Option<String>,
-    /// Only those of this job
+    /// Only callbacks of this job
     #[arg(long)]
     job_id: Option<String>,
-    /// Only this one, with its body and every attempt
+    /// Only this callback, with its body and every attempt
     #[arg(long, conflicts_with_all = ["state", "destination", "job_id", "since", "limit", "cursor"])]
     id: Option<CallbackId>,
-    /// Only those accepted within this time (`2h`), or since then (`2026-01-31T08:00:00Z`)
+    /// Only callbacks accepted within this duration (`2h`) or since this time (`2026-01-31T08:00:00Z`)
     #[arg(long)]
     since: Option<String>,
-    /// At most so many callbacks; 0 shows the counts alone
+    /// Maximum number of callbacks; 0 for the counts only
     #[arg(long, default_value_t = 50)]
     limit: usize,
-    /// Go on where `nextCursor` of another listing says
+    /// Continue at the `nextCursor` of another listing
     #[arg(long)]
     cursor: Option<CallbackId>,
-    /// How to print them
+    /// Output format
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Show it again and again, in place, until Ctrl-C; `--watch=10s` says how often
+    /// Refresh in place until Ctrl-C; `--watch=10s` sets the interval
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
         default_missing_value = "2s", value_parser = humantime::parse_duration)]
     watch: Option<Duration>,
@@ -66,7 +66,7 @@ pub(super) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     if let Some(interval) = args.watch {
         if args.output != Output::Table {
-            return Err(Usage("--watch shows a table; ask for json again and again".into()).into());
+            return Err(Usage("--watch is only available for tables".into()).into());
         }
         return watch(config, &args, interval.max(Duration::from_millis(100))).await;
     }
@@ -104,7 +104,7 @@ async fn one(access: &Access, id: CallbackId) -> anyhow::Result<CallbackView> {
     access.one(id).await?.ok_or_else(|| anyhow::anyhow!("there is no callback {id}"))
 }
 
-/// A listing page by page, so that a long one needs no memory for its length.
+/// A listing, page by page, in bounded memory.
 struct Pages {
     listing: Listing,
     left: usize,
@@ -194,14 +194,14 @@ async fn show(
         put(String::new())?;
         put(screen.line(
             Tone::Plain,
-            &format!("there are more: a larger --limit, or --cursor {cursor}"),
+            &format!("there are more: use a larger --limit, or --cursor {cursor}"),
         ))?;
     }
     Ok(())
 }
 
-/// Shows it again and again. The way is looked for each time: the service may be stopped and
-/// started meanwhile, and nothing keeps it from starting.
+/// Refreshes the table. It looks for the service each time, because the service may be stopped and
+/// started meanwhile, and it must not keep the service from starting.
 async fn watch(config: &Config, args: &Args, interval: Duration) -> anyhow::Result<Exit> {
     // What is wrong from the beginning is no reason to take the terminal.
     drop(find(config).await?);

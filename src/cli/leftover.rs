@@ -1,5 +1,7 @@
-//! Files and folders that a command makes for itself and that nobody may find afterwards: they hold
-//! what only their owner may read. They are removed at the end, also where a signal brings it.
+//! Temporary files and folders of a command. They hold what only their owner may read, so they are
+//! removed at the end, even if a signal ends the command.
+//!
+//! `tempfile::TempDir` was weighed: it does not remove anything on a signal.
 
 use std::{
     fs, io,
@@ -14,18 +16,18 @@ use data_encoding::HEXLOWER;
 use super::output::say;
 use crate::datadir::create_private;
 
-/// Those that are there, for who hears the signal.
+/// Those that exist, for the signal thread.
 static LEFTOVERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// How long a command may take to end by itself after a signal.
+/// How long a command may take to end after a signal.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A file or a folder that is removed when this is dropped.
+/// A file or folder that is removed on drop.
 #[derive(Debug)]
 pub(super) struct Leftover(PathBuf);
 
 impl Leftover {
-    /// A new private folder where temporary files are.
+    /// Creates a private folder in the system's temporary folder.
     pub(super) fn folder() -> anyhow::Result<Self> {
         let mut bits = [0; 8];
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bits)
@@ -36,16 +38,16 @@ impl Leftover {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         let create = || builder.create(&folder);
-        let context = || format!("{} cannot be made (TMPDIR)", folder.display());
+        let context = || format!("cannot create {} (TMPDIR)", folder.display());
         Self::make(&folder, create).with_context(context).map(|((), leftover)| leftover)
     }
 
-    /// A new private file.
+    /// Creates a private file.
     pub(super) fn file(path: &Path) -> io::Result<(fs::File, Self)> {
         Self::make(path, || create_private(path))
     }
 
-    /// Creates it with the list locked, so that the signal thread never misses it.
+    /// Creates it while the list is locked, so that the signal thread does not miss it.
     fn make<T>(path: &Path, make: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Self)> {
         static LISTENING: LazyLock<Result<(), String>> =
             LazyLock::new(|| listen().map_err(|error| error.to_string()));
@@ -68,7 +70,7 @@ impl Drop for Leftover {
     }
 }
 
-/// Threads of the engine may still put something there a moment after their store was closed.
+/// Retries for a moment, because sled's threads may still write there after the store was closed.
 fn remove(path: &Path) {
     let once = || match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path).is_ok(),
@@ -81,10 +83,10 @@ fn remove(path: &Path) {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    say(format_args!("{} cannot be removed: remove it", path.display()));
+    say(format_args!("cannot remove {}; remove it by hand", path.display()));
 }
 
-/// Has a thread of its own hear the signals: the others may be writing to somebody who does not read.
+/// Starts the signal thread. It is a thread of its own, because the others may be blocked in a write.
 fn listen() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signal = {
@@ -101,13 +103,13 @@ fn listen() -> io::Result<()> {
         // A command that handles the signal itself, for example to restore the terminal, ends first.
         std::thread::sleep(GRACE);
         remove_all();
-        say("interrupted; nothing is left of what was begun");
+        say("interrupted; temporary files were removed");
         std::process::exit(1);
     };
     std::thread::Builder::new().name("signals".into()).spawn(heard).map(drop)
 }
 
-/// Comes when the user or the system wants the end.
+/// Waits for SIGINT, SIGTERM or SIGHUP.
 #[cfg(unix)]
 fn end_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -123,7 +125,7 @@ fn end_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-/// Comes when the user wants the end.
+/// Waits for Ctrl-C.
 #[cfg(not(unix))]
 fn end_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     Ok(async {

@@ -16,9 +16,9 @@ use super::output::{Exit, Usage};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// The page of this command; without one, of the whole program
+    /// The command to print the page of [default: the program]
     command: Option<String>,
-    /// Write the pages of the program and of every command here
+    /// Write the pages of the program and of every command into this folder
     #[arg(long, conflicts_with = "command", value_name = "FOLDER")]
     out_dir: Option<PathBuf>,
 }

@@ -1,8 +1,8 @@
-//! The command line (contract, 5). One file for each subcommand; [`access`] finds the running
+//! The command line (docs/operating.md). One file for each subcommand; [`access`] finds the running
 //! service or opens the store.
 //!
-//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 it
-//! failed, 2 wrong usage or settings, 3 not running.
+//! Results go to standard output, everything else to standard error. Exit codes: 0 success, 1 failure,
+//! 2 wrong usage or settings, 3 not running.
 
 #![expect(clippy::doc_markdown, reason = "the comments on arguments are the text of --help")]
 
@@ -34,14 +34,14 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use self::output::{Exit, Usage};
 use crate::config::{Config, ConfigError};
 
-/// Tells the outside world when a DPF job waits for its client or has ended.
+/// Durable HTTP callbacks for DPF jobs.
 ///
-/// Job events come in, HTTP callbacks go out, and none is lost. Start with `serve`, try it
-/// with `receive` and `submit`.
+/// Accepts job events and sends a callback when a job waits for its client or has ended. Start with
+/// `serve`, and try it with `receive` and `submit`.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Cli {
-    /// The settings file [default: ./config.toml where there is one]
+    /// Settings file [default: ./config.toml if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -53,9 +53,9 @@ struct Cli {
 enum Command {
     /// Run the service
     ///
-    /// It takes job events on its API and delivers the callbacks, until SIGTERM or Ctrl-C; a
-    /// second signal ends it at once. SIGHUP opens the log file again and has the certificates,
-    /// keys, tokens and passwords read again that the settings name files for.
+    /// Accepts job events on its API and delivers callbacks until SIGTERM or Ctrl-C. A second signal
+    /// exits at once. SIGHUP reopens the log file and rereads the files with certificates, keys, tokens
+    /// and passwords that the settings name.
     ///
     /// Example: seal-dpf-urlcallback serve
     Serve,
@@ -66,9 +66,9 @@ enum Command {
     Export(export::Args),
     Import(import::Args),
     Status(status::Args),
-    /// Read the settings, say every fault with its key, print the effective ones
+    /// Check the settings and print those in effect
     ///
-    /// Secrets are shown as "***". Exit code 2 when there is a fault.
+    /// Reports every error with its key; the exit code is then 2. Secrets are shown as "***".
     ///
     /// Example: seal-dpf-urlcallback --config /etc/urlcallback.toml check-config
     CheckConfig,
@@ -78,7 +78,7 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it changes and writes nothing, so that it may end when its reader has seen enough.
+    /// Whether it changes and writes nothing, so that a closed standard output is no error.
     const fn only_looks(&self) -> bool {
         match self {
             Self::InspectQueue(_)
@@ -97,7 +97,7 @@ impl Command {
     }
 }
 
-/// The whole program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let looks = cli.command.only_looks();
@@ -114,7 +114,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Whoever read our output has seen enough.
+/// Whether the reader of standard output has closed it.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<std::io::Error>()

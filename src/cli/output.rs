@@ -1,4 +1,4 @@
-//! What a command prints, and how it ends.
+//! Output and exit codes of commands.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -6,18 +6,18 @@ use clap::ValueEnum;
 
 use crate::config::Config;
 
-/// How results are printed.
+/// Format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
     /// For people
     Table,
     /// One JSON document
     Json,
-    /// One JSON document a line
+    /// One JSON document per line
     Ndjson,
 }
 
-/// How a command ends.
+/// Exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     Done,
@@ -37,7 +37,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The arguments do not fit together.
+/// The arguments are wrong in combination.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Usage(pub(super) String);
@@ -47,12 +47,12 @@ pub(super) fn print(line: impl std::fmt::Display) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{line}")
 }
 
-/// Says what in the settings is most likely a mistake.
+/// Prints the warnings about the settings.
 pub(super) fn say_warnings(config: &Config) {
     config.warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
 }
 
-/// Says something that is no result.
+/// Prints a line to standard error.
 pub(super) fn say(line: impl std::fmt::Display) {
     drop(writeln!(std::io::stderr().lock(), "{line}"));
 }

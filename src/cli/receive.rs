@@ -1,4 +1,4 @@
-//! `receive`: a receiver to try things with.
+//! `receive`: a receiver for trying things out.
 
 use std::{
     net::SocketAddr,
@@ -24,20 +24,20 @@ use super::{
 };
 use crate::callback::redact_url;
 
-/// Listen for callbacks and print them, to try things with
+/// Receive callbacks and print them, for trying things out
 ///
-/// Each body goes to standard output as one line, the rest to standard error.
+/// Bodies go to standard output, one per line; everything else goes to standard error.
 ///
 /// Example: seal-dpf-urlcallback receive --answer 503,503,200
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen; port 0 takes a free one
+    /// Listen address; port 0 selects a free port
     #[arg(long, default_value = "127.0.0.1:9127")]
     listen: SocketAddr,
-    /// The statuses to answer with, one after the other; the last one from then on
+    /// Response statuses, in order; the last one is repeated
     #[arg(long, value_delimiter = ',', default_value = "200", value_parser = status)]
     answer: Vec<StatusCode>,
-    /// How long to wait before each answer
+    /// Delay before each response
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     delay: Duration,
 }
@@ -45,7 +45,7 @@ pub(super) struct Args {
 fn status(text: &str) -> Result<StatusCode, String> {
     match text.trim().parse() {
         Ok(code @ 200..=999) => StatusCode::from_u16(code).map_err(|error| error.to_string()),
-        _ => Err("a status is a number from 200 to 999".into()),
+        _ => Err("expected a status from 200 to 999".into()),
     }
 }
 

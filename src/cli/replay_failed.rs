@@ -1,4 +1,4 @@
-//! `replay-failed`: sends again what has finally failed.
+//! `replay-failed`: makes failed callbacks pending again.
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
@@ -15,14 +15,14 @@ use crate::{
     config::Config,
 };
 
-/// How many callbacks are asked for at a time: a fraction of a second's work.
+/// Callbacks that are replayed with one request: a fraction of a second's work.
 const STEP: usize = 5000;
 
 /// Make failed callbacks pending again, with a fresh age and attempt budget
 ///
-/// At least one selector is needed; several have to hold at once. Works whether or not the
-/// service runs, in steps, and can be interrupted and run again: what was replayed is not
-/// failed any more. The order within each job is kept, and so are the attempts made so far.
+/// At least one selector is required; a callback has to match all that are given. Works whether or not
+/// the service runs. It works in steps and can be interrupted and run again, because replayed callbacks
+/// are no longer failed. The order within each job and the attempts made so far are kept.
 ///
 /// Examples:
 ///   seal-dpf-urlcallback replay-failed --destination http://callbackhost:8080 --dry-run
@@ -30,22 +30,22 @@ const STEP: usize = 5000;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// Only this one, as often as needed
+    /// Only this callback; can be given more than once
     #[arg(long)]
     id: Vec<CallbackId>,
-    /// Only those to this destination, such as http://host:8080
+    /// Only callbacks to this destination, such as http://host:8080
     #[arg(long)]
     destination: Option<String>,
-    /// Only those of this job
+    /// Only callbacks of this job
     #[arg(long)]
     job_id: Option<String>,
-    /// Only those accepted within this time (`2h`), or since then (`2026-01-31T08:00:00Z`)
+    /// Only callbacks accepted within this duration (`2h`) or since this time (`2026-01-31T08:00:00Z`)
     #[arg(long)]
     since: Option<String>,
-    /// All failed ones
+    /// All failed callbacks
     #[arg(long)]
     all: bool,
-    /// Only count them
+    /// Count only
     #[arg(long)]
     dry_run: bool,
 }
@@ -59,7 +59,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         all: args.all,
     };
     if filter == FilterView::default() {
-        let message = "say which ones: --id, --destination, --job-id, --since or --all";
+        let message = "no selector; give --id, --destination, --job-id, --since or --all";
         return Err(Usage(message.into()).into());
     }
     let purpose = if args.dry_run { Purpose::Look } else { Purpose::Change };
@@ -98,7 +98,7 @@ enum Walk {
     Interrupted(ReplayView),
 }
 
-/// Goes through all that the request selects, a step at a time, until the end or Ctrl-C.
+/// Replays everything selected, one step at a time, until the end or Ctrl-C.
 async fn walk(
     access: &Access,
     mut request: ReplayRequest,

@@ -4,8 +4,7 @@ use std::{fmt::Display, io};
 
 use super::output::print;
 
-/// Prints lines of results. Where that fails, the work goes on: what was begun is done to its end, and
-/// only then is it said that the results could not be printed.
+/// Prints lines of results. If that fails, the work continues, and the failure is reported at the end.
 #[derive(Default)]
 pub(super) struct Results {
     failed: Option<io::Error>,
@@ -19,7 +18,7 @@ impl Results {
         }
     }
 
-    /// After the work: whether all results were printed. A reader that has left has seen enough.
+    /// Call this after the work. Fails if a result could not be printed; a closed pipe is no failure.
     pub(super) fn end(self) -> io::Result<()> {
         match self.failed {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {

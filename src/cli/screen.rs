@@ -1,11 +1,10 @@
-//! What standard output is: how wide and high, whether it takes colours, and how a picture is
-//! drawn on it again and again.
+//! Standard output as a terminal: size, colours, and redrawing in place.
 
 use std::io::{self, Write as _};
 
 use console::{Style, Term, truncate_str};
 
-/// What is said in which colour.
+/// The colour of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
@@ -15,10 +14,10 @@ pub(super) enum Tone {
     Bad,
 }
 
-/// Standard output as somebody looks at it.
+/// Standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Screen {
-    /// Columns; `None` where it is no terminal, and lines may be as long as they are.
+    /// Columns; `None` if it is not a terminal and lines may have any length.
     pub(super) width: Option<u16>,
     /// Lines of the terminal.
     height: usize,
@@ -62,14 +61,13 @@ impl Screen {
     }
 }
 
-/// A picture that is drawn again and again in the same place. The terminal is as it was when
-/// this is dropped.
+/// Redraws a text in place. Restores the terminal on drop.
 pub(super) struct Picture {
     out: io::Stdout,
 }
 
 impl Picture {
-    /// Takes the whole terminal, where there is one.
+    /// Takes over the whole terminal, if there is one.
     pub(super) fn begin() -> io::Result<Self> {
         let mut out = io::stdout();
         if Screen::now().is_terminal() {
@@ -79,8 +77,8 @@ impl Picture {
         Ok(Self { out })
     }
 
-    /// Draws; what does not fit is left away. Without a terminal, the pictures follow each
-    /// other with an empty line between them.
+    /// Draws a text; what does not fit is omitted. Without a terminal, texts are separated by an empty
+    /// line.
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         let screen = Screen::now();
         let mut picture = String::new();

@@ -1,4 +1,4 @@
-//! `status`: whether the service runs.
+//! `status`: reports whether the service runs.
 
 use serde_json::json;
 
@@ -14,22 +14,21 @@ use crate::{
     datadir::Note,
 };
 
-/// Say whether the service runs, since when, whether it takes events, and how much is queued
+/// Report whether the service runs, whether it accepts events, and how much is queued
 ///
-/// Exit code 0 when it runs, 3 when it does not, and 1 when that cannot be told or it runs and
-/// does not answer.
+/// The exit code is 0 if it runs, 3 if it does not, and 1 if that is unknown or it does not respond.
 ///
 /// Example: seal-dpf-urlcallback status --output json
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
 
 pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     if args.output == Output::Ndjson {
-        return Err(Usage("status prints a table or json".into()).into());
+        return Err(Usage("status supports the formats table and json".into()).into());
     }
     let json = args.output == Output::Json;
     match access::running(config)? {
@@ -42,7 +41,7 @@ pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
             Ok(Exit::NotRunning)
         }
         Running::Silent(holder) => {
-            let reason = "it is just starting or ending";
+            let reason = "it is starting up or shutting down";
             if json {
                 print(json!({
                     "running": true, "pid": holder.pid, "ready": false, "reason": reason,

@@ -1,4 +1,4 @@
-//! `submit`: hands in job events.
+//! `submit`: submits job events.
 
 use std::{
     collections::BTreeMap,
@@ -21,16 +21,16 @@ use crate::{
     event::{Parameters, RawEvent},
 };
 
-/// How many lines of a file go into one request.
+/// Lines of a file in one request.
 const CHUNK_LINES: usize = 10_000;
 
-/// How many bytes of a file go into one request, about.
+/// Approximate size of one request, in bytes.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// Hand in one job event, or a file of them
+/// Submit one job event, or a file of them
 ///
-/// Works whether or not the service runs. Prints what became of each event; exit code 1 when
-/// one was failed or refused.
+/// Works whether or not the service runs. Prints the outcome of each event; the exit code is 1 if one
+/// failed or was refused.
 ///
 /// Examples:
 ///   seal-dpf-urlcallback submit --event job_finished --job-id 4711 --job-id-fs 201602231834182304 \
@@ -45,13 +45,13 @@ pub(super) struct Args {
     /// DPF's internal id of the job
     #[arg(long)]
     job_id: Option<String>,
-    /// The name of the job's directory
+    /// Name of the job's directory
     #[arg(long)]
     job_id_fs: Option<String>,
-    /// How the job ended: `OK`, or what went wrong
+    /// How the job ended: `OK`, or a name for the error
     #[arg(long)]
     exit_status: Option<String>,
-    /// Why it went wrong
+    /// Description of the error
     #[arg(long)]
     error_reason: Option<String>,
     /// An idempotency key: an event with the key of a stored one is a duplicate
@@ -60,10 +60,10 @@ pub(super) struct Args {
     /// The page of the job
     #[arg(long)]
     dpf_tracker_url: Option<String>,
-    /// A job parameter, as often as needed
+    /// A job parameter; can be given more than once
     #[arg(short = 's', value_name = "NAME=VALUE")]
     parameters: Vec<String>,
-    /// A file with one event in JSON a line; `-` for standard input
+    /// File with one event in JSON per line; `-` for standard input
     #[arg(long, conflicts_with_all = ["event", "job_id", "job_id_fs", "exit_status", "error_reason", "event_id", "dpf_tracker_url", "parameters"])]
     file: Option<PathBuf>,
 }
@@ -136,7 +136,7 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
             break;
         }
         let answered = access.submit(&lines).await.with_context(|| {
-            format!("stopped before line {}; all lines before it were handed in", before + 1)
+            format!("stopped before line {}; all lines before it were submitted", before + 1)
         })?;
         for answer in answered {
             let line = before + answer.line;
@@ -144,7 +144,7 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
                 progress.finish_and_clear();
                 let why = answer.outcome.reason.unwrap_or_default();
                 anyhow::bail!(
-                    "stopped before line {line}, all lines before it were handed in: {why}; hand in the rest later (tail -n +{line} FILE | … submit --file -)"
+                    "stopped before line {line}, all lines before it were submitted: {why}; submit the rest later (tail -n +{line} FILE | … submit --file -)"
                 );
             }
             tally.count(&answer.outcome.outcome);
@@ -159,8 +159,8 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
     Ok(tally.exit())
 }
 
-/// The next lines of the input. A line that is longer than the limit is cut, a little above
-/// it, so that it is refused without being held.
+/// Reads the next lines of the input. A line above the limit is truncated a little above it, so that it
+/// is refused without being held in memory.
 fn chunk(input: &mut impl BufRead, limit: usize) -> io::Result<(Vec<Vec<u8>>, u64)> {
     let mut lines = Vec::new();
     let mut bytes = 0;
@@ -215,7 +215,7 @@ fn progress(length: Option<u64>) -> ProgressBar {
     }
 }
 
-/// How many events came to what.
+/// Number of events by outcome.
 #[derive(Default)]
 struct Tally(BTreeMap<String, u64>);
 

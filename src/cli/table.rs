@@ -14,14 +14,14 @@ use crate::{
     outbox::StateName,
 };
 
-/// How many destinations are shown.
+/// Destinations that are shown.
 const DESTINATIONS: usize = 10;
 
-/// From this width on, a callback has one line; below, what went wrong stands on a second.
+/// From this width on, a callback takes one line; below, the error is on a second one.
 const WIDE: u16 = 140;
 
-/// A table without frames. `flexible` columns give way where it has to fit a terminal, and
-/// `numbers` are aligned at the right.
+/// A table without borders. `flexible` columns shrink to fit a terminal, and `numbers` are aligned
+/// right.
 fn new(header: &[&str], flexible: &[&str], numbers: &[&str], screen: Screen) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_truncation_indicator("…");
@@ -50,7 +50,7 @@ fn row(cells: impl IntoIterator<Item = String>) -> Row {
     row
 }
 
-/// What stands above everything: the queue in numbers.
+/// The counts at the top.
 pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<String> {
     let counts = [queue.pending, queue.delivered, queue.failed].map(|count| count.to_string());
     let width = counts.iter().map(String::len).max().unwrap_or_default();
@@ -81,7 +81,7 @@ pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<Str
         .collect()
 }
 
-/// What a destination does, and for how long.
+/// State of a destination, and for how long.
 pub(super) fn standing(it: &DestinationView, now: Timestamp) -> String {
     let open = it.open_since.map(|since| format!("open for {}", text::duration(now.since(since))));
     match (open, it.next_probe_at, it.hold_until) {
@@ -89,12 +89,14 @@ pub(super) fn standing(it: &DestinationView, now: Timestamp) -> String {
             format!("{open}, probe {}", text::relative(at, now))
         }
         (Some(open), ..) => format!("{open}, probing"),
-        (None, _, Some(until)) => format!("asked to wait, goes on {}", text::relative(until, now)),
+        (None, _, Some(until)) => {
+            format!("asked to wait, continues {}", text::relative(until, now))
+        }
         (None, ..) => "ok".into(),
     }
 }
 
-/// The destinations: those that stand still first, then those with the most pending.
+/// The destinations: those that make no progress first, then by number of pending callbacks.
 pub(super) fn destinations(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<String> {
     if queue.destinations.is_empty() {
         return Vec::new();
@@ -129,7 +131,7 @@ pub(super) fn destinations(queue: &QueueView, screen: Screen, now: Timestamp) ->
     lines
 }
 
-/// What is known of a callback's destination.
+/// State of a callback's destination.
 pub(super) fn destination_of<'a>(
     it: &CallbackView,
     queue: &'a QueueView,
@@ -137,7 +139,7 @@ pub(super) fn destination_of<'a>(
     queue.destinations.iter().find(|known| Some(&known.destination) == it.destination.as_ref())
 }
 
-/// How a callback looks at first sight.
+/// Values of the STATE column.
 pub(super) fn tone(it: &CallbackView) -> Tone {
     match (it.state, &it.last_error) {
         (StateName::Failed, _) => Tone::Bad,
@@ -146,7 +148,7 @@ pub(super) fn tone(it: &CallbackView) -> Tone {
     }
 }
 
-/// What happens next to a callback.
+/// Values of the NEXT column.
 pub(super) fn next(
     it: &CallbackView,
     destination: Option<&DestinationView>,
@@ -242,7 +244,7 @@ pub(super) fn callbacks(
     shown
 }
 
-/// The rest of a callback, where the terminal is too narrow for one line.
+/// The second line of a callback on a narrow terminal.
 fn second_line(it: &CallbackView) -> String {
     let mut line = format!("  {}", it.job_state.as_str());
     if let Some(destination) = &it.destination {

@@ -10,7 +10,7 @@ use crate::{
     outbox::{ErrorKind, Failure},
 };
 
-/// A duration by its largest unit, rounded: `4 m`, `2 h`.
+/// A duration in its largest unit, rounded: `4 m`, `2 h`.
 pub(super) fn duration(duration: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let secs = duration.as_secs();
@@ -41,8 +41,8 @@ pub(super) fn moment(at: Timestamp) -> String {
     format!("{} UTC", text.split('.').next().unwrap_or_default().replace('T', " "))
 }
 
-/// Text from outside as one harmless line: nothing in it moves the cursor, changes colours, or
-/// turns the direction in which the rest is read.
+/// Untrusted text as one line without control characters: nothing in it moves the cursor, changes
+/// colours or reverses the writing direction.
 pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
 }
@@ -52,8 +52,7 @@ fn is_harmful(c: char) -> bool {
     c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// A value as JSON in one line that does nothing to a terminal either: what is harmful is
-/// written by its number, which JSON takes for the same.
+/// A value as JSON on one line, with control characters escaped.
 pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let plain = serde_json::to_string(value)?;
     if !plain.contains(is_harmful) {
@@ -72,7 +71,7 @@ pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(safe)
 }
 
-/// What went wrong, in one line: `503 Service Unavailable`, `timeout: no answer within 30s`.
+/// An error on one line: `503 Service Unavailable`, `timeout: no answer within 30s`.
 pub(super) fn failure(failure: &Failure) -> String {
     let status = failure.status.and_then(|status| StatusCode::from_u16(status).ok());
     match (failure.kind, status) {

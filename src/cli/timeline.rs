@@ -14,7 +14,7 @@ use crate::{
     outbox::{Attempt, StateName},
 };
 
-/// All that is known of a callback, for people.
+/// Everything known of a callback, for people.
 pub(super) fn lines(
     it: &CallbackView,
     queue: &QueueView,
@@ -64,7 +64,7 @@ pub(super) fn lines(
     lines
 }
 
-/// A name and its value; a long value goes on below itself.
+/// A name and its value; a long value is wrapped below itself.
 fn field(screen: Screen, tone: Tone, name: &str, value: &str) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).add_row([name, value]);

@@ -1,15 +1,15 @@
-//! What is wrong with settings.
+//! Errors in settings.
 
 use std::fmt;
 
-/// What is wrong with one setting.
+/// An error or warning about one setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The key, as it is written in TOML.
+    /// The key, as in TOML.
     pub key: String,
-    /// Where it was set; `None` where it was not.
+    /// Where it is set; `None` if it is not.
     pub place: Option<String>,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what is expected.
     pub message: String,
 }
 
@@ -22,14 +22,14 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The settings are not usable.
+/// The settings have errors.
 #[derive(Debug)]
 pub struct ConfigError(pub Vec<Fault>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.0.len();
-        write!(f, "{n} fault{} in the settings:", if n == 1 { "" } else { "s" })?;
+        write!(f, "{n} error{} in the settings:", if n == 1 { "" } else { "s" })?;
         self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
     }
 }

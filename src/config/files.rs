@@ -1,6 +1,5 @@
-//! Settings that are files: certificates, keys, tokens and passwords. They are read when the
-//! settings are, so that a wrong path is a fault of its key and not of the first callback; who
-//! uses them reads them again.
+//! Settings that name files: certificates, keys, tokens and passwords. The files are read when the
+//! settings are loaded, so that a wrong path is an error of its key and not of the first callback.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +26,7 @@ pub(super) fn ca_file(r: &mut Reader) -> Option<PathBuf> {
     Some(file)
 }
 
-/// A certificate and its key, which go together.
+/// A certificate and its key. Both are required, or neither.
 pub(super) fn pair(
     r: &mut Reader,
     certificates: &'static str,
@@ -44,7 +43,7 @@ pub(super) fn pair(
             return None;
         }
         (None, Some(_)) => {
-            r.fault(key, format!("needs {certificates} beside it"));
+            r.fault(key, format!("requires {certificates} as well"));
             return None;
         }
     };
@@ -66,7 +65,7 @@ pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, CredentialFile> {
             r.fault(
                 KEY,
                 format!(
-                    "{} is no destination such as \"https://host:8443\"",
+                    "invalid destination {}; expected scheme, host and port such as \"https://host:8443\"",
                     quoted(&redact_url(&name))
                 ),
             );
@@ -80,7 +79,7 @@ pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, CredentialFile> {
                     r.fault(
                         KEY,
                         format!(
-                            "{} names a destination that is there already",
+                            "{} names a destination that has a section already",
                             quoted(&redact_url(&name))
                         ),
                     );
@@ -112,7 +111,7 @@ fn credentials(value: &Value) -> Result<CredentialFile, String> {
     Ok(file)
 }
 
-/// Warns of a secret that every user of the machine can read.
+/// Warns about a secret that every user of the machine can read.
 #[cfg(unix)]
 pub(super) fn warn_if_open(r: &mut Reader, key: &str, file: &Path) {
     use std::os::unix::fs::PermissionsExt as _;

@@ -1,8 +1,8 @@
 //! Settings: a TOML file and the environment become one checked [`Config`].
 //!
-//! [`source`] reads the file, [`reader`] takes single values and gathers every fault,
-//! [`sections`] and [`files`] read what takes more than one value, and [`settings`] puts it all
-//! together. Every module defines the settings that it takes; the keys, defaults and limits are here.
+//! [`source`] reads the file, [`reader`] reads single values and collects all errors, [`sections`] and
+//! [`files`] read what takes more than one value, and [`settings`] puts it all together. Keys and limits
+//! are here; each module defines its `Settings` with their defaults.
 
 mod fault;
 mod files;

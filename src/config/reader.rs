@@ -1,5 +1,5 @@
-//! Takes settings out of what TOML and the environment say, key by key, and gathers every
-//! fault on the way instead of stopping at the first.
+//! Reads settings key by key from TOML and the environment, and collects all errors instead of stopping
+//! at the first.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,16 +11,16 @@ use serde::de::DeserializeOwned;
 
 use super::{fault::Fault, source::ENV_PREFIX};
 
-/// A setting as it is in force.
+/// A setting in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effective {
     /// The key.
     pub key: &'static str,
-    /// The value as TOML; `None` where there is none, `"***"` for a secret.
+    /// The value as TOML; `None` if there is none, `"***"` for a secret.
     pub value: Option<String>,
-    /// Where it was set; `None` for the default.
+    /// Where it is set; `None` for the default.
     pub place: Option<String>,
-    /// Which values are allowed, where the kind of value does not say it.
+    /// The range of allowed values, for numbers and durations.
     pub allowed: Option<String>,
 }
 
@@ -37,13 +37,13 @@ impl Reader {
         Self { figment, faults: Vec::new(), effective: Vec::new(), warnings: Vec::new() }
     }
 
-    /// Notes a fault of a key.
+    /// Records an error.
     pub(super) fn fault(&mut self, key: &str, message: impl Into<String>) {
         let place = self.place(key);
         self.faults.push(Fault { key: key.into(), place, message: message.into() });
     }
 
-    /// Notes what works and is most likely a mistake.
+    /// Records a warning: something that works and is most likely a mistake.
     pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
         let place = self.place(key);
         self.warnings.push(Fault { key: key.into(), place, message: message.into() });
@@ -63,7 +63,7 @@ impl Reader {
         self.figment.get_metadata(value.tag()).map(|it| place(it, key))
     }
 
-    /// The value of a key as a `T`, or `None` where it is not set or wrong.
+    /// The value of a key as a `T`, or `None` if it is not set or wrong.
     fn value<T: DeserializeOwned>(&mut self, key: &'static str, wanted: &str) -> Option<T> {
         let value = self.figment.find_value(key).ok()?;
         match value.deserialize() {
@@ -75,13 +75,13 @@ impl Reader {
         }
     }
 
-    /// Notes what is in force.
+    /// Records the value in effect.
     pub(super) fn note(&mut self, key: &'static str, value: Option<String>) {
         let place = self.place(key);
         self.effective.push(Effective { key, value, place, allowed: None });
     }
 
-    /// The same for a value of which only some are allowed.
+    /// Records the value in effect, and the allowed range.
     fn note_limited(&mut self, key: &'static str, value: String, allowed: String) {
         self.note(key, Some(value));
         if let Some(noted) = self.effective.last_mut() {
@@ -116,7 +116,7 @@ impl Reader {
         usize::try_from(found).unwrap_or(default)
     }
 
-    /// A number with a fraction between `least` and `most`.
+    /// A number between `least` and `most`, with a fraction.
     pub(super) fn fraction(
         &mut self,
         key: &'static str,
@@ -144,7 +144,7 @@ impl Reader {
         found
     }
 
-    /// A duration as people write it, from `least` to a hundred years.
+    /// A duration such as `15m`, from `least` to a hundred years.
     pub(super) fn duration(
         &mut self,
         key: &'static str,
@@ -179,8 +179,7 @@ impl Reader {
         found
     }
 
-    /// A text that may not be set; numbers and flags, as the environment gives them, are texts
-    /// as well.
+    /// An optional text. Numbers and booleans, as the environment has them, are accepted as texts.
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
         let found = self.text_unnoted(key);
         let shown = found.as_ref().map(|text| quoted(text));
@@ -195,7 +194,7 @@ impl Reader {
         found
     }
 
-    /// A text with a default, which may be set to nothing.
+    /// A text with a default, which can be set to the empty text.
     pub(super) fn text_or_nothing(&mut self, key: &'static str, default: &str) -> Option<String> {
         if matches!(self.figment.find_value(key), Ok(Value::String(_, text)) if text.is_empty()) {
             self.note(key, Some(quoted("")));
@@ -224,7 +223,7 @@ impl Reader {
         Some(text)
     }
 
-    /// A list of texts; one text alone, as the environment gives it, is split at its commas.
+    /// A list of texts. A single text, as the environment has it, is split at commas.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         match self.figment.find_value(key).ok()? {
             Value::String(_, text) => {
@@ -240,7 +239,7 @@ impl Reader {
         self.value(key, "a list of whole numbers such as [400, 410]")
     }
 
-    /// The tables of a section whose keys are no settings but names.
+    /// The tables of a section whose keys are names.
     pub(super) fn tables(&mut self, key: &'static str) -> Dict {
         match self.figment.find_value(key) {
             Ok(Value::Dict(_, tables)) => tables,
@@ -252,12 +251,12 @@ impl Reader {
         }
     }
 
-    /// Whether a key was set.
+    /// Whether a key is set.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.figment.find_value(key).is_ok()
     }
 
-    /// Every key that was set and never asked for is a fault.
+    /// Records an error for every key that is set and was never read.
     pub(super) fn reject_unknown(&mut self) {
         let known: Vec<&'static str> = self.effective.iter().map(|it| it.key).collect();
         match self.figment.extract::<Dict>() {
@@ -301,7 +300,7 @@ impl Reader {
                         .max_by(|(a, _), (b, _)| a.total_cmp(b));
                     let message = match near {
                         Some((_, near)) => format!("unknown setting; did you mean `{near}`?"),
-                        None => "unknown setting; config.example.toml has them all".into(),
+                        None => "unknown setting; config.example.toml lists all settings".into(),
                     };
                     let tag = first_tag(value);
                     let place = self.figment.get_metadata(tag).map(|it| place(it, &key));
@@ -312,7 +311,7 @@ impl Reader {
     }
 }
 
-/// A table itself carries no origin; its first leaf does.
+/// The origin of a table is that of its first leaf.
 fn first_tag(value: &Value) -> figment::value::Tag {
     match value {
         Value::Dict(tag, dict) => dict.values().next().map_or(*tag, first_tag),
@@ -332,7 +331,7 @@ fn place(metadata: &Metadata, key: &str) -> String {
     }
 }
 
-/// A message of the TOML parser without the line that it is about, which may hold a secret.
+/// A message of the TOML parser without the quoted line, which may contain a secret.
 fn without_source(message: &str) -> String {
     let is_source = |line: &str| {
         line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|')

@@ -54,7 +54,7 @@ pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
     if tls.is_none() && !listen.ip().to_canonical().is_loopback() {
         r.warn(
             "api.listen",
-            format!("{listen} may be reached from other machines, and without api.tls_cert_file and api.tls_key_file the token crosses the network for everybody to read"),
+            format!("{listen} is reachable from other machines, and without api.tls_cert_file and api.tls_key_file the token crosses the network in plain text"),
         );
     }
     api::Settings {
@@ -128,7 +128,7 @@ pub(super) fn networks(r: &mut Reader, key: &'static str, default: Vec<String>) 
             Some(net) => found.push(net),
             None => {
                 let message = format!(
-                    "has {text:?}, which is no network such as \"10.0.0.0/8\" or \"fe80::/10\""
+                    "has {text:?}, which is not a network such as \"10.0.0.0/8\" or \"fe80::/10\""
                 );
                 r.fault(key, message);
             }
@@ -153,7 +153,10 @@ pub(super) fn proxy(r: &mut Reader) -> Option<SecretUrl> {
             if url.scheme().starts_with("socks")
                 && !(is_text(url.username()) && url.password().is_none_or(is_text)) =>
         {
-            r.fault(KEY, "has a user or password that is no UTF-8; no SOCKS proxy can be sent it");
+            r.fault(
+                KEY,
+                "has a user or password that is not UTF-8, which cannot be sent to a SOCKS proxy",
+            );
             None
         }
         Ok(url)
@@ -163,7 +166,7 @@ pub(super) fn proxy(r: &mut Reader) -> Option<SecretUrl> {
             Some(proxy)
         }
         _ => {
-            r.fault(KEY, "has to be a URL such as \"http://proxy:3128\"; its scheme http, https, socks5 or socks5h");
+            r.fault(KEY, "has to be a URL such as \"http://proxy:3128\" with the scheme http, https, socks5 or socks5h");
             None
         }
     }

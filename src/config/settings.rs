@@ -38,7 +38,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The HTTP API.
     pub api: api::Settings,
-    /// Where a job's page is, with `{jobId}` and `{jobIdFs}`; `None`: nowhere.
+    /// Template of a job's page, with `{jobId}` and `{jobIdFs}`; `None` for no page.
     pub tracker_template: Option<String>,
     /// The store.
     pub outbox: outbox::sled::Settings,
@@ -50,20 +50,20 @@ pub struct Config {
     pub attempt: attempt::Settings,
     /// The HTTP client.
     pub client: client::Settings,
-    /// What may be called.
+    /// Which addresses may be called.
     pub egress: Policy,
-    /// What signs.
+    /// Signing secrets.
     pub secrets: Vec<signing::Secret>,
     /// The log.
     pub log: telemetry::Settings,
-    /// Every key with the value in force.
+    /// Every key with the value in effect.
     pub effective: Vec<Effective>,
-    /// What works and is most likely a mistake.
+    /// Warnings.
     pub warnings: Vec<Fault>,
 }
 
 impl Config {
-    /// Reads `file`, or `config.toml` here where there is one, and then the environment.
+    /// Reads `file`, or `config.toml` in the working directory if it exists, and then the environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut figment = Figment::new();
         let text = match file {
@@ -194,7 +194,7 @@ impl Config {
     }
 }
 
-/// What is set in the environment and is no UTF-8: it would be passed over, or be another path.
+/// Errors for environment variables that are not UTF-8, which would otherwise be ignored.
 fn not_utf8() -> Vec<Fault> {
     let ours = std::env::vars_os().filter(|(name, value)| {
         let name = name.to_string_lossy();
@@ -210,12 +210,12 @@ fn not_utf8() -> Vec<Fault> {
 
 /// What delivery is built from.
 impl Config {
-    /// The way to the receivers; what it is made of is read from its files now.
+    /// Builds the HTTP clients; certificates and credentials are read from their files now.
     pub fn clients(&self) -> Result<client::Clients, client::ClientError> {
         client::Clients::build(&self.client, Arc::new(self.egress.clone()))
     }
 
-    /// The sender of attempts.
+    /// Builds the sender of attempts.
     pub fn sender(
         &self,
         clock: crate::clock::SharedClock,

@@ -1,6 +1,5 @@
-//! The settings file: read once, from whatever has the name, with a clear word where it cannot be.
-//! Only where there is none of the default's name, there are no settings: egress rules and signing
-//! secrets must not be gone because somebody's link leads nowhere.
+//! The settings file. The defaults apply only if no file with the default name exists; one that cannot
+//! be read is an error, so that egress rules and signing secrets are never dropped silently.
 
 use std::{
     fs, io,
@@ -15,10 +14,10 @@ use figment::{
 
 use super::fault::Fault;
 
-/// What the names of our environment variables begin with.
+/// Prefix of the environment variables.
 pub const ENV_PREFIX: &str = "URLCALLBACK__";
 
-/// The file that is read where `--config` names none.
+/// The settings file without `--config`.
 pub const DEFAULT_FILE: &str = "config.toml";
 
 /// The text of a settings file.
@@ -37,7 +36,7 @@ impl Provider for FileText {
     }
 }
 
-/// Reads the file that was named; a pipe will do, such as a shell's `<(…)`.
+/// Reads the file that `--config` names, which may be a pipe such as a shell's `<(…)`.
 pub(super) fn named(path: &Path) -> Result<FileText, Fault> {
     let fault = |message: String| Fault { key: "--config".into(), place: None, message };
     match fs::metadata(path) {
@@ -50,7 +49,7 @@ pub(super) fn named(path: &Path) -> Result<FileText, Fault> {
     }
 }
 
-/// Reads the file that is looked for where none was named; `None` where there is none.
+/// Reads the default file; `None` if it does not exist.
 pub(super) fn default(path: &Path) -> Result<Option<FileText>, Fault> {
     let fault = |message: String| Fault { key: path.display().to_string(), place: None, message };
     match fs::symlink_metadata(path) {
@@ -64,7 +63,7 @@ pub(super) fn default(path: &Path) -> Result<Option<FileText>, Fault> {
         }
         // To read a pipe that nobody writes to would last for ever.
         Ok(_) => Err(fault(
-            "is there and is no file; remove it, or name another one with --config".into(),
+            "is not a regular file; remove it, or name another file with --config".into(),
         )),
         Err(error) => Err(fault(cannot_read(path, &error))),
     }

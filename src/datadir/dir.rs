@@ -21,23 +21,23 @@ pub(super) const LOCK: &str = "lock";
 const NOTE: &str = "service.json";
 const OUTBOX: &str = "outbox";
 
-/// What the names of exports that a service has written begin with.
+/// Prefix of the names of exports that a service has written.
 pub const EXPORT: &str = "export-";
 
-/// How long between two looks at a lock that somebody has.
+/// Interval between two attempts to lock.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// A data directory that is locked for this process until it is dropped.
+/// A data directory, locked until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     pub(super) path: PathBuf,
     pub(super) writable: bool,
-    /// `None` where there is none and none can be made.
+    /// `None` if there is no lock file and it cannot be created.
     pub(super) _lock: Option<File>,
 }
 
 impl DataDir {
-    /// Makes the directory where there is none, and locks it for the subcommand `command`.
+    /// Creates the directory if needed, and locks it for the subcommand `command`.
     pub fn open(path: &Path, command: &str) -> Result<Self, DataDirError> {
         // Without a slash at its end, which would hide that it is a symbolic link.
         let path: &Path = &path.components().collect::<PathBuf>();
@@ -87,8 +87,7 @@ impl DataDir {
         }
     }
 
-    /// The same for the service: waits for up to `patience` while a command has it, but not
-    /// for another service.
+    /// The same for the service: waits for up to `patience` for a command, but not for another service.
     pub fn open_to_serve(path: &Path, patience: Duration) -> Result<Self, DataDirError> {
         let give_up = Instant::now() + patience;
         let serves = |holder: &Option<Holder>| holder.as_ref().is_some_and(Holder::serves);
@@ -109,12 +108,12 @@ impl DataDir {
         self.writable
     }
 
-    /// Where the outbox is.
+    /// Path of the store.
     pub fn outbox(&self) -> PathBuf {
         self.path.join(OUTBOX)
     }
 
-    /// Removes exports that nobody has taken.
+    /// Removes exports that were not taken.
     pub fn remove_exports(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(EXPORT)
@@ -125,21 +124,21 @@ impl DataDir {
         }
     }
 
-    /// Says who runs here; see [`note`].
+    /// Publishes the address of the service; see [`note`].
     pub fn write_note(&self, note: &Note) -> Result<(), DataDirError> {
         let path = self.path.join(NOTE);
         let text = serde_json::to_string(note).unwrap_or_default();
         replace(&path, &text).map_err(|error| DataDirError::Unusable { path, error })
     }
 
-    /// Takes the note away again.
+    /// Removes the note.
     pub fn remove_note(&self) {
         if let Err(error) = fs::remove_file(self.path.join(NOTE)) {
             tracing::debug!(error.message = %error, "the service's note cannot be removed");
         }
     }
 
-    /// The API's token; made with 256 random bits where there is none.
+    /// Reads the API's token; creates one with 256 random bits if there is none.
     pub fn token(&self, path: &Path) -> Result<String, DataDirError> {
         let there = path.try_exists();
         if !there.map_err(|error| DataDirError::TokenFile { path: path.to_owned(), error })? {
@@ -153,7 +152,7 @@ impl DataDir {
     }
 }
 
-/// The error for a file of the data directory. Where it is another user's, that is why.
+/// The error for a file of the data directory. It names the owner if that is another user.
 fn unusable(dir: &Path, path: &Path, error: io::Error) -> DataDirError {
     match foreign_owner(dir) {
         Some(owner) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -163,7 +162,7 @@ fn unusable(dir: &Path, path: &Path, error: io::Error) -> DataDirError {
     }
 }
 
-/// The error for a directory that somebody has locked.
+/// The error for a directory that is locked.
 pub(super) fn in_use(path: &Path) -> DataDirError {
     let holder = holder(&path.join(LOCK));
     // A note that a killed process has left says nothing of this one.
@@ -172,34 +171,34 @@ pub(super) fn in_use(path: &Path) -> DataDirError {
     DataDirError::InUse { path: path.to_owned(), holder, note }
 }
 
-/// What the lock file says. Where the system locks files against reading, nothing.
+/// The content of the lock file; `None` on systems where a locked file cannot be read.
 fn holder(lock: &Path) -> Option<Holder> {
     let text = fs::read_to_string(lock).ok()?;
     let (pid, command) = text.trim_end().split_once(' ')?;
     Some(Holder { pid: pid.parse().ok()?, command: command.into() })
 }
 
-/// What the service that runs on the directory says of itself, if one does and says it.
+/// The note of the service that runs on the directory.
 fn note(data_dir: &Path) -> Option<Note> {
     serde_json::from_slice(&fs::read(data_dir.join(NOTE)).ok()?).ok()
 }
 
-/// Opens an export that the service on `data_dir` says it has written there, and takes it out of the
-/// folder. Whoever runs the service must not have a command of somebody else, root's perhaps, read
-/// or remove another file: so only its name is taken from the answer, and it has to be a plain file of
-/// the folder's owner.
+/// Opens an export that the service reports to have written in `data_dir`, and removes it from the
+/// folder. The service's user must not make another user's command (perhaps root's) read or remove
+/// another file. So only the file name is taken from the response, and the file has to be a regular one
+/// of the folder's owner.
 pub fn take_export(data_dir: &Path, said: &str) -> io::Result<File> {
     let refused = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
     let Some(name) = Path::new(said).file_name().and_then(|name| name.to_str()) else {
         return refused("it has no name");
     };
     if !name.starts_with(EXPORT) {
-        return refused("it has not the name of an export");
+        return refused("its name is not that of an export");
     }
     let path = data_dir.join(name);
     let file = owner::open_own(&path)?;
     if !owner::is_plain_file_of(&file.metadata()?, &fs::symlink_metadata(data_dir)?) {
-        return refused("it is no plain file of the data directory's owner");
+        return refused("it is not a regular file of the data directory's owner");
     }
     fs::remove_file(&path)?;
     Ok(file)

@@ -9,27 +9,27 @@ use crate::clock::Timestamp;
 /// The subcommand of the service.
 pub(super) const SERVE: &str = "serve";
 
-/// What a running service says of itself.
+/// What a running service publishes in its data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Note {
     /// Its process.
     pub pid: u32,
-    /// Where its API listens.
+    /// Address of its API.
     pub address: SocketAddr,
-    /// What its certificate is known by, where it speaks TLS.
+    /// Fingerprint of its certificate, with TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
-    /// What holds the API's token.
+    /// File with the API's token.
     pub token_file: PathBuf,
-    /// Since when it runs.
+    /// When it started.
     pub started_at: Timestamp,
     /// Its version.
     pub version: String,
 }
 
 impl Note {
-    /// Where its API is, as a URL without a path.
+    /// URL of its API, without a path.
     pub fn base(&self, address: SocketAddr) -> String {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}")
@@ -39,13 +39,13 @@ impl Note {
 /// Why the data directory cannot be used. Each message names the path and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// It leads somewhere else, and who made it may lead it to yet another place.
-    #[error("the data directory {} is a symbolic link: set data_dir to the place that it leads to", .0.display())]
+    /// A symbolic link, which its owner could change.
+    #[error("the data directory {} is a symbolic link: set data_dir to its target", .0.display())]
     Link(PathBuf),
-    /// Something else has the name.
+    /// Not a directory.
     #[error("the data directory {} is not a directory (data_dir)", .0.display())]
     NotADirectory(PathBuf),
-    /// Not there, and cannot be made, or may not be used.
+    /// It cannot be created, read or written.
     #[error("the data directory {} cannot be used: {error} (data_dir)", path.display())]
     Unusable {
         /// The directory or a file in it.
@@ -53,8 +53,8 @@ pub enum DataDirError {
         /// What the system said.
         error: io::Error,
     },
-    /// Another user's, who keeps it closed.
-    #[error("the data directory {} belongs to the user with the id {owner} and is closed to others: run this as that user (sudo -u '#{owner}' …)",
+    /// It belongs to another user, without access for others.
+    #[error("the data directory {} belongs to the user with the id {owner}, and others have no access: run this as that user (sudo -u '#{owner}' …)",
         path.display())]
     Closed {
         /// The directory.
@@ -62,9 +62,9 @@ pub enum DataDirError {
         /// Whose it is.
         owner: u32,
     },
-    /// Another user's, and nothing runs on it; what we would write there its owner could not
-    /// change.
-    #[error("the data directory {} belongs to the user with the id {owner}, and nothing runs on it: run this as that user (sudo -u '#{owner}' …), who has to be able to go on with it",
+    /// It belongs to another user, and no service runs on it. Files that this user creates there could
+    /// not be changed by the owner.
+    #[error("the data directory {} belongs to the user with the id {owner}, and no service runs on it: run this as that user (sudo -u '#{owner}' …)",
         path.display())]
     Foreign {
         /// The directory.
@@ -72,8 +72,8 @@ pub enum DataDirError {
         /// Whose it is.
         owner: u32,
     },
-    /// Somebody has put it there who is not trusted.
-    #[error("{} in the data directory is a symbolic link or belongs to another user: whoever put it there could read or change what is stored; look at it, and remove it", .0.display())]
+    /// A file in it was not created by its owner.
+    #[error("{} in the data directory is a symbolic link or belongs to another user, who could read or change what is stored; check it, and remove it", .0.display())]
     Planted(PathBuf),
     /// The token file cannot be read.
     #[error("the token file {} cannot be used: {error} (api.token_file)", path.display())]
@@ -83,19 +83,19 @@ pub enum DataDirError {
         /// What the system said.
         error: io::Error,
     },
-    /// Another process has it.
+    /// Another process has it locked.
     #[error("the data directory {} is in use by {}: wait for it, stop it, or set another data_dir",
         path.display(), shown(holder.as_ref(), note.as_ref()))]
     InUse {
         /// The directory.
         path: PathBuf,
-        /// Who has it, where that can be read.
+        /// Who has it locked, if that can be read.
         holder: Option<Holder>,
-        /// What the service that has it says of itself, as soon as it listens.
+        /// The note of the service, if one runs and listens.
         note: Option<Note>,
     },
-    /// The token file is not what we made.
-    #[error("the token file {} has to hold one line of 16 characters at least (api.token_file)", .0.display())]
+    /// The token file has the wrong content.
+    #[error("the token file {} has to contain one line of at least 16 characters (api.token_file)", .0.display())]
     Token(PathBuf),
 }
 
@@ -117,7 +117,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Whether it is a service, which may not listen yet.
+    /// Whether it is a service; it may not listen yet.
     pub fn serves(&self) -> bool {
         self.command == SERVE
     }

@@ -6,8 +6,7 @@ use std::{
     path::Path,
 };
 
-/// Replaces a file as a whole: who reads it sees the old text or the new one. Only the owner can read
-/// it.
+/// Replaces a file atomically: a reader sees the old text or the new one. Only the owner can read it.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
     let mut file =
@@ -18,7 +17,7 @@ pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a file that only its owner can read. There must be none yet.
+/// Creates a file that only its owner can read. Fails if it exists.
 pub fn create_private(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);

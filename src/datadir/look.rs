@@ -1,5 +1,5 @@
-//! The data directory for who only reads: also where nothing can be written, as on a file system
-//! that was made read-only after an error of its disk, or that is full.
+//! Opening a data directory to read, even if nothing can be written: on a file system that is full, or
+//! that was remounted read-only after a disk error.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -14,8 +14,8 @@ use super::{
 };
 
 impl DataDir {
-    /// The same as [`DataDir::open`] for a command that only reads. Where the directory is there
-    /// and cannot be written, it is locked all the same; see [`DataDir::is_writable`].
+    /// The same as [`DataDir::open`] for a command that only reads. A directory that exists and cannot
+    /// be written is locked as well; see [`DataDir::is_writable`].
     pub fn open_to_look(path: &Path, command: &str) -> Result<Self, DataDirError> {
         match Self::open(path, command) {
             Err(refused @ DataDirError::Unusable { .. }) => unwritable(path, refused),
@@ -24,7 +24,7 @@ impl DataDir {
     }
 }
 
-/// Whether the error is that of a place where nothing can be written, and that may still be read.
+/// Whether the error means that nothing can be written, although reading may work.
 pub fn cannot_write(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -35,8 +35,7 @@ pub fn cannot_write(error: &io::Error) -> bool {
     )
 }
 
-/// Locks a directory without writing. What cannot be read either is `refused` for the reason that
-/// was given first.
+/// Locks a directory without writing. Returns `refused` if it cannot be read either.
 fn unwritable(path: &Path, refused: DataDirError) -> Result<DataDir, DataDirError> {
     let path: PathBuf = path.components().collect();
     let cannot_write =

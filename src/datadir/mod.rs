@@ -1,5 +1,5 @@
-//! The data directory: the lock that makes it one process's own, the token, and the note in which a
-//! running service says where it listens.
+//! The data directory: the lock, the token, and the note in which a running service publishes its
+//! address.
 
 mod dir;
 mod error;

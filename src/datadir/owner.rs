@@ -1,4 +1,4 @@
-//! Whose the data directory is, and who else may reach into it.
+//! Ownership and permissions of the data directory.
 
 #[cfg(unix)]
 use std::fs;
@@ -10,8 +10,8 @@ use std::{
 
 use super::error::DataDirError;
 
-/// In a directory that was open to others, they may have put something where we look: in it, and in
-/// its subfolder.
+/// Refuses a directory in which another user may have placed files while it was open to others: checks
+/// it and its subfolder.
 #[cfg(unix)]
 pub(super) fn refuse_planted(dir: &Path, subfolder: &str) -> Result<(), DataDirError> {
     use std::os::unix::fs::MetadataExt as _;
@@ -27,14 +27,14 @@ pub(super) fn refuse_planted(dir: &Path, subfolder: &str) -> Result<(), DataDirE
     Ok(())
 }
 
-/// Its rights are what its folder hands down.
+/// Permissions are inherited from the folder.
 #[cfg(not(unix))]
 pub(super) fn refuse_planted(_: &Path, _: &str) -> Result<(), DataDirError> {
     Ok(())
 }
 
-/// Whether a command may show what is in this token file to the service that runs on a
-/// directory: where that is another user's, only a file of that user is what it wants.
+/// Whether a command may send the content of this token file to the service on a directory. If the
+/// directory belongs to another user, the file has to belong to that user as well.
 #[cfg(unix)]
 pub fn may_show(token_file: &Path, data_dir: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
@@ -45,26 +45,26 @@ pub fn may_show(token_file: &Path, data_dir: &Path) -> bool {
     }
 }
 
-/// Whether a command may show what is in this token file to the service that runs there.
+/// Whether a command may send the content of this token file to the service on a directory.
 #[cfg(not(unix))]
 pub fn may_show(_: &Path, _: &Path) -> bool {
     true
 }
 
-/// Whose the directory is, where it is not ours.
+/// The owner of the directory, if it is another user.
 #[cfg(unix)]
 pub(super) fn foreign_owner(path: &Path) -> Option<u32> {
     let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).ok()?);
     (owner != rustix::process::geteuid().as_raw()).then_some(owner)
 }
 
-/// Whose the directory is, where it is not ours.
+/// The owner of the directory, if it is another user.
 #[cfg(not(unix))]
 pub(super) fn foreign_owner(_: &Path) -> Option<u32> {
     None
 }
 
-/// Takes others' rights to a directory that we own: it holds what users sent, and the token.
+/// Removes the permissions of others on a directory of this user.
 #[cfg(unix)]
 pub(super) fn close_to_others(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -76,13 +76,13 @@ pub(super) fn close_to_others(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(closed))
 }
 
-/// Its rights are what its folder hands down.
+/// Permissions are inherited from the folder.
 #[cfg(not(unix))]
 pub(super) fn close_to_others(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file for reading, unless its name is a symbolic link's, without waiting for anything.
+/// Opens a file for reading without blocking, unless it is a symbolic link.
 #[cfg(unix)]
 pub(super) fn open_own(path: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags, open};
@@ -96,14 +96,14 @@ pub(super) fn open_own(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Whether this is a regular file with one name that belongs to the owner of the folder.
+/// Whether this is a regular file with one link that belongs to the owner of the folder.
 #[cfg(unix)]
 pub(super) fn is_plain_file_of(file: &Metadata, folder: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     file.is_file() && file.nlink() == 1 && file.uid() == folder.uid()
 }
 
-/// Whether this is a regular file; whose it is, its folder hands down.
+/// Whether this is a regular file; its ownership is inherited from the folder.
 #[cfg(not(unix))]
 pub(super) fn is_plain_file_of(file: &Metadata, _: &Metadata) -> bool {
     file.is_file()

@@ -1,5 +1,5 @@
-//! The delivery loop. One task owns all lanes; it sleeps until something is due, a slot is
-//! free or somebody calls, claims, and spawns one task for each attempt.
+//! The delivery loop. One task owns all lanes. It sleeps until something is due, a slot is free, or it
+//! is asked; then it claims, and spawns one task for each attempt.
 //!
 //! ```text
 //!  signals (outbox) ─┐                              ┌─► attempt task: PUT ─► Ended
@@ -7,11 +7,11 @@
 //!  Ended, Settled ───┘   in turn, a few each        └─► …
 //! ```
 //!
-//! A destination's slot is free when its PUT has ended ([`Event::Ended`]); the job's next
-//! callback is due when the disk has the outcome, which the outbox signals. Lanes are served
-//! in turn, at most [`CLAIMS_PER_TURN`] claims each, so a long queue costs the others one turn; see
-//! [`shares`](crate::delivery::schedule::shares) for whose turn it is. Nothing is claimed while too many outcomes wait for
-//! the disk: what is sent meanwhile would be sent again after a kill.
+//! A slot is free when its PUT has ended ([`Event::Ended`]). The job's next callback is due when the
+//! outcome is durable, which the outbox signals. Lanes have turns of at most [`CLAIMS_PER_TURN`] claims,
+//! so a long queue delays the others by one turn; the order is in
+//! [`shares`](crate::delivery::schedule::shares). Nothing is claimed while too many outcomes wait for the
+//! disk, because what is sent meanwhile would be repeated after a kill.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -46,14 +46,14 @@ use crate::{
     report,
 };
 
-/// How many callbacks of one destination are claimed before the next one has its turn.
+/// Callbacks of one destination that are claimed in one turn.
 const CLAIMS_PER_TURN: usize = 16;
 
-/// The machine's clock may jump while the loop sleeps on another one; it looks again after
-/// this time when it waits for something.
+/// The longest sleep until a timer: timers use the monotonic clock, and the system clock may jump
+/// meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 
-/// How long a destination rests whose rows cannot be read.
+/// Pause of a destination whose rows cannot be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
 
 /// The delivery loop.
@@ -63,10 +63,10 @@ pub struct Dispatcher {
     settings: Arc<Settings>,
     clock: SharedClock,
     jumps: Arc<Jumps>,
-    /// How often the clock had gone back when the lanes were last looked at for that.
+    /// Backward jumps of the clock that the lanes have been adjusted for.
     back: u64,
     lanes: HashMap<Destination, Lane>,
-    /// What is known of destinations for which there is nothing to do.
+    /// What is remembered of destinations without a lane.
     remembered: Recent<Destination, Remembered>,
     shares: Shares,
     timers: Timers,
@@ -77,14 +77,13 @@ pub struct Dispatcher {
     events: mpsc::UnboundedSender<Event>,
     received: mpsc::UnboundedReceiver<Event>,
     settling: mpsc::UnboundedSender<Settling>,
-    /// Dropped to make the attempts under way give up.
+    /// Dropped to abort the attempts in progress.
     abort: watch::Sender<()>,
 }
 
 impl Dispatcher {
-    /// A loop that does nothing until it is run. Outcomes are heard and logged by a task of the
-    /// runtime in which this is called, so that they cost the threads that make the attempts
-    /// nothing.
+    /// Creates a loop; [`Dispatcher::run`] starts it. Outcomes are received and logged by a task of the
+    /// runtime in which this is called, to keep that work off the delivery threads.
     pub fn new(
         outbox: Arc<dyn Outbox>,
         sender: Sender,
@@ -116,8 +115,8 @@ impl Dispatcher {
         }
     }
 
-    /// Delivers until `shutdown` says `true`; then starts nothing more, gives what is under
-    /// way its grace, puts the rest back, and returns.
+    /// Delivers until `shutdown` becomes `true`. Then it starts no more attempts, waits up to
+    /// `shutdown_grace` for those in progress, aborts the others, and returns.
     pub async fn run(
         mut self,
         mut shutdown: watch::Receiver<bool>,
@@ -126,7 +125,7 @@ impl Dispatcher {
         let outbox = Arc::clone(&self.outbox);
         let mut batch = Vec::new();
         loop {
-            // Before anything else: however much comes in, what has ended makes room.
+            // First, because ended attempts free slots, however much else comes in.
             while let Ok(event) = self.received.try_recv() {
                 self.handle(event);
             }
@@ -134,12 +133,12 @@ impl Dispatcher {
             self.raise_slow_lanes();
             self.resume_limited_lanes();
             self.fire_timers();
-            // It hears signals as well, so it comes before what they ask for is served: nothing
-            // may be left in the line when the loop goes to sleep.
+            // Before attempts are started: it receives signals as well, and no lane with a turn may be
+            // left when the loop goes to sleep.
             self.forget_idle_lanes();
             self.start_attempts().await;
             let sleep = self.sleep();
-            // One that was limited may have found nothing to do with the slot that it was given.
+            // A resumed lane may have had no use for its slot, which another one can have.
             let again = !self.maybe_idle.is_empty() || self.shares.has_unlimited();
             tokio::select! {
                 biased;
@@ -161,7 +160,7 @@ impl Dispatcher {
         tracing::info!(
             event.action = "delivery-draining",
             callback.in_flight = self.shares.in_flight(),
-            "no new attempts; attempts under way may end"
+            "no new attempts; waiting for those in progress"
         );
         let end = Instant::now() + self.settings.shutdown_grace;
         while self.unsettled > 0 {
@@ -171,7 +170,7 @@ impl Dispatcher {
                 Err(_) => break,
             }
         }
-        // The tasks hear it, give their claims back, and say so.
+        // The tasks release their claims and report that they have ended.
         drop(std::mem::replace(&mut self.abort, watch::channel(()).0));
         while self.unsettled > 0 {
             match self.received.recv().await {
@@ -199,7 +198,7 @@ impl Dispatcher {
     fn signalled(&mut self, signals: Vec<(Destination, Timestamp)>) {
         let now = self.clock.now();
         for (destination, due) in signals {
-            // What was put off by a clock that was ahead is due now.
+            // A later time was stored while the clock was ahead: it is due now.
             let latest = now.after(self.settings.retry.longest_pause());
             let due = if due > latest { now } else { due };
             let again =
@@ -238,7 +237,7 @@ impl Dispatcher {
         }
     }
 
-    /// Puts the lane into the line of those to be served, or sets its timer.
+    /// Gives the lane a turn, or sets its timer.
     fn schedule(&mut self, destination: &Destination) {
         let Some(lane) = self.lanes.get_mut(destination) else { return };
         self.timers.clear(destination);
@@ -252,7 +251,7 @@ impl Dispatcher {
             Some(at) if at > now => {
                 self.timers.set(destination, at);
             }
-            // Where its level has changed, what stands at the old place is passed over.
+            // If its level has changed, the old ticket is skipped.
             Some(_) if lane.ticket.is_none_or(|ticket| !ticket.is_at(level)) => {
                 lane.ticket = Some(self.shares.push(destination.clone(), level));
             }
@@ -260,7 +259,7 @@ impl Dispatcher {
         }
     }
 
-    /// When the clock has gone back, what waits for a time may wait for one that is far away.
+    /// After the clock has gone back, times that lanes wait for may be far away.
     fn recheck_after_clock_jump(&mut self) {
         let back = self.jumps.back();
         if std::mem::replace(&mut self.back, back) == back {
@@ -277,7 +276,7 @@ impl Dispatcher {
         }
     }
 
-    /// A destination whose attempts take long is known to be slow before they end.
+    /// Raises the level of lanes whose attempts take long, before these end.
     fn raise_slow_lanes(&mut self) {
         for (destination, so_far) in self.shares.risen(Instant::now()) {
             if let Some(lane) = self.lanes.get_mut(&destination) {
@@ -287,8 +286,8 @@ impl Dispatcher {
         }
     }
 
-    /// Those that were limited may start more where half of all slots are free again: as many as
-    /// there are slots for, or each slot that is freed would have all of them look.
+    /// Resumes limited lanes when half of all slots are free again: only as many as there are slots for,
+    /// because each freed slot would otherwise wake all of them.
     fn resume_limited_lanes(&mut self) {
         for (destination, level) in self.shares.unlimited() {
             let Some(lane) = self.lanes.get_mut(&destination) else { continue };
@@ -306,7 +305,7 @@ impl Dispatcher {
         }
     }
 
-    /// Starts what can start: lane after lane, as long as there are slots.
+    /// Starts attempts, lane by lane, while there are slots.
     async fn start_attempts(&mut self) {
         let most = self.settings.max_unsettled;
         while let Some(turn) = self.shares.next(most.saturating_sub(self.unsettled), Instant::now())
@@ -336,7 +335,7 @@ impl Dispatcher {
                             url.domain = destination.host(),
                             callback.destination = destination.as_str(),
                             error.message = %error,
-                            "what is due for a destination cannot be read"
+                            "cannot read the due callbacks of a destination"
                         );
                     }
                 }
@@ -348,9 +347,9 @@ impl Dispatcher {
         }
     }
 
-    /// Lets go of lanes for which there is nothing to do, and remembers what is known of them: their
-    /// next callback may only wait for another destination's. What the outbox has to say is heard
-    /// first.
+    /// Removes lanes without anything to do, and remembers their breaker and pace: the job's next
+    /// callback may only be waiting for another destination. Pending signals are received first, because
+    /// a signalled lane is not idle.
     fn forget_idle_lanes(&mut self) {
         if self.maybe_idle.is_empty() {
             return;

@@ -1,14 +1,12 @@
-//! The machine's clock may jump: it was wrong and is set right, or the other way round. All
-//! times that are stored are the clock's. The rules:
+//! Jumps of the system clock, whose times are stored. The rules:
 //!
-//! - **Forward**: the time that nobody has lived through does not count. What was accepted
-//!   before the jump is as old as if there had been none, and is kept as long. What is accepted
-//!   after it grows old as ever. A jump that is taken back counts no more.
-//! - **Back**: nothing waits longer than the settings allow. What is due later than the longest
-//!   pause from now was put off by a clock that was ahead, and goes out.
-//! - **While nobody looked**, before the service was started, a jump cannot be told from a
-//!   weekend. So nothing expires in the first minutes without an attempt: each overdue callback
-//!   has one, and expires with what came of it.
+//! - **Forward**: time skipped by a jump does not count toward a callback's age or retention. Callbacks
+//!   accepted after the jump are not affected. A jump that is reversed no longer counts.
+//! - **Back**: nothing waits longer than the settings allow. A callback that is due later than the
+//!   longest pause from now was scheduled while the clock was ahead, and is due at once.
+//! - **While the service was not running**, a jump cannot be distinguished from elapsed time. So in the
+//!   first minutes nothing expires without an attempt: each overdue callback gets one, and expires with
+//!   its outcome.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,15 +15,15 @@ use std::{
 
 use crate::clock::{SharedClock, Timestamp};
 
-/// How far the clock may stray from the time that has passed before that is a jump.
+/// A difference between system clock and monotonic clock above this is a jump.
 const TOLERANCE: Duration = Duration::from_secs(30);
 
-/// What is known of the clock.
+/// The jumps of a clock.
 #[derive(Debug)]
 pub struct Jumps {
     clock: SharedClock,
     begin: Instant,
-    /// For so long from `begin` on nothing expires without an attempt.
+    /// How long after `begin` nothing expires without an attempt.
     grace: Duration,
     seen: Mutex<Seen>,
 }
@@ -35,19 +33,19 @@ struct Seen {
     at: Timestamp,
     passed: Instant,
     back: u64,
-    /// What the clock said after each jump forward, and how far that was.
+    /// The time after each forward jump, and its size.
     forward: Vec<(Timestamp, Duration)>,
 }
 
 impl Jumps {
-    /// Begins to look; for `grace`, nothing expires without an attempt.
+    /// Starts observing `clock`. For `grace`, nothing expires without an attempt.
     pub fn new(clock: SharedClock, grace: Duration) -> Self {
         let begin = Instant::now();
         let seen = Seen { at: clock.now(), passed: begin, back: 0, forward: Vec::new() };
         Self { clock, begin, grace, seen: Mutex::new(seen) }
     }
 
-    /// Looks whether the clock has jumped; what it says now.
+    /// Checks for a jump and returns the time.
     fn look(&self) -> (Timestamp, MutexGuard<'_, Seen>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
@@ -55,24 +53,24 @@ impl Jumps {
         (now, seen)
     }
 
-    /// How often the clock went back so far.
+    /// Number of backward jumps.
     pub fn back(&self) -> u64 {
         self.look().1.back
     }
 
-    /// What the clock says, and how much of the time since `since` nobody has lived through.
+    /// The time, and how much of the time since `since` was skipped by jumps.
     pub fn skipped(&self, since: Timestamp) -> (Timestamp, Duration) {
         let (now, seen) = self.look();
         (now, seen.skipped(since))
     }
 
-    /// When that was which is now as old as this, counting only time that was lived through.
+    /// The time `age` ago, not counting skipped time.
     pub fn ago(&self, age: Duration) -> Timestamp {
         let (now, seen) = self.look();
         seen.ago(now, age)
     }
 
-    /// Whether something may expire that was not just tried.
+    /// Whether a callback may expire without another attempt.
     pub fn may_expire(&self) -> bool {
         self.begin.elapsed() >= self.grace
     }
@@ -112,11 +110,11 @@ impl Seen {
             event.action = "clock-jumped",
             event.reason = if ahead > TOLERANCE { "forward" } else { "back" },
             event.duration = u64::try_from(ahead.max(behind).as_nanos()).unwrap_or(u64::MAX),
-            "the machine's clock has jumped"
+            "the system clock has jumped"
         );
     }
 
-    /// What was skipped and lies ahead again is lived through after all.
+    /// Forgets skipped time that is ahead again.
     fn take_back(&mut self, now: Timestamp) {
         self.forward.retain_mut(|(after, far)| {
             if *after > now {

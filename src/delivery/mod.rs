@@ -1,4 +1,4 @@
-//! How a callback gets out.
+//! Delivery.
 //!
 //! - [`dispatcher`] is the loop that claims what is due, and [`task`] one attempt in it, from its
 //!   claim to its recorded outcome.

@@ -1,28 +1,28 @@
-//! What came of an attempt: what it says about the callback, and about its destination.
+//! The outcome of an attempt: what it means for the callback and for its destination.
 
 use std::time::Duration;
 
 use crate::outbox::{Attempt, ErrorKind};
 
-/// What kind of an end an attempt has come to.
+/// What an outcome means for the callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// A 2xx with its whole body.
+    /// A 2xx with a complete body.
     Success,
-    /// It will never work.
+    /// A retry cannot succeed.
     Final,
-    /// It may work later.
+    /// A retry may succeed.
     Transient,
 }
 
-/// An attempt and what it means.
+/// The outcome of an attempt.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What is recorded.
+    /// The attempt as it is stored.
     pub attempt: Attempt,
     /// What it means for the callback.
     pub verdict: Verdict,
-    /// The pause that the receiver asked for.
+    /// `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
@@ -42,17 +42,17 @@ impl Outcome {
     }
 }
 
-/// What an attempt says about its destination.
+/// What an outcome means for the destination.
 ///
-/// A failure of the *destination* is no answer (no connection, DNS, TLS, a time-out, a broken body)
-/// or a status by which a server says that it cannot cope: 408, 429 and 5xx. Any other status shows
-/// that it is there, whatever it thinks of this one callback.
+/// A *failure* of the destination is an attempt without a response (DNS, connection, TLS, time-out,
+/// incomplete body) or with a status that reports overload or an error of the server: 408, 429 and 5xx.
+/// Any other status shows that the destination works, even if it rejects this callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DestinationHealth {
-    /// It did, with whatever status.
+    /// It responded.
     Answered,
-    /// It did not, or said that it cannot cope.
+    /// It failed.
     Failing,
-    /// Nothing was learnt: no attempt was made, or it was broken off by us.
+    /// Unknown: no request was made, or it was aborted.
     Unknown,
 }

@@ -1,8 +1,8 @@
-//! A map that forgets: it holds what was put in lately, and not more than a bound.
+//! A bounded map of recent entries.
 
 use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
-/// How many entries are held at least, and half of how many at most.
+/// The map keeps the latest entries: at least this many, and at most twice as many.
 const HALF: usize = 4096;
 
 /// The latest entries of a map.

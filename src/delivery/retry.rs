@@ -1,7 +1,7 @@
-//! What an attempt's outcome means for its callback: delivered, tried again and when, or
-//! finally failed (contract, 4). Pure: time and randomness come in as arguments.
+//! The retry decision: whether a callback is delivered, retried and when, or failed
+//! (docs/receiving-callbacks.md). Pure: time and randomness are arguments.
 //!
-//! The `backoff` crate, which has no upkeep any more, is named here and nowhere else.
+//! This is the only file that names the `backoff` crate, which is unmaintained.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,27 +13,27 @@ use crate::{
     outbox::{ErrorKind, Failure, Record, Settlement},
 };
 
-/// How far a clock that is set right by a little may make something late.
+/// Tolerance for small corrections of the clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
-/// The settings of `retry.*` (contract, 6).
+/// The settings `retry.*`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The pause after the first failure.
+    /// Pause after the first failed attempt.
     pub initial_interval: Duration,
-    /// How much longer each pause is than the one before; at least 1.
+    /// Factor from one pause to the next; at least 1.
     pub multiplier: f64,
-    /// The longest pause, before jitter.
+    /// Longest pause, without jitter.
     pub max_interval: Duration,
-    /// How far a pause may stray from its length, as a part of it: 0 to 1.
+    /// Random variation of a pause, as a fraction of it: 0 to 1.
     pub jitter: f64,
-    /// How long a callback is tried, from its acceptance or its last replay on.
+    /// How long a callback is retried after its acceptance or last replay.
     pub max_age: Duration,
-    /// How often it is tried; 0 is without limit.
+    /// Maximum number of attempts; 0 means no limit.
     pub max_attempts: u32,
-    /// The longest `Retry-After` that is obeyed.
+    /// Longest `Retry-After` that is honored.
     pub max_retry_after: Duration,
-    /// The statuses by which a receiver says that it will never take this request.
+    /// Statuses after which a callback is not retried.
     pub final_statuses: BTreeSet<u16>,
 }
 
@@ -53,8 +53,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Why no attempt is to be made any more, if so. What was just not tried since nobody was
-    /// there has one more attempt: then the age does not count (`may_expire`).
+    /// Why no further attempt is made, or `None`. Without `may_expire`, the age does not count.
     pub fn over(&self, record: &Record, now: Timestamp, may_expire: bool) -> Option<Failure> {
         if self.max_attempts > 0 && record.budget_attempts >= self.max_attempts {
             return Some(self.exhausted());
@@ -63,14 +62,14 @@ impl Settings {
         expired.then(|| self.expired())
     }
 
-    /// The longest that a callback waits for its next attempt, and a minute: so much later it may
-    /// be where the clock is set right by a little.
+    /// The longest time that a callback waits for its next attempt, plus a minute of tolerance for small
+    /// corrections of the clock.
     pub fn longest_pause(&self) -> Duration {
         let pause = self.max_interval.mul_f64(1.0 + self.jitter).max(self.max_retry_after);
         pause + CLOCK_TOLERANCE
     }
 
-    /// The end of a callback by `retry.max_age`.
+    /// The failure of a callback that is older than `retry.max_age`.
     pub fn expired(&self) -> Failure {
         let age = humantime::format_duration(self.max_age);
         Failure::new(ErrorKind::Expired, format!("not delivered within {age} (retry.max_age)"))
@@ -82,7 +81,7 @@ impl Settings {
         Failure::new(ErrorKind::Exhausted, message)
     }
 
-    /// What follows from an outcome.
+    /// Decides what follows from an outcome.
     pub fn decide(
         &self,
         record: &Record,
@@ -112,13 +111,13 @@ impl Settings {
                     return Settlement::Failed { attempt: Some(attempt), failure, hold };
                 }
                 let pause = self.pause(failures, random).max(asked.unwrap_or_default());
-                // What would come after the end is not worth a wait beyond it.
+                // A retry after the maximum age would only find the callback expired, so it comes at that age.
                 Settlement::Retry { attempt, due: now.after(pause).min(end), hold }
             }
         }
     }
 
-    /// The pause after the `failures`th failure in a row: at least 1.
+    /// The pause after this many consecutive failures, which is at least 1.
     pub fn pause(&self, failures: u32, random: &mut fastrand::Rng) -> Duration {
         let mut intervals = backoff::ExponentialBackoff {
             current_interval: self.initial_interval,

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use super::{retry, schedule::breaker};
 
-/// The settings of the loop (contract, 6).
+/// The settings of the delivery loop: `delivery.*`, `breaker.*`, `retry.*` and `shutdown_grace`.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How many attempts run at once.
+    /// Maximum number of concurrent attempts.
     pub concurrency: usize,
-    /// How many of them to one destination.
+    /// Maximum number of concurrent attempts to one destination.
     pub per_destination: usize,
-    /// How many attempts may be under way or wait for the disk to have their outcome.
+    /// Maximum number of attempts in progress or waiting for their outcome to be durable.
     pub max_unsettled: usize,
-    /// When a destination is given a rest.
+    /// When a destination opens.
     pub breaker: breaker::Settings,
-    /// What follows from an outcome.
+    /// The retry decision.
     pub retry: retry::Settings,
-    /// How long attempts under way may go on at shutdown.
+    /// How long attempts in progress may continue at shutdown.
     pub shutdown_grace: Duration,
 }
 

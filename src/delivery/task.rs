@@ -1,9 +1,8 @@
-//! The task of one attempt: PUT and settle; and the one task that hears what the disk says to
-//! the outcomes of all of them, and logs it.
+//! The task of one attempt, which sends and settles, and the one task that waits until outcomes are
+//! durable and logs them.
 //!
-//! Whatever happens to a task, the loop hears that its slot is free ([`Taken`]) and that its outcome
-//! is not on its way any more ([`Unsettled`]), and the outbox gets its claim back: all three say so
-//! when they are dropped.
+//! Whatever happens to a task, even a panic: the loop hears that its slot is free ([`Taken`]) and that no
+//! outcome is outstanding ([`Unsettled`]), and the outbox gets its claim back. All three do this on drop.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -21,15 +20,15 @@ use crate::{
     report,
 };
 
-/// What an attempt's task tells the loop.
+/// What an attempt's task reports to the loop.
 pub(super) enum Event {
-    /// The PUT is over.
+    /// The PUT has ended.
     Ended(Ended),
-    /// Its outcome is recorded, or will not be.
+    /// Its outcome is durable, or never will be.
     Settled(Destination),
 }
 
-/// A PUT that is over.
+/// A PUT that has ended.
 pub(super) struct Ended {
     pub(super) destination: Destination,
     pub(super) health: DestinationHealth,
@@ -55,7 +54,7 @@ impl Taken {
     fn free(&mut self, health: DestinationHealth) {
         if let Some(slot) = self.slot.take() {
             let destination = self.destination.clone();
-            // The loop goes last; after it nobody is left to be told.
+            // Fails only after the loop has ended, when nothing needs the report.
             drop(self.events.send(Event::Ended(Ended { destination, health, slot })));
         }
     }
@@ -67,7 +66,7 @@ impl Drop for Taken {
     }
 }
 
-/// An attempt whose outcome is not recorded yet.
+/// An attempt whose outcome is not durable yet.
 pub(super) struct Unsettled {
     destination: Destination,
     events: mpsc::UnboundedSender<Event>,
@@ -81,22 +80,22 @@ impl Unsettled {
 
 impl Drop for Unsettled {
     fn drop(&mut self) {
-        // The loop goes last; after it nobody is left to be told.
+        // Fails only after the loop has ended, when nothing needs the report.
         drop(self.events.send(Event::Settled(self.destination.clone())));
     }
 }
 
-/// An outcome on its way to the disk.
+/// An outcome that waits for the disk.
 pub(super) struct Settling {
     id: CallbackId,
-    /// When the next attempt is due, where there is one.
+    /// When the next attempt is due, if there is one.
     due: Option<Timestamp>,
     record: OutboxFuture<Record>,
     unsettled: Unsettled,
 }
 
-/// Hears what has become of the outcomes, in the order in which they were handed to the outbox,
-/// which is the one in which it answers. So the answer to a whole commit wakes one task once.
+/// Waits for outcomes to become durable, in the order in which they were passed to the outbox, which is
+/// the order of its answers. So a whole commit wakes one task once.
 pub(super) async fn settle(mut settling: mpsc::UnboundedReceiver<Settling>) {
     while let Some(Settling { id, due, record, unsettled }) = settling.recv().await {
         let heard = async {
@@ -106,24 +105,24 @@ pub(super) async fn settle(mut settling: mpsc::UnboundedReceiver<Settling>) {
                     event.action = "settle-failed",
                     callback.id = %id,
                     error.message = %error,
-                    "the outcome of an attempt cannot be recorded; it will be repeated"
+                    "the outcome of an attempt cannot be recorded; the attempt will be repeated"
                 ),
             }
         };
-        // A panic of one must not keep the others from being heard; standard error has it.
+        // A panic must not keep the other outcomes from being received; it is on standard error.
         drop(AssertUnwindSafe(heard).catch_unwind().await);
         drop(unsettled);
     }
 }
 
-/// One attempt from its claim to its outcome.
+/// One attempt, from its claim to its outcome.
 pub(super) struct AttemptTask {
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) sender: Arc<Sender>,
     pub(super) settings: Arc<Settings>,
     pub(super) jumps: Arc<Jumps>,
     pub(super) settling: mpsc::UnboundedSender<Settling>,
-    /// What it holds.
+    /// Its slot.
     pub(super) taken: Taken,
     pub(super) unsettled: Unsettled,
     /// The connection is closed after the answer.
@@ -135,7 +134,7 @@ impl AttemptTask {
         let settings = Arc::clone(&self.settings);
         let retry = &settings.retry;
         let jumps = Arc::clone(&self.jumps);
-        // The time that nobody has lived through makes nothing older. It may pass at any moment.
+        // Time skipped by a clock jump does not count toward the age. A jump may come at any moment.
         let since = claim.record.budget_since;
         let lived = || {
             let (now, skipped) = jumps.skipped(since);
@@ -149,10 +148,10 @@ impl AttemptTask {
         }
         let outcome = tokio::select! {
             outcome = self.sender.put(&claim.record, self.close_after) => outcome,
-            // Nothing is ever sent: this ends when the loop drops its half.
+            // Nothing is ever sent; the loop drops its end to abort.
             _ = abort.changed() => None,
         };
-        // One that was not made is made later.
+        // Without an outcome, no request was made: the callback is released for a later attempt.
         let Some(outcome) = outcome else { return self.outbox.release(claim) };
         self.taken.free(outcome.health());
         let mut random = fastrand::Rng::new();

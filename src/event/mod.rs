@@ -1,8 +1,7 @@
-//! The job event: what DPF tells us, and whether it asks for a callback.
+//! The job event, and whether it requests a callback (docs/producing-events.md).
 //!
-//! Rules, all from the contract, section 2. Unknown fields are ignored; a known field of the
-//! wrong type makes the event malformed; an empty string counts as not given in every
-//! optional field, and as missing in every required one.
+//! Unknown fields are ignored. A known field of the wrong type makes the event malformed. Empty
+//! strings are treated as absent.
 
 mod parameters;
 
@@ -13,11 +12,11 @@ use serde::{Deserialize, Serialize};
 pub use self::parameters::{Parameters, URL_PARAMETER};
 use crate::callback::{JobState, SecretUrl};
 
-/// How long `jobId`, `jobIdFs`, `exitStatus` and `eventId` may be, in bytes. The other fields
-/// are bounded by the size of the whole event.
+/// Maximum length of `jobId`, `jobIdFs`, `exitStatus` and `eventId`, in bytes. The other fields are
+/// limited by the size of the event.
 pub const MAX_NAME_BYTES: usize = 255;
 
-/// The event as it is read from JSON, before any rule but the types was applied.
+/// The event as parsed from JSON: the types are checked, the rules are not.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = JobEvent)]
@@ -30,19 +29,19 @@ pub struct RawEvent {
     #[schema(required = true, max_length = 255, example = "4711")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
-    /// The name of the job's directory.
+    /// Name of the job's directory.
     #[schema(required = true, max_length = 255, example = "201602231834182304")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id_fs: Option<String>,
-    /// How the job ended; `job_finished` has to say it, `job_sending` must not.
+    /// How the job ended; required for `job_finished`, not allowed for `job_sending`.
     #[schema(max_length = 255, example = "OK")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_status: Option<String>,
     /// Why the job ended in an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_reason: Option<String>,
-    /// The job's parameters; `DpfControlCallbackUrl`, in any spelling that DPF takes, asks for
-    /// a callback.
+    /// The job's parameters. `DpfControlCallbackUrl`, in any spelling that DPF accepts, requests a
+    /// callback.
     #[schema(value_type = std::collections::HashMap<String, String>)]
     #[serde(default, skip_serializing_if = "Parameters::is_empty")]
     pub parameters: Parameters,
@@ -50,22 +49,22 @@ pub struct RawEvent {
     #[schema(max_length = 255)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
-    /// The page of the job; without it the service's template is used.
+    /// The page of the job; the default is `tracker.url_template`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dpf_tracker_url: Option<String>,
-    /// `SENDING`, `FINISHED` or `ERROR`; must agree with the rest where it is given.
+    /// `SENDING`, `FINISHED` or `ERROR`; optional, and has to agree with the other fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_state: Option<String>,
 }
 
-/// A job event that asks for a callback.
+/// A job event that requests a callback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobEvent {
     /// DPF's internal id of the job.
     pub job_id: String,
-    /// The name of the job's directory.
+    /// Name of the job's directory.
     pub job_id_fs: String,
-    /// What the job does.
+    /// State of the job.
     pub job_state: JobState,
     /// How it ended; `None` while it is sending.
     pub exit_status: Option<String>,
@@ -75,59 +74,58 @@ pub struct JobEvent {
     pub tracker_url: Option<String>,
     /// The idempotency key.
     pub event_id: Option<String>,
-    /// Where the callback goes, as it was written.
+    /// The callback URL as submitted.
     pub url: SecretUrl,
 }
 
-/// Why an event needs no callback.
+/// Why an event leads to no callback.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Ignored {
-    /// Only the end of a job and its wait for its client call back.
-    #[error("only job_sending and job_finished call back")]
+    /// Another kind of event.
+    #[error("only job_sending and job_finished lead to a callback")]
     OtherEvent,
-    /// Nobody asked for one.
+    /// No callback is requested.
     #[error("the job has no parameter DpfControlCallbackUrl")]
     NoUrl,
 }
 
-/// Why an event is malformed. The message names the field and says what would be right.
+/// Why an event is malformed. The message names the field and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// It is no JSON object with fields of the right types.
+    /// Not a JSON object with fields of the right types.
     #[error("not a job event in JSON: {0}")]
     Json(String),
-    /// The bytes are no UTF-8.
-    #[error("not UTF-8: the first wrong byte is byte {0}")]
+    /// The bytes are not UTF-8.
+    #[error("not UTF-8: the first invalid byte is byte {0}")]
     Utf8(usize),
     /// The event is longer than `api.max_event_bytes`.
     #[error("longer than {0} bytes (api.max_event_bytes)")]
     TooLong(usize),
-    /// A required field is not there or empty.
+    /// A required field is missing or empty.
     #[error("`{0}` is missing or empty")]
     Missing(&'static str),
     /// A field is longer than [`MAX_NAME_BYTES`].
     #[error("`{0}` is longer than 255 bytes")]
     FieldTooLong(&'static str),
     /// A job that is sending has not ended.
-    #[error("`exitStatus` does not go with job_sending: a job that is sending has not ended")]
+    #[error("`exitStatus` is not allowed for job_sending: the job has not ended")]
     ExitStatusWhileSending,
     /// `jobState` contradicts the event.
     #[error("`jobState` disagrees: this event means {0}")]
     JobState(&'static str),
-    /// The callback URL is there twice, and not the same.
+    /// The callback URL is given twice, with different values.
     #[error("`DpfControlCallbackUrl` is given twice, with different values")]
     TwoUrls,
 }
 
 impl Malformed {
-    /// Whether the bytes could not be read at all (the answer is 400), as opposed to an event
-    /// that was read and breaks a rule (422).
+    /// Whether the event cannot be parsed (400), as opposed to one that breaks a rule (422).
     pub fn is_syntax(&self) -> bool {
         matches!(self, Self::Json(_) | Self::Utf8(_))
     }
 }
 
-/// What an event asks for.
+/// What an event requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     /// A callback.
@@ -199,7 +197,7 @@ fn without_text(message: &str) -> String {
     }
 }
 
-/// Applies the rules to an event whose types are right.
+/// Applies the rules to an event with the right types.
 pub fn check(raw: RawEvent) -> Result<Parsed, Malformed> {
     let event = given(raw.event).ok_or(Malformed::Missing("event"))?;
     let sending = match event.as_str() {

@@ -1,4 +1,4 @@
-//! The job's parameters, of which one is read.
+//! The job's parameters, of which one is used.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl Parameters {
         Self { urls: vec![url.into().into()] }
     }
 
-    /// Takes in one `NAME=VALUE`; all but the callback URL is passed over.
+    /// Adds one `NAME=VALUE`; only the callback URL is kept.
     pub fn add(&mut self, name: &str, value: &str) {
         if is_url_parameter(name) && !value.is_empty() {
             self.urls.push(value.to_owned().into());

@@ -115,7 +115,7 @@ pub enum Readiness {
 /// What has become of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
-    /// To be delivered.
+    /// Not ended.
     Pending(Readiness),
     /// The receiver took it at this time.
     Delivered(Timestamp),
@@ -127,7 +127,7 @@ pub enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StateName {
-    /// To be delivered.
+    /// Not ended.
     Pending,
     /// Taken by the receiver.
     Delivered,
@@ -162,7 +162,7 @@ pub struct Record {
     pub destination: Destination,
     /// When it was accepted.
     pub created_at: Timestamp,
-    /// What has become of it.
+    /// `pending`, `delivered` or `failed`.
     pub state: State,
     /// How many attempts were made, ever.
     pub attempt_count: u32,
@@ -170,9 +170,9 @@ pub struct Record {
     pub budget_attempts: u32,
     /// When `retry.max_age` began to run: acceptance or the last replay.
     pub budget_since: Timestamp,
-    /// How often it was replayed.
+    /// Number of replays.
     pub replays: u32,
-    /// The last thing that went wrong.
+    /// The last error.
     pub last_error: Option<Failure>,
     /// The last attempt.
     pub last_attempt: Option<Attempt>,

@@ -15,7 +15,7 @@ pub struct Query {
     pub state: Option<StateName>,
     /// Only those to this destination.
     pub destination: Option<Destination>,
-    /// Only those of this job.
+    /// Only callbacks of this job.
     pub job_id: Option<String>,
     /// Only those accepted at this time or later.
     pub since: Option<Timestamp>,
@@ -81,20 +81,20 @@ pub struct Open {
 /// What is due for longer than this should have gone out.
 pub const OVERDUE: Duration = Duration::from_secs(60);
 
-/// The queue in numbers.
+/// Summary of the outbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// To be delivered: the sum of the next three.
+    /// Not ended: the sum of due, waiting and in flight.
     pub pending: u64,
-    /// Could go out now.
+    /// Could be sent now.
     pub due: u64,
-    /// Wait for their time or for an earlier callback of their job.
+    /// Wait for a retry or for an earlier callback of their job.
     pub waiting: u64,
-    /// Are being sent.
+    /// Being sent.
     pub in_flight: u64,
-    /// Taken by their receivers, and still kept.
+    /// Delivered and not yet removed.
     pub delivered: u64,
-    /// Given up, and still kept.
+    /// Failed and not yet removed.
     pub failed: u64,
     /// When the one of the delivered ones ended that is kept longest.
     pub oldest_delivered: Option<Timestamp>,
@@ -105,7 +105,7 @@ pub struct Summary {
     /// Of the due ones, those to destinations that nothing keeps back and whose longest due
     /// one is due for longer than [`OVERDUE`].
     pub overdue: u64,
-    /// How many destinations have pending or failed ones.
+    /// Number of destinations with pending or failed callbacks.
     pub destination_count: u64,
     /// How many of them are open.
     pub open_count: u64,
@@ -117,16 +117,16 @@ pub struct Summary {
     pub destinations: Vec<DestinationSummary>,
 }
 
-/// One destination in numbers.
+/// Summary of one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationSummary {
     /// Which one.
     pub destination: Destination,
-    /// To be delivered.
+    /// Not ended.
     pub pending: u64,
     /// Being sent.
     pub in_flight: u64,
-    /// Given up, and still kept.
+    /// Failed and not yet removed.
     pub failed: u64,
     /// Its breaker, when it is open.
     pub open: Option<Open>,

@@ -1,8 +1,8 @@
-//! The running service: open, recover, start, and drain in order.
+//! The service: startup and shutdown in order.
 //!
-//! Start: the data directory's lock, the log, the store (which recovers by being opened), the
-//! listener, then delivery and API. End: no new events, no new attempts, the attempts under
-//! way get their grace, the API ends, the store closes, and the lock goes last.
+//! Startup: the lock on the data directory, the log, the store (opening is recovery), the listener, then
+//! delivery and API. Shutdown: no new events, no new attempts, the attempts in progress get their grace,
+//! the API ends, the store is closed, and the lock is released last.
 
 mod reload;
 mod signals;
@@ -16,7 +16,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
-    api::{self, server::Door},
+    api::{self, server::Listener},
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
@@ -34,16 +34,16 @@ use crate::{
     tls::{self, TlsError},
 };
 
-/// How long the histograms gather single values: at 30,000 a second, a few megabytes.
+/// How often the histograms' single values are summed up: at 30,000 per second, a few megabytes.
 const GATHER_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long another process may still use the data directory.
+/// How long to wait for another process that has the data directory locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the API's connections may take to end.
+/// How long the API's connections may take to close at shutdown.
 const API_GRACE: Duration = Duration::from_secs(5);
 
-/// Why the service does not run.
+/// The service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// The data directory.
@@ -62,7 +62,7 @@ pub enum ServiceError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The metrics.
-    #[error("the metrics cannot be set up: {0}")]
+    #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The address.
     #[error("cannot listen on {address}: {error} (api.listen)")]
@@ -73,14 +73,14 @@ pub enum ServiceError {
         error: io::Error,
     },
     /// The threads.
-    #[error("no threads can be started: {0}")]
+    #[error("cannot start threads: {0}")]
     Threads(io::Error),
     /// The signals.
-    #[error("the system's signals cannot be heard: {0}")]
+    #[error("cannot handle signals: {0}")]
     Signals(io::Error),
 }
 
-/// Runs until it is told to stop. `announce` hears where it listens and where its log is.
+/// Runs until a signal stops it. `announce` gets the address and the log file.
 pub async fn serve(
     mut config: Config,
     announce: impl FnOnce(&Note, &Log),
@@ -97,7 +97,7 @@ pub async fn serve(
     let (tls, certificate) = api_tls(&config)?.unzip();
     let mut signals = Signals::new().map_err(ServiceError::Signals)?;
     let Some(store) = open(&data_dir, &config, &clock, &mut signals).await? else {
-        tracing::info!(event.action = "service-stopped", "stopped while the store was opened");
+        tracing::info!(event.action = "service-stopped", "stopped while opening the store");
         drop(log);
         // The thread that opens the store cannot be told; a kill at any moment harms nothing.
         std::process::exit(0);
@@ -149,8 +149,12 @@ pub async fn serve(
         settings: Arc::new(config.api.clone()),
     });
     let (end_api, api_ended) = watch::channel(false);
-    let door =
-        Door { router, tls: tls.clone(), idle_timeout: config.api.idle_timeout, end: api_ended };
+    let door = Listener {
+        router,
+        tls: tls.clone(),
+        idle_timeout: config.api.idle_timeout,
+        end: api_ended,
+    };
     let api = tokio::spawn(door.serve(listener));
 
     log_start(address);
@@ -176,7 +180,7 @@ pub async fn serve(
     runtime.shutdown_background();
     end_api.send_replace(true);
     if tokio::time::timeout(API_GRACE, join("api", api)).await.is_err() {
-        tracing::warn!("connections to the API were still open and are cut");
+        tracing::warn!("connections to the API were still open and are closed");
     }
     join("close", tokio::task::spawn_blocking(move || store.close())).await;
     watchdog.abort();
@@ -185,7 +189,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Opens the store, which may take long; `None` where the service is to stop before it is open.
+/// Opens the store, which may take long; `None` if the service is to stop before it is open.
 async fn open(
     data_dir: &DataDir,
     config: &Config,
@@ -225,29 +229,29 @@ async fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), Service
     Ok((listener, address))
 }
 
-/// Who looks whether the clock jumps. After the start, each callback has the time for an attempt.
+/// Observes clock jumps. After the start, the grace gives each callback time for an attempt.
 fn jumps(config: &Config, clock: &SharedClock) -> Arc<Jumps> {
     let retry = &config.dispatcher.retry;
     let grace = (2 * retry.max_interval).min(retry.max_age);
     Arc::new(Jumps::new(Arc::clone(clock), grace))
 }
 
-/// Delivery has threads of its own: what receivers send must not keep the API from its work.
-/// They are half as many as the machine can run at once: the store's threads, which have as much
-/// to do for a callback, need the other half, and on two processors two threads cost a fifth
-/// more for each callback than one, because they hand its tasks to each other.
+/// The runtime of delivery, apart from the API's, so that the responses of receivers do not delay the
+/// API. It has half as many threads as there are processors: the store's threads do as much work for a
+/// callback and need the other half. On two processors, two threads take a fifth more processor time
+/// per callback than one, because they pass tasks to each other.
 fn delivery_threads() -> io::Result<tokio::runtime::Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads((processors / 2).max(1))
-        // Each look-up of a name holds one; some are left for what else blocks.
+        // Each DNS look-up blocks one; some are left for other blocking work.
         .max_blocking_threads(LOOKUPS + 64)
         .thread_name("delivery")
         .enable_all()
         .build()
 }
 
-/// What the API speaks TLS with, and what its certificate is known by.
+/// The API's TLS configuration, and the fingerprint of its certificate.
 fn api_tls(config: &Config) -> Result<Option<(api::server::Tls, String)>, TlsError> {
     let Some(files) = &config.api.tls else { return Ok(None) };
     let pair = files.read()?;
@@ -260,7 +264,7 @@ async fn join(name: &str, task: JoinHandle<()>) {
     }
 }
 
-/// Sums up what the histograms have taken in; without it that would grow until somebody asks.
+/// Sums up the histograms' single values, which would otherwise grow until the next scrape.
 async fn gather(metrics: PrometheusHandle) {
     loop {
         tokio::time::sleep(GATHER_PAUSE).await;
@@ -268,7 +272,7 @@ async fn gather(metrics: PrometheusHandle) {
     }
 }
 
-/// One connection is one file, and a thousand files, the usual limit, are soon used up.
+/// Raises the limit of open files: a connection is one, and the usual soft limit is 1,024.
 fn raise_file_limit() {
     #[cfg(unix)]
     {
@@ -276,7 +280,7 @@ fn raise_file_limit() {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!(error.message = %error, "the limit of open files cannot be raised");
+            tracing::warn!(error.message = %error, "cannot raise the limit of open files");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What SIGHUP has read again: the API's token and certificate, and the certificates, tokens and
-//! passwords that are shown to receivers. Settings are not: who changes them starts the service
-//! anew. What cannot be used leaves everything as it was.
+//! SIGHUP: rereads the API's token and certificate, and the certificates, tokens and passwords for
+//! receivers. Settings are not reread; they need a restart. If a file cannot be used, what was read
+//! before stays in effect.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     tls::{self, PairFiles, TlsError},
 };
 
-/// What is read again, from where, and who uses it.
+/// What is reread, from where, and who uses it.
 pub(super) struct Reload<'a> {
     pub(super) config: &'a Config,
     pub(super) data_dir: &'a DataDir,
@@ -24,7 +24,7 @@ pub(super) struct Reload<'a> {
     pub(super) note: Note,
 }
 
-/// Why the API's certificate stays.
+/// The API's certificate cannot be reread.
 #[derive(Debug, thiserror::Error)]
 enum ApiTlsError {
     #[error(transparent)]
@@ -51,7 +51,7 @@ impl Reload<'_> {
     fn api_tls(&self, files: &PairFiles, tls: &api::server::Tls) -> Result<(), ApiTlsError> {
         let pair = files.read()?;
         let config = tls::server(&pair).map_err(TlsError::from)?;
-        // Commands know the service by its certificate.
+        // Commands identify the service by its certificate.
         let certificate = Some(pair.fingerprint());
         self.data_dir.write_note(&Note { certificate, ..self.note.clone() })?;
         tls.store(Arc::new(config));
@@ -68,7 +68,7 @@ fn say<E: std::fmt::Display>(action: &str, what: &str, done: Result<(), E>) {
             event.action = action,
             event.outcome = "failure",
             error.message = %error,
-            "cannot be read again, and stays as it was: {what}"
+            "cannot be reread and stays unchanged: {what}"
         ),
     }
 }

@@ -1,8 +1,8 @@
-//! What the system tells the service to do.
+//! Signals.
 
 use std::io;
 
-/// The signals that the service hears.
+/// The signals that the service handles.
 #[cfg(unix)]
 pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -57,7 +57,7 @@ impl Signals {
     }
 }
 
-/// The signals that the service hears.
+/// The signals that the service handles.
 #[cfg(not(unix))]
 pub(super) struct Signals;
 

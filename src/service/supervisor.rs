@@ -1,5 +1,5 @@
-//! What the service tells systemd, where systemd has started it (`Type=notify`, `sd_notify(3)`):
-//! that it is ready, that it is alive, how it stands, that it ends. Nothing happens elsewhere.
+//! Notifications to systemd (`Type=notify`, `sd_notify(3)`): ready, watchdog, status, stopping. Without
+//! systemd they do nothing.
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -10,8 +10,7 @@ mod linux {
 
     use crate::{clock::SharedClock, health::Health, outbox::Outbox};
 
-    /// How often the status line of `systemctl status` is brought up to date where there is
-    /// no watchdog.
+    /// How often the status line of `systemctl status` is updated without a watchdog.
     const STATUS_PAUSE: Duration = Duration::from_secs(10);
 
     fn notify(state: &[NotifyState<'_>]) {
@@ -20,18 +19,18 @@ mod linux {
         }
     }
 
-    /// Events are taken from now on.
+    /// The service accepts events.
     pub(in crate::service) fn ready() {
         notify(&[NotifyState::Ready]);
     }
 
-    /// The end begins.
+    /// Shutdown begins.
     pub(in crate::service) fn stopping() {
         notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
 
-    /// Tells the watchdog that the service is alive, as often as that wants to hear it, and
-    /// only while that is true: a store that has stopped is mended by a new start.
+    /// Notifies the watchdog at its interval, but only while the service is alive: a stopped store is
+    /// recovered by a restart.
     pub(in crate::service) async fn watch(
         health: Health,
         outbox: Arc<dyn Outbox>,
@@ -48,7 +47,7 @@ mod linux {
                 Err(reason) => tracing::error!(
                     event.action = "watchdog",
                     error.message = %reason,
-                    "the watchdog is not told that the service is alive"
+                    "the service is not alive; not notifying the watchdog"
                 ),
             }
             if !health.is_draining()
@@ -56,7 +55,7 @@ mod linux {
             {
                 let taken = match health.ready().await {
                     Ok(()) => "events are taken".into(),
-                    Err(reason) => format!("no events are taken: {reason}"),
+                    Err(reason) => format!("not accepting events: {reason}"),
                 };
                 let status = format!(
                     "{taken}; pending {}, due {}, in flight {}, failed {}, open destinations {}",

@@ -1,5 +1,4 @@
-//! What has to be done from time to time: ending what is too old, forgetting what is long over, and
-//! looking for callbacks that would stand still for good.
+//! Periodic work: expiring callbacks, purging ended ones, and repairing stuck ones.
 
 use std::{
     sync::Arc,
@@ -14,19 +13,18 @@ use crate::{
     report,
 };
 
-/// Of the time, the part that is left to everything else while stuck jobs are looked for: so many
-/// times what a step takes.
+/// Pause between two steps of the search for stuck jobs, as a multiple of a step's duration.
 const MEND_PAUSE: u32 = 50;
 
-/// How long nobody looks for stuck jobs after all were looked at.
+/// Pause between two searches for stuck jobs.
 const BETWEEN_MENDS: Duration = Duration::from_mins(10);
 
-/// Does all of it, in small steps, so that no callback waits for it.
+/// Does this work in small steps, so that it does not delay callbacks.
 pub(super) async fn run(outbox: Arc<dyn Outbox>, config: Config, jumps: Arc<Jumps>) {
     tokio::join!(age(Arc::clone(&outbox), config, jumps), mend(&*outbox));
 }
 
-/// Looks for callbacks that nobody would ever claim, and puts right what can be.
+/// Searches for stuck callbacks, and repairs what can be repaired.
 async fn mend(outbox: &dyn Outbox) {
     loop {
         match mend_all(outbox).await {
@@ -39,7 +37,7 @@ async fn mend(outbox: &dyn Outbox) {
     }
 }
 
-/// Looks at all of them once; gives how many cannot be put right.
+/// One search; returns the number of callbacks that cannot be repaired.
 async fn mend_all(outbox: &dyn Outbox) -> Result<u64, OutboxError> {
     let (mut after, mut stuck) = (Vec::new(), 0);
     loop {
@@ -50,7 +48,7 @@ async fn mend_all(outbox: &dyn Outbox) -> Result<u64, OutboxError> {
                 event.action = "store-mended",
                 callback.mended = step.mended,
                 callback.stuck = step.stuck,
-                "callbacks stood still because rows of the store were missing"
+                "callbacks were stuck because rows of the store were missing"
             );
         }
         stuck += step.stuck;
@@ -62,11 +60,11 @@ async fn mend_all(outbox: &dyn Outbox) -> Result<u64, OutboxError> {
     }
 }
 
-/// Ends what is too old and forgets what is long over.
+/// Expires and purges.
 async fn age(outbox: Arc<dyn Outbox>, config: Config, jumps: Arc<Jumps>) {
     let Retention { delivered, failed } = config.retention;
     let max_age = config.dispatcher.retry.max_age;
-    // Often enough that nothing is late by more than a twentieth of its time.
+    // Often enough that nothing is late by more than a twentieth of its age.
     let pause = (max_age.min(delivered).min(failed) / 20)
         .clamp(Duration::from_millis(250), Duration::from_mins(1));
     loop {

@@ -1,13 +1,13 @@
-//! Keys that nobody here can check a signature with. The library finds that out when a certificate is
-//! checked, and says it in bytes; an operator has to know when the settings are read.
+//! Public keys that ring cannot verify signatures with. rustls reports that only when a certificate is
+//! verified, and in bytes; the operator is warned when the settings are read.
 
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-/// The shortest RSA modulus that ring checks signatures with, in bits.
+/// The shortest RSA modulus that ring supports, in bits.
 const RSA_BITS: usize = 2048;
 
-/// `1.2.840.113549.1.1.1`, `1.2.840.10045.2.1`, and the curves that ring knows: P-256 and P-384.
+/// `1.2.840.113549.1.1.1`, `1.2.840.10045.2.1`, and the curves that ring supports: P-256 and P-384.
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 const CURVES: [&[u8]; 2] =
@@ -15,7 +15,7 @@ const CURVES: [&[u8]; 2] =
 /// Ed25519.
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
-/// Why no signature of this certificate's key can be checked, if so.
+/// Why signatures of this certificate's key cannot be verified; `None` if they can.
 pub(super) fn uncheckable(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
     let info = certificate.subject_public_key_info();
@@ -33,15 +33,15 @@ pub(super) fn uncheckable(certificate: &CertificateDer<'_>) -> Option<String> {
                 modulus.iter().position(|byte| *byte != 0).map_or(&[][..], |at| &modulus[at..]);
             let bits =
                 modulus.len() * 8 - modulus.first().map_or(0, |it| it.leading_zeros() as usize);
-            (bits < RSA_BITS).then(|| format!("RSA with {bits} bits; {RSA_BITS} are the least"))
+            (bits < RSA_BITS).then(|| format!("RSA with {bits} bits; the minimum is {RSA_BITS}"))
         }
         EC => {
             let (curve, _) = element(parameters)?;
             (!CURVES.contains(&curve))
-                .then(|| "an elliptic curve that is not P-256 or P-384".into())
+                .then(|| "on an elliptic curve other than P-256 and P-384".into())
         }
         ED25519 => None,
-        _ => Some("of a kind that is not RSA, ECDSA or Ed25519".into()),
+        _ => Some("of a type other than RSA, ECDSA and Ed25519".into()),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Certificates and keys: read from PEM files, and made into what rustls wants. TLS 1.2 and up,
-//! with no switch to turn checking off.
+//! TLS: certificates and keys from PEM files, and the configuration of rustls. TLS 1.2 and later;
+//! verification cannot be turned off.
 
 mod keys;
 mod pem;

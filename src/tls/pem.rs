@@ -14,29 +14,29 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-/// Why there is no TLS.
+/// TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file of certificates.
-    #[error("{} cannot be read as certificates in PEM: {error}", file.display())]
+    #[error("cannot read certificates in PEM from {}: {error}", file.display())]
     Certificates {
         /// Which one.
         file: PathBuf,
         /// What is wrong with it.
         error: pem::Error,
     },
-    /// A file that should hold certificates holds none.
-    #[error("{} holds no certificate in PEM", .0.display())]
+    /// A file without certificates.
+    #[error("{} contains no certificate in PEM", .0.display())]
     NoCertificate(PathBuf),
-    /// A file with a key. What it holds is never part of the message.
-    #[error("{} cannot be read as a private key in PEM: {error}", file.display())]
+    /// A file with a key. Its content is never part of the message.
+    #[error("cannot read a private key in PEM from {}: {error}", file.display())]
     Key {
         /// Which one.
         file: PathBuf,
         /// What is wrong with it.
         error: pem::Error,
     },
-    /// The certificate and the key do not belong together, or are of a kind that is not known.
+    /// The certificate and the key do not match, or are of an unsupported type.
     #[error("{} and {} do not work together: {error}", certificates.display(), key.display())]
     Pair {
         /// The file with the certificates.
@@ -46,7 +46,7 @@ pub enum TlsError {
         /// What rustls says.
         error: rustls::Error,
     },
-    /// An authority's certificate is none.
+    /// A certificate of an authority is invalid.
     #[error("{}: {error}", file.display())]
     Authority {
         /// The file that it is in.
@@ -54,20 +54,20 @@ pub enum TlsError {
         /// What rustls says.
         error: rustls::Error,
     },
-    /// No authority at all is known.
-    #[error("no certificate authority is known, neither the system's nor one in tls.ca_file: {0}")]
+    /// There is no certificate authority.
+    #[error("no certificate authority, neither the system's nor in tls.ca_file: {0}")]
     NoAuthority(#[from] VerifierBuilderError),
     /// Anything else.
     #[error(transparent)]
     Rustls(#[from] rustls::Error),
 }
 
-/// A certificate and its key, as two files in PEM.
+/// The PEM files of a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PairFiles {
-    /// The certificate, and those between it and its root.
+    /// The certificate chain.
     pub certificates: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
 }
 
@@ -84,7 +84,7 @@ impl fmt::Debug for Pair {
 }
 
 impl PairFiles {
-    /// Reads both, and finds out whether they belong together.
+    /// Reads both, and checks that they match.
     pub fn read(&self) -> Result<Pair, TlsError> {
         let chain = certificates(&self.certificates)?;
         let key = read_regular(&self.key)
@@ -104,7 +104,7 @@ impl PairFiles {
 }
 
 impl Pair {
-    /// What the certificate is known by: the SHA-256 of its bytes, in base64.
+    /// Fingerprint of the certificate: the SHA-256 of its DER, in base64.
     pub fn fingerprint(&self) -> String {
         self.chain.first().map_or_else(String::new, fingerprint)
     }
@@ -114,13 +114,13 @@ pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     BASE64URL_NOPAD.encode(ring::digest::digest(&ring::digest::SHA256, certificate).as_ref())
 }
 
-/// The text of a file that is one: a pipe in its place would be waited for.
+/// Reads a regular file as text. A pipe is an error, because it could block.
 pub fn read_regular(file: &Path) -> std::io::Result<String> {
     String::from_utf8(read_regular_bytes(file)?)
         .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
-/// The same, for what need not be text.
+/// Reads a regular file.
 pub fn read_regular_bytes(file: &Path) -> std::io::Result<Vec<u8>> {
     if std::fs::metadata(file)?.is_file() {
         return std::fs::read(file);
@@ -139,7 +139,7 @@ pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
-/// For who connects to us, with this certificate.
+/// The configuration of a server with this certificate.
 pub fn server(own: &Pair) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?

@@ -1,4 +1,4 @@
-//! What rustls is configured with.
+//! Configuration of rustls clients.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,7 +12,7 @@ use super::{
     verify::{Trust, Verifier},
 };
 
-/// The authorities in a file, each usable as a root.
+/// Reads a file with certificates of authorities.
 pub fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = certificates(file)?;
     let mut roots = RootCertStore::empty();
@@ -24,18 +24,19 @@ pub fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError
     Ok(found)
 }
 
-/// Which of these have a key that no signature can be checked with, and why.
+/// Which of these have a key that signatures cannot be verified with, and why.
 pub fn uncheckable(authorities: &[CertificateDer<'static>]) -> Vec<String> {
     let found =
         (1..).zip(authorities).filter_map(|(number, it)| Some((number, keys::uncheckable(it)?)));
     found
         .map(|(number, why)| {
-            format!("nothing that the authority of certificate {number} has signed can be checked: its key is {why}")
+            format!("certificates signed by the authority of certificate {number} cannot be verified: its key is {why}")
         })
         .collect()
 }
 
-/// For what we connect to: the system's roots and these, and our own certificate.
+/// The configuration of clients for receivers: the system's authorities and these, and a client
+/// certificate.
 pub fn client(
     authorities: Vec<CertificateDer<'static>>,
     own: Option<Pair>,
@@ -43,7 +44,7 @@ pub fn client(
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
-        tracing::warn!(error.message = %error, "a system root certificate cannot be read");
+        tracing::warn!(error.message = %error, "cannot read a certificate of the system's authorities");
     }
     roots.add_parsable_certificates(system.certs);
     for certificate in &authorities {
@@ -69,8 +70,8 @@ pub fn client(
     Ok(config)
 }
 
-/// For one server, known by its certificate's [fingerprint](Pair::fingerprint) alone, whatever
-/// name it bears and whoever signed it. Without one, nothing behind TLS is trusted.
+/// The configuration of a client for one server, identified by the
+/// [fingerprint](Pair::fingerprint) of its certificate only. Without one, no server is trusted.
 pub fn pinned(fingerprint: Option<&str>) -> Result<ClientConfig, TlsError> {
     let provider = provider();
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))

@@ -1,4 +1,4 @@
-//! Who the other side is.
+//! Verification of the peer's certificate.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use webpki::EndEntityCert;
 
 use super::{keys, pem::fingerprint};
 
-/// Nobody but the certificate itself says that it is good.
+/// The certificate is self-signed.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the receiver's certificate is self-signed and not trusted here; \
@@ -25,7 +25,7 @@ use super::{keys, pem::fingerprint};
 )]
 pub(super) struct SelfSigned;
 
-/// Somebody has signed the certificate who is not known.
+/// The certificate is signed by an unknown authority.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the receiver's certificate is signed by an authority that is not known here; \
@@ -33,7 +33,7 @@ pub(super) struct SelfSigned;
 )]
 pub(super) struct UnknownAuthority;
 
-/// The same, of one that the receiver sends without any other.
+/// The same, for a certificate that is sent without a chain.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the receiver's certificate is signed by an authority that is not known here, and the receiver \
@@ -42,7 +42,7 @@ pub(super) struct UnknownAuthority;
 )]
 pub(super) struct Alone;
 
-/// The signature cannot be checked.
+/// The signature cannot be verified.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the receiver's certificate is signed in a way that cannot be checked here: the authority's key is \
@@ -53,20 +53,20 @@ pub(super) struct Uncheckable(String);
 /// Who is trusted.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// One server, known by its certificate alone, whatever name it bears.
+    /// One server, identified by its certificate only.
     Pinned(String),
-    /// Who an authority has signed for. It decides as rustls does, with two differences: it tells
-    /// a self-signed certificate from one of an unknown authority, and it takes a self-signed one
-    /// that is itself among the `extra` ones (`tls.ca_file`) also where that says that it is an
-    /// authority's, as openssl makes them.
+    /// Certificates signed by an authority, as rustls verifies them, with two differences: the error for
+    /// a self-signed certificate differs from that for an unknown authority, and a self-signed
+    /// certificate that is itself in `extra` (`tls.ca_file`) is accepted even if it is marked as an
+    /// authority's, as openssl does by default.
     Authorities {
-        /// Without any authority, there is none.
+        /// `None` without any authority.
         webpki: Option<Arc<WebPkiServerVerifier>>,
         extra: Vec<CertificateDer<'static>>,
     },
 }
 
-/// Finds out whether the other side is trusted.
+/// Verifies the peer's certificate.
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub(super) trust: Trust,
@@ -154,7 +154,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether all that is wrong is that the certificate says that it is an authority's.
+/// Whether the only error is that the certificate is marked as an authority's.
 fn is_authority(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = error else {
         return false;
@@ -162,7 +162,7 @@ fn is_authority(error: &Error) -> bool {
     matches!(inner.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Whether it is a signature that is not good, or is of no known kind.
+/// Whether the error is an invalid signature, or one of an unsupported type.
 fn is_signature(error: &Error) -> bool {
     matches!(
         error,
@@ -174,7 +174,7 @@ fn is_signature(error: &Error) -> bool {
     )
 }
 
-/// Whether a certificate names this authority as the one who has signed it.
+/// Whether a certificate names this authority as its issuer.
 fn is_issuer(authority: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
     let (authority, certificate) =
         (EndEntityCert::try_from(authority), EndEntityCert::try_from(certificate));

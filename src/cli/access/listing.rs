@@ -1,9 +1,9 @@
-//! What both ways to the callbacks are asked for.
+//! Requests to the service or the store.
 
-/// The word for the first line of a batch that the service did not take any more.
+/// Outcome of the first line of a batch that the service did not accept.
 pub(in crate::cli) const NOT_TAKEN: &str = "not taken";
 
-/// Which callbacks a listing is of, as the command line has them.
+/// Filters of a listing, as given on the command line.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli) struct Listing {
     pub(in crate::cli) state: Option<String>,

@@ -1,5 +1,5 @@
-//! The way to the callbacks: through the running service's API, or, where none runs, through
-//! the store itself, under its lock.
+//! Access to the callbacks: through the API of the running service, or, if none runs, through the
+//! store under its lock.
 
 mod listing;
 mod service;

@@ -1,4 +1,4 @@
-//! The API of the service that runs on the data directory.
+//! Client of the running service's API.
 
 use std::{
     fs::File,
@@ -26,16 +26,16 @@ use crate::{
     tls,
 };
 
-/// How long a connection to the service may take to come about.
+/// Time-out for connecting to the service.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the service may take to answer a question.
+/// Time-out for a query.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it may take for a batch: that is much work, and its disk may be slow.
+/// Time-out for a batch, which is more work, perhaps on a slow disk.
 const BATCH_PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long it may take for an export: it reads all that is stored.
+/// Time-out for an export, which reads the whole store.
 const EXPORT_PATIENCE: Duration = Duration::from_hours(2);
 
 const JSON: &str = "application/json";
@@ -50,9 +50,9 @@ pub(in crate::cli) struct Service {
     data_dir: PathBuf,
 }
 
-/// What the service answered instead of what was asked for.
+/// An error response of the service.
 #[derive(Debug, thiserror::Error)]
-#[error("the service at {base} answered {status}: {detail}")]
+#[error("the service at {base} responded with {status}: {detail}")]
 struct Refused {
     base: String,
     status: StatusCode,
@@ -78,7 +78,7 @@ impl Service {
         let named = ours && config.api.token_file_is_set;
         if !named && !datadir::may_show(&token_file, &config.data_dir) {
             anyhow::bail!(
-                "the data directory {} is another user's, and the token file {} is not: name the token file in the settings (api.token_file)",
+                "the data directory {} belongs to another user, and the token file {} does not: set the token file explicitly (api.token_file)",
                 config.data_dir.display(),
                 token_file.display()
             );
@@ -96,8 +96,7 @@ impl Service {
         Ok(Self { client, base: note.base(address), pid: note.pid, token, token_file, data_dir })
     }
 
-    /// Hands in a batch; one that is too long for the service's settings, which need not be ours, in
-    /// parts.
+    /// Submits a batch. If it is too long for the service's settings, it is submitted in parts.
     pub(super) async fn submit(&self, lines: &[Vec<u8>]) -> anyhow::Result<Vec<LineView>> {
         let mut answers = Vec::with_capacity(lines.len());
         let mut parts = Vec::new();
@@ -154,7 +153,7 @@ impl Service {
         answer
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).context("the service's answer is broken"))
+            .map(|line| serde_json::from_slice(line).context("the service's response is malformed"))
             .collect()
     }
 
@@ -198,16 +197,16 @@ impl Service {
         self.call::<CallbackView>(Method::POST, &path, None::<&()>, PATIENCE).await.map(drop)
     }
 
-    /// Everything that is stored, as a file, and how many callbacks that are.
+    /// An export as a file, and the number of callbacks in it.
     pub(in crate::cli) async fn export(&self) -> anyhow::Result<(File, u64)> {
         let export: ExportView =
             self.call(Method::POST, "/v1/export", None::<&()>, EXPORT_PATIENCE).await?;
-        let context = || format!("the service's export {} cannot be taken", export.file);
+        let context = || format!("cannot take the service's export {}", export.file);
         let file = datadir::take_export(&self.data_dir, &export.file).with_context(context)?;
         Ok((file, export.callbacks))
     }
 
-    /// Whether it takes events, and why not.
+    /// Whether it accepts events, and why not.
     pub(in crate::cli) async fn ready(&self) -> anyhow::Result<Result<(), String>> {
         match self.send(Method::GET, "/readyz", JSON, Vec::new(), PATIENCE).await {
             Ok(_) => Ok(Ok(())),
@@ -232,7 +231,7 @@ impl Service {
         let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
         let answer = self.send(method, path, JSON, body, patience).await?;
         serde_json::from_slice(&answer)
-            .with_context(|| format!("the answer of {} is not what was asked for", self.base))
+            .with_context(|| format!("unexpected response from {}", self.base))
     }
 
     async fn send(
@@ -254,13 +253,13 @@ impl Service {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 let context = format!(
-                    "the service (pid {}) holds the data directory, but cannot be asked at {}: it is just ending, or that is another program; try again, and see its log",
+                    "the service (pid {}) holds the data directory, but does not respond at {}: it is shutting down, or another program listens there; try again, and see its log",
                     self.pid, self.base
                 );
                 return Err(anyhow::Error::from(error.without_url()).context(context));
             }
             Err(_) => anyhow::bail!(
-                "the service at {} (pid {}) has not answered within {} s: it hangs or has too much to do; try again, and see its log",
+                "the service at {} (pid {}) has not responded within {} s: it hangs or is overloaded; try again, and see its log",
                 self.base,
                 self.pid,
                 patience.as_secs()
@@ -271,7 +270,7 @@ impl Service {
         }
         if status == StatusCode::UNAUTHORIZED {
             anyhow::bail!(
-                "the service at {} does not take the token in {}: it was started with another api.token_file, or the file was replaced since",
+                "the service at {} rejects the token in {}: it was started with another api.token_file, or the file was replaced since",
                 self.base,
                 self.token_file.display()
             );
@@ -279,26 +278,26 @@ impl Service {
         let problem: Option<Problem> = serde_json::from_slice(&body).ok();
         let base = self.base.clone();
         let (detail, lines) = problem.map_or_else(
-            || ("and says nothing that this program understands".into(), Vec::new()),
+            || ("with a body that this program does not understand".into(), Vec::new()),
             |problem| (problem.detail, problem.lines),
         );
         Err(Refused { base, status, detail, lines }.into())
     }
 }
 
-/// What became of a line that is too long for the service by itself.
+/// The outcome of a line that is too long for the service.
 fn too_long(line: u64, refused: Refused) -> LineView {
     let outcome = OutcomeView { outcome: "refused".into(), id: None, reason: Some(refused.detail) };
     LineView { line, outcome }
 }
 
-/// The first line that the service did not take any more.
+/// The outcome of the first line that the service did not accept.
 fn not_taken(line: u64, why: String) -> LineView {
     let outcome = OutcomeView { outcome: NOT_TAKEN.into(), id: None, reason: Some(why) };
     LineView { line, outcome }
 }
 
-/// The lines before the one at which a batch was broken off, and that one with the reason.
+/// The outcomes before the line at which a batch was interrupted, and that line with the reason.
 fn broken_off(mut refused: Refused) -> Vec<LineView> {
     let mut lines = std::mem::take(&mut refused.lines);
     let line = lines.last().map_or(0, |line| line.line) + 1;

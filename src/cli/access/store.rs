@@ -1,4 +1,4 @@
-//! The store, opened by the command itself because nothing else has it.
+//! The store, opened by the command because no service runs.
 
 use std::{path::Path, sync::Arc};
 
@@ -28,7 +28,7 @@ pub(in crate::cli) struct Store {
     terms: Terms,
     max_event_bytes: usize,
     lock: DataDir,
-    /// Where the store is a copy; it goes after the store.
+    /// The folder of a private copy, removed after the store is closed.
     _aside: Option<Leftover>,
 }
 
@@ -38,7 +38,7 @@ impl Store {
         Ok(Self::new(config, lock, outbox, None))
     }
 
-    /// Opens the store for who only reads: where it cannot be written, a copy of it.
+    /// Opens the store to read. If it cannot be written, a private copy of it is opened.
     pub(super) fn open_to_look(config: &Config, lock: DataDir) -> anyhow::Result<Self> {
         if !lock.is_writable() {
             let (outbox, aside) = open_copy(config, &lock)?;
@@ -77,7 +77,7 @@ impl Store {
         &self.outbox
     }
 
-    /// Lets go of the store and keeps the data directory.
+    /// Closes the store and keeps the lock on the data directory.
     pub(in crate::cli) fn close(self) -> DataDir {
         self.lock
     }
@@ -145,7 +145,7 @@ fn open(config: &Config, dir: &Path) -> Result<SledOutbox, OutboxError> {
     SledOutbox::open(dir, config.outbox.clone(), Arc::new(SystemClock))
 }
 
-/// Opens a copy of the store. What is wrong with it is said of the store itself.
+/// Opens a private copy of the store. Errors name the store, not the copy.
 fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(SledOutbox, Leftover)> {
     let dir = lock.outbox();
     let aside = Leftover::folder()?;
@@ -155,7 +155,7 @@ fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(SledOutbox, Lef
             OutboxError::Damaged { dir: dir.clone(), reason: error.to_string().into() }.into()
         }
         CopyError::Write { .. } => anyhow::anyhow!(
-            "{} cannot be written, so a copy of it is read, and there is no room for that: set TMPDIR to a folder with as much free space as it has: {error}",
+            "{} is not writable and has to be copied to be read, and there is no space for the copy: set TMPDIR to a folder with as much free space as the store takes: {error}",
             dir.display()
         ),
     })?;

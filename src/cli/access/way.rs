@@ -1,4 +1,4 @@
-//! Finding the way.
+//! Choosing between the service and the store.
 
 use std::time::{Duration, Instant};
 
@@ -12,30 +12,29 @@ use crate::{
     datadir::{DataDir, DataDirError, Holder, LOCK_PAUSE, Note},
 };
 
-/// How long the data directory is waited for while somebody has it who does not listen: a
-/// service that starts, or another command.
+/// How long to wait for the data directory while a starting service or another command has it locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a command wants of the data directory.
+/// What a command does with the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Purpose {
-    /// It only reads, and does so also where nothing can be written.
+    /// It reads, even if nothing can be written.
     Look,
-    /// It changes what is there.
+    /// It changes an existing store.
     Change,
-    /// It makes the directory where there is none. Who looks at a queue has most likely named the
-    /// wrong one then.
+    /// It creates the directory if needed. (A query for a missing directory most likely names the wrong
+    /// one.)
     Add,
 }
 
-/// The way to the callbacks.
+/// Access to the callbacks.
 pub(in crate::cli) enum Access {
     Service(Box<Service>),
     Store(Box<Store>),
 }
 
 impl Access {
-    /// Finds the way for the subcommand `command`.
+    /// Finds the service or opens the store, for the subcommand `command`.
     pub(in crate::cli) async fn find(
         config: &Config,
         command: &str,
@@ -43,7 +42,7 @@ impl Access {
     ) -> anyhow::Result<Self> {
         if purpose != Purpose::Add && !is_there(config)? {
             bail!(
-                "there is no data directory {}: is it the right one (data_dir, --config, the folder you are in)?",
+                "the data directory {} does not exist; check data_dir, --config and the working directory",
                 config.data_dir.display()
             );
         }
@@ -73,7 +72,7 @@ impl Access {
         }
     }
 
-    /// Hands in events, one a line; the answers bear the lines' numbers within `lines`.
+    /// Submits events, one per line. The outcomes have the line numbers within `lines`.
     pub(in crate::cli) async fn submit(&self, lines: &[Vec<u8>]) -> anyhow::Result<Vec<LineView>> {
         match self {
             Self::Service(service) => service.submit(lines).await,
@@ -95,7 +94,7 @@ impl Access {
         }
     }
 
-    /// One callback; `None` where there is none with this id.
+    /// One callback; `None` if there is none with this id.
     pub(in crate::cli) async fn one(&self, id: CallbackId) -> anyhow::Result<Option<CallbackView>> {
         match self {
             Self::Service(service) => service.one(id).await,
@@ -121,7 +120,7 @@ impl Access {
     }
 }
 
-/// Whether there is a data directory; what cannot be reached may well be there.
+/// Whether the data directory exists. Fails if that is unknown.
 fn is_there(config: &Config) -> anyhow::Result<bool> {
     config.data_dir.try_exists().with_context(|| {
         format!("the data directory {} cannot be reached (data_dir)", config.data_dir.display())
@@ -132,29 +131,29 @@ fn busy(config: &Config, holder: Option<&Holder>) -> String {
     let data_dir = config.data_dir.display();
     match holder {
         Some(holder) if holder.serves() => format!(
-            "the service on {data_dir} (pid {}) is just starting or ending and does not answer yet: try again in a moment",
+            "the service on {data_dir} (pid {}) is starting up or shutting down: try again in a moment",
             holder.pid
         ),
         Some(holder) => {
-            format!("{holder} works on {data_dir} just now: try again when it has ended")
+            format!("{holder} is using {data_dir}: try again when it has ended")
         }
         None => format!(
-            "another process has {data_dir} and does not say where it listens: try again in a moment"
+            "another process uses {data_dir} and has not published its address: try again in a moment"
         ),
     }
 }
 
-/// What runs on the data directory.
+/// The service on the data directory.
 pub(in crate::cli) enum Running {
-    /// Nothing that serves.
+    /// No service runs.
     Not,
-    /// A service that does not listen yet, or not any more.
+    /// It is starting up or shutting down.
     Silent(Holder),
-    /// A service that listens.
+    /// It is listening.
     Listening(Box<Service>, Note),
 }
 
-/// Finds out what runs.
+/// Finds the service.
 pub(in crate::cli) fn running(config: &Config) -> anyhow::Result<Running> {
     if !is_there(config)? {
         return Ok(Running::Not);

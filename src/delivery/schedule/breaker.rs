@@ -54,7 +54,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Whether attempts go out as usual.
+    /// Whether attempts are not restricted.
     pub fn is_closed(&self) -> bool {
         matches!(self.0, State::Closed { .. })
     }

@@ -1,36 +1,35 @@
-//! How quick a destination is, by what its attempts have held their slots for lately.
+//! How fast a destination is: how long its recent attempts have held their slots.
 
 use std::time::Duration;
 
 use crate::delivery::outcome::DestinationHealth;
 
-/// How long an attempt may hold its slot to be of the level with this index, and not of the next.
+/// The longest slot time of each level but the last.
 pub(crate) const BOUNDS: [Duration; LEVELS - 1] =
     [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(10)];
 
 pub(crate) const LEVELS: usize = 4;
 
-/// The level of a destination of which nothing is known.
+/// The level of a new destination.
 pub(crate) const NEW: Level = Level(1);
 
-/// The first level of those that do not answer, or answer late.
+/// The first level of slow and failing destinations.
 pub(crate) const SLOW: Level = Level(2);
 
-/// How many slots a destination may hold where less than half of all are free.
+/// Slots of a destination while less than half of all slots are free.
 pub(crate) const AT_FIRST: usize = 2;
 
-/// For how long an attempt that failed counts as having held its slot, at least.
+/// The slot time that a failed attempt counts with, at least.
 const FAILED: Duration = Duration::from_secs(2);
 
-/// How long after the last attempt to a quick destination the next one is expected.
+/// How long after an attempt to a fast destination another one is expected.
 pub(crate) const EXPECTED: Duration = Duration::from_millis(100);
 
-/// How slow a destination is; the quickest have the lowest.
+/// How slow a destination is; 0 is the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Level(pub(crate) usize);
 
-/// How quick a destination is: for how long its attempts have held their slots lately. `None`:
-/// nothing is known.
+/// How long a destination's recent attempts have held their slots; `None` if unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Pace(Option<Duration>);
 
@@ -40,13 +39,13 @@ impl Pace {
         Level(BOUNDS.iter().filter(|bound| held >= **bound).count())
     }
 
-    /// How many slots it may hold, where its limit is `most` and `could` leaves half of all slots
-    /// free. One that is slow has what its level leaves it.
+    /// Maximum number of slots, given the limit `most`, and `could`, which leaves half of all slots free.
+    /// A slow destination is limited by its level only.
     pub(crate) fn most(self, most: usize, could: usize) -> usize {
         if self.level() >= SLOW { most } else { most.min(could.max(AT_FIRST)) }
     }
 
-    /// An attempt has ended. What came before it counts half.
+    /// An attempt has ended. It counts as much as all before it together.
     pub(crate) fn ended(&mut self, took: Duration, health: DestinationHealth) {
         let took = match health {
             DestinationHealth::Answered => took,
@@ -56,8 +55,8 @@ impl Pace {
         self.0 = Some(self.0.map_or(took, |before| (before + took) / 2));
     }
 
-    /// An attempt has been under way for so long. A new destination may need a moment for its first
-    /// connection, and stays new until it is slow.
+    /// An attempt has been in progress for so long. A new destination, which may need a moment for its
+    /// first connection, stays new until it is slow.
     pub(crate) fn at_least(&mut self, so_far: Duration) {
         if self.0.is_some() || so_far >= BOUNDS[SLOW.0 - 1] {
             self.0 = self.0.max(Some(so_far));

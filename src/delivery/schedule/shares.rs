@@ -1,23 +1,22 @@
-//! Whose turn it is, and how many slots it may take: one rule for destinations that are quick,
-//! slow, dead or new.
+//! Turns and slots: one rule for destinations that are fast, slow, failing or new.
 //!
-//! What counts is for how long a destination's attempts have held their slots lately ([`Pace`](crate::delivery::schedule::pace::Pace)). An
-//! attempt that failed counts as one that held its slot for a while, since it delivered nothing. So
-//! each destination has a [`Level`], and an attempt that runs for longer than its level allows rises
-//! to the next one while it runs.
+//! The rule depends on how long a destination's recent attempts have held their slots
+//! ([`Pace`](crate::delivery::schedule::pace::Pace)). A failed attempt counts with a minimum time, because
+//! it delivered nothing. This gives each destination a [`Level`]. An attempt that runs longer than its
+//! level allows moves to the next level while it runs.
 //!
-//! - **Slots.** A slot that is taken is taken for as long as the receiver likes. So each level leaves
-//!   an eighth of all slots to those that are quicker: whatever the slow ones hold, a quick one finds
-//!   a slot. How a new destination answers is not known, and one that was quick may stall. So once half
-//!   of the slots are taken, a destination holds [`AT_FIRST`](crate::delivery::schedule::pace::AT_FIRST), until it is known
-//!   to be slow.
-//! - **Turns.** Starting an attempt takes the loop's time. The levels have turns in proportion to
-//!   [`STRIDES`]; the destinations of a level follow each other. While quick ones have work, a turn of
-//!   a slower one is one attempt, and of the slowest levels only 250 attempts a second may fail: one
-//!   that fails costs twice what a delivered callback does.
+//! - **Slots.** The receiver determines how long a slot is held. So each level leaves an eighth of all
+//!   slots to the faster levels: whatever slow destinations hold, a fast one finds a slot. A new
+//!   destination may be slow, and a fast one may stall. So once half of all slots are taken, a
+//!   destination that is not known to be slow holds
+//!   [`AT_FIRST`](crate::delivery::schedule::pace::AT_FIRST) slots at most.
+//! - **Turns.** Starting an attempt takes time of the loop. Levels have turns in proportion to
+//!   [`STRIDES`] (stride scheduling); within a level, destinations take turns. While fast destinations
+//!   have work, a turn of a slower one is one attempt, and the slowest levels may have 250 failed
+//!   attempts per second: a failed attempt costs twice as much as a delivered one.
 //!
-//! A destination has one ticket, and its [`Ticket`] says which: one whose level has changed gets a new
-//! one, and what is found at the old one is passed over.
+//! A destination that waits for a turn has one [`Ticket`]. If its level changes, it gets a new one, and
+//! the old one is skipped.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -29,19 +28,19 @@ use tokio::time::Instant;
 use super::pace::{BOUNDS, EXPECTED, LEVELS, Level, NEW, SLOW};
 use crate::{callback::Destination, delivery::outcome::DestinationHealth};
 
-/// How many slots each level leaves to the quicker ones: all of them divided by this.
+/// Each level leaves the number of slots divided by this to the faster levels.
 const LEFT: usize = 8;
 
-/// How far apart the turns of a level are: the quick ones have four of five.
+/// The distance between two turns of each level: the fastest has four of five turns.
 const STRIDES: [u64; LEVELS] = [1, 8, 16, 16];
 
-/// While quick destinations have work, one of the slow ones may fail once in this time.
+/// While fast destinations have work, slow ones may have one failed attempt in this time.
 const PER_FAILURE: Duration = Duration::from_millis(4);
 
-/// How many failures may come at once after a pause.
+/// Failed attempts that are allowed at once after a pause.
 const AT_ONCE: u32 = 32;
 
-/// A ticket in a line.
+/// The position of a destination that waits for a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     number: u64,
@@ -49,7 +48,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Whether it is one among those of this level.
+    /// Whether it is for a turn of this level.
     pub(crate) fn is_at(self, level: Level) -> bool {
         self.level == level
     }
@@ -60,9 +59,9 @@ impl Ticket {
 pub(crate) struct Turn {
     pub(crate) destination: Destination,
     pub(crate) ticket: Ticket,
-    /// How many attempts it may start at most.
+    /// Maximum number of attempts to start.
     pub(crate) share: usize,
-    /// Its failure is paid for.
+    /// Whether it counts toward the limit of failed attempts.
     paid: bool,
 }
 
@@ -74,43 +73,42 @@ pub(crate) struct Slot {
     paid: bool,
 }
 
-/// An attempt that is under way.
+/// An attempt in progress.
 #[derive(Debug)]
 struct Running {
     destination: Destination,
     level: Level,
 }
 
-/// Who is served next, and who holds slots.
+/// Turns and slots of all destinations.
 #[derive(Debug)]
 pub(crate) struct Shares {
     slots: usize,
     lines: [VecDeque<(Destination, Ticket)>; LEVELS],
-    /// How many tickets there have been.
+    /// Number of tickets so far.
     tickets: u64,
-    /// When each level has its next turn, and when the last turn was, in strides.
+    /// The next turn of each level, and the last turn, in strides.
     turns: [u64; LEVELS],
     last_turn: u64,
-    /// Those that could start more of this level, were more slots free, in the order in which they
-    /// came; one whose level has changed since is passed over.
+    /// By level: destinations that could start more if more slots were free, first come first. One whose
+    /// level has changed since is skipped.
     limited: [VecDeque<Destination>; LEVELS],
     running: HashMap<u64, Running>,
-    /// How many slots there have been.
+    /// Number of slots taken so far.
     taken: u64,
-    /// How many of the attempts under way are of each level.
+    /// Slots held by each level.
     held: [usize; LEVELS],
-    /// The attempts under way that may pass the bound with this index, the first one first; some
-    /// have ended.
+    /// By level: attempts in progress that may exceed its time, oldest first; some have ended.
     rising: [VecDeque<Slot>; LEVELS - 1],
-    /// Until when another attempt to a quick one is expected.
+    /// Until when another attempt to a fast destination is expected.
     expected: Instant,
-    /// How many of the slow ones may fail now, and when it was last one more.
+    /// Failed attempts that slow destinations may have now, and when that was last increased.
     may_fail: u32,
     paid_until: Instant,
 }
 
 impl Shares {
-    /// Shares of so many slots.
+    /// Creates shares of `slots` slots.
     pub(crate) fn new(slots: usize, now: Instant) -> Self {
         Self {
             slots,
@@ -129,24 +127,24 @@ impl Shares {
         }
     }
 
-    /// How many attempts are under way.
+    /// Number of attempts in progress.
     pub(crate) fn in_flight(&self) -> usize {
         self.running.len()
     }
 
-    /// How many more slots a destination of this level may take that leaves half of all to others.
+    /// How many more slots a destination of this level may take while half of all slots stay free.
     pub(crate) fn spare(&self, level: Level) -> usize {
         (self.slots / 2).saturating_sub(self.held_from(level))
     }
 
-    /// Notes that a destination of this level could start more, were there any to spare. It is given
-    /// back once, by [`Shares::unlimited`].
+    /// Registers a destination of this level that could start more if there were spare slots.
+    /// [`Shares::unlimited`] returns it once.
     pub(crate) fn limit(&mut self, destination: Destination, level: Level) {
         self.limited[level.0].push_back(destination);
     }
 
-    /// Gives the destinations that were limited and may be no more, with the level that they were
-    /// limited at. As many as there are slots to spare: each will take one.
+    /// Returns destinations that were limited and may start more now, with the level at which they were
+    /// limited: as many as there are spare slots, because each will take one.
     pub(crate) fn unlimited(&mut self) -> Vec<(Destination, Level)> {
         let mut found = Vec::new();
         for level in (0..LEVELS).map(Level) {
@@ -158,20 +156,20 @@ impl Shares {
         found
     }
 
-    /// Whether [`Shares::unlimited`] has something to give.
+    /// Whether [`Shares::unlimited`] would return any.
     pub(crate) fn has_unlimited(&self) -> bool {
         (0..LEVELS).map(Level).any(|it| !self.limited[it.0].is_empty() && self.spare(it) > 0)
     }
 
-    /// How many slots this level and the slower ones hold.
+    /// Slots held by this level and slower ones.
     fn held_from(&self, level: Level) -> usize {
         self.held[level.0..].iter().sum()
     }
 
-    /// Puts a destination at the end of its level's line.
+    /// Adds a destination to those of its level that wait for a turn.
     pub(crate) fn push(&mut self, destination: Destination, level: Level) -> Ticket {
         if self.lines[level.0].is_empty() {
-            // A level that had nothing to do has saved no turns.
+            // A level without work does not accumulate turns.
             self.turns[level.0] = self.turns[level.0].max(self.last_turn);
         }
         self.tickets += 1;
@@ -180,7 +178,7 @@ impl Shares {
         ticket
     }
 
-    /// Whose turn it is, where at most `room` attempts may start.
+    /// The next turn, if at most `room` attempts may start.
     pub(crate) fn next(&mut self, room: usize, now: Instant) -> Option<Turn> {
         self.pay(now);
         let disturbs = self.disturbs(now);
@@ -200,16 +198,16 @@ impl Shares {
         Some(Turn { destination, ticket, share, paid })
     }
 
-    /// How many attempts of this level may start: it leaves some slots to the quicker ones. Whether
-    /// those under way to new destinations are slow is not known yet, so they count as well.
+    /// Attempts of this level that may start, leaving slots to the faster levels. Attempts in progress to
+    /// new destinations may turn out slow, so they count as well.
     fn budget(&self, level: Level) -> usize {
         let left = level.0 * (self.slots / LEFT);
         let free = self.slots.saturating_sub(self.running.len());
         (self.slots - left).saturating_sub(self.held_from(level.min(NEW))).min(free)
     }
 
-    /// When something may change that nobody tells: an attempt has been under way for longer, or one
-    /// of the slow ones may fail again.
+    /// When to look again without an event: an attempt exceeds the time of its level, or a slow
+    /// destination may have another failed attempt.
     pub(crate) fn wake_at(&mut self) -> Option<Instant> {
         let Self { rising, running, .. } = self;
         let risen = rising.iter_mut().zip(BOUNDS).filter_map(|(rising, bound)| {
@@ -238,7 +236,7 @@ impl Shares {
         slot
     }
 
-    /// It has ended; says for how long it held its slot.
+    /// An attempt has ended. Returns how long it held its slot.
     pub(crate) fn end(&mut self, slot: Slot, health: DestinationHealth, now: Instant) -> Duration {
         if let Some(running) = self.running.remove(&slot.number) {
             self.held[running.level.0] -= 1;
@@ -248,8 +246,7 @@ impl Shares {
         now.duration_since(slot.taken)
     }
 
-    /// Gives each destination one of whose attempts has held its slot for longer than its level
-    /// allows by now, and for how long that is at least.
+    /// Returns destinations with an attempt that exceeds the time of its level, and that time.
     pub(crate) fn risen(&mut self, now: Instant) -> Vec<(Destination, Duration)> {
         let mut risen = Vec::new();
         for (at, bound) in BOUNDS.into_iter().enumerate() {
@@ -274,7 +271,7 @@ impl Shares {
         risen
     }
 
-    /// Whether an attempt of a slower one takes something from quick ones.
+    /// Whether an attempt of a slower level would delay fast destinations.
     fn disturbs(&self, now: Instant) -> bool {
         self.held[0] > 0 || !self.lines[0].is_empty() || now < self.expected
     }

@@ -1,7 +1,7 @@
-//! One PUT under one deadline, to an [`Outcome`].
+//! One PUT under one deadline, and its [`Outcome`].
 //!
-//! Nothing of the answer is interpreted but the status, `Retry-After` and the end of the
-//! body; nothing is followed, and no more is read than `delivery.max_response_bytes`.
+//! Only the status, `Retry-After` and the end of the body are interpreted. Redirects are not followed,
+//! and at most `delivery.max_response_bytes` are read.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -28,17 +28,17 @@ use crate::{
     outbox::{Attempt, ErrorKind, Failure, Record},
 };
 
-/// How long connections are kept at least, whatever receivers do.
+/// Minimum time between two renewals of the connections to one destination.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 
-/// The settings of one attempt (contract, 6: `delivery.*`).
+/// The settings of one attempt: `delivery.*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// For the whole exchange: look-up, connection, request, answer and its body.
+    /// Time-out for the whole exchange: DNS, connection, request, response and its body.
     pub timeout: Duration,
-    /// The longest body that counts as an answer.
+    /// Maximum size of a response body, in bytes.
     pub max_response_bytes: usize,
-    /// How much of the body is kept for the operator.
+    /// How much of a response body is stored, in bytes.
     pub excerpt_bytes: usize,
 }
 
@@ -51,22 +51,22 @@ impl Default for Settings {
 /// Everything that an attempt needs.
 #[derive(Debug)]
 pub struct Sender {
-    /// The way to the receivers. It can be replaced while attempts are under way.
+    /// The HTTP clients. They can be replaced while attempts are in progress.
     pub clients: Arc<ArcSwap<Clients>>,
-    /// Deadline and bounds.
+    /// Time-out and limits.
     pub settings: Settings,
-    /// The secrets that sign, newest first.
+    /// Signing secrets, newest first.
     pub secrets: Vec<signing::Secret>,
-    /// The statuses that are final.
+    /// Statuses after which a callback is not retried.
     pub final_statuses: std::collections::BTreeSet<u16>,
-    /// Who knows the time.
+    /// The clock.
     pub clock: SharedClock,
 }
 
-/// Why an exchange has no answer.
+/// Why an exchange has no response.
 #[derive(Debug)]
 enum NotMade {
-    /// It was not begun: its look-up has no place.
+    /// No request was made: its DNS look-up could not start.
     NoLookup,
     /// It failed.
     Failed(Failure),
@@ -96,20 +96,20 @@ impl From<ClientError> for NotMade {
     }
 }
 
-/// What is known of an exchange so far; a deadline that passes finds it here.
+/// What is known of an exchange so far, for when the deadline passes.
 #[derive(Debug, Default)]
 struct Seen {
     status: Option<u16>,
     peer: Option<String>,
     excerpt: Vec<u8>,
-    /// What we have sent and a receiver may repeat.
+    /// Secrets in the request, which a receiver may echo.
     secrets: Vec<String>,
     retry_after: Option<Duration>,
 }
 
 impl Sender {
-    /// Makes the next attempt of the callback; with `close_after`, its connection is closed after the answer. `None`
-    /// where it did not come to that, since its look-up had to wait for others: nothing was learnt.
+    /// Makes the next attempt of a callback. With `close_after`, the connection is closed after the
+    /// response. `None` if no request was made, because its DNS look-up could not start.
     pub async fn put(&self, record: &Record, close_after: bool) -> Option<Outcome> {
         let started_at = self.clock.now();
         let clock = Instant::now();
@@ -117,8 +117,7 @@ impl Sender {
         measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
         let mut seen = Seen::default();
         let deadline = self.settings.timeout;
-        // A fault in the client must cost no more than this attempt: neither the callback nor the
-        // slot may stay taken.
+        // A panic in the client costs this attempt only: the slot and the claim are freed.
         let progress = Progress::default();
         let exchange =
             progress.of(self.exchange(record, close_after, started_at, &progress, &mut seen));
@@ -128,15 +127,15 @@ impl Sender {
             Ok(Ok(Err(NotMade::Failed(failure)))) => Err(failure),
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Err(_)) => {
-                let message = "the service failed at it; its standard error says where";
+                let message = "internal error during the attempt; see the service's stderr";
                 Err(Failure::new(ErrorKind::Connect, message))
             }
             Err(_) if progress.is_waiting() => return None,
             Err(_) => {
                 let limit = humantime::format_duration(deadline);
                 let message = match seen.status {
-                    Some(_) => format!("the answer's body was not complete within {limit}"),
-                    None => format!("no answer within {limit}"),
+                    Some(_) => format!("the response body was not complete within {limit}"),
+                    None => format!("no response within {limit}"),
                 };
                 Err(Failure::new(ErrorKind::Timeout, message))
             }
@@ -163,9 +162,9 @@ impl Sender {
         })
     }
 
-    /// An HTTP/2 connection whose other end is gone for good may be used for ever, since it is
-    /// never idle. So a time-out behind TLS has the connections to that destination made anew, once
-    /// in a while.
+    /// After a time-out over TLS, renews the connections to the destination, at most once in
+    /// [`RENEWAL_PAUSE`]: an HTTP/2 connection whose peer is gone is never idle, and would be used for
+    /// ever.
     fn give_up_connections(&self, record: &Record) {
         let Ok(url) = parse_url(record.url.reveal()) else { return };
         if url.scheme() != "https" {
@@ -177,12 +176,12 @@ impl Sender {
                 event.action = "client-failed",
                 callback.destination = record.destination.as_str(),
                 error.message = %error,
-                "the connections to a receiver cannot be made anew"
+                "cannot renew the connections to a receiver"
             );
         }
     }
 
-    /// A status that is no success decides alone, however its body ended.
+    /// A status other than 2xx decides alone, whether or not its body is complete.
     fn judge(&self, result: Result<(), Failure>, seen: &Seen) -> (Verdict, Option<Failure>) {
         match (seen.status, result) {
             (Some(200..=299), Ok(())) => (Verdict::Success, None),
@@ -237,7 +236,7 @@ impl Sender {
         if let Some(credentials) = credentials {
             seen.secrets = credentials.secrets();
             let header = credentials.header().ok_or_else(|| {
-                Failure::new(ErrorKind::InvalidUrl, "the credentials fit in no header")
+                Failure::new(ErrorKind::InvalidUrl, "the credentials cannot be sent in a header")
             })?;
             request = request.header(header::AUTHORIZATION, header);
         }
@@ -247,8 +246,8 @@ impl Sender {
         progress.begins();
         let sent = client.execute(request).await;
         let mut response = match (sent, again) {
-            // A connection that was kept may be closed in the moment in which it is used. Then the
-            // receiver has not seen the request; a PUT may go out again (RFC 9112, 9.3.1).
+            // The receiver may close a kept-alive connection just when it is used. It has not processed
+            // the request then, and a PUT may be repeated (RFC 9112, 9.3.1).
             (Err(error), Some(again)) if progress.is_pooled() && is_unheard(&error) => {
                 measure::exchange();
                 clients.fresh(&url)?.execute(again).await
@@ -262,7 +261,7 @@ impl Sender {
         seen.peer = response.remote_addr().map(|peer| peer.to_string());
         seen.retry_after = retry_after(response.headers(), self.clock.now());
         let mut read = 0_usize;
-        // A secret that begins within the excerpt is seen whole.
+        // Long enough that a secret that begins within the excerpt is recognized.
         let longest = seen.secrets.iter().map(String::len).max().unwrap_or(0);
         let keep = self.settings.excerpt_bytes + longest;
         while let Some(chunk) = response.chunk().await.map_err(|error| describe(error, true))? {
@@ -271,14 +270,14 @@ impl Sender {
             seen.excerpt.extend_from_slice(&chunk[..chunk.len().min(wanted)]);
             if read > self.settings.max_response_bytes {
                 let max = self.settings.max_response_bytes;
-                let message = format!("the answer's body is longer than {max} bytes");
+                let message = format!("the response body is longer than {max} bytes");
                 return Err(Failure::new(ErrorKind::Body, message).into());
             }
         }
         Ok(())
     }
 
-    /// The headers of the contract, section 1.
+    /// The headers of the request (docs/receiving-callbacks.md).
     fn headers(
         &self,
         record: &Record,
@@ -302,7 +301,7 @@ impl Sender {
     }
 }
 
-/// The beginning of the answer's body, without the secrets that the request had.
+/// The beginning of the response body, without the secrets of the request.
 fn excerpt(seen: &Seen, max: usize) -> String {
     let text = String::from_utf8_lossy(&seen.excerpt);
     let mut shown = String::new();
@@ -324,9 +323,9 @@ fn excerpt(seen: &Seen, max: usize) -> String {
     shown
 }
 
-/// The pause that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3); `None` where it
-/// asks for none or cannot be read. Of several headers, the first that can be read counts. A number of
-/// seconds may have any number of digits; one that fits nowhere is the longest pause there is.
+/// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); `None` if it is missing or invalid. Of
+/// several headers, the first valid one counts. A number of seconds may have any number of digits and
+/// saturates.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     headers.get_all(header::RETRY_AFTER).iter().find_map(|value| {
         let value = value.to_str().ok()?.trim();

@@ -1,5 +1,5 @@
-//! The one HTTP client of the service: pooled, without redirects, retries, cookies or
-//! decompression of its own, and with a resolver that enforces the egress policy.
+//! The HTTP clients: pooled, without redirects, retries, cookies or decompression, and with a resolver
+//! that enforces the egress policy.
 
 use std::{
     borrow::Cow,
@@ -26,28 +26,27 @@ use crate::{
     tls::{self, PairFiles, TlsError},
 };
 
-/// To how many destinations connections have been given up at the most.
+/// Maximum number of destinations with a client of their own.
 const GIVEN_UP: usize = 256;
 
-/// How often the other end of an HTTP/2 connection in use is asked whether it is there, and how
-/// long it may take to say so.
+/// Interval of pings on an HTTP/2 connection in use, and the time-out for each.
 const PING_PAUSE: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the client is made of.
+/// The settings of the clients.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long one connection may take to come about, TLS included.
+    /// Time-out for establishing a connection, TLS included.
     pub connect_timeout: Duration,
-    /// How many idle connections to one destination are kept.
+    /// Maximum number of idle connections to one destination.
     pub per_destination: usize,
-    /// A proxy for everything (`egress.proxy`).
+    /// Proxy for all callbacks (`egress.proxy`).
     pub proxy: Option<SecretUrl>,
-    /// Certificates that are trusted beside the system's (`tls.ca_file`).
+    /// Certificates that are trusted in addition to the system's (`tls.ca_file`).
     pub ca_file: Option<PathBuf>,
-    /// Our own certificate and its key (`tls.client_cert_file`, `tls.client_key_file`).
+    /// Client certificate and its key (`tls.client_cert_file`, `tls.client_key_file`).
     pub identity: Option<PairFiles>,
-    /// What lets us in, by destination (`auth`).
+    /// Credentials by destination (`auth`).
     pub auth: BTreeMap<Destination, CredentialFile>,
 }
 
@@ -64,48 +63,48 @@ impl Default for Settings {
     }
 }
 
-/// Why there is no client.
+/// A client cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A token or password.
-    #[error("what lets us in at {destination} cannot be read: {error}")]
+    #[error("cannot read the credentials for {destination}: {error}")]
     Credentials {
-        /// Where.
+        /// The destination.
         destination: Destination,
         /// Why not.
         error: CredentialError,
     },
     /// The client library refused a setting.
-    #[error("the HTTP client cannot be made: {0}")]
+    #[error("cannot build the HTTP client: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// Why a URL is not called now.
+/// Why a URL is not called.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// The policy forbids it.
+    /// The egress policy denies it.
     #[error(transparent)]
     Denied(#[from] Denied),
     /// The HTTP client takes the brackets of the address for a part of the name that it checks the
     /// certificate for.
     #[error(
-        "an IPv6 address cannot be called by https through egress.proxy; give the receiver a name"
+        "an https URL with an IPv6 address is not supported with egress.proxy; use a host name"
     )]
     Unsupported,
-    /// Nobody knows yet.
+    /// Unknown: the DNS look-up could not start.
     #[error(transparent)]
     NoLookup(#[from] NoLookup),
 }
 
-/// The way to the receivers, with all that is read from files, so that it can be made anew
-/// while the service runs.
+/// The clients, with everything that is read from files, so that they can be replaced while the service
+/// runs.
 ///
-/// There is one client for everything, and one for the port that the service's own API listens
-/// at: what a resolver is asked does not say the port, so the second one's resolver knows it. A
-/// destination whose connections are given up has one of its own.
+/// There is one client for everything, and one for URLs with the port of the service's own API: a
+/// resolver does not see the port, so the second client's resolver is told. A destination whose
+/// connections were renewed has a client of its own.
 #[derive(Debug)]
 pub struct Clients {
     general: reqwest::Client,
@@ -122,12 +121,12 @@ pub struct Clients {
 #[derive(Debug, Default)]
 struct Others {
     own_port: Option<reqwest::Client>,
-    /// By destination, and since when.
+    /// Clients by destination, and when each was created.
     given_up: HashMap<Destination, (Instant, reqwest::Client)>,
 }
 
 impl Clients {
-    /// Reads the files and makes them.
+    /// Reads the files and builds the clients.
     pub fn build(settings: &Settings, policy: Arc<Policy>) -> Result<Self, ClientError> {
         let authorities = settings.ca_file.as_deref().map(tls::authorities).transpose()?;
         let identity = settings.identity.as_ref().map(PairFiles::read).transpose()?;
@@ -163,13 +162,13 @@ impl Clients {
         Ok(others.own_port.insert(self.another(url, Pool::Kept)?).clone())
     }
 
-    /// A client that uses no connection that is there.
+    /// A client that always opens a new connection.
     pub fn fresh(&self, url: &Url) -> Result<reqwest::Client, ClientError> {
         self.another(url, Pool::None)
     }
 
-    /// Gives up the connections to a destination; its next attempts make new ones. Says nothing
-    /// where that was done less than `pause` ago.
+    /// Renews the connections to a destination: its next attempts open new ones. Does nothing if that was
+    /// done less than `pause` ago.
     pub fn give_up(
         &self,
         url: &Url,
@@ -198,8 +197,8 @@ impl Clients {
         make(&self.settings, self.tls.clone(), &self.policy, &self.names, port, pool)
     }
 
-    /// What lets us in: the user and password of the URL, which are taken out of it, or what is
-    /// set for the destination.
+    /// The credentials: user and password of the URL, which are removed from it, or those set for the
+    /// destination.
     pub fn credentials(
         &self,
         url: &mut Url,
@@ -210,9 +209,8 @@ impl Clients {
             .or_else(|| self.auth.get(destination).map(Cow::Borrowed))
     }
 
-    /// Whether the URL may be called. Through a proxy it is the proxy that resolves the name,
-    /// so where the name is known here too, all its addresses have to be allowed; the proxy
-    /// may know others.
+    /// Checks a URL. With a proxy, the proxy resolves the name. If the name can be resolved here as well,
+    /// all its addresses have to be allowed; the proxy may see others.
     pub async fn check(&self, url: &Url) -> Result<(), CheckError> {
         self.policy.check_url(url)?;
         if self.settings.proxy.is_some()
@@ -239,7 +237,7 @@ impl Clients {
     }
 }
 
-/// Whether connections are kept for later exchanges.
+/// Whether connections are kept alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pool {
     Kept,
@@ -273,8 +271,8 @@ fn make(
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(if pool == Pool::Kept { settings.per_destination } else { 0 })
-        // Nothing of an answer's headers is interpreted but Retry-After, so no header is worth a
-        // success: a fold becomes a space (RFC 9112, 5.2), and what cannot be read is passed over.
+        // Only Retry-After is interpreted, so an unusual header must not turn a success into a failure:
+        // folds become spaces (RFC 9112, 5.2), and invalid headers are ignored.
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_ignore_invalid_headers_in_responses(true)
@@ -291,19 +289,19 @@ fn make(
                 None => proxy,
             })
         }
-        // The environment's proxies are none of our business (contract, 6).
+        // Proxy variables of the environment are ignored (docs/settings.md).
         None => builder.no_proxy(),
     };
     Ok(builder.build()?)
 }
 
-/// Looks names up as the system does, and gives only addresses that the policy allows.
+/// A resolver that uses the system's, and returns only addresses that the policy allows.
 struct Resolver {
     policy: Arc<Policy>,
     names: Arc<Names>,
-    /// The port that will be connected to, where that is known.
+    /// The port of the connection, where it is known.
     port: Option<u16>,
-    /// The proxy's own name: it may be where receivers may not.
+    /// The name of the proxy, to which the policy does not apply.
     trusted: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What we show a destination to be let in (contract, 6: `auth`).
+//! Credentials for destinations: the settings `auth`, or user and password of a URL.
 
 use std::{fmt, path::PathBuf};
 
@@ -7,13 +7,12 @@ use http::HeaderValue;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use url::Url;
 
-/// A secret that is shown to a destination. Its Debug output does not show it.
+/// Credentials for a destination. The Debug output does not show them.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// `authorization: Bearer …`
     Bearer(String),
-    /// `authorization: Basic …`, in octets: in which encoding a receiver reads them is its own affair
-    /// (RFC 7617, 2.1).
+    /// `authorization: Basic …`, as octets: the encoding is not specified (RFC 7617, 2.1).
     Basic {
         /// The user's name.
         username: Vec<u8>,
@@ -23,7 +22,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// Takes the user and password out of a URL, percent-decoded as they are meant.
+    /// Removes user and password from a URL and percent-decodes them.
     pub fn take(url: &mut Url) -> Option<Self> {
         let decode = |text| percent_decode_str(text).collect();
         if url.username().is_empty() && url.password().is_none() {
@@ -36,7 +35,7 @@ impl Credentials {
         Some(Self::Basic { username, password })
     }
 
-    /// The value of `authorization`; `None` where no header can hold it.
+    /// The value of `authorization`; `None` if it is not a valid header.
     pub fn header(&self) -> Option<HeaderValue> {
         let text = match self {
             Self::Bearer(token) => format!("Bearer {token}"),
@@ -47,7 +46,7 @@ impl Credentials {
         Some(value)
     }
 
-    /// User and password as the header has them.
+    /// User and password, encoded for the header.
     fn basic(&self) -> String {
         match self {
             Self::Bearer(_) => String::new(),
@@ -57,8 +56,8 @@ impl Credentials {
         }
     }
 
-    /// Every text by which they could be known again, the longest first. Octets that are no text
-    /// are shown as an answer that repeats them is: with U+FFFD.
+    /// Every form in which they could appear in a response, longest first. Octets that are not UTF-8
+    /// are replaced by U+FFFD, as in a stored response.
     pub fn secrets(&self) -> Vec<String> {
         match self {
             Self::Bearer(token) => vec![token.clone()],
@@ -83,7 +82,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Where such a secret is.
+/// The files with credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CredentialFile {
     /// `bearer_token_file`
@@ -97,7 +96,7 @@ pub enum CredentialFile {
     },
 }
 
-/// The file holds no secret. What it holds is never part of the message.
+/// A file with credentials cannot be used. Its content is never part of the message.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// It cannot be read.
@@ -109,19 +108,19 @@ pub enum CredentialError {
         error: std::io::Error,
     },
     /// It is empty, or has several lines.
-    #[error("{} has to hold one line that is not empty, without control characters", .0.display())]
+    #[error("{} has to contain one line that is not empty, without control characters", .0.display())]
     Line(PathBuf),
 }
 
 impl CredentialFile {
-    /// The file with the secret.
+    /// Path of the file with the secret.
     pub fn path(&self) -> &PathBuf {
         match self {
             Self::Bearer(file) | Self::Basic { password: file, .. } => file,
         }
     }
 
-    /// Reads the secret, without the line's end that editors put behind it.
+    /// Reads the secret, without a trailing line ending.
     pub fn read(&self) -> Result<Credentials, CredentialError> {
         let file = self.path();
         let unreadable = |error| CredentialError::Unreadable { file: file.clone(), error };

@@ -1,5 +1,5 @@
-//! What an error of the client means, and how it is said to people: without the client's own
-//! layers, without the URL, and told apart by what the receiver did.
+//! Classifies and describes errors of the HTTP client: by what the receiver did, without the client's
+//! layers and without the URL.
 
 use std::error::Error;
 
@@ -12,7 +12,7 @@ use crate::{
     outbox::{ErrorKind, Failure},
 };
 
-/// How long a message about an error may get, in bytes.
+/// Maximum length of an error message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 400;
 
 /// The egress policy forbids it.
@@ -20,22 +20,22 @@ pub(crate) fn egress_failure(denied: &Denied) -> Failure {
     Failure::new(ErrorKind::Egress, denied.to_string())
 }
 
-/// What a status that is no success says.
+/// The message for a status other than 2xx.
 pub(crate) fn status_message(status: u16) -> String {
     let reason = http::StatusCode::from_u16(status).ok().and_then(|it| it.canonical_reason());
     let redirect = match status {
         300..400 => "; redirects are not followed",
-        407 => "; the proxy wants a user and a password in egress.proxy",
+        407 => "; the proxy requires a user and a password in egress.proxy",
         _ => "",
     };
     match reason {
-        Some(reason) => format!("the receiver answered {status} {reason}{redirect}"),
-        None => format!("the receiver answered {status}{redirect}"),
+        Some(reason) => format!("the receiver responded with {status} {reason}{redirect}"),
+        None => format!("the receiver responded with {status}{redirect}"),
     }
 }
 
-/// Which phase an error of the client belongs to, and what it says. The URL, which may hold
-/// a password, is taken out first.
+/// The phase of an exchange in which an error of the client occurred, and its message. The URL, which
+/// may contain a password, is removed first.
 pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
     let error = error.without_url();
     let mut kind = if answering {
@@ -69,8 +69,10 @@ pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
         if let Some(http) = cause.downcast_ref::<h2::Error>() {
             let message = match http.reason() {
                 _ if http.is_io() => closed_message(answering).into(),
-                Some(reason) => format!("the receiver breaks HTTP/2: {}", reason.description()),
-                None => format!("the receiver breaks HTTP/2: {http}"),
+                Some(reason) => {
+                    format!("HTTP/2 protocol error of the receiver: {}", reason.description())
+                }
+                None => format!("HTTP/2 protocol error of the receiver: {http}"),
             };
             let kind = if http.is_io() { kind } else { ErrorKind::Body };
             return Failure::new(kind, message);
@@ -82,14 +84,14 @@ pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
                 return Failure::new(kind, message);
             }
             if http.is_parse_too_large() {
-                return Failure::new(ErrorKind::Body, "the head of the answer is too long");
+                return Failure::new(ErrorKind::Body, "the response head is too long");
             }
             if http.is_parse() {
                 kind = ErrorKind::Body;
                 message.push_str("the answer is no HTTP: ");
             }
         }
-        // Many a cause repeats the one below it, and the client's own layers say nothing.
+        // Causes often repeat the one below, and the client's own layers add nothing.
         let repeats = cause.source().is_some_and(|below| text.contains(&below.to_string()));
         let layer =
             ["client error (", "error reading a body"].iter().any(|it| text.starts_with(it));
@@ -111,9 +113,8 @@ pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
     Failure::new(kind, message)
 }
 
-/// Whether the receiver closed a connection that had been used before, without a word about this
-/// request: it had closed it before it saw the request, or has not begun with it (RFC 9112, 9.3.1;
-/// RFC 9113, 8.7).
+/// Whether the receiver closed a kept-alive connection without having processed this request (RFC 9112,
+/// 9.3.1; RFC 9113, 8.7).
 pub(crate) fn is_unheard(error: &reqwest::Error) -> bool {
     let mut source: Option<&(dyn Error + 'static)> = error.source();
     while let Some(cause) = source {
@@ -134,7 +135,7 @@ pub(crate) fn is_unheard(error: &reqwest::Error) -> bool {
     false
 }
 
-/// Whether its look-up had no place, so that nothing was learnt of the receiver.
+/// Whether the DNS look-up could not start.
 pub(crate) fn is_not_looked_up(error: &reqwest::Error) -> bool {
     let mut source: Option<&(dyn Error + 'static)> = error.source();
     while let Some(cause) = source {
@@ -148,13 +149,13 @@ pub(crate) fn is_not_looked_up(error: &reqwest::Error) -> bool {
 
 fn closed_message(answering: bool) -> &'static str {
     if answering {
-        "the receiver closed the connection within its answer's body"
+        "the receiver closed the connection before the response body was complete"
     } else {
-        "the receiver closed the connection before it had answered"
+        "the receiver closed the connection before it responded"
     }
 }
 
-/// Whether the other side closed the connection without any word about it.
+/// Whether the peer closed the connection.
 fn closed(cause: &(dyn Error + 'static)) -> bool {
     cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
         || cause

@@ -1,8 +1,8 @@
-//! One PUT. Nothing here knows of turns, retries or the outbox's queues.
+//! Sending: one PUT. Nothing here knows of turns, retries or the outbox's queues.
 //!
-//! [`attempt`] makes it, through the pooled clients of [`client`], which look names up through
-//! [`names`]; [`connections`] says to which destinations idle connections are kept, [`progress`] says how far an exchange is, [`failure`] what an error is called,
-//! [`credentials`] and [`signing`] what is added to a request.
+//! [`attempt`] makes it, with the pooled [`client`], which resolves [`names`]. [`connections`] limits
+//! idle connections, [`progress`] tracks how far an exchange is, [`failure`] classifies errors, and
+//! [`credentials`] and [`signing`] add headers.
 
 pub mod attempt;
 pub mod client;

@@ -1,16 +1,15 @@
-//! Look-ups of names: by the system, since company networks rely on its ways, and bounded.
+//! DNS look-ups: by the system's resolver, which company networks rely on, and bounded.
 //!
-//! The system's look-up holds a thread until it has an answer, and where the name server does not
-//! answer, that takes as long as the system is patient. So:
+//! A look-up of the system blocks a thread until it has an answer or times out. So:
 //!
 //! - A name is looked up once at a time, whoever asks for it.
-//! - Only so many look-ups are under way. Names that were found the last time may have all of the
-//!   places, new ones most, and those that were not found or took long a part: whatever hangs, a name
-//!   that is known finds a place.
-//! - Who waits for a place knows that the look-up has not begun ([`NoLookup`]): that says nothing of the
+//! - The number of concurrent look-ups is limited. Names that were found the last time may use all
+//!   slots, new names most of them, and names that were not found or took long a part: however many
+//!   hang, a known name finds a slot.
+//! - An exchange whose look-up could not start fails with [`NoLookup`], which is not charged to the
 //!   destination.
-//! - An answer that took long is kept for a short time. One that came at once is not: the system has
-//!   it at hand, and knows best for how long it is good.
+//! - A slow answer is cached for a short time. A fast one is not: the system has it cached, and knows its
+//!   time to live.
 
 use std::{
     collections::HashMap,
@@ -27,27 +26,27 @@ use tokio::{
 use super::progress::Progress;
 use crate::delivery::recent::Recent;
 
-/// How many look-ups are under way at most. Each holds a thread.
+/// Maximum number of concurrent look-ups. Each blocks a thread.
 pub const LOOKUPS: usize = 1024;
 
-/// How many of them are of names that were not found the last time, or of those and of new ones.
+/// Maximum number of them for names that were not found the last time, and for those and new names.
 const NEW: usize = LOOKUPS - LOOKUPS / 8;
 const BAD: usize = LOOKUPS / 4;
 
-/// From when on a look-up takes long.
+/// A look-up that takes longer than this is slow.
 const LONG: Duration = Duration::from_millis(10);
 
-/// For how long an answer that took long is kept.
+/// How long a slow answer is cached.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// A name that takes longer than this counts as not found for the next look-up's place.
+/// A name whose look-up takes longer than this counts as not found for the next one's slot.
 const HANGS: Duration = Duration::from_secs(2);
 
-/// The name has no address, or the system could not find out.
+/// A look-up failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DnsError {
-    /// The system says so.
-    #[error("the name {name} cannot be resolved: {error}")]
+    /// The system reports an error.
+    #[error("cannot resolve the name {name}: {error}")]
     Failed {
         /// Which name.
         name: String,
@@ -66,13 +65,13 @@ pub enum DnsError {
 
 /// So many look-ups are under way that this one could not begin.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("too many names are being looked up; the look-up of {0} has not begun")]
+#[error("too many concurrent DNS look-ups; the look-up of {0} has not started")]
 pub struct NoLookup(String);
 
 type Addresses = Arc<[SocketAddr]>;
 type LookupError = Arc<std::io::Error>;
 
-/// How far a look-up is.
+/// State of a look-up.
 #[derive(Debug, Clone)]
 enum LookupState {
     Waits,
@@ -80,10 +79,10 @@ enum LookupState {
     Done(Result<Addresses, LookupError>),
 }
 
-/// The names that are looked up.
+/// The look-ups.
 #[derive(Debug)]
 pub struct Names {
-    /// How long one look-up may take, and how long it may wait for its place.
+    /// Time-out of one look-up, and how long it may wait for a slot.
     limit: Duration,
     all: Arc<Semaphore>,
     new: Arc<Semaphore>,
@@ -95,7 +94,7 @@ pub struct Names {
 struct Known {
     under_way: HashMap<String, watch::Receiver<LookupState>>,
     kept: Recent<String, (Instant, Addresses)>,
-    /// Whether a name was found quickly the last time.
+    /// Whether the last look-up of a name was fast and successful.
     good: Recent<String, bool>,
 }
 
@@ -149,7 +148,7 @@ impl Names {
         }
     }
 
-    /// What is kept of a name, or its look-up, which begins with this unless it is under way.
+    /// The cached answer, or the look-up in progress; starts one if there is none.
     fn begin(self: &Arc<Self>, name: &str) -> Result<Addresses, watch::Receiver<LookupState>> {
         let mut known = self.known();
         if let Some((until, found)) = known.kept.get(name)
@@ -206,7 +205,7 @@ impl Names {
         self.known().under_way.remove(&name);
     }
 
-    /// Waits for a place among those that a name like this may have.
+    /// Waits for a slot that a name like this may use.
     async fn places(&self, good: Option<bool>) -> Vec<OwnedSemaphorePermit> {
         let lines: &[&Arc<Semaphore>] = match good {
             Some(true) => &[&self.all],

@@ -1,8 +1,8 @@
-//! How far an exchange has come on its way to a connection: what an error means depends on it.
+//! How far an exchange has come on its way to a connection, which determines what an error means.
 //!
-//! The HTTP client does not say whether it used a connection that was there, waits for a look-up or
-//! connects. So each exchange runs within the scope of its own [`Progress`], which the parts of the
-//! client that are ours, the connector's [`layer`](Limited) and the resolver, bring up to date.
+//! The HTTP client does not report whether it reuses a connection, waits for a look-up or connects. So
+//! each exchange runs in the task-local scope of its own [`Progress`], which the connector's
+//! [`layer`](Limited) and the resolver update.
 
 use std::{
     future::Future,
@@ -29,17 +29,17 @@ const WAITS: u8 = 1;
 const RESOLVES: u8 = 2;
 const CONNECTS: u8 = 3;
 
-/// How far an exchange has come.
+/// Progress of an exchange.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<AtomicU8>);
 
 impl Progress {
-    /// Runs an exchange, which is then the one that [`Progress::current`] gives.
+    /// Runs an exchange, in which [`Progress::current`] returns this one.
     pub async fn of<T>(&self, exchange: impl Future<Output = T>) -> T {
         PROGRESS.scope(self.clone(), exchange).await
     }
 
-    /// The one of the exchange in whose task this is called; one of nobody elsewhere.
+    /// The progress of the current exchange; outside of one, a new one.
     pub fn current() -> Self {
         PROGRESS.try_with(Self::clone).unwrap_or_default()
     }
@@ -52,44 +52,43 @@ impl Progress {
         self.0.load(Ordering::Relaxed) == phase
     }
 
-    /// What came before has needed no connection.
+    /// The request is about to be sent.
     pub fn begins(&self) {
         self.set(POOLED);
     }
 
-    /// A look-up waits for its place.
+    /// A look-up waits for a slot.
     pub fn waits_for_place(&self) {
         self.set(WAITS);
     }
 
-    /// A look-up is under way.
+    /// A look-up has started.
     pub fn resolves(&self) {
         self.set(RESOLVES);
     }
 
-    /// A connection is made.
+    /// A connection is being established.
     pub fn connects(&self) {
         self.set(CONNECTS);
     }
 
-    /// Whether no connection was begun for it, so that it used one that was there.
+    /// Whether it reused a connection.
     pub fn is_pooled(&self) -> bool {
         self.is(POOLED)
     }
 
-    /// Whether it only waits for its look-up to begin.
+    /// Whether it waits for its look-up to start.
     pub fn is_waiting(&self) -> bool {
         self.is(WAITS)
     }
 }
 
-/// No connection came about in time.
+/// A connection was not established in time.
 #[derive(Debug, thiserror::Error)]
 #[error("no connection within {} (delivery.connect_timeout)", humantime::format_duration(*.0))]
 pub struct ConnectTimeout(Duration);
 
-/// Bounds how long a connection may take to come about, once its name is resolved: TCP, the proxy
-/// and TLS.
+/// Limits the time for establishing a connection after its name is resolved: TCP, proxy and TLS.
 #[derive(Debug, Clone, Copy)]
 pub struct Limited(pub Duration);
 
@@ -101,7 +100,7 @@ impl<S> Layer<S> for Limited {
     }
 }
 
-/// What makes connections, bounded.
+/// A connector with this limit.
 #[derive(Debug, Clone)]
 pub struct LimitedService<S> {
     inner: S,

@@ -1,6 +1,5 @@
-//! `webhook-signature`, after the Standard Webhooks specification: `v1` (HMAC-SHA-256) and
-//! `v1a` (Ed25519) over `id.timestamp.body`, one signature for each secret, so that a receiver
-//! can change its secret while both are in use.
+//! `webhook-signature` (Standard Webhooks): `v1` (HMAC-SHA-256) and `v1a` (Ed25519) over
+//! `id.timestamp.body`, one signature for each secret, so that secrets can be rotated.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +8,7 @@ use ring::{hmac, signature::Ed25519KeyPair};
 
 use crate::callback::CallbackId;
 
-/// A signing secret. Its Debug output does not show it.
+/// A signing secret. The Debug output does not show it.
 #[derive(Clone)]
 pub struct Secret(Kind);
 
@@ -28,25 +27,27 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a text is no signing secret. The text itself is never part of the message.
+/// A signing secret is invalid. It is never part of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// It begins with neither `whsec_` nor `whsk_`.
-    #[error("a signing secret begins with whsec_ (symmetric) or whsk_ (ed25519 private key)")]
+    /// Unknown prefix.
+    #[error("expected a prefix of whsec_ (symmetric) or whsk_ (ed25519 private key)")]
     Prefix,
-    /// What follows the prefix is no base64.
-    #[error("what follows the prefix of a signing secret is base64")]
+    /// Not base64 after the prefix.
+    #[error("expected base64 after the prefix")]
     Base64,
-    /// A symmetric secret has 24 to 64 bytes.
-    #[error("a whsec_ secret has 24 to 64 bytes before its base64 encoding")]
+    /// Wrong length of a symmetric secret.
+    #[error("expected 24 to 64 bytes in base64 after whsec_")]
     Length,
-    /// A private key has 32 bytes, or 64 with its public half.
-    #[error("a whsk_ key is an ed25519 seed of 32 bytes, or 64 with its public key behind it")]
+    /// Wrong length of a private key.
+    #[error(
+        "expected an ed25519 seed of 32 bytes, or 64 bytes with its public key, in base64 after whsk_"
+    )]
     Key,
 }
 
 impl Secret {
-    /// Reads `whsec_…` or `whsk_…`.
+    /// Parses `whsec_…` or `whsk_…`.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         let decode =
             |text: &str| BASE64.decode(text.trim().as_bytes()).map_err(|_| SecretError::Base64);

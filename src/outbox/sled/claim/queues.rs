@@ -50,7 +50,7 @@ pub(crate) struct Inner {
     pub(crate) blocked: u64,
     /// The destinations with pending callbacks, and those of which one is about to change.
     pub(crate) queues: HashMap<QueueKey, Queue>,
-    /// How many destinations have pending or failed ones.
+    /// Number of destinations with pending or failed callbacks.
     pub(crate) destinations: u64,
     pub(crate) broken: Option<Arc<str>>,
     signals: HashMap<QueueKey, Timestamp>,

@@ -71,7 +71,7 @@ fn only_failed(
     Ok(found)
 }
 
-/// The queue in numbers.
+/// Summary of the outbox.
 pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
     let (totals, destination_count, mut queues) = {
         let inner = store.queues.lock();
