@@ -1,10 +1,10 @@
-//! Format 1: the first. An empty store gets the salt that its ids are made with.
+//! Format 1: the first. An empty store gets the key of its ids.
 
 use sled::Tree;
 
 use crate::outbox::{OutboxError, record};
 
-/// See `migrations` in the store for what a migration may rely on.
+/// See `outbox/sled/migrate.rs` for what a migration can rely on.
 pub(super) fn up(tree: &Tree) -> Result<(), OutboxError> {
     let mut salt = [0_u8; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut salt)

@@ -141,7 +141,7 @@ impl TryFrom<ArchiveLine> for Entry {
                 id: line.id.parse().map_err(|error| format!("{error}"))?,
                 event_id: line.event_id,
                 body: line.body,
-                // It chooses credentials, so nobody but the URL says it.
+                // It selects credentials, so it is always taken from the URL.
                 destination: Destination::of_callback(line.url.reveal()),
                 url: line.url,
                 created_at: line.created_at,

@@ -122,7 +122,7 @@ fn describe() {
     }
 }
 
-/// The names of what is read off the store when somebody asks.
+/// The names of the gauges that are read from the store at each scrape.
 pub mod gauge {
     /// By state.
     pub const CALLBACKS: &str = "urlcallback_callbacks";

@@ -53,11 +53,11 @@ pub fn parse_since(text: &str, now: Timestamp) -> Result<Timestamp, SelectError>
 pub struct Selection {
     /// Only these; empty for any.
     pub ids: Vec<CallbackId>,
-    /// Only those to this destination.
+    /// Only callbacks to this destination.
     pub destination: Option<Destination>,
     /// Only callbacks of this job.
     pub job_id: Option<String>,
-    /// Only those accepted at this time or later.
+    /// Only callbacks accepted at this time or later.
     pub since: Option<Timestamp>,
 }
 

@@ -33,14 +33,14 @@ const MAX_LIMIT: usize = 1000;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
-    /// Only those in this state.
+    /// Only callbacks in this state.
     #[param(value_type = Option<StateName>)]
     state: Option<String>,
-    /// Only those to this destination.
+    /// Only callbacks to this destination.
     destination: Option<String>,
     /// Only callbacks of this job.
     job_id: Option<String>,
-    /// Only those accepted since this time, or within this duration: `2026-01-31T08:00:00Z`,
+    /// Only callbacks accepted since this time, or within this duration: `2026-01-31T08:00:00Z`,
     /// `2h`.
     since: Option<String>,
     /// Callbacks on a page: 1 to 1000.
@@ -134,7 +134,7 @@ pub(super) async fn replay(
     responses(
         (status = 200, body = CallbackView), (status = 400, body = Problem),
         (status = 401, body = Problem), (status = 404, body = Problem),
-        (status = 409, description = "Not pending, or an attempt is under way", body = Problem),
+        (status = 409, description = "Not pending, or being sent", body = Problem),
     ),
 )]
 pub(super) async fn cancel(

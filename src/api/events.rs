@@ -87,9 +87,9 @@ pub(super) async fn post(
     answer
 }
 
-/// Reads what a client still sends, up to a limit. Where the connection were closed with
-/// something unread, the system would reset it, and the client might never see the answer. Who has asked whether to send it
-/// (RFC 9110, 10.1.1) has not sent it.
+/// Reads what a client still sends, up to a limit. If the connection were closed with unread data, the
+/// system would reset it, and the client might not get the response. With `Expect: 100-continue` (RFC
+/// 9110, 10.1.1), the client has not sent it.
 async fn pass_over(body: &mut BodyDataStream, limit: usize) {
     let mut read = 0_usize;
     while read <= limit
@@ -290,8 +290,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Waits for the earliest call; `false` when none is under way. Behind one that was refused
-    /// nothing is stored, and so there is none.
+    /// Waits for the earliest call; `false` if there is none. After a refused call there is none, because
+    /// nothing after it is stored.
     async fn collect_one(&mut self) -> Result<bool, Problem> {
         let Some((numbers, stored)) = self.under_way.pop_front() else { return Ok(false) };
         match stored.await {

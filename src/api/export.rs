@@ -54,7 +54,7 @@ pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView
         let unfinished = Unfinished(to);
         let file = BufWriter::new(create_private(&unfinished.0)?);
         let mut writer = Writer::begin(file, Some(outbox.identity()))?;
-        // The last of the disk is the store's.
+        // The store needs the free space that is left.
         let room = async |_| match outbox.ready().await {
             _ if asked.strong_count() == 0 => Err(OutboxError::Closed),
             Err(low @ OutboxError::DiskLow { .. }) => Err(low),
@@ -95,7 +95,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// Who has asked takes the file at once; where it could not be told, nobody does.
+/// The requester takes the file at once. If the response did not reach it, the file is removed later.
 async fn remove_if_left(path: PathBuf) {
     tokio::time::sleep(LEFT).await;
     remove(&path);

@@ -292,13 +292,13 @@ pub struct FilterView {
     /// Only these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
-    /// Only those to this destination.
+    /// Only callbacks to this destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
     /// Only callbacks of this job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
-    /// Only those accepted since this time, or within this duration.
+    /// Only callbacks accepted since this time, or within this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     /// All failed callbacks.

@@ -122,8 +122,8 @@ async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<
     progress.finish_and_clear();
     match added {
         Ok(()) => Ok(Ok(writer.end()?)),
-        // Opening a store reads little of it. What can be read without the engine follows what
-        // is there already: of two versions of a callback, an import takes the later one.
+        // Opening a store reads little of it, so damage may be found only now. What can be read without
+        // sled is appended: of two versions of a callback, an import takes the later one.
         Err(ArchiveError::Outbox(error)) => {
             let lock = store.close();
             say(format_args!("{error}; reading what is left from its log"));

@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) if looks && is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be closed; then there is nobody to tell.
+            // Standard error may be closed.
             drop(writeln!(std::io::stderr(), "error: {error:#}"));
             let usage = error.is::<ConfigError>() || error.is::<Usage>();
             if usage { Exit::Usage.into() } else { Exit::Failed.into() }

@@ -42,7 +42,7 @@ pub struct Config {
     pub tracker_template: Option<String>,
     /// The store.
     pub outbox: outbox::sled::Settings,
-    /// How long finished callbacks are kept.
+    /// How long ended callbacks are kept: the settings `retention.*`.
     pub retention: Retention,
     /// The delivery loop.
     pub dispatcher: settings::Settings,

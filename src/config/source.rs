@@ -61,7 +61,7 @@ pub(super) fn default(path: &Path) -> Result<Option<FileText>, Fault> {
         Ok(found) if found.is_file() => {
             read(path).map(Some).map_err(|error| fault(cannot_read(path, &error)))
         }
-        // To read a pipe that nobody writes to would last for ever.
+        // Reading a pipe without a writer would block for ever.
         Ok(_) => Err(fault(
             "is not a regular file; remove it, or name another file with --config".into(),
         )),

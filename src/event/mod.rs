@@ -149,10 +149,9 @@ pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
     check(raw)
 }
 
-/// The JSON with each half of a character that stands alone (`\ud83d`, from a text that JavaScript
-/// has cut) as U+FFFD, the character for what is broken. No parser of Rust's strings takes it
-/// otherwise, and what nobody reads must not cost the callback. So two names of which only such halves
-/// differ become one.
+/// Replaces lone surrogates (`\ud83d`, from a text that JavaScript has cut) by U+FFFD. Rust strings
+/// cannot contain them, and a field that is not even used must not cost the callback. Names that differ
+/// only in lone surrogates become equal.
 fn with_whole_characters(json: &str) -> Cow<'_, str> {
     if !json.contains("\\ud") && !json.contains("\\uD") {
         return json.into();

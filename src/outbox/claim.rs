@@ -1,21 +1,21 @@
-//! A callback in the hands of whoever delivers it.
+//! Claims.
 
 use std::sync::Weak;
 
 use super::record::{Readiness, Record, State};
 use crate::{callback::CallbackId, clock::Timestamp};
 
-/// What takes claims back.
+/// The store of a claim, to which it is released.
 pub trait Holder: Send + Sync + 'static {
-    /// The claimed callback, which was due at `due`, is free again.
+    /// Releases a claimed callback, which was due at `due`.
     fn give_back(&self, id: CallbackId, due: Timestamp);
 }
 
-/// A due callback in the hands of whoever delivers it. Nobody else changes it while it is claimed.
+/// A due callback, claimed for delivery. Nothing else changes it while it is claimed.
 ///
-/// It ends with [`Outbox::settle`](crate::outbox::Outbox::settle) or
+/// A claim ends with [`Outbox::settle`](crate::outbox::Outbox::settle) or
 /// [`Outbox::release`](crate::outbox::Outbox::release). One that is dropped, because a task panicked, is
-/// given back all the same, and the log says so: otherwise it and its job would wait for a restart.
+/// released and logged: otherwise the callback and its job would wait for a restart.
 #[derive(Debug)]
 pub struct Claim {
     /// The callback as it is stored.
@@ -24,7 +24,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A claim that `holder` takes back.
+    /// A claim of a callback in the store `holder`.
     pub fn new(record: Record, holder: Weak<dyn Holder>) -> Self {
         let due = match record.state {
             State::Pending(Readiness::Scheduled(due)) => due,
@@ -34,13 +34,13 @@ impl Claim {
         Self { record, lease }
     }
 
-    /// Ends the claim in good order: the outbox goes on with the record.
+    /// Ends the claim without releasing it, for [`Outbox::settle`](crate::outbox::Outbox::settle).
     pub fn into_record(mut self) -> Record {
         self.lease.holder = None;
         self.record
     }
 
-    /// Gives the callback back as if it had not been claimed.
+    /// Releases the callback, as if it had not been claimed.
     pub fn give_back(mut self) {
         self.lease.end();
     }
@@ -49,7 +49,7 @@ impl Claim {
 struct Lease {
     id: CallbackId,
     due: Timestamp,
-    /// `None` when it has ended.
+    /// `None` after the claim has ended.
     holder: Option<Weak<dyn Holder>>,
 }
 
@@ -73,7 +73,7 @@ impl Drop for Lease {
             tracing::error!(
                 event.action = "claim-dropped",
                 callback.id = %self.id,
-                "the attempt of a callback was lost in the service; it is due again"
+                "an attempt was lost because of an internal error; its callback is due again"
             );
             self.end();
         }

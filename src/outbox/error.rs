@@ -1,4 +1,4 @@
-//! What can go wrong with the outbox.
+//! Errors of the outbox.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,13 +7,13 @@ use std::{
 
 use super::record::CodecError;
 
-/// What the outbox's functions give.
+/// The result of the outbox's functions.
 pub type Result<T> = std::result::Result<T, OutboxError>;
 
 /// An error of the outbox. It is cloned to everyone whose write was in the same batch.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OutboxError {
-    /// The high-water mark is reached; room comes when callbacks end.
+    /// `outbox.max_pending` is reached. It passes when callbacks end.
     #[error("{pending} callbacks are pending and outbox.max_pending is {max}")]
     Full {
         /// How many are pending now.
@@ -21,16 +21,16 @@ pub enum OutboxError {
         /// The setting.
         max: u64,
     },
-    /// The data disk is nearly full; delivery goes on.
+    /// The data disk is nearly full. Delivery continues.
     #[error("{free} bytes are free on the data disk and outbox.min_free_bytes is {min}")]
     DiskLow {
-        /// What the disk has left.
+        /// Free space in bytes.
         free: u64,
         /// The setting.
         min: u64,
     },
-    /// A write or sync failed earlier, so nobody knows what the disk holds. Only a new start
-    /// finds out.
+    /// A write or sync failed earlier, so it is unknown what the disk has. Only opening the store again
+    /// can tell.
     #[error("the store at {} stopped after an error, restart the service: {reason}", dir.display())]
     Stopped {
         /// The store's directory.
@@ -46,12 +46,12 @@ pub enum OutboxError {
     CannotOpen {
         /// The store's directory.
         dir: PathBuf,
-        /// What the operating system or the engine said.
+        /// The error of the operating system or of sled.
         reason: Arc<str>,
     },
     /// The store is damaged. Nothing in it was changed.
     #[error(
-        "the store at {} is damaged: {reason}. Nothing in it was changed. The way out: `export --file callbacks.ndjson` \
+        "the store at {} is damaged: {reason}. Nothing in it was changed. To recover: `export --file callbacks.ndjson` \
          writes what can still be read; then move {} away, and `import --file callbacks.ndjson`",
         dir.display(), dir.display()
     )]
@@ -61,12 +61,12 @@ pub enum OutboxError {
         /// What is wrong, and with which file.
         reason: Arc<str>,
     },
-    /// The engine says that what it reads is damaged.
+    /// sled reports damage.
     #[error("the store is damaged: {0}")]
     CorruptPage(Arc<str>),
-    /// A later version wrote the store; this one changes nothing in it.
+    /// A later version wrote the store. Nothing in it was changed.
     #[error(
-        "the store at {} has format {found}, and this version knows {known} at most: \
+        "the store at {} has format {found}, and this version supports up to {known}: \
          use the version that wrote it, or a later one", dir.display()
     )]
     NewerFormat {
@@ -74,29 +74,29 @@ pub enum OutboxError {
         dir: PathBuf,
         /// The format that it has.
         found: u32,
-        /// The latest format that this version knows.
+        /// The latest format that this version supports.
         known: u32,
     },
     /// A stored row cannot be read.
-    #[error("the store holds a row that cannot be read ({key}): {reason}")]
+    #[error("a stored row cannot be read ({key}): {reason}")]
     UnreadableRow {
         /// The row's key, in hex.
         key: String,
         /// Why not.
         reason: Arc<str>,
     },
-    /// The engine failed.
+    /// sled failed.
     #[error("the store failed: {0}")]
     Engine(Arc<str>),
 }
 
 impl OutboxError {
-    /// Whether it passes by itself as callbacks end or the disk gets room.
+    /// Whether it passes when callbacks end or space is freed.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::DiskLow { .. })
     }
 
-    /// The same error, said of the store in `dir` instead of the one in `copy`, which nobody knows.
+    /// The same error about the store in `dir` instead of its private copy in `copy`.
     #[must_use]
     pub fn said_of(mut self, dir: &Path, copy: &Path) -> Self {
         let [name, copied] = [dir, copy].map(|path| path.display().to_string());

@@ -18,22 +18,22 @@ use crate::{
     clock::Timestamp,
 };
 
-/// What every call gives back in the end.
+/// The future of a call.
 pub type OutboxFuture<T> = BoxFuture<'static, Result<T, OutboxError>>;
 
-/// The store of callbacks. See the module for what it promises.
+/// The store of callbacks. Its promises are in the [module](super).
 pub trait Outbox: Send + Sync + 'static {
-    /// Stores a batch, in its order. Where it fails, nothing of the batch is stored, except
-    /// with [`OutboxError::Stopped`], after which only a new start can tell; nor is a batch of the
-    /// same `sequence` for which this is called later.
+    /// Stores a batch, in its order. If it fails, nothing of the batch is stored, except with
+    /// [`OutboxError::Stopped`], where only a restart can tell; neither is any later batch of the same
+    /// `sequence`.
     fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>>;
 
-    /// Waits until destinations have something due that was not due, or not known, before,
-    /// and says from when. Made for one caller at a time.
+    /// Waits until destinations have something due that was not due or not known before, and returns them
+    /// with the time from which on it is due. Supports one caller at a time.
     fn signalled(&self) -> BoxFuture<'_, Vec<(Destination, Timestamp)>>;
 
-    /// Takes at most `limit` callbacks of one destination that are due at `now`. While the store
-    /// is being written to it may take none; the destination is then signalled in a moment.
+    /// Claims at most `limit` callbacks of one destination that are due at `now`. It may return none while
+    /// the store is being written; the destination is then signalled after the write.
     fn claim(
         &self,
         destination: &Destination,
@@ -41,61 +41,61 @@ pub trait Outbox: Send + Sync + 'static {
         now: Timestamp,
     ) -> OutboxFuture<Claims>;
 
-    /// Records how the attempt ended, makes the job's next callback due if it has ended, and
-    /// gives the callback as it is stored now.
+    /// Records the outcome of an attempt. If the callback has ended, the job's next one becomes due.
+    /// Returns the callback as it is stored now.
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record>;
 
-    /// Gives a claimed callback back as if it had not been claimed.
+    /// Releases a claimed callback, as if it had not been claimed.
     fn release(&self, claim: Claim) {
         claim.give_back();
     }
 
-    /// Makes failed callbacks pending again; says how many were failed. Ids that are not are
-    /// passed over. To keep the order of a job, name its callbacks in the order of their ids.
+    /// Makes failed callbacks pending again and returns how many there were. Ids of others are ignored. To
+    /// keep the order of a job, pass its callbacks in the order of their ids.
     fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64>;
 
-    /// Ends a pending callback.
+    /// Cancels a pending callback, which becomes failed.
     fn cancel(&self, id: CallbackId) -> OutboxFuture<Cancelled>;
 
-    /// Ends pending callbacks whose budget began before `cutoff` and that are not in flight,
-    /// a bounded number at a time, and gives them. None left: an empty list.
+    /// Fails pending callbacks whose budget began before `cutoff` and that are not in flight. Returns a
+    /// bounded number of them, and an empty list when none are left.
     fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>>;
 
-    /// Removes finished callbacks whose retention is over, a bounded number at a time, and says
-    /// how many. None left: 0.
+    /// Removes ended callbacks whose retention is over. Returns the number, which is bounded, and 0 when
+    /// none are left.
     fn purge(&self, over: Over) -> OutboxFuture<u64>;
 
-    /// Looks at some of the pending callbacks, behind `after` (nothing: from the beginning), for those
-    /// that nobody would ever claim, and puts right what can be proven.
+    /// Searches a bounded number of rows after `after` (empty: from the beginning) for pending callbacks
+    /// that would never be claimed, and repairs what can be proven.
     fn mend(&self, after: Vec<u8>) -> OutboxFuture<Mended>;
 
     /// One callback.
     fn get(&self, id: CallbackId) -> OutboxFuture<Option<Detail>>;
 
-    /// Callbacks, newest first unless the query says otherwise.
+    /// One page of callbacks.
     fn list(&self, query: Query) -> OutboxFuture<Page>;
 
-    /// What the store makes its ids with.
+    /// The key of the store's ids.
     fn identity(&self) -> Identity;
 
-    /// A part of everything that is stored, for a backup. What changes meanwhile may come more
-    /// than once; then the version with more attempts counts.
+    /// One step of an export. A callback that changes meanwhile may be returned more than once; the
+    /// version with more attempts counts.
     fn export(&self, cursor: ExportCursor) -> OutboxFuture<Exported>;
 
-    /// Puts back what was exported, in any order, and says how many were new or newer than
-    /// what is stored. Made for a store from which nobody claims yet. What is uncertain and
-    /// pending becomes failed, since it may have been delivered.
+    /// Stores exported callbacks, in any order, and returns how many were new or newer than what is
+    /// stored. The store must not be in use for delivery yet. An uncertain pending callback becomes
+    /// failed, because it may have been delivered.
     fn import(&self, entries: Vec<Entry>) -> OutboxFuture<u64>;
 
-    /// The queue in numbers, as it is at `now`.
+    /// Summary of the outbox at `now`.
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary>;
 
-    /// Notes the state of a destination's breaker, for the summary; not stored.
+    /// Reports the state of a destination's breaker, for the summary. It is not stored.
     fn report(&self, destination: &Destination, open: Option<Open>);
 
-    /// Whether events are taken now.
+    /// `Ok` if events are accepted now.
     fn ready(&self) -> OutboxFuture<()>;
 
-    /// For how long the write has been under way for which everything waits, if one is.
+    /// How long the write in progress has taken so far, if there is one.
     fn write_under_way(&self) -> Option<Duration>;
 }

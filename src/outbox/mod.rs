@@ -1,28 +1,26 @@
-//! The outbox: what is stored, and what is promised of it.
+//! The outbox: the durable queue of callbacks, and its promises.
 //!
 //! # Promises
 //!
 //! 1. **Durable.** When the future of [`Outbox::enqueue`], [`Outbox::settle`],
-//!    [`Outbox::replay`], [`Outbox::cancel`] or [`Outbox::expire`] is ready with `Ok`, the disk
-//!    has it: neither a killed process nor a machine without power takes it back.
-//! 2. **All or nothing.** Each of these calls happens as a whole or not at all; the one
-//!    exception is named at [`Outbox::enqueue`].
-//! 3. **In call order.** Writes take effect in the order in which the functions were called,
-//!    not in which their futures were polled.
-//! 4. **One at a time per job.** Of the pending callbacks of one `jobId`, only one is ever
-//!    claimed, and it is the earliest accepted, unless that one was replayed while a later
-//!    one was already under way. The later one then keeps its turn, over a release and a
-//!    restart as well, until its attempt is settled, or until it is in nobody's hands and a
-//!    callback is replayed that is earlier than all pending ones of the job.
-//! 5. **Claimed by one.** A claimed callback is not claimed again before it was settled or
-//!    released. Claims are not stored: after a crash, what was claimed is simply due.
-//! 6. **Nothing unsynced is visible** to [`Outbox::claim`]: no PUT goes out for something that
-//!    a power cut could still undo.
-//! 7. **Bounded memory.** What is held grows with the number of destinations that have
-//!    unfinished business and the callbacks in flight, not with the number of callbacks.
+//!    [`Outbox::replay`], [`Outbox::cancel`] or [`Outbox::expire`] is ready with `Ok`, the change is
+//!    synced to disk: it survives a kill of the process and a power failure.
+//! 2. **Atomic.** Each of these calls takes effect as a whole or not at all; the one exception is at
+//!    [`Outbox::enqueue`].
+//! 3. **In call order.** Writes take effect in the order in which the functions were called, not in
+//!    which their futures are polled.
+//! 4. **One at a time per job.** Of the pending callbacks of one `jobId`, one at most is claimed: the
+//!    earliest accepted. If an earlier one is replayed while a later one is in flight, the later one
+//!    keeps its turn, even over a release and a restart, until its attempt is settled, or until it is not
+//!    claimed and a callback is replayed that is earlier than all pending ones of the job.
+//! 5. **Claimed once.** A claimed callback is not claimed again before it is settled or released. Claims
+//!    are not stored: after a crash, claimed callbacks are due.
+//! 6. **Nothing unsynced is claimed.** No PUT goes out for something that a power failure could undo.
+//! 7. **Bounded memory.** It grows with the number of destinations with pending callbacks and with the
+//!    callbacks in flight, not with the number of callbacks.
 //!
-//! The outbox knows no HTTP and no backoff: who claims decides when the next attempt is due,
-//! and the outbox records it. Nothing in the trait assumes that there is only one process.
+//! The outbox knows neither HTTP nor backoff: its user decides when the next attempt is due, and the
+//! outbox records it. Nothing in the trait assumes that there is only one process.
 
 mod claim;
 pub mod error;

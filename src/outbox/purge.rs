@@ -1,15 +1,14 @@
-//! Purging beside everything else.
+//! Purging without delaying delivery.
 
 use std::time::Instant;
 
 use super::{error::Result, interface::Outbox, retention::Over};
 
-/// Of the time of a long purge, the part that is left to everything else: so many times what
-/// its own steps take.
+/// Pause between two steps of a purge, as a multiple of a step's duration.
 const PURGE_PAUSE: u32 = 4;
 
-/// Removes all finished callbacks whose retention is over and says how many. It takes its
-/// time, so that delivery goes on beside it, and asks before each step what is over.
+/// Removes all ended callbacks whose retention is over, in steps with pauses, and returns their number.
+/// `over` is called before each step.
 pub async fn purge_gently(outbox: &dyn Outbox, over: impl Fn() -> Over + Send) -> Result<u64> {
     let mut purged = 0;
     loop {

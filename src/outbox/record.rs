@@ -1,9 +1,8 @@
-//! What is stored of a callback, and how its bytes are laid out.
+//! The stored form of a callback.
 //!
-//! A stored value is `format (1 byte) ‖ place (1 byte) ‖ postcard`. The place stands outside
-//! the encoded part so that a scan can pass over a record without decoding it. A change of
-//! any struct here is a change of the format: it needs a new number in [`RECORD_FORMAT`] and
-//! a file in `migrations/`.
+//! A stored value is `format (1 byte) ‖ fresh (1 byte) ‖ postcard`. The second byte is outside the
+//! encoded part so that a scan can skip a record without decoding it. A change of any struct here is a
+//! change of the format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -15,23 +14,23 @@ use crate::{
 /// The first byte of every stored value.
 pub const RECORD_FORMAT: u8 = 1;
 
-/// What kind of failure an error is; the words of the contract, section 3.
+/// The kind of a failure (docs/receiving-callbacks.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The receiver answered with a status that is no success.
+    /// The receiver responded with a status other than 2xx.
     Status,
-    /// A deadline passed.
+    /// A time-out.
     Timeout,
-    /// No connection, or it broke before the answer came.
+    /// No connection, or it broke before the response.
     Connect,
-    /// The host's name has no address.
+    /// The host name cannot be resolved.
     Dns,
     /// The TLS handshake failed.
     Tls,
-    /// The answer's body was broken off or too long.
+    /// The response body was incomplete or too long.
     Body,
-    /// The egress policy forbids the address.
+    /// The egress policy denies the address.
     Egress,
     /// The URL can never be called.
     InvalidUrl,
@@ -44,7 +43,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// The word for it in JSON, in the log and in tables.
+    /// Its name in JSON, in the log and in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Status => "status",
@@ -65,11 +64,11 @@ impl ErrorKind {
 /// Why an attempt or a whole callback failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Failure {
-    /// The class that decides and that scripts look at.
+    /// The kind, for decisions and scripts.
     pub kind: ErrorKind,
-    /// A sentence for people; never a secret.
+    /// A message for people, without secrets.
     pub message: String,
-    /// The receiver's status, where one came.
+    /// The response status, if there was a response.
     pub status: Option<u16>,
 }
 
@@ -80,63 +79,64 @@ impl Failure {
     }
 }
 
-/// One PUT and what came of it.
+/// One attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
-    /// 1, 2, 3 …; goes on over replays.
+    /// 1, 2, 3 …; continues over replays.
     pub number: u32,
     /// When it began.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
-    /// How long it took, from the first look-up to the last byte, in milliseconds.
+    /// Duration from the DNS look-up to the last byte, in milliseconds.
     pub duration_ms: u64,
-    /// The receiver's status, where one came.
+    /// The response status, if there was a response.
     pub status: Option<u16>,
-    /// What was wrong; `None` for a success.
+    /// The error; `None` for a success.
     pub error: Option<Failure>,
-    /// The address that was connected to.
+    /// Address and port of the peer.
     pub peer: Option<String>,
-    /// The beginning of the answer's body.
+    /// The beginning of the response body.
     pub response_excerpt: Option<String>,
 }
 
-/// Where a pending callback stands.
+/// Whether a pending callback can be sent. Of the pending callbacks of a job, exactly one is *active*:
+/// `Fresh` or `Scheduled`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Readiness {
-    /// First of its job and never put off: due since it was accepted.
+    /// Active and never postponed: due since it was accepted.
     Fresh,
-    /// First of its job and due at this time.
+    /// Active and due at this time.
     Scheduled(Timestamp),
-    /// An earlier callback of the job has to end first; not due before this time even then.
+    /// Waits for another callback of the job to end, and is not due before this time.
     Blocked(Timestamp),
 }
 
-/// What has become of a callback.
+/// State of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Not ended.
     Pending(Readiness),
-    /// The receiver took it at this time.
+    /// Delivered at this time.
     Delivered(Timestamp),
-    /// Given up at this time; only a replay brings it back.
+    /// Failed at this time; only a replay makes it pending again.
     Failed(Timestamp),
 }
 
-/// The three words for [`State`] that the outside knows.
+/// [`State`] as the API names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StateName {
     /// Not ended.
     Pending,
-    /// Taken by the receiver.
+    /// Delivered.
     Delivered,
-    /// Given up.
+    /// Failed.
     Failed,
 }
 
 impl StateName {
-    /// The word.
+    /// The name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -146,29 +146,29 @@ impl StateName {
     }
 }
 
-/// Everything that is stored of a callback, but its earlier attempts, which have rows of
-/// their own so that a retry writes a bounded number of bytes.
+/// A stored callback. Attempts before the last one have rows of their own, so that a retry writes a
+/// bounded number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its public name.
+    /// The id.
     pub id: CallbackId,
     /// The producer's idempotency key.
     pub event_id: Option<String>,
-    /// What the receiver gets.
+    /// The body of the PUT.
     pub body: Body,
-    /// Where it goes, password included.
+    /// The callback URL, with its password.
     pub url: SecretUrl,
-    /// Scheme, host and port of it.
+    /// Scheme, host and port of the URL.
     pub destination: Destination,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// `pending`, `delivered` or `failed`.
     pub state: State,
-    /// How many attempts were made, ever.
+    /// Number of attempts, over all replays.
     pub attempt_count: u32,
-    /// How many of them count against `retry.max_attempts`: those since the last replay.
+    /// Number of attempts since the last replay, which count toward `retry.max_attempts`.
     pub budget_attempts: u32,
-    /// When `retry.max_age` began to run: acceptance or the last replay.
+    /// When `retry.max_age` began: at acceptance or the last replay.
     pub budget_since: Timestamp,
     /// Number of replays.
     pub replays: u32,
@@ -179,7 +179,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// The outside's word for the state.
+    /// The name of the state.
     pub const fn state_name(&self) -> StateName {
         match self.state {
             State::Pending(_) => StateName::Pending,
@@ -196,24 +196,24 @@ impl Record {
         }
     }
 
-    /// The number that the next attempt has.
+    /// The number of the next attempt.
     pub const fn next_attempt(&self) -> u32 {
         self.attempt_count.saturating_add(1)
     }
 }
 
-/// The bytes are not what this version writes.
+/// A stored value cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// Written by another version, or overwritten.
-    #[error("its format byte is {0:?}, not {RECORD_FORMAT}")]
+    /// Another format, or overwritten.
+    #[error("its format byte is {0:?}; expected {RECORD_FORMAT}")]
     Format(Option<u8>),
-    /// Broken inside.
-    #[error("it does not decode: {0}")]
+    /// Not valid postcard.
+    #[error("it cannot be decoded: {0}")]
     Postcard(#[from] postcard::Error),
 }
 
-/// Whether the stored value is a [`Readiness::Fresh`] one, told by its second byte alone.
+/// Whether a stored record is [`Readiness::Fresh`], by its second byte.
 pub fn is_fresh(bytes: &[u8]) -> bool {
     bytes.get(1) == Some(&FRESH)
 }
@@ -221,13 +221,13 @@ pub fn is_fresh(bytes: &[u8]) -> bool {
 const FRESH: u8 = 1;
 const OTHER: u8 = 0;
 
-/// The bytes of a record.
+/// Encodes a record.
 pub fn encode(record: &Record) -> Result<Vec<u8>, CodecError> {
     let place = if record.state == State::Pending(Readiness::Fresh) { FRESH } else { OTHER };
     encode_value(place, record)
 }
 
-/// The bytes of any other row.
+/// Encodes the value of another row.
 pub fn encode_row<T: Serialize>(row: &T) -> Result<Vec<u8>, CodecError> {
     encode_value(OTHER, row)
 }
@@ -238,7 +238,7 @@ fn encode_value<T: Serialize>(place: u8, value: &T) -> Result<Vec<u8>, CodecErro
     Ok(postcard::to_extend(value, bytes)?)
 }
 
-/// What [`encode`] or [`encode_row`] wrote.
+/// Decodes what [`encode`] or [`encode_row`] wrote.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     match bytes {
         [RECORD_FORMAT, _, rest @ ..] => Ok(postcard::from_bytes(rest)?),

@@ -1,4 +1,4 @@
-//! How long callbacks are kept that have ended.
+//! Retention of ended callbacks.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// How long finished callbacks are kept.
+/// How long ended callbacks are kept: the settings `retention.*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
     /// Delivered ones.
@@ -23,13 +23,13 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// What its time is over for at `now`.
+    /// The times up to which ended callbacks are removed at `now`.
     pub fn over(self, now: Timestamp) -> Over {
         Over { delivered: now.before(self.delivered), failed: now.before(self.failed) }
     }
 }
 
-/// What is not kept any longer: what has finished at these times or earlier.
+/// Callbacks that ended at these times or earlier are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Over {
     /// Delivered ones.

@@ -3,39 +3,39 @@
 use super::record::{Attempt, Record};
 use crate::clock::Timestamp;
 
-/// What a store makes its ids with: an import that goes on with the ids of an export needs it.
+/// The key of a store's ids (see `sled::keys`). An import that keeps the ids of an export needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity(pub [u8; 16]);
 
-/// A callback as it is exported and imported.
+/// A callback in an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The callback.
     pub record: Record,
-    /// Its attempts, the first one first.
+    /// All its attempts, in order.
     pub attempts: Vec<Attempt>,
-    /// Whether a later version of it may have been lost: it comes from a damaged store.
+    /// Whether a later version may have been lost, in a damaged store.
     pub uncertain: bool,
 }
 
-/// Where an export goes on; the default is its beginning.
+/// Where an export continues; the default is the beginning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExportCursor {
-    /// Which pass over the store.
+    /// Number of the pass over the store.
     pub pass: u8,
-    /// Behind which row.
+    /// Key of the last row.
     pub after: Vec<u8>,
     /// When the export began.
     pub began: Timestamp,
-    /// How much had been written then, as the store counts it.
+    /// Number of the next batch at that time.
     pub batch: u64,
 }
 
-/// A step of an export.
+/// One step of an export.
 #[derive(Debug, Default)]
 pub struct Exported {
     /// Callbacks, in no particular order.
     pub entries: Vec<Entry>,
-    /// Where it goes on; `None` at the end.
+    /// Where it continues; `None` at the end.
     pub next: Option<ExportCursor>,
 }

@@ -1,5 +1,5 @@
-//! The life of a callback as pure functions: a record and what happened give the record
-//! after it. There is one constructor for each arrow, and no other code changes a state.
+//! The state machine of a callback, as pure functions from a record to the next record. There is one
+//! function for each arrow, and no other code changes a state.
 //!
 //! ```text
 //!             accept                        deliver
@@ -19,13 +19,13 @@ use super::{
 };
 use crate::{callback::CallbackId, clock::Timestamp};
 
-/// A new callback that is to be delivered; `first` when no earlier one of its job is pending.
+/// A new callback. `first`: no earlier one of its job is pending.
 pub fn accept(new: NewCallback, id: CallbackId, now: Timestamp, first: bool) -> Record {
     let place = if first { Readiness::Fresh } else { Readiness::Blocked(now) };
     begin(new, id, now, State::Pending(place))
 }
 
-/// A new callback that can never be sent; kept so that an operator sees it.
+/// A new callback that can never be sent, stored as failed for the operator.
 pub fn refuse(new: NewCallback, id: CallbackId, now: Timestamp) -> Record {
     begin(new, id, now, State::Failed(now))
 }
@@ -54,14 +54,15 @@ pub fn deliver(record: Record, attempt: Attempt, now: Timestamp) -> Record {
     Record { state: State::Delivered(now), ..attempted(record, attempt) }
 }
 
-/// The attempt failed; the next one is due at `due`, once the callback is first of its job.
+/// The attempt failed, and the next one is due at `due`. `first`: the callback is the first pending one of
+/// its job; otherwise it waits.
 #[must_use]
 pub fn retry(record: Record, attempt: Attempt, due: Timestamp, first: bool) -> Record {
     let place = if first { Readiness::Scheduled(due) } else { Readiness::Blocked(due) };
     Record { state: State::Pending(place), ..attempted(record, attempt) }
 }
 
-/// It has finally failed, with or without one more attempt.
+/// The callback failed, with or without another attempt.
 #[must_use]
 pub fn fail(record: Record, attempt: Option<Attempt>, failure: Failure, now: Timestamp) -> Record {
     let record = match attempt {
@@ -71,7 +72,7 @@ pub fn fail(record: Record, attempt: Option<Attempt>, failure: Failure, now: Tim
     Record { state: State::Failed(now), last_error: Some(failure), ..record }
 }
 
-/// A failed one is to be delivered after all, with a fresh age and attempt budget.
+/// A failed callback becomes pending again, with a new age and attempt budget.
 #[must_use]
 pub fn replay(record: Record, now: Timestamp, first: bool) -> Record {
     let place = if first { Readiness::Scheduled(now) } else { Readiness::Blocked(now) };
@@ -84,7 +85,7 @@ pub fn replay(record: Record, now: Timestamp, first: bool) -> Record {
     }
 }
 
-/// The callback has become the first of its job.
+/// The callback becomes the active one of its job.
 #[must_use]
 pub fn activate(record: Record, now: Timestamp) -> Record {
     match record.state {
@@ -95,8 +96,7 @@ pub fn activate(record: Record, now: Timestamp) -> Record {
     }
 }
 
-/// An earlier callback of the job has become pending again: this one waits for it, and keeps
-/// the time before which it is not due.
+/// An earlier callback of the job has become pending again. This one waits for it, and keeps its due time.
 #[must_use]
 pub fn block(record: Record) -> Record {
     let not_before = match record.state {

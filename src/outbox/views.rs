@@ -1,4 +1,4 @@
-//! What is asked of an outbox that changes nothing, and what it shows.
+//! Queries of the outbox, and their results.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use crate::{
     clock::Timestamp,
 };
 
-/// Which callbacks [`Outbox::list`] gives.
+/// Filters and page of [`Outbox::list`](super::Outbox::list).
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// Only those in this state.
+    /// Only callbacks in this state.
     pub state: Option<StateName>,
-    /// Only those to this destination.
+    /// Only callbacks to this destination.
     pub destination: Option<Destination>,
     /// Only callbacks of this job.
     pub job_id: Option<String>,
-    /// Only those accepted at this time or later.
+    /// Only callbacks accepted at this time or later.
     pub since: Option<Timestamp>,
-    /// Continue behind this one.
+    /// Continue after this callback.
     pub cursor: Option<CallbackId>,
-    /// At most so many; at least 1.
+    /// Maximum number of callbacks, at least 1.
     pub limit: usize,
-    /// The earliest accepted first, instead of the latest.
+    /// In order of acceptance, instead of newest first.
     pub oldest_first: bool,
 }
 
 impl Query {
-    /// Whether a callback is one of those asked for, whatever its state.
+    /// Whether a callback matches, apart from its state.
     pub fn matches(&self, record: &Record) -> bool {
         self.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
             && self.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
@@ -36,7 +36,7 @@ impl Query {
     }
 }
 
-/// A stored callback and where it stands just now.
+/// A callback with its position in the queue.
 #[derive(Debug)]
 pub struct Standing {
     /// The callback.
@@ -45,8 +45,8 @@ pub struct Standing {
     pub waiting_for: Option<CallbackId>,
     /// Whether it is being sent.
     pub in_flight: bool,
-    /// Whether it waits for a callback that is not there: nobody would ever claim it. That is the
-    /// store's fault, and is put right where it can be ([`Outbox::mend`]).
+    /// Whether it waits for a callback that does not exist and would never be claimed. This is caused by
+    /// damage, and repaired where possible ([`Outbox::mend`](super::Outbox::mend)).
     pub stuck: bool,
 }
 
@@ -55,21 +55,21 @@ pub struct Standing {
 pub struct Page {
     /// The callbacks.
     pub callbacks: Vec<Standing>,
-    /// Where the next page begins; `None` at the end. A page may be short of its limit, even
-    /// empty, and have a next one: the work for one page is bounded.
+    /// Cursor of the next page; `None` at the end. Because the work for a page is bounded, it may be
+    /// short, even empty, and have a next one.
     pub next: Option<CallbackId>,
 }
 
-/// One callback with all that is known of it.
+/// A callback with its attempts.
 #[derive(Debug)]
 pub struct Detail {
     /// The callback.
     pub standing: Standing,
-    /// Its attempts, the first one first; of very many, the latest thousand.
+    /// Its attempts, in order; at most the latest thousand.
     pub attempts: Vec<Attempt>,
 }
 
-/// The state of a destination's breaker, as delivery reports it for the summary.
+/// An open breaker, as delivery reports it for the summary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Open {
     /// When it opened.
@@ -78,7 +78,7 @@ pub struct Open {
     pub next_probe_at: Timestamp,
 }
 
-/// What is due for longer than this should have gone out.
+/// A callback that is due for longer than this should have been sent.
 pub const OVERDUE: Duration = Duration::from_secs(60);
 
 /// Summary of the outbox.
@@ -96,24 +96,24 @@ pub struct Summary {
     pub delivered: u64,
     /// Failed and not yet removed.
     pub failed: u64,
-    /// When the one of the delivered ones ended that is kept longest.
+    /// When the oldest delivered callback ended.
     pub oldest_delivered: Option<Timestamp>,
-    /// The same of the failed ones.
+    /// When the oldest failed callback ended.
     pub oldest_failed: Option<Timestamp>,
-    /// Since when the longest due one is due.
+    /// When the oldest due callback became due.
     pub oldest_due: Option<Timestamp>,
-    /// Of the due ones, those to destinations that nothing keeps back and whose longest due
-    /// one is due for longer than [`OVERDUE`].
+    /// Due callbacks of destinations that are neither open nor held and whose oldest one is due for longer
+    /// than [`OVERDUE`].
     pub overdue: u64,
     /// Number of destinations with pending or failed callbacks.
     pub destination_count: u64,
-    /// How many of them are open.
+    /// Number of them that are open.
     pub open_count: u64,
-    /// Bytes on the disk.
+    /// Size on disk, in bytes.
     pub store_bytes: u64,
-    /// The destinations that have pending or failed ones, bounded: the open ones first, then the held
-    /// ones, those that have failed ones beside pending ones, and the others; of each, the one with the
-    /// most pending first.
+    /// Destinations with pending or failed callbacks, 1000 at most: open ones first, then held ones,
+    /// those with both pending and failed callbacks, and the others; within each group by the number of
+    /// pending callbacks, descending.
     pub destinations: Vec<DestinationSummary>,
 }
 
@@ -128,7 +128,7 @@ pub struct DestinationSummary {
     pub in_flight: u64,
     /// Failed and not yet removed.
     pub failed: u64,
-    /// Its breaker, when it is open.
+    /// Its breaker, if it is open.
     pub open: Option<Open>,
     /// Until when `Retry-After` holds it.
     pub hold_until: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! What is asked of an outbox that changes it, and what it answers.
+//! Arguments and results of the outbox's writes.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,91 +12,91 @@ use crate::{
     clock::Timestamp,
 };
 
-/// A callback that is to be stored.
+/// A callback to be stored.
 #[derive(Debug, Clone)]
 pub struct NewCallback {
     /// The producer's idempotency key.
     pub event_id: Option<String>,
-    /// What the receiver gets.
+    /// The body of the PUT.
     pub body: Body,
-    /// Where it goes.
+    /// The callback URL.
     pub url: SecretUrl,
-    /// Scheme, host and port of it.
+    /// Scheme, host and port of the URL.
     pub destination: Destination,
-    /// Why it can never be sent; it is then stored as failed.
+    /// Why it can never be sent, in which case it is stored as failed.
     pub refusal: Option<Failure>,
 }
 
-/// What [`Outbox::enqueue`] did with one callback.
+/// Result of [`Outbox::enqueue`](super::Outbox::enqueue) for one callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
-    /// Stored, as pending, or as failed where it was refused.
+    /// Stored, as pending, or as failed if it was refused.
     Stored(CallbackId),
     /// An event with this key is stored already, under this id.
     Duplicate(CallbackId),
-    /// Not stored: it can never be sent, and as many failed ones are kept as may be pending.
+    /// Not stored: it can never be sent, and there are `outbox.max_pending` failed callbacks already.
     NotKept,
 }
 
-/// What ties batches to each other that a producer hands in one after the other, before it has
-/// heard of the first: where one is refused, so are those behind it, and what is stored has no
-/// holes. A batch that stands alone has one of its own.
+/// Batches that are enqueued one after the other without waiting for the first: if one is refused, so are
+/// those after it, so that what is stored has no gaps. An independent batch has a sequence of its own.
 #[derive(Debug, Clone, Default)]
 pub struct Sequence(Arc<OnceLock<OutboxError>>);
 
 impl Sequence {
-    /// Why a batch of it was refused, if one was.
+    /// The error with which a batch was refused, if one was.
     pub fn refused(&self) -> Option<OutboxError> {
         self.0.get().cloned()
     }
 
-    /// Notes that a batch of it is refused.
+    /// Refuses this and all later batches.
     pub fn refuse(&self, error: &OutboxError) {
         self.0.get_or_init(|| error.clone());
     }
 }
 
-/// What [`Outbox::claim`] found.
+/// Result of [`Outbox::claim`](super::Outbox::claim).
 #[derive(Debug, Default)]
 pub struct Claims {
-    /// Due callbacks, the longest due first.
+    /// Due callbacks, in the order in which they became due.
     pub claimed: Vec<Claim>,
-    /// When the destination has something due again; `None`: not before it is signalled.
+    /// When the destination has something due again; `None`: not before it is signalled
+    /// ([`Outbox::signalled`](super::Outbox::signalled)).
     pub next_due: Option<Timestamp>,
 }
 
-/// How an attempt ended.
+/// How an attempt is settled.
 #[derive(Debug)]
 pub enum Settlement {
-    /// The receiver took it.
+    /// The receiver accepted it.
     Delivered(Attempt),
-    /// It is to be tried again.
+    /// It is retried.
     Retry {
         /// The attempt that failed.
         attempt: Attempt,
         /// When the next one is due.
         due: Timestamp,
-        /// Until when nothing goes to the destination at all; forgotten with the last pending
+        /// Until when nothing is sent to the destination (`Retry-After`). Forgotten with the last pending
         /// or failed callback to it.
         hold: Option<Timestamp>,
     },
-    /// It has finally failed.
+    /// It has failed.
     Failed {
-        /// The attempt that failed; `None` when none was made.
+        /// The attempt that failed; `None` if none was made.
         attempt: Option<Attempt>,
-        /// Why it is final.
+        /// The reason.
         failure: Failure,
-        /// Until when nothing goes to the destination at all, as after a retry.
+        /// Until when nothing is sent to the destination, as after a retry.
         hold: Option<Timestamp>,
     },
 }
 
-/// What [`Outbox::cancel`] found.
+/// Result of [`Outbox::cancel`](super::Outbox::cancel).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// It was pending and has failed now.
+    /// It was pending, and is failed now.
     Done,
-    /// An attempt is under way; ask again when it has ended.
+    /// It is being sent; try again when the attempt has ended.
     InFlight,
     /// It is not pending.
     NotPending,
@@ -104,13 +104,13 @@ pub enum Cancelled {
     Unknown,
 }
 
-/// What [`Outbox::mend`] found.
+/// Result of [`Outbox::mend`](super::Outbox::mend).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mended {
-    /// How many rows or callbacks did not fit and were put right.
+    /// Number of rows or callbacks that were repaired.
     pub mended: u64,
-    /// How many could not be put right.
+    /// Number of those that could not be repaired.
     pub stuck: u64,
-    /// Behind which row it goes on; `None` at the end.
+    /// `after` of the next step; `None` at the end.
     pub next: Option<Vec<u8>>,
 }

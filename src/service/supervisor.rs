@@ -75,13 +75,13 @@ pub(super) use linux::{ready, stopping, watch};
 mod elsewhere {
     use std::sync::Arc;
 
-    /// Nobody is told.
+    /// Does nothing.
     pub(in crate::service) fn ready() {}
 
-    /// Nobody is told.
+    /// Does nothing.
     pub(in crate::service) fn stopping() {}
 
-    /// Nobody watches.
+    /// Does nothing.
     pub(in crate::service) async fn watch(_: Health, _: Arc<dyn Outbox>, _: SharedClock) {}
 }
 

@@ -73,8 +73,8 @@ impl Service {
         // One that cannot be reached is ours as well, and says why when it is read.
         let ours = config.api.token_file.try_exists().unwrap_or(true);
         let token_file = if ours { config.api.token_file.clone() } else { note.token_file.clone() };
-        // Who has set the path may show the file; who has only written the note may not have it
-        // read by somebody else.
+        // A path from the user's own settings may be sent; a path from the note only if the file belongs
+        // to the service's user.
         let named = ours && config.api.token_file_is_set;
         if !named && !datadir::may_show(&token_file, &config.data_dir) {
             anyhow::bail!(

@@ -1,5 +1,5 @@
-//! The breaker of one destination: after `breaker.failures` failures in a row nothing goes out but one
-//! probe after each pause.
+//! The breaker of one destination: after `breaker.failures` consecutive failures, only one probe is sent
+//! after each pause.
 //!
 //! ```text
 //!           `failures` in a row                 the pause is over
@@ -19,11 +19,11 @@ use crate::{clock::Timestamp, delivery::outcome::DestinationHealth, outbox::Open
 /// The settings `breaker.*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How many failures in a row open a destination; 0 turns the breaker off.
+    /// Number of consecutive failures that open a destination; 0 disables the breaker.
     pub failures: u32,
-    /// The pause before the first probe.
+    /// Pause before the first probe.
     pub initial_pause: Duration,
-    /// The longest pause between two probes.
+    /// Longest pause between two probes.
     pub max_pause: Duration,
 }
 
@@ -59,7 +59,7 @@ impl Breaker {
         matches!(self.0, State::Closed { .. })
     }
 
-    /// Since when it is open, and when the next probe may go out; `None` where it is closed.
+    /// Since when it is open, and when the next probe may be sent; `None` if it is closed.
     pub fn open(&self) -> Option<Open> {
         match self.0 {
             State::Open { open, .. } => Some(open),
@@ -67,7 +67,7 @@ impl Breaker {
         }
     }
 
-    /// When the next probe may go out; `None` where it is closed, or a probe is under way.
+    /// When the next probe may be sent; `None` if it is closed, or a probe is in progress.
     pub fn next_probe(&self) -> Option<Timestamp> {
         match self.0 {
             State::Open { open, probing: false, .. } => Some(open.next_probe_at),
@@ -75,7 +75,7 @@ impl Breaker {
         }
     }
 
-    /// The clock has gone back: the next probe goes out now.
+    /// The clock has gone back: the next probe is sent now.
     pub fn clock_went_back(&mut self, now: Timestamp) {
         if let State::Open { open, .. } = &mut self.0 {
             open.next_probe_at = open.next_probe_at.min(now);
@@ -83,15 +83,15 @@ impl Breaker {
         }
     }
 
-    /// An attempt starts: a probe, where the breaker is open.
+    /// An attempt starts, which is a probe if the breaker is open.
     pub fn start(&mut self) {
         if let State::Open { probing, .. } = &mut self.0 {
             *probing = true;
         }
     }
 
-    /// An attempt has ended, as the `last` of those under way or not. Returns whether the breaker has
-    /// opened, closed or extended its pause.
+    /// An attempt has ended; `last` if no other one is in progress. Returns whether the breaker has opened,
+    /// closed or extended its pause.
     pub fn end(
         &mut self,
         health: DestinationHealth,
@@ -113,8 +113,8 @@ impl Breaker {
                     State::Closed { failures }
                 }
             }
-            // Attempts that were under way when it opened must not extend the pause, so only the
-            // last one to end does.
+            // Attempts that were in progress when it opened must not extend the pause, so only the last
+            // one to end does.
             (State::Open { open, pause, probing: true }, Failing) if last => {
                 let pause = pause.saturating_mul(2).min(settings.max_pause);
                 let open = Open { next_probe_at: now.after(pause), ..open };

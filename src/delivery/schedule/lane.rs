@@ -11,9 +11,9 @@ use crate::{clock::Timestamp, delivery::outcome::DestinationHealth, outbox::Open
 /// One destination.
 #[derive(Debug, Default)]
 pub struct Lane {
-    /// Attempts under way.
+    /// Attempts in progress.
     pub in_flight: usize,
-    /// Attempts whose outcome is not recorded yet: those under way, and those that wait for the disk.
+    /// Attempts whose outcome is not durable yet: those in progress, and those waiting for the disk.
     pub unsettled: usize,
     /// When the outbox has something due.
     pub next_due: Option<Timestamp>,
@@ -70,8 +70,8 @@ impl Lane {
         }
     }
 
-    /// When an attempt may start, unless one under way ends first. `None`: not before one has ended,
-    /// or nothing is due.
+    /// When an attempt may start, unless one in progress ends first. `None`: not before one has ended, or
+    /// nothing is due.
     pub fn wake_at(&self, per_destination: usize, spare: usize) -> Option<Timestamp> {
         let due = self.next_due?;
         if self.breaker.is_closed() {

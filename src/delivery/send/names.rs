@@ -63,7 +63,7 @@ pub enum DnsError {
     },
 }
 
-/// So many look-ups are under way that this one could not begin.
+/// A look-up could not start, because there are too many.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("too many concurrent DNS look-ups; the look-up of {0} has not started")]
 pub struct NoLookup(String);
@@ -175,7 +175,7 @@ impl Names {
     ) {
         let places = tokio::select! {
             places = self.places(good) => Some(places),
-            // Nobody waits for it any more.
+            // Every waiter is gone.
             () = tell.closed() => None,
         };
         if let Some(places) = places {

@@ -4,14 +4,14 @@ use std::fs::File;
 
 use crate::outbox::OutboxError;
 
-/// Has the log of the store in `dir` on the disk, as far as it is written.
+/// Syncs the log of the store in `dir`.
 pub(super) fn sync_log(dir: &std::path::Path) -> std::io::Result<()> {
     File::options().write(true).open(dir.join("db"))?.sync_data()?;
     let blobs = dir.join("blobs");
     if blobs.try_exists()? { sync_dir(&blobs) } else { Ok(()) }
 }
 
-/// Makes the entries of a directory durable, where the system has a way to.
+/// Syncs the entries of a directory, on systems that support it.
 pub(super) fn sync_dir(dir: &std::path::Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }

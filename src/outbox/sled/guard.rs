@@ -1,5 +1,5 @@
-//! sled panics on damage, also where it only reads. Here such a panic becomes an error, and
-//! says nothing on standard error by itself.
+//! sled panics on damage, even when it only reads. Here such a panic becomes an error, without a message
+//! on standard error.
 
 use std::{
     any::Any,
@@ -14,7 +14,7 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs what calls sled.
+/// Runs a function that calls sled.
 pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -30,11 +30,11 @@ pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     GUARDED.set(outer);
     done.unwrap_or_else(|panic| {
         let what = message(&*panic);
-        Err(OutboxError::CorruptPage(format!("the engine fails on it: {what}").into()))
+        Err(OutboxError::CorruptPage(format!("sled panicked: {what}").into()))
     })
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()

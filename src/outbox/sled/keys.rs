@@ -1,25 +1,25 @@
-//! The layout of the store: one sled tree, so that one batch is atomic over all of it, with a
-//! prefix byte for each kind of row. Numbers are big-endian, so that rows sort as they do.
+//! The layout of the store: one sled tree, because a batch is atomic within one tree, with a prefix byte
+//! for each kind of row. Numbers are big-endian, so that rows are sorted by them.
 //!
 //! | key | value | what |
 //! |---|---|---|
 //! | `m` name | | format, salt, totals |
 //! | `p` queue seq | record | a pending callback, in its destination's order of acceptance |
-//! | `j` length job-id seq | queue | the line of a job: its pending callbacks in order |
-//! | `d` queue due seq | | the due index: heads of their job's line that were put off |
+//! | `j` length job-id seq | queue | the job index: the pending callbacks of a job, in order |
+//! | `d` queue due seq | | the due index: active callbacks that were postponed |
 //! | `f` seq | record | a delivered callback |
 //! | `x` seq | record | a failed callback |
 //! | `a` seq number | attempt | an attempt before the last one |
 //! | `e` event-id | id | the idempotency key of a stored callback |
-//! | `g` state finished batch | seqs | what one batch finished: the retention index |
-//! | `c` queue | row | a destination with unfinished business, and its counters |
+//! | `g` state finished batch | seqs | the retention index: what one batch ended |
+//! | `c` queue | row | the counters of a destination with pending or failed callbacks |
 //!
-//! A *queue* is 8 bytes of SHA-256 over the store's random salt and the destination; *seq* is
-//! the order of acceptance. The public id is `seq ‖ queue`: it leads to the row without an
-//! index, sorts by age, and, because of the salt, never comes twice, not from another store
-//! either. A fresh callback, one that was never put off and waits for nothing, needs no row
-//! in `d`: `p` itself holds it in the right order. So the common way of a callback costs two
-//! inserts when it is accepted, and two removes and an insert when it is delivered.
+//! *queue* is 8 bytes of SHA-256 over the store's random salt and the destination; *seq* is the position
+//! in the order of acceptance. The public id is `seq ‖ queue`: it leads to the row without an index, sorts
+//! by age, and, because of the salt, is unique over all stores. A fresh callback, which was never
+//! postponed and waits for nothing, needs no row in `d`, because `p` has it in the right order. So the
+//! usual callback costs two inserts when it is accepted, and two removes and an insert when it is
+//! delivered.
 
 use crate::{
     callback::{CallbackId, Destination},
@@ -27,16 +27,16 @@ use crate::{
     outbox::StateName,
 };
 
-/// The stored format's number (`u32`, big-endian).
+/// Number of the stored format (`u32`, big-endian).
 pub(super) const FORMAT: &[u8] = b"mformat";
-/// 16 random bytes, made with the store.
+/// 16 random bytes, created with the store.
 pub(super) const SALT: &[u8] = b"msalt";
 /// The store's [`Totals`](crate::outbox::sled::rows::Totals).
 pub(super) const TOTALS: &[u8] = b"mtotals";
 /// The prefix of destination rows.
 pub(super) const QUEUES: &[u8] = b"c";
 
-/// The short name of a destination within one store.
+/// The key of a destination's queue within one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct QueueKey(pub(super) u64);
 
@@ -62,7 +62,7 @@ pub(super) fn parts(id: CallbackId) -> (u64, QueueKey) {
     ((value >> 64) as u64, QueueKey(value as u64))
 }
 
-/// The half of an id that says its place in the order of acceptance.
+/// The seq of an id.
 pub(super) fn seq_of(id: CallbackId) -> u64 {
     parts(id).0
 }
@@ -76,12 +76,12 @@ fn key(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
-/// The first eight bytes as a number; 0 where there are fewer.
+/// The first eight bytes as a number; 0 if there are fewer.
 pub(super) fn number(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
-/// The number that a key ends with: its seq in `p`, `j`, `d`, `f` and `x`.
+/// The number at the end of a key: the seq in `p`, `j`, `d`, `f` and `x`.
 pub(super) fn last_number(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |last| u64::from_be_bytes(*last))
 }
@@ -91,8 +91,8 @@ pub(super) fn pending(queue: QueueKey, seq: u64) -> Vec<u8> {
 }
 
 pub(super) fn job_prefix(job_id: &str) -> Vec<u8> {
-    // `event::MAX_NAME_BYTES` keeps the length within a byte; with the length in front no job
-    // id is the beginning of another one's key.
+    // `event::MAX_NAME_BYTES` limits the length to one byte. With the length first, no job's prefix is
+    // the prefix of another job.
     let length = u8::try_from(job_id.len()).unwrap_or(u8::MAX);
     key(b'j', &[&[length], job_id.as_bytes()])
 }
@@ -116,7 +116,7 @@ pub(super) fn due_time(key: &[u8]) -> Timestamp {
     Timestamp::from_millis(key.get(9..17).map_or(0, number))
 }
 
-/// The prefix under which records that ended in this state are.
+/// The prefix of records that ended in this state.
 pub(super) const fn finished_prefix(state: StateName) -> u8 {
     match state {
         StateName::Failed => b'x',
@@ -136,12 +136,12 @@ pub(super) fn attempt(seq: u64, number: u32) -> Vec<u8> {
     key(b'a', &[&seq.to_be_bytes(), &number.to_be_bytes()])
 }
 
-/// Whether a key is one of a callback's record.
+/// Whether a key is that of a record.
 pub(super) fn is_callback(key: &[u8]) -> bool {
     matches!((key.first(), key.len()), (Some(b'p'), 17) | (Some(b'f' | b'x'), 9))
 }
 
-/// Whose attempt, and which one, a key is of.
+/// The callback and number of an attempt's key.
 pub(super) fn attempt_of(key: &[u8]) -> Option<(u64, u32)> {
     let rest = key.strip_prefix(b"a")?;
     let (seq, rest) = rest.split_first_chunk()?;
@@ -161,7 +161,7 @@ pub(super) fn finished_batch(state: StateName, at: Timestamp, batch: u64) -> Vec
     retention_row(finished_prefix(state), at, batch)
 }
 
-/// The same, with the prefix under which such records are.
+/// The same, with the prefix of the records.
 pub(super) fn retention_row(prefix: u8, at: Timestamp, batch: u64) -> Vec<u8> {
     key(b'g', &[&[prefix], &at.as_millis().to_be_bytes(), &batch.to_be_bytes()])
 }

@@ -1,10 +1,9 @@
-//! Brings a store to the format of this version, forward only, one file in `migrations/` for
-//! each step.
+//! Migrates a store to the format of this version, forward only, with one file in `migrations/` for each
+//! step.
 //!
-//! A step runs when the store is open and nobody else uses it. The new format number is
-//! written and synced after the step's own writes are, so a step that was cut short by a
-//! crash runs again from its beginning: it has to cope with what it wrote before. A store of
-//! a newer format is refused before anything is changed.
+//! A step runs when the store is open and not in use. The new format number is written and synced after
+//! the writes of the step, so an interrupted step runs again from its beginning and has to handle what it
+//! wrote before. A store of a newer format is refused before anything is changed.
 
 use std::path::Path;
 
@@ -19,13 +18,13 @@ use crate::outbox::{
 #[path = "../../../migrations/m0001_first_format.rs"]
 mod m0001_first_format;
 
-/// One step; its place in the list is the format that it leads to, counted from 1.
+/// One step. Its position in the list, from 1, is the format that it leads to.
 pub(super) type Migration = fn(&Tree) -> Result<()>;
 
 /// All steps.
 pub(super) const MIGRATIONS: &[Migration] = &[m0001_first_format::up];
 
-/// Brings an empty database to the latest format.
+/// Migrates an empty database to the latest format.
 pub(super) fn init(db: &Db, dir: &Path) -> Result<()> {
     steps(db, dir, 0, MIGRATIONS)
 }
@@ -53,7 +52,7 @@ fn steps(db: &Db, dir: &Path, found: u32, migrations: &[Migration]) -> Result<()
     Ok(())
 }
 
-/// Has on the disk what was written so far. `flush()` alone is no barrier in sled 0.34.
+/// Syncs what was written so far. `flush()` alone is no barrier in sled 0.34.
 fn sync(db: &Db, dir: &Path) -> Result<()> {
     db.flush()?;
     Ok(sync_log(dir)?)
@@ -62,7 +61,8 @@ fn sync(db: &Db, dir: &Path) -> Result<()> {
 fn foreign(dir: &Path) -> OutboxError {
     OutboxError::Damaged {
         dir: dir.to_owned(),
-        reason: "it holds data without a format number: it is not, or not wholly, an outbox".into(),
+        reason: "it contains data without a format number: it is not an outbox, or it is damaged"
+            .into(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Opening a store, making one, and finding out whether it still is what it was.
+//! Opening, creating and checking a store.
 
 use std::{
     path::Path,
@@ -35,11 +35,11 @@ use crate::{
     },
 };
 
-/// How long the engine's own lock is waited for, and how long between two looks.
+/// How long to wait for sled's lock, and the interval between two attempts.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Opens a store, and finds out whether it still is what it was.
+/// Opens a store, after checking what sled would lose silently.
 pub(super) fn watched(
     dir: &Path,
     settings: Settings,
@@ -49,7 +49,7 @@ pub(super) fn watched(
         if let Some(known) = witness_record(dir) {
             return Err(precheck::missing(dir, &known));
         }
-        // A copy that is left is of a store that is not here any more.
+        // A backup without a store is of one that was removed.
         backup::forget(dir)?;
         create(dir, None)?;
     }
@@ -64,11 +64,11 @@ pub(super) fn watched(
     });
     match opened {
         Ok(store) => {
-            // What a killed process had applied and not synced is read like all else, and must not be
-            // sent before the disk has it.
+            // A killed process may have applied a batch without syncing it. It is visible now, and must
+            // not be sent before it is durable.
             sync_log(dir)?;
-            // sled gives its new snapshot the name without a sync of the folder, and then uses
-            // space again that the old one still speaks of.
+            // sled renames its new snapshot without syncing the folder, and then reuses space that the
+            // old one refers to.
             sync_dir(dir)?;
             before.done()?;
             let witness = Witness::open(dir, Identity(store.salt))?;
@@ -95,18 +95,18 @@ fn store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store> {
     Ok(Store { dir, db, tree, salt, queues, barrier, commits, moves, backward, clock, settings })
 }
 
-/// Nobody knows which ids a store has given out that was put back from a copy or an export, after
-/// the last one that is in it. So each time that it is opened, they go on at least where the clock
-/// is: at 65,536 for each millisecond nobody can have gone further.
+/// A store that was restored from a backup or export may have assigned ids after the last one in it. So
+/// at each opening, the next id is at least at the clock: with 65,536 ids per millisecond, no store can be
+/// further.
 fn begin_ids_anew(queues: &Queues, now: Timestamp) {
     let mut inner = queues.lock();
     inner.totals.next_seq = inner.totals.next_seq.max(now.as_millis() << 16);
 }
 
-/// Makes an empty store under another name and moves it into place when it is whole. So a
-/// store without a format number is never one that was being made: it is damaged or foreign.
+/// Creates an empty store under another name and renames it when it is complete. So a store without a
+/// format number is never an unfinished one: it is damaged or foreign.
 ///
-/// With an identity, its ids go on where those of another store ended.
+/// With an identity, its ids continue those of another store.
 pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<()> {
     let parent = dir.parent().unwrap_or(Path::new("."));
     let mut name = dir.file_name().unwrap_or_default().to_owned();
@@ -130,7 +130,7 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<()> {
     }
     sync_dir(&new)?;
     if dir.try_exists()? {
-        // Only an empty one goes; what somebody else put there stays.
+        // Fails unless it is empty.
         std::fs::remove_dir(dir)?;
     }
     std::fs::rename(&new, dir)?;
@@ -140,7 +140,7 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<()> {
 fn db(dir: &Path, cache_bytes: u64) -> Result<Db> {
     let config = sled::Config::new()
         .path(dir)
-        // It counts a page's bytes on the disk, which in memory are at least twice as many.
+        // sled counts the size of pages on disk; in memory they are at least twice as large.
         .cache_capacity(cache_bytes / 2)
         // The committer flushes; a flush in the background would only compete with it.
         .flush_every_ms(None)
@@ -148,8 +148,7 @@ fn db(dir: &Path, cache_bytes: u64) -> Result<Db> {
     let give_up = Instant::now() + LOCK_PATIENCE;
     loop {
         match config.open() {
-            // A store that this process has just closed is let go by threads of the engine,
-            // a moment later.
+            // sled's threads release a store that this process has closed a moment later.
             Err(sled::Error::Io(error))
                 if error.to_string().contains("could not acquire lock")
                     && Instant::now() < give_up =>

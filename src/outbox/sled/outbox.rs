@@ -38,12 +38,12 @@ use crate::{
     },
 };
 
-/// The outbox in a directory of its own.
+/// The outbox on sled.
 pub struct SledOutbox {
     store: Arc<Store>,
     commands: Mutex<Option<mpsc::UnboundedSender<Write>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
-    /// The committer, to be woken where it gathers outcomes.
+    /// The committer, to be woken while it gathers outcomes.
     gathering: Thread,
 }
 
@@ -54,8 +54,8 @@ impl fmt::Debug for SledOutbox {
 }
 
 impl SledOutbox {
-    /// Opens the store in `dir`, makes it where there is none, and brings it to this
-    /// version's format. A damaged, newer or foreign store is an error and stays unchanged.
+    /// Opens the store in `dir`, creates it if there is none, and migrates it to this version's format. A
+    /// damaged, newer or foreign store is an error and is not changed.
     pub fn open(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Self> {
         let (store, witness) =
             open::watched(dir, settings, clock).map_err(|error| match error {
@@ -91,8 +91,8 @@ impl SledOutbox {
         })
     }
 
-    /// Makes an empty store in `dir`, where none may be, whose ids go on where those of the
-    /// store with this identity ended, and opens it.
+    /// Creates and opens an empty store in `dir`, where none may exist. With an identity, its ids continue
+    /// those of another store.
     pub fn create(
         dir: &Path,
         identity: Option<Identity>,
@@ -106,19 +106,19 @@ impl SledOutbox {
         Self::open(dir, settings, clock)
     }
 
-    /// The file beside the store in `dir` that says how much was acknowledged.
+    /// The witness of the store in `dir`: the file beside it that says how much was acknowledged.
     pub fn witness(dir: &Path) -> PathBuf {
         beside(dir, WITNESS)
     }
 
-    /// Gives a store that nobody has open another path on the same file system, where none may be.
+    /// Renames a store that is not open, within a file system.
     pub fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
         std::fs::rename(from, to)?;
         std::fs::rename(beside(from, WITNESS), beside(to, WITNESS))?;
         sync_dir(to.parent().unwrap_or(Path::new(".")))
     }
 
-    /// Removes a store with all that is beside it.
+    /// Removes a store with the files beside it.
     pub fn remove(dir: &Path) -> std::io::Result<()> {
         if dir.try_exists()? {
             std::fs::remove_dir_all(dir)?;
@@ -126,7 +126,7 @@ impl SledOutbox {
         backup::forget(dir)
     }
 
-    /// Finishes what was asked for and stops the committer. Later writes are refused.
+    /// Completes the writes in progress and stops the committer. Later writes are refused.
     pub fn close(&self) {
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
         let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -156,7 +156,7 @@ impl SledOutbox {
         })
     }
 
-    /// Reads, and answers when the disk has what was read.
+    /// Runs a read, and answers when what was read is durable.
     fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T> + Send + 'static,
@@ -168,8 +168,7 @@ impl SledOutbox {
         })
     }
 
-    /// The same without that wait, for what is told of the queue as a whole: it is asked for above all
-    /// where the disk does not answer.
+    /// Runs a read without that wait, for the summary, which is needed most while the disk hangs.
     fn read_now<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T> + Send + 'static,

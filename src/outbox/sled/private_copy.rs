@@ -1,5 +1,5 @@
-//! A copy of a store. The engine writes where it opens one, so a store that cannot be written can
-//! only be read as a copy.
+//! A private copy of a store. sled writes when it opens a store, so one that cannot be written has to be
+//! copied to be read.
 
 use std::{
     fs::{self, File},
@@ -12,10 +12,10 @@ use super::{
     rescue::files::{BESIDE, beside},
 };
 
-/// How much is copied at once.
+/// Bytes that are copied at once.
 const STEP: usize = 1 << 20;
 
-/// Why a store cannot be copied.
+/// A store cannot be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The store cannot be read.
@@ -37,8 +37,8 @@ pub enum CopyError {
 }
 
 impl SledOutbox {
-    /// Copies the store in `dir`, with all that is beside it, to `to`, where nothing may be yet.
-    /// Nobody may have it open.
+    /// Copies the store in `dir`, with the files beside it, to `to`, which must not exist. The store must
+    /// not be open.
     pub fn copy(dir: &Path, to: &Path) -> Result<(), CopyError> {
         for suffix in [""].into_iter().chain(BESIDE) {
             copy(&beside(dir, suffix), &beside(to, suffix))?;
@@ -47,7 +47,7 @@ impl SledOutbox {
     }
 }
 
-/// Copies a file or a folder; what is not there is passed over.
+/// Copies a file or folder, if it exists.
 fn copy(from: &Path, to: &Path) -> Result<(), CopyError> {
     let read = |error| CopyError::Read { path: from.to_owned(), error };
     let found = match fs::metadata(from) {
@@ -66,8 +66,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), CopyError> {
     if found.is_file() { copy_file(from, to) } else { Ok(()) }
 }
 
-/// Copies what is in a file, and not its rights: a copy of a file that is closed to writing has to be
-/// written.
+/// Copies the content of a file, not its permissions: the copy of a read-only file has to be writable.
 fn copy_file(from: &Path, to: &Path) -> Result<(), CopyError> {
     let read = |error| CopyError::Read { path: from.to_owned(), error };
     let write = |error| CopyError::Write { path: to.to_owned(), error };

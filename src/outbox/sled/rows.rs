@@ -1,4 +1,4 @@
-//! The rows of counters: of the whole store, and of each destination.
+//! The rows with counters, of the whole store and of each destination.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -12,10 +12,10 @@ use crate::{
     },
 };
 
-/// The counters of the whole store; one row, written with every batch.
+/// The counters of the whole store: one row, written with every batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Totals {
-    /// The place in the order of acceptance that the next callback gets.
+    /// The seq of the next callback.
     pub(super) next_seq: u64,
     /// The number of the next batch.
     pub(super) next_batch: u64,
@@ -29,9 +29,9 @@ pub(super) struct Totals {
 pub(super) struct QueueRow {
     pub(super) destination: Destination,
     pub(super) pending: u64,
-    /// Of the pending ones, those that are [`Readiness::Fresh`](record::Readiness::Fresh).
+    /// Pending callbacks that are [`Readiness::Fresh`](record::Readiness::Fresh).
     pub(super) fresh: u64,
-    /// Of the pending ones, those that have a row in the due index.
+    /// Pending callbacks that are [`Readiness::Scheduled`](record::Readiness::Scheduled).
     pub(super) scheduled: u64,
     pub(super) failed: u64,
     /// Until when `Retry-After` holds the destination.
@@ -50,7 +50,7 @@ impl QueueRow {
         }
     }
 
-    /// Whether nothing goes to the destination now; see [`Horizon`].
+    /// Whether nothing is sent to the destination now.
     pub(super) fn is_held(&self, horizon: Horizon) -> bool {
         horizon.is_later(self.hold_until)
     }
@@ -64,7 +64,7 @@ impl QueueRow {
         !self.destination.is_none() && !self.is_idle()
     }
 
-    /// Nothing is left that would need the row.
+    /// Whether the row is not needed any more.
     pub(super) fn is_idle(&self) -> bool {
         self.pending == 0 && self.failed == 0
     }

@@ -1,4 +1,4 @@
-//! One destination in memory.
+//! The queue of one destination, in memory.
 
 use std::collections::HashMap;
 
@@ -13,28 +13,27 @@ use crate::{
 /// Why a callback cannot be claimed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Busy {
-    /// Somebody delivers it.
+    /// It is claimed.
     Claimed,
     /// A batch that is not synced yet changes it.
     Committing,
 }
 
-/// One destination in memory.
+/// The queue of one destination, in memory.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) row: QueueRow,
     pub(crate) busy: HashMap<u64, Busy>,
     pub(crate) open: Option<Open>,
     pub(crate) window: Window,
-    /// No scheduled callback that nobody has is due before this time.
+    /// No scheduled callback that is not busy is due before this time.
     pub(crate) due_from: Timestamp,
-    /// No budget of the pending callbacks in front of `aged_to` began before this time.
+    /// No budget of the pending callbacks before `aged_to` began before this time.
     pub(crate) oldest: Timestamp,
     pub(crate) aged_to: u64,
-    /// A claim met nothing but busy ones as far as it looked; who makes one of them free
-    /// signals the queue.
+    /// The last claim found only busy callbacks. Whoever frees one signals the queue.
     pub(crate) starved: bool,
-    /// How many of its claims were put off, one after the other.
+    /// Number of claims that were postponed in a row.
     pub(crate) put_off: u8,
 }
 
@@ -57,7 +56,7 @@ impl Queue {
         self.busy.values().filter(|busy| **busy == Busy::Claimed).count() as u64
     }
 
-    /// A callback is not busy any more; `true` where somebody has to be told.
+    /// A callback is no longer busy. Returns whether the queue has to be signalled.
     pub(crate) fn free(&mut self, seq: u64) -> bool {
         self.busy.remove(&seq).is_some() && std::mem::take(&mut self.starved)
     }

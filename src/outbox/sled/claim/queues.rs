@@ -1,10 +1,7 @@
-//! What is known of the destinations in memory: counters, who is claimed, who is in a batch
-//! that is not on the disk yet, and who has to be told of something due.
+//! The queues of all destinations with pending callbacks: counters, busy callbacks, and signals.
 //!
-//! One mutex guards it all and is held for microseconds, or while one claim reads. The committer
-//! marks a callback as busy *before* it applies a change of it and takes the mark away only after
-//! the sync; a claim passes over what is busy. That is why nobody is ever handed something that a
-//! power cut could undo, or that is about to change.
+//! One mutex guards all of it. It is held for microseconds, or while one claim reads. Why a claim never
+//! returns what a power failure could undo is in the [module](super).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -32,38 +29,37 @@ use crate::{
     },
 };
 
-/// How many signals are handed out at once.
+/// Signals that are returned at once.
 const SIGNALS_AT_ONCE: usize = 1024;
 
-/// When a claim that was put off is made again, if nothing is heard before. It is.
+/// When a postponed claim is due again. It is signalled before.
 const PUT_OFF: Duration = Duration::from_secs(1);
 
-/// How often one queue's claim is put off; after that it waits.
+/// How often a queue's claims are postponed in a row; after that, a claim waits for the commit.
 const PUT_OFF_AT_MOST: u8 = 16;
 
 /// The part that the mutex guards.
 #[derive(Debug, Default)]
 pub(crate) struct Inner {
     pub(crate) totals: Totals,
-    /// How many of the pending ones are [`Readiness::Blocked`](record::Readiness::Blocked), that is, how many have to be found
-    /// when one before them ends.
+    /// Number of pending callbacks that are [`Readiness::Blocked`](record::Readiness::Blocked).
     pub(crate) blocked: u64,
-    /// The destinations with pending callbacks, and those of which one is about to change.
+    /// The destinations with pending callbacks, and those with a callback that is about to change.
     pub(crate) queues: HashMap<QueueKey, Queue>,
     /// Number of destinations with pending or failed callbacks.
     pub(crate) destinations: u64,
     pub(crate) broken: Option<Arc<str>>,
     signals: HashMap<QueueKey, Timestamp>,
-    /// How many callbacks lie in the windows of all queues.
+    /// Number of callbacks in the windows of all queues.
     read_ahead: usize,
-    /// The committer applies a batch, and whoever reads the tree waits for it.
+    /// Whether the committer is applying a batch, during which reads of the tree wait.
     applying: bool,
-    /// The queues whose claims do not wait for that, and are signalled behind it.
+    /// The queues whose claims were postponed, to be signalled after it.
     put_off: Vec<QueueKey>,
 }
 
 impl Inner {
-    /// Notes that the queue has something due at `at`.
+    /// Records that the queue has something due at `at`.
     pub(crate) fn signal(&mut self, queue: QueueKey, at: Timestamp) {
         let known = self.signals.entry(queue).or_insert(at);
         *known = at.min(*known);
@@ -72,14 +68,14 @@ impl Inner {
         }
     }
 
-    /// Forgets what was read ahead of a queue's claims, since it is about to change.
+    /// Discards a queue's window, because a callback in it is about to change.
     pub(crate) fn forget_window(&mut self, queue: QueueKey) {
         if let Some(queue) = self.queues.get_mut(&queue) {
             self.read_ahead -= queue.window.forget();
         }
     }
 
-    /// Forgets a queue that nothing needs any more.
+    /// Removes a queue that is not needed any more.
     pub(crate) fn sweep(&mut self, queue: QueueKey) {
         if self.queues.get(&queue).is_some_and(|it| it.row.pending == 0 && it.busy.is_empty()) {
             self.forget_window(queue);
@@ -103,7 +99,7 @@ impl Queues {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes whoever waits in [`Queues::signalled`].
+    /// Wakes the caller of [`Queues::signalled`].
     pub(crate) fn wake(&self) {
         self.signalled.notify_one();
     }
@@ -131,9 +127,11 @@ impl Queues {
             .collect()
     }
 
-    /// Takes at most `limit` due callbacks of the queue: from the due index and from the fresh
-    /// ones, whichever is due longer. What the horizon
-    /// says is later is not due.
+    /// Claims at most `limit` due callbacks of a queue, in the order in which they became due.
+    ///
+    /// The mutex is held from the check for busy callbacks until the claimed ones are marked busy, so
+    /// that [`Transaction::mark`](crate::outbox::sled::commit::transaction::Transaction::mark) cannot
+    /// come in between: a callback is either claimed, or about to change, never both.
     pub(crate) fn claim(
         &self,
         tree: &Tree,
@@ -170,12 +168,12 @@ impl Queues {
         claims
     }
 
-    /// The committer begins to apply a batch.
+    /// The committer starts applying a batch.
     pub(crate) fn apply_begins(&self) {
         self.lock().applying = true;
     }
 
-    /// It has applied it, which does not say that the disk has it.
+    /// It has applied the batch, which is not synced yet.
     pub(crate) fn apply_ended(&self) {
         let mut inner = self.lock();
         inner.applying = false;
@@ -189,7 +187,7 @@ impl Queues {
         }
     }
 
-    /// Gives a claim back.
+    /// Releases a claimed callback, which was due at `due`.
     pub(crate) fn release(&self, queue: QueueKey, seq: u64, due: Timestamp) {
         let mut inner = self.lock();
         if let Some(it) = inner.queues.get_mut(&queue) {
@@ -205,7 +203,7 @@ impl Queues {
     }
 }
 
-/// The queues of a tree, from its stored rows, each signalled as due.
+/// Loads the queues from the stored rows, and signals each one.
 pub(crate) fn load(tree: &Tree) -> Result<Queues> {
     let mut inner = Inner::default();
     if let Some(bytes) = tree.get(keys::TOTALS)? {

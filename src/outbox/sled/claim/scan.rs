@@ -1,10 +1,11 @@
-//! Taking what is due of one destination: the scan over its rows, and what was read ahead.
+//! The scan for due callbacks of one destination: a merge of the due index and the fresh callbacks.
 //!
-//! A read of the tree waits while the committer applies a batch, and a seek costs more than the
-//! rows behind it. So the fresh callbacks, which nearly all are, are read some at a time into a
-//! [`Window`], and most claims touch no row. The invariant: a fresh callback before
-//! [`Window::from`] is in the window, or busy. Whoever is about to change one that is in it
-//! ([`Transaction::mark`](crate::outbox::sled::commit::transaction::Transaction::mark)) has the window forgotten, and it is read again.
+//! A read of the tree waits while the committer applies a batch, and a seek costs more than reading the
+//! rows after it. So fresh callbacks, which are the usual ones, are read ahead into a
+//! [`Window`](super::window::Window), and most claims read no row. The invariant: a fresh callback before
+//! `Window::from` is in the window, or busy.
+//! [`Transaction::mark`](crate::outbox::sled::commit::transaction::Transaction::mark) discards the window
+//! of a callback that is about to change.
 
 use sled::Tree;
 
@@ -24,42 +25,42 @@ use crate::{
     },
 };
 
-/// How many rows one claim looks at before it says "ask again".
+/// Rows that one claim reads before it returns.
 const SCAN_LIMIT: usize = 1024;
 
-/// What a claim found.
+/// Result of a claim.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
-    /// Due callbacks, the longest due first.
+    /// Due callbacks, in the order in which they became due.
     pub(crate) records: Vec<Record>,
     /// When the queue has something due again; `None`: not before it is signalled.
     pub(crate) next_due: Option<Timestamp>,
 }
 
 impl Due {
-    /// Nothing, but perhaps then.
+    /// Nothing is due before this time.
     pub(crate) fn nothing_before(at: Timestamp) -> Self {
         Self { records: Vec::new(), next_due: Some(at) }
     }
 }
 
 enum Next {
-    /// Due, and nobody's.
+    /// Due and not busy.
     Record(Box<Record>),
     /// Nothing is due before this time.
     Later(Option<Timestamp>),
-    /// Nothing free was found as far as the scan went.
+    /// The scan ended at its limit without a result.
     Unknown,
 }
 
-/// The two sorted sources of due callbacks, merged by the time since when they are due.
+/// The merge of the due index and the fresh callbacks, by the time at which they became due.
 #[expect(clippy::struct_excessive_bools, reason = "four facts about a scan, none a state")]
 pub(crate) struct DueScan<'a> {
     tree: &'a Tree,
     key: QueueKey,
     horizon: Horizon,
     reach: usize,
-    /// The due index: until now, and then what lies beyond the latest moment.
+    /// The due index: first up to now, then after [`Horizon::latest`].
     due: sled::Iter,
     fresh: sled::Iter,
     next_due: Option<Box<Record>>,
@@ -67,9 +68,9 @@ pub(crate) struct DueScan<'a> {
     due_later: Option<Timestamp>,
     due_done: bool,
     fresh_done: bool,
-    /// Whether all scheduled ones looked at so far are somebody's.
+    /// Whether all scheduled callbacks so far are claimed.
     due_moves: bool,
-    /// Whether everything looked at so far lies behind the cursor for good.
+    /// Whether the cursor can move past everything so far.
     cursor_moves: bool,
     looked_at: usize,
 }
@@ -103,12 +104,12 @@ impl<'a> DueScan<'a> {
         }
     }
 
-    /// Takes at most `limit`.
+    /// Claims at most `limit` callbacks.
     pub(crate) fn claim(mut self, queue: &mut Queue, limit: usize, now: Timestamp) -> Result<Due> {
         let mut found = Due::nothing_before(now);
         let began = queue.window.from;
         while found.records.len() < limit {
-            // A panic of the engine takes nothing with it of what was claimed before.
+            // If sled panics, what was claimed before is kept.
             match guarded(|| self.next(queue)) {
                 Ok(Next::Record(record)) => {
                     queue.busy.insert(keys::seq_of(record.id), Busy::Claimed);
@@ -119,19 +120,19 @@ impl<'a> DueScan<'a> {
                     break;
                 }
                 Ok(Next::Unknown) => {
-                    // The next claim goes on where this one ends. Where that is no further, all
-                    // that is in reach is somebody's, and to look again at once would keep the
-                    // committer from the lock that it needs to make them free.
+                    // The next claim continues where this one ends. If the cursor has not moved,
+                    // everything in reach is busy, and claiming again at once would keep the committer
+                    // from the mutex that it needs to free them.
                     queue.starved = found.records.is_empty() && queue.window.from == began;
                     found.next_due = (!queue.starved).then_some(now);
                     break;
                 }
-                // What was taken before it is not lost; it is met again the next time.
+                // The error comes again with the next claim.
                 Err(_) if !found.records.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
-        // One that was not in the window is met again, since the cursor stands before it.
+        // A callback at or after the cursor is read again by the next claim.
         if let Some(record) = self.next_fresh
             && keys::seq_of(record.id) < queue.window.from
         {
@@ -155,7 +156,7 @@ impl<'a> DueScan<'a> {
             }
         }
         if let Some(error) = unreadable {
-            // What there is of the other kind goes; the next claim meets it again.
+            // The other source is used up first; the error comes again with the next claim.
             self.looked_at = SCAN_LIMIT;
             self.due_moves = false;
             if self.next_due.is_none() && self.next_fresh.is_none() {
@@ -163,7 +164,7 @@ impl<'a> DueScan<'a> {
             }
         }
         let since = |record: &Record| match record.state {
-            // Since when it is due nobody knows.
+            // It was scheduled by a clock that was ahead, so since when it is due is unknown.
             State::Pending(Readiness::Scheduled(due)) if due > self.horizon.latest => {
                 Timestamp::default()
             }
@@ -206,14 +207,14 @@ impl<'a> DueScan<'a> {
                 if self.due_moves {
                     queue.due_from = at;
                 }
-                // Whatever lies beyond is due as well; what lies in between is not looked at.
+                // What lies after the latest time is due as well; what lies in between is skipped.
                 self.due_done = self.horizon.latest == Timestamp::MAX;
                 let beyond = keys::due(self.key, self.horizon.latest, u64::MAX);
                 self.due = self.tree.range(beyond..keys::due(self.key, Timestamp::MAX, u64::MAX));
                 self.due_moves = false;
                 continue;
             }
-            // It is taken by this claim or met by the next one.
+            // It is claimed now, or read again by the next claim.
             self.due_moves = false;
             let pending = keys::pending(self.key, seq);
             let Some(bytes) = self.tree.get(&pending)? else { continue };
@@ -224,7 +225,7 @@ impl<'a> DueScan<'a> {
 
     fn advance_fresh(&mut self, queue: &mut Queue) -> Result<Option<Box<Record>>> {
         let Queue { window, busy, .. } = queue;
-        // What is read ahead is read once in a claim; after that, where there is nothing else.
+        // A claim reads ahead once; after that, only what it needs.
         let reach = std::mem::take(&mut self.reach).max(1);
         while !self.fresh_done && self.looked_at < SCAN_LIMIT && window.len() < reach {
             self.looked_at += 1;
@@ -239,7 +240,7 @@ impl<'a> DueScan<'a> {
             });
             let (seq, fresh) = match read {
                 Ok(read) => read,
-                // What lies before it goes first; the next claim meets it again.
+                // What was read before goes first; the error comes again with the next claim.
                 Err(_) if !window.ahead.is_empty() => {
                     self.looked_at = SCAN_LIMIT;
                     break;
@@ -254,7 +255,7 @@ impl<'a> DueScan<'a> {
                     window.ahead.push_back(record);
                     window.from = seq + 1;
                 }
-                // It may be claimable again without being signalled as fresh: look again.
+                // It may become claimable without a signal, so the cursor stays before it.
                 (_, Some(Busy::Committing)) => {
                     self.cursor_moves = false;
                     if !window.ahead.is_empty() {

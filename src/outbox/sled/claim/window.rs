@@ -1,4 +1,4 @@
-//! What was read ahead of a destination's claims.
+//! The window of a queue: callbacks that were read ahead of their claims.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,21 +7,21 @@ use crate::{
     outbox::{Record, sled::keys},
 };
 
-/// How many callbacks are read ahead of all destinations' claims, so few that they are still in
-/// the processor's cache when they are claimed; and which part of what is left one of them gets.
+/// Callbacks in all windows, few enough to stay in the processor's cache until they are claimed; and the
+/// part of the rest that one window may take.
 const ALL_WINDOWS: usize = 2048;
 const PART: usize = 8;
 
-/// A destination that takes longer for what was read ahead gets no more than it asks for.
+/// If a window lasts longer than this, nothing is read ahead.
 const QUICK: Duration = Duration::from_millis(100);
 
-/// The next fresh callbacks of a destination, in order.
+/// The next fresh callbacks of a queue, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
-    /// No fresh callback that nobody has lies before this one, but for those ahead.
+    /// The cursor: every fresh callback before this seq is in the window, or busy.
     pub(crate) from: u64,
     pub(crate) ahead: VecDeque<Box<Record>>,
-    /// How many were read the last time, and when.
+    /// Number of callbacks that were read the last time, and when.
     reach: usize,
     read_at: Timestamp,
 }
@@ -31,13 +31,13 @@ impl Window {
         self.ahead.len()
     }
 
-    /// Whether this fresh callback is in it.
+    /// Whether this callback is in it.
     pub(crate) fn holds(&self, seq: u64) -> bool {
         let first = self.ahead.front().map(|record| keys::seq_of(record.id));
         first.is_some_and(|first| (first..self.from).contains(&seq))
     }
 
-    /// Forgets what was read ahead; gives how many that were.
+    /// Discards it and returns how many callbacks were in it.
     pub(crate) fn forget(&mut self) -> usize {
         if let Some(first) = self.ahead.front() {
             self.from = keys::seq_of(first.id);
@@ -47,14 +47,14 @@ impl Window {
         forgotten
     }
 
-    /// A callback that was claimed is free again. The window has to be empty.
+    /// A claimed callback was released: moves the cursor back. The window has to be empty.
     pub(crate) fn look_from(&mut self, seq: u64) {
         debug_assert!(self.ahead.is_empty(), "what is read again must not be there twice");
         self.from = self.from.min(seq);
     }
 
-    /// How many a claim of `limit` reads where it finds the window half empty, or, while a batch
-    /// is applied, empty: more and more, as long as they are soon gone and the windows of the
+    /// How many callbacks a claim of `limit` reads ahead. 0 unless the window is half empty, or, while a
+    /// batch is being applied, empty. It doubles while windows are used up quickly and the windows of
     /// `others` leave room.
     pub(crate) fn reach(
         &mut self,

@@ -1,4 +1,4 @@
-//! The writes that somebody waits for.
+//! Writes on their way to the committer.
 
 use tokio::sync::oneshot;
 
@@ -11,13 +11,13 @@ use crate::{
     },
 };
 
-/// How many callbacks go into one batch at most, unless one command alone brings more.
+/// Maximum number of callbacks in one batch, unless a single write has more.
 pub(crate) const BATCH_LIMIT: usize = 2048;
 
-/// Where an answer goes.
+/// Receives the answer to a write.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// A write that somebody waits for.
+/// A write, with the receiver of its answer.
 pub(crate) enum Write {
     Enqueue(Vec<NewCallback>, Sequence, Reply<Vec<Enqueued>>),
     Settle(Box<(Record, Settlement)>, Reply<Record>),
@@ -41,7 +41,7 @@ impl Write {
         }
     }
 
-    /// Whether somebody waits for it. For an outcome, only the job's next callback does.
+    /// Whether it must not be delayed. Only the job's next callback waits for an outcome.
     pub(crate) fn is_urgent(&self) -> bool {
         !matches!(self, Self::Settle(..))
     }
@@ -63,6 +63,6 @@ impl Write {
 }
 
 pub(crate) fn answer<T>(reply: Reply<T>, result: Result<T>) {
-    // Who asked may have gone away; what was written stays written.
+    // The caller may have gone; the write is done all the same.
     drop(reply.send(result));
 }

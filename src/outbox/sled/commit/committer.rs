@@ -1,13 +1,13 @@
-//! The one thread that writes. Whatever has queued up becomes one batch: one atomic apply,
-//! one flush, one sync, then everyone is answered. While that runs, the next batch gathers.
+//! The committer: the one thread that writes (group commit). All writes that are waiting become one
+//! batch: one atomic apply, one flush, one sync, then all are answered. Meanwhile the next batch gathers.
 //!
 //! `flush()` alone is no barrier (sled issue 1452: it ends in `sync_file_range`, which
 //! flushes neither the drive's cache nor the file's size), so `sync_data()` on the log file
 //! follows it, and only then is anything acknowledged.
 //!
-//! An error of apply, flush or sync is ambiguous: the batch may or may not be on the disk.
-//! So the store stops for good, answers every write with [`OutboxError::Stopped`], and the
-//! next start finds out from the disk what is there.
+//! An error of apply, flush or sync is ambiguous: the batch may or may not be on the disk. So the store
+//! stops for good and answers every write with [`OutboxError::Stopped`]; the next start reads from the
+//! disk what is there.
 
 use std::{
     collections::VecDeque,
@@ -35,22 +35,22 @@ use crate::{
     },
 };
 
-/// From how many outcomes in one batch on the next one waits for [`GATHER_PAUSE`]: nobody waits
-/// for an outcome to be on the disk but the job's next callback, and a commit costs the same
-/// wake-ups of the engine's threads however many are in it.
+/// After a batch with at least this many outcomes, the next batch waits for [`GATHER_PAUSE`]: only the
+/// job's next callback waits for an outcome to be durable, and a commit wakes the same number of sled's
+/// threads however many outcomes are in it.
 const MANY_OUTCOMES: usize = 32;
 
-/// How long outcomes are gathered where there are many.
+/// How long outcomes are gathered.
 const GATHER_PAUSE: Duration = Duration::from_millis(6);
 
-/// An answer that is given when the batch is on the disk, or has failed.
+/// An answer that is sent when the batch is durable, or has failed.
 type Answer = Box<dyn FnOnce(Result<()>) + Send>;
 
 fn when_synced<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
     Box::new(move |synced| answer(reply, synced.map(|()| value)))
 }
 
-/// Runs until every sender of commands is gone.
+/// Runs until every sender of writes is gone.
 pub(crate) fn run(
     store: &Arc<Store>,
     witness: Witness,
@@ -87,7 +87,7 @@ pub(crate) fn run(
     }
 }
 
-/// Takes what has come, up to what one batch holds.
+/// Receives the writes that are waiting, up to one batch.
 fn take(commands: &mut mpsc::UnboundedReceiver<Write>, received: &mut Vec<Write>) {
     while received.len() < BATCH_LIMIT
         && let Ok(more) = commands.try_recv()
@@ -96,8 +96,8 @@ fn take(commands: &mut mpsc::UnboundedReceiver<Write>, received: &mut Vec<Write>
     }
 }
 
-/// Waits for more outcomes, for as long as nothing else has come. Whoever sends something else wakes
-/// this thread ([`Write::is_urgent`]).
+/// Waits for more outcomes, until another write arrives, whose sender wakes this thread
+/// ([`Write::is_urgent`]).
 fn gather(
     commands: &mut mpsc::UnboundedReceiver<Write>,
     received: &mut Vec<Write>,
@@ -128,7 +128,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: 
     let mut answers = Vec::with_capacity(commands.len());
     let size = commands.iter().map(Write::weight).sum();
     let mut unsynced = None;
-    // A damaged page makes sled panic; that must not take the answers with it.
+    // On a damaged page, sled panics; the answers must be sent all the same.
     let result = guarded(|| {
         let mut txn = Transaction::new(store, store.clock.now());
         while let Some(command) = commands.pop_front() {
@@ -164,7 +164,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: 
     }
 }
 
-/// Puts one command into the batch. An error here leaves the batch half-made, so it ends it.
+/// Adds one write to the transaction. An error leaves the transaction incomplete, so it is abandoned.
 fn apply(
     store: &Arc<Store>,
     disk: &mut Disk,
@@ -202,8 +202,8 @@ fn apply(
             result
         }
         Write::Replay(mut ids, reply) => {
-            // The earliest first: then a later one of its job sees at the head of the line that
-            // it has to wait, and nobody searches the line for the active one each time.
+            // In order: then each later callback of a job finds the first one at the head of the job
+            // index, and the active one is not searched for each time.
             ids.sort_unstable();
             let mut replayed = 0;
             let run = || {
@@ -260,7 +260,7 @@ fn apply(
     }
 }
 
-/// Whether these may be stored. What is stored already is answered in any case.
+/// Whether these may be stored. Duplicates are answered in any case.
 fn room_for(
     store: &Store,
     disk: &mut Disk,
@@ -270,7 +270,7 @@ fn room_for(
     match room(store, disk, txn.pending() + new.len() as u64) {
         Err(error) if error.is_transient() => match txn.wanted(new)? {
             (_, false) => Ok(()),
-            // What can never be sent does not count as pending, and needs no more than the disk.
+            // What can never be sent does not count as pending; it only needs space on the disk.
             (0, true) => disk.free(),
             (pending, true) => room(store, disk, txn.pending() + pending),
         },
@@ -278,7 +278,7 @@ fn room_for(
     }
 }
 
-/// Whether so many may be pending, and the disk has room.
+/// Whether this many callbacks may be pending, and the disk has space.
 fn room(store: &Store, disk: &mut Disk, pending: u64) -> Result<()> {
     let max = store.settings.max_pending;
     if pending > max {

@@ -1,4 +1,4 @@
-//! The disk under the store: the barrier that `flush()` is not, and the room that is left.
+//! The disk of the store: syncing, and free space.
 
 use std::{fs::File, time::SystemTime};
 
@@ -8,7 +8,7 @@ use crate::outbox::{
     sled::{fsync::sync_dir, rescue::witness::Witness, shared::store::Store},
 };
 
-/// The disk under the store.
+/// The disk of the store.
 pub(crate) struct Disk {
     dir: std::path::PathBuf,
     min_free: u64,
@@ -28,7 +28,7 @@ impl Disk {
         }
     }
 
-    /// The barrier that `flush()` is not; gives the length of the log.
+    /// Syncs the log, which `flush()` does not, and returns its length.
     pub(crate) fn sync(&mut self) -> std::io::Result<u64> {
         let log = match &mut self.log {
             Some(log) => log,
@@ -36,8 +36,8 @@ impl Disk {
         };
         log.sync_data()?;
         let len = log.metadata()?.len();
-        // A value of 128 KiB or more gets a file of its own, which sled syncs; its entry in
-        // the directory it does not.
+        // sled stores a value of 128 KiB or more in a file of its own, and syncs it, but not its
+        // directory entry.
         let blobs = self.dir.join("blobs");
         let changed = std::fs::metadata(&blobs).and_then(|it| it.modified()).ok();
         if changed != self.blobs_synced {

@@ -1,4 +1,4 @@
-//! Ending what is too old to be tried.
+//! Expiry.
 
 use crate::{
     clock::Timestamp,
@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-/// How many callbacks one step of the expiry ends.
+/// Callbacks that one step ends.
 const EXPIRE_STEP: usize = 512;
 
 impl Transaction<'_> {
@@ -20,7 +20,7 @@ impl Transaction<'_> {
         cutoff: Timestamp,
         failure: &Failure,
     ) -> Result<Vec<Record>> {
-        // Where the rows have not been looked at, or are older than that by now.
+        // Where rows have not been checked yet, or are older than the cutoff by now.
         let from = |queue: &Queue| {
             if queue.oldest < cutoff {
                 return Some((0, Timestamp::MAX));

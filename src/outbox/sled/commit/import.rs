@@ -1,4 +1,4 @@
-//! Putting back what was exported.
+//! Import.
 
 use crate::outbox::{
     Entry, ErrorKind, Failure, Readiness, Record, State, StateName,
@@ -12,8 +12,8 @@ use crate::outbox::{
 };
 
 impl Transaction<'_> {
-    /// Stores an entry under its own id; `false` where what is stored is as new. In a store of
-    /// another identity the id is another one, and the order stays.
+    /// Stores an entry under its own id. Returns `false` if the stored version is as new. In a store with
+    /// another identity, the id changes and the order is kept.
     pub(crate) fn restore(&mut self, entry: Entry) -> Result<bool> {
         let seq = keys::seq_of(entry.record.id);
         let queue = QueueKey::of(&self.store.salt, &entry.record.destination);
@@ -57,7 +57,7 @@ impl Transaction<'_> {
         Ok(true)
     }
 
-    /// Where a restored callback stands among those of its job that are there so far.
+    /// The readiness of an imported callback among those of its job so far.
     fn place(&mut self, job_id: &str, seq: u64, place: Readiness) -> Result<Readiness> {
         let first = match self.writes.first(&keys::job_prefix(job_id))? {
             None => true,
@@ -84,8 +84,8 @@ impl Transaction<'_> {
         Ok(None)
     }
 
-    /// Takes an older version away. What is left in the retention index says nothing of a
-    /// version that ended at another time.
+    /// Removes an older version. Its entry in the retention index may stay: it does not apply to a version
+    /// that ended at another time.
     fn forget_version(&mut self, queue: QueueKey, known: &Record) -> Result<()> {
         let state = known.state_name();
         match state {

@@ -1,4 +1,4 @@
-//! The line of a job: who goes next. The invariant is at the top of [`batch`](crate::outbox::sled::commit::transaction).
+//! The order of a job's callbacks. The invariant is in [`transaction`](super::transaction).
 
 use crate::outbox::{
     Readiness, State,
@@ -11,22 +11,21 @@ use crate::outbox::{
 };
 
 impl Transaction<'_> {
-    /// The first of the job's line goes next.
+    /// Activates the first pending callback of a job, if it is blocked.
     pub(crate) fn activate_first(&mut self, job_id: &str) -> Result<()> {
-        // Most callbacks have none behind them, and to search a line is a good part of what a
-        // settlement costs.
+        // Most jobs have no blocked callback, and a search would be a good part of a settlement's cost.
         if self.blocked == 0 {
             return Ok(());
         }
         while let Some((key, value)) = self.writes.first(&keys::job_prefix(job_id))? {
             let (seq, queue) = (keys::last_number(&key), QueueKey(keys::number(&value)));
             let Some(record) = self.writes.record(&keys::pending(queue, seq))? else {
-                // The job must not wait for what is not there.
+                // The job must not wait for a callback that does not exist.
                 tracing::error!(
                     event.action = "store-mended",
                     callback.id = %keys::id(seq, queue),
                     dpf.job_id = job_id,
-                    "a row of the job's line had no callback and was removed"
+                    "a row of the job index had no callback and was removed"
                 );
                 self.writes.remove(key.to_vec());
                 continue;
@@ -41,9 +40,9 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Blocks the active one of a job because an earlier one comes back; `false` where it is
-    /// under way. It need not be the first of the line: those before it were replayed while it
-    /// was under way.
+    /// Blocks the active callback of a job, because an earlier one was replayed. Returns `false` if it is
+    /// claimed. It need not be the first one of the job: those before it were replayed while it was
+    /// claimed.
     pub(crate) fn block_active(&mut self, job_id: &str) -> Result<bool> {
         let job = keys::job_prefix(job_id);
         let mut next = self.writes.first(&job)?;

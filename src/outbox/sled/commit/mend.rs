@@ -1,17 +1,17 @@
-//! Jobs that stand still: pending callbacks of which none would ever be claimed.
+//! Repair of stuck jobs: pending callbacks that would never be claimed.
 //!
-//! The invariant at the top of [`batch`](crate::outbox::sled::commit::transaction) says that of a job's pending callbacks exactly
-//! one is active. No code breaks it, but a row may be lost to damage that nothing else notices, and
-//! then a job waits without a word until it expires. So all pending callbacks are looked at again and
-//! again, a few with each call, and what can be proven is put right:
+//! By the invariant in [`transaction`](super::transaction), exactly one pending callback of a job is
+//! active. No code violates it, but damage that nothing else detects may lose a row, and the job would
+//! then wait until it expires. So all pending callbacks are checked again and again, a few with each call,
+//! and what can be proven is repaired:
 //!
-//! - a row of a job's line without its callback goes;
-//! - where all of a job's callbacks are blocked, the first one becomes active;
-//! - of two active ones the earlier stays, unless the later one is under way;
-//! - an active one gets its row in the due index, and a callback its row in the job's line;
-//! - where something was put right, the destination's callbacks are counted anew.
+//! - A row of the job index without its callback is removed.
+//! - If all callbacks of a job are blocked, the first one is activated.
+//! - Of two active callbacks, the earlier one stays active, unless the later one is claimed.
+//! - A missing row of the due index or of the job index is written.
+//! - After a repair, the destination's callbacks are counted again.
 //!
-//! What cannot be read cannot be put right: its job is *stuck*, and is said to be.
+//! A job with a row that cannot be read cannot be repaired: it is *stuck*, and reported.
 
 use std::collections::BTreeMap;
 
@@ -29,23 +29,23 @@ use crate::{
     },
 };
 
-/// How many rows one step looks at, but for the rest of the last job.
+/// Rows that one step checks, plus the rest of the last job.
 const STEP: usize = 256;
 
 /// A pending callback of a job.
 type Found = (QueueKey, u64, Record);
 
-/// What one step has done.
+/// The result of one step.
 #[derive(Default)]
 struct Work {
     mended: u64,
     stuck: u64,
-    /// Where rows were missing; what counts them may be wrong as well.
+    /// Queues with repairs, whose counters may be wrong as well.
     queues: BTreeMap<QueueKey, Option<Destination>>,
 }
 
 impl Transaction<'_> {
-    /// Looks at the rows behind `after`: first the jobs' lines, then the callbacks.
+    /// Checks the rows after `after`: first the job index, then the callbacks.
     pub(crate) fn mend(&mut self, after: &[u8]) -> Result<Mended> {
         let mut work = Work::default();
         let next = if after.first().is_none_or(|prefix| *prefix == b'j') {
@@ -59,11 +59,11 @@ impl Transaction<'_> {
         Ok(Mended { mended: work.mended, stuck: work.stuck, next })
     }
 
-    /// Goes over the lines of jobs; `None` at their end.
+    /// Checks the job index; `None` at its end.
     ///
-    /// A job is always looked at as a whole, as this batch leaves it: of a part of its callbacks all
-    /// may well be blocked. So the next step begins behind the last job, not behind the last row: the
-    /// job may have grown meanwhile.
+    /// A job is always checked as a whole, as this transaction leaves it, because all callbacks in a part
+    /// of it may be blocked. So the next step continues after the last job, not after the last row, which
+    /// may not be the job's last one by then.
     fn mend_jobs(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
         let mut from = if after.is_empty() { b"j".to_vec() } else { behind(line_of(after)) };
         let mut looked_at = 0;
@@ -78,7 +78,7 @@ impl Transaction<'_> {
         Ok(None)
     }
 
-    /// Looks at one job; says how many callbacks it has.
+    /// Checks one job, and returns the number of its callbacks.
     fn mend_job(&mut self, job: &[u8], work: &mut Work) -> Result<usize> {
         let mut pending = Vec::new();
         let mut next = self.writes.first(job)?;
@@ -109,7 +109,7 @@ impl Transaction<'_> {
         Ok(callbacks)
     }
 
-    /// Of callbacks that are all blocked, the first one becomes active.
+    /// All callbacks are blocked: activates the first one.
     fn activate(&mut self, pending: Vec<Found>, work: &mut Work) -> Result<()> {
         if let Some((queue, seq, record)) = pending.into_iter().next()
             && self.mark(queue, seq, &record)?
@@ -122,7 +122,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// The one that is under way stays active, or the first one.
+    /// Several callbacks are active: keeps the claimed one, or the first one.
     fn block_all_but_one(&mut self, pending: Vec<Found>, work: &mut Work) -> Result<()> {
         let active = || pending.iter().filter(|it| is_active(&it.2));
         let under_way = |(queue, seq, _): &&Found| {
@@ -140,7 +140,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Goes over the pending callbacks; `None` at their end.
+    /// Checks the pending callbacks; `None` at their end.
     fn mend_callbacks(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
         let from = [after, &[0]].concat();
         let mut last = None;
@@ -170,7 +170,7 @@ impl Transaction<'_> {
         Ok(last)
     }
 
-    /// Counts the pending callbacks of a destination anew.
+    /// Counts the pending callbacks of a destination.
     fn recount(&mut self, queue: QueueKey, destination: Option<Destination>) -> Result<()> {
         let (mut pending, mut fresh, mut scheduled) = (0, 0, 0);
         self.writes.each(&keys::pending(queue, 0)[..9], |bytes| {
@@ -178,7 +178,7 @@ impl Transaction<'_> {
             match record::decode::<Record>(bytes).map(|record| record.state) {
                 Ok(State::Pending(Readiness::Fresh)) => fresh += 1,
                 Ok(State::Pending(Readiness::Scheduled(_))) => scheduled += 1,
-                // One that cannot be read is nobody's.
+                // One that cannot be read is never claimed.
                 _ => {}
             }
         })?;
@@ -196,12 +196,12 @@ fn is_active(record: &Record) -> bool {
     !matches!(record.state, State::Pending(Readiness::Blocked(_)))
 }
 
-/// The first key behind all of a job's line.
+/// The first key after all rows of a job.
 fn behind(line: &[u8]) -> Vec<u8> {
     [line, &u64::MAX.to_be_bytes(), &[0]].concat()
 }
 
-/// The part of a key of a job's line that all of the job have.
+/// The prefix that all keys of a job have in the job index.
 fn line_of(key: &[u8]) -> &[u8] {
     &key[..key.len().saturating_sub(8)]
 }

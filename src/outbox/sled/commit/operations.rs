@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// How many attempts before the last one are kept of a callback.
+/// Attempts of a callback that are kept, apart from the last one.
 const ATTEMPTS_KEPT: u32 = 1000;
 
 impl Transaction<'_> {
-    /// How many of these would be pending, and whether any of them would be stored at all: what is
-    /// known already is not stored again.
+    /// The number of these that would be pending, and whether any of them would be stored; duplicates are
+    /// not.
     pub(crate) fn wanted(&self, batch: &[NewCallback]) -> Result<(u64, bool)> {
         let (mut pending, mut stored) = (0, false);
         let mut keys = HashSet::new();
@@ -48,7 +48,7 @@ impl Transaction<'_> {
             let id = decode(key, &known)?;
             return Ok(Enqueued::Duplicate(id));
         }
-        // Whoever writes URLs must not fill the disk with them.
+        // Invalid URLs must not fill the disk.
         if new.refusal.is_some() && self.totals.failed >= self.store.settings.max_pending {
             return Ok(Enqueued::NotKept);
         }
@@ -70,7 +70,7 @@ impl Transaction<'_> {
         Ok(Enqueued::Stored(id))
     }
 
-    /// Records how a claimed callback's attempt ended.
+    /// Records the outcome of an attempt.
     pub(crate) fn settle(&mut self, record: Record, settlement: Settlement) -> Result<Record> {
         let (seq, queue) = keys::parts(record.id);
         let job_id = record.body.job_id.clone();
@@ -98,7 +98,7 @@ impl Transaction<'_> {
             }
             Settlement::Retry { attempt, due, hold } => {
                 self.hold(queue, &record, hold)?;
-                // An earlier one may have been replayed meanwhile: then that one is next.
+                // If an earlier one was replayed meanwhile, that one is next.
                 let first = self
                     .writes
                     .first(&keys::job_prefix(&job_id))?
@@ -122,7 +122,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Makes a failed callback pending again; `false` when it is not failed.
+    /// Makes a failed callback pending again. Returns `false` if it is not failed.
     pub(crate) fn replay(&mut self, id: CallbackId) -> Result<bool> {
         let (seq, queue) = keys::parts(id);
         let key = keys::finished(StateName::Failed, seq);
@@ -145,7 +145,7 @@ impl Transaction<'_> {
         Ok(true)
     }
 
-    /// Ends a pending callback that nobody delivers just now.
+    /// Cancels a pending callback that is not claimed.
     pub(crate) fn cancel(&mut self, id: CallbackId, failure: Failure) -> Result<Cancelled> {
         let (seq, queue) = keys::parts(id);
         let Some(record) = self.writes.record(&keys::pending(queue, seq))? else {
@@ -164,7 +164,7 @@ impl Transaction<'_> {
         Ok(Cancelled::Done)
     }
 
-    /// Ends a pending callback whose budget began before `cutoff`, unless it is in flight.
+    /// Fails a pending callback whose budget began before `cutoff`, unless it is claimed.
     pub(crate) fn expire(
         &mut self,
         id: CallbackId,
@@ -192,7 +192,7 @@ impl Transaction<'_> {
     }
 }
 
-/// Whether the settlement brings an attempt, so that the last one becomes an earlier one.
+/// Whether the settlement has an attempt, so that the last one gets a row of its own.
 fn settlement_attempts(settlement: &Settlement) -> bool {
     !matches!(settlement, Settlement::Failed { attempt: None, .. })
 }

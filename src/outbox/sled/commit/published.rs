@@ -1,4 +1,4 @@
-//! What memory learns once the disk has a batch.
+//! Publishing a batch after its sync.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// What memory learns once the disk has the batch.
+/// The changes of a batch to shared memory, to be made after its sync.
 pub(crate) struct Published {
     totals: Totals,
     blocked: u64,
@@ -22,12 +22,15 @@ pub(crate) struct Published {
     released: Vec<(QueueKey, u64)>,
     signals: Vec<(QueueKey, Timestamp)>,
     budgets: HashMap<QueueKey, Timestamp>,
-    /// How many were delivered, and how many have finally failed.
+    /// Number of callbacks that were delivered, and that failed.
     ended: (u64, u64),
 }
 
 impl Published {
     /// Makes the batch visible to claims and the summary.
+    ///
+    /// Must be called after the sync: it raises `Totals::next_seq`, up to which claims read, and frees
+    /// busy callbacks. Before, a claim could return what a power failure would undo.
     pub(crate) fn publish(self, store: &Store) {
         measure::ended(self.ended.0, self.ended.1);
         store.moves.note(&self.released);
@@ -45,7 +48,7 @@ impl Published {
                 None if row.pending > 0 => {
                     inner.queues.insert(*key, Queue::new(row.clone()));
                 }
-                // It is read from the disk when it is asked for.
+                // It is read from the disk when it is needed.
                 None => {}
             }
         }
@@ -75,7 +78,7 @@ impl Published {
 }
 
 impl Transaction<'_> {
-    /// Takes the writes out. What is left is what memory learns after the sync.
+    /// Splits the transaction into its writes and what is published after their sync.
     pub(crate) fn into_parts(self) -> (sled::Batch, Published) {
         let published = Published {
             totals: self.totals,

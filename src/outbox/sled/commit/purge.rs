@@ -1,5 +1,5 @@
-//! Forgetting what is long over. The retention index has one row for each batch that finished
-//! something; the oldest rows come first, so the purge looks at nothing whose time has not come.
+//! Purge. The retention index has one row for each batch that ended callbacks, oldest first, so the purge
+//! reads nothing whose retention is not over.
 
 use crate::{
     clock::Timestamp,
@@ -10,11 +10,11 @@ use crate::{
     },
 };
 
-/// How many callbacks one step removes, about: a row of the index is never divided.
+/// Approximate number of callbacks that one step removes: a row of the index is not divided.
 const PURGE_STEP: u64 = 512;
 
 impl Transaction<'_> {
-    /// Removes finished callbacks whose time is over.
+    /// Removes ended callbacks whose retention is over.
     pub(crate) fn purge(&mut self, over: Over) -> Result<u64> {
         let mut purged = 0;
         for (state, cutoff) in
@@ -38,7 +38,7 @@ impl Transaction<'_> {
     fn forget(&mut self, state: StateName, seq: u64, finished_at: Timestamp) -> Result<bool> {
         let key = keys::finished(state, seq);
         let Some(record) = self.writes.record(&key)? else { return Ok(false) };
-        // Replayed and finished again since: a later row of the index stands for it.
+        // It was replayed and has ended again: a later row of the index has it.
         if record.finished_at() != Some(finished_at) {
             return Ok(false);
         }

@@ -1,9 +1,11 @@
-//! What one batch of writes changes. The committer runs the commands of a batch through
-//! here, one after the other; nothing reaches the disk before all have run.
+//! One batch in the making. The committer runs all writes of a batch on it, one after the other; nothing
+//! reaches the disk before all have run.
 //!
-//! The invariant that every function keeps: of the pending callbacks of one job exactly one
-//! is *active*, that is [`Readiness::Fresh`] or [`Readiness::Scheduled`]; it is the first of the line,
-//! or one that was in flight when an earlier one was replayed. All others are blocked.
+//! # Invariant
+//!
+//! Of the pending callbacks of one job, exactly one is *active*, that is [`Readiness::Fresh`] or
+//! [`Readiness::Scheduled`]: the first one, or one that was claimed when an earlier one was replayed. All
+//! others are blocked.
 
 use std::collections::{BTreeMap, HashMap, hash_map};
 
@@ -24,10 +26,10 @@ use crate::{
     },
 };
 
-/// The counters of a destination that a batch changes.
+/// The counters of a destination, changed by a batch.
 pub(crate) struct Changed {
     pub(crate) row: QueueRow,
-    /// Whether it was one of the destinations with pending or failed ones before.
+    /// Whether the destination had pending or failed callbacks before.
     pub(crate) counted: bool,
 }
 
@@ -44,17 +46,17 @@ pub(crate) struct Transaction<'a> {
     pub(crate) writes: WriteSet<'a>,
     pub(crate) now: Timestamp,
     pub(crate) totals: Totals,
-    /// Blocked ones, after what this batch did so far.
+    /// Number of blocked callbacks, with the changes so far.
     pub(crate) blocked: u64,
     pub(crate) rows: HashMap<QueueKey, Changed>,
-    /// What the sync makes free: claimed until now, or busy because of this batch.
+    /// Callbacks to be freed after the sync: claimed until now, or busy because of this batch.
     pub(crate) released: Vec<(QueueKey, u64)>,
     pub(crate) signals: Vec<(QueueKey, Timestamp)>,
-    /// When the budget began of what becomes pending, the earliest of each queue.
+    /// By queue: the earliest begin of a budget among callbacks that become pending.
     pub(crate) budgets: HashMap<QueueKey, Timestamp>,
     pub(crate) delivered: Vec<u64>,
     pub(crate) failed: Vec<u64>,
-    /// What was restored as ended, by when it ended.
+    /// Imported callbacks that have ended, by the time of their end.
     pub(crate) restored: BTreeMap<(u8, Timestamp), Vec<u64>>,
 }
 
@@ -80,13 +82,12 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// How many are pending after what this batch did so far.
+    /// Number of pending callbacks, with the changes so far.
     pub(crate) fn pending(&self) -> u64 {
         self.totals.pending
     }
 
-    /// Writes the pending record, its place in the job's line and, where it has one, in the
-    /// due index.
+    /// Writes a pending record and its rows in the job index and the due index.
     pub(crate) fn put_pending(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending += 1;
@@ -111,7 +112,7 @@ impl<'a> Transaction<'a> {
         self.writes.put_record(keys::pending(queue, seq), record)
     }
 
-    /// Takes away all that [`Transaction::put_pending`] wrote.
+    /// Removes what [`Transaction::put_pending`] wrote.
     pub(crate) fn take_pending(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending -= 1;
@@ -130,7 +131,7 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Has the destination looked at when `at` has come.
+    /// Signals the destination as due at `at`.
     pub(crate) fn signal(&mut self, queue: QueueKey, at: Timestamp) {
         self.signals.push((queue, at));
     }
@@ -149,8 +150,11 @@ impl<'a> Transaction<'a> {
         self.writes.put_record(keys::finished(state, seq), record)
     }
 
-    /// Keeps a callback from being claimed until this batch is on the disk; `false` where it
-    /// is claimed already.
+    /// Marks a callback busy until this batch is synced. Returns `false` if it is claimed.
+    ///
+    /// Must be called before a stored callback is changed. Otherwise a claim between the apply and the
+    /// sync could return the changed callback, or one between the read and the apply the old version,
+    /// which would then be sent twice.
     pub(crate) fn mark(&mut self, queue: QueueKey, seq: u64, record: &Record) -> Result<bool> {
         let row = self.row(queue, &record.destination)?.clone();
         let mut inner = self.store.queues.lock();
@@ -161,7 +165,7 @@ impl<'a> Transaction<'a> {
         }
         let in_memory = inner.queues.entry(queue).or_insert_with(|| Queue::new(row));
         Ok(match in_memory.busy.insert(seq, Busy::Committing) {
-            // Settled in this very batch: it is not under way any more.
+            // It was settled in this batch, so it is no longer claimed.
             Some(Busy::Claimed) if self.released.contains(&(queue, seq)) => true,
             Some(Busy::Claimed) => {
                 in_memory.busy.insert(seq, Busy::Claimed);
@@ -174,8 +178,8 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// The counters of a destination, as this batch has them. Those of one that has nothing pending
-    /// are on the disk alone.
+    /// The counters of a destination, with the changes so far. Without pending callbacks, they are on the
+    /// disk only.
     pub(crate) fn row(
         &mut self,
         queue: QueueKey,
@@ -196,7 +200,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// The same for one of which perhaps no callback is at hand; `None` where it is not known at all.
+    /// The same for a destination that is perhaps known by its key only; `None` if there is no such
+    /// destination.
     pub(crate) fn known_row(
         &mut self,
         queue: QueueKey,
@@ -214,7 +219,7 @@ impl<'a> Transaction<'a> {
         self.row(queue, &destination).map(Some)
     }
 
-    /// Adds the rows that a batch has once: counters and the retention index.
+    /// Adds the rows that each batch has once: counters and the retention index.
     pub(crate) fn seal(&mut self) -> Result<()> {
         for (state, seqs) in
             [(StateName::Delivered, &self.delivered), (StateName::Failed, &self.failed)]

@@ -1,5 +1,5 @@
-//! The writes of one batch, gathered over the stored tree and readable before they are
-//! applied, so that every command of a batch sees what those before it did.
+//! The writes of one batch over the stored tree, readable before they are applied, so that each write of a
+//! batch sees the changes of those before it.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -15,15 +15,15 @@ impl From<sled::Error> for OutboxError {
     fn from(error: sled::Error) -> Self {
         match error {
             sled::Error::Corruption { at, .. } => Self::CorruptPage(match at {
-                Some(at) => format!("the engine finds broken bytes ({at:?})").into(),
-                None => "the engine finds broken bytes".into(),
+                Some(at) => format!("sled found corrupt data ({at:?})").into(),
+                None => "sled found corrupt data".into(),
             }),
             other => Self::Engine(other.to_string().into()),
         }
     }
 }
 
-/// A batch in the making.
+/// The writes of a batch.
 pub(crate) struct WriteSet<'a> {
     tree: &'a Tree,
     writes: BTreeMap<Vec<u8>, Option<IVec>>,
@@ -68,7 +68,7 @@ impl<'a> WriteSet<'a> {
         self.first_behind(prefix, None)
     }
 
-    /// The first row under `prefix` behind the key `behind`, which has that prefix itself.
+    /// The first row under `prefix` after the key `behind`, which has that prefix itself.
     pub(crate) fn first_behind(
         &self,
         prefix: &[u8],
@@ -97,7 +97,7 @@ impl<'a> WriteSet<'a> {
         Ok(written.map(|(key, value)| (IVec::from(key.as_slice()), value.clone())))
     }
 
-    /// Hands each value under `prefix` to `see`, in no order.
+    /// Calls `see` with each value under `prefix`, in no particular order.
     pub(crate) fn each(&self, prefix: &[u8], mut see: impl FnMut(&[u8])) -> Result<()> {
         for row in self.tree.scan_prefix(prefix) {
             let (key, value) = row?;

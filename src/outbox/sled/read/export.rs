@@ -1,7 +1,7 @@
-//! Everything that is stored, row by row, while the store is used.
+//! Export while the store is in use.
 //!
-//! A callback moves between the kinds of rows while the export goes over them. So it goes over
-//! all of them, and then once more for those that have ended or come back since it began.
+//! A callback moves between ranges of rows when its state changes. So the export reads all ranges, and
+//! then reads them again for callbacks that have changed their state since it began.
 
 use crate::{
     clock::Timestamp,
@@ -12,10 +12,10 @@ use crate::{
     },
 };
 
-/// How many rows one step looks at.
+/// Rows that one step reads.
 const STEP: usize = 1000;
 
-/// The passes: whose rows, and whether only those that have changed since the beginning.
+/// The passes: the range, and whether only callbacks count that changed since the beginning.
 const PASSES: [(StateName, bool); 6] = [
     (StateName::Failed, false),
     (StateName::Delivered, false),
@@ -33,7 +33,7 @@ pub(crate) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported> {
     let (began, batch) = match cursor.began {
         unset if unset == Timestamp::default() => {
             let (now, batch) = (store.clock.now(), store.queues.lock().totals.next_batch);
-            // A commit with an earlier time has begun, and is waited for.
+            // A commit in progress may have an earlier time, so it is waited for.
             store.commits.wait();
             (now, batch)
         }
@@ -71,7 +71,7 @@ pub(crate) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported> {
     Ok(Exported { entries, next })
 }
 
-/// When the callback came to the state that it has.
+/// When the callback changed to its state.
 fn changed_at(record: &Record) -> Timestamp {
     record.finished_at().unwrap_or(record.budget_since)
 }

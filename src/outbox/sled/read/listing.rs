@@ -1,5 +1,4 @@
-//! Reading: one callback, listings, what is too old. It runs beside the committer and holds no
-//! lock while it reads the tree; what it gives is as of some moment during the call.
+//! Listings: pages of callbacks in order of acceptance, merged from sorted runs of rows.
 
 use std::{
     cmp::Reverse,
@@ -20,10 +19,10 @@ use crate::{
     },
 };
 
-/// How many rows one page of a listing, or a summary, looks at.
+/// Rows that one page of a listing, or a summary, reads.
 pub(crate) const LIST_SCAN_LIMIT: usize = 100_000;
 
-/// Up to how many runs keep their iterators while a listing is merged from them.
+/// Maximum number of runs that keep an iterator.
 const RUNS_KEPT: usize = 64;
 
 /// A sorted run of rows that a listing is merged from.
@@ -31,9 +30,9 @@ struct Run<'a> {
     store: &'a Store,
     prefix: Vec<u8>,
     oldest_first: bool,
-    /// Where it goes on; `None` at its beginning.
+    /// Seq of the last row; `None` at the beginning.
     position: Option<u64>,
-    /// An iterator holds a page of the tree; with very many runs none is kept.
+    /// The iterator, which keeps a page of the tree in memory. With too many runs, none is kept.
     rows: Option<sled::Iter>,
 }
 
@@ -68,12 +67,11 @@ impl<'a> Run<'a> {
     }
 }
 
-/// One page of a listing: the runs of the states and queues that can hold what is asked for,
-/// merged by order of acceptance.
+/// One page of a listing. Callbacks that moved between runs meanwhile are looked up again.
 pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
     let moved = store.moves.watch();
     let mut page = merged(store, query)?;
-    // What has been written meanwhile is noted by then.
+    // After this, every move during the merge has been noted.
     store.barrier.wait();
     let order = |id: CallbackId| {
         let seq = keys::seq_of(id);
@@ -102,7 +100,7 @@ pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
     Ok(page)
 }
 
-/// The page as the runs have it while they change.
+/// The merge of the runs that can contain matching callbacks.
 fn merged(store: &Store, query: &Query) -> Result<Page> {
     let mut runs = Vec::new();
     for state in [StateName::Delivered, StateName::Failed] {
@@ -115,7 +113,7 @@ fn merged(store: &Store, query: &Query) -> Result<Page> {
             runs.push(Run::new(store, &keys::pending(queue, 0)[..9], query));
         }
     }
-    // Seen as a max-heap the latest comes out first; turned round, the oldest.
+    // The max-heap returns the latest first; with inverted keys, the oldest.
     let order = |seq: u64| if query.oldest_first { u64::MAX - seq } else { seq };
     let keep = runs.len() <= RUNS_KEPT;
     let mut heads = BinaryHeap::new();
@@ -150,7 +148,7 @@ fn merged(store: &Store, query: &Query) -> Result<Page> {
     Ok(page)
 }
 
-/// The queues in which pending callbacks may answer the query.
+/// The queues that can contain matching pending callbacks.
 fn pending_queues(store: &Store, query: &Query) -> Result<Vec<QueueKey>> {
     if let Some(job_id) = &query.job_id {
         let mut queues = HashSet::new();

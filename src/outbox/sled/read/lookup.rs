@@ -1,4 +1,4 @@
-//! One callback, and where it stands.
+//! Look-up of one callback.
 
 use crate::{
     callback::CallbackId,
@@ -24,7 +24,7 @@ pub(crate) fn get(store: &Store, id: CallbackId) -> Result<Option<Detail>> {
         keys::pending(queue, seq),
         keys::finished(StateName::Delivered, seq),
         keys::finished(StateName::Failed, seq),
-        // Once more: it may have been replayed between the look-ups.
+        // Again, because it may have been replayed between the look-ups.
         keys::pending(queue, seq),
     ];
     for key in places {
@@ -37,7 +37,7 @@ pub(crate) fn get(store: &Store, id: CallbackId) -> Result<Option<Detail>> {
     Ok(None)
 }
 
-/// The attempts of a callback, the first one first.
+/// The attempts of a callback, in order.
 pub(crate) fn attempts(store: &Store, record: &Record) -> Result<Vec<Attempt>> {
     let mut attempts = Vec::new();
     if record.attempt_count > 1 {
@@ -62,8 +62,8 @@ pub(crate) fn standing(store: &Store, record: Record) -> Result<Standing> {
     Ok(Standing { record, waiting_for, in_flight, stuck })
 }
 
-/// What has to end first: the pending callback of the same job that comes right before this
-/// one; for the first of the job, the one that is under way.
+/// The callback that has to end before a blocked one: the previous pending callback of the same job, or,
+/// for the first one of the job, the active one.
 fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
     let is_blocked =
         |record: &Record| matches!(record.state, State::Pending(Readiness::Blocked(_)));
@@ -75,8 +75,8 @@ fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
     if let Some((key, queue)) = store.tree.range(job.clone()..own).next_back().transpose()? {
         return Ok(Some(keys::id(keys::last_number(&key), QueueKey(keys::number(&queue)))));
     }
-    // A replayed one waits for a later one that was under way; those between them were
-    // replayed as well, and wait too.
+    // It was replayed while a later one was claimed. Those between them were replayed as well, and wait
+    // too.
     for row in store.tree.range(keys::job(&record.body.job_id, seq + 1)..) {
         let (key, queue) = row?;
         if !key.starts_with(&job) {

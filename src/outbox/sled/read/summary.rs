@@ -1,4 +1,4 @@
-//! The queue in numbers. Most of it is in memory; what is due is counted in the index, up to a bound.
+//! The summary. Most of it is in memory; due callbacks are counted in the due index, up to a limit.
 
 use std::{cmp::Reverse, collections::HashSet, time::Duration};
 
@@ -18,22 +18,21 @@ use crate::{
     },
 };
 
-/// How many destinations a summary names.
+/// Maximum number of destinations in a summary.
 const DESTINATIONS_SHOWN: usize = 1000;
 
-/// How many rows are searched for destinations that have failed callbacks alone.
+/// Rows that are searched for destinations with failed callbacks only.
 const DESTINATION_SCAN_LIMIT: usize = 20_000;
 
-/// How many rows a queue is searched for its oldest due callback.
+/// Rows of a queue that are searched for its oldest due callback.
 const OLDEST_SCAN_LIMIT: usize = 256;
 
-/// A destination as memory has it: its counters, how many of its callbacks are claimed, which are
-/// claimed or about to change, and its breaker.
+/// A destination in memory: its counters, the number of claimed callbacks, the busy ones, and its breaker.
 type Seen = (QueueKey, QueueRow, u64, HashSet<u64>, Option<Open>);
 
-/// When the one ended that is kept longest of those in this state.
+/// When the oldest callback in this state ended.
 fn oldest_finished(store: &Store, state: StateName) -> Result<Option<Timestamp>> {
-    // What was replayed leaves its row of the index behind.
+    // A replay does not remove the row of the index.
     for row in store.tree.scan_prefix(keys::retention(state)).take(OLDEST_SCAN_LIMIT) {
         let (key, seqs) = row?;
         let finished_at = keys::finished_time(&key);
@@ -47,7 +46,7 @@ fn oldest_finished(store: &Store, state: StateName) -> Result<Option<Timestamp>>
     Ok(None)
 }
 
-/// Destinations with failed callbacks and no pending ones: memory does not know them.
+/// Destinations with failed callbacks and no pending ones, which are not in memory.
 fn only_failed(
     store: &Store,
     known: &HashSet<QueueKey>,
@@ -80,7 +79,7 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
             .iter()
             .map(|(key, queue)| {
                 let busy: HashSet<u64> = queue.busy.keys().copied().collect();
-                // With nothing left to probe it with, whether it is open means nothing.
+                // Without pending callbacks, there is nothing to probe with.
                 let open = queue.open.filter(|_| queue.row.pending > 0);
                 (*key, queue.row.clone(), queue.in_flight(), busy, open)
             })
@@ -106,13 +105,13 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
             let due_by = |from, to| {
                 store.tree.range(keys::due(*key, from, 0)..=keys::due(*key, to, u64::MAX))
             };
-            // What lies beyond was put off by a clock that was ahead.
+            // What lies after it was scheduled while the clock was ahead, and is due.
             let beyond = horizon.latest.after(Duration::from_millis(1));
             let beyond = (beyond > horizon.latest).then(|| due_by(beyond, Timestamp::MAX));
             let mut due = 0;
             for entry in due_by(Timestamp::default(), now).chain(beyond.into_iter().flatten()) {
                 if looked_at >= LIST_SCAN_LIMIT {
-                    // With so many due, the others of this destination are taken for due as well.
+                    // At the limit, all scheduled ones of this destination count as due.
                     due = row.scheduled;
                     break;
                 }
@@ -146,8 +145,7 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
             (a, b) => a.or(b),
         };
     }
-    // Read at different moments, the three may disagree by what moved meanwhile; they still
-    // add up.
+    // The three are read at different moments; this makes them add up to the pending ones.
     summary.in_flight = summary.in_flight.min(summary.pending);
     summary.due = ready.saturating_sub(summary.in_flight).min(summary.pending - summary.in_flight);
     summary.waiting = summary.pending - summary.in_flight - summary.due;
@@ -159,8 +157,8 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
     Ok(summary)
 }
 
-/// The destinations that a summary names: what stands still comes before what is only busy, since there
-/// may be more than are shown.
+/// The destinations in a summary. Those that make no progress come first, because there may be more
+/// than are shown.
 fn shown(
     store: &Store,
     mut queues: Vec<Seen>,

@@ -1,4 +1,4 @@
-//! A copy of what sled may change while it opens a store.
+//! The backup of what sled may change while it opens a store.
 
 use std::{
     collections::BTreeSet,
@@ -16,18 +16,18 @@ use crate::outbox::sled::{
     },
 };
 
-/// What sled may change while it opens a store.
+/// A backup of what sled may change while it opens a store.
 pub(crate) struct Backup {
     folder: PathBuf,
 }
 
-/// The file that says that a copy is whole, and how long the log was.
+/// The file that marks a backup as complete, with the length of the log.
 const WHOLE: &str = "whole";
 const UNFINISHED: &str = "unfinished";
 
 impl Backup {
-    /// Copies all of the log but the segments at these offsets, which sled only reads. Where it
-    /// cannot, it leaves nothing behind.
+    /// Copies the log, except for the segments at these offsets, which sled only reads. Leaves nothing
+    /// behind if it fails.
     pub(crate) fn make(dir: &Path, log: &mut LogFile, old: &BTreeSet<u64>) -> io::Result<Self> {
         let folder = beside(dir, BACKUP);
         if folder.try_exists()? {
@@ -67,10 +67,10 @@ impl Backup {
         for entry in fs::read_dir(dir.join("blobs")).into_iter().flatten() {
             let path = entry?.path();
             let to = blobs.join(path.file_name().unwrap_or_default());
-            // sled removes such files and never changes one.
+            // sled removes such files, but never changes them.
             fs::hard_link(&path, &to).or_else(|_| fs::copy(&path, &to).map(drop))?;
         }
-        // All of it is on the disk before sled changes the first byte.
+        // The backup is durable before sled changes the first byte.
         let mut whole = File::create(folder.join(UNFINISHED))?;
         whole.write_all(log.len.to_string().as_bytes())?;
         whole.sync_all()?;
@@ -80,9 +80,9 @@ impl Backup {
         sync_dir(dir.parent().unwrap_or(Path::new(".")))
     }
 
-    /// One that a process has left: put back where it is whole, since nothing was acknowledged
-    /// while it was there. Where the witness is another one, somebody has put another store in
-    /// its place since, or an older state of it.
+    /// Handles a backup that a killed process has left. If it is complete, it is put back, because nothing
+    /// was acknowledged while it existed. If the witness differs from the copied one, the store was
+    /// replaced since, and the backup is removed.
     pub(crate) fn found(dir: &Path, folder: &Path) -> io::Result<()> {
         let copy = Self { folder: folder.to_owned() };
         let witness = witness_path(dir);
@@ -129,8 +129,8 @@ impl Backup {
         self.remove()
     }
 
-    /// From here on the copy is none: what is acknowledged from now on must not be undone by it,
-    /// also where the power is cut before the rest of it is gone.
+    /// Removes the backup. It is marked incomplete first, so that it cannot undo what is acknowledged from
+    /// now on, even if the power fails before it is removed.
     pub(crate) fn remove(self) -> io::Result<()> {
         if self.folder.join(WHOLE).try_exists()? {
             fs::remove_file(self.folder.join(WHOLE))?;
@@ -140,15 +140,14 @@ impl Backup {
     }
 }
 
-/// Copies a file into a folder and has it on the disk.
+/// Copies a file into a folder and syncs it.
 fn copy_synced(path: &Path, folder: &Path) -> io::Result<()> {
     let mut to = File::create(folder.join(path.file_name().unwrap_or_default()))?;
     to.write_all(&fs::read(path)?)?;
     to.sync_all()
 }
 
-/// Removes what is beside a store: what it says of a store that is gone would be taken for
-/// something about the next one.
+/// Removes the files beside a store that is gone, so that they are not applied to the next one.
 pub(crate) fn forget(dir: &Path) -> io::Result<()> {
     let witness = witness_path(dir);
     if witness.try_exists()? {

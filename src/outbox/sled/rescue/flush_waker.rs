@@ -1,13 +1,13 @@
-//! Wakes who waits for the disk where the engine forgets to.
+//! A workaround for a lost wake-up in sled.
 //!
-//! Where a write of sled's own threads fails, sled 0.34.7 keeps the error but does not in each
-//! case wake who waits in `flush()` for that write (`exit_reservation` in its
-//! `pagecache/logger.rs`), and so the committer would wait for good. Whoever calls `flush()`
-//! after that finds the error at once and wakes everybody. So while a commit takes long, new
-//! threads call it again and again; on a disk that is only slow they end when the commit does.
+//! If a write of sled's own threads fails, sled 0.34.7 stores the error, but does not always wake the
+//! thread that waits in `flush()` for that write (`exit_reservation` in `pagecache/logger.rs`), so the
+//! committer would wait for ever. The next call of `flush()` finds the error and wakes all waiters. So
+//! while a commit takes long, new threads call `flush()` again and again. On a disk that is only slow,
+//! they end with the commit.
 //!
-//! Within `apply_batch()` this does not help, since `flush()` waits for its lock. There a commit
-//! would wait only for a page that left the cache after this very batch had changed it.
+//! This does not help within `apply_batch()`, whose lock `flush()` waits for. There, a commit would wait
+//! only for a page that left the cache after the same batch had changed it.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -19,21 +19,21 @@ use sled::Db;
 
 use crate::outbox::sled::guard::guarded;
 
-/// From when on a commit takes so long that somebody should know; then the first `flush()` is
-/// called. The time to the next one doubles each time.
+/// A commit that takes longer than this is reported, and the first `flush()` is called. The interval to the
+/// next call doubles each time.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// The longest time from one `flush()` to the next.
+/// The longest interval between two calls of `flush()`.
 const SLOWEST: Duration = Duration::from_mins(10);
 
-/// The thread that watches how long a commit takes.
+/// The thread that watches the duration of commits.
 pub(crate) struct FlushWaker {
     watched: Arc<Watched>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FlushWaker {
-    /// Starts the thread, which ends when this is dropped.
+    /// Starts the thread, which is stopped on drop.
     pub(crate) fn start(db: Db) -> std::io::Result<Self> {
         let watched = Arc::<Watched>::default();
         let thread = thread::Builder::new().name("wake".into()).spawn({
@@ -43,7 +43,7 @@ impl FlushWaker {
         Ok(Self { watched, thread: Some(thread) })
     }
 
-    /// A commit begins; it is over when what this gives is dropped.
+    /// A commit begins. It ends when the returned guard is dropped.
     pub(crate) fn begin(&self) -> UnderWay<'_> {
         let mut state = self.watched.state();
         state.commits += 1;
@@ -63,7 +63,7 @@ impl Drop for FlushWaker {
     }
 }
 
-/// A commit under way.
+/// A commit in progress.
 pub(crate) struct UnderWay<'a> {
     watched: &'a Watched,
 }
@@ -93,8 +93,8 @@ impl Watched {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sleeps where nothing is committed; otherwise it looks whether the same commit is still
-    /// under way as a while ago, so that a commit that is fast enough wakes nobody.
+    /// Sleeps while nothing is committed. Otherwise it checks at intervals whether the same commit is still
+    /// in progress, so that fast commits do not wake it.
     fn watch(&self, db: &Db) {
         let mut state = self.state();
         loop {
@@ -114,11 +114,11 @@ impl Watched {
                 tracing::warn!(
                     event.action = "commit-slow",
                     event.duration = u64::try_from(seen.elapsed().as_nanos()).unwrap_or(u64::MAX),
-                    "the data disk is slow: everything waits for it"
+                    "the data disk is slow; all writes are waiting for it"
                 );
                 let db = db.clone();
                 let flush = move || guarded(|| Ok(db.flush()?));
-                // Where no thread can be had, the next one may.
+                // If no thread can be started, the next one may.
                 drop(thread::Builder::new().name("wake".into()).spawn(flush));
             }
             if state.closed {

@@ -1,11 +1,10 @@
-//! sled's log file, read without sled and without a change: what a damaged store still holds,
-//! and which bytes sled may change while it opens a store.
+//! The format of sled's log file, to read it without sled and without changing it.
 //!
 //! The format is that of sled 0.34.7 (`pagecache/logger.rs`, `serialization.rs` there). The file
 //! is a row of segments of one size. A segment begins with a header, `crc32 ‖ lsn ‖ stable lsn`,
 //! and holds messages, `crc32 ‖ kind ‖ length ‖ segment number ‖ page ‖ body`. An *lsn* is a
-//! place in the endless log of which the segments hold the part that is still needed; where
-//! two messages speak of one page, the one with the higher lsn counts.
+//! position in the endless log, of which the segments contain the part that is still needed. Of two
+//! messages about the same page, the one with the higher lsn counts.
 
 use std::{
     fs::{self, File},
@@ -15,16 +14,16 @@ use std::{
 };
 
 const SEGMENT_HEADER: usize = 20;
-/// No message begins behind this distance from a segment's end.
+/// No message begins closer than this to the end of a segment.
 const LONGEST_HEADER: usize = 32;
 const DEFAULT_SEGMENT_SIZE: usize = 524_288;
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MessageKind {
     /// The rest of the segment is empty.
     Cap,
-    /// The page is gone.
+    /// The page was freed.
     Free,
     /// A whole page.
     Node,
@@ -43,7 +42,7 @@ pub(crate) struct Message {
     pub(crate) body: MessageBody,
 }
 
-/// Where a message's body is.
+/// Location of a message's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MessageBody {
     /// In the log file: offset and length.
@@ -82,7 +81,7 @@ impl LogFile {
         Ok(Self { dir: dir.to_owned(), file, segment_size, len })
     }
 
-    /// Every segment with a whole header, in the order in which they were written.
+    /// Every segment with a valid header, in the order in which they were written.
     pub(crate) fn segments(&mut self) -> io::Result<Vec<Segment>> {
         let mut found = Vec::new();
         for offset in self.offsets() {
@@ -93,7 +92,7 @@ impl LogFile {
         Ok(found)
     }
 
-    /// Every segment without one in which there is a message, which says which segment it is.
+    /// Every segment without a valid header that contains a message, which identifies the segment.
     pub(crate) fn beheaded(&mut self) -> io::Result<Vec<Segment>> {
         let mut found = Vec::new();
         for offset in self.offsets() {
@@ -166,12 +165,11 @@ fn segment_lsn(header: &[u8; SEGMENT_HEADER]) -> Option<u64> {
 #[derive(Debug)]
 pub(crate) enum Piece {
     Message(Message),
-    /// What is no message, up to the next one or to the segment's end.
+    /// Bytes that are not a message, up to the next message or the segment's end.
     Garbage,
 }
 
-/// The messages of a segment, in their order. After what is no message, the next one is looked
-/// for byte by byte.
+/// The messages of a segment, in order. After garbage, the next message is searched byte by byte.
 pub(crate) struct Messages<'a> {
     bytes: &'a [u8],
     segment: Segment,
@@ -207,10 +205,10 @@ impl<'a> Messages<'a> {
     }
 }
 
-/// A whole message as it is in the file.
+/// A message as it is in the file.
 struct Raw {
     kind: u8,
-    /// The number of the segment that it was written for.
+    /// Number of the segment that it was written to.
     segment: u64,
     page: u64,
     body: Range<usize>,
@@ -280,7 +278,7 @@ pub(crate) fn take_number(bytes: &mut &[u8]) -> Option<u64> {
     }
 }
 
-/// A text of bytes with its length before it.
+/// Bytes with their length before them.
 pub(crate) fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(take_number(bytes)?).ok()?;
     let (taken, rest) = bytes.split_at_checked(len)?;
@@ -288,7 +286,7 @@ pub(crate) fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// The paths of sled's snapshots, which say from where on it reads its log.
+/// The paths of sled's snapshots, which determine from where on sled reads its log.
 pub(crate) fn snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {

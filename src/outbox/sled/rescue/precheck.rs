@@ -1,16 +1,4 @@
-//! Watches over what sled would lose without a word.
-//!
-//! When it opens a store, sled passes over messages of its log that are broken, as if they had
-//! never been written, and overwrites what it has passed over. For the torn end of a log, that
-//! is right: what is there was never acknowledged. For damage it is a loss. So:
-//!
-//! - The **witness**, a file beside the store, says how many batches were acknowledged, and,
-//!   when the store was closed well, which segments its log had. It is written after the sync
-//!   of each batch and not synced itself: it may be old after a power cut, never ahead.
-//! - Precheck sled opens a store, the part of the log that sled is going to read is looked
-//!   through. Where something is broken that is not the log's end, there is a **doubt**: then
-//!   all that sled may change is copied first, all rows are compared with each other after the
-//!   opening, and where they do not agree, the copy is put back.
+//! The check of a store before sled opens it (see the [module](super)).
 
 use std::{
     collections::BTreeSet,
@@ -30,19 +18,19 @@ use crate::outbox::{
     },
 };
 
-/// A store that is about to be opened.
+/// The result of the check.
 pub(crate) struct Precheck {
     dir: PathBuf,
     pub(crate) witness_record: Option<WitnessRecord>,
-    /// Why all rows have to be compared.
+    /// Why all rows have to be verified after opening.
     pub(crate) doubt: Option<String>,
     copy: Option<Backup>,
 }
 
 impl Precheck {
-    /// Looks through what sled is going to read, and copies it where there is a doubt.
+    /// Reads the part of the log that sled will read, and makes a backup of what sled may change.
     pub(crate) fn look(dir: &Path) -> Result<Self> {
-        // A process that was killed while it opened the store has left what was there before.
+        // A process that was killed while it opened the store has left its backup.
         let left = beside(dir, BACKUP);
         if left.try_exists()? {
             Backup::found(dir, &left)?;
@@ -55,14 +43,13 @@ impl Precheck {
             tracing::warn!(
                 event.action = "store-doubted",
                 error.message = why,
-                "the store is compared row by row"
+                "the log may be damaged; verifying all rows of the store"
             );
             let old = without(log.segments()?, &tail);
             Some(Backup::make(dir, &mut log, &old)?)
         } else {
-            // Where the log ends is where the last write ended, or where damage begins that
-            // looks like an end: the last segment is kept until the witness was asked. Without
-            // room for that, the store is opened all the same.
+            // Damage in the last segment can look like the end of the log, so that segment is kept until
+            // the witness has been compared. Without space for it, the store is opened all the same.
             let last = tail.len().saturating_sub(1);
             let old = without(log.segments()?, &tail[last..]);
             Backup::make(dir, &mut log, &old).ok()
@@ -70,38 +57,40 @@ impl Precheck {
         Ok(Self { dir: dir.to_owned(), witness_record, doubt, copy })
     }
 
-    /// Whether the store, now that it is open, is the one that the witness knows, with at
-    /// least as many batches.
+    /// Checks that the open store is the one of the witness, with at least as many batches.
     pub(crate) fn compare(&self, identity: Identity, batches: u64) -> Result<()> {
         let Some(known) = &self.witness_record else { return Ok(()) };
         let witness = witness_path(&self.dir);
         if known.identity != identity {
-            return Err(OutboxError::CorruptPage(format!(
-                "it is another one than {} speaks of; if that is as it should be, remove that file",
-                witness.display()
-            ).into()));
+            return Err(OutboxError::CorruptPage(
+                format!(
+                    "it does not belong to {}; if it was replaced on purpose, remove that file",
+                    witness.display()
+                )
+                .into(),
+            ));
         }
         if batches < known.batches {
             return Err(OutboxError::CorruptPage(format!(
-                "the last {} of {} writes are lost, says {}; if an older state was put there on purpose, remove that file",
+                "the last {} of {} writes are lost, according to {}; if an older state was restored on purpose, remove that file",
                 known.batches - batches, known.batches, witness.display()
             ).into()));
         }
         Ok(())
     }
 
-    /// The store is as it should be.
+    /// The store is sound: removes the backup.
     pub(crate) fn done(self) -> io::Result<()> {
         self.copy.map_or(Ok(()), Backup::remove)
     }
 
-    /// The store is not: everything becomes what it was.
+    /// The store is not sound: puts the backup back.
     pub(crate) fn put_back(self) -> io::Result<()> {
         self.copy.map_or(Ok(()), |copy| copy.put_back(&self.dir))
     }
 }
 
-/// Where the segments are that are none of these.
+/// The offsets of all segments except these.
 fn without(all: Vec<Segment>, these: &[Segment]) -> BTreeSet<u64> {
     let others = all.into_iter().filter(|one| !these.iter().any(|it| it.lsn == one.lsn));
     others.map(|segment| segment.offset).collect()
@@ -123,7 +112,7 @@ fn tail(dir: &Path, log: &mut LogFile) -> io::Result<Vec<Segment>> {
     Ok(segments)
 }
 
-/// What is broken in the log and is not its end.
+/// Damage in the log, apart from its end.
 fn doubt(
     dir: &Path,
     log: &mut LogFile,
@@ -131,11 +120,11 @@ fn doubt(
     witness_record: Option<WitnessRecord>,
 ) -> io::Result<Option<String>> {
     if witness_record.is_some_and(|known| log.len < known.len) {
-        return Ok(Some("its file db is shorter than it was".into()));
+        return Ok(Some("its file db was truncated".into()));
     }
     match witness_record.and_then(|known| known.segments) {
         Some(known) if known != segments(dir)?.1 => {
-            return Ok(Some("its log has not the segments that it was closed with".into()));
+            return Ok(Some("its log does not have the segments that it was closed with".into()));
         }
         Some(_) => {}
         None => {
@@ -171,10 +160,10 @@ fn doubt(
     Ok(None)
 }
 
-/// A store that is not there although its witness says that it was.
+/// The error for a store that is missing although its witness exists.
 pub(crate) fn missing(dir: &Path, known: &WitnessRecord) -> OutboxError {
     let reason: Arc<str> = format!(
-        "its file db is missing, and {} says that it had {} writes; put it back, or remove that file to begin anew",
+        "its file db is missing, and according to {} it had {} writes; restore it, or remove that file to start with an empty store",
         witness_path(dir).display(),
         known.batches
     )

@@ -1,9 +1,9 @@
-//! What a store that cannot be opened still holds.
+//! Salvage: reading callbacks from a store that cannot be opened.
 //!
-//! The log is read message by message; what is broken is passed over. A page is what its latest
-//! whole message says, and the changes behind it. Of a callback, the latest version counts. One
-//! that is found only where it was overwritten or removed is *uncertain*: it may have been
-//! delivered and forgotten since, or the page that had it later is the one that is broken.
+//! The log is read message by message, skipping what is damaged. A page is its latest complete version
+//! with the changes after it. Of a callback, the latest version counts. A callback that is found only in
+//! an overwritten or removed version is *uncertain*: it may have been delivered and purged since, or the
+//! page with its later version may be damaged.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -25,22 +25,22 @@ use crate::{
     },
 };
 
-/// What was found.
+/// The result of a salvage.
 pub struct Salvage {
-    /// What the store's ids are made with, where that could be read.
+    /// The key of the store's ids, if it could be read.
     pub identity: Option<Identity>,
-    /// How many places of the log are broken. Free space that was being overwritten counts as
-    /// well, so a few say nothing.
+    /// Number of damaged places in the log. Free space that was being overwritten counts as well, so a few
+    /// are normal.
     pub broken: u64,
     log: LogFile,
     callbacks: BTreeMap<CallbackId, Location>,
-    /// The keys of callbacks' rows that were removed.
+    /// Keys of removed records.
     removed: HashSet<Vec<u8>>,
-    /// Attempts before the last one, by the callback's place in the order of acceptance.
+    /// Attempts before the last one, by the callback's seq.
     attempts: HashMap<u64, BTreeMap<u32, Location>>,
 }
 
-/// Where a row's value is.
+/// Location of a row's value.
 #[derive(Debug, Clone, Copy)]
 struct Location {
     lsn: u64,
@@ -50,25 +50,25 @@ struct Location {
     uncertain: bool,
 }
 
-/// What the messages of one page were.
+/// The messages about one page.
 #[derive(Default)]
 struct PageVersions {
-    /// Whole pages; without a body where the page was given up.
+    /// Complete versions; without a body if the page was freed.
     bases: Vec<(u64, Option<MessageBody>)>,
     links: Vec<(u64, MessageBody)>,
 }
 
-/// A message, and whether it is of a page as it is now.
+/// A message, and whether it is part of the page's current version.
 struct LogPages {
     lsn: u64,
     body: MessageBody,
-    /// For a change of a page: the page that it changed.
+    /// For a change: the page that it applies to.
     changes: Option<MessageBody>,
     now: bool,
 }
 
 impl Salvage {
-    /// Reads the log in `dir` and changes nothing.
+    /// Reads the log in `dir` without changing anything.
     pub fn read(dir: &Path) -> io::Result<Self> {
         let mut log = LogFile::open(dir)?;
         let mut pages: HashMap<u64, PageVersions> = HashMap::new();
@@ -104,7 +104,7 @@ impl Salvage {
         Ok(salvage)
     }
 
-    /// How many callbacks were found.
+    /// Number of callbacks found.
     pub fn len(&self) -> usize {
         self.callbacks.len()
     }
@@ -114,7 +114,7 @@ impl Salvage {
         self.callbacks.is_empty()
     }
 
-    /// The callbacks, the earliest accepted first; `None` for one that cannot be read any more.
+    /// The callbacks, in order of acceptance; `None` for one that cannot be read any more.
     pub fn entries(mut self) -> impl Iterator<Item = Option<Entry>> {
         let callbacks = std::mem::take(&mut self.callbacks);
         callbacks.into_iter().map(move |(id, place)| {
@@ -137,7 +137,7 @@ impl Salvage {
         record::decode(body.get(place.at..place.at + place.len)?).ok()
     }
 
-    /// Takes the rows out of a message. The latest comes first.
+    /// Adds the rows of a message. Later messages are added first.
     fn take(&mut self, source: &LogPages) {
         let Ok(bytes) = self.log.read_body(source.body) else {
             self.broken += 1;
@@ -195,7 +195,7 @@ fn order(pages: HashMap<u64, PageVersions>) -> Vec<LogPages> {
         for (lsn, body) in page.links {
             let before = page.bases.partition_point(|(base, _)| *base < lsn);
             let changed = before.checked_sub(1).and_then(|at| page.bases[at].1);
-            // Without the page, nobody knows what the rest of the key is.
+            // Without the page, the prefix of the key is unknown.
             if let Some(changed) = changed {
                 sources.push(LogPages { lsn, body, changes: Some(changed), now: lsn >= latest });
             }
@@ -212,7 +212,7 @@ fn order(pages: HashMap<u64, PageVersions>) -> Vec<LogPages> {
 
 type Rows<'a> = Vec<(Vec<u8>, &'a [u8])>;
 
-/// What all keys of a page begin with, and what follows it in the page.
+/// The common prefix of a page's keys, and the rest of the page.
 fn begin<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     take_number(bytes)?; // next
     take_number(bytes)?; // merging child
@@ -227,7 +227,7 @@ fn prefix(mut page: &[u8]) -> Option<&[u8]> {
     begin(&mut page)
 }
 
-/// A page's rows; `None` where it is a page of the index.
+/// A page's rows; `None` for an index page.
 fn leaf(mut bytes: &[u8]) -> Option<Rows<'_>> {
     let prefix = begin(&mut bytes)?;
     if take_byte(&mut bytes)? != 0 {
@@ -250,7 +250,7 @@ enum Link<'a> {
     Removed(Vec<u8>),
 }
 
-/// A change of one row; `None` for one of the tree.
+/// A change of one row; `None` for a change of the tree's structure.
 fn link<'a>(mut bytes: &'a [u8], prefix: &[u8]) -> Option<Link<'a>> {
     let kind = take_byte(&mut bytes)?;
     if kind > 1 {

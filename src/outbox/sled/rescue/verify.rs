@@ -1,5 +1,5 @@
-//! Whether the rows of a store agree with each other: every row is read once. Asked for only
-//! where there is a reason to doubt it.
+//! Verification: reads every row of a store once and checks that the rows are consistent. It runs only if
+//! there is a reason.
 
 use std::collections::HashMap;
 
@@ -12,9 +12,9 @@ use crate::outbox::{
     },
 };
 
-/// Says what does not agree.
+/// Verifies a store; the error says what is inconsistent.
 pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
-    let unsound = |what: String| OutboxError::CorruptPage(what.into());
+    let inconsistent = |what: String| OutboxError::CorruptPage(what.into());
     let totals: Totals = match tree.get(keys::TOTALS)? {
         Some(bytes) => decode(keys::TOTALS, &bytes)?,
         None => Totals::default(),
@@ -33,7 +33,7 @@ pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
                 _ => keys::finished(record.state_name(), seq),
             };
             if *key != expected[..] || seq >= totals.next_seq {
-                return Err(unsound(format!("{} is stored in a wrong place", record.id)));
+                return Err(inconsistent(format!("{} is stored under a wrong key", record.id)));
             }
             let own =
                 queues.entry(queue).or_insert_with(|| QueueRow::new(record.destination.clone()));
@@ -41,7 +41,7 @@ pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
                 State::Pending(place) => {
                     own.pending += 1;
                     if !tree.contains_key(keys::job(&record.body.job_id, seq))? {
-                        return Err(unsound(format!("{} is not in its job's line", record.id)));
+                        return Err(inconsistent(format!("{} is not in the job index", record.id)));
                     }
                     match place {
                         Readiness::Fresh => own.fresh += 1,
@@ -49,7 +49,7 @@ pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
                             own.scheduled += 1;
                             due += 1;
                             if !tree.contains_key(keys::due(queue, at, seq))? {
-                                return Err(unsound(format!("{} is due never", record.id)));
+                                return Err(inconsistent(format!("{} is never due", record.id)));
                             }
                         }
                         Readiness::Blocked(_) => {}
@@ -61,8 +61,8 @@ pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
         }
     }
     if count != [totals.pending, totals.delivered, totals.failed] {
-        return Err(unsound(format!(
-            "{} pending, {} delivered and {} failed callbacks are there, and {}, {} and {} should be",
+        return Err(inconsistent(format!(
+            "there are {} pending, {} delivered and {} failed callbacks; expected {}, {} and {}",
             count[0], count[1], count[2], totals.pending, totals.delivered, totals.failed
         )));
     }
@@ -70,7 +70,7 @@ pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
     let in_line = tree.scan_prefix(b"j").count() as u64;
     let scheduled = tree.scan_prefix(b"d").count() as u64;
     if (in_line, scheduled) != (totals.pending, due) {
-        return Err(unsound("the indexes do not agree with the callbacks".into()));
+        return Err(inconsistent("the indexes are not consistent with the callbacks".into()));
     }
     for row in tree.scan_prefix(keys::QUEUES) {
         let (key, bytes) = row?;
@@ -78,11 +78,11 @@ pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
         let counted = queues.remove(&QueueKey(keys::last_number(&key)));
         let counted = counted.unwrap_or_else(|| QueueRow::new(stored.destination.clone()));
         if (QueueRow { hold_until: stored.hold_until, ..counted }) != stored {
-            return Err(unsound(format!("the counters of {} are wrong", stored.destination)));
+            return Err(inconsistent(format!("the counters of {} are wrong", stored.destination)));
         }
     }
     match queues.into_values().find(|queue| queue.pending > 0 || queue.failed > 0) {
-        Some(queue) => Err(unsound(format!("{} has no counters", queue.destination))),
+        Some(queue) => Err(inconsistent(format!("{} has no counters", queue.destination))),
         None => Ok(()),
     }
 }
@@ -92,8 +92,7 @@ fn check_jobs(tree: &sled::Tree) -> Result<()> {
     let mut job: Option<(Vec<u8>, u64)> = None;
     let check = |job: Option<(Vec<u8>, u64)>| match job {
         Some((_, active)) if active != 1 => {
-            let what =
-                format!("a job has {active} callbacks whose turn it is, and should have one");
+            let what = format!("a job has {active} active callbacks; expected one");
             Err(OutboxError::CorruptPage(what.into()))
         }
         _ => Ok(()),

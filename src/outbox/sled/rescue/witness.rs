@@ -1,4 +1,6 @@
-//! The witness: what was acknowledged, in a file beside the store.
+//! The witness: a file beside the store that says how many batches were acknowledged, and, after a clean
+//! close, which segments the log had. It is written after the sync of each batch and is not synced itself:
+//! after a power failure it may be behind, but never ahead.
 
 use std::{
     fs::{self, File},
@@ -16,30 +18,30 @@ use crate::outbox::{
     },
 };
 
-/// What the witness says.
+/// The content of the witness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WitnessRecord {
     pub(crate) identity: Identity,
-    /// How many batches were acknowledged.
+    /// Number of acknowledged batches.
     pub(crate) batches: u64,
-    /// How long the log was then, in bytes.
+    /// Length of the log at that time, in bytes.
     pub(crate) len: u64,
-    /// What the segments were known by when the store was closed well.
+    /// Fingerprint of the segments at a clean close.
     pub(crate) segments: Option<u64>,
 }
 
-/// The witness's file.
+/// The witness, open for writing.
 pub(crate) struct Witness {
     file: File,
     identity: Identity,
 }
 
-/// Where the witness of a store is.
+/// The path of a store's witness.
 pub(crate) fn witness_path(dir: &Path) -> PathBuf {
     beside(dir, WITNESS)
 }
 
-/// What the witness of the store in `dir` says, where it can be read.
+/// Reads the witness of the store in `dir`; `None` if it cannot be read.
 pub(crate) fn witness_record(dir: &Path) -> Option<WitnessRecord> {
     let text = fs::read_to_string(witness_path(dir)).ok()?;
     let mut parts = text.split_ascii_whitespace();
@@ -62,12 +64,12 @@ impl Witness {
         Ok(Self { file: options.open(witness_path(dir))?, identity })
     }
 
-    /// So many batches are acknowledged, and the log is so long.
+    /// Records the number of acknowledged batches and the length of the log.
     pub(crate) fn note(&mut self, batches: u64, len: u64) {
         self.write(batches, len, "open            ");
     }
 
-    /// The store in `dir` is closed well.
+    /// Records a clean close of the store in `dir`.
     pub(crate) fn close(&mut self, dir: &Path, batches: u64) {
         match segments(dir) {
             Ok((len, known)) => self.write(batches, len, &format!("{known:016x}")),
@@ -77,7 +79,7 @@ impl Witness {
 
     fn write(&mut self, batches: u64, len: u64, segments: &str) {
         let identity = HEXLOWER.encode(&self.identity.0);
-        // Always as long, so that it is never half an old and half a new one.
+        // Always the same length, so that no part of an old line is left.
         let line = format!("{identity} {batches:020} {len:020} {segments}\n");
         let written =
             self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(line.as_bytes()));
@@ -87,7 +89,7 @@ impl Witness {
     }
 }
 
-/// How long a log is, and what its segments are known by.
+/// The length of a log, and the fingerprint of its segments.
 pub(crate) fn segments(dir: &Path) -> io::Result<(u64, u64)> {
     let mut hasher = crc32fast::Hasher::new();
     let mut log = LogFile::open(dir)?;

@@ -1,4 +1,4 @@
-//! Commits that bear an earlier time than the one before them.
+//! Commits with an earlier time than the one before.
 
 use std::{
     collections::VecDeque,
@@ -7,30 +7,30 @@ use std::{
 
 use crate::clock::Timestamp;
 
-/// How many times of a clock that went back are kept apart; older ones are merged.
+/// Maximum number of entries; older ones are merged.
 const BACKWARD_KEPT: usize = 64;
 
-/// When the clock went back from one commit to the next: an end that was written after another one may
-/// bear an earlier time.
+/// Commits before which the clock went back: a callback may have ended later than another one, with an
+/// earlier time.
 #[derive(Debug, Default)]
 pub(crate) struct Backward(Mutex<Times>);
 
 #[derive(Debug, Default)]
 struct Times {
     last: Timestamp,
-    /// The batches that bear an earlier time than the one before them, and that time.
+    /// The batches with an earlier time than the one before, and that time.
     back: VecDeque<(u64, Timestamp)>,
 }
 
 impl Backward {
-    /// The batch with this number bears this time.
+    /// Records the time of a batch.
     pub(crate) fn note(&self, batch: u64, now: Timestamp) {
         let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now < times.last {
             times.back.push_back((batch, now));
         }
         times.last = now;
-        // An earlier time than needed only exports some callbacks twice.
+        // Merging may only make a time earlier, which exports some callbacks twice.
         if times.back.len() > BACKWARD_KEPT
             && let Some((_, earlier)) = times.back.pop_front()
             && let Some((_, time)) = times.back.front_mut()
@@ -39,8 +39,7 @@ impl Backward {
         }
     }
 
-    /// The earliest time of all batches from this number on, of which the first was made at `began`
-    /// or later.
+    /// The earliest time of all batches from this one on, which was made at `began` or later.
     pub(crate) fn earliest(&self, batch: u64, began: Timestamp) -> Timestamp {
         let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let back = times.back.iter().rev().take_while(|(at, _)| *at >= batch);

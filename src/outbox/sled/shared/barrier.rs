@@ -1,24 +1,24 @@
-//! Whoever reads learns only what the disk has.
+//! Reads are answered when what they saw is durable.
 //!
-//! sled shows a batch to readers as soon as it is applied, which is before it is synced; a kill in
-//! between takes it back. So a read that may have seen such a batch waits until it is synced. Of a
-//! store that has stopped nobody knows that any more.
+//! In sled, a batch is visible to readers as soon as it is applied, which is before its sync. A kill in
+//! between would undo it. So a read that may have seen such a batch waits for its sync. After the store
+//! has stopped, it does not wait any more.
 
 use std::{
     sync::{Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// How many commits have begun, and how many are over.
+/// Number of commits that have begun and ended.
 #[derive(Debug, Default)]
 struct Count {
     begun: u64,
     over: u64,
-    /// When the one began that is under way.
+    /// When the commit in progress began.
     since: Option<Instant>,
 }
 
-/// Where readers wait for the commit under way.
+/// Lets readers wait for the commit in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Barrier {
     count: Mutex<Count>,
@@ -26,7 +26,7 @@ pub(crate) struct Barrier {
 }
 
 impl Barrier {
-    /// A commit begins; it is over when what this gives is dropped.
+    /// A commit begins. It ends when the returned guard is dropped.
     pub(crate) fn begin(&self) -> Commit<'_> {
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         count.begun += 1;
@@ -34,13 +34,13 @@ impl Barrier {
         Commit { barrier: self }
     }
 
-    /// For how long the one has been under way that is, if one is.
+    /// How long the commit in progress has taken so far, if there is one.
     pub(crate) fn under_way(&self) -> Option<Duration> {
         let since = self.count.lock().unwrap_or_else(PoisonError::into_inner).since;
         since.map(|since| since.elapsed())
     }
 
-    /// Waits until all that has been read so far is synced, or never will be.
+    /// Waits for the commit in progress, if there is one, to succeed or fail.
     pub(crate) fn wait(&self) {
         self.wait_for(self.begun());
     }
@@ -55,7 +55,7 @@ impl Barrier {
     }
 }
 
-/// A commit under way.
+/// A commit in progress.
 #[derive(Debug)]
 pub(crate) struct Commit<'a> {
     barrier: &'a Barrier,

@@ -1,4 +1,4 @@
-//! What the committer, claims and readers of one store share in memory.
+//! What commits, claims and reads of one store share in memory.
 
 pub(crate) mod backward;
 pub(crate) mod barrier;

@@ -1,8 +1,8 @@
-//! What changes its place while somebody goes over the store.
+//! Callbacks that move between ranges of rows during a listing.
 //!
-//! A callback that ends, or comes back, moves from one range of rows to another one. Who reads one
-//! range after the other may find it in none of them. So a reader has noted what moves while it reads,
-//! and looks that up once more.
+//! A callback that ends or is replayed moves from one range to another. A listing that reads the ranges one
+//! after the other could find it in none of them, or in two. So moves during a listing are recorded, and
+//! those callbacks are looked up again.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -13,24 +13,25 @@ use crate::{
 
 type Noted = Mutex<Vec<CallbackId>>;
 
-/// Those who read.
+/// The listings in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Moves(Mutex<Vec<Weak<Noted>>>);
 
-/// What has moved while this was held.
+/// Records moves until it is taken.
 #[derive(Debug)]
 pub(crate) struct Moved(Arc<Noted>);
 
 impl Moves {
-    /// From now on what moves is noted. It is noted when the disk has it: who has read waits for that
-    /// before it asks.
+    /// Starts recording. A move is recorded when it is published, after the sync, so a listing waits for
+    /// the commit in progress ([`Barrier`](super::barrier::Barrier)) before it takes the result.
     pub(crate) fn watch(&self) -> Moved {
         let noted = Arc::new(Noted::default());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&noted));
         Moved(noted)
     }
 
-    /// These have moved.
+    /// Records moves. Must be called before the callbacks are freed: otherwise a callback could move again
+    /// before its first move is recorded.
     pub(crate) fn note(&self, moved: &[(QueueKey, u64)]) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|reader| {
             let Some(noted) = reader.upgrade() else { return false };

@@ -1,4 +1,4 @@
-//! What the committer thread, claims and readers of one store share.
+//! The store that commits, claims and reads share.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -19,17 +19,17 @@ use crate::{
     },
 };
 
-/// The settings of the store (contract, 6: `outbox.*`).
+/// The settings `outbox.*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The engine's page cache, in bytes.
+    /// Size of sled's page cache, in bytes.
     pub cache_bytes: u64,
-    /// How many callbacks may be pending.
+    /// Maximum number of pending callbacks.
     pub max_pending: u64,
-    /// How many bytes have to stay free on the data disk.
+    /// Minimum free space on the data disk, in bytes.
     pub min_free_bytes: u64,
-    /// How far ahead anything is ever put off. What is due or held beyond that was put off by a
-    /// clock that was ahead and has gone back since: it is due, or not held, now.
+    /// The longest time until a retry or the end of a hold. A later time was stored while the clock was
+    /// ahead, and counts as past.
     pub longest_pause: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Default for Settings {
     }
 }
 
-/// What the threads share.
+/// The store and its shared memory.
 pub(crate) struct Store {
     pub(crate) dir: PathBuf,
     pub(crate) db: Db,
@@ -52,7 +52,7 @@ pub(crate) struct Store {
     pub(crate) salt: [u8; 16],
     pub(crate) queues: Queues,
     pub(crate) barrier: Barrier,
-    /// Each commit from the time that it gives to what it changes.
+    /// Commits, from the moment at which their time is read.
     pub(crate) commits: Barrier,
     pub(crate) moves: Moves,
     pub(crate) backward: Backward,
@@ -61,7 +61,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// What a stored time is compared with at `now`.
+    /// The horizon at `now`.
     pub(crate) fn horizon(&self, now: Timestamp) -> Horizon {
         Horizon { now, latest: now.after(self.settings.longest_pause) }
     }
@@ -71,12 +71,12 @@ impl Store {
         Some(OutboxError::Stopped { dir: self.dir.clone(), reason })
     }
 
-    /// Stops the store for good; the first reason stays.
+    /// Stops the store for good. The first reason is kept.
     pub(crate) fn stop(&self, error: &OutboxError) -> OutboxError {
         let mut queues = self.queues.lock();
         let first = queues.broken.is_none();
         let said = || match error {
-            // A new start does not help where it is met again.
+            // A restart does not help if the same damage is read again.
             OutboxError::CorruptPage(_) | OutboxError::UnreadableRow { .. } => format!(
                 "{error}. If it stops again, stop the service, `export --file callbacks.ndjson`, \
                  move {} away, and `import --file callbacks.ndjson`",
@@ -96,9 +96,8 @@ impl Store {
         OutboxError::Stopped { dir: self.dir.clone(), reason }
     }
 
-    /// What an error means that somebody has met who only reads. sled writes there as well, and
-    /// once a write of its own has failed, it fails at everything: then the store has stopped.
-    /// Otherwise the error is that of one read, and stops nothing.
+    /// Classifies an error of a read. sled writes during reads as well, and after a failed write all its
+    /// operations fail: then the store is stopped. Otherwise only the read has failed.
     pub(crate) fn classify(&self, error: OutboxError) -> OutboxError {
         if let Some(broken) = self.stopped() {
             return broken;
