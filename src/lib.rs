@@ -1,21 +1,11 @@
 //! Durable HTTP callbacks for jobs of the document-processing factory (DPF).
 //!
-//! Four things happen to a callback, in one direction, and each has one home:
-//!
 //! ```text
 //! job event ──► event ──► outbox.enqueue ──► [disk] ──► outbox.claim ──► delivery ──► outbox.settle ──► [disk]
-//!               intake     (group commit)                due, by lane     PUT, retry    (same commit path)
+//!               intake     (group commit)                due callbacks    PUT, retry    (same commit path)
 //! ```
 //!
-//! # The map
-//!
-//! A module imports only from modules to its left; `delivery` and `api` do not know each
-//! other. A test holds the code to it.
-//!
-//! ```text
-//! clock, callback, measure, tls ◄ event, egress, outbox ◄ health, select, intake, archive, datadir, telemetry
-//!                 ◄ delivery │ api ◄ config ◄ service ◄ cli ◄ main
-//! ```
+//! ARCHITECTURE.md has the map of the modules, a glossary, and a table of where to change what.
 
 pub mod api;
 pub mod archive;

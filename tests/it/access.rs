@@ -101,7 +101,7 @@ fn an_export_that_the_service_names_is_a_plain_file_of_the_data_directorys_owner
         let output = service.run(&["export", "--file", "out"]);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {said}");
-        assert!(said.contains("cannot be taken"), "{name}: {said}");
+        assert!(said.contains("cannot take the service"), "{name}: {said}");
         assert!(!service.path("out").exists(), "{name}");
         assert!(service.path("secret").exists(), "{name}");
     }

@@ -1,4 +1,4 @@
-//! The map in `lib.rs` and ARCHITECTURE.md is true: who imports whom, and who names what.
+//! The map in ARCHITECTURE.md is true.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,25 +8,37 @@ use std::{
 
 use syn::{Expr, Item, Macro, Token, UseTree, Visibility, punctuated::Punctuated, visit::Visit};
 
-/// The modules at the top, left to right; a module imports only from groups to its left.
-const TOP: &[&[&str]] = &[
-    &["clock", "measure", "tls"],
-    &["callback"],
-    &["event", "egress", "outbox"],
-    &["report"],
-    &["health", "select", "intake", "archive", "datadir", "telemetry"],
-    &["delivery", "api"],
-    &["config"],
-    &["service"],
-    &["cli"],
-];
+/// Groups of modules, in the order of the map: one imports only from groups before its own.
+type Groups = Vec<Vec<String>>;
 
-/// The rooms within a module, the same way. A file of the module that is in no room may import from
-/// all of them.
-const ROOMS: &[(&str, &[&[&str]])] = &[
-    ("outbox/sled", &[&["rescue"], &["claim"], &["shared"], &["commit", "read"]]),
-    ("delivery", &[&["schedule", "send"]]),
-];
+fn names(list: &str) -> Vec<String> {
+    list.split(',').map(|name| name.trim().to_owned()).collect()
+}
+
+/// The text blocks of the section "Map" of ARCHITECTURE.md.
+fn map() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let (_, section) = text.split_once("\n## Map\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let blocks = section.split("```text\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap().trim_end().to_owned()).collect()
+}
+
+/// The modules of the crate.
+fn modules() -> Groups {
+    map()[0].lines().map(names).collect()
+}
+
+/// The rooms of a module, by its folder. A file of the module that is in no room may import from all
+/// of them.
+fn rooms() -> Vec<(String, Groups)> {
+    let rooms = map()[1].clone();
+    let rooms = rooms.lines().map(|line| line.split_once(": ").unwrap());
+    rooms
+        .map(|(folder, rooms)| (folder.to_owned(), rooms.split('<').map(names).collect()))
+        .collect()
+}
 
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
@@ -145,12 +157,12 @@ fn imports(root: &str) -> BTreeMap<String, BTreeSet<String>> {
     all.iter().map(|(file, text)| (file.clone(), imported(file, text))).collect()
 }
 
-/// Asserts that a file imports only from groups to the left of its own.
-fn assert_to_the_left(groups: &[&[&str]], folder: &str) {
+/// Asserts that a file imports only from groups before its own.
+fn assert_order(groups: &Groups, folder: &str) {
     let group_of = |file: &str| {
         let within = file.strip_prefix(folder)?.trim_start_matches('/');
         let (name, _) = within.split_once(['/', '.'])?;
-        Some((name.to_owned(), groups.iter().position(|group| group.contains(&name))?))
+        Some((name.to_owned(), groups.iter().position(|group| group.iter().any(|it| it == name))?))
     };
     for (file, imported) in imports("src") {
         let Some((own, at)) = group_of(&file) else { continue };
@@ -166,24 +178,24 @@ fn every_module_is_on_the_map() {
     for file in files_in("src").keys() {
         let name = file.split(['/', '.']).next().unwrap();
         let known =
-            ["lib", "main"].contains(&name) || TOP.iter().any(|group| group.contains(&name));
+            ["lib", "main"].contains(&name) || modules().concat().iter().any(|it| it == name);
         assert!(known, "{file}");
     }
 }
 
 #[test]
-fn a_module_imports_only_from_modules_to_its_left() {
-    assert_to_the_left(TOP, "");
+fn a_module_imports_only_from_modules_above_it() {
+    assert_order(&modules(), "");
 }
 
 #[test]
-fn a_room_imports_only_from_rooms_to_its_left() {
-    for (folder, groups) in ROOMS {
-        for room in groups.iter().copied().flatten() {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder).join(room);
+fn a_room_imports_only_from_rooms_before_it() {
+    for (folder, groups) in rooms() {
+        for room in groups.concat() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(&folder).join(&room);
             assert!(path.is_dir(), "{folder} has no {room}");
         }
-        assert_to_the_left(groups, folder);
+        assert_order(&groups, &folder);
     }
 }
 

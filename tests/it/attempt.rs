@@ -52,7 +52,7 @@ async fn a_panic_within_an_attempt_is_one_failed_attempt_and_costs_no_more() {
         assert_eq!(outcome.verdict, Verdict::Transient);
         let error = outcome.attempt.error.unwrap();
         assert_eq!(error.kind, ErrorKind::Connect);
-        assert!(error.message.contains("the service failed"), "{}", error.message);
+        assert!(error.message.contains("internal error during the attempt"), "{}", error.message);
     }
     assert_eq!(receiver.count(), 2);
 }

@@ -72,7 +72,7 @@ fn what_can_never_be_sent_is_kept_up_to_the_high_water_mark_and_keeps_nothing_el
     assert_eq!(answers.iter().filter(|line| line["id"].is_string()).count(), MOST);
     let last = api.post("/v1/events", &denied(300));
     assert_eq!(last.status, 422);
-    assert!(last.json()["detail"].as_str().unwrap().contains("not kept"), "{last:?}");
+    assert!(last.json()["detail"].as_str().unwrap().contains("not stored"), "{last:?}");
     let receiver = Receiver::start();
     let id = api.accept(&event("job_sending", "good", &receiver.url("/")));
     api.wait_for_state(&id, "delivered");

@@ -219,7 +219,7 @@ fn inspect_queue_makes_no_store_where_there_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let output = run_in(folder.path(), &["inspect-queue"], b"");
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("no data directory"), "{output:?}");
+    assert!(text(&output.stderr).contains("does not exist"), "{output:?}");
     assert!(!folder.path().join("data").exists());
 }
 

@@ -62,7 +62,7 @@ fn a_disk_that_stalls_bounds_what_is_sent_meanwhile_and_is_named() {
         let said = String::from_utf8(ready.body).unwrap();
         (ready.status == 503 && said.contains("data disk")).then_some(said)
     });
-    assert!(said.contains("a write has been under way for"), "{said}");
+    assert!(said.contains("a write has been in progress for"), "{said}");
     assert_eq!(api.get("/healthz").status, 503);
     assert_eq!(receiver.count(), 10, "what is sent and not recorded");
     let status = service.run(&["status"]);

@@ -59,7 +59,7 @@ fn headers_for_ever_are_cut_off() {
         drop(stream.write_all(OK));
         for_ever(&mut stream, b"x-more: and more and more and more\r\n");
     });
-    fails(&service(), &receiver, "body", "the head of the answer is too long");
+    fails(&service(), &receiver, "body", "the response head is too long");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_header_without_end_is_cut_off() {
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\nx-more: "));
         for_ever(&mut stream, &[b'x'; 4096]);
     });
-    fails(&service(), &receiver, "body", "the head of the answer is too long");
+    fails(&service(), &receiver, "body", "the response head is too long");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn interim_answers_for_ever_end_with_the_deadline() {
         read_request(&mut stream);
         for_ever(&mut stream, b"HTTP/1.1 102 Processing\r\n\r\n");
     });
-    fails(&service(), &receiver, "timeout", "no answer within 1s");
+    fails(&service(), &receiver, "timeout", "no response within 1s");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_head_that_drips_ends_with_the_deadline() {
         drop(stream.write_all(OK));
         drip(&mut stream, b"x");
     });
-    fails(&service(), &receiver, "timeout", "no answer within 1s");
+    fails(&service(), &receiver, "timeout", "no response within 1s");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_body_that_drips_ends_with_the_deadline() {
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"));
         drip(&mut stream, b"x");
     });
-    fails(&service(), &receiver, "timeout", "the answer's body was not complete within 1s");
+    fails(&service(), &receiver, "timeout", "the response body was not complete within 1s");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn gigabytes_are_not_read() {
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n"));
         for_ever(&mut stream, &[b'x'; 8192]);
     });
-    fails(&service(), &receiver, "body", "the answer's body is longer than 65536 bytes");
+    fails(&service(), &receiver, "body", "the response body is longer than 65536 bytes");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn chunks_for_ever_are_not_read() {
     });
     // Beside other tests, it may take more than a second to read so many pieces.
     let service = Service::start("retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"");
-    fails(&service, &receiver, "body", "the answer's body is longer than 65536 bytes");
+    fails(&service, &receiver, "body", "the response body is longer than 65536 bytes");
 }
 
 #[test]
@@ -161,14 +161,14 @@ fn no_compression_is_asked_for_and_no_cookie_comes_back() {
 fn who_closes_before_an_answer_is_told_from_who_closes_half_way() {
     let service = service();
     let before = RawReceiver::answering("");
-    fails(&service, &before, "connect", "closed the connection before it had answered");
+    fails(&service, &before, "connect", "closed the connection before it responded");
     let within_head = RawReceiver::answering("HTTP/1.1 200 OK\r\nx-half: ");
-    fails(&service, &within_head, "connect", "closed the connection before it had answered");
+    fails(&service, &within_head, "connect", "closed the connection before it responded");
     let body = RawReceiver::answering("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
-    fails(&service, &body, "body", "closed the connection within its answer's body");
+    fails(&service, &body, "body", "closed the connection before the response body was complete");
     let chunk =
         RawReceiver::answering("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100\r\nhalf");
-    fails(&service, &chunk, "body", "closed the connection within its answer's body");
+    fails(&service, &chunk, "body", "closed the connection before the response body was complete");
 }
 
 #[test]
@@ -207,12 +207,12 @@ fn who_never_answers_or_never_takes_the_request_ends_with_the_deadline() {
         std::thread::park_timeout(crate::support::DEADLINE);
         drop(stream);
     });
-    fails(&service, &silent, "timeout", "no answer within 1s");
+    fails(&service, &silent, "timeout", "no response within 1s");
     let deaf = RawReceiver::start(|stream| {
         std::thread::park_timeout(crate::support::DEADLINE);
         drop(stream);
     });
-    fails(&service, &deaf, "timeout", "no answer within 1s");
+    fails(&service, &deaf, "timeout", "no response within 1s");
 }
 
 #[test]

@@ -246,7 +246,7 @@ fn a_wrong_token_a_stale_note_and_an_api_that_hangs_are_one_clear_sentence_each(
     fs::write(service.path("data/api-token"), "x".repeat(40)).unwrap();
     let wrong = service.run(&["inspect-queue"]);
     assert_eq!(wrong.status.code(), Some(1));
-    assert!(text(&wrong.stderr).contains("does not take the token in"), "{wrong:?}");
+    assert!(text(&wrong.stderr).contains("rejects the token in"), "{wrong:?}");
     fs::write(service.path("data/api-token"), "short").unwrap();
     let short = service.run(&["inspect-queue"]);
     assert!(text(&short.stderr).contains("16 characters"), "{short:?}");
@@ -292,7 +292,7 @@ fn a_service_that_just_starts_is_said_to_start_and_other_commands_are_waited_for
     let queue = service.run(&["inspect-queue"]);
     assert_eq!(queue.status.code(), Some(1));
     let said = text(&queue.stderr);
-    assert!(said.contains("just starting") && said.contains("try again"), "{said}");
+    assert!(said.contains("starting up or shutting down") && said.contains("try again"), "{said}");
 
     fs::write(service.path("data/lock"), "4711 replay-failed\n").unwrap();
     assert_eq!(service.run(&["status"]).status.code(), Some(3));

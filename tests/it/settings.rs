@@ -187,11 +187,11 @@ fn only_where_there_is_no_settings_file_the_defaults_count() {
     faulty(&["--config", "config.toml", "check-config"], "cannot be read");
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
-    faulty(&["check-config"], "config.toml: is there and is no file");
+    faulty(&["check-config"], "config.toml: is not a regular file");
     faulty(&["--config", "config.toml", "check-config"], "is a folder");
     std::fs::remove_dir(&path).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-    faulty(&["check-config"], "config.toml: is there and is no file");
+    faulty(&["check-config"], "config.toml: is not a regular file");
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, b"data_dir = \"\xff\"").unwrap();
     faulty(&["check-config"], "config.toml cannot be read");
@@ -248,7 +248,7 @@ fn credentials_are_shown_by_their_destination_alone_and_once_for_each() {
     assert!(shown.contains("auth = { \"http://h:80\" = \"***\" }"), "{shown}");
     let again = one.replace(":80", "");
     let twice = said(&[one, &again].concat());
-    assert!(twice.contains("names a destination that is there already"), "{twice}");
+    assert!(twice.contains("names a destination that has a section already"), "{twice}");
     for (wrong, why) in [
         ("username = \"u\"", "it takes bearer_token_file, or username and password_file"),
         ("bearer_token_file = \"token\"\nusername = \"u\"", "it takes bearer_token_file"),

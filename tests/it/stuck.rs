@@ -133,5 +133,5 @@ fn a_store_in_doubt_in_which_a_job_has_no_active_callback_is_refused() {
     let output = service.run(&["serve"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("a job has 0 callbacks whose turn it is"), "{text}");
+    assert!(text.contains("a job has 0 active callbacks"), "{text}");
 }

@@ -214,7 +214,7 @@ fn sighup_has_certificates_and_credentials_read_again_and_bad_files_change_nothi
     std::fs::write(service.path("ca.pem"), "nonsense").unwrap();
     reload(&service, "client-files-read", "failure");
     assert_eq!(attempted(&service, "3", &receiver.url())["state"], "delivered");
-    assert!(service.read("service.log").contains("ca.pem holds no certificate in PEM"));
+    assert!(service.read("service.log").contains("ca.pem contains no certificate in PEM"));
 }
 
 /// Sends SIGHUP and waits until the log says that it was done.
@@ -255,7 +255,7 @@ fn an_authority_whose_key_cannot_be_checked_is_warned_of_and_named_where_it_fail
     let p521 = ["ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
     let p384 = ["ec", "-pkeyopt", "ec_paramgen_curve:P-384"];
     for (key, says) in [
-        (&p521[..], Some("an elliptic curve that is not P-256 or P-384")),
+        (&p521[..], Some("on an elliptic curve other than P-256 and P-384")),
         (&["rsa:1024"], Some("RSA with 1024 bits")),
         (&["rsa:2048"], None),
         (&p384, None),

@@ -122,7 +122,7 @@ mod tests {
         run(&db, folder.path(), &[MIGRATIONS[0], second]).unwrap();
         let rows = db.len();
         let error = run(&db, folder.path(), MIGRATIONS).unwrap_err().to_string();
-        assert!(error.contains("format 2") && error.contains("knows 1"), "{error}");
+        assert!(error.contains("format 2") && error.contains("supports up to 1"), "{error}");
         assert_eq!((db.len(), format(&db)), (rows, 2));
     }
 

@@ -68,7 +68,7 @@ fn damage_in_old_parts_is_met_at_the_latest_when_they_are_read_and_costs_few_cal
     let said = text(&output.stderr);
     assert!(!said.contains("panicked"), "{said}");
     // At once, or when it comes to them.
-    let met = ["is damaged", "what can still be read is taken from its log"];
+    let met = ["is damaged", "reading what is left from its log"];
     assert!(met.iter().any(|it| said.contains(it)), "{said}");
     assert!(!said.contains(" 0 more cannot be read, and 0 places"), "{said}");
     let callbacks = exported(&service, "out.ndjson");
@@ -144,8 +144,8 @@ fn an_import_takes_a_whole_export_or_nothing_and_goes_into_no_store_that_holds_s
     let cut = lines[..50].join("\n") + "\n";
     let torn = cut.clone() + &lines[50][..lines[50].len() / 2];
     for (content, said) in [
-        (cut.as_str(), "cut off after 49 callbacks"),
-        (torn.as_str(), "cut off after 49 callbacks"),
+        (cut.as_str(), "truncated after 49 callbacks"),
+        (torn.as_str(), "truncated after 49 callbacks"),
         ("", "line 1"),
         ("{\"export\":\"something\",\"version\":1,\"identity\":null}\n", "export of"),
         ("{\"export\":\"seal-dpf-urlcallback\",\"version\":2,\"identity\":null}\n", "version 2"),

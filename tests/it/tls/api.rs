@@ -88,7 +88,7 @@ fn sighup_has_the_apis_certificate_read_again_and_bad_files_change_nothing() {
 #[test]
 fn an_api_beyond_loopback_without_tls_is_warned_of() {
     let mut service = Service::prepare("[api]\nlisten = \"0.0.0.0:0\"");
-    let warning = "the token crosses the network for everybody to read";
+    let warning = "the token crosses the network in plain text";
     let checked = service.run(&["check-config"]);
     assert!(checked.status.success());
     assert!(String::from_utf8(checked.stderr).unwrap().contains(warning));
@@ -118,13 +118,21 @@ fn faulty_certificates_are_faults_of_their_keys() {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    assert!(said().contains("api.tls_cert_file (config.toml): api.pem cannot be read"));
+    assert!(
+        said().contains(
+            "api.tls_cert_file (config.toml): cannot read certificates in PEM from api.pem"
+        )
+    );
     authority.identity("a").write(&service.path("api.pem"), &service.path("api.key"));
     authority.identity("b").write(&service.path("api.pem"), &service.path("other.key"));
     assert!(said().contains("api.pem and api.key do not work together"), "{}", said());
     std::fs::write(service.path("api.key"), "geheim").unwrap();
-    assert!(said().contains("api.tls_key_file (config.toml): api.key cannot be read"));
+    assert!(
+        said().contains(
+            "api.tls_key_file (config.toml): cannot read a private key in PEM from api.key"
+        )
+    );
     assert!(!said().contains("geheim"));
     service.configure("api.tls_cert_file = \"api.pem\"");
-    assert!(said().contains("needs api.tls_key_file beside it"));
+    assert!(said().contains("requires api.tls_key_file as well"));
 }
