@@ -39,7 +39,7 @@ pub(super) fn pair(
             PairFiles { certificates: certificates.into(), key: key.into() }
         }
         (Some(_), None) => {
-            r.fault(certificates, format!("needs {key} beside it"));
+            r.fault(certificates, format!("requires {key} as well"));
             return None;
         }
         (None, Some(_)) => {

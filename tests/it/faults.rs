@@ -67,7 +67,7 @@ fn a_disk_that_stalls_bounds_what_is_sent_meanwhile_and_is_named() {
     assert_eq!(receiver.count(), 10, "what is sent and not recorded");
     let status = service.run(&["status"]);
     let text = String::from_utf8(status.stdout).unwrap();
-    assert!(text.contains("not ready: the data disk is waited for"), "{text}");
+    assert!(text.contains("not ready: waiting for the data disk"), "{text}");
     assert!(text.contains("200"), "the queue is shown: {text}");
     service.mend_disk();
     eventually("all are delivered", || (api.queue()["delivered"] == 200).then_some(()));

@@ -257,7 +257,7 @@ fn a_wrong_token_a_stale_note_and_an_api_that_hangs_are_one_clear_sentence_each(
         let hanging = service.run(&[command]);
         assert_eq!(hanging.status.code(), Some(1));
         let said = text(&hanging.stderr);
-        assert!(said.contains("has not answered within 10 s"), "{said}");
+        assert!(said.contains("has not responded within 10 s"), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
     service.signal("CONT");
