@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_callback_goes_is_told_by_its_url_alone() {
+    fn an_imported_destination_is_taken_from_the_url() {
         let export = [
             r#"{"export":"seal-dpf-urlcallback","version":1,"identity":null}"#,
             r#"{"id":"06h1dmjtok0014t83r185jkkq4","eventId":null,"url":"http://stranger/x",

@@ -275,14 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn https_only_forbids_plain_http() {
+    fn https_only_denies_plain_http() {
         let policy = Policy { https_only: true, ..Policy::default() };
         assert_eq!(check(&policy, "http://host/"), Err(Denied::PlainHttp));
         assert_eq!(check(&policy, "https://host/"), Ok(()));
     }
 
     #[test]
-    fn a_service_that_listens_on_all_addresses_is_not_reached_by_any_of_them() {
+    fn a_service_on_all_addresses_is_denied_at_each_of_them() {
         let own = Some("0.0.0.0:9126".parse().unwrap());
         let policy = Policy { deny: Vec::new(), own, ..Policy::default() };
         // Where this machine has another address than that of itself, the way out shows it.

@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_is_read_in_any_case_and_by_the_names_of_other_services() {
+    fn levels_are_parsed_in_any_case_and_by_other_names() {
         assert_eq!(parse_level("INFO"), Some(LevelFilter::INFO));
         assert_eq!(parse_level("warning"), Some(LevelFilter::WARN));
         assert_eq!(parse_level("loud"), None);

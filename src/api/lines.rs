@@ -93,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_with_either_line_end_and_the_last_one_needs_none() {
+    fn lines_end_with_lf_or_crlf_and_the_last_line_needs_neither() {
         assert_eq!(split(9, &[b"a\r\n", b"b", b"c\n\nd"]), ["a", "bc", "", "d"].map(whole));
         assert_eq!(split(9, &[b"a\n"]), [whole("a")]);
         assert_eq!(split(9, &[]), []);
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_passed_over_and_the_next_one_is_whole() {
+    fn a_line_that_is_too_long_is_skipped() {
         let lines = split(3, &[b"abc\nab", b"cd\nx\nabc\r\nabcd\r\n", &[b'y'; 1000]]);
         let long = Line::TooLong;
         assert_eq!(
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_the_stream_is_cut_makes_no_difference(
+        fn lines_do_not_depend_on_how_the_stream_is_split(
             text in "[ab\r\n]{0,60}", cut in 0_usize..60, limit in 0_usize..8,
         ) {
             let cut = cut.min(text.len());

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_survives_being_shown_and_read_and_sorts_as_its_number_does() {
+    fn ids_round_trip_through_text_and_sort_by_number() {
         let (a, b) = (CallbackId::from_u128(1 << 64), CallbackId::from_u128(u128::MAX));
         assert_eq!(a.to_string().parse::<CallbackId>().unwrap(), a);
         assert_eq!(a.to_string().len(), 26);

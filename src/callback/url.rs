@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_http_and_https_urls_with_a_host_are_taken() {
+    fn only_http_and_https_urls_with_a_host_are_accepted() {
         assert!(parse_url("http://callbackhost:8080/ourjobmanager/ourjobno/12345").is_ok());
         assert_eq!(parse_url("ftp://h/x"), Err(UrlError::Scheme("ftp".into())));
         for bad in [
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_uri_has_is_encoded_and_what_is_encoded_stays() {
+    fn invalid_characters_are_percent_encoded_once() {
         for (handed_in, called) in [
             ("http://h/a|b^c[d]e{f}g\\h`i", "http://h/a%7Cb%5Ec%5Bd%5De%7Bf%7Dg%5Ch%60i"),
             ("http://h/?a|b^c[d]e{f}g\\h`i", "http://h/?a%7Cb%5Ec%5Bd%5De%7Bf%7Dg%5Ch%60i"),

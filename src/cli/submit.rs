@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_too_long_is_cut_and_those_after_it_are_whole() {
+    fn a_line_that_is_too_long_is_truncated() {
         let text = format!("ab\r\n{}\ncd\n\nef", "x".repeat(100));
         let (lines, bytes) = chunk(&mut text.as_bytes(), 3).unwrap();
         assert_eq!(lines, ["ab", "xxxxx", "cd", "", "ef"].map(Vec::from));

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_from_outside_is_one_line_that_does_nothing_to_the_terminal() {
+    fn untrusted_text_has_no_control_characters() {
         assert_eq!(one_line("a\x1b[2J\r\nb\u{9b}31m\u{202e}c\u{2028}d"), "a [2J  b 31m c d");
         assert_eq!(one_line("größer 文"), "größer 文");
         let text = "a\u{9b}31m\u{202e}b\x7fc\"";
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_shown_as_people_read_them() {
+    fn times_are_shown_in_human_readable_form() {
         let now = Timestamp::from_millis(1_456_252_458_230);
         let shown = |secs| relative(now.after(Duration::from_secs(secs)), now);
         assert_eq!([shown(0), shown(1), shown(59)], ["now", "in 1 s", "in 59 s"]);

@@ -133,7 +133,7 @@ mod tests {
     const HOUR: Duration = Duration::from_hours(1);
 
     #[test]
-    fn only_a_clock_that_strays_from_the_time_that_has_passed_has_jumped() {
+    fn small_deviations_of_the_clock_are_not_jumps() {
         let begin = Instant::now();
         let mut seen = Seen { at: START, passed: begin, back: 0, forward: Vec::new() };
         // A night in which nobody looked, and a clock that is set by seconds.
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_that_is_taken_back_counts_no_more_and_of_one_that_is_taken_back_in_part_the_rest() {
+    fn a_reversed_jump_counts_only_for_what_is_not_reversed() {
         let begin = Instant::now();
         let mut seen = Seen { at: START, passed: begin, back: 0, forward: Vec::new() };
         seen.look(START.after(9 * HOUR), begin);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_makes_nothing_older_and_keeps_nothing_young_that_came_after_it() {
+    fn a_jump_affects_only_what_was_accepted_before_it() {
         let begin = Instant::now();
         let mut seen = Seen { at: START, passed: begin, back: 0, forward: Vec::new() };
         let jump = START.after(500_000 * HOUR);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_for_an_age_learns_of_a_jump_that_nobody_has_seen_yet() {
+    fn asking_for_an_age_detects_a_jump() {
         let clock = crate::clock::ManualClock::at(START);
         let jumps = Jumps::new(clock.clone(), Duration::ZERO);
         clock.advance(100 * HOUR);

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_latest_are_there_and_no_more_than_the_bound() {
+    fn the_latest_entries_are_kept_within_the_limit() {
         let mut recent = Recent::default();
         for key in 0..10 * HALF {
             recent.put(key, key);

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_is_never_undercut_and_on_429_and_503_holds_the_destination() {
+    fn a_retry_after_is_honored_and_holds_the_destination_on_429_and_503() {
         for (status, holds) in [(503, true), (429, true), (500, false)] {
             let outcome = failed(status, Verdict::Transient, Some(60));
             let Settlement::Retry { due, hold, .. } = decide(&exact(), &record(0), outcome, START)
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_holds_the_destination_also_where_the_callback_is_not_tried_again() {
+    fn a_retry_after_holds_the_destination_even_without_a_retry() {
         let held = |settings: &Settings, verdict, now| {
             let outcome = failed(503, verdict, Some(60));
             let Settlement::Failed { hold, .. } = decide(settings, &record(0), outcome, now) else {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_due_after_the_age_and_what_is_over_has_expired() {
+    fn no_retry_is_due_after_the_maximum_age() {
         let settings = exact();
         let end = START.after(settings.max_age);
         let late = end.before(Duration::from_secs(1));
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_final_answer_ends_it_at_once() {
+    fn a_final_status_fails_the_callback_at_once() {
         let settlement = decide(&exact(), &record(0), failed(400, Verdict::Final, None), START);
         assert!(
             matches!(settlement, Settlement::Failed { failure, .. } if failure.status == Some(400))
@@ -288,7 +288,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pause_stays_within_its_jitter_whatever_the_settings(
+        fn a_pause_stays_within_its_jitter_for_any_settings(
             initial in 1_u64..100_000, times in 1_u64..1000, multiplier in 1.0_f64..10.0,
             jitter in 0.0_f64..=1.0, failures in 1_u32..10_000, seed: u64,
         ) {

@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_character_is_taken_as_one_that_is_broken_and_does_not_matter_where_nobody_reads_it() {
+    fn a_lone_surrogate_is_replaced() {
         for (json, text) in [
             (r"cut \ud83d", "cut \u{fffd}"),
             (r"\uDE00 cut", "\u{fffd} cut"),
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_in_a_wrong_place_is_not_repeated() {
+    fn a_text_of_the_wrong_type_is_not_quoted() {
         for json in [
             event(r#","parameters":"http://u:geheim@h/""#),
             event(r#","parameters":["http://u:\"geheim\", expected@h/"]"#),
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_reason_goes_only_with_an_error() {
+    fn an_error_reason_requires_an_error() {
         let json = event(&format!(
             r#","errorReason":"no","parameters":{{"DpfControlCallbackUrl":"{URL}"}}"#
         ));

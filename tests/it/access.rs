@@ -1,4 +1,4 @@
-//! The way of a command to the running service, and what it trusts there.
+//! Access of commands to the running service or the store, and what they trust.
 
 #![cfg(unix)]
 
@@ -13,7 +13,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_service_whose_directory_cannot_be_reached_is_not_called_not_running() {
+fn status_fails_if_the_data_directory_is_inaccessible() {
     let service = Service::prepare("");
     fs::write(service.path("closed"), "").unwrap();
     // A file in the way is what root meets as well.
@@ -27,7 +27,7 @@ fn a_service_whose_directory_cannot_be_reached_is_not_called_not_running() {
 }
 
 #[test]
-fn an_export_works_from_another_folder_and_leaves_nothing_in_the_data_directory() {
+fn an_export_works_from_any_working_directory() {
     let service = Service::start("");
     service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
     let elsewhere = tempfile::tempdir().unwrap();
@@ -64,7 +64,7 @@ fn false_service(service: &Service, named: &str) -> crate::support::Receiver {
 }
 
 #[test]
-fn an_export_that_the_service_names_is_a_plain_file_of_the_data_directorys_owner_or_nothing() {
+fn an_export_must_be_a_regular_file_of_the_directorys_owner() {
     let service = Service::prepare("");
     fs::create_dir(service.path("data")).unwrap();
     fs::write(service.path("data/api-token"), "a-token-of-enough-characters\n").unwrap();
@@ -115,7 +115,7 @@ fn an_export_that_the_service_names_is_a_plain_file_of_the_data_directorys_owner
 }
 
 #[test]
-fn an_export_that_is_given_up_ends_and_leaves_nothing() {
+fn an_aborted_export_leaves_nothing() {
     let service = Service::start("");
     let api = service.api();
     let lines: String = (0..20_000)
@@ -142,7 +142,7 @@ fn an_export_that_is_given_up_ends_and_leaves_nothing() {
 }
 
 #[test]
-fn a_file_of_events_is_cut_as_the_services_own_limits_want_it() {
+fn submit_splits_a_file_by_the_services_limits() {
     let service = Service::start(
         "[api]\nlisten = \"127.0.0.1:0\"\nmax_event_bytes = 1000\nmax_batch_bytes = 3000",
     );
@@ -195,7 +195,7 @@ fn looks(service: &Service, id: &str, run: impl Fn(&[&str]) -> std::process::Out
 }
 
 #[test]
-fn what_only_reads_works_where_the_store_cannot_be_written() {
+fn reading_commands_work_on_a_read_only_store() {
     let mut service = Service::start("");
     let id = service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
     service.kill();
@@ -214,7 +214,7 @@ fn what_only_reads_works_where_the_store_cannot_be_written() {
 
 /// The command that reads a copy and the one that owns the terminal hear the same signal.
 #[test]
-fn watching_a_store_that_cannot_be_written_ends_with_ctrl_c_and_leaves_terminal_and_disk_clean() {
+fn ctrl_c_ends_watching_a_read_only_store_and_cleans_up() {
     let mut service = Service::start("");
     service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
     service.kill();
@@ -236,7 +236,7 @@ fn watching_a_store_that_cannot_be_written_ends_with_ctrl_c_and_leaves_terminal_
 /// A real mount, of all that the data directory holds.
 #[test]
 #[ignore = "wants user namespaces: cargo test --test it -- --ignored a_read_only_mount"]
-fn a_read_only_mount_is_read_and_only_what_changes_something_is_refused() {
+fn a_read_only_mount_can_be_read_and_not_changed() {
     let mut service = Service::start("");
     let id = service.api().accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
     service.kill();
@@ -252,7 +252,7 @@ fn a_read_only_mount_is_read_and_only_what_changes_something_is_refused() {
 }
 
 #[test]
-fn an_export_of_a_service_whose_directory_cannot_be_written_says_what_to_do() {
+fn an_export_to_a_read_only_directory_says_what_to_do() {
     let mut service = Service::prepare("");
     // The export's file lies beside the store.
     service.put_on_a_disk_that_can_fail_at("data/export-");

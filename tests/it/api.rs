@@ -1,4 +1,4 @@
-//! The HTTP API (contract, 2 and 3), bad input above all.
+//! The HTTP API (docs/producing-events.md), with bad input above all.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::support::{Answer, Receiver, Service, event};
 const NDJSON: &str = "application/x-ndjson";
 
 #[test]
-fn every_path_but_the_health_checks_wants_the_token() {
+fn every_path_except_health_checks_requires_the_token() {
     let service = Service::start("");
     let api = service.api();
     for token in
@@ -29,7 +29,7 @@ fn every_path_but_the_health_checks_wants_the_token() {
 
 #[cfg(unix)]
 #[test]
-fn the_token_is_made_at_the_first_start_for_its_owner_alone_and_kept() {
+fn the_token_is_created_once_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut service = Service::start("");
     let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -43,7 +43,7 @@ fn the_token_is_made_at_the_first_start_for_its_owner_alone_and_kept() {
 }
 
 #[test]
-fn each_event_has_the_outcome_and_status_of_the_contract() {
+fn each_event_has_its_documented_outcome_and_status() {
     let service = Service::start("egress.deny = [\"10.0.0.0/8\"]");
     let receiver = Receiver::start();
     let url = receiver.url("/");
@@ -91,7 +91,7 @@ fn each_event_has_the_outcome_and_status_of_the_contract() {
 }
 
 #[test]
-fn broken_bodies_get_a_clear_problem() {
+fn malformed_bodies_get_a_clear_problem() {
     let service = Service::start("");
     let api = service.api();
     for (kind, body, status) in [
@@ -126,7 +126,7 @@ fn broken_bodies_get_a_clear_problem() {
 }
 
 #[test]
-fn of_a_batch_a_bad_line_is_refused_by_its_number_and_the_others_are_taken() {
+fn a_bad_line_of_a_batch_is_refused_by_its_number() {
     let service = Service::start("");
     let receiver = Receiver::start();
     let mut batch = Vec::new();
@@ -203,8 +203,8 @@ fn callbacks_are_listed_newest_first_filtered_and_in_pages() {
 fn the_openapi_document_names_every_path() {
     let service = Service::start("");
     let document = service.api().get("/v1/openapi.json").json();
-    // The contract's calls.
-    let contract = [
+    // The documented calls.
+    let documented = [
         ("post", "/v1/events"),
         ("get", "/v1/callbacks"),
         ("get", "/v1/callbacks/{id}"),
@@ -216,7 +216,7 @@ fn the_openapi_document_names_every_path() {
         ("get", "/healthz"),
         ("get", "/readyz"),
     ];
-    for (method, path) in contract {
+    for (method, path) in documented {
         assert!(document["paths"][path][method].is_object(), "{method} {path}");
     }
     // And whatever else the code calls a path.
@@ -315,7 +315,7 @@ fn raw(service: &Service, head: &str) -> String {
 }
 
 #[test]
-fn a_request_of_http_1_1_names_one_valid_host() {
+fn an_http_1_1_request_needs_one_valid_host() {
     let service = Service::start("");
     let ask = |version: &str, hosts: &str| {
         let answer = raw(
@@ -345,7 +345,7 @@ fn a_request_of_http_1_1_names_one_valid_host() {
 }
 
 #[test]
-fn more_than_one_space_before_the_token_is_fine() {
+fn several_spaces_before_the_token_are_accepted() {
     let service = Service::start("");
     let api = service.api();
     for (token, status) in [
@@ -359,7 +359,7 @@ fn more_than_one_space_before_the_token_is_fine() {
 }
 
 #[test]
-fn a_body_with_an_encoding_is_refused_wherever_one_is_read() {
+fn an_encoded_body_is_refused_everywhere() {
     let service = Service::start("");
     for path in ["/v1/events", "/v1/callbacks/replay", "/v1/callbacks/x/cancel", "/v1/export"] {
         for (encoding, refused) in

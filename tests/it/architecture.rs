@@ -233,7 +233,7 @@ fn no_file_is_longer_than_400_lines() {
 }
 
 #[test]
-fn sled_backoff_and_the_systems_clock_are_each_named_in_one_place() {
+fn sled_backoff_and_the_system_clock_are_named_in_one_place() {
     for (file, text) in files_in("src") {
         for (what, place) in [
             ("sled::Config", "outbox/sled/"),
@@ -246,7 +246,7 @@ fn sled_backoff_and_the_systems_clock_are_each_named_in_one_place() {
 }
 
 #[test]
-fn every_test_that_security_md_names_exists() {
+fn every_test_in_security_md_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let (_, table) = text.split_once("| attack | test |").unwrap();

@@ -39,7 +39,7 @@ impl Clock for FailingClock {
 }
 
 #[tokio::test]
-async fn a_panic_within_an_attempt_is_one_failed_attempt_and_costs_no_more() {
+async fn a_panic_in_the_client_is_one_failed_attempt() {
     let receiver = Receiver::start();
     let url = receiver.url("/");
     let destination = Destination::parse(&url).unwrap();
@@ -74,7 +74,7 @@ impl Clock for ClockOfATask {
 
 /// The callback, its slot and its destination are free again: each of them is the only one.
 #[test]
-fn a_panic_in_an_attempts_task_costs_neither_the_callback_nor_its_slot() {
+fn a_panic_in_a_task_frees_callback_and_slot() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -118,7 +118,7 @@ fn a_panic_in_an_attempts_task_costs_neither_the_callback_nor_its_slot() {
 }
 
 #[test]
-fn what_an_attempt_says_of_its_destination_depends_on_whether_it_copes() {
+fn statuses_and_errors_determine_the_destinations_health() {
     use DestinationHealth::{Answered, Failing, Unknown};
     let statuses = [
         (200, Answered),

@@ -1,4 +1,4 @@
-//! What the API answers where nothing more can be stored.
+//! Responses of the API while nothing more can be stored.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::support::{Answer, Receiver, Service, event, eventually};
 const NDJSON: &str = "application/x-ndjson";
 
 #[test]
-fn at_the_high_water_mark_events_get_503_and_what_was_accepted_stays() {
+fn events_get_503_at_max_pending() {
     let service = Service::start("outbox.max_pending = 2");
     let receiver = Receiver::answering(vec![], Answer::Wait);
     let ids: Vec<_> = (0..2)
@@ -29,7 +29,7 @@ fn at_the_high_water_mark_events_get_503_and_what_was_accepted_stays() {
 }
 
 #[test]
-fn with_the_disk_nearly_full_events_get_503() {
+fn events_get_503_below_min_free_bytes() {
     let service = Service::start("outbox.min_free_bytes = 1000000000000000");
     let answer = service.api().post("/v1/events", &event("job_sending", "1", "http://h/"));
     assert_eq!(answer.status, 503);
@@ -37,7 +37,7 @@ fn with_the_disk_nearly_full_events_get_503() {
 }
 
 #[test]
-fn what_is_stored_already_is_answered_where_nothing_more_is_taken() {
+fn duplicates_are_answered_while_no_events_are_accepted() {
     let service = Service::start("outbox.max_pending = 2");
     let api = service.api();
     let with_key = |key: &str| {
@@ -58,7 +58,7 @@ fn what_is_stored_already_is_answered_where_nothing_more_is_taken() {
 }
 
 #[test]
-fn what_can_never_be_sent_is_kept_up_to_the_high_water_mark_and_keeps_nothing_else_out() {
+fn callbacks_that_can_never_be_sent_do_not_count_as_pending() {
     const MOST: usize = 50;
     let mut service = Service::start(&format!("outbox.max_pending = {MOST}"));
     let denied = |n: usize| {
@@ -93,7 +93,7 @@ fn what_can_never_be_sent_is_kept_up_to_the_high_water_mark_and_keeps_nothing_el
 }
 
 #[test]
-fn of_a_batch_that_is_broken_off_the_answer_says_what_became_of_the_lines_before() {
+fn an_interrupted_batch_reports_the_outcomes_so_far() {
     // With 540 lines there is room for the last ones, but not for those before them.
     for all in [600, 540] {
         let service = Service::start("outbox.max_pending = 300");

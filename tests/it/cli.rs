@@ -1,4 +1,4 @@
-//! The command line (contract, 5).
+//! The command line (docs/operating.md).
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn wrong_usage_ends_with_2_and_help_explains_every_command_with_an_example() {
+fn wrong_usage_exits_with_2_and_help_has_examples() {
     assert_eq!(run(&["frobnicate"]).status.code(), Some(2));
     assert_eq!(run(&["submit"]).status.code(), Some(2));
     assert_eq!(run(&["replay-failed"]).status.code(), Some(2));
@@ -26,7 +26,7 @@ fn wrong_usage_ends_with_2_and_help_explains_every_command_with_an_example() {
 }
 
 #[test]
-fn status_says_whether_it_runs_with_0_and_3() {
+fn status_exits_with_0_if_running_and_3_if_not() {
     let mut service = Service::prepare("");
     assert_eq!(service.run(&["status"]).status.code(), Some(3));
     service.serve();
@@ -82,7 +82,7 @@ fn submit_and_inspect_queue_work_with_the_service_up_and_down() {
 }
 
 #[test]
-fn submit_ends_with_1_when_an_event_was_failed_or_refused() {
+fn submit_exits_with_1_if_an_event_failed_or_was_refused() {
     let service = Service::start("");
     let failed = service.run(&[
         "submit",
@@ -113,7 +113,7 @@ fn submit_ends_with_1_when_an_event_was_failed_or_refused() {
 
 /// A text that JavaScript has cut within a character.
 #[test]
-fn half_a_character_costs_no_callback_whichever_way_it_comes() {
+fn a_lone_surrogate_costs_no_callback() {
     let receiver = Receiver::start();
     let service = Service::start("");
     let line = |job: &str, field: &str| {
@@ -138,7 +138,7 @@ fn half_a_character_costs_no_callback_whichever_way_it_comes() {
 }
 
 #[test]
-fn submit_takes_a_file_or_standard_input_with_the_service_up_and_down() {
+fn submit_reads_a_file_or_standard_input() {
     let receiver = Receiver::start();
     let mut service = Service::prepare("");
     let mut batch = String::new();
@@ -160,7 +160,7 @@ fn submit_takes_a_file_or_standard_input_with_the_service_up_and_down() {
 }
 
 #[test]
-fn failed_callbacks_are_replayed_and_pending_ones_cancelled_with_the_service_down() {
+fn replay_and_cancel_work_without_the_service() {
     let service = Service::prepare("");
     let submit = |url: &str| {
         let url = format!("DpfControlCallbackUrl={url}");
@@ -188,7 +188,7 @@ fn failed_callbacks_are_replayed_and_pending_ones_cancelled_with_the_service_dow
 }
 
 #[test]
-fn a_port_in_use_is_one_clear_message_and_1() {
+fn a_port_in_use_is_a_clear_error() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let service = Service::prepare(&format!("[api]\nlisten = \"{address}\""));
@@ -200,7 +200,7 @@ fn a_port_in_use_is_one_clear_message_and_1() {
 }
 
 #[test]
-fn a_data_directory_that_is_a_file_or_in_use_is_one_clear_message_and_1() {
+fn an_unusable_data_directory_is_a_clear_error() {
     let service = Service::start("");
     let second = service.run(&["serve"]);
     assert_eq!(second.status.code(), Some(1));
@@ -215,7 +215,7 @@ fn a_data_directory_that_is_a_file_or_in_use_is_one_clear_message_and_1() {
 }
 
 #[test]
-fn inspect_queue_makes_no_store_where_there_is_none() {
+fn inspect_queue_does_not_create_a_store() {
     let folder = tempfile::tempdir().unwrap();
     let output = run_in(folder.path(), &["inspect-queue"], b"");
     assert_eq!(output.status.code(), Some(1));
@@ -224,7 +224,7 @@ fn inspect_queue_makes_no_store_where_there_is_none() {
 }
 
 #[test]
-fn receive_prints_each_body_on_a_line_and_answers_as_told() {
+fn receive_prints_bodies_and_responds_as_configured() {
     let mut child = binary()
         .args(["receive", "--listen", "127.0.0.1:0", "--answer", "503,200"])
         .stdout(Stdio::piped())
@@ -281,7 +281,7 @@ fn piped(service: &Service, args: &str, into: &str) -> (Option<i32>, String) {
 
 #[cfg(unix)]
 #[test]
-fn a_command_that_changes_something_does_it_to_the_end_when_its_reader_leaves() {
+fn a_command_completes_its_work_after_a_closed_pipe() {
     const EVENTS: usize = 30_000;
     let service = Service::prepare("");
     let lines: String = (0..EVENTS)

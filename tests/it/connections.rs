@@ -1,4 +1,4 @@
-//! Connections to receivers: kept, closed by the other side, given up.
+//! Connections to receivers: kept alive, closed by the receiver, renewed.
 
 use std::{
     io::Write as _,
@@ -31,7 +31,7 @@ fn closing(
 }
 
 #[test]
-fn a_kept_connection_that_closes_in_the_moment_it_is_used_costs_no_attempt() {
+fn a_closed_kept_alive_connection_costs_no_attempt() {
     // Closed after the request was read, and reset with the request unread.
     let read = |stream: &mut TcpStream| drop(read_request(stream));
     let unread = |stream: &mut TcpStream| drop(stream.peek(&mut [0]));
@@ -48,7 +48,7 @@ fn a_kept_connection_that_closes_in_the_moment_it_is_used_costs_no_attempt() {
 }
 
 #[test]
-fn a_new_connection_that_closes_without_an_answer_is_a_failed_attempt_and_no_second_try() {
+fn a_closed_new_connection_is_a_failed_attempt() {
     let connections = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&connections);
     let receiver = RawReceiver::start(move |mut stream| {
@@ -65,7 +65,7 @@ fn a_new_connection_that_closes_without_an_answer_is_a_failed_attempt_and_no_sec
 
 /// A connection that was kept is closed, and so is the new one: that is one failed attempt.
 #[test]
-fn a_request_goes_out_a_second_time_once() {
+fn a_request_is_repeated_once_at_most() {
     let connections = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&connections);
     let receiver = RawReceiver::start(move |mut stream| {
@@ -87,7 +87,7 @@ fn a_request_goes_out_a_second_time_once() {
 
 /// A connection that fell silent is given up with all others to its destination, and to no other one.
 #[tokio::test]
-async fn connections_are_given_up_by_destination_and_once_within_a_pause() {
+async fn connections_are_renewed_by_destination_once_in_a_pause() {
     use seal_dpf_urlcallback::{callback::Destination, config::Config};
     const LONG: std::time::Duration = std::time::Duration::from_secs(600);
     let clients = Config::defaults().unwrap().clients().unwrap();

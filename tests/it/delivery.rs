@@ -1,4 +1,4 @@
-//! How callbacks are delivered (contract, 1 and 4).
+//! How callbacks are delivered (docs/receiving-callbacks.md).
 
 use std::{net::TcpListener, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Answer, PASSWORD, Receiver, Service, event, eventually};
 
 #[test]
-fn the_three_examples_of_the_seed_come_out_byte_for_byte_with_all_six_keys() {
+fn the_seeds_examples_are_sent_byte_for_byte() {
     let (service, receiver) = (Service::start(""), Receiver::start());
     let url = receiver.url("/ourjobmanager/ourjobno/12345");
     let tracker = "http://dpfsrv03:9125/cgi-bin/dpftracker?job=201602231834182304";
@@ -45,7 +45,7 @@ fn the_three_examples_of_the_seed_come_out_byte_for_byte_with_all_six_keys() {
 }
 
 #[test]
-fn a_callback_is_a_put_with_the_headers_of_the_contract() {
+fn a_callback_is_a_put_with_the_documented_headers() {
     let (service, receiver) = (Service::start(""), Receiver::start());
     let id = service.api().accept(&event("job_sending", "1", &receiver.url("/a/b?c=d")));
     let put = &receiver.wait_for(1)[0];
@@ -62,7 +62,7 @@ fn a_callback_is_a_put_with_the_headers_of_the_contract() {
 }
 
 #[test]
-fn the_tracker_template_is_used_where_the_event_brings_no_page() {
+fn the_tracker_template_is_used_without_a_page_in_the_event() {
     let template =
         "tracker.url_template = \"http://t:9125/cgi-bin/dpftracker?job={jobIdFs}&id={jobId}\"";
     let (service, receiver) = (Service::start(template), Receiver::start());
@@ -79,7 +79,7 @@ fn the_tracker_template_is_used_where_the_event_brings_no_page() {
 }
 
 #[test]
-fn without_a_setting_the_page_is_at_this_machines_tracker_and_an_empty_one_is_none() {
+fn the_default_page_is_at_this_machine_and_an_empty_template_means_none() {
     let receiver = Receiver::start();
     let host = gethostname::gethostname().into_string().unwrap();
     for (settings, page) in [
@@ -98,7 +98,7 @@ fn without_a_setting_the_page_is_at_this_machines_tracker_and_an_empty_one_is_no
 }
 
 #[test]
-fn sending_that_gets_503_three_times_comes_four_times_before_finished() {
+fn three_503s_delay_the_jobs_next_callback() {
     let service = Service::start("");
     let receiver = Receiver::answering(vec![Answer::Status(503); 3], Answer::Status(200));
     let sending = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
@@ -119,7 +119,7 @@ fn sending_that_gets_503_three_times_comes_four_times_before_finished() {
 }
 
 #[test]
-fn a_later_callback_of_a_job_says_for_which_one_it_waits() {
+fn a_waiting_callback_names_the_one_it_waits_for() {
     let service = Service::start("");
     let receiver = Receiver::answering(vec![], Answer::Wait);
     let first = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
@@ -142,7 +142,7 @@ fn redirects_are_not_followed_and_are_retried() {
 }
 
 #[test]
-fn a_final_status_ends_the_callback_at_once() {
+fn a_final_status_is_not_retried() {
     let service = Service::start("");
     let receiver =
         Receiver::answering(vec![Answer::Body(422, b"no such job".into())], Answer::Status(200));
@@ -155,7 +155,7 @@ fn a_final_status_ends_the_callback_at_once() {
 }
 
 #[test]
-fn an_answer_that_is_too_long_is_no_success() {
+fn a_response_that_is_too_long_is_a_failed_attempt() {
     let settings = "delivery.max_response_bytes = 100\nretry.max_attempts = 1";
     let service = Service::start(settings);
     let receiver = Receiver::answering(vec![], Answer::Body(200, vec![b'x'; 101]));
@@ -166,7 +166,7 @@ fn an_answer_that_is_too_long_is_no_success() {
 }
 
 #[test]
-fn the_deadline_covers_an_answer_that_never_comes() {
+fn the_deadline_covers_a_missing_response() {
     let settings = "delivery.timeout = \"100ms\"\ndelivery.connect_timeout = \"100ms\"\nretry.max_attempts = 1";
     let service = Service::start(settings);
     let receiver = Receiver::answering(vec![], Answer::Wait);
@@ -176,7 +176,7 @@ fn the_deadline_covers_an_answer_that_never_comes() {
 }
 
 #[test]
-fn a_callback_that_is_too_old_expires_and_keeps_its_real_error() {
+fn an_expired_callback_keeps_its_last_attempts_error() {
     let settings =
         "retry.max_age = \"400ms\"\nretry.initial_interval = \"50ms\"\nbreaker.failures = 0";
     let service = Service::start(settings);
@@ -208,7 +208,7 @@ fn retry_after_holds_the_whole_destination() {
 }
 
 #[test]
-fn a_destination_that_never_answers_costs_the_others_nothing() {
+fn a_hanging_destination_does_not_delay_others() {
     let service = Service::start("delivery.concurrency = 8\ndelivery.per_destination = 4");
     let (hole, good) = (Receiver::answering(vec![], Answer::Wait), Receiver::start());
     let mut batch = String::new();
@@ -224,7 +224,7 @@ fn a_destination_that_never_answers_costs_the_others_nothing() {
 }
 
 #[test]
-fn connections_are_used_again() {
+fn connections_are_reused() {
     let service = Service::start("delivery.per_destination = 2");
     let receiver = Receiver::start();
     for job in 0..50 {
@@ -236,7 +236,7 @@ fn connections_are_used_again() {
 }
 
 #[test]
-fn an_open_destination_uses_up_no_attempts_and_closes_when_it_answers() {
+fn an_open_destination_uses_no_attempts_and_closes_on_a_response() {
     let settings = "breaker.failures = 3\nbreaker.initial_pause = \"100ms\"\nbreaker.max_pause = \"100ms\"\ndelivery.per_destination = 1";
     let service = Service::start(settings);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -266,7 +266,7 @@ fn an_open_destination_uses_up_no_attempts_and_closes_when_it_answers() {
 }
 
 #[test]
-fn a_user_and_password_in_the_url_work_and_are_never_shown() {
+fn credentials_in_a_url_are_sent_and_never_shown() {
     let (service, receiver) = (Service::start(""), Receiver::start());
     let url = format!("http://user:{PASSWORD}%3A@{}/x", receiver.address);
     let id = service.api().accept(&event("job_sending", "1", &url));
@@ -282,7 +282,7 @@ fn a_user_and_password_in_the_url_work_and_are_never_shown() {
 }
 
 #[test]
-fn each_secret_signs_each_attempt_so_that_the_public_library_verifies_it() {
+fn every_attempt_is_signed_verifiably_by_every_secret() {
     // The seed of RFC 8032's first test vector, and its public key.
     const SEED: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
     const PUBLIC: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
@@ -312,7 +312,7 @@ fn each_secret_signs_each_attempt_so_that_the_public_library_verifies_it() {
 }
 
 #[test]
-fn a_destination_gets_the_credentials_that_are_set_for_it() {
+fn a_destination_gets_its_own_credentials_only() {
     let receiver = Receiver::start();
     let other = Receiver::start();
     let mut service = Service::prepare("");
@@ -326,7 +326,7 @@ fn a_destination_gets_the_credentials_that_are_set_for_it() {
 }
 
 #[test]
-fn octets_that_are_no_text_are_sent_as_they_are_to_a_receiver_that_wants_them() {
+fn credentials_that_are_not_utf_8_are_sent_unchanged() {
     let header = |octets: &[u8]| format!("Basic {}", data_encoding::BASE64.encode(octets));
     let (receiver, other) = (Receiver::answering(vec![], Answer::Echo(422)), Receiver::start());
     let mut service = Service::prepare("");
@@ -349,7 +349,7 @@ fn octets_that_are_no_text_are_sent_as_they_are_to_a_receiver_that_wants_them() 
 }
 
 #[test]
-fn every_step_of_a_callback_is_a_line_of_the_log_in_ecs_json() {
+fn every_step_of_a_callback_is_logged_in_ecs_json() {
     let service = Service::start("");
     let receiver =
         Receiver::answering(vec![Answer::Status(503), Answer::Status(422)], Answer::Status(200));
@@ -379,7 +379,7 @@ fn every_step_of_a_callback_is_a_line_of_the_log_in_ecs_json() {
 }
 
 #[test]
-fn a_destination_of_which_nothing_is_left_is_not_shown_as_open() {
+fn a_destination_without_callbacks_is_not_shown_as_open() {
     let settings = "breaker.failures = 3\nretry.final_statuses = [501]";
     let service = Service::start(settings);
     let receiver = Receiver::answering(vec![Answer::Status(501); 3], Answer::Status(200));

@@ -1,11 +1,11 @@
-//! What outlives the process (contract, 4: at least once, backoff, shutdown).
+//! What survives the process: at-least-once delivery, backoff, shutdown.
 
 use std::net::TcpListener;
 
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
 #[test]
-fn after_sigkill_everything_accepted_goes_on_and_the_attempt_count_with_it() {
+fn accepted_callbacks_and_attempt_counts_survive_sigkill() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -28,7 +28,7 @@ fn after_sigkill_everything_accepted_goes_on_and_the_attempt_count_with_it() {
 }
 
 #[test]
-fn a_restart_neither_forgets_nor_hastens_the_backoff() {
+fn a_restart_keeps_the_backoff() {
     let settings = "retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"";
     let mut service = Service::start(settings);
     let receiver = Receiver::answering(vec![Answer::Status(500)], Answer::Status(200));
@@ -47,7 +47,7 @@ fn a_restart_neither_forgets_nor_hastens_the_backoff() {
 }
 
 #[test]
-fn after_a_restart_what_is_new_goes_out_beside_very_many_that_wait_for_their_next_attempt() {
+fn new_callbacks_are_sent_beside_many_waiting_ones_after_a_restart() {
     const WAITING: usize = 1_100;
     let mut service = Service::start(
         "breaker.failures = 0\nretry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"",
@@ -69,7 +69,7 @@ fn after_a_restart_what_is_new_goes_out_beside_very_many_that_wait_for_their_nex
 }
 
 #[test]
-fn what_was_in_flight_at_a_kill_is_sent_again_under_the_same_id() {
+fn callbacks_in_flight_at_a_kill_are_repeated_with_the_same_id() {
     let mut service = Service::start("");
     let receiver = Receiver::answering(vec![Answer::Wait], Answer::Status(200));
     let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
@@ -84,7 +84,7 @@ fn what_was_in_flight_at_a_kill_is_sent_again_under_the_same_id() {
 }
 
 #[test]
-fn a_duplicate_is_still_known_after_a_restart() {
+fn duplicates_are_recognized_after_a_restart() {
     let mut service = Service::start("");
     let receiver = Receiver::start();
     let mut event = event("job_sending", "1", &receiver.url("/"));
@@ -100,7 +100,7 @@ fn a_duplicate_is_still_known_after_a_restart() {
 }
 
 #[test]
-fn what_was_shown_as_delivered_is_not_sent_again_after_a_kill() {
+fn a_callback_shown_as_delivered_is_not_repeated_after_a_kill() {
     let mut service = Service::start("");
     let receiver = Receiver::start();
     for round in 1..=50 {
@@ -117,7 +117,7 @@ fn what_was_shown_as_delivered_is_not_sent_again_after_a_kill() {
 }
 
 #[test]
-fn sigterm_lets_attempts_end_takes_nothing_new_and_exits_with_0() {
+fn sigterm_completes_attempts_and_exits_with_0() {
     let mut service = Service::start("");
     let receiver = Receiver::answering(vec![], Answer::Wait);
     let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
@@ -138,7 +138,7 @@ fn sigterm_lets_attempts_end_takes_nothing_new_and_exits_with_0() {
 }
 
 #[test]
-fn an_attempt_that_outlives_the_grace_is_put_back_unharmed() {
+fn an_attempt_longer_than_the_grace_is_repeated() {
     let mut service = Service::start("shutdown_grace = \"50ms\"");
     let receiver = Receiver::answering(vec![], Answer::Wait);
     let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
@@ -152,7 +152,7 @@ fn an_attempt_that_outlives_the_grace_is_put_back_unharmed() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_exits_at_once() {
     let mut service = Service::start("shutdown_grace = \"1h\"");
     let receiver = Receiver::answering(vec![], Answer::Wait);
     service.api().accept(&event("job_sending", "1", &receiver.url("/")));
@@ -167,7 +167,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn sighup_opens_the_log_again() {
+fn sighup_reopens_the_log() {
     let service = Service::start("");
     // A thread of its own writes the log.
     eventually("the log has its first line", || {
@@ -182,7 +182,7 @@ fn sighup_opens_the_log_again() {
 }
 
 #[test]
-fn a_hundred_thousand_events_in_one_batch_are_all_delivered_once() {
+fn a_batch_of_a_hundred_thousand_events_is_delivered_once() {
     let service = Service::start("");
     let receiver = Receiver::start();
     let mut batch = String::new();

@@ -1,4 +1,4 @@
-//! Where a stranger's URL does not lead (contract, 6: `egress.*`).
+//! Where an untrusted URL does not lead: the settings `egress.*`.
 
 #[cfg(target_os = "linux")]
 mod names;
@@ -11,7 +11,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_forbidden_address_is_refused_in_every_spelling_with_the_rule_that_forbids_it() {
+fn a_denied_address_is_refused_in_every_spelling() {
     let service = Service::start("");
     let api = service.api();
     let link_local = "169.254.0.0/16";
@@ -74,7 +74,7 @@ fn a_forbidden_address_is_refused_in_every_spelling_with_the_rule_that_forbids_i
 }
 
 #[test]
-fn what_is_no_host_in_a_url_is_an_invalid_url_and_not_called() {
+fn an_invalid_host_is_an_invalid_url() {
     let service = Service::start("");
     let api = service.api();
     for host in
@@ -89,7 +89,7 @@ fn what_is_no_host_in_a_url_is_an_invalid_url_and_not_called() {
 }
 
 #[test]
-fn plain_internal_http_needs_no_setting() {
+fn internal_http_needs_no_setting() {
     let (service, receiver) = (Service::start(""), Receiver::start());
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let url = format!("http://{host}:{}/", receiver.address.port());
@@ -99,7 +99,7 @@ fn plain_internal_http_needs_no_setting() {
 }
 
 #[test]
-fn https_only_refuses_plain_http() {
+fn https_only_fails_plain_http_as_egress() {
     let service = Service::start("egress.https_only = true");
     let answer = service.api().post("/v1/events", &event("job_sending", "1", "http://h/"));
     assert_eq!(answer.status, 422);
@@ -107,7 +107,7 @@ fn https_only_refuses_plain_http() {
 }
 
 #[test]
-fn the_services_own_api_is_never_called_neither_by_address_nor_by_name() {
+fn the_services_own_api_is_never_called() {
     // All addresses, so that it does not matter to which one `localhost` leads here.
     let service = Service::start("[api]\nlisten = \"0.0.0.0:0\"");
     let api = service.api();
@@ -129,7 +129,7 @@ fn the_services_own_api_is_never_called_neither_by_address_nor_by_name() {
 }
 
 #[test]
-fn the_own_api_can_be_allowed_and_what_was_refused_replayed() {
+fn the_own_api_can_be_allowed() {
     let mut service = Service::start("");
     let api = service.api();
     let url = format!("http://{}/healthz", api.address);
@@ -158,7 +158,7 @@ fn an_allow_entry_wins_over_a_deny_entry() {
 }
 
 #[test]
-fn a_name_that_leads_to_a_denied_address_fails_as_egress_and_is_delivered_after_the_rule_changed() {
+fn a_name_with_a_denied_address_fails_as_egress() {
     let mut service = Service::start("egress.deny = [\"127.0.0.0/8\", \"::1\"]");
     let receiver = Receiver::start();
     let url = format!("http://localhost:{}/", receiver.address.port());

@@ -1,12 +1,11 @@
-//! A disk that is full, read-only, over its quota or broken, while the service runs and when it
-//! starts.
+//! Disks that are full, read-only, over quota or faulty, at startup and later.
 
 use std::fs;
 
 use crate::support::{Answer, Api, Receiver, Service, event, eventually};
 
 #[test]
-fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_restart_finds_all() {
+fn a_failed_write_or_sync_stops_the_store_until_a_restart() {
     for rule in ["fdatasync EIO", "pwrite EIO", "pwrite ENOSPC", "pwrite EDQUOT"] {
         let mut service = Service::prepare("");
         service.put_on_a_disk_that_can_fail();
@@ -44,7 +43,7 @@ fn after_a_failed_write_or_sync_nothing_is_taken_everything_says_why_and_a_resta
 }
 
 #[test]
-fn a_disk_that_stalls_bounds_what_is_sent_meanwhile_and_is_named() {
+fn a_stalled_disk_limits_attempts_and_is_reported() {
     let mut service = Service::prepare("delivery.concurrency = 4\ndelivery.max_unsettled = 10");
     service.put_on_a_disk_that_can_fail();
     service.serve();
@@ -75,7 +74,7 @@ fn a_disk_that_stalls_bounds_what_is_sent_meanwhile_and_is_named() {
 }
 
 #[test]
-fn a_service_whose_store_takes_long_to_open_stops_when_it_is_told_to() {
+fn a_service_can_be_stopped_while_opening_the_store() {
     let mut service = Service::prepare("");
     service.put_on_a_disk_that_can_fail();
     service.serve();
@@ -94,7 +93,7 @@ fn a_service_whose_store_takes_long_to_open_stops_when_it_is_told_to() {
 
 /// Of the writes of one commit the first fails, and last: the engine wakes nobody then.
 #[test]
-fn a_failed_write_of_which_the_engine_tells_nobody_is_found_all_the_same() {
+fn a_write_error_that_sled_does_not_report_is_detected() {
     let mut service = Service::prepare("");
     service.put_on_a_disk_that_can_fail();
     service.serve();
@@ -117,7 +116,7 @@ fn a_failed_write_of_which_the_engine_tells_nobody_is_found_all_the_same() {
 }
 
 #[test]
-fn what_cannot_be_read_for_a_while_fails_who_reads_it_and_stops_nothing() {
+fn a_transient_read_error_fails_only_the_read() {
     let mut service = Service::prepare("");
     service.put_on_a_disk_that_can_fail();
     service.serve();
@@ -146,7 +145,7 @@ fn what_cannot_be_read_for_a_while_fails_who_reads_it_and_stops_nothing() {
 }
 
 #[test]
-fn a_store_that_cannot_be_written_at_the_start_is_said_and_opened_when_it_can() {
+fn a_read_only_store_at_startup_is_a_clear_error() {
     let mut service = Service::prepare("");
     service.put_on_a_disk_that_can_fail();
     service.serve();
@@ -177,7 +176,7 @@ fn a_store_that_cannot_be_written_at_the_start_is_said_and_opened_when_it_can() 
 /// grants; `.ci/run` runs it.
 #[test]
 #[ignore = "wants user namespaces: cargo test --test it -- --ignored a_full_disk"]
-fn a_full_disk_refuses_events_before_it_is_too_late_and_takes_them_again_without_a_restart() {
+fn a_full_disk_refuses_events_until_space_is_freed() {
     let mut service = Service::prepare("outbox.min_free_bytes = 20000000");
     let receiver = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
     service.serve();

@@ -1,4 +1,4 @@
-//! What a stranger at the door does not get.
+//! Limits on unauthenticated connections, and the permissions of files.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_data_directory_is_closed_to_others_and_a_symbolic_link_in_its_place_is_refused() {
+fn a_data_directory_is_private_and_not_a_symbolic_link() {
     let service = Service::prepare("");
     fs::create_dir(service.path("data")).unwrap();
     fs::set_permissions(service.path("data"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -32,7 +32,7 @@ fn a_data_directory_is_closed_to_others_and_a_symbolic_link_in_its_place_is_refu
 }
 
 #[test]
-fn the_token_file_is_closed_to_others() {
+fn the_token_file_is_private() {
     let service = Service::start("");
     let mode = fs::metadata(service.path("data/api-token")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -40,7 +40,7 @@ fn the_token_file_is_closed_to_others() {
 
 /// Fills the door with strangers that say nothing, or a bit at a time.
 #[test]
-fn strangers_are_shown_the_door_and_who_has_the_token_stays() {
+fn unauthenticated_connections_are_closed_and_others_kept() {
     const STRANGERS: usize = 300;
     let service = Service::start("");
     let api = service.api();
@@ -76,7 +76,7 @@ fn strangers_are_shown_the_door_and_who_has_the_token_stays() {
 }
 
 #[test]
-fn sighup_has_the_token_read_again_and_a_bad_file_changes_nothing() {
+fn sighup_rereads_the_token() {
     let service = Service::start("");
     let old = service.api();
     let other = "another-token-of-some-length";
@@ -98,7 +98,7 @@ fn sighup_has_the_token_read_again_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
-fn a_client_that_stalls_within_a_request_is_told_so_and_loses_nothing_that_was_accepted() {
+fn a_stalled_request_gets_408_with_the_outcomes_so_far() {
     let service = Service::start("[api]\nlisten = \"127.0.0.1:0\"\nidle_timeout = \"200ms\"");
     let (api, receiver) = (service.api(), Receiver::start());
     let post = |kind: &str, length: u32, body: &str| {
@@ -127,7 +127,7 @@ fn a_client_that_stalls_within_a_request_is_told_so_and_loses_nothing_that_was_a
 }
 
 #[test]
-fn a_head_that_is_too_long_costs_its_connection_alone() {
+fn a_head_that_is_too_long_closes_only_its_connection() {
     let service = Service::start("");
     let api = service.api();
     let mut client = TcpStream::connect(api.address).unwrap();
@@ -139,7 +139,7 @@ fn a_head_that_is_too_long_costs_its_connection_alone() {
 }
 
 #[test]
-fn a_stranger_is_answered_without_its_request_being_read() {
+fn an_unauthenticated_body_is_not_read() {
     let service = Service::start("");
     let api = service.api();
     let mut stranger = TcpStream::connect(api.address).unwrap();
@@ -157,7 +157,7 @@ fn a_stranger_is_answered_without_its_request_being_read() {
 }
 
 #[test]
-fn a_crowd_of_strangers_does_not_keep_out_who_has_the_token() {
+fn many_unauthenticated_connections_do_not_block_clients_with_the_token() {
     let service = Service::start("");
     let api = service.api();
     let crowd =
@@ -178,7 +178,7 @@ fn a_crowd_of_strangers_does_not_keep_out_who_has_the_token() {
 }
 
 #[test]
-fn a_slash_at_the_end_does_not_hide_a_symbolic_link() {
+fn a_trailing_slash_does_not_hide_a_symbolic_link() {
     let service = Service::prepare("");
     fs::create_dir(service.path("elsewhere")).unwrap();
     std::os::unix::fs::symlink(service.path("elsewhere"), service.path("data")).unwrap();
@@ -191,7 +191,7 @@ fn a_slash_at_the_end_does_not_hide_a_symbolic_link() {
 }
 
 #[test]
-fn what_was_planted_in_a_data_directory_is_refused_and_not_followed() {
+fn files_of_other_users_in_a_data_directory_are_refused() {
     let service = Service::prepare("");
     fs::write(service.path("victim"), "as it was").unwrap();
     for name in ["lock", "api-token", "outbox"] {

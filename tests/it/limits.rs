@@ -1,4 +1,4 @@
-//! The limits of settings: what each may be, alone and beside others.
+//! The limits of settings, alone and in combination.
 
 use crate::support::run_in;
 
@@ -14,7 +14,7 @@ fn checked(settings: &[(&str, &str)]) -> Result<String, String> {
 }
 
 #[test]
-fn every_limit_of_a_setting_holds_at_its_very_ends() {
+fn every_setting_has_its_limits() {
     const TEBIBYTE: u64 = 1 << 40;
     let numbers = [
         ("outbox.cache_bytes", 1 << 20, TEBIBYTE),
@@ -81,7 +81,7 @@ fn every_limit_of_a_setting_holds_at_its_very_ends() {
 }
 
 #[test]
-fn settings_that_bound_each_other_may_be_equal_and_not_crossed() {
+fn settings_that_limit_each_other_may_be_equal() {
     for (smaller, larger, [less, equal, more]) in [
         ("delivery.concurrency", "delivery.max_unsettled", ["9", "10", "11"]),
         ("api.max_event_bytes", "api.max_batch_bytes", ["999", "1000", "1001"]),
@@ -103,7 +103,7 @@ fn settings_that_bound_each_other_may_be_equal_and_not_crossed() {
 }
 
 #[test]
-fn a_proxy_is_a_url_of_four_schemes_with_a_host_and_what_a_socks_proxy_can_be_sent() {
+fn a_proxy_is_a_url_with_one_of_four_schemes() {
     for good in [
         "http://proxy:3128",
         "https://proxy:3128",

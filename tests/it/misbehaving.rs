@@ -1,5 +1,4 @@
-//! Receivers that misbehave: each costs one bounded attempt, and the attempt's error says what
-//! it did.
+//! Receivers that misbehave: each costs one limited attempt, whose error says what the receiver did.
 
 use std::{
     io::Write as _,
@@ -53,7 +52,7 @@ fn drip(stream: &mut TcpStream, bytes: &[u8]) {
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
 #[test]
-fn headers_for_ever_are_cut_off() {
+fn endless_headers_are_cut_off() {
     let receiver = RawReceiver::start(|mut stream| {
         read_request(&mut stream);
         drop(stream.write_all(OK));
@@ -63,7 +62,7 @@ fn headers_for_ever_are_cut_off() {
 }
 
 #[test]
-fn a_header_without_end_is_cut_off() {
+fn an_endless_header_is_cut_off() {
     let receiver = RawReceiver::start(|mut stream| {
         read_request(&mut stream);
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\nx-more: "));
@@ -73,7 +72,7 @@ fn a_header_without_end_is_cut_off() {
 }
 
 #[test]
-fn interim_answers_for_ever_end_with_the_deadline() {
+fn endless_interim_responses_end_at_the_deadline() {
     let receiver = RawReceiver::start(|mut stream| {
         read_request(&mut stream);
         for_ever(&mut stream, b"HTTP/1.1 102 Processing\r\n\r\n");
@@ -82,7 +81,7 @@ fn interim_answers_for_ever_end_with_the_deadline() {
 }
 
 #[test]
-fn a_head_that_drips_ends_with_the_deadline() {
+fn a_slow_head_ends_at_the_deadline() {
     let receiver = RawReceiver::start(|mut stream| {
         read_request(&mut stream);
         drop(stream.write_all(OK));
@@ -92,7 +91,7 @@ fn a_head_that_drips_ends_with_the_deadline() {
 }
 
 #[test]
-fn a_body_that_drips_ends_with_the_deadline() {
+fn a_slow_body_ends_at_the_deadline() {
     let receiver = RawReceiver::start(|mut stream| {
         read_request(&mut stream);
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"));
@@ -102,7 +101,7 @@ fn a_body_that_drips_ends_with_the_deadline() {
 }
 
 #[test]
-fn gigabytes_are_not_read() {
+fn a_huge_body_is_not_read() {
     let receiver = RawReceiver::start(|mut stream| {
         read_request(&mut stream);
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n"));
@@ -112,7 +111,7 @@ fn gigabytes_are_not_read() {
 }
 
 #[test]
-fn chunks_for_ever_are_not_read() {
+fn endless_chunks_are_not_read() {
     let receiver = RawReceiver::start(|mut stream| {
         read_request(&mut stream);
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"));
@@ -124,7 +123,7 @@ fn chunks_for_ever_are_not_read() {
 }
 
 #[test]
-fn trailers_for_ever_are_cut_off() {
+fn endless_trailers_are_cut_off() {
     let receiver = RawReceiver::start(|mut stream| {
         read_request(&mut stream);
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"));
@@ -134,7 +133,7 @@ fn trailers_for_ever_are_cut_off() {
 }
 
 #[test]
-fn what_is_compressed_stays_compressed() {
+fn compressed_bodies_are_not_decompressed() {
     // A gzip of nothing but its own header: whoever unpacks it fails.
     let mut answer =
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 10\r\n\r\n".to_vec();
@@ -145,7 +144,7 @@ fn what_is_compressed_stays_compressed() {
 }
 
 #[test]
-fn no_compression_is_asked_for_and_no_cookie_comes_back() {
+fn requests_have_no_accept_encoding_and_no_cookies() {
     let cookie = Answer::With(200, vec![("set-cookie", "a=b; Path=/".into())]);
     let (service, receiver) = (service(), Receiver::answering(vec![], cookie));
     for job in ["1", "2"] {
@@ -158,7 +157,7 @@ fn no_compression_is_asked_for_and_no_cookie_comes_back() {
 }
 
 #[test]
-fn who_closes_before_an_answer_is_told_from_who_closes_half_way() {
+fn closing_before_and_within_a_response_are_distinguished() {
     let service = service();
     let before = RawReceiver::answering("");
     fails(&service, &before, "connect", "closed the connection before it responded");
@@ -182,7 +181,7 @@ fn a_body_that_ends_with_the_connection_is_complete() {
 }
 
 #[test]
-fn who_speaks_no_http_is_told_apart() {
+fn other_protocols_are_distinguished() {
     let service = service();
     for bytes in [
         &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
@@ -200,7 +199,7 @@ fn who_speaks_no_http_is_told_apart() {
 }
 
 #[test]
-fn who_never_answers_or_never_takes_the_request_ends_with_the_deadline() {
+fn a_receiver_that_never_reads_or_responds_ends_at_the_deadline() {
     let service = service();
     let silent = RawReceiver::start(|mut stream| {
         read_request(&mut stream);
@@ -216,7 +215,7 @@ fn who_never_answers_or_never_takes_the_request_ends_with_the_deadline() {
 }
 
 #[test]
-fn an_answer_before_the_request_was_read_counts_as_it_is() {
+fn an_early_response_counts() {
     let early = RawReceiver::start(|mut stream| {
         // The request is on its way, and nothing of it is read before the answer.
         drop(stream.peek(&mut [0]));
@@ -233,7 +232,7 @@ fn an_answer_before_the_request_was_read_counts_as_it_is() {
 }
 
 #[test]
-fn a_status_that_nobody_has_heard_of_is_retried() {
+fn an_unknown_error_status_is_retried() {
     let service = Service::start("");
     let api = service.api();
     for (status, kind) in
@@ -256,7 +255,7 @@ fn a_status_that_nobody_has_heard_of_is_retried() {
 }
 
 #[test]
-fn a_success_that_nobody_has_heard_of_is_a_success() {
+fn an_unknown_2xx_is_a_success() {
     let receiver = RawReceiver::answering(
         *b"HTTP/1.1 299 Odd\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
     );
@@ -267,7 +266,7 @@ fn a_success_that_nobody_has_heard_of_is_a_success() {
 }
 
 #[test]
-fn the_excerpt_of_an_answer_is_bounded_and_no_answer_is_interpreted() {
+fn a_stored_response_is_limited_and_not_interpreted() {
     let body = "<script>alert(1)</script>\u{1b}[2J".repeat(100);
     let receiver = Receiver::answering(vec![], Answer::Body(200, body.clone().into_bytes()));
     let attempt = attempt(&service(), &receiver.url("/"));

@@ -1,4 +1,4 @@
-//! Names that are looked up slowly, or not at all (`delivery::names`).
+//! Slow and hanging DNS look-ups (`delivery::send::names`).
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,7 @@ fn hanging(count: usize, port: u16) -> String {
 }
 
 #[test]
-fn names_that_hang_keep_no_callback_to_other_names_from_going_out() {
+fn hanging_look_ups_do_not_delay_other_names() {
     let service = serve("delivery.connect_timeout = \"1s\"", "10000");
     let (known, new) = (Receiver::start(), Receiver::start());
     let api = service.api();
@@ -70,7 +70,7 @@ fn names_that_hang_keep_no_callback_to_other_names_from_going_out() {
 }
 
 #[test]
-fn an_answer_that_took_long_is_used_for_all_that_ask_for_it_shortly_after() {
+fn a_slow_look_up_is_cached() {
     let service = serve("", "0.2");
     let receiver = Receiver::start();
     let url = format!("http://far.slow.test:{}/", receiver.address.port());

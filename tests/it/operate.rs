@@ -1,4 +1,4 @@
-//! What an operator has: a terminal and the binary.
+//! Operating the service from a terminal.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ fn scene() -> (Service, Receiver, [String; 4]) {
 }
 
 #[test]
-fn inspect_queue_fits_the_terminal_and_says_what_is_stuck_why_and_what_comes_next() {
+fn inspect_queue_fits_the_terminal() {
     let (mut service, _receiver, ids) = scene();
     for up in [true, false] {
         if !up {
@@ -73,7 +73,7 @@ fn inspect_queue_fits_the_terminal_and_says_what_is_stuck_why_and_what_comes_nex
 }
 
 #[test]
-fn inspect_queue_shows_one_callback_with_its_body_and_its_attempts_as_a_timeline() {
+fn inspect_queue_shows_a_callback_as_a_timeline() {
     let (mut service, _receiver, [_, failed, retried, waiting]) = scene();
     for up in [true, false] {
         if !up {
@@ -101,7 +101,7 @@ fn inspect_queue_shows_one_callback_with_its_body_and_its_attempts_as_a_timeline
 }
 
 #[test]
-fn inspect_queue_watches_in_place_until_ctrl_c_while_the_service_stops_and_starts() {
+fn inspect_queue_watches_over_a_restart_until_ctrl_c() {
     let (mut service, receiver, _) = scene();
     let args = ["inspect-queue", "--watch=100ms"];
     let mut terminal = Terminal::start(service.folder(), 120, &args, &[]);
@@ -119,7 +119,7 @@ fn inspect_queue_watches_in_place_until_ctrl_c_while_the_service_stops_and_start
 }
 
 #[test]
-fn listings_of_many_pages_are_whole_as_json_and_ndjson_and_go_on_at_a_cursor() {
+fn listings_of_many_pages_are_complete() {
     let mut service = Service::prepare("");
     service.run_with_input(&["submit", "--file", "-"], &never_sendable(2500));
     for up in [false, true] {
@@ -155,7 +155,7 @@ fn listings_of_many_pages_are_whole_as_json_and_ndjson_and_go_on_at_a_cursor() {
 }
 
 #[test]
-fn an_interrupted_replay_can_be_run_again_and_replays_each_callback_once() {
+fn an_interrupted_replay_can_be_run_again() {
     // Several steps, so that the interrupt comes long before the end.
     const COUNT: usize = 30_000;
     let service = Service::prepare("");
@@ -182,7 +182,7 @@ fn an_interrupted_replay_can_be_run_again_and_replays_each_callback_once() {
 }
 
 #[test]
-fn what_fails_again_while_a_replay_goes_on_is_replayed_once() {
+fn a_callback_that_fails_again_during_a_replay_is_replayed_once() {
     let service = Service::start("");
     let api = service.api();
     api.post_bytes("application/x-ndjson", never_sendable(12_000));
@@ -194,7 +194,7 @@ fn what_fails_again_while_a_replay_goes_on_is_replayed_once() {
 }
 
 #[test]
-fn a_replay_in_steps_goes_on_at_its_cursor() {
+fn a_replay_in_steps_continues_at_its_cursor() {
     let service = Service::start("");
     let api = service.api();
     api.post_bytes("application/x-ndjson", never_sendable(1200));
@@ -224,7 +224,7 @@ fn a_replay_in_steps_goes_on_at_its_cursor() {
 }
 
 #[test]
-fn submit_stops_at_the_line_that_the_service_cannot_take_any_more_and_names_it() {
+fn submit_names_the_first_line_that_was_not_accepted() {
     let service = Service::start("outbox.max_pending = 5000");
     let lines: String = (0..12_000)
         .map(|job| event("job_sending", &job.to_string(), "http://127.0.0.1:1/").to_string() + "\n")
@@ -240,7 +240,7 @@ fn submit_stops_at_the_line_that_the_service_cannot_take_any_more_and_names_it()
 }
 
 #[test]
-fn a_wrong_token_a_stale_note_and_an_api_that_hangs_are_one_clear_sentence_each() {
+fn a_wrong_token_a_stale_note_and_a_hanging_api_are_clear_errors() {
     let mut service = Service::start("");
     let token = service.read("data/api-token");
     fs::write(service.path("data/api-token"), "x".repeat(40)).unwrap();
@@ -278,7 +278,7 @@ fn a_wrong_token_a_stale_note_and_an_api_that_hangs_are_one_clear_sentence_each(
 }
 
 #[test]
-fn a_service_that_just_starts_is_said_to_start_and_other_commands_are_waited_for() {
+fn commands_wait_for_other_commands_and_report_a_starting_service() {
     let service = Service::prepare("");
     fs::create_dir(service.path("data")).unwrap();
     let lock = fs::File::create(service.path("data/lock")).unwrap();
@@ -308,7 +308,7 @@ fn a_service_that_just_starts_is_said_to_start_and_other_commands_are_waited_for
 
 /// Another user than ours, where we are root; otherwise a directory that is closed to us.
 #[test]
-fn a_data_directory_of_another_user_is_one_clear_sentence() {
+fn a_data_directory_of_another_user_is_a_clear_error() {
     use std::os::unix::fs::{PermissionsExt as _, chown};
     let service = Service::prepare("");
     fs::create_dir(service.path("data")).unwrap();

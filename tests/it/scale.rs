@@ -1,4 +1,4 @@
-//! Very many of something. The long ones: `cargo test --release --test it -- --ignored scale_`.
+//! Large numbers. The long runs: `cargo test --release --test it -- --ignored scale_`.
 
 use std::{
     io::{Read as _, Write as _},
@@ -119,7 +119,7 @@ fn one_job(callbacks: usize) {
 }
 
 #[test]
-fn hundreds_of_callbacks_of_one_job_go_out_one_by_one_in_order() {
+fn hundreds_of_callbacks_of_one_job_are_sent_in_order() {
     one_job(500);
 }
 
@@ -131,7 +131,7 @@ fn scale_ten_thousand_callbacks_of_one_job() {
 
 #[test]
 #[ignore = "long: cargo test --release --test it -- --ignored scale_"]
-fn scale_a_million_callbacks_for_a_destination_that_is_down_wait_for_it_and_no_other_does() {
+fn scale_a_million_callbacks_for_a_destination_that_is_down() {
     const MILLION: usize = 1_000_000;
     let (mut service, good) = (Service::start(""), Receiver::start());
     let api = service.api();

@@ -1,5 +1,4 @@
-//! No secret is said anywhere: not by the API, not by a table, not in the log, not in a metric,
-//! not in an error.
+//! Secrets are shown nowhere: not by the API, in tables, in the log, in metrics or in errors.
 
 use std::{
     fs,
@@ -130,7 +129,7 @@ fn command(service: &Service, said: &mut Said, ids: &[String]) {
 }
 
 #[test]
-fn a_known_secret_is_found_in_nothing_but_the_store_and_its_own_file() {
+fn secrets_are_only_in_the_store_and_their_files() {
     let bearer = Receiver::answering(vec![Answer::Echo(503)], Answer::Echo(200));
     let basic = Receiver::answering(vec![], Answer::Echo(422));
     let in_url = Receiver::answering(vec![Answer::Echo(500)], Answer::Echo(200));
@@ -185,7 +184,7 @@ fn a_known_secret_is_found_in_nothing_but_the_store_and_its_own_file() {
 }
 
 #[test]
-fn a_receiver_that_repeats_our_credentials_does_not_get_them_into_the_excerpt() {
+fn echoed_credentials_are_not_stored() {
     let receiver = Receiver::answering(vec![], Answer::Echo(200));
     // The excerpt ends within the header, wherever that is.
     let mut service = Service::prepare("");
@@ -211,7 +210,7 @@ fn a_receiver_that_repeats_our_credentials_does_not_get_them_into_the_excerpt() 
 }
 
 #[test]
-fn a_secret_that_is_repeated_without_a_gap_is_not_cut_in_two() {
+fn a_secret_echoed_repeatedly_is_hidden_completely() {
     for size in [5, 16, 43] {
         let token = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"[..size].to_owned();
         let body = Answer::Body(200, token.repeat(200).into_bytes());
@@ -229,7 +228,7 @@ fn a_secret_that_is_repeated_without_a_gap_is_not_cut_in_two() {
 }
 
 #[test]
-fn a_token_that_no_header_takes_is_a_fault_of_its_key() {
+fn a_token_that_is_no_valid_header_is_an_error() {
     let service = Service::prepare("");
     fs::write(service.path("token"), "abc\u{1}def").unwrap();
     service.configure("[auth.\"http://h\"]\nbearer_token_file = \"token\"");
@@ -239,7 +238,7 @@ fn a_token_that_no_header_takes_is_a_fault_of_its_key() {
 }
 
 #[test]
-fn a_fault_in_the_settings_does_not_repeat_the_line_that_it_is_in() {
+fn an_error_in_the_settings_does_not_quote_its_line() {
     let service = Service::prepare("");
     for settings in [
         format!("[signing]\nsecrets = [\"whsec_{SIGNING}]\n"),
@@ -259,7 +258,7 @@ fn a_fault_in_the_settings_does_not_repeat_the_line_that_it_is_in() {
 }
 
 #[test]
-fn a_secret_that_every_user_can_read_is_warned_of() {
+fn a_world_readable_secret_is_warned_about() {
     use std::os::unix::fs::PermissionsExt as _;
     let service = Service::prepare("");
     fs::write(service.path("token"), TOKEN).unwrap();
@@ -275,7 +274,7 @@ fn a_secret_that_every_user_can_read_is_warned_of() {
 }
 
 #[test]
-fn the_debug_output_of_the_settings_shows_no_secret() {
+fn debug_output_of_the_settings_has_no_secrets() {
     let service = Service::prepare("");
     fs::write(service.path("password"), BASIC).unwrap();
     service.configure(&format!(

@@ -1,4 +1,4 @@
-//! Settings (contract, 6): the example, the environment, and every kind of fault.
+//! Settings: the example, the environment, and every kind of error.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ fn the_example_has_every_key_with_its_default() {
 }
 
 #[test]
-fn all_faults_are_said_at_once_each_with_its_key_and_what_would_be_right() {
+fn all_errors_are_reported_at_once_with_key_and_expectation() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         folder.path().join("config.toml"),
@@ -101,7 +101,7 @@ fn all_faults_are_said_at_once_each_with_its_key_and_what_would_be_right() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_or_not_there_is_a_fault_with_its_name() {
+fn an_invalid_or_missing_settings_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.toml"), "signing.secrets = [geheim").unwrap();
     let output = run_in(folder.path(), &["check-config"], b"");
@@ -170,7 +170,7 @@ fn log_level_raises_and_lowers_what_is_logged() {
 
 #[cfg(unix)]
 #[test]
-fn only_where_there_is_no_settings_file_the_defaults_count() {
+fn the_defaults_apply_only_without_a_settings_file() {
     use std::os::unix::{ffi::OsStrExt as _, fs::symlink};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
@@ -221,7 +221,7 @@ fn only_where_there_is_no_settings_file_the_defaults_count() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_set_in_the_environment_and_no_utf_8_is_a_fault_and_others_variables_are_not() {
+fn a_variable_that_is_not_utf_8_is_an_error() {
     let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"d\xE4ta");
     for (name, exit) in [("URLCALLBACK__DATA_DIR", 2), ("LOG_LEVEL", 2), ("HOME", 0)] {
         let folder = tempfile::tempdir().unwrap();
@@ -234,7 +234,7 @@ fn what_is_set_in_the_environment_and_no_utf_8_is_a_fault_and_others_variables_a
 }
 
 #[test]
-fn credentials_are_shown_by_their_destination_alone_and_once_for_each() {
+fn credentials_are_shown_by_destination_only() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("token"), "geheim").unwrap();
     let said = |settings: &str| {
@@ -261,7 +261,7 @@ fn credentials_are_shown_by_their_destination_alone_and_once_for_each() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_with_secrets_that_every_user_can_read_is_warned_of_and_no_other() {
+fn a_world_readable_settings_file_with_secrets_is_warned_about() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
@@ -289,7 +289,7 @@ fn a_file_with_secrets_that_every_user_can_read_is_warned_of_and_no_other() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_service_may_have_as_many_files_open_as_the_system_lets_it() {
+fn the_limit_of_open_files_is_raised() {
     let mut service = Service::prepare("");
     let script = "ulimit -S -n 256 && exec \"$0\" serve";
     service.serve_by(&["sh", "-c", script]);

@@ -1,4 +1,4 @@
-//! What one destination costs the others (`delivery::shares`).
+//! How destinations affect each other (`delivery::schedule::shares`).
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ fn longest(service: &Service, good: &Receiver, count: usize) -> Duration {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
-fn slow_destinations_that_answer_leave_slots_to_a_new_one_and_to_a_quick_one() {
+fn slow_destinations_leave_slots_to_new_and_fast_ones() {
     let service = Service::start("delivery.concurrency = 64\ndelivery.timeout = \"2m\"");
     let slow = receivers(10, &Answer::Wait);
     let good = Receiver::start();
@@ -51,7 +51,7 @@ fn slow_destinations_that_answer_leave_slots_to_a_new_one_and_to_a_quick_one() {
 }
 
 #[test]
-fn destinations_that_were_quick_and_stall_all_at_once_do_not_take_all_slots() {
+fn fast_destinations_that_stall_at_once_do_not_take_all_slots() {
     let service = Service::start("delivery.concurrency = 64\ndelivery.timeout = \"2m\"");
     let answers = vec![Answer::Status(200); 20];
     let stalling: Vec<_> =
@@ -68,7 +68,7 @@ fn destinations_that_were_quick_and_stall_all_at_once_do_not_take_all_slots() {
 }
 
 #[test]
-fn new_destinations_that_hang_do_not_take_the_slots_of_one_that_answers() {
+fn hanging_new_destinations_leave_slots_to_others() {
     let service = Service::start("delivery.concurrency = 16\ndelivery.timeout = \"2m\"");
     let good = Receiver::start();
     assert!(longest(&service, &good, 3) < PATIENCE);

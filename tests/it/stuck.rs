@@ -1,4 +1,4 @@
-//! Jobs that would stand still for good: rows of the store are missing, and a lost claim.
+//! Stuck jobs: missing rows, and lost claims.
 
 use std::{fs, net::TcpListener};
 
@@ -89,7 +89,7 @@ const QUICK: &str =
     "breaker.failures = 0\nretry.initial_interval = \"50ms\"\nretry.max_interval = \"100ms\"";
 
 #[test]
-fn jobs_that_stand_still_because_rows_are_missing_are_seen_and_put_right() {
+fn stuck_jobs_are_reported_and_repaired() {
     let jobs = ["row of the line", "head", "due", "blocked"];
     let (mut service, listener, ids) = stopped(&jobs, QUICK);
     let rows = Rows::open(&service);
@@ -120,7 +120,7 @@ fn jobs_that_stand_still_because_rows_are_missing_are_seen_and_put_right() {
 }
 
 #[test]
-fn a_store_in_doubt_in_which_a_job_has_no_active_callback_is_refused() {
+fn a_doubtful_store_with_a_stuck_job_is_refused() {
     let (service, _listener, ids) = stopped(&["1"], QUICK);
     let rows = Rows::open(&service);
     rows.block(&ids[0][0]);

@@ -1,4 +1,4 @@
-//! The machine's clock jumps (the rules are in `delivery::jumps`).
+//! Jumps of the system clock (the rules are in `delivery::jumps`).
 
 use std::{fs, net::TcpListener};
 
@@ -62,7 +62,7 @@ fn somebody(address: std::net::SocketAddr) -> Receiver {
 }
 
 #[test]
-fn a_clock_that_goes_back_by_days_stalls_nothing() {
+fn a_backward_jump_stalls_nothing() {
     let mut clocked =
         Clocked::prepare("retry.initial_interval = \"2s\"\nretry.max_interval = \"2s\"");
     clocked.serve();
@@ -83,7 +83,7 @@ fn a_clock_that_goes_back_by_days_stalls_nothing() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_while_the_service_did_not_run_stalls_nothing() {
+fn a_backward_jump_while_stopped_stalls_nothing() {
     let mut clocked =
         Clocked::prepare("retry.initial_interval = \"2s\"\nretry.max_interval = \"2s\"");
     clocked.serve();
@@ -110,7 +110,7 @@ fn many_wait(clocked: &Clocked) -> (std::net::SocketAddr, Vec<String>) {
 }
 
 #[test]
-fn a_clock_that_goes_back_stalls_none_of_many_that_wait_for_one_destination() {
+fn a_backward_jump_stalls_none_of_many_callbacks_of_a_destination() {
     // A hardware clock in local time is hours ahead; one that was wrong, days. Settings with
     // which each of them waits for longer than this test does, and the defaults.
     for (settings, back, restart) in [
@@ -137,7 +137,7 @@ fn a_clock_that_goes_back_stalls_none_of_many_that_wait_for_one_destination() {
 }
 
 #[test]
-fn a_hold_from_before_a_clock_went_back_holds_nothing_and_a_new_one_does() {
+fn a_hold_from_before_a_backward_jump_is_over() {
     let hold = |seconds: &str| Answer::With(503, vec![("retry-after", seconds.into())]);
     for restart in [false, true] {
         let receiver =
@@ -175,7 +175,7 @@ fn a_hold_from_before_a_clock_went_back_holds_nothing_and_a_new_one_does() {
 }
 
 #[test]
-fn a_clock_that_goes_back_stalls_no_destination_with_all_its_attempts_under_way() {
+fn a_backward_jump_stalls_no_destination_at_its_limit() {
     let mut clocked = Clocked::prepare("delivery.per_destination = 1");
     clocked.serve();
     let receivers = [(); 2].map(|()| Receiver::answering(vec![], Answer::Wait));
@@ -195,7 +195,7 @@ fn a_clock_that_goes_back_stalls_no_destination_with_all_its_attempts_under_way(
 }
 
 #[test]
-fn a_clock_that_goes_forward_by_days_expires_and_forgets_nothing() {
+fn a_forward_jump_expires_and_purges_nothing() {
     let mut clocked = Clocked::prepare(
         "retention.delivered = \"1d\"\nretry.max_age = \"2h\"\n\
          retry.initial_interval = \"100ms\"\nretry.max_interval = \"200ms\"\nbreaker.failures = 0",
@@ -219,7 +219,7 @@ fn a_clock_that_goes_forward_by_days_expires_and_forgets_nothing() {
 }
 
 #[test]
-fn a_clock_that_goes_forward_while_an_attempt_is_under_way_does_not_expire_it() {
+fn a_forward_jump_during_an_attempt_does_not_expire_it() {
     let mut clocked = Clocked::prepare(
         "retry.max_age = \"2h\"\ndelivery.timeout = \"2s\"\nbreaker.failures = 0\n\
          retry.initial_interval = \"100ms\"\nretry.max_interval = \"200ms\"",
@@ -233,7 +233,7 @@ fn a_clock_that_goes_forward_while_an_attempt_is_under_way_does_not_expire_it() 
 }
 
 #[test]
-fn what_comes_after_a_clock_has_gone_forward_expires_and_is_forgotten_in_its_time() {
+fn callbacks_accepted_after_a_forward_jump_expire_in_time() {
     let mut clocked = Clocked::prepare(
         "retention.delivered = \"1s\"\nretry.max_age = \"1s\"\nretry.initial_interval = \"50ms\"\n\
          retry.max_interval = \"100ms\"\nbreaker.failures = 0",
@@ -257,7 +257,7 @@ fn what_comes_after_a_clock_has_gone_forward_expires_and_is_forgotten_in_its_tim
 }
 
 #[test]
-fn what_is_too_old_after_a_long_rest_has_one_more_attempt_before_it_expires() {
+fn an_overdue_callback_gets_one_attempt_after_a_start() {
     let mut clocked = Clocked::prepare("retry.max_age = \"2h\"\nbreaker.failures = 0");
     clocked.0.configure(
         "retry.max_age = \"2h\"\nbreaker.failures = 0\n\

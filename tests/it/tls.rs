@@ -1,4 +1,4 @@
-//! TLS towards receivers (contract, 6: `tls.*`) and towards clients of the API.
+//! TLS: towards receivers (the settings `tls.*`) and towards clients of the API.
 
 mod api;
 mod chain;
@@ -31,7 +31,7 @@ fn attempted(service: &Service, job: &str, url: &str) -> Value {
 }
 
 #[test]
-fn a_wrong_host_name_an_expired_and_a_self_signed_certificate_each_give_their_own_error() {
+fn each_kind_of_invalid_certificate_has_its_own_error() {
     let authority = Authority::new();
     let service = trusting(&authority, "");
     let good = TlsReceiver::start(plain(&authority.identity("127.0.0.1")));
@@ -58,7 +58,7 @@ fn a_wrong_host_name_an_expired_and_a_self_signed_certificate_each_give_their_ow
 }
 
 #[test]
-fn a_self_signed_certificate_in_the_ca_file_is_trusted_for_its_own_name_alone() {
+fn a_self_signed_certificate_in_the_ca_file_is_trusted_for_its_name() {
     for authority in [false, true] {
         let good = self_signed("127.0.0.1", authority);
         let other_name = self_signed("other.example", authority);
@@ -83,7 +83,7 @@ fn a_self_signed_certificate_in_the_ca_file_is_trusted_for_its_own_name_alone() 
 }
 
 #[test]
-fn http_2_is_spoken_where_the_receiver_offers_it() {
+fn http_2_is_used_if_offered() {
     let authority = Authority::new();
     let service = trusting(&authority, "");
     for (job, protocols, version) in [
@@ -100,7 +100,7 @@ fn http_2_is_spoken_where_the_receiver_offers_it() {
 }
 
 #[test]
-fn a_connection_that_has_fallen_silent_is_not_used_for_ever() {
+fn a_silent_connection_is_not_used_for_ever() {
     let authority = Authority::new();
     let service =
         trusting(&authority, "delivery.timeout = \"1s\"\ndelivery.connect_timeout = \"1s\"");
@@ -114,7 +114,7 @@ fn a_connection_that_has_fallen_silent_is_not_used_for_ever() {
 }
 
 #[test]
-fn without_any_authority_the_errors_say_the_same() {
+fn errors_are_the_same_without_system_authorities() {
     let authority = Authority::new();
     let mut service = Service::prepare(ONCE);
     std::fs::write(service.path("none.pem"), "").unwrap();
@@ -132,7 +132,7 @@ fn without_any_authority_the_errors_say_the_same() {
 }
 
 #[test]
-fn nothing_below_tls_1_2_is_spoken() {
+fn tls_below_1_2_is_refused() {
     // A server hello for TLS 1.1 (RFC 4346, 7.4.1.3), whatever the client has offered.
     let mut hello = vec![2, 0, 0, 38, 3, 2];
     hello.extend_from_slice(&[7; 32]);
@@ -153,7 +153,7 @@ fn nothing_below_tls_1_2_is_spoken() {
 }
 
 #[test]
-fn a_receiver_that_speaks_no_tls_is_told_apart() {
+fn a_receiver_without_tls_is_distinguished() {
     let service = Service::start(ONCE);
     let receiver = RawReceiver::start(|mut stream| {
         drop(stream.read(&mut [0; 4096]));
@@ -165,7 +165,7 @@ fn a_receiver_that_speaks_no_tls_is_told_apart() {
 }
 
 #[test]
-fn a_client_certificate_is_shown_to_a_receiver_that_wants_one() {
+fn a_client_certificate_is_sent_on_request() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let receiver =
         TlsReceiver::start(servers.identity("127.0.0.1").wanting_certificates_of(&clients));
@@ -193,7 +193,7 @@ fn a_client_certificate_is_shown_to_a_receiver_that_wants_one() {
 }
 
 #[test]
-fn sighup_has_certificates_and_credentials_read_again_and_bad_files_change_nothing() {
+fn sighup_rereads_certificates_and_credentials() {
     let (old, new) = (Authority::new(), Authority::new());
     let receiver = TlsReceiver::start(plain(&new.identity("127.0.0.1")));
     let settings =
@@ -251,7 +251,7 @@ fn openssl_authority(folder: &std::path::Path, key: &[&str]) {
 }
 
 #[test]
-fn an_authority_whose_key_cannot_be_checked_is_warned_of_and_named_where_it_fails() {
+fn an_authority_with_an_unsupported_key_is_warned_about() {
     let p521 = ["ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
     let p384 = ["ec", "-pkeyopt", "ec_paramgen_curve:P-384"];
     for (key, says) in [

@@ -1,5 +1,5 @@
-//! Answers as they are out there: nothing of an answer is interpreted but its status and
-//! `Retry-After`, so nothing else may cost a success.
+//! Unusual responses: only status and `Retry-After` are interpreted, so nothing else may turn a success into
+//! a failure.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ const ODD: [&[u8]; 11] = [
 ];
 
 #[test]
-fn an_odd_header_costs_no_success_and_no_final_answer() {
+fn an_unusual_header_does_not_change_the_outcome() {
     let service = service();
     for odd in ODD {
         for (status, state) in [("200 OK", "delivered"), ("410 Gone", "failed")] {
@@ -54,7 +54,7 @@ fn an_odd_header_costs_no_success_and_no_final_answer() {
 }
 
 #[test]
-fn an_odd_header_hides_no_retry_after() {
+fn an_unusual_header_does_not_hide_retry_after() {
     // Without it, the next attempt would be a second away.
     let service = Service::start("retry.initial_interval = \"1s\"\nretry.max_interval = \"1s\"");
     for odd in ODD {
@@ -68,7 +68,7 @@ fn an_odd_header_hides_no_retry_after() {
 }
 
 #[test]
-fn a_status_line_without_words_and_lines_that_end_with_a_line_feed_are_understood() {
+fn a_status_line_without_reason_and_bare_line_feeds_are_accepted() {
     let service = service();
     for answer in [
         "HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n",
@@ -82,7 +82,7 @@ fn a_status_line_without_words_and_lines_that_end_with_a_line_feed_are_understoo
 }
 
 #[test]
-fn an_answer_may_have_a_hundred_headers_and_not_one_more() {
+fn a_response_may_have_a_hundred_headers() {
     let service = service();
     for (headers, state) in [(99, "delivered"), (100, "pending")] {
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n".to_owned();

@@ -1,4 +1,4 @@
-//! What watches the service: systemd, metrics and the log.
+//! Monitoring: systemd, metrics and the log.
 
 use std::{os::unix::net::UnixDatagram, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
 #[test]
-fn systemd_is_told_of_readiness_life_status_and_the_end() {
+fn systemd_is_notified() {
     let mut service = Service::prepare("");
     let socket = UnixDatagram::bind(service.path("notify")).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -31,7 +31,7 @@ fn systemd_is_told_of_readiness_life_status_and_the_end() {
 }
 
 #[test]
-fn of_more_destinations_than_are_shown_those_that_stand_still_come_first() {
+fn destinations_without_progress_are_shown_first() {
     let service = Service::start(
         "breaker.failures = 1\nbreaker.initial_pause = \"1h\"\nbreaker.max_pause = \"1h\"\n\
          delivery.concurrency = 8",
@@ -66,7 +66,7 @@ fn of_more_destinations_than_are_shown_those_that_stand_still_come_first() {
 }
 
 #[test]
-fn every_way_to_fail_is_counted_and_what_an_operator_does_is_in_the_log() {
+fn every_failure_is_counted_and_operations_are_logged() {
     let service = Service::start("retry.max_attempts = 1");
     let api = service.api();
     let receiver = Receiver::answering(vec![Answer::Status(500)], Answer::Wait);

@@ -113,15 +113,15 @@ impl Breaker {
                     State::Closed { failures }
                 }
             }
-            // Attempts that were in progress when it opened must not extend the pause, so only the last
-            // one to end does.
+            // Attempts that began before it opened may still fail while the probe is in progress. The
+            // pause is extended once, when the last of them all has failed.
             (State::Open { open, pause, probing: true }, Failing) if last => {
                 let pause = pause.saturating_mul(2).min(settings.max_pause);
                 let open = Open { next_probe_at: now.after(pause), ..open };
                 State::Open { open, pause, probing: false }
             }
-            // Nothing was learnt: another probe may go out.
-            (State::Open { open, pause, .. }, Unknown) => {
+            // Without an outcome, another probe may be sent, but not while one may be in progress.
+            (State::Open { open, pause, .. }, Unknown) if last => {
                 State::Open { open, pause, probing: false }
             }
             (unchanged, _) => unchanged,

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_open_a_destination_and_an_answer_in_between_does_not() {
+    fn only_consecutive_failures_open_a_destination() {
         let mut lane = Lane::default();
         for _ in 0..10 {
             fail(&mut lane, NOW);
@@ -182,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_a_destination_is_its_breaker() {
+    fn a_restored_lane_has_its_breaker() {
         let lane = Lane::restored(opened().remembered());
         assert_eq!(lane.open(), opened().open());
         assert!(lane.is_idle());
     }
 
     #[test]
-    fn a_probe_that_we_broke_off_is_made_again() {
+    fn an_aborted_probe_is_repeated() {
         let mut lane = opened();
         let now = NOW.after(Duration::from_secs(5));
         lane.start();
@@ -198,7 +198,23 @@ mod tests {
     }
 
     #[test]
-    fn no_failures_turn_the_breaker_off() {
+    fn an_older_attempt_without_an_outcome_permits_no_second_probe() {
+        let mut lane = Lane::default();
+        lane.due(NOW);
+        lane.start();
+        for _ in 0..3 {
+            fail(&mut lane, NOW);
+        }
+        let now = NOW.after(Duration::from_secs(5));
+        lane.start();
+        lane.end(DestinationHealth::Unknown, &settings(), now);
+        assert_eq!(lane.room(16, 0, now), 0, "the probe is in progress");
+        lane.end(DestinationHealth::Unknown, &settings(), now);
+        assert_eq!(lane.room(16, 0, now), 1);
+    }
+
+    #[test]
+    fn zero_failures_disable_the_breaker() {
         let off = Settings { failures: 0, ..settings() };
         let mut lane = Lane::default();
         for _ in 0..100 {

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_says_how_long_slots_were_held_lately_and_a_failure_counts_as_long() {
+    fn the_level_follows_recent_slot_times_and_failures() {
         let seconds = |n| answering(Duration::from_secs(n));
         assert_eq!([answering(QUICK), seconds(1), seconds(10)], [Level(0), Level(2), Level(3)]);
         assert_eq!(answering(Duration::from_millis(500)), NEW);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn where_less_than_half_of_the_slots_are_free_a_destination_holds_few_unless_it_is_slow() {
+    fn a_destination_holds_few_slots_while_less_than_half_are_free() {
         let mut pace = Pace::default();
         for _ in 0..2 {
             assert_eq!([pace.most(16, 0), pace.most(16, 9), pace.most(1, 9)], [AT_FIRST, 9, 1]);

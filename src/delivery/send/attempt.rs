@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_retry_afters_the_first_that_can_be_read_counts() {
+    fn the_first_valid_retry_after_counts() {
         let mut headers = HeaderMap::new();
         for value in ["soon", "7", "9"] {
             headers.append(header::RETRY_AFTER, HeaderValue::from_static(value));

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_refused_without_being_repeated_and_never_shown_by_debug() {
+    fn an_invalid_secret_is_not_quoted_and_debug_hides_secrets() {
         for (text, error) in [
             ("geheim", SecretError::Prefix),
             ("whsec_!", SecretError::Base64),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn every_secret_signs_in_its_order() {
+    fn every_secret_signs_in_order() {
         let secrets = [
             Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(),
             Secret::parse(&format!("whsk_{}", BASE64.encode(&[7; 32]))).unwrap(),

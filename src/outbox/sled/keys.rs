@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_records_and_attempts_are_known_again() {
+    fn keys_of_records_and_attempts_are_recognized() {
         assert!(is_callback(&pending(QueueKey(1), 2)));
         assert!(is_callback(&finished(StateName::Failed, 2)));
         assert!(!is_callback(&job("1", 2)) && !is_callback(TOTALS));
@@ -201,13 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn no_jobs_line_begins_like_another_ones() {
+    fn no_jobs_prefix_is_a_prefix_of_another() {
         assert!(!job("12", 0).starts_with(&job_prefix("1")));
         assert!(job("12", 5).starts_with(&job_prefix("12")));
     }
 
     #[test]
-    fn an_id_gives_its_parts_back() {
+    fn ids_round_trip_through_their_parts() {
         let queue = QueueKey::of(&[1; 16], &Destination::parse("http://h").unwrap());
         assert_eq!(parts(id(77, queue)), (77, queue));
         assert_ne!(queue, QueueKey::of(&[2; 16], &Destination::parse("http://h").unwrap()));

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_of_the_first_format_is_brought_to_the_second_and_keeps_its_salt() {
+    fn a_migration_keeps_the_salt() {
         let (db, folder) = store();
         let salt = db.get(keys::SALT).unwrap().unwrap();
         assert_eq!(format(&db), 1);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_that_was_cut_short_runs_again() {
+    fn an_interrupted_migration_runs_again() {
         let (db, folder) = store();
         assert!(run(&db, folder.path(), &[MIGRATIONS[0], interrupted]).is_err());
         assert_eq!(format(&db), 1);

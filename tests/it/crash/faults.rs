@@ -57,7 +57,7 @@ fn moment(random: &mut fastrand::Rng, longest: Duration) -> Instant {
 }
 
 #[test]
-fn where_the_disk_fails_at_any_moment_nothing_is_lost_and_the_order_is_kept() {
+fn disk_faults_lose_nothing_and_keep_the_order() {
     failed(number("DISK_FAULTS", 12), Duration::from_secs(1));
 }
 

@@ -10,7 +10,7 @@ use crate::support::{PAUSE, Receiver, Service, event, number};
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 #[test]
-fn what_comes_in_just_when_its_destination_has_become_idle_goes_out_at_once() {
+fn an_event_for_a_destination_just_idle_is_sent_at_once() {
     let seed = seed();
     let rounds = number("IDLE_ROUNDS", 100);
     eprintln!("idle: CRASH_SEED={seed} IDLE_ROUNDS={rounds}");

@@ -285,7 +285,7 @@ fn reasons(stored: &[Value]) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn killed_at_any_moment_it_loses_nothing_repeats_only_what_was_in_flight_and_keeps_the_order() {
+fn kills_lose_nothing_repeat_only_what_was_in_flight_and_keep_the_order() {
     killed(number("CRASH_KILLS", 25), Duration::from_secs(3));
 }
 

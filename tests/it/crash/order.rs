@@ -226,7 +226,7 @@ fn replayed_goes_first(
 }
 
 #[test]
-fn an_attempt_in_the_millisecond_of_the_replay_belongs_to_its_budget() {
+fn an_attempt_in_the_millisecond_of_a_replay_counts_for_it() {
     let begun = Timestamp::from_millis(1_700_000_000_159);
     let attempts: Vec<_> =
         (0..MAX_ATTEMPTS).map(|_| serde_json::json!({ "startedAt": begun.to_string() })).collect();

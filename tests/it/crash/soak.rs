@@ -95,7 +95,7 @@ fn size(folder: &Path) -> u64 {
 
 #[test]
 #[ignore = "a soak: SOAK_SECONDS=3600 cargo test --release --test it -- --ignored --nocapture soak_of_mixed_load"]
-fn soak_of_mixed_load_after_which_nothing_has_grown() {
+fn soak_of_mixed_load_leaves_nothing_grown() {
     let time = Duration::from_secs(number("SOAK_SECONDS", 3600));
     let seed = seed();
     eprintln!("soak: CRASH_SEED={seed} SOAK_SECONDS={}", time.as_secs());

@@ -238,17 +238,17 @@ fn damage(times: usize, seed: u64, harm: Harm) {
 }
 
 #[test]
-fn a_flipped_bit_is_noticed_or_does_no_harm() {
+fn a_flipped_bit_is_detected_or_harmless() {
     damage(8, 1, flip_a_bit);
 }
 
 #[test]
-fn a_zeroed_page_is_noticed_or_does_no_harm() {
+fn a_zeroed_page_is_detected_or_harmless() {
     damage(6, 3, zero_a_page);
 }
 
 #[test]
-fn a_truncated_file_is_noticed() {
+fn a_truncated_file_is_detected() {
     damage(6, 5, cut_off);
 }
 
@@ -272,7 +272,7 @@ fn soak_of_damage() {
 }
 
 #[test]
-fn a_flipped_bit_at_the_very_end_of_a_store_that_was_closed_well_changes_nothing() {
+fn a_flipped_bit_at_the_end_of_a_closed_store_changes_nothing() {
     let whole = filled(false);
     for back in (4..2_000).step_by(190) {
         let service = copy(&whole);
@@ -286,7 +286,7 @@ fn a_flipped_bit_at_the_very_end_of_a_store_that_was_closed_well_changes_nothing
 }
 
 #[test]
-fn one_flipped_bit_costs_hardly_a_callback() {
+fn one_flipped_bit_costs_few_callbacks() {
     let whole = filled(true);
     let service = copy(&whole);
     let db = service.path("data/outbox/db");
@@ -300,7 +300,7 @@ fn one_flipped_bit_costs_hardly_a_callback() {
 }
 
 #[test]
-fn a_segment_without_its_beginning_is_read_all_the_same() {
+fn a_segment_without_a_header_is_salvaged() {
     let whole = filled(true);
     for at in [5, 12] {
         let service = copy(&whole);
@@ -314,7 +314,7 @@ fn a_segment_without_its_beginning_is_read_all_the_same() {
 }
 
 #[test]
-fn damage_that_looks_like_the_end_of_the_log_is_noticed() {
+fn damage_that_looks_like_the_logs_end_is_detected() {
     let whole = filled(true);
     for back in [100, 1500, 4096, 9000] {
         let service = copy(&whole);

@@ -6,7 +6,7 @@ use super::{ALL, copy, copy_folder, counts, files, filled, refused_or_whole, tex
 use crate::support::event;
 
 #[test]
-fn an_older_copy_of_the_store_is_refused_until_somebody_says_that_it_is_meant() {
+fn an_older_copy_is_refused_until_the_witness_is_removed() {
     let mut service = filled(false);
     copy_folder(&service.path("data/outbox"), &service.path("older"));
     service.serve();
@@ -23,7 +23,7 @@ fn an_older_copy_of_the_store_is_refused_until_somebody_says_that_it_is_meant() 
 }
 
 #[test]
-fn missing_files_are_noticed() {
+fn missing_files_are_detected() {
     let whole = filled(false);
     let refused = |remove: &str, said: &str| {
         let service = copy(&whole);
@@ -56,7 +56,7 @@ fn missing_files_are_noticed() {
 }
 
 #[test]
-fn foreign_empty_and_newer_files_are_refused_and_stay_as_they_are() {
+fn foreign_empty_and_newer_files_are_refused_unchanged() {
     let whole = filled(false);
     for content in [vec![], b"not a store".to_vec(), vec![0; 5000], vec![0xff; 600_000]] {
         let service = copy(&whole);

@@ -18,7 +18,7 @@ fn exported(service: &Service, file: &str) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn an_export_of_the_running_service_is_the_same_as_that_of_its_store_and_comes_back_whole() {
+fn exports_of_service_and_store_are_equal_and_import_completely() {
     let mut service = filled(false);
     let stopped = service.run(&["export", "--file", "stopped.ndjson"]);
     assert!(stopped.status.success(), "{stopped:?}");
@@ -40,7 +40,7 @@ fn an_export_of_the_running_service_is_the_same_as_that_of_its_store_and_comes_b
 }
 
 #[test]
-fn damage_in_old_parts_is_met_at_the_latest_when_they_are_read_and_costs_few_callbacks() {
+fn damage_in_old_segments_is_detected_when_they_are_read() {
     const MANY: usize = 6_000;
     let receiver = Receiver::start();
     let mut whole = Service::start("");
@@ -76,7 +76,7 @@ fn damage_in_old_parts_is_met_at_the_latest_when_they_are_read_and_costs_few_cal
 }
 
 #[test]
-fn what_was_imported_is_delivered_in_order_with_its_id_and_the_next_attempt() {
+fn imported_callbacks_are_delivered_in_order_with_their_ids() {
     let receiver = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
     let mut service =
         Service::start("retry.initial_interval = \"1s\"\nretry.max_interval = \"1s\"");
@@ -112,7 +112,7 @@ fn what_was_imported_is_delivered_in_order_with_its_id_and_the_next_attempt() {
 }
 
 #[test]
-fn an_export_holds_whole_urls_and_is_closed_to_others_and_replaces_no_file() {
+fn an_export_has_whole_urls_and_is_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let service = Service::prepare("");
     let url = format!("http://user:{}@127.0.0.1:1/", crate::support::PASSWORD);
@@ -130,7 +130,7 @@ fn an_export_holds_whole_urls_and_is_closed_to_others_and_replaces_no_file() {
 }
 
 #[test]
-fn an_import_takes_a_whole_export_or_nothing_and_goes_into_no_store_that_holds_something() {
+fn an_import_is_complete_or_refused() {
     let whole = filled(false);
     assert!(whole.run(&["export", "--file", "out.ndjson"]).status.success());
     let export = whole.read("out.ndjson");
@@ -169,7 +169,7 @@ fn an_import_takes_a_whole_export_or_nothing_and_goes_into_no_store_that_holds_s
 }
 
 #[test]
-fn what_is_accepted_after_an_older_state_was_put_back_has_an_id_that_was_never_given_out() {
+fn ids_are_unique_after_an_older_state_is_restored() {
     let mut service = Service::start("");
     let receiver = Receiver::start();
     let deliver = |service: &Service, job: &str| {
@@ -200,7 +200,7 @@ fn what_is_accepted_after_an_older_state_was_put_back_has_an_id_that_was_never_g
 }
 
 #[test]
-fn an_export_of_the_running_service_leaves_the_store_its_room() {
+fn an_export_leaves_the_store_its_free_space() {
     let service = Service::start("outbox.min_free_bytes = 1000000000000000");
     let output = service.run(&["export", "--file", "out.ndjson"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -211,7 +211,7 @@ fn an_export_of_the_running_service_leaves_the_store_its_room() {
 }
 
 #[test]
-fn a_copy_that_a_killed_start_has_left_does_not_touch_an_older_store_that_was_put_there() {
+fn a_left_backup_is_not_put_over_a_restored_store() {
     let older = filled(false);
     fs::create_dir_all(older.path("data/outbox.before/blobs")).unwrap();
     fs::write(older.path("data/outbox.before/segments"), "").unwrap();
@@ -225,7 +225,7 @@ fn a_copy_that_a_killed_start_has_left_does_not_touch_an_older_store_that_was_pu
 }
 
 #[test]
-fn a_copy_that_a_killed_start_has_left_of_another_store_does_not_touch_the_new_one() {
+fn a_left_backup_is_not_put_over_a_new_store() {
     let whole = filled(false);
     assert!(whole.run(&["export", "--file", "out.ndjson"]).status.success());
     fs::rename(whole.path("data/outbox"), whole.path("away")).unwrap();

@@ -28,7 +28,7 @@ fn twins() -> [TcpListener; 2] {
 const DENY: &str = "egress.deny = [\"127.0.0.2\"]\ndelivery.per_destination = 1";
 
 #[test]
-fn a_name_that_changes_its_address_between_two_look_ups_gains_nothing() {
+fn dns_rebinding_is_denied() {
     const CALLBACKS: usize = 40;
     let answers = "127.0.0.1\n127.0.0.2\n".repeat(20 * CALLBACKS);
     let service = serve(DENY, &answers);
@@ -68,7 +68,7 @@ fn a_name_that_changes_its_address_between_two_look_ups_gains_nothing() {
 }
 
 #[test]
-fn of_a_name_with_several_addresses_only_those_that_are_allowed_are_connected_to() {
+fn only_allowed_addresses_of_a_name_are_called() {
     let service = serve(DENY, "127.0.0.2 127.0.0.1\n");
     let [allowed, denied] = twins();
     let (allowed, denied) = (
@@ -82,7 +82,7 @@ fn of_a_name_with_several_addresses_only_those_that_are_allowed_are_connected_to
 }
 
 #[test]
-fn a_connection_to_a_vetted_address_is_used_again_whatever_the_name_leads_to_now() {
+fn a_connection_to_a_checked_address_is_reused() {
     let service = serve(DENY, "127.0.0.1\n127.0.0.2\n");
     let receiver = Receiver::start();
     let url = format!("http://pooled.test:{}/", receiver.address.port());
@@ -94,7 +94,7 @@ fn a_connection_to_a_vetted_address_is_used_again_whatever_the_name_leads_to_now
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_retried_as_dns() {
+fn an_unknown_name_is_retried_as_dns() {
     let service = serve("", "\n");
     let id = service.api().accept(&event("job_sending", "1", "http://nowhere.test/"));
     let callback = eventually("an attempt", || {

@@ -68,7 +68,7 @@ fn socks_proxy() -> (RawReceiver, Asked) {
 }
 
 #[test]
-fn everything_goes_through_the_proxy_but_what_the_policy_forbids() {
+fn all_allowed_callbacks_go_through_the_proxy() {
     let (proxy, asked) = http_proxy();
     let settings = format!("egress.proxy = \"http://{}\"", proxy.address);
     let service = Service::start(&settings);
@@ -94,7 +94,7 @@ fn everything_goes_through_the_proxy_but_what_the_policy_forbids() {
 }
 
 #[test]
-fn the_environments_proxy_is_not_used() {
+fn proxies_of_the_environment_are_ignored() {
     let (proxy, asked) = http_proxy();
     let mut service = Service::prepare("");
     let address = format!("http://{}", proxy.address);
@@ -107,7 +107,7 @@ fn the_environments_proxy_is_not_used() {
 }
 
 #[test]
-fn a_socks5_proxy_is_given_a_vetted_address_and_a_socks5h_proxy_the_name() {
+fn socks5_gets_a_checked_address_and_socks5h_the_name() {
     let receiver = Receiver::start();
     let url = format!("http://localhost:{}/", receiver.address.port());
     let (proxy, asked) = socks_proxy();
@@ -129,7 +129,7 @@ fn a_socks5_proxy_is_given_a_vetted_address_and_a_socks5h_proxy_the_name() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_name_that_changes_its_address_gains_nothing_through_a_socks5_proxy() {
+fn dns_rebinding_is_denied_with_a_socks5_proxy() {
     let (proxy, asked) = socks_proxy();
     let settings =
         format!("egress.deny = [\"127.0.0.2\"]\negress.proxy = \"socks5://{}\"", proxy.address);
@@ -142,7 +142,7 @@ fn a_name_that_changes_its_address_gains_nothing_through_a_socks5_proxy() {
 }
 
 #[test]
-fn an_ipv6_address_is_called_through_proxies_and_by_https_it_is_said_that_it_cannot_be() {
+fn ipv6_addresses_work_with_proxies_except_for_https() {
     let listener = TcpListener::bind("[::1]:0").unwrap();
     let receiver = Receiver::listening(listener, vec![], Answer::Status(200));
     let (socks, asked) = socks_proxy();
@@ -169,7 +169,7 @@ fn an_ipv6_address_is_called_through_proxies_and_by_https_it_is_said_that_it_can
 }
 
 #[test]
-fn octets_of_a_proxys_user_and_password_are_sent_as_they_are() {
+fn proxy_credentials_that_are_not_utf_8_are_sent_unchanged() {
     let (proxy, asked) = http_proxy();
     let address = proxy.address;
     let service = Service::start(&format!("egress.proxy = \"http://j%FCrgen:p%E4ss@{address}\""));
@@ -181,7 +181,7 @@ fn octets_of_a_proxys_user_and_password_are_sent_as_they_are() {
 }
 
 #[test]
-fn octets_that_no_socks_proxy_can_be_sent_are_a_fault_of_their_key() {
+fn socks_credentials_that_are_not_utf_8_are_an_error() {
     for (user, good) in [("j%FCrgen:p", false), ("u:p%E4ss", false), ("j%C3%BCrgen:p", true)] {
         for scheme in ["socks5", "socks5h"] {
             let proxy = format!("{scheme}://{user}@127.0.0.1:9");

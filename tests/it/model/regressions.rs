@@ -39,7 +39,7 @@ fn last_under_way(count: usize) -> Vec<Operation> {
 }
 
 #[test]
-fn a_replayed_callback_goes_first_though_one_behind_it_was_replayed_when_it_had_to_wait() {
+fn a_replayed_callback_precedes_a_later_replayed_one_that_was_blocked() {
     let mut operations = last_under_way(3);
     let second_while_under_way = Write(Replay(vec![1]));
     let first_while_free = Write(Replay(vec![0]));
@@ -48,7 +48,7 @@ fn a_replayed_callback_goes_first_though_one_behind_it_was_replayed_when_it_had_
 }
 
 #[test]
-fn a_released_callback_keeps_its_turn_when_the_replayed_one_that_waits_for_it_is_cancelled() {
+fn a_released_callback_stays_active_when_a_replayed_one_is_cancelled() {
     let mut operations = last_under_way(4);
     let first_while_under_way = Write(Replay(vec![0]));
     let third_while_free = Write(Replay(vec![1]));
@@ -59,21 +59,21 @@ fn a_released_callback_keeps_its_turn_when_the_replayed_one_that_waits_for_it_is
 }
 
 #[test]
-fn the_first_of_several_replayed_callbacks_waits_for_the_one_that_is_under_way() {
+fn replayed_callbacks_wait_for_the_one_in_flight() {
     let mut operations = last_under_way(3);
     operations.push(Write(Replay(vec![0, 1])));
     run(SLED, operations);
 }
 
 #[test]
-fn a_callback_that_becomes_first_in_a_batch_expires_in_the_same_batch() {
+fn a_callback_activated_in_a_batch_expires_in_the_same_batch() {
     // While the first write is on its way to the disk, the other two gather.
     let burst = Burst(vec![Enqueue(vec![event(1)]), Cancel(0), Expire(1)]);
     run(SLED, vec![Write(Enqueue(vec![event(0); 2])), Pass(2), burst]);
 }
 
 #[test]
-fn a_callback_that_is_put_off_in_a_batch_expires_in_the_same_batch() {
+fn a_callback_postponed_in_a_batch_expires_in_the_same_batch() {
     let put_off = Settle(0, Ending::Retry { due: 1, hold: None });
     let burst = Burst(vec![Enqueue(vec![event(1)]), put_off, Expire(1)]);
     run(SLED, vec![Write(Enqueue(vec![event(0)])), claim(), Pass(2), burst]);

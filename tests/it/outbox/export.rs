@@ -90,17 +90,17 @@ fn while_they_are_delivered(count: &impl AsyncFn(&SledOutbox, usize) -> usize) {
 }
 
 #[test]
-fn an_export_leaves_out_nothing_that_ends_meanwhile() {
+fn an_export_includes_callbacks_that_end_meanwhile() {
     while_they_are_delivered(&async |outbox, _| exported(outbox).await);
 }
 
 #[test]
-fn a_listing_leaves_out_nothing_that_ends_meanwhile() {
+fn a_listing_includes_callbacks_that_end_meanwhile() {
     while_they_are_delivered(&async |outbox, round| listed(outbox, round % 2 == 0).await);
 }
 
 #[test]
-fn an_export_leaves_out_nothing_whose_end_is_just_being_written_as_it_begins() {
+fn an_export_includes_callbacks_that_end_as_it_begins() {
     let (_folder, outbox, clock) = Halting::open();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -139,7 +139,7 @@ fn an_export_leaves_out_nothing_whose_end_is_just_being_written_as_it_begins() {
 }
 
 #[test]
-fn an_export_leaves_out_nothing_that_ends_while_the_clock_goes_back() {
+fn an_export_includes_callbacks_that_end_while_the_clock_goes_back() {
     let bench = super::bench::Bench::new();
     let id = bench.enqueue("1");
     let (mut found, mut cursor) = (HashSet::new(), ExportCursor::default());

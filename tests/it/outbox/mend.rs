@@ -8,7 +8,7 @@ use super::{
 };
 
 #[test]
-fn a_job_that_grows_between_two_steps_is_looked_at_as_a_whole() {
+fn a_job_that_grows_between_two_steps_is_checked_as_a_whole() {
     const JOBS: usize = 600;
     let bench = Bench::new();
     for job in 0..JOBS {
@@ -33,7 +33,7 @@ fn a_job_that_grows_between_two_steps_is_looked_at_as_a_whole() {
 }
 
 #[test]
-fn what_a_write_brings_back_is_seen_by_the_look_at_its_job_in_the_same_write() {
+fn a_replay_in_the_same_batch_is_seen_by_the_check() {
     let (_folder, outbox, clock) = Halting::open();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {

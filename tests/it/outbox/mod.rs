@@ -43,7 +43,7 @@ fn callbacks_of_one_job_are_claimed_one_at_a_time_in_order_over_restarts() {
 }
 
 #[test]
-fn the_longest_due_comes_first_and_nothing_before_its_time() {
+fn callbacks_are_claimed_in_due_order_and_not_early() {
     let bench = Bench::new();
     let ids = [bench.enqueue("1"), bench.enqueue("2"), bench.enqueue("3")];
     let claim = bench.one();
@@ -56,7 +56,7 @@ fn the_longest_due_comes_first_and_nothing_before_its_time() {
 }
 
 #[test]
-fn a_released_claim_is_due_again_at_its_place() {
+fn a_released_callback_keeps_its_position() {
     let bench = Bench::new();
     let ids: Vec<_> = (0..5).map(|job| bench.enqueue(&job.to_string())).collect();
     let claims = bench.claim(3);
@@ -66,7 +66,7 @@ fn a_released_claim_is_due_again_at_its_place() {
 }
 
 #[test]
-fn a_hold_keeps_the_whole_destination_back_over_a_restart() {
+fn a_hold_survives_a_restart() {
     let mut bench = Bench::new();
     bench.enqueue("1");
     bench.enqueue("2");
@@ -83,7 +83,7 @@ fn a_hold_keeps_the_whole_destination_back_over_a_restart() {
 }
 
 #[test]
-fn a_replayed_callback_goes_before_the_later_ones_of_its_job() {
+fn a_replayed_callback_precedes_later_ones_of_its_job() {
     let mut bench = Bench::new();
     let first = bench.enqueue("1");
     let second = bench.enqueue("1");
@@ -102,7 +102,7 @@ fn a_replayed_callback_goes_before_the_later_ones_of_its_job() {
 }
 
 #[test]
-fn a_replayed_callback_waits_for_a_later_one_that_is_under_way() {
+fn a_replayed_callback_waits_for_a_later_one_in_flight() {
     for retried in [false, true] {
         let bench = Bench::new();
         let first = bench.enqueue("1");
@@ -127,7 +127,7 @@ fn a_replayed_callback_waits_for_a_later_one_that_is_under_way() {
 }
 
 #[test]
-fn a_cancelled_callback_makes_room_for_the_next_one_of_its_job() {
+fn cancelling_activates_the_jobs_next_callback() {
     let bench = Bench::new();
     let ids = [bench.enqueue("1"), bench.enqueue("1"), bench.enqueue("1")];
     assert_eq!(bench.wait(bench.outbox().cancel(ids[1])), Cancelled::Done);
@@ -143,7 +143,7 @@ fn a_cancelled_callback_makes_room_for_the_next_one_of_its_job() {
 }
 
 #[test]
-fn an_event_id_is_a_duplicate_as_long_as_its_callback_is_kept() {
+fn an_event_id_is_recognized_while_its_callback_is_kept() {
     let mut bench = Bench::new();
     let keyed = || NewCallback { event_id: Some("key".into()), ..new("1") };
     let stored = bench.wait(bench.outbox().enqueue(vec![keyed(), keyed()], Sequence::default()));
@@ -165,7 +165,7 @@ fn an_event_id_is_a_duplicate_as_long_as_its_callback_is_kept() {
 }
 
 #[test]
-fn each_state_is_kept_for_its_own_time_and_a_replay_starts_it_anew() {
+fn each_state_has_its_retention_and_a_replay_restarts_it() {
     let bench = Bench::new();
     let failed = bench.enqueue("1");
     bench.fail(bench.one());
@@ -195,7 +195,7 @@ fn sled_rows(bench: Bench) -> Vec<String> {
 }
 
 #[test]
-fn what_a_clock_that_was_ahead_has_accepted_keeps_nothing_behind_it_from_expiring() {
+fn callbacks_accepted_by_a_fast_clock_do_not_keep_later_ones_from_expiring() {
     let bench = Bench::new();
     bench.clock.advance(Duration::from_hours(24 * 365));
     let ahead = bench.enqueue("1");
@@ -212,7 +212,32 @@ fn what_a_clock_that_was_ahead_has_accepted_keeps_nothing_behind_it_from_expirin
 }
 
 #[test]
-fn what_is_too_old_expires_even_where_it_waits_for_another_one() {
+fn a_row_that_cannot_be_read_keeps_no_other_callback_from_expiring() {
+    for broken in 0..3 {
+        let mut bench = Bench::new();
+        // Of one job, so that the second one waits for the first, and the third for the second.
+        let ids: Vec<_> = (0..3).map(|_| bench.enqueue("1")).collect();
+        let other = bench.enqueue("2");
+        bench.outbox = None;
+        let db = sled::open(bench.folder.path()).unwrap();
+        let rows = db.scan_prefix(b"p").keys().map(Result::unwrap);
+        let key = rows.into_iter().nth(broken).unwrap();
+        db.insert(key, b"\x01\x00broken").unwrap();
+        drop(db);
+        bench.open();
+        bench.clock.advance(Duration::from_secs(10));
+        let cutoff = START.after(Duration::from_secs(5));
+        let failure = Failure::new(ErrorKind::Expired, "too old");
+        let expired = bench.wait(bench.outbox().expire(cutoff, failure));
+        let readable = ids.iter().enumerate().filter(|(at, _)| *at != broken).map(|(_, id)| *id);
+        let expected: Vec<_> = readable.chain([other]).collect();
+        assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), expected, "{broken}");
+        bench.wait(bench.outbox().ready());
+    }
+}
+
+#[test]
+fn a_blocked_callback_expires() {
     let bench = Bench::new();
     let (old, waiting) = (bench.enqueue("1"), bench.enqueue("1"));
     bench.clock.advance(Duration::from_hours(1));
@@ -231,7 +256,7 @@ fn what_is_too_old_expires_even_where_it_waits_for_another_one() {
 }
 
 #[test]
-fn whoever_waits_for_something_due_hears_of_it_once_it_is_on_the_disk() {
+fn a_signal_comes_when_the_callback_is_durable() {
     let mut bench = Bench::new();
     assert!(bench.outbox().signalled().now_or_never().is_none());
     bench.enqueue("1");
@@ -244,7 +269,7 @@ fn whoever_waits_for_something_due_hears_of_it_once_it_is_on_the_disk() {
 }
 
 #[test]
-fn every_attempt_is_kept_in_its_order() {
+fn attempts_are_kept_in_order() {
     let bench = Bench::new();
     let id = bench.enqueue("1");
     for _ in 0..5 {
@@ -294,7 +319,7 @@ fn a_closed_outbox_refuses_writes() {
 }
 
 #[test]
-fn a_directory_that_is_open_already_and_a_foreign_file_are_clear_errors() {
+fn an_open_directory_and_a_foreign_file_are_clear_errors() {
     let bench = Bench::new();
     let again = SledOutbox::open(bench.folder.path(), Settings::default(), bench.clock.clone());
     let error = again.unwrap_err().to_string();

@@ -10,7 +10,7 @@ use seal_dpf_urlcallback::{
 use super::Bench;
 
 #[test]
-fn what_has_ended_and_is_forgotten_does_not_come_out_as_something_to_be_sent() {
+fn purged_callbacks_are_not_salvaged_as_pending() {
     const ALL: usize = 300;
     const FORGOTTEN: usize = 3;
     let mut bench = Bench::new();

@@ -26,7 +26,7 @@ fn claim_all(bench: &Bench, count: usize) -> Vec<Claim> {
 }
 
 #[test]
-fn a_claim_that_meets_only_busy_callbacks_is_signalled_when_one_becomes_free() {
+fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
     let bench = Bench::new();
     let batch = (0..2 * BUSY).map(|job| new(&job.to_string())).collect();
     bench.wait(bench.outbox().enqueue(batch, Sequence::default()));
@@ -60,7 +60,7 @@ fn claim_at_last(bench: &Bench) -> (Vec<Claim>, Option<Timestamp>) {
 }
 
 #[test]
-fn what_is_new_is_found_behind_very_many_that_wait_for_their_time() {
+fn a_new_callback_is_found_after_many_scheduled_ones() {
     let mut bench = Bench::new();
     let batch = (0..3 * BUSY).map(|job| new(&job.to_string())).collect();
     bench.wait(bench.outbox().enqueue(batch, Sequence::default()));
@@ -79,7 +79,7 @@ fn what_is_new_is_found_behind_very_many_that_wait_for_their_time() {
 }
 
 #[test]
-fn what_is_new_is_found_behind_the_long_line_of_one_job() {
+fn a_new_callback_is_found_after_many_blocked_ones() {
     let mut bench = Bench::new();
     bench.wait(
         bench.outbox().enqueue((0..3 * BUSY).map(|_| new("one")).collect(), Sequence::default()),

@@ -67,7 +67,7 @@ fn replay(bench: &Bench, selection: &Selection, pace: ReplayLimits) -> Replayed 
 }
 
 #[test]
-fn a_dry_run_counts_the_failed_ones_for_which_all_holds_that_is_given() {
+fn a_dry_run_counts_matching_failed_callbacks() {
     let (bench, ids) = bench();
     let dry_run = ReplayLimits { dry_run: true, ..ReplayLimits::default() };
     let other = Destination::parse("http://other:80");
@@ -92,7 +92,7 @@ fn a_dry_run_counts_the_failed_ones_for_which_all_holds_that_is_given() {
 }
 
 #[test]
-fn a_replay_goes_on_behind_its_cursor_from_the_oldest_to_the_latest() {
+fn a_replay_continues_after_its_cursor_in_order() {
     for named in [false, true] {
         let (bench, ids) = bench();
         let selection =
@@ -113,7 +113,7 @@ fn a_replay_goes_on_behind_its_cursor_from_the_oldest_to_the_latest() {
 }
 
 #[test]
-fn a_delivery_loop_that_does_not_answer_or_has_ended_is_not_alive() {
+fn a_delivery_loop_that_hangs_or_has_ended_is_not_alive() {
     let mut bench = Bench::new();
     let (health, probes) = Health::new(Arc::new(bench.outbox.take().unwrap()));
     bench.runtime.block_on(async {

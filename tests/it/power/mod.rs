@@ -289,7 +289,7 @@ fn cut(recording: &Recording, images: usize, seed: u64) -> Vec<String> {
 }
 
 #[test]
-fn whatever_a_power_cut_leaves_of_the_disk_everything_acknowledged_is_there() {
+fn everything_acknowledged_survives_a_power_failure() {
     let seed = number("POWER_SEED", fastrand::u64(..));
     println!("POWER_SEED={seed}");
     let recording = record("");
@@ -307,7 +307,7 @@ fn whatever_a_power_cut_leaves_of_the_disk_everything_acknowledged_is_there() {
 
 /// That the test above would see a mistake.
 #[test]
-fn without_the_sync_after_the_flush_power_cuts_lose_what_was_acknowledged() {
+fn without_the_sync_power_failures_lose_acknowledged_writes() {
     let recording = record("fdatasync");
     let wrong = cut(&recording, 24, 1);
     assert!(wrong.iter().any(|what| what.contains("lost")), "{wrong:#?}");

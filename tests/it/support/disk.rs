@@ -1,16 +1,16 @@
-//! A disk that fails when it is told to: the store's own files on it, through `disk.c`.
+//! A disk that fails on command, for the files of the store (`disk.c`).
 
 use std::fs;
 
 use super::{Service, preloaded};
 
 impl Service {
-    /// From the next start on, the store is on a disk that can fail.
+    /// From the next start on, the store is on such a disk.
     pub(crate) fn put_on_a_disk_that_can_fail(&mut self) {
         self.put_on_a_disk_that_can_fail_at("data/outbox");
     }
 
-    /// The same for the files whose path begins with this.
+    /// The same for files whose path begins with this.
     pub(crate) fn put_on_a_disk_that_can_fail_at(&mut self, files: &str) {
         let path = |name: &str| self.path(name).to_str().unwrap().to_owned();
         self.env = vec![
@@ -20,18 +20,18 @@ impl Service {
         ];
     }
 
-    /// What its processes have in their environment.
+    /// Environment of the processes.
     pub(crate) fn env(&self) -> impl Iterator<Item = (&str, &str)> {
         self.env.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
-    /// From now on this operation fails in this way, such as `fdatasync EIO`.
+    /// Makes an operation fail, such as `fdatasync EIO`.
     pub(crate) fn fail_disk(&self, rule: &str) {
         fs::write(self.path("fault.new"), rule).unwrap();
         fs::rename(self.path("fault.new"), self.path("fault")).unwrap();
     }
 
-    /// From now on nothing fails.
+    /// Ends all faults.
     pub(crate) fn mend_disk(&self) {
         fs::remove_file(self.path("fault")).unwrap();
     }

@@ -1,4 +1,4 @@
-//! What the tests are made of: a service, a receiver, and waiting with a deadline.
+//! Building blocks of tests: services, receivers, and waiting with a deadline.
 
 #[cfg(target_os = "linux")]
 mod disk;
@@ -21,17 +21,17 @@ pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use service::{Api, Response, Service, binary, run, run_in};
 pub(crate) use terminal::Terminal;
 
-/// How long a test waits for something that has to come. Long, because the machines are
-/// shared; what comes ends the wait at once.
+/// How long a test waits for something to happen. Long, because machines may be shared; a wait ends as
+/// soon as it happens.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
-/// How long between two looks.
+/// Interval of polling.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
-/// The password of every test that has one: what a service says is searched for it.
+/// The password in all tests: all output of a service is searched for it.
 pub(crate) const PASSWORD: &str = "nobody-may-see-this";
 
-/// Asks until the answer is `Some`, or the deadline has passed.
+/// Polls until the result is `Some`; panics at the deadline.
 pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
@@ -43,13 +43,13 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
     }
 }
 
-/// A number from the environment, for those who want more of a test or the same once more.
+/// A number from the environment, to run a test longer or with the same seed.
 pub(crate) fn number(name: &str, default: u64) -> u64 {
     let set = std::env::var(name).ok();
     set.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
-/// A job event in JSON that asks for a callback to `url`.
+/// A job event in JSON that requests a callback to `url`.
 pub(crate) fn event(event: &str, job: &str, url: &str) -> serde_json::Value {
     let mut value = serde_json::json!({
         "event": event, "jobId": job, "jobIdFs": format!("fs-{job}"),
@@ -73,7 +73,7 @@ pub(crate) fn commands() -> Vec<String> {
     names
 }
 
-/// Where a store is made. It lies within a temporary folder, because it writes beside itself.
+/// The path of a store, within a temporary folder, because there are files beside it.
 pub(crate) struct StoreFolder {
     path: PathBuf,
     _parent: TempDir,

@@ -1,9 +1,8 @@
-//! Pieces of C that are loaded before the system's library (`LD_PRELOAD`), so that a test can be
-//! the process's resolver or its disk.
+//! C libraries that are loaded with `LD_PRELOAD` and replace a process's resolver, disk or clock.
 
 use std::{collections::HashMap, path::Path, process::Command, sync::Mutex};
 
-/// Compiles a file of this folder, once, and gives the library's path.
+/// Compiles a file of this folder, once, and returns the path of the library.
 pub(crate) fn preloaded(source: &'static str) -> String {
     static COMPILED: Mutex<Option<HashMap<&str, String>>> = Mutex::new(None);
     let mut compiled = COMPILED.lock().unwrap();

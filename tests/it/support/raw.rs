@@ -1,4 +1,4 @@
-//! A receiver below HTTP: it does with each connection what a test says.
+//! A receiver below HTTP: each connection is handled by a script of the test.
 
 use std::{
     io::{Read as _, Write as _},

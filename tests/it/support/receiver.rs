@@ -1,4 +1,4 @@
-//! A receiver of callbacks on loopback that records what comes and answers as it is told.
+//! A receiver of callbacks on loopback that records requests and gives scripted responses.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use axum::{
 
 use super::eventually;
 
-/// How a request is answered.
+/// A scripted response.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     /// With this status.
@@ -28,11 +28,11 @@ pub(crate) enum Answer {
     Body(u16, Vec<u8>),
     /// With this status, and the headers of the request as the body.
     Echo(u16),
-    /// Not before the gate is opened; then with 200.
+    /// 200, when the gate is opened.
     Wait,
 }
 
-/// A request that came.
+/// A recorded request.
 #[derive(Debug, Clone)]
 pub(crate) struct Put {
     pub(crate) method: String,
@@ -88,7 +88,7 @@ impl Receiver {
         Self::answering(Vec::new(), Answer::Status(200))
     }
 
-    /// Gives these answers, one after the other, and then `last` for ever.
+    /// Gives these responses in order, and then `last`.
     pub(crate) fn answering(answers: Vec<Answer>, last: Answer) -> Self {
         Self::listening(TcpListener::bind("127.0.0.1:0").unwrap(), answers, last)
     }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{PASSWORD, eventually};
 
-/// The binary, without any of our variables from outside.
+/// The binary, without the service's variables of the environment.
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seal-dpf-urlcallback"));
     for (name, _) in std::env::vars_os() {
@@ -49,16 +49,16 @@ fn to_its_end(command: &mut Command, input: &[u8]) -> Output {
     })
 }
 
-/// A folder with settings in which the service may run, or not.
+/// A folder with settings, in which the service may run.
 pub(crate) struct Service {
     folder: TempDir,
     child: Option<Child>,
-    /// What every command has in its environment.
+    /// Environment of all commands.
     pub(super) env: Vec<(&'static str, String)>,
 }
 
 impl Service {
-    /// A folder with these settings beside the tests' own; nothing runs yet.
+    /// A folder with these settings and those of all tests; nothing runs yet.
     pub(crate) fn prepare(settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("urlcallback").tempdir().unwrap();
         let service = Self { folder, child: None, env: Vec::new() };
@@ -66,7 +66,7 @@ impl Service {
         service
     }
 
-    /// A running service with quick retries and these settings.
+    /// A running service with fast retries and these settings.
     pub(crate) fn start(settings: &str) -> Self {
         let mut service = Self::prepare(settings);
         service.serve();
@@ -173,7 +173,7 @@ impl Service {
         assert!(status.success());
     }
 
-    /// SIGKILL: the process ends between any two of its steps.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();

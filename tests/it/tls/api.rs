@@ -25,7 +25,7 @@ fn behind_tls(identity: &Identity) -> Service {
 }
 
 #[test]
-fn the_api_speaks_tls_and_the_commands_know_it_by_its_certificate() {
+fn commands_verify_the_apis_certificate() {
     let authority = Authority::new();
     let service = behind_tls(&authority.identity("dpfsrv03.example"));
     assert!(service.read("stderr").contains("listening on https://127.0.0.1:"));
@@ -49,7 +49,7 @@ fn the_api_speaks_tls_and_the_commands_know_it_by_its_certificate() {
 }
 
 #[test]
-fn a_command_does_not_show_its_token_to_another_certificate() {
+fn a_command_does_not_send_its_token_to_another_certificate() {
     let authority = Authority::new();
     let service = behind_tls(&authority.identity("localhost"));
     let other = authority.identity("localhost");
@@ -65,7 +65,7 @@ fn a_command_does_not_show_its_token_to_another_certificate() {
 }
 
 #[test]
-fn sighup_has_the_apis_certificate_read_again_and_bad_files_change_nothing() {
+fn sighup_rereads_the_apis_certificate() {
     let authority = Authority::new();
     let service = behind_tls(&authority.identity("localhost"));
     let before = service.api().certificate;
@@ -86,7 +86,7 @@ fn sighup_has_the_apis_certificate_read_again_and_bad_files_change_nothing() {
 }
 
 #[test]
-fn an_api_beyond_loopback_without_tls_is_warned_of() {
+fn an_api_beyond_loopback_without_tls_is_warned_about() {
     let mut service = Service::prepare("[api]\nlisten = \"0.0.0.0:0\"");
     let warning = "the token crosses the network in plain text";
     let checked = service.run(&["check-config"]);
@@ -110,7 +110,7 @@ fn an_api_beyond_loopback_without_tls_is_warned_of() {
 }
 
 #[test]
-fn faulty_certificates_are_faults_of_their_keys() {
+fn invalid_certificates_are_errors_of_their_keys() {
     let authority = Authority::new();
     let service = Service::prepare(API_TLS);
     let said = || {

@@ -8,7 +8,7 @@ use super::{
 use crate::support::Service;
 
 #[test]
-fn a_missing_intermediate_is_told_from_an_unknown_authority() {
+fn a_missing_intermediate_is_distinguished_from_an_unknown_authority() {
     let authority = Authority::new();
     let service = trusting(&authority, "");
     let intermediate = authority.intermediate();
@@ -30,7 +30,7 @@ fn a_missing_intermediate_is_told_from_an_unknown_authority() {
 }
 
 #[test]
-fn a_bad_signature_is_not_charged_to_another_authoritys_key() {
+fn an_invalid_signature_is_not_blamed_on_another_authority() {
     let mut service = Service::prepare("");
     let curve = ["ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
     openssl_authority(service.folder(), &curve);

@@ -63,7 +63,7 @@ impl Loop {
 }
 
 #[test]
-fn each_level_leaves_an_eighth_of_the_slots_to_the_quicker_ones() {
+fn each_level_leaves_an_eighth_of_the_slots_to_faster_ones() {
     for (level, most) in [(Level(0), 64), (NEW, 56), (SLOW, 48), (Level(3), 40)] {
         assert_eq!(Loop::new(64).fill(level).len(), most);
     }
@@ -76,14 +76,14 @@ fn each_level_leaves_an_eighth_of_the_slots_to_the_quicker_ones() {
 }
 
 #[test]
-fn a_single_slot_is_anybodys() {
+fn a_single_slot_is_available_to_every_level() {
     for level in [Level(0), NEW, SLOW, Level(3)] {
         assert_eq!(Loop::new(1).fill(level).len(), 1);
     }
 }
 
 #[test]
-fn an_attempt_that_takes_long_counts_as_a_slow_one_while_it_runs() {
+fn a_long_attempt_counts_as_slow_while_it_runs() {
     let mut it = Loop::new(64);
     let slots = it.fill(NEW);
     assert_eq!(it.shares.wake_at(), Some(it.now + BOUNDS[0]));
@@ -103,7 +103,7 @@ fn an_attempt_that_takes_long_counts_as_a_slow_one_while_it_runs() {
 }
 
 #[test]
-fn an_attempt_that_has_ended_wakes_nobody() {
+fn an_ended_attempt_causes_no_wake_up() {
     let mut it = Loop::new(64);
     let slot = it.start_quick();
     assert_eq!(it.shares.wake_at(), Some(it.now + BOUNDS[0]));
@@ -113,7 +113,7 @@ fn an_attempt_that_has_ended_wakes_nobody() {
 }
 
 #[test]
-fn the_destinations_of_a_level_share_what_it_has() {
+fn destinations_of_a_level_take_turns() {
     let mut it = Loop::new(64);
     it.now += 2 * EXPECTED;
     (0..8).for_each(|n| it.push(&format!("h{n}"), SLOW));
@@ -122,7 +122,7 @@ fn the_destinations_of_a_level_share_what_it_has() {
 }
 
 #[test]
-fn a_quick_destination_waits_for_a_slower_one_now_and_then_and_not_for_all_of_them() {
+fn a_fast_destination_waits_for_one_slower_one_at_a_time() {
     let mut it = Loop::new(8);
     (0..1000).for_each(|n| it.push(&format!("new{n}"), NEW));
     (0..1000).for_each(|n| it.push(&format!("dead{n}"), SLOW));
@@ -139,7 +139,7 @@ fn a_quick_destination_waits_for_a_slower_one_now_and_then_and_not_for_all_of_th
 }
 
 #[test]
-fn a_level_that_had_nothing_to_do_has_saved_no_turns() {
+fn an_idle_level_does_not_accumulate_turns() {
     let mut it = Loop::new(64);
     for _ in 0..1000 {
         it.push("good", Level(0));
@@ -155,7 +155,7 @@ fn a_level_that_had_nothing_to_do_has_saved_no_turns() {
 }
 
 #[test]
-fn only_so_many_fail_in_a_second_while_quick_ones_have_work() {
+fn failures_per_second_are_limited_while_fast_ones_have_work() {
     let mut it = Loop::new(64);
     let good = it.start_quick();
     it.fail_all();
@@ -173,7 +173,7 @@ fn only_so_many_fail_in_a_second_while_quick_ones_have_work() {
 }
 
 #[test]
-fn those_that_answer_after_all_are_not_held_up() {
+fn destinations_that_recover_are_not_limited() {
     let mut it = Loop::new(64);
     it.start_quick();
     (0..1000).for_each(|n| it.push(&format!("back{n}"), SLOW));
@@ -181,7 +181,7 @@ fn those_that_answer_after_all_are_not_held_up() {
 }
 
 #[test]
-fn a_new_destination_does_not_wait_behind_those_that_failed() {
+fn a_new_destination_does_not_wait_for_failing_ones() {
     let mut it = Loop::new(64);
     it.start_quick();
     it.fail_all();
@@ -190,7 +190,7 @@ fn a_new_destination_does_not_wait_behind_those_that_failed() {
 }
 
 #[test]
-fn a_place_is_one_of_its_level_and_no_two_are_the_same() {
+fn tickets_are_unique_and_have_a_level() {
     let mut it = Loop::new(8);
     let mut push = |level| it.shares.push(destination("a"), level);
     let (first, second) = (push(NEW), push(Level(0)));
@@ -200,7 +200,7 @@ fn a_place_is_one_of_its_level_and_no_two_are_the_same() {
 }
 
 #[test]
-fn as_many_of_those_that_are_limited_come_back_as_there_are_slots_to_spare() {
+fn as_many_limited_destinations_resume_as_there_are_spare_slots() {
     let mut it = Loop::new(8);
     let held = it.fill(NEW);
     for name in ["a", "b", "c"] {

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_does_not_wait_for_a_batch_and_is_signalled_behind_it() {
+    fn a_claim_during_a_batch_is_postponed_and_signalled() {
         let (db, queues, destination) = stored();
         queues.apply_begins();
         let put_off = queues.claim(&db, QUEUE, 1, HORIZON).unwrap();
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_meets_one_batch_after_the_other_is_served_in_the_end() {
+    fn a_claim_is_not_postponed_for_ever() {
         let (db, queues, _) = stored();
         for _ in 0..PUT_OFF_AT_MOST {
             queues.apply_begins();

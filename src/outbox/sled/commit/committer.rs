@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_are_gathered_until_something_comes_for_which_somebody_waits() {
+    fn an_urgent_write_ends_the_gathering_of_outcomes() {
         let (commands, mut received) = mpsc::unbounded_channel();
         let gathering = std::thread::spawn(move || {
             let mut batch = Vec::new();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_alone_are_gathered_for_the_whole_pause() {
+    fn outcomes_are_gathered_for_the_whole_pause() {
         let (commands, mut received) = mpsc::unbounded_channel();
         let mut batch = Vec::new();
         let (begin, pause) = (Instant::now(), Duration::from_millis(20));

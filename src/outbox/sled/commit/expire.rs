@@ -39,7 +39,8 @@ impl Transaction<'_> {
                 self.store.tree.range(keys::pending(queue, from)..keys::pending(queue, u64::MAX))
             {
                 let (key, bytes) = row?;
-                let record: Record = decode(&key, &bytes)?;
+                // One that cannot be read stays pending, and stops no other one.
+                let Ok(record) = decode::<Record>(&key, &bytes) else { continue };
                 let seq = keys::seq_of(record.id);
                 if record.budget_since < cutoff
                     && let Some(record) = self.expire(record.id, cutoff, failure)?

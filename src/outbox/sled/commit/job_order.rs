@@ -19,7 +19,12 @@ impl Transaction<'_> {
         }
         while let Some((key, value)) = self.writes.first(&keys::job_prefix(job_id))? {
             let (seq, queue) = (keys::last_number(&key), QueueKey(keys::number(&value)));
-            let Some(record) = self.writes.record(&keys::pending(queue, seq))? else {
+            let pending = keys::pending(queue, seq);
+            let Some(record) = self.writes.readable(&pending)? else {
+                // A callback that cannot be read keeps its position: its job is stuck.
+                if self.writes.get(&pending)?.is_some() {
+                    break;
+                }
                 // The job must not wait for a callback that does not exist.
                 tracing::error!(
                     event.action = "store-mended",
@@ -48,7 +53,7 @@ impl Transaction<'_> {
         let mut next = self.writes.first(&job)?;
         while let Some((key, value)) = next {
             let (seq, queue) = (keys::last_number(&key), QueueKey(keys::number(&value)));
-            match self.writes.record(&keys::pending(queue, seq))? {
+            match self.writes.readable(&keys::pending(queue, seq))? {
                 Some(record) if !matches!(record.state, State::Pending(Readiness::Blocked(_))) => {
                     if !self.mark(queue, seq, &record)? {
                         return Ok(false);

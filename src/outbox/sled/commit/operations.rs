@@ -126,7 +126,7 @@ impl Transaction<'_> {
     pub(crate) fn replay(&mut self, id: CallbackId) -> Result<bool> {
         let (seq, queue) = keys::parts(id);
         let key = keys::finished(StateName::Failed, seq);
-        let Some(record) = self.writes.record(&key)?.filter(|record| record.id == id) else {
+        let Some(record) = self.writes.readable(&key)?.filter(|record| record.id == id) else {
             return Ok(false);
         };
         self.mark(queue, seq, &record)?;
@@ -148,9 +148,9 @@ impl Transaction<'_> {
     /// Cancels a pending callback that is not claimed.
     pub(crate) fn cancel(&mut self, id: CallbackId, failure: Failure) -> Result<Cancelled> {
         let (seq, queue) = keys::parts(id);
-        let Some(record) = self.writes.record(&keys::pending(queue, seq))? else {
+        let Some(record) = self.writes.readable(&keys::pending(queue, seq))? else {
             for state in [StateName::Delivered, StateName::Failed] {
-                let known = self.writes.record(&keys::finished(state, seq))?;
+                let known = self.writes.readable(&keys::finished(state, seq))?;
                 if known.is_some_and(|record| record.id == id) {
                     return Ok(Cancelled::NotPending);
                 }
@@ -172,7 +172,7 @@ impl Transaction<'_> {
         failure: &Failure,
     ) -> Result<Option<Record>> {
         let (seq, queue) = keys::parts(id);
-        match self.writes.record(&keys::pending(queue, seq))? {
+        match self.writes.readable(&keys::pending(queue, seq))? {
             Some(record) if record.budget_since < cutoff && self.mark(queue, seq, &record)? => {
                 self.end(queue, record, failure.clone()).map(Some)
             }

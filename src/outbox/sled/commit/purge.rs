@@ -37,7 +37,9 @@ impl Transaction<'_> {
 
     fn forget(&mut self, state: StateName, seq: u64, finished_at: Timestamp) -> Result<bool> {
         let key = keys::finished(state, seq);
-        let Some(record) = self.writes.record(&key)? else { return Ok(false) };
+        let Some(record) = self.writes.readable(&key)? else {
+            return self.forget_unreadable(state, key, seq);
+        };
         // It was replayed and has ended again: a later row of the index has it.
         if record.finished_at() != Some(finished_at) {
             return Ok(false);
@@ -57,6 +59,23 @@ impl Transaction<'_> {
             row.failed = row.failed.saturating_sub(1);
         } else {
             self.totals.delivered -= 1;
+        }
+        Ok(true)
+    }
+
+    /// Removes a record that cannot be read, so that it does not stay for ever. Its event id and the
+    /// counter of its destination are unknown and stay.
+    fn forget_unreadable(&mut self, state: StateName, key: Vec<u8>, seq: u64) -> Result<bool> {
+        if self.writes.get(&key)?.is_none() {
+            return Ok(false);
+        }
+        self.writes.remove(key);
+        for row in self.store.tree.scan_prefix(keys::attempts(seq)) {
+            self.writes.remove(row?.0.to_vec());
+        }
+        match state {
+            StateName::Failed => self.totals.failed = self.totals.failed.saturating_sub(1),
+            _ => self.totals.delivered = self.totals.delivered.saturating_sub(1),
         }
         Ok(true)
     }

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_clock_that_goes_back_again_and_again_a_bounded_number_of_times_is_kept() {
+    fn entries_are_merged_above_the_limit() {
         let (backward, at) = (Backward::default(), Timestamp::from_millis);
         for batch in 0..1000 {
             // It goes on by two and back by one.

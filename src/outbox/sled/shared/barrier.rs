@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_reads_waits_for_the_commit_under_way() {
+    fn a_read_waits_for_the_commit_in_progress() {
         let barrier = Barrier::default();
         barrier.wait();
         let (says, said) = mpsc::channel();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_does_not_wait_for_the_next_commit() {
+    fn a_read_does_not_wait_for_the_next_commit() {
         let barrier = Barrier::default();
         let commit = barrier.begin();
         let read = barrier.begun();
