@@ -38,7 +38,7 @@ const COMMIT_DURATION: &str = "urlcallback_commit_duration_seconds";
 const CONNECTIONS_OPENED: &str = "urlcallback_connections_opened_total";
 /// Exchanges over a connection that was there already.
 const CONNECTIONS_REUSED: &str = "urlcallback_connections_reused_total";
-/// What stands still for good.
+/// Jobs and callbacks that cannot be repaired.
 const STUCK: &str = "urlcallback_stuck";
 /// Callbacks that were removed.
 const PURGED: &str = "urlcallback_callbacks_purged_total";
@@ -106,10 +106,7 @@ fn describe() {
         ),
         (gauge::WAITING, "Callbacks that wait for their time or for an earlier one of their job."),
         (gauge::IN_FLIGHT, "Callbacks that are being sent."),
-        (
-            STUCK,
-            "Jobs and callbacks that stand still because the store cannot read a part of them.",
-        ),
+        (STUCK, "Jobs and callbacks that are stuck because a row of the store cannot be read."),
         (gauge::OLDEST_DUE, "For how long the longest due callback is due; 0 where none is."),
         (gauge::OPEN, "Destinations that do not answer."),
         (gauge::DESTINATIONS, "Destinations with pending or failed callbacks."),
@@ -130,7 +127,7 @@ pub mod gauge {
     pub const DUE: &str = "urlcallback_callbacks_due";
     /// Should have gone out.
     pub const OVERDUE: &str = "urlcallback_callbacks_overdue";
-    /// Not their turn.
+    /// Waiting for a retry or for another callback of their job.
     pub const WAITING: &str = "urlcallback_callbacks_waiting";
     /// Being sent.
     pub const IN_FLIGHT: &str = "urlcallback_callbacks_in_flight";
@@ -237,7 +234,7 @@ pub fn refresh() {
     counter!(CONNECTIONS_REUSED).absolute(exchanges.saturating_sub(begun));
 }
 
-/// So much stands still that cannot be put right.
+/// Sets the number of jobs and callbacks that cannot be repaired.
 pub fn stuck(count: u64) {
     gauge!(STUCK).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
 }

@@ -1,7 +1,9 @@
 //! Outcomes of events and callbacks: the one place where they are logged and counted.
 //!
-//! There is one function for each outcome, so that log and metrics agree. Ended callbacks are counted by
-//! the outbox when they are durable ([`measure::ended`]).
+//! There is one function for each outcome, so that log and metrics agree. A callback can fail in three of
+//! them: [`EventLine::stored`] (it can never be sent), [`cancelled`] and [`outcome`]. The functions are
+//! called by tasks that serve all callbacks, so they must not block. Ended callbacks that are stored are
+//! counted by the outbox when they are durable ([`measure::ended`]).
 
 use crate::{
     callback::{CallbackId, Destination, SecretUrl},

@@ -102,8 +102,8 @@ pub struct CallbackView {
     pub waiting_for: Option<String>,
     /// Whether it is being sent.
     pub in_flight: bool,
-    /// Whether it waits for a callback that does not exist, because of damage to the store. The service
-    /// repairs this where it can, and logs it.
+    /// Whether it is blocked although no callback is found that it waits for, because of damage to the
+    /// store. The service repairs this where it can, and logs it.
     #[serde(default)]
     pub stuck: bool,
     /// When it fails unless it is delivered before; null when it has ended.

@@ -32,7 +32,7 @@ impl Outcome {
         match (&self.attempt.error, self.attempt.status) {
             (_, Some(408 | 429 | 500..)) => DestinationHealth::Failing,
             (Some(error), _) if error.kind == ErrorKind::Body => DestinationHealth::Failing,
-            (_, Some(_)) => DestinationHealth::Answered,
+            (_, Some(_)) => DestinationHealth::Working,
             (None, None) => DestinationHealth::Unknown,
             (Some(error), None) => match error.kind {
                 ErrorKind::InvalidUrl | ErrorKind::Egress => DestinationHealth::Unknown,
@@ -49,9 +49,9 @@ impl Outcome {
 /// Any other status shows that the destination works, even if it rejects this callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DestinationHealth {
-    /// It responded.
-    Answered,
-    /// It failed.
+    /// It responded with a status other than 408, 429 and 5xx.
+    Working,
+    /// A failure, as described above.
     Failing,
     /// Unknown: no request was made, or it was aborted.
     Unknown,

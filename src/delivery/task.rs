@@ -151,7 +151,8 @@ impl AttemptTask {
             // Nothing is ever sent; the loop drops its end to abort.
             _ = abort.changed() => None,
         };
-        // Without an outcome, no request was made: the callback is released for a later attempt.
+        // Without an outcome, the DNS look-up could not start, or the attempt was aborted at shutdown, in
+        // which case the receiver may have the request. The callback is released and sent later.
         let Some(outcome) = outcome else { return self.outbox.release(claim) };
         self.taken.free(outcome.health());
         let mut random = fastrand::Rng::new();

@@ -10,9 +10,10 @@
 //! 3. **In call order.** Writes take effect in the order in which the functions were called, not in
 //!    which their futures are polled.
 //! 4. **One at a time per job.** Of the pending callbacks of one `jobId`, one at most is claimed: the
-//!    earliest accepted. If an earlier one is replayed while a later one is in flight, the later one
-//!    keeps its turn, even over a release and a restart, until its attempt is settled, or until it is not
-//!    claimed and a callback is replayed that is earlier than all pending ones of the job.
+//!    active one, which is the earliest accepted. If an earlier one is replayed while a later one is in
+//!    flight, the later one stays active, also if it is released or the process restarts. It stops being
+//!    active when its attempt is settled, or, while it is not claimed, when another callback is replayed
+//!    that is earlier than all pending ones of the job.
 //! 5. **Claimed once.** A claimed callback is not claimed again before it is settled or released. Claims
 //!    are not stored: after a crash, claimed callbacks are due.
 //! 6. **Nothing unsynced is claimed.** No PUT goes out for something that a power failure could undo.

@@ -2,7 +2,8 @@
 //!
 //! A stored value is `format (1 byte) ‖ fresh (1 byte) ‖ postcard`. The second byte is outside the
 //! encoded part so that a scan can skip a record without decoding it. A change of any struct here is a
-//! change of the format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`.
+//! change of the format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`. A new variant
+//! of an enum may be appended, never inserted, because postcard stores its position.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -14,7 +15,7 @@ use crate::{
 /// The first byte of every stored value.
 pub const RECORD_FORMAT: u8 = 1;
 
-/// The kind of a failure (docs/receiving-callbacks.md).
+/// The kind of a failure (docs/operating.md). New kinds are appended, because postcard stores the position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {

@@ -45,8 +45,10 @@ pub struct Standing {
     pub waiting_for: Option<CallbackId>,
     /// Whether it is being sent.
     pub in_flight: bool,
-    /// Whether it waits for a callback that does not exist and would never be claimed. This is caused by
-    /// damage, and repaired where possible ([`Outbox::mend`](super::Outbox::mend)).
+    /// Whether it is blocked although no callback is found that it waits for, so that it would never be
+    /// claimed. This is caused by damage, and repaired where possible
+    /// ([`Outbox::mend`](super::Outbox::mend)). While the job index still names a lost callback,
+    /// `waiting_for` has its id, and this is `false` until the next repair.
     pub stuck: bool,
 }
 

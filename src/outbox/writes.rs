@@ -109,7 +109,7 @@ pub enum Cancelled {
 pub struct Mended {
     /// Number of rows or callbacks that were repaired.
     pub mended: u64,
-    /// Number of those that could not be repaired.
+    /// Number of jobs and callbacks that cannot be repaired, because a row cannot be read.
     pub stuck: u64,
     /// `after` of the next step; `None` at the end.
     pub next: Option<Vec<u8>>,

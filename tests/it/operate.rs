@@ -268,7 +268,7 @@ fn a_wrong_token_a_stale_note_and_a_hanging_api_are_clear_errors() {
     fs::write(service.path("data/service.json"), stale.to_string()).unwrap();
     let nobody = service.run(&["inspect-queue"]);
     assert_eq!(nobody.status.code(), Some(1));
-    assert!(text(&nobody.stderr).contains("cannot be asked at http://127.0.0.1:1"), "{nobody:?}");
+    assert!(text(&nobody.stderr).contains("does not respond at http://127.0.0.1:1"), "{nobody:?}");
     fs::write(service.path("data/service.json"), note).unwrap();
 
     service.kill();

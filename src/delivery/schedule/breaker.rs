@@ -5,8 +5,8 @@
 //!           `failures` in a row                 the pause is over
 //!  Closed ───────────────────────► Open ─────────────────────────► one probe
 //!    ▲                              ▲ │                               │
-//!    └──────── any answer ──────────┼─┘ ◄──── failed: longer pause ───┤
-//!    └──────────────────────────────┴──────── any answer ─────────────┘
+//!    └──────── working ─────────────┼─┘ ◄──── failed: longer pause ───┤
+//!    └──────────────────────────────┴──────── working ────────────────┘
 //! ```
 //!
 //! What counts as a failure of the *destination* is in
@@ -99,10 +99,10 @@ impl Breaker {
         settings: &Settings,
         now: Timestamp,
     ) -> bool {
-        use DestinationHealth::{Answered, Failing, Unknown};
+        use DestinationHealth::{Failing, Unknown, Working};
         let before = self.0;
         self.0 = match (before, health) {
-            (_, Answered) => State::Closed { failures: 0 },
+            (_, Working) => State::Closed { failures: 0 },
             (State::Closed { failures }, Failing) => {
                 let failures = failures.saturating_add(1);
                 if settings.failures > 0 && failures >= settings.failures {

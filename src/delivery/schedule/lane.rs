@@ -60,8 +60,8 @@ impl Lane {
             && self.in_flight < per_destination
     }
 
-    /// How many attempts may start now: one where a probe is due, none while the breaker is open
-    /// otherwise. For `spare`, see [`Shares::spare`](super::shares::Shares::spare).
+    /// How many attempts may start now. While the breaker is open: one if a probe is due, else none. For
+    /// `spare`, see [`Shares::spare`](super::shares::Shares::spare).
     pub fn room(&self, per_destination: usize, spare: usize, now: Timestamp) -> usize {
         if self.breaker.is_closed() {
             self.allowed(per_destination, spare)
@@ -156,7 +156,7 @@ mod tests {
             fail(&mut lane, NOW);
             fail(&mut lane, NOW);
             lane.start();
-            lane.end(DestinationHealth::Answered, &settings(), NOW);
+            lane.end(DestinationHealth::Working, &settings(), NOW);
         }
         assert!(lane.open().is_none());
         assert!(opened().open().is_some());
@@ -176,7 +176,7 @@ mod tests {
             assert!(lane.end(DestinationHealth::Failing, &settings(), now));
         }
         lane.start();
-        assert!(lane.end(DestinationHealth::Answered, &settings(), now));
+        assert!(lane.end(DestinationHealth::Working, &settings(), now));
         assert_eq!(lane.open(), None);
         assert_eq!(lane.room(16, 14, now), 14);
     }

@@ -48,7 +48,7 @@ impl Pace {
     /// An attempt has ended. It counts as much as all before it together.
     pub(crate) fn ended(&mut self, took: Duration, health: DestinationHealth) {
         let took = match health {
-            DestinationHealth::Answered => took,
+            DestinationHealth::Working => took,
             DestinationHealth::Failing => took.max(FAILED),
             DestinationHealth::Unknown => return,
         };
@@ -72,7 +72,7 @@ mod tests {
 
     fn answering(took: Duration) -> Level {
         let mut pace = Pace::default();
-        pace.ended(took, DestinationHealth::Answered);
+        pace.ended(took, DestinationHealth::Working);
         pace.level()
     }
 
@@ -91,7 +91,7 @@ mod tests {
         let mut pace = Pace::default();
         pace.ended(QUICK, DestinationHealth::Failing);
         let answers = (1..100).find(|_| {
-            pace.ended(QUICK, DestinationHealth::Answered);
+            pace.ended(QUICK, DestinationHealth::Working);
             pace.level() == Level(0)
         });
         assert_eq!(answers, Some(5));
@@ -102,7 +102,7 @@ mod tests {
         let mut pace = Pace::default();
         for _ in 0..2 {
             assert_eq!([pace.most(16, 0), pace.most(16, 9), pace.most(1, 9)], [AT_FIRST, 9, 1]);
-            pace.ended(QUICK, DestinationHealth::Answered);
+            pace.ended(QUICK, DestinationHealth::Working);
         }
         pace.at_least(BOUNDS[1]);
         assert_eq!(pace.most(16, 0), 16, "its level limits it");

@@ -68,7 +68,7 @@ pub struct Sender {
 enum NotMade {
     /// No request was made: its DNS look-up could not start.
     NoLookup,
-    /// It failed.
+    /// A failure, as described above.
     Failed(Failure),
 }
 

@@ -1,8 +1,8 @@
 //! To which destinations idle connections are kept.
 //!
-//! The two limits of idle connections are here: for how long one is kept, and to how many
-//! destinations. How many are kept to one destination is `delivery.per_destination`, which the HTTP
-//! client's pool holds to.
+//! How long one is kept is [`IDLE_TIMEOUT`], which the client's pool applies (`client.rs`). To how many
+//! destinations connections are kept is decided by [`Connections`]. How many are kept to one destination
+//! is `delivery.per_destination`, which the pool applies as well.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -40,7 +40,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Opens a store, after checking what sled would lose silently.
-pub(super) fn watched(
+pub(super) fn open_checked(
     dir: &Path,
     settings: Settings,
     clock: SharedClock,

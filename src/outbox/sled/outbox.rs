@@ -58,7 +58,7 @@ impl SledOutbox {
     /// damaged, newer or foreign store is an error and is not changed.
     pub fn open(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Self> {
         let (store, witness) =
-            open::watched(dir, settings, clock).map_err(|error| match error {
+            open::open_checked(dir, settings, clock).map_err(|error| match error {
                 OutboxError::Engine(reason) => {
                     OutboxError::CannotOpen { dir: dir.to_owned(), reason }
                 }

@@ -97,7 +97,7 @@ fn a_long_attempt_counts_as_slow_while_it_runs() {
     assert_eq!((seen, it.shares.wake_at()), (vec![56; 3], None));
     assert_eq!((it.shares.held, it.shares.in_flight()), ([0, 0, 0, 56], 56));
     for slot in slots {
-        it.shares.end(slot, DestinationHealth::Answered, it.now);
+        it.shares.end(slot, DestinationHealth::Working, it.now);
     }
     assert_eq!(it.shares.held, [0; LEVELS]);
 }
@@ -107,7 +107,7 @@ fn an_ended_attempt_causes_no_wake_up() {
     let mut it = Loop::new(64);
     let slot = it.start_quick();
     assert_eq!(it.shares.wake_at(), Some(it.now + BOUNDS[0]));
-    it.shares.end(slot, DestinationHealth::Answered, it.now);
+    it.shares.end(slot, DestinationHealth::Working, it.now);
     assert_eq!(it.shares.wake_at(), None);
     assert!(it.shares.risen(it.now + BOUNDS[2]).is_empty());
 }
@@ -165,7 +165,7 @@ fn failures_per_second_are_limited_while_fast_ones_have_work() {
     assert_eq!(it.serve(DestinationHealth::Failing).len(), 1);
     it.now += 10 * PER_FAILURE;
     assert_eq!(it.serve(DestinationHealth::Failing).len(), 10);
-    it.shares.end(good, DestinationHealth::Answered, it.now);
+    it.shares.end(good, DestinationHealth::Working, it.now);
     assert!(it.serve(DestinationHealth::Failing).is_empty());
     it.now += EXPECTED;
     assert_eq!(it.serve(DestinationHealth::Failing).len(), 1000 - AT_ONCE as usize - 11);
@@ -177,7 +177,7 @@ fn destinations_that_recover_are_not_limited() {
     let mut it = Loop::new(64);
     it.start_quick();
     (0..1000).for_each(|n| it.push(&format!("back{n}"), SLOW));
-    assert_eq!(it.serve(DestinationHealth::Answered).len(), 1000);
+    assert_eq!(it.serve(DestinationHealth::Working).len(), 1000);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn as_many_limited_destinations_resume_as_there_are_spare_slots() {
     let spare = |it: &Loop| it.shares.spare(NEW);
     let mut ended = held.into_iter();
     while spare(&it) < 2 {
-        it.shares.end(ended.next().unwrap(), DestinationHealth::Answered, it.now);
+        it.shares.end(ended.next().unwrap(), DestinationHealth::Working, it.now);
     }
     assert!(it.shares.has_unlimited());
     assert_eq!(it.shares.unlimited(), [(destination("a"), NEW), (destination("b"), NEW)]);

@@ -68,7 +68,7 @@ pub(crate) struct DueScan<'a> {
     due_later: Option<Timestamp>,
     due_done: bool,
     fresh_done: bool,
-    /// Whether all scheduled callbacks so far are claimed.
+    /// Whether `due_from` may be raised: all scheduled callbacks so far are claimed.
     due_moves: bool,
     /// Whether the cursor can move past everything so far.
     cursor_moves: bool,

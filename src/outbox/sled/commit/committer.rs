@@ -124,7 +124,9 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: 
         commands.into_iter().for_each(|command| command.refuse(error.clone()));
         return;
     }
-    let (whole, watched) = (store.commits.begin(), wake.begin());
+    // Guards: exports wait for commits from here on, since the time of the batch is read next; the flush
+    // waker watches how long the commit takes; and, from the apply on, reads wait for it.
+    let (committing, watched) = (store.commits.begin(), wake.begin());
     let mut answers = Vec::with_capacity(commands.len());
     let size = commands.iter().map(Write::weight).sum();
     let mut unsynced = None;
@@ -155,7 +157,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: 
         Ok(())
     });
     let result = result.map_err(|error| store.stop(&error));
-    drop((unsynced, whole, watched));
+    drop((unsynced, committing, watched));
     if let Err(error) = &result {
         commands.into_iter().for_each(|command| command.refuse(error.clone()));
     }

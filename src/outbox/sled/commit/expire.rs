@@ -14,7 +14,7 @@ const EXPIRE_STEP: usize = 512;
 
 impl Transaction<'_> {
     /// Ends pending callbacks whose budget began before `cutoff`, unless they are in flight, a
-    /// bounded number at a time, and returns them. None are left: an empty list.
+    /// bounded number at a time, and returns them; an empty list when none are left.
     pub(crate) fn expire_before(
         &mut self,
         cutoff: Timestamp,

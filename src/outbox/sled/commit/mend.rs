@@ -2,7 +2,7 @@
 //!
 //! By the invariant in [`transaction`](super::transaction), exactly one pending callback of a job is
 //! active. No code violates it, but damage that nothing else detects may lose a row, and the job would
-//! then wait until it expires. So all pending callbacks are checked again and again, a few with each call,
+//! then wait without an attempt. So all pending callbacks are checked again and again, a few with each call,
 //! and what can be proven is repaired:
 //!
 //! - A row of the job index without its callback is removed.

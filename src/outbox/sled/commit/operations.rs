@@ -74,7 +74,7 @@ impl Transaction<'_> {
     pub(crate) fn settle(&mut self, record: Record, settlement: Settlement) -> Result<Record> {
         let (seq, queue) = keys::parts(record.id);
         let job_id = record.body.job_id.clone();
-        self.released.push((queue, seq));
+        self.to_free.push((queue, seq));
         self.take_pending(queue, &record)?;
         if let Some(last) =
             record.last_attempt.as_ref().filter(|_| settlement_attempts(&settlement))

@@ -19,7 +19,7 @@ pub(crate) struct Published {
     totals: Totals,
     blocked: u64,
     rows: HashMap<QueueKey, Changed>,
-    released: Vec<(QueueKey, u64)>,
+    to_free: Vec<(QueueKey, u64)>,
     signals: Vec<(QueueKey, Timestamp)>,
     budgets: HashMap<QueueKey, Timestamp>,
     /// Number of callbacks that were delivered, and that failed.
@@ -33,7 +33,7 @@ impl Published {
     /// busy callbacks. Before, a claim could return what a power failure would undo.
     pub(crate) fn publish(self, store: &Store) {
         measure::ended(self.ended.0, self.ended.1);
-        store.moves.note(&self.released);
+        store.moves.note(&self.to_free);
         let mut inner = store.queues.lock();
         inner.totals = self.totals;
         inner.blocked = self.blocked;
@@ -58,7 +58,7 @@ impl Published {
             }
         }
         let mut wake = !self.signals.is_empty();
-        for (key, seq) in self.released {
+        for (key, seq) in self.to_free {
             if inner.queues.get_mut(&key).is_some_and(|queue| queue.free(seq)) {
                 inner.signal(key, Timestamp::default());
                 wake = true;
@@ -84,7 +84,7 @@ impl Transaction<'_> {
             totals: self.totals,
             blocked: self.blocked,
             rows: self.rows,
-            released: self.released,
+            to_free: self.to_free,
             signals: self.signals,
             budgets: self.budgets,
             ended: (self.delivered.len() as u64, self.failed.len() as u64),

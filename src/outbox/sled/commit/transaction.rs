@@ -49,8 +49,8 @@ pub(crate) struct Transaction<'a> {
     /// Number of blocked callbacks, with the changes so far.
     pub(crate) blocked: u64,
     pub(crate) rows: HashMap<QueueKey, Changed>,
-    /// Callbacks to be freed after the sync: claimed until now, or busy because of this batch.
-    pub(crate) released: Vec<(QueueKey, u64)>,
+    /// Callbacks to be freed after the sync: those that this batch settles, and those that it marked busy.
+    pub(crate) to_free: Vec<(QueueKey, u64)>,
     pub(crate) signals: Vec<(QueueKey, Timestamp)>,
     /// By queue: the earliest begin of a budget among callbacks that become pending.
     pub(crate) budgets: HashMap<QueueKey, Timestamp>,
@@ -73,7 +73,7 @@ impl<'a> Transaction<'a> {
             totals,
             blocked,
             rows: HashMap::new(),
-            released: Vec::new(),
+            to_free: Vec::new(),
             signals: Vec::new(),
             budgets: HashMap::new(),
             delivered: Vec::new(),
@@ -166,13 +166,13 @@ impl<'a> Transaction<'a> {
         let in_memory = inner.queues.entry(queue).or_insert_with(|| Queue::new(row));
         Ok(match in_memory.busy.insert(seq, Busy::Committing) {
             // It was settled in this batch, so it is no longer claimed.
-            Some(Busy::Claimed) if self.released.contains(&(queue, seq)) => true,
+            Some(Busy::Claimed) if self.to_free.contains(&(queue, seq)) => true,
             Some(Busy::Claimed) => {
                 in_memory.busy.insert(seq, Busy::Claimed);
                 false
             }
             _ => {
-                self.released.push((queue, seq));
+                self.to_free.push((queue, seq));
                 true
             }
         })
