@@ -119,18 +119,18 @@ fn a_panic_in_a_task_frees_callback_and_slot() {
 
 #[test]
 fn statuses_and_errors_determine_the_destinations_health() {
-    use DestinationHealth::{Answered, Failing, Unknown};
+    use DestinationHealth::{Failing, Unknown, Working};
     let statuses = [
-        (200, Answered),
-        (302, Answered),
-        (404, Answered),
-        (407, Answered),
+        (200, Working),
+        (302, Working),
+        (404, Working),
+        (407, Working),
         (408, Failing),
-        (409, Answered),
-        (428, Answered),
+        (409, Working),
+        (428, Working),
         (429, Failing),
-        (431, Answered),
-        (499, Answered),
+        (431, Working),
+        (499, Working),
         (500, Failing),
         (503, Failing),
         (599, Failing),
@@ -153,7 +153,7 @@ fn statuses_and_errors_determine_the_destinations_health() {
     ];
     let unanswered = unanswered.map(|(kind, health)| (None, Some(kind), health));
     let cases =
-        answered.chain(unanswered).chain([(Some(200), None, Answered), (None, None, Unknown)]);
+        answered.chain(unanswered).chain([(Some(200), None, Working), (None, None, Unknown)]);
     for (status, kind, health) in cases {
         let attempt = Attempt {
             number: 1,
