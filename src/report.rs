@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     event::Malformed,
     measure,
-    outbox::{Failure, NewCallback, Record, State},
+    outbox::{Failure, NewCallback, Query, Record, State},
 };
 
 /// The fields of the log line of an event that requests a callback.
@@ -114,6 +114,22 @@ pub fn cancelled(id: CallbackId) {
         event.outcome = "success",
         callback.id = %id,
         "an operator cancelled a callback"
+    );
+}
+
+/// An operator replayed failed callbacks: how many matched and were replayed, of how many ids, or which
+/// ones by the query.
+pub fn replayed((matched, replayed): (u64, u64), named: usize, query: &Query) {
+    tracing::info!(
+        event.action = "callbacks-replayed",
+        event.outcome = "success",
+        callback.matched = matched,
+        callback.replayed = replayed,
+        callback.named = named,
+        callback.destination = query.destination.as_ref().map(Destination::as_str),
+        callback.since = query.since.map(tracing::field::display),
+        dpf.job_id = query.job_id,
+        "an operator replayed failed callbacks"
     );
 }
 

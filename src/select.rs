@@ -160,18 +160,8 @@ struct Audit<'a> {
 
 impl Drop for Audit<'_> {
     fn drop(&mut self) {
-        let Self { selection, dry_run: false, report } = self else { return };
-        tracing::info!(
-            event.action = "callbacks-replayed",
-            event.outcome = "success",
-            callback.matched = report.matched,
-            callback.replayed = report.replayed,
-            callback.named = selection.ids.len(),
-            callback.destination = selection.destination.as_ref().map(Destination::as_str),
-            callback.since = selection.since.map(tracing::field::display),
-            dpf.job_id = selection.job_id,
-            "an operator had failed callbacks replayed"
-        );
+        let Self { selection, dry_run: false, report: done } = self else { return };
+        report::replayed((done.matched, done.replayed), selection.ids.len(), &selection.query());
     }
 }
 
