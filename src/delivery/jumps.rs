@@ -133,6 +133,13 @@ mod tests {
     const HOUR: Duration = Duration::from_hours(1);
 
     #[test]
+    fn nothing_expires_without_an_attempt_within_the_grace() {
+        let clock = || crate::clock::ManualClock::at(START);
+        assert!(!Jumps::new(clock(), HOUR).may_expire());
+        assert!(Jumps::new(clock(), Duration::ZERO).may_expire());
+    }
+
+    #[test]
     fn small_deviations_of_the_clock_are_not_jumps() {
         let begin = Instant::now();
         let mut seen = Seen { at: START, passed: begin, back: 0, forward: Vec::new() };

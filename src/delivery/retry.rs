@@ -261,6 +261,23 @@ mod tests {
     }
 
     #[test]
+    fn a_callback_is_over_after_its_attempts_or_its_age() {
+        let over = |max_attempts, attempts, age, may_expire| {
+            let settings = Settings { max_attempts, ..Settings::default() };
+            let now = START.after(age);
+            settings.over(&record(attempts), now, may_expire).map(|failure| failure.kind)
+        };
+        let age = Settings::default().max_age;
+        let (young, millisecond) = (Duration::ZERO, Duration::from_millis(1));
+        assert_eq!(over(0, 99, young, true), None, "no limit");
+        assert_eq!(over(3, 2, young, true), None);
+        assert_eq!(over(3, 3, young, false), Some(ErrorKind::Exhausted));
+        assert_eq!(over(0, 0, age.saturating_sub(millisecond), true), None);
+        assert_eq!(over(0, 0, age, true), Some(ErrorKind::Expired));
+        assert_eq!(over(0, 0, age, false), None);
+    }
+
+    #[test]
     fn no_retry_is_due_after_the_maximum_age() {
         let settings = exact();
         let end = START.after(settings.max_age);

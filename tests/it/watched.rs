@@ -79,12 +79,18 @@ fn every_failure_is_counted_and_operations_are_logged() {
     let metrics = String::from_utf8(api.get("/metrics").body).unwrap();
     let counted = "urlcallback_callbacks_ended_total{state=\"failed\"} 3";
     assert!(metrics.contains(counted), "{metrics}");
+    assert_eq!(api.post("/v1/events", &json!({"event": "job_sending"})).status, 422);
+    let mut known = event("job_sending", "4", "http://127.0.0.1:1/");
+    known["eventId"] = "known".into();
+    assert_eq!([202, 200], [0, 1].map(|_| api.post("/v1/events", &known).status));
 
     let filter = json!({"filter": {"jobId": "1"}});
     assert_eq!(api.post("/v1/callbacks/replay", &filter).json()["replayed"], 1);
     let line = |action: &str| {
         eventually(action, || service.log().into_iter().find(|line| line["event.action"] == action))
     };
+    assert!(line("event-refused")["error.message"].as_str().unwrap().contains("jobId"));
+    assert_eq!(line("event-duplicate")["dpf.job_id"], "4");
     assert_eq!(line("callback-cancelled")["callback.id"], waits.as_str());
     let replayed = line("callbacks-replayed");
     assert_eq!((&replayed["callback.replayed"], &replayed["dpf.job_id"]), (&1.into(), &"1".into()));

@@ -130,3 +130,40 @@ impl Breaker {
             && matches!((before, self.0), (State::Open { .. }, _) | (_, State::Open { .. }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn opened(settings: &Settings) -> Breaker {
+        let mut breaker = Breaker::default();
+        for _ in 0..settings.failures {
+            breaker.end(DestinationHealth::Failing, false, settings, NOW);
+        }
+        assert!(breaker.open().is_some());
+        breaker
+    }
+
+    #[test]
+    fn an_older_attempt_that_fails_does_not_extend_the_pause() {
+        let settings = Settings::default();
+        let mut breaker = opened(&settings);
+        let now = NOW.after(settings.initial_pause);
+        breaker.start();
+        assert!(!breaker.end(DestinationHealth::Failing, false, &settings, now));
+        assert_eq!(breaker.next_probe(), None, "the probe is in progress");
+        assert!(breaker.end(DestinationHealth::Failing, true, &settings, now));
+        assert_eq!(breaker.next_probe(), Some(now.after(2 * settings.initial_pause)));
+    }
+
+    #[test]
+    fn after_a_backward_jump_the_next_probe_is_due() {
+        let mut breaker = opened(&Settings::default());
+        let now = NOW.before(Duration::from_secs(60));
+        breaker.clock_went_back(now);
+        assert_eq!(breaker.next_probe(), Some(now));
+        assert_eq!(breaker.open().unwrap().since, now);
+    }
+}
