@@ -111,7 +111,7 @@ fn describe() {
         (gauge::OPEN, "Destinations that do not answer."),
         (gauge::DESTINATIONS, "Destinations with pending or failed callbacks."),
         (gauge::STORE, "Bytes of the store on the disk."),
-        (gauge::READY, "1 where events are taken."),
+        (gauge::READY, "1 if events are accepted."),
         (gauge::BUILD, "1; its label is the version."),
         (gauge::START, "When the service started, in seconds since 1970."),
     ] {

@@ -98,7 +98,7 @@ impl IntoResponse for Problem {
 }
 
 pub(super) async fn not_found(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+    Problem::new(StatusCode::NOT_FOUND, format!("no such path: {}", uri.path()))
 }
 
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
@@ -108,6 +108,6 @@ pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
 
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     tracing::error!(event.action = "api-panic", "a request made the service panic");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed; its log says more")
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the log of the service")
         .into_response()
 }

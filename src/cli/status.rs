@@ -77,7 +77,7 @@ async fn listening(service: &Service, note: &Note, json: bool) -> anyhow::Result
     let ready = service.ready().await?;
     if !json {
         match &ready {
-            Ok(()) => print("ready: events are taken")?,
+            Ok(()) => print("ready: accepting events")?,
             Err(reason) => print(format_args!("not ready: {reason}"))?,
         }
     }

@@ -15,7 +15,7 @@ mod linux {
 
     fn notify(state: &[NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(state) {
-            tracing::debug!(error.message = %error, "systemd cannot be told");
+            tracing::debug!(error.message = %error, "cannot notify systemd");
         }
     }
 
@@ -54,7 +54,7 @@ mod linux {
                 && let Ok(Ok(queue)) = timeout(pause / 3, outbox.summary(clock.now())).await
             {
                 let taken = match health.ready().await {
-                    Ok(()) => "events are taken".into(),
+                    Ok(()) => "accepting events".into(),
                     Err(reason) => format!("not accepting events: {reason}"),
                 };
                 let status = format!(

@@ -125,7 +125,7 @@ pub fn read_regular_bytes(file: &Path) -> std::io::Result<Vec<u8>> {
     if std::fs::metadata(file)?.is_file() {
         return std::fs::read(file);
     }
-    Err(std::io::Error::other("it is no regular file"))
+    Err(std::io::Error::other("it is not a regular file"))
 }
 
 pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -192,7 +192,7 @@ fn other_protocols_are_distinguished() {
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
     ] {
-        fails(&service, &RawReceiver::answering(bytes), "body", "the answer is no HTTP: ");
+        fails(&service, &RawReceiver::answering(bytes), "body", "the response is not HTTP: ");
     }
     let chunk = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno number\r\n";
     fails(&service, &RawReceiver::answering(*chunk), "body", "chunk");

@@ -24,7 +24,7 @@ fn systemd_is_notified() {
     };
     hear("READY=1");
     hear("WATCHDOG=1");
-    hear("STATUS=events are taken; pending 0");
+    hear("STATUS=accepting events; pending 0");
     hear("WATCHDOG=1");
     assert_eq!(service.terminate(), Some(0));
     hear("STOPPING=1");

@@ -88,7 +88,7 @@ pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
             }
             if http.is_parse() {
                 kind = ErrorKind::Body;
-                message.push_str("the answer is no HTTP: ");
+                message.push_str("the response is not HTTP: ");
             }
         }
         // Causes often repeat the one below, and the client's own layers add nothing.

@@ -44,7 +44,7 @@ pub(super) enum Operation {
     Pass(u32),
     /// A destination's breaker opens or closes.
     Report { to: usize, open: bool },
-    /// Whether events are taken is asked.
+    /// Asks whether events are accepted.
     Ready,
     /// The outbox is closed and opened again; what was in hand is gone.
     Reopen,
