@@ -11,7 +11,7 @@ use super::output::Exit;
 ///
 /// Examples:
 ///   seal-dpf-urlcallback completions bash > /etc/bash_completion.d/seal-dpf-urlcallback
-///   seal-dpf-urlcallback completions zsh > "${fpath[1]}/_seal-dpf-urlcallback"
+///   seal-dpf-urlcallback completions zsh > /usr/share/zsh/site-functions/_seal-dpf-urlcallback
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {

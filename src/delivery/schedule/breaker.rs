@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What counts as a failure of the *destination* is in
-//! [`DestinationHealth`](crate::delivery::outcome::DestinationHealth).
+//! [`DestinationHealth`].
 
 use std::time::Duration;
 

@@ -42,7 +42,7 @@ const PUT_OFF_AT_MOST: u8 = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Inner {
     pub(crate) totals: Totals,
-    /// Number of pending callbacks that are [`Readiness::Blocked`](record::Readiness::Blocked).
+    /// Number of pending callbacks that are [`Readiness::Blocked`](crate::outbox::Readiness::Blocked).
     pub(crate) blocked: u64,
     /// The destinations with pending callbacks, and those with a callback that is about to change.
     pub(crate) queues: HashMap<QueueKey, Queue>,
@@ -130,7 +130,7 @@ impl Queues {
     /// Claims at most `limit` due callbacks of a queue, in the order in which they became due.
     ///
     /// The mutex is held from the check for busy callbacks until the claimed ones are marked busy, so
-    /// that [`Transaction::mark`](crate::outbox::sled::commit::transaction::Transaction::mark) cannot
+    /// that `Transaction::mark` (in `commit/transaction.rs`) cannot
     /// come in between: a callback is either claimed, or about to change, never both.
     pub(crate) fn claim(
         &self,
