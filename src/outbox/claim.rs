@@ -8,7 +8,7 @@ use crate::{callback::CallbackId, clock::Timestamp};
 /// The store of a claim, to which it is released.
 pub trait Holder: Send + Sync + 'static {
     /// Releases a claimed callback, which was due at `due`.
-    fn give_back(&self, id: CallbackId, due: Timestamp);
+    fn release(&self, id: CallbackId, due: Timestamp);
 }
 
 /// A due callback, claimed for delivery. Nothing else changes it while it is claimed.
@@ -41,7 +41,7 @@ impl Claim {
     }
 
     /// Releases the callback, as if it had not been claimed.
-    pub fn give_back(mut self) {
+    pub fn release(mut self) {
         self.lease.end();
     }
 }
@@ -56,7 +56,7 @@ struct Lease {
 impl Lease {
     fn end(&mut self) {
         if let Some(holder) = self.holder.take().and_then(|holder| holder.upgrade()) {
-            holder.give_back(self.id, self.due);
+            holder.release(self.id, self.due);
         }
     }
 }

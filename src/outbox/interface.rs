@@ -47,7 +47,7 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// Releases a claimed callback, as if it had not been claimed.
     fn release(&self, claim: Claim) {
-        claim.give_back();
+        claim.release();
     }
 
     /// Makes failed callbacks pending again and returns how many there were. Ids of others are ignored. To

@@ -34,7 +34,7 @@ pub(crate) struct Queue {
     /// The last claim found only busy callbacks. Whoever frees one signals the queue.
     pub(crate) starved: bool,
     /// Number of claims that were postponed in a row.
-    pub(crate) put_off: u8,
+    pub(crate) postponed_claims: u8,
 }
 
 impl Queue {
@@ -48,7 +48,7 @@ impl Queue {
             oldest: Timestamp::MAX,
             aged_to: 0,
             starved: false,
-            put_off: 0,
+            postponed_claims: 0,
         }
     }
 

@@ -33,10 +33,10 @@ use crate::{
 const SIGNALS_AT_ONCE: usize = 1024;
 
 /// When a postponed claim is due again. It is signalled before.
-const PUT_OFF: Duration = Duration::from_secs(1);
+const POSTPONED_FOR: Duration = Duration::from_secs(1);
 
 /// How often a queue's claims are postponed in a row; after that, a claim waits for the commit.
-const PUT_OFF_AT_MOST: u8 = 16;
+const MAX_POSTPONED: u8 = 16;
 
 /// The part that the mutex guards.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ pub(crate) struct Inner {
     /// Whether the committer is applying a batch, during which reads of the tree wait.
     applying: bool,
     /// The queues whose claims were postponed, to be signalled after it.
-    put_off: Vec<QueueKey>,
+    postponed: Vec<QueueKey>,
 }
 
 impl Inner {
@@ -144,22 +144,22 @@ impl Queues {
         if inner.broken.is_some() {
             return Ok(Due::default());
         }
-        let Inner { totals, queues, read_ahead, applying, put_off, .. } = &mut *inner;
+        let Inner { totals, queues, read_ahead, applying, postponed, .. } = &mut *inner;
         let Some(queue) = queues.get_mut(&key) else { return Ok(Due::default()) };
         if queue.row.is_held(horizon) {
             return Ok(Due::nothing_before(queue.row.hold_until));
         }
-        let may_put_off = *applying && queue.put_off < PUT_OFF_AT_MOST;
-        if may_put_off && queue.reads_to_claim(horizon) {
-            queue.put_off += 1;
-            put_off.push(key);
-            return Ok(Due::nothing_before(now.after(PUT_OFF)));
+        let may_postpone = *applying && queue.postponed_claims < MAX_POSTPONED;
+        if may_postpone && queue.reads_to_claim(horizon) {
+            queue.postponed_claims += 1;
+            postponed.push(key);
+            return Ok(Due::nothing_before(now.after(POSTPONED_FOR)));
         }
         let limit = match queue.window.len() {
-            ahead @ 1.. if may_put_off => limit.min(ahead),
+            ahead @ 1.. if may_postpone => limit.min(ahead),
             _ => limit,
         };
-        queue.put_off = 0;
+        queue.postponed_claims = 0;
         let others = *read_ahead - queue.window.len();
         let reach = queue.window.reach(limit, others, *applying, now);
         let source = DueScan::new(tree, key, queue, reach, totals.next_seq, horizon);
@@ -177,12 +177,12 @@ impl Queues {
     pub(crate) fn apply_ended(&self) {
         let mut inner = self.lock();
         inner.applying = false;
-        let put_off = std::mem::take(&mut inner.put_off);
-        for queue in &put_off {
+        let postponed = std::mem::take(&mut inner.postponed);
+        for queue in &postponed {
             inner.signals.insert(*queue, Timestamp::default());
         }
         drop(inner);
-        if !put_off.is_empty() {
+        if !postponed.is_empty() {
             self.wake();
         }
     }
@@ -274,9 +274,9 @@ mod tests {
     fn a_claim_during_a_batch_is_postponed_and_signalled() {
         let (db, queues, destination) = stored();
         queues.apply_begins();
-        let put_off = queues.claim(&db, QUEUE, 1, HORIZON).unwrap();
-        assert!(put_off.records.is_empty());
-        assert!(put_off.next_due.is_some(), "the loop would forget the destination");
+        let postponed = queues.claim(&db, QUEUE, 1, HORIZON).unwrap();
+        assert!(postponed.records.is_empty());
+        assert!(postponed.next_due.is_some(), "the loop would forget the destination");
         assert!(queues.take_signals().is_empty());
         queues.apply_ended();
         assert_eq!(queues.take_signals(), [(destination, Timestamp::default())]);
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_claim_is_not_postponed_for_ever() {
         let (db, queues, _) = stored();
-        for _ in 0..PUT_OFF_AT_MOST {
+        for _ in 0..MAX_POSTPONED {
             queues.apply_begins();
             assert!(queues.claim(&db, QUEUE, 1, HORIZON).unwrap().records.is_empty());
             queues.apply_ended();

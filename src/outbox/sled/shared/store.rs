@@ -111,7 +111,7 @@ impl Store {
 }
 
 impl Holder for Store {
-    fn give_back(&self, id: CallbackId, due: Timestamp) {
+    fn release(&self, id: CallbackId, due: Timestamp) {
         let (seq, queue) = keys::parts(id);
         self.queues.release(queue, seq, due);
     }
