@@ -35,6 +35,12 @@ impl Rows {
         Self::key(b'p', &[&lane, &seq])
     }
 
+    /// Makes a callback's row one that cannot be read.
+    fn corrupt(&self, id: &str) {
+        let row = b"\x01\x00broken".as_slice();
+        assert!(self.0.insert(Self::pending(id), row).unwrap().is_some());
+    }
+
     fn remove_callback(&self, id: &str) {
         assert!(self.0.remove(Self::pending(id)).unwrap().is_some());
         self.remove_due(id);
@@ -117,6 +123,30 @@ fn stuck_jobs_are_reported_and_repaired() {
     assert_eq!(receiver.count(), left.len());
     let is_it = |line: &serde_json::Value| line["event.action"] == "store-mended";
     eventually("the log says so", || service.log().iter().any(is_it).then_some(()));
+}
+
+#[test]
+fn what_cannot_be_repaired_is_counted_and_logged_and_a_sound_store_is_not() {
+    let (mut service, _listener, ids) = stopped(&["1", "2", "3"], QUICK);
+    let is_it = |line: &serde_json::Value| line["event.action"] == "store-mended";
+    assert!(!service.log().iter().any(is_it), "nothing was stuck");
+    let rows = Rows::open(&service);
+    rows.corrupt(&ids[0][0]);
+    rows.corrupt(&ids[1][1]);
+    drop(rows);
+    service.serve();
+    let api = service.api();
+    // Two jobs and two callbacks.
+    eventually("the metric", || {
+        let metrics = String::from_utf8(api.get("/metrics").body).unwrap();
+        metrics.contains("\nurlcallback_stuck 4\n").then_some(())
+    });
+    let log = service.log();
+    let stuck: u64 =
+        log.iter().filter(|it| is_it(it)).map(|it| it["callback.stuck"].as_u64().unwrap()).sum();
+    assert_eq!(stuck, 4);
+    assert!(log.iter().filter(|it| is_it(it)).all(|it| it["callback.mended"] == 0));
+    api.accept(&event("job_sending", "4", "http://127.0.0.1:1/"));
 }
 
 #[test]
