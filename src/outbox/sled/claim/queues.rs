@@ -130,8 +130,8 @@ impl Queues {
     /// Claims at most `limit` due callbacks of a queue, in the order in which they became due.
     ///
     /// The mutex is held from the check for busy callbacks until the claimed ones are marked busy, so
-    /// that `Transaction::mark` (in `commit/transaction.rs`) cannot
-    /// come in between: a callback is either claimed, or about to change, never both.
+    /// that `Transaction::mark` (in `commit/transaction.rs`) cannot run between the two: a callback is either
+    /// claimed, or about to change, never both.
     pub(crate) fn claim(
         &self,
         tree: &Tree,

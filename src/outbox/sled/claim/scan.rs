@@ -4,8 +4,8 @@
 //! rows after it. So fresh callbacks, which are the usual ones, are read ahead into a
 //! [`Window`](super::window::Window), and most claims read no row. The invariant: a fresh callback before
 //! `Window::from` is in the window, or busy.
-//! `Transaction::mark` (in `commit/transaction.rs`) discards the window
-//! of a callback that is about to change.
+//! `Transaction::mark` (in `commit/transaction.rs`) discards the window of a callback that is about to
+//! change.
 
 use sled::Tree;
 

@@ -53,8 +53,8 @@ impl Transaction<'_> {
                     continue;
                 }
                 oldest = oldest.min(record.budget_since);
-                // A queue is in order of acceptance, and no budget begins before it. Only what a
-                // clock that was ahead has accepted stands before older ones.
+                // A queue is in order of acceptance, and no budget begins before it. Only
+                // callbacks that were accepted while the clock was ahead are before older ones.
                 if (cutoff..=self.now).contains(&record.created_at) {
                     oldest = oldest.min(record.created_at);
                     break;

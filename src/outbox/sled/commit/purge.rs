@@ -49,9 +49,7 @@ impl Transaction<'_> {
             self.writes.remove(keys::event(event_id));
         }
         if record.attempt_count > 1 {
-            for row in self.store.tree.scan_prefix(keys::attempts(seq)) {
-                self.writes.remove(row?.0.to_vec());
-            }
+            self.forget_attempts(seq)?;
         }
         if state == StateName::Failed {
             self.totals.failed -= 1;
@@ -70,13 +68,18 @@ impl Transaction<'_> {
             return Ok(false);
         }
         self.writes.remove(key);
-        for row in self.store.tree.scan_prefix(keys::attempts(seq)) {
-            self.writes.remove(row?.0.to_vec());
-        }
+        self.forget_attempts(seq)?;
         match state {
             StateName::Failed => self.totals.failed = self.totals.failed.saturating_sub(1),
             _ => self.totals.delivered = self.totals.delivered.saturating_sub(1),
         }
         Ok(true)
+    }
+
+    fn forget_attempts(&mut self, seq: u64) -> Result<()> {
+        for row in self.store.tree.scan_prefix(keys::attempts(seq)) {
+            self.writes.remove(row?.0.to_vec());
+        }
+        Ok(())
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported> {
     let from = if cursor.after.is_empty() {
         vec![prefix]
     } else {
-        // The least key behind it.
+        // The next key after it.
         [cursor.after.as_slice(), &[0]].concat()
     };
     let mut entries = Vec::new();

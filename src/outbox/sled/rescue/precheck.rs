@@ -150,11 +150,11 @@ fn doubt(
                 }
             };
             if broken {
-                return Ok(Some(format!("its log is broken near byte {} of db", segment.offset)));
+                return Ok(Some(format!("its log is damaged near byte {} of db", segment.offset)));
             }
         }
         if garbage && at + 1 < tail.len() {
-            return Ok(Some(format!("its log is broken after byte {} of db", segment.offset)));
+            return Ok(Some(format!("its log is damaged after byte {} of db", segment.offset)));
         }
     }
     Ok(None)
