@@ -1,8 +1,7 @@
 //! The stored form of a callback.
 //!
-//! A stored value is `format (1 byte) ‖ fresh (1 byte) ‖ postcard`. The second byte is outside the
-//! encoded part so that a scan can skip a record without decoding it. A change of any struct here is a
-//! change of the format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`. A new variant
+//! A stored value is `format (1 byte) ‖ 0 (1 byte) ‖ postcard`. A callback is stored as it was accepted, and
+//! what has happened to it since is its [`Progress`]. A change of any struct here is a change of the format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`. A new variant
 //! of an enum may be appended, never inserted, because postcard stores its position.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -203,6 +202,49 @@ impl Record {
     }
 }
 
+/// What changes of a callback: the part of a [`Record`] that is written again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    state: State,
+    attempt_count: u32,
+    budget_attempts: u32,
+    budget_since: Timestamp,
+    replays: u32,
+    last_error: Option<Failure>,
+    last_attempt: Option<Attempt>,
+}
+
+impl Record {
+    /// Its progress.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            state: self.state,
+            attempt_count: self.attempt_count,
+            budget_attempts: self.budget_attempts,
+            budget_since: self.budget_since,
+            replays: self.replays,
+            last_error: self.last_error.clone(),
+            last_attempt: self.last_attempt.clone(),
+        }
+    }
+
+    /// The record with this progress; `None`: as it was accepted.
+    #[must_use]
+    pub fn with(self, progress: Option<Progress>) -> Self {
+        let Some(progress) = progress else { return self };
+        Self {
+            state: progress.state,
+            attempt_count: progress.attempt_count,
+            budget_attempts: progress.budget_attempts,
+            budget_since: progress.budget_since,
+            replays: progress.replays,
+            last_error: progress.last_error,
+            last_attempt: progress.last_attempt,
+            ..self
+        }
+    }
+}
+
 /// A stored value cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
@@ -214,29 +256,16 @@ pub enum CodecError {
     Postcard(#[from] postcard::Error),
 }
 
-/// Whether a stored record is [`Readiness::Fresh`], by its second byte.
-pub fn is_fresh(bytes: &[u8]) -> bool {
-    bytes.get(1) == Some(&FRESH)
-}
-
-const FRESH: u8 = 1;
-const OTHER: u8 = 0;
-
 /// Encodes a record.
 pub fn encode(record: &Record) -> Result<Vec<u8>, CodecError> {
-    let place = if record.state == State::Pending(Readiness::Fresh) { FRESH } else { OTHER };
-    encode_value(place, record)
+    encode_row(record)
 }
 
 /// Encodes the value of another row.
-pub fn encode_row<T: Serialize>(row: &T) -> Result<Vec<u8>, CodecError> {
-    encode_value(OTHER, row)
-}
-
-fn encode_value<T: Serialize>(place: u8, value: &T) -> Result<Vec<u8>, CodecError> {
+pub fn encode_row<T: Serialize + ?Sized>(row: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(512);
-    bytes.extend([RECORD_FORMAT, place]);
-    Ok(postcard::to_extend(value, bytes)?)
+    bytes.extend([RECORD_FORMAT, 0]);
+    Ok(postcard::to_extend(row, bytes)?)
 }
 
 /// Decodes what [`encode`] or [`encode_row`] wrote.

@@ -1,7 +1,6 @@
 //! Exports and imports.
 
 use super::record::{Attempt, Record};
-use crate::clock::Timestamp;
 
 /// The key of a store's ids (see `sled::keys`). An import that keeps the ids of an export needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +20,8 @@ pub struct Entry {
 /// Where an export continues; the default is the beginning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExportCursor {
-    /// Number of the pass over the store.
-    pub pass: u8,
     /// Key of the last row.
     pub after: Vec<u8>,
-    /// When the export began.
-    pub began: Timestamp,
-    /// Number of the next batch at that time.
-    pub batch: u64,
 }
 
 /// One step of an export.

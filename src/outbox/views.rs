@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::record::{Attempt, Record, StateName};
+use super::record::{Attempt, ErrorKind, Record, StateName};
 use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
@@ -17,8 +17,14 @@ pub struct Query {
     pub destination: Option<Destination>,
     /// Only callbacks of this job.
     pub job_id: Option<String>,
+    /// Only callbacks with this job directory name.
+    pub job_id_fs: Option<String>,
+    /// Only callbacks whose last error is of this kind.
+    pub error_kind: Option<ErrorKind>,
     /// Only callbacks accepted at this time or later.
     pub since: Option<Timestamp>,
+    /// Only callbacks accepted before this time.
+    pub until: Option<Timestamp>,
     /// Continue after this callback.
     pub cursor: Option<CallbackId>,
     /// Maximum number of callbacks, at least 1.
@@ -32,7 +38,12 @@ impl Query {
     pub fn matches(&self, record: &Record) -> bool {
         self.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
             && self.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
+            && self.job_id_fs.as_ref().is_none_or(|wanted| record.body.job_id_fs == *wanted)
+            && self.error_kind.is_none_or(|wanted| {
+                record.last_error.as_ref().is_some_and(|error| error.kind == wanted)
+            })
             && self.since.is_none_or(|since| record.created_at >= since)
+            && self.until.is_none_or(|until| record.created_at < until)
     }
 }
 

@@ -4,22 +4,29 @@
 //! | key | value | what |
 //! |---|---|---|
 //! | `m` name | | format, salt, totals |
-//! | `p` queue seq | record | a pending callback, in its destination's order of acceptance |
-//! | `j` length job-id seq | queue | the job index: the pending callbacks of a job, in order |
+//! | `r` first-seq | entries | callbacks as they were accepted, up to 16 in a row |
+//! | `s` first-seq | entries | what has happened to up to 8 of them since, if anything: their progress |
+//! | `t` seq | progress | a progress that is too large for a shared row |
+//! | `b` queue block | 2 sets | which of 1024 callbacks are pending: the fresh ones, and the others |
+//! | `y` block | set | which of 1024 callbacks are delivered |
+//! | `z` block | set | which of 1024 callbacks are failed |
+//! | `j` length job-id seq | queue | the job index: the callbacks of a job, in order |
+//! | `l` length job-id | seq | no callback of the job before this one is pending |
+//! | `i` length job-id-fs seq | queue | the directory index: the callbacks of a job directory, in order |
 //! | `d` queue due seq | | the due index: active callbacks that were postponed |
-//! | `f` seq | record | a delivered callback |
-//! | `x` seq | record | a failed callback |
 //! | `a` seq number | attempt | an attempt before the last one |
 //! | `e` event-id | id | the idempotency key of a stored callback |
 //! | `g` state finished batch | seqs | the retention index: what one batch ended |
-//! | `c` queue | row | the counters of a destination with pending or failed callbacks |
+//! | `q` queue | row | the counters of a destination with pending or failed callbacks, or a paused one |
 //!
 //! *queue* is 8 bytes of SHA-256 over the store's random salt and the destination; *seq* is the position
-//! in the order of acceptance. The public id is `seq ‖ queue`: it leads to the row without an index, sorts
-//! by age, and, because of the salt, is unique over all stores. A fresh callback, which was never
-//! postponed and waits for nothing, needs no row in `d`, because `p` has it in the right order. So the
-//! usual callback costs two inserts when it is accepted, and two removes and an insert when it is
-//! delivered.
+//! in the order of acceptance. The public id is `seq ‖ queue`: it sorts by age, says where the callback is
+//! without an index, and, because of the salt, is unique over all stores.
+//!
+//! A callback stays where it was written until it is purged. A settlement changes its progress and moves
+//! it from one set to another, and callbacks that were accepted together share those rows. A fresh
+//! callback, which was never postponed and waits for nothing, has no row in `d`, because `b` has it in the
+//! right order.
 
 use crate::{
     callback::{CallbackId, Destination},
@@ -29,12 +36,16 @@ use crate::{
 
 /// Number of the stored format (`u32`, big-endian).
 pub(super) const FORMAT: &[u8] = b"mformat";
+/// While a migration is not complete: the format that it began with.
+pub(super) const MIGRATING: &[u8] = b"mmigrating";
 /// 16 random bytes, created with the store.
 pub(super) const SALT: &[u8] = b"msalt";
 /// The store's [`Totals`](crate::outbox::sled::rows::Totals).
 pub(super) const TOTALS: &[u8] = b"mtotals";
 /// The prefix of destination rows.
-pub(super) const QUEUES: &[u8] = b"c";
+pub(super) const QUEUES: &[u8] = b"q";
+/// The prefix of records.
+pub(super) const RECORDS: &[u8] = b"r";
 
 /// The key of a destination's queue within one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,20 +92,64 @@ pub(super) fn number(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
-/// The number at the end of a key: the seq in `p`, `j`, `d`, `f` and `x`.
+/// The number at the end of a key: the seq in `r`, `s`, `j`, `i` and `d`, the block in `b`, `y` and `z`.
 pub(super) fn last_number(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |last| u64::from_be_bytes(*last))
 }
 
-pub(super) fn pending(queue: QueueKey, seq: u64) -> Vec<u8> {
-    key(b'p', &[&queue.0.to_be_bytes(), &seq.to_be_bytes()])
+/// The row of records that begins with this one.
+pub(super) fn record(first: u64) -> Vec<u8> {
+    key(b'r', &[&first.to_be_bytes()])
+}
+
+/// The row of progress that begins with this callback.
+pub(super) fn progress(first: u64) -> Vec<u8> {
+    key(b's', &[&first.to_be_bytes()])
+}
+
+/// A progress that is too large for a shared row.
+pub(super) fn large_progress(seq: u64) -> Vec<u8> {
+    key(b't', &[&seq.to_be_bytes()])
+}
+
+/// The pending ones of a block.
+pub(super) fn pending(queue: QueueKey, block: u64) -> Vec<u8> {
+    key(b'b', &[&queue.0.to_be_bytes(), &block.to_be_bytes()])
+}
+
+pub(super) fn pending_prefix(queue: QueueKey) -> Vec<u8> {
+    key(b'b', &[&queue.0.to_be_bytes()])
+}
+
+/// The queue of a key of `b`.
+pub(super) fn pending_queue(key: &[u8]) -> QueueKey {
+    QueueKey(key.get(1..9).map_or(0, number))
+}
+
+/// A prefix with a name. `event::MAX_NAME_BYTES` limits the length to one byte. With the length first, no
+/// name's prefix is the prefix of another name.
+fn named(prefix: u8, name: &str) -> Vec<u8> {
+    let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
+    key(prefix, &[&[length], name.as_bytes()])
 }
 
 pub(super) fn job_prefix(job_id: &str) -> Vec<u8> {
-    // `event::MAX_NAME_BYTES` limits the length to one byte. With the length first, no job's prefix is
-    // the prefix of another job.
-    let length = u8::try_from(job_id.len()).unwrap_or(u8::MAX);
-    key(b'j', &[&[length], job_id.as_bytes()])
+    named(b'j', job_id)
+}
+
+/// The row that says where the pending callbacks of a job begin.
+pub(super) fn job_begin(job_id: &str) -> Vec<u8> {
+    named(b'l', job_id)
+}
+
+pub(super) fn directory_prefix(job_id_fs: &str) -> Vec<u8> {
+    named(b'i', job_id_fs)
+}
+
+pub(super) fn directory(job_id_fs: &str, seq: u64) -> Vec<u8> {
+    let mut key = directory_prefix(job_id_fs);
+    key.extend_from_slice(&seq.to_be_bytes());
+    key
 }
 
 pub(super) fn job(job_id: &str, seq: u64) -> Vec<u8> {
@@ -116,16 +171,17 @@ pub(super) fn due_time(key: &[u8]) -> Timestamp {
     Timestamp::from_millis(key.get(9..17).map_or(0, number))
 }
 
-/// The prefix of records that ended in this state.
-pub(super) const fn finished_prefix(state: StateName) -> u8 {
+/// The prefix of the sets with callbacks that ended in this state.
+pub(super) const fn ended_prefix(state: StateName) -> u8 {
     match state {
-        StateName::Failed => b'x',
-        StateName::Delivered | StateName::Pending => b'f',
+        StateName::Failed => b'z',
+        StateName::Delivered | StateName::Pending => b'y',
     }
 }
 
-pub(super) fn finished(state: StateName, seq: u64) -> Vec<u8> {
-    key(finished_prefix(state), &[&seq.to_be_bytes()])
+/// The delivered or failed ones of a block.
+pub(super) fn ended(state: StateName, block: u64) -> Vec<u8> {
+    key(ended_prefix(state), &[&block.to_be_bytes()])
 }
 
 pub(super) fn attempts(seq: u64) -> Vec<u8> {
@@ -136,9 +192,19 @@ pub(super) fn attempt(seq: u64, number: u32) -> Vec<u8> {
     key(b'a', &[&seq.to_be_bytes(), &number.to_be_bytes()])
 }
 
-/// Whether a key is that of a record.
-pub(super) fn is_callback(key: &[u8]) -> bool {
-    matches!((key.first(), key.len()), (Some(b'p'), 17) | (Some(b'f' | b'x'), 9))
+/// Whether a row has entries: records or progress.
+pub(super) fn is_entries(key: &[u8]) -> bool {
+    matches!((key.first(), key.len()), (Some(b'r' | b's'), 9))
+}
+
+/// Whether a row has a large progress.
+pub(super) fn is_large_progress(key: &[u8]) -> bool {
+    matches!((key.first(), key.len()), (Some(b't'), 9))
+}
+
+/// Whether a row has the pending callbacks of a block.
+pub(super) fn is_pending(key: &[u8]) -> bool {
+    matches!((key.first(), key.len()), (Some(b'b'), 17))
 }
 
 /// The callback and number of an attempt's key.
@@ -153,17 +219,20 @@ pub(super) fn event(event_id: &str) -> Vec<u8> {
     key(b'e', &[event_id.as_bytes()])
 }
 
+/// The prefix of a state in the retention index.
+const fn retention_prefix(state: StateName) -> u8 {
+    match state {
+        StateName::Failed => b'x',
+        StateName::Delivered | StateName::Pending => b'f',
+    }
+}
+
 pub(super) fn retention(state: StateName) -> Vec<u8> {
-    key(b'g', &[&[finished_prefix(state)]])
+    key(b'g', &[&[retention_prefix(state)]])
 }
 
 pub(super) fn finished_batch(state: StateName, at: Timestamp, batch: u64) -> Vec<u8> {
-    retention_row(finished_prefix(state), at, batch)
-}
-
-/// The same, with the prefix of the records.
-pub(super) fn retention_row(prefix: u8, at: Timestamp, batch: u64) -> Vec<u8> {
-    key(b'g', &[&[prefix], &at.as_millis().to_be_bytes(), &batch.to_be_bytes()])
+    key(b'g', &[&[retention_prefix(state)], &at.as_millis().to_be_bytes(), &batch.to_be_bytes()])
 }
 
 /// The time in a key of the retention index.
@@ -172,7 +241,7 @@ pub(super) fn finished_time(key: &[u8]) -> Timestamp {
 }
 
 pub(super) fn queue(queue: QueueKey) -> Vec<u8> {
-    key(b'c', &[&queue.0.to_be_bytes()])
+    key(b'q', &[&queue.0.to_be_bytes()])
 }
 
 #[cfg(test)]
@@ -192,10 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_records_and_attempts_are_recognized() {
-        assert!(is_callback(&pending(QueueKey(1), 2)));
-        assert!(is_callback(&finished(StateName::Failed, 2)));
-        assert!(!is_callback(&job("1", 2)) && !is_callback(TOTALS));
+    fn keys_of_attempts_are_recognized() {
         assert_eq!(attempt_of(&attempt(7, 3)), Some((7, 3)));
         assert_eq!(attempt_of(&attempts(7)), None);
     }

@@ -1,9 +1,10 @@
 //! Migrates a store to the format of this version, forward only, with one file in `migrations/` for each
 //! step.
 //!
-//! A step runs when the store is open and not in use. The new format number is written and synced after
-//! the writes of the step, so an interrupted step runs again from its beginning and has to handle what it
-//! wrote before. A store of a newer format is refused before anything is changed.
+//! A step runs when the store is open and not in use. Before it writes anything, the new format number and
+//! a row that says that the migration is not complete are synced: from then on an older version refuses the
+//! store. An interrupted step runs again and continues with what it finds. A store of a newer format is
+//! refused before anything is changed.
 
 use std::path::Path;
 
@@ -15,41 +16,75 @@ use crate::outbox::{
     sled::{fsync::sync_log, keys},
 };
 
+#[path = "../../../migrations/format_1.rs"]
+pub(super) mod format_1;
 #[path = "../../../migrations/m0001_first_format.rs"]
 mod m0001_first_format;
+#[path = "../../../migrations/m0002_shared_rows.rs"]
+mod m0002_shared_rows;
 
 /// One step. Its position in the list, from 1, is the format that it leads to.
 pub(super) type Migration = fn(&Tree) -> Result<()>;
 
 /// All steps.
-pub(super) const MIGRATIONS: &[Migration] = &[m0001_first_format::up];
+pub(super) const MIGRATIONS: &[Migration] = &[m0001_first_format::up, m0002_shared_rows::up];
 
 /// Migrates an empty database to the latest format.
 pub(super) fn init(db: &Db, dir: &Path) -> Result<()> {
-    steps(db, dir, 0, MIGRATIONS)
+    MIGRATIONS.iter().try_for_each(|migration| migration(db))?;
+    db.insert(keys::FORMAT, &latest(MIGRATIONS).to_be_bytes())?;
+    sync(db, dir)
 }
 
-/// Runs the steps that the store lacks.
-pub(super) fn run(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<()> {
-    let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
-    let found = match db.get(keys::FORMAT)?.as_deref().map(TryInto::try_into) {
-        Some(Ok(bytes)) => u32::from_be_bytes(bytes),
-        Some(Err(_)) | None => return Err(foreign(dir)),
+/// The format of a store, and of its rows while it is being migrated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The format of this version.
+    Latest,
+    /// An older one.
+    Older(u32),
+    /// A migration from this format was interrupted.
+    Interrupted(u32),
+}
+
+/// Looks at the format of a store. One that is newer or foreign is an error.
+pub(super) fn look(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<Found> {
+    let number = |key: &[u8]| -> Result<Option<u32>> {
+        let row = db.get(key)?;
+        row.map(|row| row.as_ref().try_into().map(u32::from_be_bytes).map_err(|_| foreign(dir)))
+            .transpose()
     };
+    let found = number(keys::FORMAT)?.ok_or_else(|| foreign(dir))?;
+    let known = latest(migrations);
     if found > known {
         return Err(OutboxError::NewerFormat { dir: dir.to_owned(), found, known });
     }
-    steps(db, dir, found, migrations)
+    Ok(match number(keys::MIGRATING)? {
+        Some(from) => Found::Interrupted(from),
+        None if found < known => Found::Older(found),
+        None => Found::Latest,
+    })
 }
 
-fn steps(db: &Db, dir: &Path, found: u32, migrations: &[Migration]) -> Result<()> {
-    for (format, migration) in (1_u32..).zip(migrations).skip(found as usize) {
+/// Runs the steps that the store lacks.
+pub(super) fn run(db: &Db, dir: &Path, found: Found, migrations: &[Migration]) -> Result<()> {
+    let (Found::Older(from) | Found::Interrupted(from)) = found else { return Ok(()) };
+    for (format, migration) in (1_u32..).zip(migrations).skip(from as usize) {
+        let mut begin = sled::Batch::default();
+        begin.insert(keys::FORMAT, &format.to_be_bytes());
+        begin.insert(keys::MIGRATING, &(format - 1).to_be_bytes());
+        db.apply_batch(begin)?;
+        sync(db, dir)?;
         migration(db)?;
         sync(db, dir)?;
-        db.insert(keys::FORMAT, &format.to_be_bytes())?;
+        db.remove(keys::MIGRATING)?;
         sync(db, dir)?;
     }
     Ok(())
+}
+
+fn latest(migrations: &[Migration]) -> u32 {
+    u32::try_from(migrations.len()).unwrap_or(u32::MAX)
 }
 
 /// Syncs what was written so far. `flush()` alone is no barrier in sled 0.34.
@@ -82,14 +117,22 @@ mod tests {
         (db, folder)
     }
 
-    fn second(tree: &Tree) -> Result<()> {
-        tree.insert("second", "ran")?;
+    fn third(tree: &Tree) -> Result<()> {
+        tree.insert("third", "ran")?;
         Ok(())
     }
 
     fn interrupted(tree: &Tree) -> Result<()> {
         tree.insert("half", "done")?;
         Err(OutboxError::Closed)
+    }
+
+    fn with(last: Migration) -> [Migration; 3] {
+        [MIGRATIONS[0], MIGRATIONS[1], last]
+    }
+
+    fn migrate(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<()> {
+        run(db, dir, look(db, dir, migrations)?, migrations)
     }
 
     fn format(db: &Db) -> u32 {
@@ -100,30 +143,33 @@ mod tests {
     fn a_migration_keeps_the_salt() {
         let (db, folder) = store();
         let salt = db.get(keys::SALT).unwrap().unwrap();
-        assert_eq!(format(&db), 1);
-        run(&db, folder.path(), &[MIGRATIONS[0], second]).unwrap();
         assert_eq!(format(&db), 2);
-        assert!(db.contains_key("second").unwrap());
+        migrate(&db, folder.path(), &with(third)).unwrap();
+        assert_eq!(format(&db), 3);
+        assert!(db.contains_key("third").unwrap());
         assert_eq!(db.get(keys::SALT).unwrap().unwrap(), salt);
     }
 
     #[test]
-    fn an_interrupted_migration_runs_again() {
+    fn an_interrupted_migration_is_refused_by_the_version_before_and_runs_again() {
         let (db, folder) = store();
-        assert!(run(&db, folder.path(), &[MIGRATIONS[0], interrupted]).is_err());
-        assert_eq!(format(&db), 1);
-        run(&db, folder.path(), &[MIGRATIONS[0], second]).unwrap();
-        assert_eq!(format(&db), 2);
+        assert!(migrate(&db, folder.path(), &with(interrupted)).is_err());
+        let error = migrate(&db, folder.path(), MIGRATIONS).unwrap_err().to_string();
+        assert!(error.contains("format 3") && error.contains("supports up to 2"), "{error}");
+        assert_eq!(look(&db, folder.path(), &with(third)).unwrap(), Found::Interrupted(2));
+        migrate(&db, folder.path(), &with(third)).unwrap();
+        assert!(db.contains_key("third").unwrap());
+        assert_eq!(look(&db, folder.path(), &with(third)).unwrap(), Found::Latest);
     }
 
     #[test]
     fn a_newer_store_is_refused_unchanged_with_both_formats_named() {
         let (db, folder) = store();
-        run(&db, folder.path(), &[MIGRATIONS[0], second]).unwrap();
+        migrate(&db, folder.path(), &with(third)).unwrap();
         let rows = db.len();
-        let error = run(&db, folder.path(), MIGRATIONS).unwrap_err().to_string();
-        assert!(error.contains("format 2") && error.contains("supports up to 1"), "{error}");
-        assert_eq!((db.len(), format(&db)), (rows, 2));
+        let error = migrate(&db, folder.path(), MIGRATIONS).unwrap_err().to_string();
+        assert!(error.contains("format 3") && error.contains("supports up to 2"), "{error}");
+        assert_eq!((db.len(), format(&db)), (rows, 3));
     }
 
     #[test]
@@ -133,7 +179,7 @@ mod tests {
             if rows > 0 {
                 db.insert("somebody", "else").unwrap();
             }
-            assert!(run(&db, folder.path(), MIGRATIONS).is_err());
+            assert!(migrate(&db, folder.path(), MIGRATIONS).is_err());
             assert_eq!(db.len(), rows);
         }
     }

@@ -22,6 +22,7 @@
 //! they count, claims live in memory only, and the due index says what is due. No row is scanned
 //! that is not needed.
 
+mod blocks;
 mod claim;
 mod commit;
 mod fsync;

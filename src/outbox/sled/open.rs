@@ -17,18 +17,17 @@ use crate::{
             claim::queues::{self, Queues},
             fsync::{sync_dir, sync_log},
             guard::guarded,
-            keys, migrate,
+            keys,
+            migrate::{self, Found},
             rescue::{
                 backup,
                 precheck::{self, Precheck},
                 verify,
                 witness::{Witness, witness_record},
             },
-            rows::decode,
+            rows::{Totals, decode},
             shared::{
-                backward::Backward,
                 barrier::Barrier,
-                moves::Moves,
                 store::{Settings, Store},
             },
         },
@@ -55,11 +54,14 @@ pub(super) fn open_checked(
     }
     let before = Precheck::look(dir)?;
     let opened = guarded(|| {
-        let store = store(dir, settings, clock)?;
-        before.compare(Identity(store.salt), store.queues.lock().totals.next_batch)?;
-        if before.doubt.is_some() {
-            verify::run(&store.tree)?;
-        }
+        let db = db(dir, settings.cache_bytes)?;
+        let found = migrate::look(&db, dir, migrate::MIGRATIONS)?;
+        check(&db, &before, found)?;
+        // What follows writes only if there is something to migrate, and then the store is sound.
+        let store = match found {
+            Found::Latest => Ok(store(dir, db, settings, clock)?),
+            older => Err((db, older, settings, clock)),
+        };
         Ok(store)
     });
     match opened {
@@ -70,7 +72,15 @@ pub(super) fn open_checked(
             // sled renames its new snapshot without syncing the folder, and then reuses space that the
             // old one refers to.
             sync_dir(dir)?;
+            // From here on, the backup is older than the store.
             before.done()?;
+            let store = match store {
+                Ok(store) => store,
+                Err((db, older, settings, clock)) => guarded(|| {
+                    migrate::run(&db, dir, older, migrate::MIGRATIONS)?;
+                    self::store(dir, db, settings, clock)
+                })?,
+            };
             let witness = Witness::open(dir, Identity(store.salt))?;
             Ok((store, witness))
         }
@@ -81,18 +91,36 @@ pub(super) fn open_checked(
     }
 }
 
-fn store(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Store> {
-    let db = db(dir, settings.cache_bytes)?;
-    migrate::run(&db, dir, migrate::MIGRATIONS)?;
-    let tree = Tree::clone(&db);
+/// Checks that the store is the one of the witness and, if it may be damaged, all its rows.
+fn check(db: &Db, before: &Precheck, found: Found) -> Result<()> {
+    let totals: Totals = match db.get(keys::TOTALS)? {
+        Some(bytes) => decode(keys::TOTALS, &bytes)?,
+        None => Totals::default(),
+    };
+    before.compare(Identity(salt(db)?), totals.next_batch)?;
+    match (&before.doubt, found) {
+        (None, _) => Ok(()),
+        (Some(_), Found::Latest) => verify::run(db),
+        (Some(_), Found::Older(_)) => migrate::format_1::verify(db),
+        (Some(doubt), Found::Interrupted(_)) => Err(OutboxError::CorruptPage(
+            format!("{doubt}, and its migration to a new format is not complete").into(),
+        )),
+    }
+}
+
+fn salt(tree: &Tree) -> Result<[u8; 16]> {
     let salt = tree.get(keys::SALT)?.ok_or(OutboxError::Engine("it has no salt".into()))?;
-    let salt = decode(keys::SALT, &salt)?;
+    decode(keys::SALT, &salt)
+}
+
+fn store(dir: &Path, db: Db, settings: Settings, clock: SharedClock) -> Result<Store> {
+    let tree = Tree::clone(&db);
+    let salt = salt(&tree)?;
     let queues = queues::load(&tree)?;
     begin_ids_anew(&queues, clock.now());
     let (barrier, commits) = (Barrier::default(), Barrier::default());
-    let (moves, backward) = (Moves::default(), Backward::default());
     let dir = dir.to_owned();
-    Ok(Store { dir, db, tree, salt, queues, barrier, commits, moves, backward, clock, settings })
+    Ok(Store { dir, db, tree, salt, queues, barrier, commits, clock, settings })
 }
 
 /// A store that was restored from a backup or export may have assigned ids after the last one in it. So

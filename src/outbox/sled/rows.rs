@@ -1,14 +1,22 @@
-//! The rows with counters, of the whole store and of each destination.
+//! The rows with counters, of the whole store and of each destination, and the rows of callbacks.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sled::{IVec, Tree};
 
-use super::horizon::Horizon;
+use super::{
+    blocks::{self, PROGRESS, Pending, RECORDS, SET, Set},
+    horizon::Horizon,
+    keys::{self, QueueKey},
+};
 use crate::{
     callback::Destination,
     clock::Timestamp,
     outbox::{
+        Record, StateName,
         error::{OutboxError, Result},
-        record,
+        record::{self, Progress},
     },
 };
 
@@ -36,6 +44,8 @@ pub(super) struct QueueRow {
     pub(super) failed: u64,
     /// Until when `Retry-After` holds the destination.
     pub(super) hold_until: Timestamp,
+    /// When an operator paused the destination, if it is paused.
+    pub(super) paused_at: Option<Timestamp>,
 }
 
 impl QueueRow {
@@ -47,10 +57,11 @@ impl QueueRow {
             scheduled: 0,
             failed: 0,
             hold_until: Timestamp::default(),
+            paused_at: None,
         }
     }
 
-    /// Whether nothing is sent to the destination now.
+    /// Whether nothing is sent to the destination now because of `Retry-After`.
     pub(super) fn is_held(&self, horizon: Horizon) -> bool {
         horizon.is_later(self.hold_until)
     }
@@ -59,14 +70,14 @@ impl QueueRow {
         self.pending.saturating_sub(self.fresh).saturating_sub(self.scheduled)
     }
 
-    /// Whether it is one of the destinations with pending or failed callbacks.
+    /// Whether it is one of the destinations with pending or failed callbacks, or paused.
     pub(super) fn counts(&self) -> bool {
         !self.destination.is_none() && !self.is_idle()
     }
 
     /// Whether the row is not needed any more.
     pub(super) fn is_idle(&self) -> bool {
-        self.pending == 0 && self.failed == 0
+        self.pending == 0 && self.failed == 0 && self.paused_at.is_none()
     }
 }
 
@@ -76,4 +87,84 @@ pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T>
         key: data_encoding::HEXLOWER.encode(key),
         reason: error.to_string().into(),
     })
+}
+
+/// The position of a callback in its row.
+#[expect(clippy::cast_possible_truncation, reason = "blocks have at most 16 callbacks")]
+pub(super) const fn offset(seq: u64, block: u64) -> u8 {
+    (seq % block) as u8
+}
+
+/// The pending ones of a queue's block.
+pub(super) fn pending(tree: &Tree, queue: QueueKey, block: u64) -> Result<Pending> {
+    let key = keys::pending(queue, block);
+    tree.get(&key)?.map_or_else(|| Ok(Pending::default()), |row| Pending::decode(&key, &row))
+}
+
+/// The delivered or failed ones of a block.
+pub(super) fn ended(tree: &Tree, state: StateName, block: u64) -> Result<Set> {
+    let key = keys::ended(state, block);
+    let Some(row) = tree.get(&key)? else { return Ok(Set::default()) };
+    blocks::decode_sets(&key, &row).map(|[set]| set)
+}
+
+/// Whether a callback is pending.
+pub(super) fn is_pending(tree: &Tree, queue: QueueKey, seq: u64) -> Result<bool> {
+    Ok(pending(tree, queue, seq / SET)?.contains(seq))
+}
+
+/// What has happened to a callback since it was accepted; `None`: nothing.
+pub(super) fn progress(tree: &Tree, seq: u64) -> Result<Option<Progress>> {
+    let key = keys::progress(seq - seq % PROGRESS);
+    let Some(row) = tree.get(&key)? else { return Ok(None) };
+    let Some(entry) = blocks::entry(&key, &row, offset(seq, PROGRESS))? else { return Ok(None) };
+    if !entry.is_empty() {
+        return decode(&key, &entry).map(Some);
+    }
+    let key = keys::large_progress(seq);
+    tree.get(&key)?.map(|entry| decode(&key, &entry)).transpose()
+}
+
+/// One callback, or `None` if there is none.
+///
+/// Its progress is read first: if the callback is purged in between, nothing is found, and not the
+/// callback as it was accepted.
+pub(super) fn callback(tree: &Tree, seq: u64) -> Result<Option<Record>> {
+    let progress = progress(tree, seq)?;
+    Records::default().get(tree, seq).map(|found| found.map(|record| record.with(progress)))
+}
+
+/// Reads records as they were accepted, and keeps the rows of the last block, because neighbours are read
+/// one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    block: Option<u64>,
+    found: BTreeMap<u64, (Vec<u8>, IVec)>,
+}
+
+impl Records {
+    /// The record, or `None` if there is none.
+    pub(super) fn get(&mut self, tree: &Tree, seq: u64) -> Result<Option<Record>> {
+        let block = seq / RECORDS;
+        if self.block != Some(block) {
+            self.block = None;
+            self.found = entries_of(tree, block)?;
+            self.block = Some(block);
+        }
+        self.found.get(&seq).map(|(key, bytes)| decode(key, bytes)).transpose()
+    }
+}
+
+/// The records of a block, with the keys of their rows.
+pub(super) fn entries_of(tree: &Tree, block: u64) -> Result<BTreeMap<u64, (Vec<u8>, IVec)>> {
+    let first = block * RECORDS;
+    let mut found = BTreeMap::new();
+    for row in tree.range(keys::record(first)..=keys::record(first + (RECORDS - 1))) {
+        let (key, row) = row?;
+        for entry in blocks::entries(&key, &row)? {
+            let bytes = row.subslice(entry.begin, entry.len);
+            found.insert(first + u64::from(entry.offset), (key.to_vec(), bytes));
+        }
+    }
+    Ok(found)
 }

@@ -144,6 +144,7 @@ impl Check<'_> {
             cursor: behind.map(|number| self.ids.of(number)),
             limit: asked.limit,
             oldest_first: asked.oldest_first,
+            ..Query::default()
         };
         let wanted = |it: &Stored| {
             state.is_none_or(|state| it.state_name() == state)

@@ -40,10 +40,10 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(row: QueueRow) -> Self {
         Self {
-            row,
             busy: HashMap::new(),
             open: None,
             window: Window::default(),
+            row,
             due_from: Timestamp::default(),
             oldest: Timestamp::MAX,
             aged_to: 0,
@@ -59,6 +59,11 @@ impl Queue {
     /// A callback is no longer busy. Returns whether the queue has to be signalled.
     pub(crate) fn free(&mut self, seq: u64) -> bool {
         self.busy.remove(&seq).is_some() && std::mem::take(&mut self.starved)
+    }
+
+    /// Whether it is not needed in memory any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.row.pending == 0 && self.row.paused_at.is_none() && self.busy.is_empty()
     }
 
     /// Whether a claim now has to read the tree.

@@ -75,9 +75,17 @@ impl Inner {
         }
     }
 
+    /// Moves the cursor of a queue back to a callback that is fresh again.
+    pub(crate) fn look_from(&mut self, queue: QueueKey, seq: u64) {
+        self.forget_window(queue);
+        if let Some(queue) = self.queues.get_mut(&queue) {
+            queue.window.look_from(seq);
+        }
+    }
+
     /// Removes a queue that is not needed any more.
     pub(crate) fn sweep(&mut self, queue: QueueKey) {
-        if self.queues.get(&queue).is_some_and(|it| it.row.pending == 0 && it.busy.is_empty()) {
+        if self.queues.get(&queue).is_some_and(Queue::is_over) {
             self.forget_window(queue);
             self.queues.remove(&queue);
             self.signals.remove(&queue);
@@ -146,6 +154,9 @@ impl Queues {
         }
         let Inner { totals, queues, read_ahead, applying, postponed, .. } = &mut *inner;
         let Some(queue) = queues.get_mut(&key) else { return Ok(Due::default()) };
+        if queue.row.paused_at.is_some() {
+            return Ok(Due::default());
+        }
         if queue.row.is_held(horizon) {
             return Ok(Due::nothing_before(queue.row.hold_until));
         }
@@ -192,10 +203,7 @@ impl Queues {
         let mut inner = self.lock();
         if let Some(it) = inner.queues.get_mut(&queue) {
             it.free(seq);
-            inner.forget_window(queue);
-            if let Some(it) = inner.queues.get_mut(&queue) {
-                it.window.look_from(seq);
-            }
+            inner.look_from(queue, seq);
             inner.signal(queue, due);
             drop(inner);
             self.wake();
@@ -215,7 +223,7 @@ pub(crate) fn load(tree: &Tree) -> Result<Queues> {
         let row: QueueRow = decode(&key, &bytes)?;
         let queue = QueueKey(keys::last_number(&key));
         inner.destinations += u64::from(row.counts());
-        if row.pending > 0 {
+        if row.pending > 0 || row.paused_at.is_some() {
             due.insert(queue);
             inner.blocked += row.blocked();
             inner.queues.insert(queue, Queue::new(row));
@@ -232,7 +240,11 @@ mod tests {
     use super::*;
     use crate::{
         callback::{Body, JobState},
-        outbox::{NewCallback, record, transition},
+        outbox::{
+            NewCallback, record,
+            sled::blocks::{self, Pending},
+            transition,
+        },
     };
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -260,7 +272,12 @@ mod tests {
         };
         let db = sled::Config::new().temporary(true).open().unwrap();
         let stored = transition::accept(new, keys::id(0, QUEUE), NOW, true);
-        db.insert(keys::pending(QUEUE, 0), record::encode(&stored).unwrap()).unwrap();
+        let mut records = blocks::new_row();
+        blocks::add_entry(&mut records, 0, &record::encode(&stored).unwrap());
+        db.insert(keys::record(0), records).unwrap();
+        let mut pending = Pending::default();
+        pending.fresh.insert(0);
+        db.insert(keys::pending(QUEUE, 0), pending.encode()).unwrap();
         let queues = Queues::default();
         let row = QueueRow { pending: 1, fresh: 1, ..QueueRow::new(destination.clone()) };
         let mut inner = queues.lock();

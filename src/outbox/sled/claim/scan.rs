@@ -14,13 +14,14 @@ use crate::{
     outbox::{
         OutboxError, Readiness, Record, State,
         error::Result,
-        record,
+        record::Progress,
         sled::{
+            blocks::{Pending, SET, Set},
             claim::queue::{Busy, Queue},
             guard::guarded,
             horizon::Horizon,
             keys::{self, QueueKey},
-            rows::decode,
+            rows::{self, Records},
         },
     },
 };
@@ -62,7 +63,11 @@ pub(crate) struct DueScan<'a> {
     reach: usize,
     /// The due index: first up to now, then after [`Horizon::latest`].
     due: sled::Iter,
-    fresh: sled::Iter,
+    /// The blocks of the queue from the cursor on, and the fresh ones of the block that was read last.
+    blocks: sled::Iter,
+    fresh: Option<(u64, Set)>,
+    records: Records,
+    visible_end: u64,
     next_due: Option<Box<Record>>,
     next_fresh: Option<Box<Record>>,
     due_later: Option<Timestamp>,
@@ -72,6 +77,8 @@ pub(crate) struct DueScan<'a> {
     due_moves: bool,
     /// Whether the cursor can move past everything so far.
     cursor_moves: bool,
+    /// The fresh callbacks before this one were looked at.
+    passed: u64,
     looked_at: usize,
 }
 
@@ -91,8 +98,12 @@ impl<'a> DueScan<'a> {
             horizon,
             reach,
             due: tree.scan_prefix(keys::due_prefix(key)),
-            fresh: tree
-                .range(keys::pending(key, queue.window.from)..keys::pending(key, visible_end)),
+            blocks: tree.range(
+                keys::pending(key, queue.window.from / SET)..=keys::pending(key, visible_end / SET),
+            ),
+            fresh: None,
+            records: Records::default(),
+            visible_end,
             next_due: None,
             next_fresh: None,
             due_later: (queue.row.scheduled > 0 && none_due).then_some(queue.due_from),
@@ -100,6 +111,7 @@ impl<'a> DueScan<'a> {
             fresh_done: queue.row.fresh == 0,
             due_moves: true,
             cursor_moves: true,
+            passed: 0,
             looked_at: 0,
         }
     }
@@ -216,11 +228,44 @@ impl<'a> DueScan<'a> {
             }
             // It is claimed now, or read again by the next claim.
             self.due_moves = false;
-            let pending = keys::pending(self.key, seq);
-            let Some(bytes) = self.tree.get(&pending)? else { continue };
-            return decode(&pending, &bytes).map(Box::new).map(Some);
+            if let Some(record) = self.read(seq, rows::progress(self.tree, seq))? {
+                return Ok(Some(record));
+            }
         }
         Ok(None)
+    }
+
+    /// A callback with this progress. One that is missing or cannot be read is passed over, so that it
+    /// keeps no other one from being sent; the search for stuck callbacks reports it.
+    fn read(
+        &mut self,
+        seq: u64,
+        progress: Result<Option<Progress>>,
+    ) -> Result<Option<Box<Record>>> {
+        let read = progress.and_then(|progress| {
+            let record = self.records.get(self.tree, seq)?;
+            Ok(record.map(|record| Box::new(record.with(progress))))
+        });
+        match read {
+            Err(OutboxError::UnreadableRow { .. }) => Ok(None),
+            read => read,
+        }
+    }
+
+    /// The next fresh callback at or after the cursor; `None` at the end.
+    fn next_fresh_seq(&mut self, from: u64) -> Result<Option<u64>> {
+        loop {
+            if let Some((block, set)) = &self.fresh
+                && let Some(seq) = set.next(*block, from)
+            {
+                return Ok((seq < self.visible_end).then_some(seq));
+            }
+            let Some(row) = self.blocks.next() else { return Ok(None) };
+            let (key, bytes) = row?;
+            // Of a block that cannot be read, nothing is claimed.
+            let fresh = Pending::decode(&key, &bytes).map(|it| it.fresh).unwrap_or_default();
+            self.fresh = Some((keys::last_number(&key), fresh));
+        }
     }
 
     fn advance_fresh(&mut self, queue: &mut Queue) -> Result<Option<Box<Record>>> {
@@ -229,41 +274,39 @@ impl<'a> DueScan<'a> {
         let reach = std::mem::take(&mut self.reach).max(1);
         while !self.fresh_done && self.looked_at < SCAN_LIMIT && window.len() < reach {
             self.looked_at += 1;
-            let Some(row) = self.fresh.next() else {
+            let from = self.passed.max(window.from);
+            let Some(seq) = self.next_fresh_seq(from)? else {
                 self.fresh_done = true;
+                if self.cursor_moves {
+                    window.from = window.from.max(self.visible_end);
+                }
                 break;
             };
-            let row = row.map_err(OutboxError::from);
-            let read = row.and_then(|(key, bytes)| {
-                let fresh = record::is_fresh(&bytes).then(|| decode(&key, &bytes).map(Box::new));
-                Ok((keys::last_number(&key), fresh.transpose()?))
-            });
-            let (seq, fresh) = match read {
-                Ok(read) => read,
-                // What was read before goes first; the error comes again with the next claim.
-                Err(_) if !window.ahead.is_empty() => {
-                    self.looked_at = SCAN_LIMIT;
-                    break;
-                }
-                Err(error) => return Err(error),
-            };
-            match (fresh, busy.get(&seq)) {
-                (Some(record), None) => {
-                    if !self.cursor_moves {
-                        return Ok(Some(record));
-                    }
-                    window.ahead.push_back(record);
-                    window.from = seq + 1;
-                }
+            self.passed = seq + 1;
+            match busy.get(&seq) {
                 // It may become claimable without a signal, so the cursor stays before it.
-                (_, Some(Busy::Committing)) => {
+                Some(Busy::Committing) => {
                     self.cursor_moves = false;
                     if !window.ahead.is_empty() {
                         break;
                     }
+                    continue;
                 }
-                _ if self.cursor_moves => window.from = seq + 1,
-                _ => {}
+                Some(Busy::Claimed) => {}
+                None => match self.read(seq, Ok(None)) {
+                    Ok(Some(record)) if !self.cursor_moves => return Ok(Some(record)),
+                    Ok(Some(record)) => window.ahead.push_back(record),
+                    Ok(None) => {}
+                    // What was read before goes first; the error comes again with the next claim.
+                    Err(_) if !window.ahead.is_empty() => {
+                        self.looked_at = SCAN_LIMIT;
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                },
+            }
+            if self.cursor_moves {
+                window.from = seq + 1;
             }
         }
         Ok(window.ahead.pop_front())

@@ -124,8 +124,8 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: 
         commands.into_iter().for_each(|command| command.refuse(error.clone()));
         return;
     }
-    // Guards: exports wait for commits from here on, since the time of the batch is read next; the flush
-    // waker watches how long the commit takes; and, from the apply on, reads wait for it.
+    // Guards: the flush waker watches how long the commit takes, as does the health check; and, from the
+    // apply on, reads wait for it.
     let (committing, watched) = (store.commits.begin(), wake.begin());
     let mut answers = Vec::with_capacity(commands.len());
     let size = commands.iter().map(Write::weight).sum();
@@ -136,12 +136,11 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: 
         while let Some(command) = commands.pop_front() {
             apply(store, disk, &mut txn, command, &mut answers)?;
         }
-        if txn.writes.is_empty() {
+        if txn.is_empty() {
             return Ok(());
         }
         txn.seal()?;
         let batches = txn.totals.next_batch;
-        store.backward.note(batches - 1, txn.now);
         let (writes, published) = txn.into_parts();
         let begin = Instant::now();
         unsynced = Some(store.barrier.begin());

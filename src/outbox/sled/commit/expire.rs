@@ -5,7 +5,7 @@ use crate::{
     outbox::{
         Failure, Record,
         error::Result,
-        sled::{claim::queue::Queue, commit::transaction::Transaction, keys, rows::decode},
+        sled::{blocks::SET, claim::queue::Queue, commit::transaction::Transaction, keys},
     },
 };
 
@@ -35,29 +35,31 @@ impl Transaction<'_> {
         let mut ended = Vec::new();
         for (queue, (from, mut oldest)) in queues {
             let mut aged_to = u64::MAX;
-            for row in
-                self.store.tree.range(keys::pending(queue, from)..keys::pending(queue, u64::MAX))
-            {
-                let (key, bytes) = row?;
-                // One that cannot be read stays pending, and stops no other one.
-                let Ok(record) = decode::<Record>(&key, &bytes) else { continue };
-                let seq = keys::seq_of(record.id);
-                if record.budget_since < cutoff
-                    && let Some(record) = self.expire(record.id, cutoff, failure)?
-                {
-                    ended.push(record);
-                    if ended.len() >= EXPIRE_STEP {
-                        aged_to = seq + 1;
-                        break;
+            let tree = &self.store.tree;
+            let blocks = keys::pending(queue, from / SET)..=keys::pending(queue, u64::MAX);
+            'queue: for row in tree.range(blocks) {
+                let block = keys::last_number(&row?.0);
+                let pending = self.shared.pending(queue, block * SET)?.all();
+                for seq in pending.members(block).filter(|seq| *seq >= from) {
+                    // One that cannot be read stays pending, and stops no other one.
+                    let Some(record) = self.shared.readable_pending(queue, seq)? else { continue };
+                    if record.budget_since < cutoff
+                        && let Some(record) = self.expire(record.id, cutoff, failure)?
+                    {
+                        ended.push(record);
+                        if ended.len() >= EXPIRE_STEP {
+                            aged_to = seq + 1;
+                            break 'queue;
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                oldest = oldest.min(record.budget_since);
-                // A queue is in order of acceptance, and no budget begins before it. Only
-                // callbacks that were accepted while the clock was ahead are before older ones.
-                if (cutoff..=self.now).contains(&record.created_at) {
-                    oldest = oldest.min(record.created_at);
-                    break;
+                    oldest = oldest.min(record.budget_since);
+                    // A queue is in order of acceptance, and no budget begins before it. Only
+                    // callbacks that were accepted while the clock was ahead are before older ones.
+                    if (cutoff..=self.now).contains(&record.created_at) {
+                        oldest = oldest.min(record.created_at);
+                        break 'queue;
+                    }
                 }
             }
             if let Some(queue) = self.store.queues.lock().queues.get_mut(&queue) {

@@ -23,23 +23,24 @@ impl Transaction<'_> {
             let failure = Failure::new(ErrorKind::Cancelled, why);
             record = transition::fail(record, None, failure, self.now);
         }
-        if let Some(known) = self.stored(queue, seq)? {
+        if let Some(known) = self.shared.readable(seq)? {
             if age(&known) >= age(&record) {
                 return Ok(false);
             }
             self.forget_version(queue, &known)?;
         }
         self.totals.next_seq = self.totals.next_seq.max(seq.saturating_add(1));
-        if let Some(event_id) = &record.event_id {
-            self.writes.put(keys::event(event_id), record::encode_row(&record.id)?);
-        }
+        self.put_indexes(queue, &record)?;
         for attempt in entry.attempts.iter().filter(|it| it.number < record.attempt_count) {
             self.writes.put(keys::attempt(seq, attempt.number), record::encode_row(attempt)?);
         }
         match record.state {
             State::Pending(place) => {
-                let place = self.place(&record.body.job_id, seq, place)?;
-                self.put_pending(queue, &Record { state: State::Pending(place), ..record })?;
+                let place = self.place(&record, place)?;
+                let record = Record { state: State::Pending(place), ..record };
+                self.shared.put_record(&record)?;
+                self.begin_job_at(&record.body.job_id, seq)?;
+                self.put_pending(queue, &record)?;
             }
             State::Delivered(at) | State::Failed(at) => {
                 let state = record.state_name();
@@ -49,19 +50,21 @@ impl Transaction<'_> {
                 } else {
                     self.totals.delivered += 1;
                 }
-                let ended = (keys::finished_prefix(state), at);
+                let ended = (state == StateName::Failed, at);
                 self.restored.entry(ended).or_default().push(seq);
-                self.writes.put_record(keys::finished(state, seq), &record)?;
+                self.shared.put_record(&record)?;
+                self.shared.insert(queue, &record)?;
             }
         }
         Ok(true)
     }
 
     /// The readiness of an imported callback among those of its job so far.
-    fn place(&mut self, job_id: &str, seq: u64, place: Readiness) -> Result<Readiness> {
-        let first = match self.writes.first(&keys::job_prefix(job_id))? {
+    fn place(&mut self, record: &Record, place: Readiness) -> Result<Readiness> {
+        let (job_id, seq) = (&record.body.job_id, keys::seq_of(record.id));
+        let first = match self.first_pending(job_id, None)? {
             None => true,
-            Some((key, _)) => keys::last_number(&key) > seq && self.block_active(job_id)?,
+            Some((first, _)) => first > seq && self.block_active(job_id)?,
         };
         Ok(match (first, place) {
             (true, Readiness::Blocked(not_before)) => Readiness::Scheduled(not_before),
@@ -71,37 +74,25 @@ impl Transaction<'_> {
         })
     }
 
-    fn stored(&self, queue: QueueKey, seq: u64) -> Result<Option<Record>> {
-        for key in [
-            keys::pending(queue, seq),
-            keys::finished(StateName::Delivered, seq),
-            keys::finished(StateName::Failed, seq),
-        ] {
-            if let Some(record) = self.writes.record(&key)? {
-                return Ok(Some(record));
-            }
-        }
-        Ok(None)
-    }
-
     /// Removes an older version. Its entry in the retention index may stay: it does not apply to a version
     /// that ended at another time.
     fn forget_version(&mut self, queue: QueueKey, known: &Record) -> Result<()> {
-        let state = known.state_name();
+        let (state, seq) = (known.state_name(), keys::seq_of(known.id));
         match state {
             StateName::Pending => {
                 self.take_pending(queue, known)?;
                 self.activate_first(&known.body.job_id)?;
             }
-            StateName::Delivered => self.totals.delivered -= 1,
+            StateName::Delivered => {
+                self.shared.remove_ended(state, seq)?;
+                self.totals.delivered = self.totals.delivered.saturating_sub(1);
+            }
             StateName::Failed => {
-                self.totals.failed -= 1;
+                self.shared.remove_ended(state, seq)?;
+                self.totals.failed = self.totals.failed.saturating_sub(1);
                 let row = self.row(queue, &known.destination)?;
                 row.failed = row.failed.saturating_sub(1);
             }
-        }
-        if state != StateName::Pending {
-            self.writes.remove(keys::finished(state, keys::seq_of(known.id)));
         }
         Ok(())
     }

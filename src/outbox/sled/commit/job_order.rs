@@ -1,7 +1,11 @@
 //! The order of a job's callbacks. The invariant is in [`transaction`](super::transaction).
+//!
+//! The job index has all callbacks of a job until they are purged, so a search for the pending ones passes
+//! over those that have ended. If there are many, it writes down where the pending ones begin, so that
+//! they are passed over once.
 
 use crate::outbox::{
-    Readiness, State,
+    OutboxError, Readiness, State,
     error::Result,
     sled::{
         commit::transaction::Transaction,
@@ -10,30 +14,87 @@ use crate::outbox::{
     transition,
 };
 
+/// Ended callbacks that a search passes over before it looks for the row that says where to begin.
+const PASSED: u32 = 4;
+
+/// Ended callbacks that a search passes over before it writes that row.
+const MANY_PASSED: u32 = 32;
+
 impl Transaction<'_> {
+    /// The first pending callback of a job, or the first one after `behind`.
+    pub(crate) fn first_pending(
+        &mut self,
+        job_id: &str,
+        behind: Option<u64>,
+    ) -> Result<Option<(u64, QueueKey)>> {
+        let job = keys::job_prefix(job_id);
+        let mut at = behind.map(|seq| keys::job(job_id, seq));
+        let mut passed = 0;
+        let mut begin = 0;
+        let found = loop {
+            let Some((key, value)) = self.writes.first_behind(&job, at.as_deref())? else {
+                break None;
+            };
+            let (seq, queue) = (keys::last_number(&key), QueueKey(keys::number(&value)));
+            if self.shared.is_pending(queue, seq)? {
+                break Some((seq, queue));
+            }
+            passed += 1;
+            at = Some(key.to_vec());
+            if passed == PASSED && behind.is_none() {
+                begin = self.job_begin(job_id)?;
+                if begin > seq + 1 {
+                    at = Some(keys::job(job_id, begin - 1));
+                }
+            }
+        };
+        if passed >= MANY_PASSED && behind.is_none() {
+            let last = at.as_deref().map_or(0, keys::last_number);
+            let known = found.map_or(last + 1, |(seq, _)| seq);
+            if known > begin {
+                self.writes.put(keys::job_begin(job_id), &known.to_be_bytes());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where the pending callbacks of a job begin, at the earliest.
+    fn job_begin(&self, job_id: &str) -> Result<u64> {
+        let row = self.writes.get(&keys::job_begin(job_id))?;
+        Ok(row.map_or(0, |row| keys::number(&row)))
+    }
+
+    /// A callback becomes pending again: the pending ones of its job begin there, or before.
+    pub(crate) fn begin_job_at(&mut self, job_id: &str, seq: u64) -> Result<()> {
+        if self.job_begin(job_id)? > seq {
+            self.writes.put(keys::job_begin(job_id), &seq.to_be_bytes());
+        }
+        Ok(())
+    }
+
     /// Activates the first pending callback of a job, if it is blocked.
     pub(crate) fn activate_first(&mut self, job_id: &str) -> Result<()> {
         // Most jobs have no blocked callback, and a search would be a good part of a settlement's cost.
         if self.blocked == 0 {
             return Ok(());
         }
-        while let Some((key, value)) = self.writes.first(&keys::job_prefix(job_id))? {
-            let (seq, queue) = (keys::last_number(&key), QueueKey(keys::number(&value)));
-            let pending = keys::pending(queue, seq);
-            let Some(record) = self.writes.readable(&pending)? else {
-                // A callback that cannot be read keeps its position: its job is stuck.
-                if self.writes.get(&pending)?.is_some() {
-                    break;
+        while let Some((seq, queue)) = self.first_pending(job_id, None)? {
+            let record = match self.shared.callback(seq) {
+                Ok(Some(record)) => record,
+                Ok(None) => {
+                    // The job must not wait for a callback that does not exist.
+                    tracing::error!(
+                        event.action = "store-mended",
+                        callback.id = %keys::id(seq, queue),
+                        dpf.job_id = job_id,
+                        "a pending callback had no record and was removed"
+                    );
+                    self.shared.remove_pending(queue, seq)?;
+                    continue;
                 }
-                // The job must not wait for a callback that does not exist.
-                tracing::error!(
-                    event.action = "store-mended",
-                    callback.id = %keys::id(seq, queue),
-                    dpf.job_id = job_id,
-                    "a row of the job index had no callback and was removed"
-                );
-                self.writes.remove(key.to_vec());
-                continue;
+                // A callback that cannot be read keeps its position: its job is stuck.
+                Err(OutboxError::UnreadableRow { .. }) => break,
+                Err(error) => return Err(error),
             };
             if let State::Pending(Readiness::Blocked(_)) = record.state {
                 self.mark(queue, seq, &record)?;
@@ -49,11 +110,9 @@ impl Transaction<'_> {
     /// claimed. It need not be the first one of the job: those before it were replayed while it was
     /// claimed.
     pub(crate) fn block_active(&mut self, job_id: &str) -> Result<bool> {
-        let job = keys::job_prefix(job_id);
-        let mut next = self.writes.first(&job)?;
-        while let Some((key, value)) = next {
-            let (seq, queue) = (keys::last_number(&key), QueueKey(keys::number(&value)));
-            match self.writes.readable(&keys::pending(queue, seq))? {
+        let mut behind = None;
+        while let Some((seq, queue)) = self.first_pending(job_id, behind)? {
+            match self.shared.readable_pending(queue, seq)? {
                 Some(record) if !matches!(record.state, State::Pending(Readiness::Blocked(_))) => {
                     if !self.mark(queue, seq, &record)? {
                         return Ok(false);
@@ -62,7 +121,7 @@ impl Transaction<'_> {
                     self.put_pending(queue, &transition::block(record))?;
                     return Ok(true);
                 }
-                _ => next = self.writes.first_behind(&job, Some(&key))?,
+                _ => behind = Some(seq),
             }
         }
         Ok(true)

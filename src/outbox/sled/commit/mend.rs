@@ -2,26 +2,27 @@
 //!
 //! By the invariant in [`transaction`](super::transaction), exactly one pending callback of a job is
 //! active. No code violates it, but damage that nothing else detects may lose a row, and the job would
-//! then wait without an attempt. So all pending callbacks are checked again and again, a few with each call,
-//! and what can be proven is repaired:
+//! then wait without an attempt. So all callbacks are checked again and again, a few with each call, and
+//! what can be proven is repaired:
 //!
-//! - A row of the job index without its callback is removed.
+//! - A callback without a record is removed from the set of pending ones.
+//! - A callback that is missing in the set of its state is added to it.
+//! - A missing row of the due index or of the job index is written.
 //! - If all callbacks of a job are blocked, the first one is activated.
 //! - Of two active callbacks, the earlier one stays active, unless the later one is claimed.
-//! - A missing row of the due index or of the job index is written.
 //! - After a repair, the destination's callbacks are counted again.
 //!
 //! A job with a row that cannot be read cannot be repaired: it is *stuck*, and reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     callback::Destination,
     outbox::{
-        Mended, OutboxError, Readiness, Record, State,
+        Mended, OutboxError, Readiness, Record, State, StateName,
         error::Result,
-        record,
         sled::{
+            blocks::{self, RECORDS, SET},
             commit::transaction::Transaction,
             keys::{self, QueueKey},
         },
@@ -29,8 +30,8 @@ use crate::{
     },
 };
 
-/// Rows that one step checks, plus the rest of the last job.
-const STEP: usize = 256;
+/// Rows that one step checks, and the callbacks of their jobs.
+const STEP: usize = 64;
 
 /// A pending callback of a job.
 type Found = (QueueKey, u64, Record);
@@ -45,13 +46,13 @@ struct Work {
 }
 
 impl Transaction<'_> {
-    /// Checks the rows after `after`: first the job index, then the callbacks.
+    /// Checks the rows after `after`: first the sets of pending callbacks, then the records.
     pub(crate) fn mend(&mut self, after: &[u8]) -> Result<Mended> {
         let mut work = Work::default();
-        let next = if after.first().is_none_or(|prefix| *prefix == b'j') {
-            self.mend_jobs(after, &mut work)?.or_else(|| Some(b"p".to_vec()))
+        let next = if after.first().is_none_or(|prefix| *prefix == b'b') {
+            self.mend_sets(after, &mut work)?.or_else(|| Some(keys::RECORDS.to_vec()))
         } else {
-            self.mend_callbacks(after, &mut work)?
+            self.mend_records(after, &mut work)?
         };
         for (queue, destination) in std::mem::take(&mut work.queues) {
             self.recount(queue, destination)?;
@@ -59,54 +60,132 @@ impl Transaction<'_> {
         Ok(Mended { mended: work.mended, stuck: work.stuck, next })
     }
 
-    /// Checks the job index; `None` at its end.
-    ///
-    /// A job is always checked as a whole, as this transaction leaves it, because all callbacks in a part
-    /// of it may be blocked. So the next step continues after the last job, not after the last row, which
-    /// may not be the job's last one by then.
-    fn mend_jobs(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
-        let mut from = if after.is_empty() { b"j".to_vec() } else { behind(line_of(after)) };
-        let mut looked_at = 0;
-        while let Some(row) = self.store.tree.range(from..vec![b'j' + 1]).next() {
-            let (key, _) = row?;
-            looked_at += self.mend_job(line_of(&key), work)?.max(1);
-            if looked_at >= STEP {
-                return Ok(Some(key.to_vec()));
+    /// Checks that each pending callback has a record; `None` at the end.
+    fn mend_sets(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
+        let from = if after.is_empty() { b"b".to_vec() } else { next_key(after) };
+        let mut last = None;
+        // A row has a thousand callbacks.
+        for row in self.store.tree.range(from..vec![b'b' + 1]).take(STEP / 16) {
+            let (key, bytes) = row?;
+            last = Some(key.to_vec());
+            if blocks::Pending::decode(&key, &bytes).is_err() {
+                work.stuck += 1;
+                continue;
             }
-            from = behind(line_of(&key));
-        }
-        Ok(None)
-    }
-
-    /// Checks one job, and returns the number of its callbacks.
-    fn mend_job(&mut self, job: &[u8], work: &mut Work) -> Result<usize> {
-        let mut pending = Vec::new();
-        let mut next = self.writes.first(job)?;
-        while let Some((key, value)) = next {
-            let (seq, queue) = (keys::last_number(&key), QueueKey(keys::number(&value)));
-            match self.writes.record(&keys::pending(queue, seq)) {
-                Ok(Some(record)) => pending.push((queue, seq, record)),
-                Ok(None) => {
-                    self.writes.remove(key.to_vec());
+            let (queue, block) = (keys::pending_queue(&key), keys::last_number(&key));
+            let pending = self.shared.pending(queue, block * SET)?.all();
+            for seq in pending.members(block) {
+                if matches!(self.shared.callback(seq), Ok(None)) {
+                    self.shared.remove_pending(queue, seq)?;
                     work.mended += 1;
                     work.queues.entry(queue).or_default();
                 }
-                Err(OutboxError::UnreadableRow { .. }) => {
-                    work.stuck += 1;
-                    return Ok(pending.len());
-                }
+            }
+        }
+        Ok(last)
+    }
+
+    /// Checks that each callback is in its set and indexes, and each job; `None` at the end.
+    fn mend_records(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
+        let mut last = None;
+        for row in self.store.tree.range(next_key(after)..vec![b'r' + 1]).take(STEP) {
+            let (key, bytes) = row?;
+            last = Some(key.to_vec());
+            let Ok(entries) = blocks::entries(&key, &bytes) else {
+                work.stuck += 1;
+                continue;
+            };
+            let first = keys::last_number(&key) / RECORDS * RECORDS;
+            let seqs: BTreeSet<_> =
+                entries.iter().map(|entry| first + u64::from(entry.offset)).collect();
+            for seq in seqs {
+                self.mend_callback(seq, work)?;
+            }
+        }
+        Ok(last)
+    }
+
+    fn mend_callback(&mut self, seq: u64, work: &mut Work) -> Result<()> {
+        let delivered = self.shared.is_ended(StateName::Delivered, seq)?;
+        let ended = delivered || self.shared.is_ended(StateName::Failed, seq)?;
+        let record = match self.shared.callback(seq) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(()),
+            Err(OutboxError::UnreadableRow { .. }) => {
+                work.stuck += u64::from(!ended);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let queue = keys::parts(record.id).1;
+        let State::Pending(readiness) = record.state else {
+            if self.shared.is_pending(queue, seq)? {
+                self.shared.remove_pending(queue, seq)?;
+                work.queues.insert(queue, Some(record.destination.clone()));
+            }
+            if self.shared.insert_if_missing(queue, &record)? {
+                work.mended += 1;
+            }
+            return Ok(());
+        };
+        if ended {
+            // It has ended, and how is lost.
+            work.stuck += 1;
+            return Ok(());
+        }
+        if !self.shared.is_pending(queue, seq)? {
+            // Until this batch is synced, it is not to be claimed.
+            self.mark(queue, seq, &record)?;
+            self.shared.insert(queue, &record)?;
+            self.lowest_fresh(queue, &record)?;
+            self.begin_job_at(&record.body.job_id, seq)?;
+            work.queues.insert(queue, Some(record.destination.clone()));
+            work.mended += 1;
+        }
+        let in_job = keys::job(&record.body.job_id, seq);
+        if self.writes.get(&in_job)?.is_none() {
+            work.queues.insert(queue, Some(record.destination.clone()));
+            self.writes.put(in_job, &queue.0.to_be_bytes());
+            self.begin_job_at(&record.body.job_id, seq)?;
+            work.mended += 1;
+        }
+        if let Readiness::Scheduled(at) = readiness
+            && self.writes.get(&keys::due(queue, at, seq))?.is_none()
+        {
+            self.writes.put(keys::due(queue, at, seq), b"");
+            self.signal(queue, at);
+            work.mended += 1;
+        }
+        // Once for each job.
+        if self.first_pending(&record.body.job_id, None)?.is_some_and(|(first, _)| first == seq) {
+            self.mend_job(&record.body.job_id, work)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that one callback of a job is active.
+    ///
+    /// A job is always checked as a whole, as this transaction leaves it, because all callbacks in a part
+    /// of it may be blocked.
+    fn mend_job(&mut self, job_id: &str, work: &mut Work) -> Result<()> {
+        let mut pending = Vec::new();
+        let mut next = self.first_pending(job_id, None)?;
+        while let Some((seq, queue)) = next {
+            match self.shared.callback(seq) {
+                Ok(Some(record)) => pending.push((queue, seq, record)),
+                Ok(None) => {}
+                // Reported where it is checked itself.
+                Err(OutboxError::UnreadableRow { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
-            next = self.writes.first_behind(job, Some(&key))?;
+            next = self.first_pending(job_id, Some(seq))?;
         }
-        let callbacks = pending.len();
         let active = pending.iter().filter(|it| is_active(&it.2)).count();
         match active {
-            0 => self.activate(pending, work)?,
-            1 => {}
-            _ => self.block_all_but_one(pending, work)?,
+            0 => self.activate(pending, work),
+            1 => Ok(()),
+            _ => self.block_all_but_one(pending, work),
         }
-        Ok(callbacks)
     }
 
     /// All callbacks are blocked: activates the first one.
@@ -125,10 +204,10 @@ impl Transaction<'_> {
     /// Several callbacks are active: keeps the claimed one, or the first one.
     fn block_all_but_one(&mut self, pending: Vec<Found>, work: &mut Work) -> Result<()> {
         let active = || pending.iter().filter(|it| is_active(&it.2));
-        let under_way = |(queue, seq, _): &&Found| {
+        let in_flight = |(queue, seq, _): &&Found| {
             self.store.queues.lock().queues.get(queue).is_some_and(|it| it.is_claimed(*seq))
         };
-        let stays = active().find(under_way).or_else(|| active().next()).map(|it| it.1);
+        let stays = active().find(in_flight).or_else(|| active().next()).map(|it| it.1);
         for (queue, seq, record) in pending {
             if is_active(&record) && Some(seq) != stays && self.mark(queue, seq, &record)? {
                 work.mended += 1;
@@ -140,48 +219,22 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Checks the pending callbacks; `None` at their end.
-    fn mend_callbacks(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
-        let from = [after, &[0]].concat();
-        let mut last = None;
-        for row in self.store.tree.range(from..vec![b'p' + 1]).take(STEP) {
-            let key = row?.0.to_vec();
-            last = Some(key.clone());
-            let Some(bytes) = self.writes.get(&key)? else { continue };
-            let Ok(record) = record::decode::<Record>(&bytes) else {
-                work.stuck += 1;
-                continue;
-            };
-            let (seq, queue) = keys::parts(record.id);
-            let in_line = keys::job(&record.body.job_id, seq);
-            if self.writes.get(&in_line)?.is_none() {
-                work.queues.insert(queue, Some(record.destination.clone()));
-                self.writes.put(in_line, &queue.0.to_be_bytes());
-                work.mended += 1;
-            }
-            if let State::Pending(Readiness::Scheduled(at)) = record.state
-                && self.writes.get(&keys::due(queue, at, seq))?.is_none()
-            {
-                self.writes.put(keys::due(queue, at, seq), b"");
-                self.signal(queue, at);
-                work.mended += 1;
-            }
-        }
-        Ok(last)
-    }
-
     /// Counts the pending callbacks of a destination.
     fn recount(&mut self, queue: QueueKey, destination: Option<Destination>) -> Result<()> {
         let (mut pending, mut fresh, mut scheduled) = (0, 0, 0);
-        self.writes.each(&keys::pending(queue, 0)[..9], |bytes| {
-            pending += 1;
-            match record::decode::<Record>(bytes).map(|record| record.state) {
-                Ok(State::Pending(Readiness::Fresh)) => fresh += 1,
-                Ok(State::Pending(Readiness::Scheduled(_))) => scheduled += 1,
+        for block in self.shared.blocks_of(queue)? {
+            let it = self.shared.pending(queue, block * SET)?;
+            pending += it.all().len();
+            fresh += it.fresh.len();
+            for seq in it.others.members(block) {
                 // One that cannot be read is never claimed.
-                _ => {}
+                if let Some(record) = self.shared.readable(seq)?
+                    && matches!(record.state, State::Pending(Readiness::Scheduled(_)))
+                {
+                    scheduled += 1;
+                }
             }
-        })?;
+        }
         let Some(row) = self.known_row(queue, destination)? else { return Ok(()) };
         let (counted, blocked) = (row.pending, row.blocked());
         (row.pending, row.fresh, row.scheduled) = (pending, fresh, scheduled);
@@ -196,12 +249,7 @@ fn is_active(record: &Record) -> bool {
     !matches!(record.state, State::Pending(Readiness::Blocked(_)))
 }
 
-/// The first key after all rows of a job.
-fn behind(line: &[u8]) -> Vec<u8> {
-    [line, &u64::MAX.to_be_bytes(), &[0]].concat()
-}
-
-/// The prefix that all keys of a job have in the job index.
-fn line_of(key: &[u8]) -> &[u8] {
-    &key[..key.len().saturating_sub(8)]
+/// The first key after this one.
+fn next_key(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
 }

@@ -33,5 +33,6 @@ mod mend;
 mod operations;
 mod published;
 mod purge;
+pub(crate) mod shared_rows;
 mod transaction;
-mod write_set;
+pub(crate) mod write_set;

@@ -45,8 +45,10 @@ impl Transaction<'_> {
         if let Some(key) = &event_key
             && let Some(known) = self.writes.get(key)?
         {
-            let id = decode(key, &known)?;
-            return Ok(Enqueued::Duplicate(id));
+            // A key that cannot be read is written again: better a repeat than a lost callback.
+            if let Ok(id) = decode(key, &known) {
+                return Ok(Enqueued::Duplicate(id));
+            }
         }
         // Invalid URLs must not fill the disk.
         if new.refusal.is_some() && self.totals.failed >= self.store.settings.max_pending {
@@ -56,15 +58,14 @@ impl Transaction<'_> {
         let seq = self.totals.next_seq;
         self.totals.next_seq += 1;
         let id = keys::id(seq, queue);
-        if let Some(key) = event_key {
-            self.writes.put(key, record::encode_row(&id)?);
-        }
         if new.refusal.is_some() {
             let record = transition::refuse(new, id, self.now);
+            self.put_indexes(queue, &record)?;
             self.put_finished(queue, &record)?;
         } else {
-            let first = self.writes.first(&keys::job_prefix(&new.body.job_id))?.is_none();
+            let first = self.first_pending(&new.body.job_id, None)?.is_none();
             let record = transition::accept(new, id, self.now, first);
+            self.put_indexes(queue, &record)?;
             self.put_pending(queue, &record)?;
         }
         Ok(Enqueued::Stored(id))
@@ -99,10 +100,7 @@ impl Transaction<'_> {
             Settlement::Retry { attempt, due, hold } => {
                 self.hold(queue, &record, hold)?;
                 // If an earlier one was replayed meanwhile, that one is next.
-                let first = self
-                    .writes
-                    .first(&keys::job_prefix(&job_id))?
-                    .is_none_or(|(key, _)| keys::last_number(&key) > seq);
+                let first = self.first_pending(&job_id, None)?.is_none_or(|(first, _)| first > seq);
                 let record = transition::retry(record, attempt, due, first);
                 self.put_pending(queue, &record)?;
                 record
@@ -125,21 +123,21 @@ impl Transaction<'_> {
     /// Makes a failed callback pending again. Returns `false` if it is not failed.
     pub(crate) fn replay(&mut self, id: CallbackId) -> Result<bool> {
         let (seq, queue) = keys::parts(id);
-        let key = keys::finished(StateName::Failed, seq);
-        let Some(record) = self.writes.readable(&key)?.filter(|record| record.id == id) else {
+        let found = self.shared.readable(seq)?;
+        let Some(record) = found.filter(|it| it.id == id && it.state_name() == StateName::Failed)
+        else {
             return Ok(false);
         };
         self.mark(queue, seq, &record)?;
-        self.writes.remove(key);
-        self.totals.failed -= 1;
+        self.shared.remove_ended(StateName::Failed, seq)?;
+        self.totals.failed = self.totals.failed.saturating_sub(1);
         let row = self.row(queue, &record.destination)?;
         row.failed = row.failed.saturating_sub(1);
-        let first = match self.writes.first(&keys::job_prefix(&record.body.job_id))? {
+        let first = match self.first_pending(&record.body.job_id, None)? {
             None => true,
-            Some((head, _)) => {
-                keys::last_number(&head) > seq && self.block_active(&record.body.job_id)?
-            }
+            Some((first, _)) => first > seq && self.block_active(&record.body.job_id)?,
         };
+        self.begin_job_at(&record.body.job_id, seq)?;
         let record = transition::replay(record, self.now, first);
         self.put_pending(queue, &record)?;
         Ok(true)
@@ -148,15 +146,12 @@ impl Transaction<'_> {
     /// Cancels a pending callback that is not claimed.
     pub(crate) fn cancel(&mut self, id: CallbackId, failure: Failure) -> Result<Cancelled> {
         let (seq, queue) = keys::parts(id);
-        let Some(record) = self.writes.readable(&keys::pending(queue, seq))? else {
-            for state in [StateName::Delivered, StateName::Failed] {
-                let known = self.writes.readable(&keys::finished(state, seq))?;
-                if known.is_some_and(|record| record.id == id) {
-                    return Ok(Cancelled::NotPending);
-                }
-            }
+        let Some(record) = self.shared.readable(seq)?.filter(|it| it.id == id) else {
             return Ok(Cancelled::Unknown);
         };
+        if record.state_name() != StateName::Pending {
+            return Ok(Cancelled::NotPending);
+        }
         if !self.mark(queue, seq, &record)? {
             return Ok(Cancelled::InFlight);
         }
@@ -172,7 +167,7 @@ impl Transaction<'_> {
         failure: &Failure,
     ) -> Result<Option<Record>> {
         let (seq, queue) = keys::parts(id);
-        match self.writes.readable(&keys::pending(queue, seq))? {
+        match self.shared.readable_pending(queue, seq)? {
             Some(record) if record.budget_since < cutoff && self.mark(queue, seq, &record)? => {
                 self.end(queue, record, failure.clone()).map(Some)
             }

@@ -33,19 +33,23 @@ impl Published {
     /// busy callbacks. Before, a claim could return what a power failure would undo.
     pub(crate) fn publish(self, store: &Store) {
         measure::ended(self.ended.0, self.ended.1);
-        store.moves.note(&self.to_free);
         let mut inner = store.queues.lock();
         inner.totals = self.totals;
         inner.blocked = self.blocked;
-        for (key, Changed { row, counted }) in &self.rows {
+        for (key, Changed { row, counted, lowest_fresh }) in &self.rows {
             match (counted, row.counts()) {
                 (false, true) => inner.destinations += 1,
                 (true, false) => inner.destinations -= 1,
                 _ => {}
             }
             match inner.queues.get_mut(key) {
-                Some(queue) => queue.row = row.clone(),
-                None if row.pending > 0 => {
+                Some(queue) => {
+                    queue.row = row.clone();
+                    if *lowest_fresh < queue.window.from {
+                        inner.look_from(*key, *lowest_fresh);
+                    }
+                }
+                None if row.pending > 0 || row.paused_at.is_some() => {
                     inner.queues.insert(*key, Queue::new(row.clone()));
                 }
                 // It is read from the disk when it is needed.

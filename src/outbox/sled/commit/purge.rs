@@ -36,44 +36,55 @@ impl Transaction<'_> {
     }
 
     fn forget(&mut self, state: StateName, seq: u64, finished_at: Timestamp) -> Result<bool> {
-        let key = keys::finished(state, seq);
-        let Some(record) = self.writes.readable(&key)? else {
-            return self.forget_unreadable(state, key, seq);
+        let Some(record) = self.shared.readable(seq)? else {
+            return self.forget_unreadable(state, seq);
         };
         // It was replayed and has ended again: a later row of the index has it.
-        if record.finished_at() != Some(finished_at) {
+        if record.state_name() != state || record.finished_at() != Some(finished_at) {
             return Ok(false);
         }
-        self.writes.remove(key);
+        self.remove(state, seq)?;
         if let Some(event_id) = &record.event_id {
             self.writes.remove(keys::event(event_id));
+        }
+        self.writes.remove(keys::directory(&record.body.job_id_fs, seq));
+        let job_id = &record.body.job_id;
+        self.writes.remove(keys::job(job_id, seq));
+        if self.writes.first(&keys::job_prefix(job_id))?.is_none()
+            && self.writes.get(&keys::job_begin(job_id))?.is_some()
+        {
+            self.writes.remove(keys::job_begin(job_id));
         }
         if record.attempt_count > 1 {
             self.forget_attempts(seq)?;
         }
         if state == StateName::Failed {
-            self.totals.failed -= 1;
             let row = self.row(keys::parts(record.id).1, &record.destination)?;
             row.failed = row.failed.saturating_sub(1);
-        } else {
-            self.totals.delivered -= 1;
         }
         Ok(true)
     }
 
-    /// Removes a record that cannot be read, so that it does not stay for ever. Its event id and the
-    /// counter of its destination are unknown and stay.
-    fn forget_unreadable(&mut self, state: StateName, key: Vec<u8>, seq: u64) -> Result<bool> {
-        if self.writes.get(&key)?.is_none() {
+    /// Removes a record that cannot be read, so that it does not stay for ever. Its event id, its rows in
+    /// the indexes and the counter of its destination are unknown and stay.
+    fn forget_unreadable(&mut self, state: StateName, seq: u64) -> Result<bool> {
+        if !self.shared.is_ended(state, seq)? {
             return Ok(false);
         }
-        self.writes.remove(key);
+        self.remove(state, seq)?;
         self.forget_attempts(seq)?;
-        match state {
-            StateName::Failed => self.totals.failed = self.totals.failed.saturating_sub(1),
-            _ => self.totals.delivered = self.totals.delivered.saturating_sub(1),
-        }
         Ok(true)
+    }
+
+    fn remove(&mut self, state: StateName, seq: u64) -> Result<()> {
+        self.shared.remove(seq);
+        self.shared.remove_ended(state, seq)?;
+        let total = match state {
+            StateName::Failed => &mut self.totals.failed,
+            _ => &mut self.totals.delivered,
+        };
+        *total = total.saturating_sub(1);
+        Ok(())
     }
 
     fn forget_attempts(&mut self, seq: u64) -> Result<()> {

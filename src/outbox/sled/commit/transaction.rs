@@ -18,7 +18,7 @@ use crate::{
         record,
         sled::{
             claim::queue::{Busy, Queue},
-            commit::write_set::WriteSet,
+            commit::{shared_rows::SharedRows, write_set::WriteSet},
             keys::{self, QueueKey},
             rows::{QueueRow, Totals, decode},
             shared::store::Store,
@@ -31,19 +31,23 @@ pub(crate) struct Changed {
     pub(crate) row: QueueRow,
     /// Whether the destination had pending or failed callbacks before.
     pub(crate) counted: bool,
+    /// The first callback that becomes fresh in this batch.
+    pub(crate) lowest_fresh: u64,
 }
 
-/// The stored counters of a destination.
+/// The stored counters of a destination; `None` as well if they cannot be read, so that one damaged row
+/// does not stop all other callbacks.
 fn stored_row(writes: &WriteSet<'_>, queue: QueueKey) -> Result<Option<QueueRow>> {
     let key = keys::queue(queue);
     let Some(bytes) = writes.get(&key)? else { return Ok(None) };
-    decode(&key, &bytes).map(Some)
+    Ok(decode(&key, &bytes).ok())
 }
 
 /// A batch in the making.
 pub(crate) struct Transaction<'a> {
     pub(crate) store: &'a Store,
     pub(crate) writes: WriteSet<'a>,
+    pub(crate) shared: SharedRows<'a>,
     pub(crate) now: Timestamp,
     pub(crate) totals: Totals,
     /// Number of blocked callbacks, with the changes so far.
@@ -56,8 +60,8 @@ pub(crate) struct Transaction<'a> {
     pub(crate) budgets: HashMap<QueueKey, Timestamp>,
     pub(crate) delivered: Vec<u64>,
     pub(crate) failed: Vec<u64>,
-    /// Imported callbacks that have ended, by the time of their end.
-    pub(crate) restored: BTreeMap<(u8, Timestamp), Vec<u64>>,
+    /// Imported callbacks that have ended, by the state and time of their end: whether it is failed.
+    pub(crate) restored: BTreeMap<(bool, Timestamp), Vec<u64>>,
 }
 
 impl<'a> Transaction<'a> {
@@ -69,6 +73,7 @@ impl<'a> Transaction<'a> {
         Self {
             store,
             writes: WriteSet::new(&store.tree),
+            shared: SharedRows::new(&store.tree, totals.next_seq),
             now,
             totals,
             blocked,
@@ -87,14 +92,22 @@ impl<'a> Transaction<'a> {
         self.totals.pending
     }
 
-    /// Writes a pending record and its rows in the job index and the due index.
+    /// Whether nothing is changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.shared.is_empty()
+    }
+
+    /// Makes a callback pending: its set, its row in the due index, and the counters.
     pub(crate) fn put_pending(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         self.totals.pending += 1;
         let row = self.row(queue, &record.destination)?;
         row.pending += 1;
         match record.state {
-            State::Pending(Readiness::Fresh) => row.fresh += 1,
+            State::Pending(Readiness::Fresh) => {
+                row.fresh += 1;
+                self.lowest_fresh(queue, record)?;
+            }
             State::Pending(Readiness::Scheduled(_)) => row.scheduled += 1,
             _ => self.blocked += 1,
         }
@@ -108,8 +121,19 @@ impl<'a> Transaction<'a> {
             }
             _ => {}
         }
-        self.writes.put(keys::job(&record.body.job_id, seq), &queue.0.to_be_bytes());
-        self.writes.put_record(keys::pending(queue, seq), record)
+        self.shared.insert(queue, record)?;
+        self.shared.put(record)
+    }
+
+    /// Has claims look for a callback that becomes fresh.
+    pub(crate) fn lowest_fresh(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
+        self.row(queue, &record.destination)?;
+        if record.state == State::Pending(Readiness::Fresh)
+            && let Some(changed) = self.rows.get_mut(&queue)
+        {
+            changed.lowest_fresh = changed.lowest_fresh.min(keys::seq_of(record.id));
+        }
+        Ok(())
     }
 
     /// Removes what [`Transaction::put_pending`] wrote.
@@ -126,8 +150,19 @@ impl<'a> Transaction<'a> {
             }
             _ => self.blocked = self.blocked.saturating_sub(1),
         }
-        self.writes.remove(keys::job(&record.body.job_id, seq));
-        self.writes.remove(keys::pending(queue, seq));
+        self.shared.remove_pending(queue, seq)?;
+        Ok(())
+    }
+
+    /// Writes the rows that lead to a callback: of its job, its directory and its event.
+    pub(crate) fn put_indexes(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
+        let seq = keys::seq_of(record.id);
+        let value = queue.0.to_be_bytes();
+        self.writes.put(keys::job(&record.body.job_id, seq), &value);
+        self.writes.put(keys::directory(&record.body.job_id_fs, seq), &value);
+        if let Some(event_id) = &record.event_id {
+            self.writes.put(keys::event(event_id), record::encode_row(&record.id)?);
+        }
         Ok(())
     }
 
@@ -147,7 +182,8 @@ impl<'a> Transaction<'a> {
             self.totals.delivered += 1;
             self.delivered.push(seq);
         }
-        self.writes.put_record(keys::finished(state, seq), record)
+        self.shared.insert(queue, record)?;
+        self.shared.put(record)
     }
 
     /// Marks a callback busy until this batch is synced. Returns `false` if it is claimed.
@@ -195,7 +231,7 @@ impl<'a> Transaction<'a> {
                 };
                 let counted = known.as_ref().is_some_and(QueueRow::counts);
                 let row = known.unwrap_or_else(|| QueueRow::new(destination.clone()));
-                Ok(&mut place.insert(Changed { row, counted }).row)
+                Ok(&mut place.insert(Changed { row, counted, lowest_fresh: u64::MAX }).row)
             }
         }
     }
@@ -230,10 +266,12 @@ impl<'a> Transaction<'a> {
                 self.writes.put(key, value);
             }
         }
-        for ((state, at), seqs) in &self.restored {
+        for ((failed, at), seqs) in &self.restored {
+            let state = if *failed { StateName::Failed } else { StateName::Delivered };
             let value: Vec<u8> = seqs.iter().flat_map(|seq| seq.to_be_bytes()).collect();
-            self.writes.put(keys::retention_row(*state, *at, self.totals.next_batch), value);
+            self.writes.put(keys::finished_batch(state, *at, self.totals.next_batch), value);
         }
+        self.shared.seal(&mut self.writes)?;
         self.totals.next_batch += 1;
         for (queue, Changed { row, .. }) in &self.rows {
             if row.is_idle() {

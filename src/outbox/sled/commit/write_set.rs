@@ -5,11 +5,7 @@ use std::{collections::BTreeMap, ops::Bound};
 
 use sled::{Batch, IVec, Tree};
 
-use crate::outbox::{
-    error::{OutboxError, Result},
-    record::{self, Record},
-    sled::rows::decode,
-};
+use crate::outbox::error::{OutboxError, Result};
 
 impl From<sled::Error> for OutboxError {
     fn from(error: sled::Error) -> Self {
@@ -42,11 +38,6 @@ impl<'a> WriteSet<'a> {
         self.writes.insert(key, Some(value.into()));
     }
 
-    pub(crate) fn put_record(&mut self, key: Vec<u8>, record: &Record) -> Result<()> {
-        self.put(key, record::encode(record)?);
-        Ok(())
-    }
-
     pub(crate) fn remove(&mut self, key: Vec<u8>) {
         self.writes.insert(key, None);
     }
@@ -55,20 +46,6 @@ impl<'a> WriteSet<'a> {
         match self.writes.get(key) {
             Some(written) => Ok(written.clone()),
             None => Ok(self.tree.get(key)?),
-        }
-    }
-
-    pub(crate) fn record(&self, key: &[u8]) -> Result<Option<Record>> {
-        let Some(bytes) = self.get(key)? else { return Ok(None) };
-        decode(key, &bytes).map(Some)
-    }
-
-    /// The record with this key, or `None` if it is missing or cannot be read. An error would stop the
-    /// store, and one damaged row must not stop all other callbacks.
-    pub(crate) fn readable(&self, key: &[u8]) -> Result<Option<Record>> {
-        match self.record(key) {
-            Err(OutboxError::UnreadableRow { .. }) => Ok(None),
-            known => known,
         }
     }
 
@@ -104,21 +81,6 @@ impl<'a> WriteSet<'a> {
             }
         }
         Ok(written.map(|(key, value)| (IVec::from(key.as_slice()), value.clone())))
-    }
-
-    /// Calls `see` with each value under `prefix`, in no particular order.
-    pub(crate) fn each(&self, prefix: &[u8], mut see: impl FnMut(&[u8])) -> Result<()> {
-        for row in self.tree.scan_prefix(prefix) {
-            let (key, value) = row?;
-            if !self.writes.contains_key(&key[..]) {
-                see(&value);
-            }
-        }
-        let begin = (Bound::Included(prefix), Bound::Unbounded);
-        let written = self.writes.range::<[u8], _>(begin);
-        let written = written.take_while(|(key, _)| key.starts_with(prefix));
-        written.filter_map(|(_, value)| value.as_ref()).for_each(|value| see(value));
-        Ok(())
     }
 
     /// The whole batch, in key order.

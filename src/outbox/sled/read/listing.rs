@@ -1,146 +1,190 @@
-//! Listings: pages of callbacks in order of acceptance, merged from sorted runs of rows.
+//! Listings: pages of callbacks in order of acceptance.
+//!
+//! A page reads one *run* of callbacks in order, or a merge of several: the records, the set of a state, the
+//! pending ones of a destination, or the index of a job or a directory. Which one is the shortest is
+//! chosen by the filters, and every filter is then checked with each callback.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashSet},
+    collections::{BinaryHeap, VecDeque},
+    ops::RangeInclusive,
 };
 
-use crate::{
-    callback::CallbackId,
-    outbox::{
-        Detail, Page, Query, Record, StateName,
-        error::Result,
-        sled::{
-            keys::{self, QueueKey},
-            read::lookup::{get, standing},
-            rows::decode,
-            shared::store::Store,
-        },
+use crate::outbox::{
+    OutboxError, Page, Query, Record, StateName,
+    error::Result,
+    sled::{
+        blocks::{self, Pending, RECORDS, SET},
+        keys::{self, QueueKey},
+        read::lookup::standing,
+        rows,
+        shared::store::Store,
     },
 };
 
-/// Rows that one page of a listing, or a summary, reads.
+/// Callbacks that one page of a listing, or a summary, reads.
 pub(crate) const LIST_SCAN_LIMIT: usize = 100_000;
 
 /// Maximum number of runs that keep an iterator.
 const RUNS_KEPT: usize = 64;
 
-/// A sorted run of rows that a listing is merged from.
+/// Where a run reads.
+#[derive(Clone)]
+enum Source {
+    /// All callbacks.
+    Records,
+    /// The ended ones in this state.
+    Ended(StateName),
+    /// The pending ones of a queue.
+    Pending(QueueKey),
+    /// The index of a job or directory, with this prefix.
+    Index(Vec<u8>),
+}
+
+/// Callbacks in order.
 struct Run<'a> {
     store: &'a Store,
-    prefix: Vec<u8>,
+    source: Source,
     oldest_first: bool,
-    /// Seq of the last row; `None` at the beginning.
-    position: Option<u64>,
+    /// The seqs that are left.
+    left: RangeInclusive<u64>,
+    /// Those of the row that was read last, in the order of the listing.
+    ahead: VecDeque<u64>,
     /// The iterator, which keeps a page of the tree in memory. With too many runs, none is kept.
     rows: Option<sled::Iter>,
 }
 
 impl<'a> Run<'a> {
-    fn new(store: &'a Store, prefix: &[u8], query: &Query) -> Self {
-        Self {
-            store,
-            prefix: prefix.to_vec(),
-            oldest_first: query.oldest_first,
-            position: query.cursor.map(keys::seq_of),
-            rows: None,
-        }
+    fn new(store: &'a Store, source: Source, query: &Query) -> Self {
+        let left = match (query.cursor.map(keys::seq_of), query.oldest_first) {
+            (None, _) => 0..=u64::MAX,
+            (Some(seq), true) => seq.saturating_add(1)..=u64::MAX,
+            (Some(0), false) => RangeInclusive::new(1, 0),
+            (Some(seq), false) => 0..=seq - 1,
+        };
+        let oldest_first = query.oldest_first;
+        Self { store, source, oldest_first, left, ahead: VecDeque::new(), rows: None }
     }
 
+    /// The rows that can have callbacks that are left.
     fn rows(&self) -> sled::Iter {
-        let bound = |seq: u64| [self.prefix.as_slice(), &seq.to_be_bytes()].concat();
-        match (self.position, self.oldest_first) {
-            (None, _) => self.store.tree.scan_prefix(&self.prefix),
-            (Some(seq), true) => {
-                self.store.tree.range(bound(seq.saturating_add(1))..=bound(u64::MAX))
+        let (from, to) = (*self.left.start(), *self.left.end());
+        let tree = &self.store.tree;
+        match &self.source {
+            Source::Records => {
+                tree.range(keys::record(from / RECORDS * RECORDS)..=keys::record(to))
             }
-            (Some(seq), false) => self.store.tree.range(bound(0)..bound(seq)),
+            Source::Ended(state) => {
+                tree.range(keys::ended(*state, from / SET)..=keys::ended(*state, to / SET))
+            }
+            Source::Pending(queue) => {
+                tree.range(keys::pending(*queue, from / SET)..=keys::pending(*queue, to / SET))
+            }
+            Source::Index(prefix) => {
+                let bound = |seq: u64| [prefix.as_slice(), &seq.to_be_bytes()].concat();
+                tree.range(bound(from)..=bound(to))
+            }
         }
     }
 
-    fn next(&mut self, keep: bool) -> Result<Option<(sled::IVec, sled::IVec)>> {
-        let mut rows = self.rows.take().unwrap_or_else(|| self.rows());
-        let next = if self.oldest_first { rows.next() } else { rows.next_back() }.transpose()?;
-        self.position = next.as_ref().map(|(key, _)| keys::last_number(key)).or(self.position);
-        self.rows = keep.then_some(rows);
+    /// The callbacks of a row, in order of acceptance.
+    fn of(&self, key: &[u8], bytes: &[u8]) -> Result<Vec<u64>> {
+        let at = keys::last_number(key);
+        Ok(match &self.source {
+            Source::Index(_) => vec![at],
+            Source::Ended(_) => {
+                let [set] = blocks::decode_sets(key, bytes)?;
+                set.members(at).collect()
+            }
+            Source::Pending(_) => Pending::decode(key, bytes)?.all().members(at).collect(),
+            Source::Records => {
+                let first = at / RECORDS * RECORDS;
+                let entries = blocks::entries(key, bytes)?;
+                entries.iter().map(|entry| first + u64::from(entry.offset)).collect()
+            }
+        })
+    }
+
+    fn next(&mut self, keep: bool) -> Result<Option<u64>> {
+        while self.ahead.is_empty() {
+            if self.left.is_empty() {
+                return Ok(None);
+            }
+            let mut rows = self.rows.take().unwrap_or_else(|| self.rows());
+            let row = if self.oldest_first { rows.next() } else { rows.next_back() };
+            let Some(row) = row else { return Ok(None) };
+            self.rows = keep.then_some(rows);
+            let (key, bytes) = row?;
+            // A row that cannot be read hides no other callback.
+            let found = match self.of(&key, &bytes) {
+                Err(OutboxError::UnreadableRow { .. }) => Vec::new(),
+                found => found?,
+            };
+            self.ahead.extend(found.into_iter().filter(|seq| self.left.contains(seq)));
+            if self.ahead.is_empty() && !keep {
+                // Past what this row can have, so that it is not read again.
+                self.pass_row(&key);
+            }
+        }
+        let next = if self.oldest_first { self.ahead.pop_front() } else { self.ahead.pop_back() };
+        if let Some(seq) = next {
+            self.pass(seq);
+        }
         Ok(next)
     }
+
+    fn pass(&mut self, seq: u64) {
+        self.left = match self.oldest_first {
+            true => seq.saturating_add(1)..=*self.left.end(),
+            false if seq == 0 => RangeInclusive::new(1, 0),
+            false => *self.left.start()..=seq - 1,
+        };
+    }
+
+    fn pass_row(&mut self, key: &[u8]) {
+        let at = keys::last_number(key);
+        let (first, last) = match self.source {
+            Source::Index(_) => (at, at),
+            Source::Ended(_) | Source::Pending(_) => (at * SET, at * SET + (SET - 1)),
+            Source::Records => (at, at),
+        };
+        self.pass(if self.oldest_first { last } else { first });
+    }
 }
 
-/// One page of a listing. Callbacks that moved between runs meanwhile are looked up again.
+/// One page of a listing.
 pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
-    let moved = store.moves.watch();
-    let mut page = merged(store, query)?;
-    // After this, every move during the merge has been noted.
-    store.barrier.wait();
-    let order = |id: CallbackId| {
-        let seq = keys::seq_of(id);
-        if query.oldest_first { seq } else { u64::MAX - seq }
-    };
-    let (from, to) = (query.cursor.map(order), page.next.map(order));
-    let within = |id: &CallbackId| {
-        let at = order(*id);
-        from.is_none_or(|from| at > from) && to.is_none_or(|to| at <= to)
-    };
-    let mut seen: HashSet<_> = page.callbacks.iter().map(|it| it.record.id).collect();
-    for id in moved.take().into_iter().filter(within) {
-        if seen.insert(id)
-            && let Some(Detail { standing, .. }) = get(store, id)?
-            && query.matches(&standing.record)
-            && query.state.is_none_or(|state| state == standing.record.state_name())
-        {
-            page.callbacks.push(standing);
-        }
-    }
-    page.callbacks.sort_by_key(|it| order(it.record.id));
-    if page.callbacks.len() > query.limit.max(1) {
-        page.callbacks.truncate(query.limit.max(1));
-        page.next = page.callbacks.last().map(|it| it.record.id);
-    }
-    Ok(page)
-}
-
-/// The merge of the runs that can contain matching callbacks.
-fn merged(store: &Store, query: &Query) -> Result<Page> {
-    let mut runs = Vec::new();
-    for state in [StateName::Delivered, StateName::Failed] {
-        if query.state.is_none_or(|wanted| wanted == state) {
-            runs.push(Run::new(store, &[keys::finished_prefix(state)], query));
-        }
-    }
-    if query.state.is_none_or(|wanted| wanted == StateName::Pending) {
-        for queue in pending_queues(store, query)? {
-            runs.push(Run::new(store, &keys::pending(queue, 0)[..9], query));
-        }
-    }
-    // The max-heap returns the latest first; with inverted keys, the oldest.
+    let mut runs: Vec<_> =
+        sources(store, query).into_iter().map(|source| Run::new(store, source, query)).collect();
+    // The max-heap returns the latest first; with inverted numbers, the oldest.
     let order = |seq: u64| if query.oldest_first { u64::MAX - seq } else { seq };
     let keep = runs.len() <= RUNS_KEPT;
     let mut heads = BinaryHeap::new();
-    let mut held = Vec::with_capacity(runs.len());
     for (index, run) in runs.iter_mut().enumerate() {
-        let row = run.next(keep)?;
-        if let Some((key, _)) = &row {
-            heads.push((order(keys::last_number(key)), Reverse(index)));
+        if let Some(seq) = run.next(keep)? {
+            heads.push((order(seq), Reverse(index)));
         }
-        held.push(row);
     }
     let mut page = Page::default();
     let mut looked_at = 0;
-    let mut seen = HashSet::new();
-    while let Some((_, Reverse(index))) = heads.pop() {
-        let Some((key, bytes)) = held[index].take() else { continue };
-        if let Some(row) = runs[index].next(keep)? {
-            heads.push((order(keys::last_number(&row.0)), Reverse(index)));
-            held[index] = Some(row);
+    let mut reader = Reader { store, records: rows::Records::default() };
+    while let Some((at, Reverse(index))) = heads.pop() {
+        let seq = order(at);
+        if let Some(next) = runs[index].next(keep)? {
+            heads.push((order(next), Reverse(index)));
         }
-        let record: Record = decode(&key, &bytes)?;
-        let id = record.id;
         looked_at += 1;
-        if query.matches(&record) && seen.insert(id) {
+        let found = reader.get(seq)?;
+        let id = found.as_ref().map(|record| record.id);
+        if let Some(record) = found
+            && query.matches(&record)
+            && query.state.is_none_or(|state| state == record.state_name())
+        {
             page.callbacks.push(standing(store, record)?);
         }
         if page.callbacks.len() >= query.limit.max(1) || looked_at >= LIST_SCAN_LIMIT {
+            // Only the position counts in a cursor.
+            let id = id.unwrap_or_else(|| keys::id(seq, QueueKey(0)));
             page.next = (!heads.is_empty()).then_some(id);
             break;
         }
@@ -148,18 +192,52 @@ fn merged(store: &Store, query: &Query) -> Result<Page> {
     Ok(page)
 }
 
-/// The queues that can contain matching pending callbacks.
-fn pending_queues(store: &Store, query: &Query) -> Result<Vec<QueueKey>> {
-    if let Some(job_id) = &query.job_id {
-        let mut queues = HashSet::new();
-        for row in store.tree.scan_prefix(keys::job_prefix(job_id)) {
-            queues.insert(QueueKey(keys::number(&row?.1)));
+/// Reads callbacks; neighbours are read from the same rows.
+struct Reader<'a> {
+    store: &'a Store,
+    records: rows::Records,
+}
+
+impl Reader<'_> {
+    fn get(&mut self, seq: u64) -> Result<Option<Record>> {
+        match self.read(seq) {
+            Err(OutboxError::UnreadableRow { .. }) => Ok(None),
+            found => found,
         }
-        return Ok(queues.into_iter().collect());
     }
-    if let Some(destination) = &query.destination {
-        return Ok(vec![QueueKey::of(&store.salt, destination)]);
+
+    fn read(&mut self, seq: u64) -> Result<Option<Record>> {
+        let tree = &self.store.tree;
+        match rows::progress(tree, seq)? {
+            Some(progress) => {
+                Ok(self.records.get(tree, seq)?.map(|record| record.with(Some(progress))))
+            }
+            // The records may have been read before it was purged.
+            None => rows::callback(tree, seq),
+        }
     }
-    let inner = store.queues.lock();
-    Ok(inner.queues.iter().filter(|(_, it)| it.row.pending > 0).map(|(key, _)| *key).collect())
+}
+
+/// The runs that have all matching callbacks.
+fn sources(store: &Store, query: &Query) -> Vec<Source> {
+    if let Some(job_id) = &query.job_id {
+        return vec![Source::Index(keys::job_prefix(job_id))];
+    }
+    if let Some(job_id_fs) = &query.job_id_fs {
+        return vec![Source::Index(keys::directory_prefix(job_id_fs))];
+    }
+    match query.state {
+        None => vec![Source::Records],
+        Some(StateName::Pending) => match &query.destination {
+            Some(destination) => {
+                vec![Source::Pending(QueueKey::of(&store.salt, destination))]
+            }
+            None => {
+                let inner = store.queues.lock();
+                let pending = inner.queues.iter().filter(|(_, it)| it.row.pending > 0);
+                pending.map(|(key, _)| Source::Pending(*key)).collect()
+            }
+        },
+        Some(state) => vec![Source::Ended(state)],
+    }
 }

@@ -7,34 +7,18 @@ use crate::{
         error::Result,
         sled::{
             keys::{self, QueueKey},
-            rows::decode,
+            rows::{self, decode},
             shared::store::Store,
         },
     },
 };
 
-pub(crate) fn record_at(store: &Store, key: &[u8]) -> Result<Option<Record>> {
-    store.tree.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
-}
-
 /// One callback with all its attempts.
 pub(crate) fn get(store: &Store, id: CallbackId) -> Result<Option<Detail>> {
-    let (seq, queue) = keys::parts(id);
-    let places = [
-        keys::pending(queue, seq),
-        keys::finished(StateName::Delivered, seq),
-        keys::finished(StateName::Failed, seq),
-        // Again, because it may have been replayed between the look-ups.
-        keys::pending(queue, seq),
-    ];
-    for key in places {
-        let Some(record) = record_at(store, &key)?.filter(|record| record.id == id) else {
-            continue;
-        };
-        let attempts = attempts(store, &record)?;
-        return Ok(Some(Detail { standing: standing(store, record)?, attempts }));
-    }
-    Ok(None)
+    let found = rows::callback(&store.tree, keys::seq_of(id))?;
+    let Some(record) = found.filter(|record| record.id == id) else { return Ok(None) };
+    let attempts = attempts(store, &record)?;
+    Ok(Some(Detail { standing: standing(store, record)?, attempts }))
 }
 
 /// The attempts of a callback, in order.
@@ -70,20 +54,23 @@ fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
     if !is_blocked(record) {
         return Ok(None);
     }
-    let (job, seq) = (keys::job_prefix(&record.body.job_id), keys::seq_of(record.id));
-    let own = keys::job(&record.body.job_id, seq);
-    if let Some((key, queue)) = store.tree.range(job.clone()..own).next_back().transpose()? {
-        return Ok(Some(keys::id(keys::last_number(&key), QueueKey(keys::number(&queue)))));
+    let (job_id, seq) = (&record.body.job_id, keys::seq_of(record.id));
+    let begin = store.tree.get(keys::job_begin(job_id))?.map_or(0, |row| keys::number(&row));
+    for row in store.tree.range(keys::job(job_id, begin)..keys::job(job_id, seq)).rev() {
+        let (key, queue) = row?;
+        let (earlier, queue) = (keys::last_number(&key), QueueKey(keys::number(&queue)));
+        if rows::is_pending(&store.tree, queue, earlier)? {
+            return Ok(Some(keys::id(earlier, queue)));
+        }
     }
     // It was replayed while a later one was claimed. Those between them were replayed as well, and wait
     // too.
-    for row in store.tree.range(keys::job(&record.body.job_id, seq + 1)..) {
+    for row in store.tree.range(keys::job(job_id, seq + 1)..=keys::job(job_id, u64::MAX)) {
         let (key, queue) = row?;
-        if !key.starts_with(&job) {
-            break;
-        }
         let (later, queue) = (keys::last_number(&key), QueueKey(keys::number(&queue)));
-        if record_at(store, &keys::pending(queue, later))?.is_some_and(|it| !is_blocked(&it)) {
+        if rows::is_pending(&store.tree, queue, later)?
+            && rows::callback(&store.tree, later)?.is_some_and(|it| !is_blocked(&it))
+        {
             return Ok(Some(keys::id(later, queue)));
         }
     }

@@ -5,14 +5,14 @@ use std::{cmp::Reverse, collections::HashSet, time::Duration};
 use crate::{
     clock::Timestamp,
     outbox::{
-        DestinationSummary, OVERDUE, Open, Record, StateName, Summary,
+        DestinationSummary, OVERDUE, Open, StateName, Summary,
         error::Result,
-        record,
         sled::{
+            blocks::Pending,
             horizon::Horizon,
             keys::{self, QueueKey},
-            read::{listing::LIST_SCAN_LIMIT, lookup::record_at},
-            rows::{QueueRow, decode},
+            read::listing::LIST_SCAN_LIMIT,
+            rows::{self, QueueRow, decode},
             shared::store::Store,
         },
     },
@@ -37,7 +37,8 @@ fn oldest_finished(store: &Store, state: StateName) -> Result<Option<Timestamp>>
         let (key, seqs) = row?;
         let finished_at = keys::finished_time(&key);
         for seq in seqs.chunks_exact(8).map(keys::number) {
-            let kept = record_at(store, &keys::finished(state, seq))?;
+            let kept = rows::callback(&store.tree, seq)?;
+            let kept = kept.filter(|it| it.state_name() == state);
             if kept.is_some_and(|it| it.finished_at() == Some(finished_at)) {
                 return Ok(Some(finished_at));
             }
@@ -68,6 +69,25 @@ fn only_failed(
         }
     }
     Ok(found)
+}
+
+/// When the first fresh callback of a queue that is not busy was accepted.
+fn oldest_fresh(store: &Store, queue: QueueKey, busy: &HashSet<u64>) -> Result<Option<Timestamp>> {
+    let mut looked_at = 0;
+    for row in store.tree.scan_prefix(keys::pending_prefix(queue)) {
+        let (key, bytes) = row?;
+        let fresh = Pending::decode(&key, &bytes)?.fresh;
+        for seq in fresh.members(keys::last_number(&key)) {
+            looked_at += 1;
+            if looked_at > OLDEST_SCAN_LIMIT {
+                return Ok(None);
+            }
+            if !busy.contains(&seq) {
+                return Ok(rows::callback(&store.tree, seq)?.map(|it| it.created_at));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Summary of the outbox.
@@ -125,14 +145,8 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
             queue_ready += due;
         }
         if row.fresh > 0 {
-            let rows = store.tree.scan_prefix(&keys::pending(*key, 0)[..9]);
-            for entry in rows.take(OLDEST_SCAN_LIMIT) {
-                let (entry, bytes) = entry?;
-                if record::is_fresh(&bytes) && !busy.contains(&keys::last_number(&entry)) {
-                    let created = decode::<Record>(&entry, &bytes)?.created_at;
-                    oldest = Some(oldest.map_or(created, |known| created.min(known)));
-                    break;
-                }
+            if let Some(created) = oldest_fresh(store, *key, busy)? {
+                oldest = Some(oldest.map_or(created, |known| created.min(known)));
             }
         }
         ready += queue_ready;

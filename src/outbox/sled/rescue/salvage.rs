@@ -11,16 +11,14 @@ use std::{
     path::Path,
 };
 
-use crate::{
-    callback::CallbackId,
-    outbox::{
-        Attempt, Entry, Identity, Record, record,
-        sled::{
-            keys,
-            rescue::log_file::{
-                LogFile, MessageBody, MessageKind, Messages, Piece, take_byte, take_bytes,
-                take_number,
-            },
+use crate::outbox::{
+    Attempt, Entry, Identity, Record, StateName, record,
+    sled::{
+        blocks::{self, PROGRESS, Pending, RECORDS},
+        keys,
+        migrate::format_1,
+        rescue::log_file::{
+            LogFile, MessageBody, MessageKind, Messages, Piece, take_byte, take_bytes, take_number,
         },
     },
 };
@@ -33,9 +31,13 @@ pub struct Salvage {
     /// are normal.
     pub broken: u64,
     log: LogFile,
-    callbacks: BTreeMap<CallbackId, Location>,
-    /// Keys of removed records.
-    removed: HashSet<Vec<u8>>,
+    /// By seq: the callbacks, and what has happened to them since they were accepted.
+    callbacks: BTreeMap<u64, Location>,
+    progress: BTreeMap<u64, Location>,
+    /// Callbacks that are pending according to a current set.
+    pending: HashSet<u64>,
+    /// Keys of rows of which a current version was found, or that were removed.
+    current: HashSet<Vec<u8>>,
     /// Attempts before the last one, by the callback's seq.
     attempts: HashMap<u64, BTreeMap<u32, Location>>,
 }
@@ -48,6 +50,8 @@ struct Location {
     at: usize,
     len: usize,
     uncertain: bool,
+    /// Whether a later version would replace all of it, as in format 1.
+    whole: bool,
 }
 
 /// The messages about one page.
@@ -95,7 +99,9 @@ impl Salvage {
             broken,
             log,
             callbacks: BTreeMap::new(),
-            removed: HashSet::new(),
+            progress: BTreeMap::new(),
+            pending: HashSet::new(),
+            current: HashSet::new(),
             attempts: HashMap::new(),
         };
         for source in order(pages) {
@@ -117,19 +123,34 @@ impl Salvage {
     /// The callbacks, in order of acceptance; `None` for one that cannot be read any more.
     pub fn entries(mut self) -> impl Iterator<Item = Option<Entry>> {
         let callbacks = std::mem::take(&mut self.callbacks);
-        callbacks.into_iter().map(move |(id, place)| {
-            let record: Record = self.value(place)?;
-            let mut attempts: Vec<Attempt> = self
-                .attempts
-                .remove(&keys::seq_of(id))
-                .into_iter()
-                .flat_map(BTreeMap::into_values)
-                .filter_map(|place| self.value(place))
-                .filter(|it: &Attempt| it.number < record.attempt_count)
-                .collect();
-            attempts.extend(record.last_attempt.clone());
-            Some(Entry { record, attempts, uncertain: place.uncertain })
-        })
+        callbacks.into_iter().map(move |(seq, place)| self.entry(seq, place))
+    }
+
+    fn entry(&mut self, seq: u64, place: Location) -> Option<Entry> {
+        let record: Record = self.value(place)?;
+        let mut uncertain = place.uncertain;
+        let record = match self.progress.get(&seq).copied() {
+            Some(progress) => {
+                uncertain |= progress.uncertain;
+                record.with(Some(self.value(progress)?))
+            }
+            None => {
+                // If it is not in a set, its progress may be lost.
+                let pending = record.state_name() == StateName::Pending;
+                uncertain |= pending && !place.whole && !self.pending.contains(&seq);
+                record
+            }
+        };
+        let mut attempts: Vec<Attempt> = self
+            .attempts
+            .remove(&seq)
+            .into_iter()
+            .flat_map(BTreeMap::into_values)
+            .filter_map(|place| self.value(place))
+            .filter(|it: &Attempt| it.number < record.attempt_count)
+            .collect();
+        attempts.extend(record.last_attempt.clone());
+        Some(Entry { record, attempts, uncertain })
     }
 
     fn value<T: serde::de::DeserializeOwned>(&mut self, place: Location) -> Option<T> {
@@ -150,8 +171,8 @@ impl Salvage {
                 match prefix(&page).and_then(|prefix| link(&bytes, prefix)) {
                     Some(Link::Set(key, value)) => Some(vec![(key, value)]),
                     Some(Link::Removed(key)) => {
-                        if source.now && keys::is_callback(&key) {
-                            self.removed.insert(key);
+                        if source.now {
+                            self.current.insert(key);
                         }
                         None
                     }
@@ -165,23 +186,62 @@ impl Salvage {
                 body: source.body,
                 at: value.as_ptr().addr() - bytes.as_ptr().addr(),
                 len: value.len(),
-                uncertain: !source.now || self.removed.contains(&key),
+                // Later versions come first.
+                uncertain: !source.now || self.current.contains(&key),
+                whole: format_1::is_record(&key),
             };
-            if keys::is_callback(&key) {
-                let Ok(record) = record::decode::<Record>(value) else {
-                    self.broken += 1;
-                    continue;
-                };
-                let known = self.callbacks.entry(record.id).or_insert(place);
-                if (!known.uncertain, known.lsn) < (!place.uncertain, place.lsn) {
-                    *known = place;
-                }
-            } else if let Some((seq, number)) = keys::attempt_of(&key) {
-                self.attempts.entry(seq).or_default().entry(number).or_insert(place);
-            } else if key == keys::SALT && self.identity.is_none() {
-                self.identity = record::decode(value).ok().map(Identity);
+            self.row(&key, value, place);
+            if source.now {
+                self.current.insert(key);
             }
         }
+    }
+
+    fn row(&mut self, key: &[u8], value: &[u8], place: Location) {
+        if place.whole {
+            match record::decode::<Record>(value) {
+                Ok(record) => add(&mut self.callbacks, keys::seq_of(record.id), place),
+                Err(_) => self.broken += 1,
+            }
+        } else if let Some((seq, number)) = keys::attempt_of(key) {
+            self.attempts.entry(seq).or_default().entry(number).or_insert(place);
+        } else if key == keys::SALT && self.identity.is_none() {
+            self.identity = record::decode(value).ok().map(Identity);
+        } else if keys::is_entries(key) {
+            let Ok(entries) = blocks::entries(key, value) else {
+                self.broken += 1;
+                return;
+            };
+            let (first, records) = (keys::last_number(key), key.starts_with(keys::RECORDS));
+            let block = if records { RECORDS } else { PROGRESS };
+            for entry in entries {
+                let seq = first - first % block + u64::from(entry.offset);
+                let place = Location { at: place.at + entry.begin, len: entry.len, ..place };
+                if records {
+                    match record::decode::<Record>(entry.of(value)) {
+                        Ok(_) => add(&mut self.callbacks, seq, place),
+                        Err(_) => self.broken += 1,
+                    }
+                } else if entry.len > 0 {
+                    add(&mut self.progress, seq, place);
+                }
+            }
+        } else if keys::is_large_progress(key) {
+            add(&mut self.progress, keys::last_number(key), place);
+        } else if keys::is_pending(key)
+            && !place.uncertain
+            && let Ok(pending) = Pending::decode(key, value)
+        {
+            self.pending.extend(pending.all().members(keys::last_number(key)));
+        }
+    }
+}
+
+/// Adds a version of a row: a certain one counts more than an uncertain one, and then the latest.
+fn add(known: &mut BTreeMap<u64, Location>, seq: u64, place: Location) {
+    let known = known.entry(seq).or_insert(place);
+    if (!known.uncertain, known.lsn) < (!place.uncertain, place.lsn) {
+        *known = place;
     }
 }
 

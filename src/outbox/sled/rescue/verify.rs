@@ -3,81 +3,152 @@
 
 use std::collections::HashMap;
 
+use sled::Tree;
+
 use crate::outbox::{
-    OutboxError, Readiness, Record, State,
+    OutboxError, Readiness, Record, State, StateName,
     error::Result,
     sled::{
+        blocks::{self, Pending, RECORDS, SET},
         keys::{self, QueueKey},
-        rows::{QueueRow, Totals, decode},
+        rows::{self, QueueRow, Totals, decode},
     },
 };
 
+/// What the callbacks add up to.
+#[derive(Default)]
+struct Counted {
+    queues: HashMap<QueueKey, QueueRow>,
+    /// Pending, delivered and failed.
+    states: [u64; 3],
+    due: u64,
+    active: HashMap<String, u64>,
+}
+
 /// Verifies a store; the error says what is inconsistent.
-pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
-    let inconsistent = |what: String| OutboxError::CorruptPage(what.into());
+pub(crate) fn run(tree: &Tree) -> Result<()> {
     let totals: Totals = match tree.get(keys::TOTALS)? {
         Some(bytes) => decode(keys::TOTALS, &bytes)?,
         None => Totals::default(),
     };
-    let mut queues: HashMap<QueueKey, QueueRow> = HashMap::new();
-    let mut count = [0_u64; 3];
-    let mut due = 0_u64;
-    for (state, prefix) in [b"p", b"f", b"x"].into_iter().enumerate() {
-        for row in tree.scan_prefix(prefix) {
-            let (key, bytes) = row?;
-            let record: Record = decode(&key, &bytes)?;
-            let (seq, queue) = keys::parts(record.id);
-            count[state] += 1;
-            let expected = match record.state {
-                State::Pending(_) => keys::pending(queue, seq),
-                _ => keys::finished(record.state_name(), seq),
-            };
-            if *key != expected[..] || seq >= totals.next_seq {
+    let mut counted = Counted::default();
+    for row in tree.scan_prefix(keys::RECORDS) {
+        let (key, bytes) = row?;
+        let first = keys::last_number(&key) / RECORDS * RECORDS;
+        for entry in blocks::entries(&key, &bytes)? {
+            let seq = first + u64::from(entry.offset);
+            let Some(record) = rows::callback(tree, seq)? else { continue };
+            if keys::seq_of(record.id) != seq || seq >= totals.next_seq {
                 return Err(inconsistent(format!("{} is stored under a wrong key", record.id)));
             }
-            let own =
-                queues.entry(queue).or_insert_with(|| QueueRow::new(record.destination.clone()));
-            match record.state {
-                State::Pending(place) => {
-                    own.pending += 1;
-                    if !tree.contains_key(keys::job(&record.body.job_id, seq))? {
-                        return Err(inconsistent(format!("{} is not in the job index", record.id)));
-                    }
-                    match place {
-                        Readiness::Fresh => own.fresh += 1,
-                        Readiness::Scheduled(at) => {
-                            own.scheduled += 1;
-                            due += 1;
-                            if !tree.contains_key(keys::due(queue, at, seq))? {
-                                return Err(inconsistent(format!("{} is never due", record.id)));
-                            }
-                        }
-                        Readiness::Blocked(_) => {}
+            check_one(tree, seq, &record, &mut counted)?;
+        }
+    }
+    let states = [totals.pending, totals.delivered, totals.failed];
+    if counted.states != states {
+        return Err(inconsistent(format!(
+            "there are {:?} pending, delivered and failed callbacks; expected {states:?}",
+            counted.states
+        )));
+    }
+    if let Some((job_id, active)) = counted.active.iter().find(|(_, active)| **active != 1) {
+        return Err(inconsistent(format!(
+            "job {job_id:?} has {active} active callbacks; expected one"
+        )));
+    }
+    let sets = [
+        count_pending(tree)?,
+        count_ended(tree, StateName::Delivered)?,
+        count_ended(tree, StateName::Failed)?,
+    ];
+    let scheduled = tree.scan_prefix(b"d").count() as u64;
+    if sets != states || scheduled != counted.due {
+        return Err(inconsistent("the indexes are not consistent with the callbacks".into()));
+    }
+    check_queues(tree, counted.queues)
+}
+
+fn inconsistent(what: String) -> OutboxError {
+    OutboxError::CorruptPage(what.into())
+}
+
+/// Checks that a callback is in its set and indexes, and counts it.
+fn check_one(tree: &Tree, seq: u64, record: &Record, counted: &mut Counted) -> Result<()> {
+    let queue = keys::parts(record.id).1;
+    let missing = |what: &str| Err(inconsistent(format!("{} is not {what}", record.id)));
+    let job = &record.body.job_id;
+    if !tree.contains_key(keys::job(job, seq))? {
+        return missing("in the job index");
+    }
+    if !tree.contains_key(keys::directory(&record.body.job_id_fs, seq))? {
+        return missing("in the directory index");
+    }
+    let own =
+        counted.queues.entry(queue).or_insert_with(|| QueueRow::new(record.destination.clone()));
+    match record.state {
+        State::Pending(readiness) => {
+            counted.states[0] += 1;
+            own.pending += 1;
+            let pending = rows::pending(tree, queue, seq / SET)?;
+            let (fresh, other) = (pending.fresh.contains(seq), pending.others.contains(seq));
+            if (fresh, other) != (readiness == Readiness::Fresh, readiness != Readiness::Fresh) {
+                return missing("among the pending callbacks of its destination");
+            }
+            let active = counted.active.entry(job.clone()).or_default();
+            match readiness {
+                Readiness::Fresh => {
+                    *active += 1;
+                    own.fresh += 1;
+                }
+                Readiness::Scheduled(at) => {
+                    *active += 1;
+                    own.scheduled += 1;
+                    counted.due += 1;
+                    if !tree.contains_key(keys::due(queue, at, seq))? {
+                        return missing("in the due index");
                     }
                 }
-                State::Failed(_) => own.failed += 1,
-                State::Delivered(_) => {}
+                Readiness::Blocked(_) => {}
+            }
+        }
+        State::Delivered(_) | State::Failed(_) => {
+            let state = record.state_name();
+            let failed = state == StateName::Failed;
+            counted.states[if failed { 2 } else { 1 }] += 1;
+            own.failed += u64::from(failed);
+            if !rows::ended(tree, state, seq / SET)?.contains(seq) {
+                return missing("among the callbacks that ended");
             }
         }
     }
-    if count != [totals.pending, totals.delivered, totals.failed] {
-        return Err(inconsistent(format!(
-            "there are {} pending, {} delivered and {} failed callbacks; expected {}, {} and {}",
-            count[0], count[1], count[2], totals.pending, totals.delivered, totals.failed
-        )));
-    }
-    check_jobs(tree)?;
-    let in_line = tree.scan_prefix(b"j").count() as u64;
-    let scheduled = tree.scan_prefix(b"d").count() as u64;
-    if (in_line, scheduled) != (totals.pending, due) {
-        return Err(inconsistent("the indexes are not consistent with the callbacks".into()));
-    }
+    Ok(())
+}
+
+fn count_pending(tree: &Tree) -> Result<u64> {
+    tree.scan_prefix(b"b").try_fold(0, |count, row| {
+        let (key, bytes) = row?;
+        Ok(count + Pending::decode(&key, &bytes)?.all().len())
+    })
+}
+
+fn count_ended(tree: &Tree, state: StateName) -> Result<u64> {
+    tree.scan_prefix([keys::ended_prefix(state)]).try_fold(0, |count, row| {
+        let (key, bytes) = row?;
+        let [set] = blocks::decode_sets(&key, &bytes)?;
+        Ok(count + set.len())
+    })
+}
+
+/// Checks the counters of each destination.
+fn check_queues(tree: &Tree, mut queues: HashMap<QueueKey, QueueRow>) -> Result<()> {
     for row in tree.scan_prefix(keys::QUEUES) {
         let (key, bytes) = row?;
         let stored: QueueRow = decode(&key, &bytes)?;
         let counted = queues.remove(&QueueKey(keys::last_number(&key)));
         let counted = counted.unwrap_or_else(|| QueueRow::new(stored.destination.clone()));
-        if (QueueRow { hold_until: stored.hold_until, ..counted }) != stored {
+        let expected =
+            QueueRow { hold_until: stored.hold_until, paused_at: stored.paused_at, ..counted };
+        if expected != stored {
             return Err(inconsistent(format!("the counters of {} are wrong", stored.destination)));
         }
     }
@@ -85,31 +156,4 @@ pub(crate) fn run(tree: &sled::Tree) -> Result<()> {
         Some(queue) => Err(inconsistent(format!("{} has no counters", queue.destination))),
         None => Ok(()),
     }
-}
-
-/// Of the pending callbacks of each job exactly one is active.
-fn check_jobs(tree: &sled::Tree) -> Result<()> {
-    let mut job: Option<(Vec<u8>, u64)> = None;
-    let check = |job: Option<(Vec<u8>, u64)>| match job {
-        Some((_, active)) if active != 1 => {
-            let what = format!("a job has {active} active callbacks; expected one");
-            Err(OutboxError::CorruptPage(what.into()))
-        }
-        _ => Ok(()),
-    };
-    for row in tree.scan_prefix(b"j") {
-        let (key, value) = row?;
-        let line = key[..key.len().saturating_sub(8)].to_vec();
-        if job.as_ref().is_none_or(|(known, _)| *known != line) {
-            check(job.replace((line, 0)))?;
-        }
-        let pending = keys::pending(QueueKey(keys::number(&value)), keys::last_number(&key));
-        let Some(bytes) = tree.get(&pending)? else { continue };
-        let record: Record = decode(&pending, &bytes)?;
-        if let Some((_, active)) = &mut job {
-            let blocked = matches!(record.state, State::Pending(Readiness::Blocked(_)));
-            *active += u64::from(!blocked);
-        }
-    }
-    check(job)
 }

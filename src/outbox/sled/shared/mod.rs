@@ -1,6 +1,4 @@
 //! What commits, claims and reads of one store share in memory.
 
-pub(crate) mod backward;
 pub(crate) mod barrier;
-pub(crate) mod moves;
 pub(crate) mod store;

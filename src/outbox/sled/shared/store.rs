@@ -10,11 +10,7 @@ use crate::{
     outbox::{
         Holder, OutboxError,
         sled::{
-            claim::queues::Queues,
-            guard::guarded,
-            horizon::Horizon,
-            keys,
-            shared::{backward::Backward, barrier::Barrier, moves::Moves},
+            claim::queues::Queues, guard::guarded, horizon::Horizon, keys, shared::barrier::Barrier,
         },
     },
 };
@@ -51,11 +47,10 @@ pub(crate) struct Store {
     pub(crate) tree: Tree,
     pub(crate) salt: [u8; 16],
     pub(crate) queues: Queues,
+    /// Commits, from the apply on.
     pub(crate) barrier: Barrier,
-    /// Commits, from the moment at which their time is read.
+    /// Commits as a whole.
     pub(crate) commits: Barrier,
-    pub(crate) moves: Moves,
-    pub(crate) backward: Backward,
     pub(crate) clock: SharedClock,
     pub(crate) settings: Settings,
 }

@@ -1,0 +1,336 @@
+//! The part of a batch that changes rows shared by many callbacks: records, progress and sets. Changes
+//! gather here, and each row is written once, when the batch is sealed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
+
+use sled::Tree;
+
+use crate::outbox::{
+    OutboxError, Record, State, StateName,
+    error::Result,
+    record,
+    sled::{
+        blocks::{self, PROGRESS, Pending, RECORDS, SET, Set},
+        commit::write_set::WriteSet,
+        keys::{self, QueueKey},
+        rows::{self, Records, decode, offset},
+    },
+};
+
+/// Bytes of records after which a new row begins. sled stores a value of 128 KiB in a file of its own.
+const ROW_BYTES: usize = 8192;
+
+/// A progress of more bytes has a row of its own, so that a small one beside it does not write it again.
+const LARGE_PROGRESS: usize = 2048;
+
+/// A set, and whether this batch has changed it.
+#[derive(Debug, Default)]
+struct Cached<T> {
+    set: T,
+    changed: bool,
+}
+
+/// Changes of shared rows.
+pub(crate) struct SharedRows<'a> {
+    tree: &'a Tree,
+    /// No stored callback has this seq or a later one.
+    first_new: u64,
+    /// `None`: removed.
+    records: BTreeMap<u64, Option<Vec<u8>>>,
+    progress: BTreeMap<u64, Option<Vec<u8>>>,
+    pending: HashMap<(QueueKey, u64), Cached<Pending>>,
+    ended: HashMap<(u8, u64), Cached<Set>>,
+    reader: Records,
+}
+
+impl<'a> SharedRows<'a> {
+    pub(crate) fn new(tree: &'a Tree, first_new: u64) -> Self {
+        Self {
+            tree,
+            first_new,
+            records: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            pending: HashMap::new(),
+            ended: HashMap::new(),
+            reader: Records::default(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+            && self.progress.is_empty()
+            && self.pending.values().all(|it| !it.changed)
+            && self.ended.values().all(|it| !it.changed)
+    }
+
+    /// Whether a callback with this seq can be stored already.
+    pub(crate) fn may_be_stored(&self, seq: u64) -> bool {
+        seq < self.first_new
+    }
+
+    /// Stores a callback as a whole.
+    pub(crate) fn put_record(&mut self, record: &Record) -> Result<()> {
+        let seq = keys::seq_of(record.id);
+        self.records.insert(seq, Some(record::encode(record)?));
+        if self.may_be_stored(seq) {
+            self.progress.insert(seq, None);
+        }
+        Ok(())
+    }
+
+    /// Stores what has changed of a callback, which is all of it if it is new in this batch.
+    pub(crate) fn put(&mut self, record: &Record) -> Result<()> {
+        let seq = keys::seq_of(record.id);
+        if !self.may_be_stored(seq) || self.records.contains_key(&seq) {
+            return self.put_record(record);
+        }
+        self.progress.insert(seq, Some(record::encode_row(&record.progress())?));
+        Ok(())
+    }
+
+    /// Removes a callback.
+    pub(crate) fn remove(&mut self, seq: u64) {
+        self.records.insert(seq, None);
+        self.progress.insert(seq, None);
+    }
+
+    /// A callback, with the changes so far.
+    pub(crate) fn callback(&mut self, seq: u64) -> Result<Option<Record>> {
+        let record = match self.records.get(&seq) {
+            Some(changed) => match changed {
+                Some(bytes) => decode(&keys::record(seq), bytes)?,
+                None => return Ok(None),
+            },
+            None => match self.reader.get(self.tree, seq)? {
+                Some(record) => record,
+                None => return Ok(None),
+            },
+        };
+        let progress = match self.progress.get(&seq) {
+            Some(Some(bytes)) => Some(decode(&keys::progress(seq), bytes)?),
+            Some(None) => None,
+            None => rows::progress(self.tree, seq)?,
+        };
+        Ok(Some(record.with(progress)))
+    }
+
+    /// The same, or `None` if it cannot be read. An error would stop the store, and one damaged row must
+    /// not stop all other callbacks.
+    pub(crate) fn readable(&mut self, seq: u64) -> Result<Option<Record>> {
+        match self.callback(seq) {
+            Err(OutboxError::UnreadableRow { .. }) => Ok(None),
+            known => known,
+        }
+    }
+
+    /// The same, if it is pending in this queue.
+    pub(crate) fn readable_pending(&mut self, queue: QueueKey, seq: u64) -> Result<Option<Record>> {
+        let found = self.readable(seq)?;
+        Ok(found.filter(|record| {
+            keys::parts(record.id).1 == queue && record.state_name() == StateName::Pending
+        }))
+    }
+
+    fn pending_of(&mut self, queue: QueueKey, seq: u64) -> Result<&mut Cached<Pending>> {
+        let block = seq / SET;
+        Ok(match self.pending.entry((queue, block)) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(place) => {
+                let set = if block * SET >= self.first_new {
+                    Pending::default()
+                } else {
+                    rows::pending(self.tree, queue, block)?
+                };
+                place.insert(Cached { set, changed: false })
+            }
+        })
+    }
+
+    /// The pending callbacks of the block of `seq`.
+    pub(crate) fn pending(&mut self, queue: QueueKey, seq: u64) -> Result<Pending> {
+        self.pending_of(queue, seq).map(|it| it.set)
+    }
+
+    pub(crate) fn is_pending(&mut self, queue: QueueKey, seq: u64) -> Result<bool> {
+        Ok(self.pending_of(queue, seq)?.set.contains(seq))
+    }
+
+    fn ended_of(&mut self, state: StateName, seq: u64) -> Result<&mut Cached<Set>> {
+        let block = seq / SET;
+        Ok(match self.ended.entry((keys::ended_prefix(state), block)) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(place) => {
+                let set = rows::ended(self.tree, state, block)?;
+                place.insert(Cached { set, changed: false })
+            }
+        })
+    }
+
+    /// Adds a callback to the set of its state.
+    pub(crate) fn insert(&mut self, queue: QueueKey, record: &Record) -> Result<bool> {
+        let seq = keys::seq_of(record.id);
+        let new = match record.state {
+            State::Pending(readiness) => {
+                let it = self.pending_of(queue, seq)?;
+                it.changed = true;
+                match readiness {
+                    record::Readiness::Fresh => it.set.fresh.insert(seq),
+                    _ => it.set.others.insert(seq),
+                }
+            }
+            State::Delivered(_) | State::Failed(_) => {
+                let it = self.ended_of(record.state_name(), seq)?;
+                it.changed = true;
+                it.set.insert(seq)
+            }
+        };
+        Ok(new)
+    }
+
+    /// Adds an ended callback to its set, if it is not in it. Returns whether it was missing.
+    pub(crate) fn insert_if_missing(&mut self, queue: QueueKey, record: &Record) -> Result<bool> {
+        if self.is_ended(record.state_name(), keys::seq_of(record.id))? {
+            return Ok(false);
+        }
+        self.insert(queue, record)
+    }
+
+    /// The blocks with pending callbacks of a queue.
+    pub(crate) fn blocks_of(&self, queue: QueueKey) -> Result<BTreeSet<u64>> {
+        let mut blocks: BTreeSet<u64> =
+            self.pending.keys().filter(|(of, _)| *of == queue).map(|(_, block)| *block).collect();
+        for row in self.tree.scan_prefix(keys::pending_prefix(queue)) {
+            blocks.insert(keys::last_number(&row?.0));
+        }
+        Ok(blocks)
+    }
+
+    /// Removes a callback from the set of pending ones.
+    pub(crate) fn remove_pending(&mut self, queue: QueueKey, seq: u64) -> Result<bool> {
+        let it = self.pending_of(queue, seq)?;
+        it.changed = true;
+        let (fresh, other) = (it.set.fresh.remove(seq), it.set.others.remove(seq));
+        Ok(fresh || other)
+    }
+
+    /// Removes a callback from the set of those that ended in this state.
+    pub(crate) fn remove_ended(&mut self, state: StateName, seq: u64) -> Result<bool> {
+        let it = self.ended_of(state, seq)?;
+        it.changed = true;
+        Ok(it.set.remove(seq))
+    }
+
+    /// Whether a callback is in the set of those that ended in this state.
+    pub(crate) fn is_ended(&mut self, state: StateName, seq: u64) -> Result<bool> {
+        Ok(self.ended_of(state, seq)?.set.contains(seq))
+    }
+
+    /// Writes the rows.
+    pub(crate) fn seal(&mut self, writes: &mut WriteSet<'_>) -> Result<()> {
+        for ((queue, block), it) in self.pending.drain().filter(|(_, it)| it.changed) {
+            let key = keys::pending(queue, block);
+            if it.set == Pending::default() {
+                writes.remove(key);
+            } else {
+                writes.put(key, it.set.encode());
+            }
+        }
+        for ((prefix, block), it) in self.ended.drain().filter(|(_, it)| it.changed) {
+            let state = if prefix == keys::ended_prefix(StateName::Failed) {
+                StateName::Failed
+            } else {
+                StateName::Delivered
+            };
+            let key = keys::ended(state, block);
+            if it.set.is_empty() {
+                writes.remove(key);
+            } else {
+                writes.put(key, blocks::encode_sets([&it.set]));
+            }
+        }
+        self.seal_records(writes)?;
+        self.seal_progress(writes)
+    }
+
+    fn seal_records(&mut self, writes: &mut WriteSet<'_>) -> Result<()> {
+        let stored = std::mem::take(&mut self.records);
+        let blocks: BTreeSet<u64> = stored.keys().map(|seq| seq / RECORDS).collect();
+        for block in blocks {
+            let first = block * RECORDS;
+            let changed = stored.range(first..=first + (RECORDS - 1));
+            let mut all: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+            if changed.clone().any(|(seq, _)| self.may_be_stored(*seq)) {
+                for (seq, (key, bytes)) in rows::entries_of(self.tree, block)? {
+                    writes.remove(key);
+                    all.insert(seq, bytes.to_vec());
+                }
+            }
+            for (seq, bytes) in changed {
+                match bytes {
+                    Some(bytes) => all.insert(*seq, bytes.clone()),
+                    None => all.remove(seq),
+                };
+            }
+            let mut row: Option<(u64, Vec<u8>)> = None;
+            for (seq, bytes) in all {
+                if let Some((begin, full)) =
+                    row.take_if(|(_, row)| row.len() + bytes.len() > ROW_BYTES)
+                {
+                    writes.put(keys::record(begin), full);
+                }
+                let (_, row) = row.get_or_insert_with(|| (seq, blocks::new_row()));
+                blocks::add_entry(row, offset(seq, RECORDS), &bytes);
+            }
+            if let Some((begin, row)) = row {
+                writes.put(keys::record(begin), row);
+            }
+        }
+        Ok(())
+    }
+
+    fn seal_progress(&mut self, writes: &mut WriteSet<'_>) -> Result<()> {
+        let changes = std::mem::take(&mut self.progress);
+        let mut changes = changes.into_iter().peekable();
+        while let Some(first) = changes.peek().map(|(seq, _)| seq - seq % PROGRESS) {
+            let key = keys::progress(first);
+            let stored = self.tree.get(&key)?.unwrap_or_default();
+            let known =
+                if stored.is_empty() { Vec::new() } else { blocks::entries(&key, &stored)? };
+            let mut all: [Option<Vec<u8>>; PROGRESS as usize] = Default::default();
+            for entry in known {
+                if let Some(place) = all.get_mut(usize::from(entry.offset)) {
+                    *place = Some(entry.of(&stored).to_vec());
+                }
+            }
+            while let Some((seq, changed)) =
+                changes.next_if(|(seq, _)| seq - seq % PROGRESS == first)
+            {
+                let place = &mut all[usize::from(offset(seq, PROGRESS))];
+                let was_large = place.as_ref().is_some_and(Vec::is_empty);
+                let is_large = changed.as_ref().is_some_and(|it| it.len() > LARGE_PROGRESS);
+                *place = match changed {
+                    Some(large) if is_large => {
+                        writes.put(keys::large_progress(seq), large);
+                        Some(Vec::new())
+                    }
+                    small => small,
+                };
+                if was_large && !is_large {
+                    writes.remove(keys::large_progress(seq));
+                }
+            }
+            let mut row = blocks::new_row();
+            for (offset, bytes) in (0..).zip(&all) {
+                if let Some(bytes) = bytes {
+                    blocks::add_entry(&mut row, offset, bytes);
+                }
+            }
+            if row.len() > blocks::new_row().len() {
+                writes.put(key, row);
+            } else if !stored.is_empty() {
+                writes.remove(key);
+            }
+        }
+        Ok(())
+    }
+}
