@@ -2,10 +2,10 @@
 
 use sled::Tree;
 
-use crate::outbox::{OutboxError, record};
+use crate::outbox::{OutboxError, error::Result, record};
 
 /// See `outbox/sled/migrate.rs` for what a migration can rely on.
-pub(super) fn up(tree: &Tree) -> Result<(), OutboxError> {
+pub(super) fn up(tree: &Tree, _sync: &dyn Fn() -> Result<()>) -> Result<()> {
     let mut salt = [0_u8; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut salt)
         .map_err(|_| OutboxError::Engine("the system has no random bytes".into()))?;

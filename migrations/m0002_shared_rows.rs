@@ -4,9 +4,13 @@
 //! Each step moves some callbacks to their new rows, in one atomic batch that removes the old ones. So an
 //! interrupted migration continues with the callbacks that are left.
 
-use std::time::{Duration, Instant};
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    time::{Duration, Instant},
+};
 
-use sled::Tree;
+use sled::{IVec, Tree};
 
 use super::{
     super::{
@@ -25,7 +29,7 @@ const STEP: usize = 4096;
 const REPORT: Duration = Duration::from_secs(2);
 
 /// See `outbox/sled/migrate.rs` for what a migration can rely on.
-pub(super) fn up(tree: &Tree) -> Result<()> {
+pub(super) fn up(tree: &Tree, sync: &dyn Fn() -> Result<()>) -> Result<()> {
     let totals: Totals = match tree.get(keys::TOTALS)? {
         Some(bytes) => decode(keys::TOTALS, &bytes)?,
         // A new store.
@@ -33,6 +37,7 @@ pub(super) fn up(tree: &Tree) -> Result<()> {
     };
     let all = totals.pending + totals.delivered + totals.failed;
     let (mut moved, mut reported) = (0, Instant::now());
+    // It may go on where an interrupted one ended.
     let report = |moved: u64| {
         tracing::info!(
             event.action = "store-migrating",
@@ -42,31 +47,73 @@ pub(super) fn up(tree: &Tree) -> Result<()> {
         );
     };
     report(0);
-    for prefix in format_1::RECORDS {
-        loop {
-            let step = move_callbacks(tree, prefix, STEP)?;
-            if step == 0 {
-                break;
-            }
-            moved += step;
-            if reported.elapsed() >= REPORT {
-                report(moved);
-                reported = Instant::now();
-            }
+    let mut callbacks = InOrder::new(tree)?;
+    loop {
+        let step = move_callbacks(tree, &mut callbacks)?;
+        if step == 0 {
+            break;
+        }
+        sync()?;
+        moved += step;
+        if reported.elapsed() >= REPORT {
+            report(moved);
+            reported = Instant::now();
         }
     }
-    while move_queues(tree)? > 0 {}
+    while move_queues(tree)? > 0 {
+        sync()?;
+    }
     report(moved);
     Ok(())
 }
 
-/// Moves at most `step` callbacks, and returns their number.
-fn move_callbacks(tree: &Tree, prefix: u8, step: usize) -> Result<u64> {
+/// The callbacks that are left, in order of acceptance, so that each shared row is written once: a merge of
+/// the ranges that format 1 has for each destination and each state.
+struct InOrder<'a> {
+    tree: &'a Tree,
+    /// The first callback of each range, and the prefix of the range.
+    heads: BinaryHeap<Reverse<(u64, Vec<u8>)>>,
+}
+
+impl<'a> InOrder<'a> {
+    fn new(tree: &'a Tree) -> Result<Self> {
+        let mut ranges = vec![b"f".to_vec(), b"x".to_vec()];
+        let mut from = b"p".to_vec();
+        while let Some(row) = tree.range(from..b"q".to_vec()).next() {
+            let queue = row?.0.get(..9).unwrap_or_default().to_vec();
+            from = [queue.as_slice(), &[u8::MAX; 9]].concat();
+            ranges.push(queue);
+        }
+        let mut heads = BinaryHeap::new();
+        for range in ranges {
+            if let Some(row) = tree.scan_prefix(&range).next() {
+                heads.push(Reverse((keys::last_number(&row?.0), range)));
+            }
+        }
+        Ok(Self { tree, heads })
+    }
+
+    fn next(&mut self) -> Result<Option<(IVec, IVec)>> {
+        let Some(Reverse((seq, range))) = self.heads.pop() else { return Ok(None) };
+        let first = [range.as_slice(), &seq.to_be_bytes()].concat();
+        let last = [range.as_slice(), &u64::MAX.to_be_bytes()].concat();
+        let mut rows = self.tree.range(first..=last);
+        let row = rows.next().transpose()?;
+        if let Some(next) = rows.next() {
+            self.heads.push(Reverse((keys::last_number(&next?.0), range)));
+        }
+        Ok(row)
+    }
+}
+
+/// Moves the next callbacks, and returns their number.
+fn move_callbacks(tree: &Tree, callbacks: &mut InOrder<'_>) -> Result<u64> {
     let mut writes = WriteSet::new(tree);
     let mut shared = SharedRows::new(tree, u64::MAX);
     let mut moved = 0;
-    for row in tree.scan_prefix([prefix]).take(step) {
-        let (key, bytes) = row?;
+    while moved < STEP as u64
+        && let Some((key, bytes)) = callbacks.next()?
+    {
         let record: Record = decode(&key, &bytes)?;
         let (seq, queue) = keys::parts(record.id);
         shared.put_record(&record)?;
@@ -80,7 +127,6 @@ fn move_callbacks(tree: &Tree, prefix: u8, step: usize) -> Result<u64> {
     if moved > 0 {
         shared.seal(&mut writes)?;
         tree.apply_batch(writes.into_batch())?;
-        tree.flush()?;
     }
     Ok(moved)
 }
@@ -91,24 +137,14 @@ fn move_queues(tree: &Tree) -> Result<u64> {
     let mut moved = 0;
     for row in tree.scan_prefix(format_1::QUEUES).take(STEP) {
         let (key, bytes) = row?;
-        let old: format_1::QueueRow = decode(&key, &bytes)?;
-        let new = QueueRow {
-            destination: old.destination,
-            pending: old.pending,
-            fresh: old.fresh,
-            scheduled: old.scheduled,
-            failed: old.failed,
-            hold_until: old.hold_until,
-            paused_at: None,
-        };
+        let row: QueueRow = decode::<format_1::QueueRow>(&key, &bytes)?.into();
         let queue = QueueKey(keys::last_number(&key));
-        writes.put(keys::queue(queue), record::encode_row(&new)?);
+        writes.put(keys::queue(queue), record::encode_row(&row)?);
         writes.remove(key.to_vec());
         moved += 1;
     }
     if moved > 0 {
         tree.apply_batch(writes.into_batch())?;
-        tree.flush()?;
     }
     Ok(moved)
 }

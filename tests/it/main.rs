@@ -24,6 +24,7 @@ mod egress;
 mod faults;
 mod guard;
 mod limits;
+mod migration;
 mod misbehaving;
 mod model;
 #[cfg(target_os = "linux")]

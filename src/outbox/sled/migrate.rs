@@ -23,27 +23,30 @@ mod m0001_first_format;
 #[path = "../../../migrations/m0002_shared_rows.rs"]
 mod m0002_shared_rows;
 
-/// One step. Its position in the list, from 1, is the format that it leads to.
-pub(super) type Migration = fn(&Tree) -> Result<()>;
+/// One step. Its position in the list, from 1, is the format that it leads to. It has to call the second
+/// argument, which syncs what was written, after each of its batches: sled uses space again that was freed
+/// by writes which are not on the disk yet.
+pub(super) type Migration = fn(&Tree, &dyn Fn() -> Result<()>) -> Result<()>;
 
 /// All steps.
 pub(super) const MIGRATIONS: &[Migration] = &[m0001_first_format::up, m0002_shared_rows::up];
 
 /// Migrates an empty database to the latest format.
 pub(super) fn init(db: &Db, dir: &Path) -> Result<()> {
-    MIGRATIONS.iter().try_for_each(|migration| migration(db))?;
+    let sync = || sync(db, dir);
+    MIGRATIONS.iter().try_for_each(|migration| migration(db, &sync))?;
     db.insert(keys::FORMAT, &latest(MIGRATIONS).to_be_bytes())?;
-    sync(db, dir)
+    sync()
 }
 
-/// The format of a store, and of its rows while it is being migrated.
+/// The format of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     /// The format of this version.
     Latest,
     /// An older one.
     Older(u32),
-    /// A migration from this format was interrupted.
+    /// A migration from this format was interrupted: rows of both formats are there.
     Interrupted(u32),
 }
 
@@ -69,16 +72,17 @@ pub(super) fn look(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<Foun
 /// Runs the steps that the store lacks.
 pub(super) fn run(db: &Db, dir: &Path, found: Found, migrations: &[Migration]) -> Result<()> {
     let (Found::Older(from) | Found::Interrupted(from)) = found else { return Ok(()) };
+    let sync = || sync(db, dir);
     for (format, migration) in (1_u32..).zip(migrations).skip(from as usize) {
         let mut begin = sled::Batch::default();
         begin.insert(keys::FORMAT, &format.to_be_bytes());
         begin.insert(keys::MIGRATING, &(format - 1).to_be_bytes());
         db.apply_batch(begin)?;
-        sync(db, dir)?;
-        migration(db)?;
-        sync(db, dir)?;
+        sync()?;
+        migration(db, &sync)?;
+        sync()?;
         db.remove(keys::MIGRATING)?;
-        sync(db, dir)?;
+        sync()?;
     }
     Ok(())
 }
@@ -117,12 +121,12 @@ mod tests {
         (db, folder)
     }
 
-    fn third(tree: &Tree) -> Result<()> {
+    fn third(tree: &Tree, _: &dyn Fn() -> Result<()>) -> Result<()> {
         tree.insert("third", "ran")?;
         Ok(())
     }
 
-    fn interrupted(tree: &Tree) -> Result<()> {
+    fn interrupted(tree: &Tree, _: &dyn Fn() -> Result<()>) -> Result<()> {
         tree.insert("half", "done")?;
         Err(OutboxError::Closed)
     }

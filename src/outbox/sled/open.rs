@@ -56,7 +56,7 @@ pub(super) fn open_checked(
     let opened = guarded(|| {
         let db = db(dir, settings.cache_bytes)?;
         let found = migrate::look(&db, dir, migrate::MIGRATIONS)?;
-        check(&db, &before, found)?;
+        check(&db, &before)?;
         // What follows writes only if there is something to migrate, and then the store is sound.
         let store = match found {
             Found::Latest => Ok(store(dir, db, settings, clock)?),
@@ -74,15 +74,18 @@ pub(super) fn open_checked(
             sync_dir(dir)?;
             // From here on, the backup is older than the store.
             before.done()?;
-            let store = match store {
-                Ok(store) => store,
+            match store {
+                Ok(store) => {
+                    let witness = Witness::open(dir, Identity(store.salt))?;
+                    Ok((store, witness))
+                }
                 Err((db, older, settings, clock)) => guarded(|| {
+                    // First, because from here on the store is not as it was closed.
+                    let witness = Witness::open(dir, Identity(salt(&db)?))?;
                     migrate::run(&db, dir, older, migrate::MIGRATIONS)?;
-                    self::store(dir, db, settings, clock)
-                })?,
-            };
-            let witness = Witness::open(dir, Identity(store.salt))?;
-            Ok((store, witness))
+                    Ok((self::store(dir, db, settings, clock)?, witness))
+                }),
+            }
         }
         Err(error) => {
             before.put_back()?;
@@ -92,20 +95,13 @@ pub(super) fn open_checked(
 }
 
 /// Checks that the store is the one of the witness and, if it may be damaged, all its rows.
-fn check(db: &Db, before: &Precheck, found: Found) -> Result<()> {
+fn check(db: &Db, before: &Precheck) -> Result<()> {
     let totals: Totals = match db.get(keys::TOTALS)? {
         Some(bytes) => decode(keys::TOTALS, &bytes)?,
         None => Totals::default(),
     };
     before.compare(Identity(salt(db)?), totals.next_batch)?;
-    match (&before.doubt, found) {
-        (None, _) => Ok(()),
-        (Some(_), Found::Latest) => verify::run(db),
-        (Some(_), Found::Older(_)) => migrate::format_1::verify(db),
-        (Some(doubt), Found::Interrupted(_)) => Err(OutboxError::CorruptPage(
-            format!("{doubt}, and its migration to a new format is not complete").into(),
-        )),
-    }
+    if before.doubt.is_some() { verify::run(db) } else { Ok(()) }
 }
 
 fn salt(tree: &Tree) -> Result<[u8; 16]> {

@@ -11,6 +11,7 @@ use crate::outbox::{
     sled::{
         blocks::{self, Pending, RECORDS, SET},
         keys::{self, QueueKey},
+        migrate::format_1,
         rows::{self, QueueRow, Totals, decode},
     },
 };
@@ -19,9 +20,12 @@ use crate::outbox::{
 #[derive(Default)]
 struct Counted {
     queues: HashMap<QueueKey, QueueRow>,
-    /// Pending, delivered and failed.
+    /// Pending, delivered and failed, in this format.
     states: [u64; 3],
+    /// The same in format 1, before or during the migration.
+    old_states: [u64; 3],
     due: u64,
+    /// Active callbacks of each job with pending ones.
     active: HashMap<String, u64>,
 }
 
@@ -39,16 +43,28 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
             let seq = first + u64::from(entry.offset);
             let Some(record) = rows::callback(tree, seq)? else { continue };
             if keys::seq_of(record.id) != seq || seq >= totals.next_seq {
-                return Err(inconsistent(format!("{} is stored under a wrong key", record.id)));
+                return Err(wrong_key(&record));
             }
-            check_one(tree, seq, &record, &mut counted)?;
+            check_one(tree, &record, &mut counted)?;
         }
     }
-    let states = [totals.pending, totals.delivered, totals.failed];
-    if counted.states != states {
+    for (at, prefix) in format_1::RECORDS.into_iter().enumerate() {
+        for row in tree.scan_prefix([prefix]) {
+            let (key, bytes) = row?;
+            let record: Record = decode(&key, &bytes)?;
+            if *key != format_1::key_of(&record)[..] || keys::seq_of(record.id) >= totals.next_seq {
+                return Err(wrong_key(&record));
+            }
+            counted.old_states[at] += 1;
+            count(tree, &record, &mut counted)?;
+        }
+    }
+    let stored = [totals.pending, totals.delivered, totals.failed];
+    let found: [u64; 3] = std::array::from_fn(|at| counted.states[at] + counted.old_states[at]);
+    if found != stored {
         return Err(inconsistent(format!(
-            "there are {:?} pending, delivered and failed callbacks; expected {states:?}",
-            counted.states
+            "there are {} pending, {} delivered and {} failed callbacks; expected {}, {} and {}",
+            found[0], found[1], found[2], stored[0], stored[1], stored[2]
         )));
     }
     if let Some((job_id, active)) = counted.active.iter().find(|(_, active)| **active != 1) {
@@ -62,10 +78,14 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         count_ended(tree, StateName::Failed)?,
     ];
     let scheduled = tree.scan_prefix(b"d").count() as u64;
-    if sets != states || scheduled != counted.due {
+    if sets != counted.states || scheduled != counted.due {
         return Err(inconsistent("the indexes are not consistent with the callbacks".into()));
     }
     check_queues(tree, counted.queues)
+}
+
+fn wrong_key(record: &Record) -> OutboxError {
+    inconsistent(format!("{} is stored under a wrong key", record.id))
 }
 
 fn inconsistent(what: String) -> OutboxError {
@@ -73,55 +93,68 @@ fn inconsistent(what: String) -> OutboxError {
 }
 
 /// Checks that a callback is in its set and indexes, and counts it.
-fn check_one(tree: &Tree, seq: u64, record: &Record, counted: &mut Counted) -> Result<()> {
-    let queue = keys::parts(record.id).1;
-    let missing = |what: &str| Err(inconsistent(format!("{} is not {what}", record.id)));
-    let job = &record.body.job_id;
-    if !tree.contains_key(keys::job(job, seq))? {
-        return missing("in the job index");
+fn check_one(tree: &Tree, record: &Record, counted: &mut Counted) -> Result<()> {
+    let (seq, queue) = keys::parts(record.id);
+    if !tree.contains_key(keys::job(&record.body.job_id, seq))? {
+        return Err(missing(record, "in the job index"));
     }
     if !tree.contains_key(keys::directory(&record.body.job_id_fs, seq))? {
-        return missing("in the directory index");
+        return Err(missing(record, "in the directory index"));
     }
-    let own =
-        counted.queues.entry(queue).or_insert_with(|| QueueRow::new(record.destination.clone()));
     match record.state {
         State::Pending(readiness) => {
             counted.states[0] += 1;
-            own.pending += 1;
             let pending = rows::pending(tree, queue, seq / SET)?;
             let (fresh, other) = (pending.fresh.contains(seq), pending.others.contains(seq));
             if (fresh, other) != (readiness == Readiness::Fresh, readiness != Readiness::Fresh) {
-                return missing("among the pending callbacks of its destination");
-            }
-            let active = counted.active.entry(job.clone()).or_default();
-            match readiness {
-                Readiness::Fresh => {
-                    *active += 1;
-                    own.fresh += 1;
-                }
-                Readiness::Scheduled(at) => {
-                    *active += 1;
-                    own.scheduled += 1;
-                    counted.due += 1;
-                    if !tree.contains_key(keys::due(queue, at, seq))? {
-                        return missing("in the due index");
-                    }
-                }
-                Readiness::Blocked(_) => {}
+                return Err(missing(record, "among the pending callbacks of its destination"));
             }
         }
         State::Delivered(_) | State::Failed(_) => {
             let state = record.state_name();
-            let failed = state == StateName::Failed;
-            counted.states[if failed { 2 } else { 1 }] += 1;
-            own.failed += u64::from(failed);
+            counted.states[if state == StateName::Failed { 2 } else { 1 }] += 1;
             if !rows::ended(tree, state, seq / SET)?.contains(seq) {
-                return missing("among the callbacks that ended");
+                return Err(missing(record, "among the callbacks that ended"));
             }
         }
     }
+    count(tree, record, counted)
+}
+
+/// Counts a callback, and checks that it is in the due index or job index if it is pending.
+fn count(tree: &Tree, record: &Record, counted: &mut Counted) -> Result<()> {
+    let (seq, queue) = keys::parts(record.id);
+    let own =
+        counted.queues.entry(queue).or_insert_with(|| QueueRow::new(record.destination.clone()));
+    let State::Pending(readiness) = record.state else {
+        own.failed += u64::from(record.state_name() == StateName::Failed);
+        return Ok(());
+    };
+    own.pending += 1;
+    if !tree.contains_key(keys::job(&record.body.job_id, seq))? {
+        return Err(missing(record, "in the job index"));
+    }
+    let active = counted.active.entry(record.body.job_id.clone()).or_default();
+    match readiness {
+        Readiness::Fresh => {
+            *active += 1;
+            own.fresh += 1;
+        }
+        Readiness::Scheduled(at) => {
+            *active += 1;
+            own.scheduled += 1;
+            counted.due += 1;
+            if !tree.contains_key(keys::due(queue, at, seq))? {
+                return Err(missing(record, "in the due index"));
+            }
+        }
+        Readiness::Blocked(_) => {}
+    }
     Ok(())
+}
+
+fn missing(record: &Record, what: &str) -> OutboxError {
+    inconsistent(format!("{} is not {what}", record.id))
 }
 
 fn count_pending(tree: &Tree) -> Result<u64> {
@@ -141,9 +174,14 @@ fn count_ended(tree: &Tree, state: StateName) -> Result<u64> {
 
 /// Checks the counters of each destination.
 fn check_queues(tree: &Tree, mut queues: HashMap<QueueKey, QueueRow>) -> Result<()> {
-    for row in tree.scan_prefix(keys::QUEUES) {
+    let old = tree.scan_prefix(format_1::QUEUES);
+    for row in tree.scan_prefix(keys::QUEUES).chain(old) {
         let (key, bytes) = row?;
-        let stored: QueueRow = decode(&key, &bytes)?;
+        let stored: QueueRow = if key.starts_with(keys::QUEUES) {
+            decode(&key, &bytes)?
+        } else {
+            decode::<format_1::QueueRow>(&key, &bytes)?.into()
+        };
         let counted = queues.remove(&QueueKey(keys::last_number(&key)));
         let counted = counted.unwrap_or_else(|| QueueRow::new(stored.destination.clone()));
         let expected =
