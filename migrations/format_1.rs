@@ -42,6 +42,7 @@ impl From<QueueRow> for rows::QueueRow {
             failed: old.failed,
             hold_until: old.hold_until,
             paused_at: None,
+            resumed_at: Timestamp::default(),
         }
     }
 }

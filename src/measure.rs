@@ -109,6 +109,7 @@ fn describe() {
         (STUCK, "Jobs and callbacks that are stuck because a row of the store cannot be read."),
         (gauge::OLDEST_DUE, "For how long the longest due callback is due; 0 where none is."),
         (gauge::OPEN, "Destinations that do not answer."),
+        (gauge::PAUSED, "Destinations that an operator paused."),
         (gauge::DESTINATIONS, "Destinations with pending or failed callbacks."),
         (gauge::STORE, "Bytes of the store on the disk."),
         (gauge::READY, "1 if events are accepted."),
@@ -135,6 +136,8 @@ pub mod gauge {
     pub const OLDEST_DUE: &str = "urlcallback_oldest_due_seconds";
     /// How many destinations are open.
     pub const OPEN: &str = "urlcallback_destinations_open";
+    /// How many destinations are paused.
+    pub const PAUSED: &str = "urlcallback_destinations_paused";
     /// How many destinations there are.
     pub const DESTINATIONS: &str = "urlcallback_destinations";
     /// One destination.

@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     event::Malformed,
     measure,
-    outbox::{Failure, NewCallback, Query, Record, State},
+    outbox::{ErrorKind, Failure, NewCallback, Query, Record, State},
 };
 
 /// The fields of the log line of an event that requests a callback.
@@ -117,20 +117,66 @@ pub fn cancelled(id: CallbackId) {
     );
 }
 
-/// An operator replayed failed callbacks: how many matched and were replayed, of how many ids, or which
-/// ones by the query.
-pub fn replayed((matched, replayed): (u64, u64), named: usize, query: &Query) {
-    tracing::info!(
-        event.action = "callbacks-replayed",
-        event.outcome = "success",
-        callback.matched = matched,
-        callback.replayed = replayed,
-        callback.named = named,
-        callback.destination = query.destination.as_ref().map(Destination::as_str),
-        callback.since = query.since.map(tracing::field::display),
-        dpf.job_id = query.job_id,
-        "an operator replayed failed callbacks"
+/// The audit line of an action on selected callbacks: how many matched and were changed, of how many ids,
+/// or which ones by the query.
+macro_rules! audit {
+    ($action:literal, $changed:expr, $named:expr, $query:expr, $message:literal) => {
+        tracing::info!(
+            event.action = $action,
+            event.outcome = "success",
+            callback.matched = $changed.0,
+            callback.changed = $changed.1,
+            callback.named = $named,
+            callback.destination = $query.destination.as_ref().map(Destination::as_str),
+            callback.error_kind = $query.error_kind.map(ErrorKind::as_str),
+            callback.since = $query.since.map(tracing::field::display),
+            callback.until = $query.until.map(tracing::field::display),
+            dpf.job_id = $query.job_id,
+            dpf.job_id_fs = $query.job_id_fs,
+            $message
+        )
+    };
+}
+
+/// An operator replayed failed callbacks.
+pub fn replayed(changed: (u64, u64), named: usize, query: &Query) {
+    audit!("callbacks-replayed", changed, named, query, "an operator replayed failed callbacks");
+}
+
+/// An operator cancelled pending callbacks.
+pub fn all_cancelled(changed: (u64, u64), named: usize, query: &Query) {
+    audit!("callbacks-cancelled", changed, named, query, "an operator cancelled pending callbacks");
+}
+
+/// An operator made pending callbacks due now.
+pub fn retried_now(changed: (u64, u64), named: usize, query: &Query) {
+    audit!(
+        "callbacks-retried",
+        changed,
+        named,
+        query,
+        "an operator made pending callbacks due now"
     );
+}
+
+/// An operator paused or resumed a destination.
+pub fn paused(destination: &Destination, paused: bool) {
+    macro_rules! line {
+        ($action:literal, $message:literal) => {
+            tracing::info!(
+                event.action = $action,
+                event.outcome = "success",
+                url.domain = destination.host(),
+                callback.destination = destination.as_str(),
+                $message
+            )
+        };
+    }
+    if paused {
+        line!("destination-paused", "an operator paused a destination");
+    } else {
+        line!("destination-resumed", "an operator resumed a destination");
+    }
 }
 
 /// The outcome of an attempt, or the end of a callback without one. `due` is the time of the next

@@ -1,14 +1,18 @@
-//! Selecting, replaying and cancelling callbacks, for the API and the command line.
+//! Selecting callbacks, and what an operator does with them: replay, cancel, retry now; for the API and the
+//! command line.
 
 use crate::{
     callback::{CallbackId, Destination, ParseIdError, redact_url},
     clock::Timestamp,
-    outbox::{Cancelled, Outbox, OutboxError, Query, StateName},
+    outbox::{
+        Cancelled, DestinationQuery, DestinationSummary, ErrorKind, Outbox, OutboxError, Query,
+        StateName,
+    },
     report,
 };
 
-/// Callbacks that are replayed with one write.
-const REPLAY_STEP: usize = 500;
+/// Callbacks that are changed with one write.
+const STEP: usize = 500;
 
 /// An invalid selector.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,17 +23,26 @@ pub enum SelectError {
     /// Not a destination.
     #[error("invalid destination `{0}`; expected scheme, host and port such as http://host:8080")]
     Destination(String),
+    /// Not a kind of error.
+    #[error("invalid errorKind `{0}`; expected one of {kinds}", kinds = kinds())]
+    ErrorKind(String),
     /// Not an id.
     #[error(transparent)]
     Id(#[from] ParseIdError),
     /// Neither a selector nor all.
-    #[error("no selector; give ids, destination, jobId or since, or all")]
+    #[error(
+        "no selector; give ids, destination, jobId, jobIdFs, errorKind, since or until, or all"
+    )]
     Nothing,
     /// Not a time.
     #[error(
         "invalid time `{0}`; expected a time such as 2026-01-31T08:00:00Z or a duration such as 2h"
     )]
-    Since(String),
+    Time(String),
+}
+
+fn kinds() -> String {
+    ErrorKind::ALL.map(ErrorKind::as_str).join(", ")
 }
 
 /// Reads a state's name.
@@ -40,11 +53,56 @@ pub fn parse_state(text: &str) -> Result<StateName, SelectError> {
         .ok_or_else(|| SelectError::State(text.into()))
 }
 
+/// Reads a destination.
+pub fn parse_destination(text: &str) -> Result<Destination, SelectError> {
+    Destination::parse(text).ok_or_else(|| SelectError::Destination(redact_url(text)))
+}
+
 /// Reads a time, or how long ago it was.
-pub fn parse_since(text: &str, now: Timestamp) -> Result<Timestamp, SelectError> {
+pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, SelectError> {
     match humantime::parse_duration(text) {
         Ok(ago) => Ok(now.before(ago)),
-        Err(_) => text.parse().map_err(|_| SelectError::Since(text.into())),
+        Err(_) => text.parse().map_err(|_| SelectError::Time(text.into())),
+    }
+}
+
+fn parse_error_kind(text: &str) -> Result<ErrorKind, SelectError> {
+    ErrorKind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .ok_or_else(|| SelectError::ErrorKind(text.into()))
+}
+
+/// Selectors as an operator writes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selectors {
+    /// Only callbacks to this destination.
+    pub destination: Option<String>,
+    /// Only callbacks of this job.
+    pub job_id: Option<String>,
+    /// Only callbacks with this job directory name.
+    pub job_id_fs: Option<String>,
+    /// Only callbacks whose last error is of this kind.
+    pub error_kind: Option<String>,
+    /// Only callbacks accepted since this time, or within this duration.
+    pub since: Option<String>,
+    /// Only callbacks accepted before this time, or longer ago than this duration.
+    pub until: Option<String>,
+}
+
+impl Selectors {
+    /// Reads them, seen from `now`.
+    pub fn parse(self, now: Timestamp) -> Result<Selection, SelectError> {
+        let time = |text: Option<String>| text.map(|text| parse_time(&text, now)).transpose();
+        Ok(Selection {
+            ids: Vec::new(),
+            destination: self.destination.as_deref().map(parse_destination).transpose()?,
+            job_id: self.job_id,
+            job_id_fs: self.job_id_fs,
+            error_kind: self.error_kind.as_deref().map(parse_error_kind).transpose()?,
+            since: time(self.since)?,
+            until: time(self.until)?,
+        })
     }
 }
 
@@ -57,41 +115,55 @@ pub struct Selection {
     pub destination: Option<Destination>,
     /// Only callbacks of this job.
     pub job_id: Option<String>,
+    /// Only callbacks with this job directory name.
+    pub job_id_fs: Option<String>,
+    /// Only callbacks whose last error is of this kind.
+    pub error_kind: Option<ErrorKind>,
     /// Only callbacks accepted at this time or later.
     pub since: Option<Timestamp>,
+    /// Only callbacks accepted before this time.
+    pub until: Option<Timestamp>,
 }
 
 impl Selection {
-    /// Reads the selectors.
-    pub fn parse(
-        destination: Option<&str>,
-        job_id: Option<String>,
-        since: Option<&str>,
-        now: Timestamp,
-    ) -> Result<Self, SelectError> {
-        let destination = destination
-            .map(|text| {
-                Destination::parse(text).ok_or_else(|| SelectError::Destination(redact_url(text)))
-            })
-            .transpose()?;
-        let since = since.map(|text| parse_since(text, now)).transpose()?;
-        Ok(Self { ids: Vec::new(), destination, job_id, since })
-    }
-
     /// The query for what is selected, without the ids.
     pub fn query(&self) -> Query {
         Query {
             destination: self.destination.clone(),
             job_id: self.job_id.clone(),
+            job_id_fs: self.job_id_fs.clone(),
+            error_kind: self.error_kind,
             since: self.since,
+            until: self.until,
             ..Query::default()
         }
     }
 }
 
-/// How far a replay goes.
+/// What an operator does with selected callbacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Makes failed ones pending again.
+    Replay,
+    /// Ends pending ones; they become failed.
+    Cancel,
+    /// Makes pending ones due now, closes the breakers and ends the holds of their destinations.
+    RetryNow,
+}
+
+impl Action {
+    /// The state of the callbacks on which it works.
+    pub const fn state(self) -> StateName {
+        match self {
+            Self::Replay => StateName::Failed,
+            Self::Cancel | Self::RetryNow => StateName::Pending,
+        }
+    }
+}
+
+/// How far an action goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ReplayLimits {
+pub struct ActionLimits {
     /// Count only.
     pub dry_run: bool,
     /// Stop after so many.
@@ -100,35 +172,38 @@ pub struct ReplayLimits {
     pub cursor: Option<CallbackId>,
 }
 
-/// What a replay did.
+/// What an action did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Replayed {
-    /// How many failed ones were selected.
+pub struct Acted {
+    /// Number of selected callbacks in the right state.
     pub matched: u64,
-    /// Number of them that are pending again.
-    pub replayed: u64,
+    /// Number of them that were replayed, were cancelled, or are due now.
+    pub changed: u64,
+    /// Number of them that could not be cancelled because they were being sent.
+    pub in_flight: u64,
     /// Where to go on, where the limit has left some.
     pub next: Option<CallbackId>,
 }
 
-/// Replays the failed callbacks among the selected, in order of acceptance, in steps.
+/// Applies an action to the selected callbacks in the right state, in order of acceptance, in steps.
 ///
-/// An interrupted replay can be run again: what was replayed is not failed any more. It continues after
-/// the last step's cursor, so that it does not meet callbacks that have failed again since.
-pub async fn replay(
+/// An interrupted one can be run again: what was replayed is not failed any more. It continues after the
+/// last step's cursor, so that it does not meet callbacks that have failed again since.
+pub async fn act(
     outbox: &dyn Outbox,
+    action: Action,
     selection: &Selection,
-    limits: ReplayLimits,
-) -> Result<Replayed, OutboxError> {
+    limits: ActionLimits,
+) -> Result<Acted, OutboxError> {
     let mut left = limits.limit.unwrap_or(usize::MAX).max(1);
-    let report = Replayed { next: limits.cursor, ..Replayed::default() };
-    let mut audit = Audit { selection, dry_run: limits.dry_run, report };
+    let done = Acted { next: limits.cursor, ..Acted::default() };
+    let mut audit = Audit { action, selection, dry_run: limits.dry_run, done };
     loop {
-        let report = &mut audit.report;
+        let done = &mut audit.done;
         let step = Query {
-            state: Some(StateName::Failed),
-            cursor: report.next,
-            limit: left.min(REPLAY_STEP),
+            state: Some(action.state()),
+            cursor: done.next,
+            limit: left.min(STEP),
             oldest_first: true,
             ..selection.query()
         };
@@ -138,43 +213,74 @@ pub async fn replay(
         } else {
             named(outbox, selection, step).await?
         };
-        report.next = next;
-        report.matched += ids.len() as u64;
+        done.next = next;
+        done.matched += ids.len() as u64;
         left -= ids.len();
         if !limits.dry_run && !ids.is_empty() {
-            report.replayed += outbox.replay(ids).await?;
+            match action {
+                Action::Replay => done.changed += outbox.replay(ids).await?,
+                Action::RetryNow => done.changed += outbox.retry_now(ids).await?,
+                Action::Cancel => {
+                    let cancelled = outbox.cancel(ids).await?;
+                    let count = |what| cancelled.iter().filter(|it| **it == what).count() as u64;
+                    done.changed += count(Cancelled::Done);
+                    done.in_flight += count(Cancelled::InFlight);
+                }
+            }
         }
-        if report.next.is_none() || left == 0 {
-            return Ok(*report);
+        if done.next.is_none() || left == 0 {
+            return Ok(*done);
         }
     }
 }
 
-/// Logs a replay, even if a later step fails or the client disconnects. Commands that open the store
+/// Logs an action, even if a later step fails or the client disconnects. Commands that open the store
 /// themselves write no log: the log file is the service's.
 struct Audit<'a> {
+    action: Action,
     selection: &'a Selection,
     dry_run: bool,
-    report: Replayed,
+    done: Acted,
 }
 
 impl Drop for Audit<'_> {
     fn drop(&mut self) {
-        let Self { selection, dry_run: false, report: done } = self else { return };
-        report::replayed((done.matched, done.replayed), selection.ids.len(), &selection.query());
+        let Self { action, selection, dry_run: false, done } = self else { return };
+        let (changed, named) = ((done.matched, done.changed), selection.ids.len());
+        match action {
+            Action::Replay => report::replayed(changed, named, &selection.query()),
+            Action::Cancel => report::all_cancelled(changed, named, &selection.query()),
+            Action::RetryNow => report::retried_now(changed, named, &selection.query()),
+        }
     }
 }
 
 /// Cancels a pending callback, and logs it.
 pub async fn cancel(outbox: &dyn Outbox, id: CallbackId) -> Result<Cancelled, OutboxError> {
-    let cancelled = outbox.cancel(id).await?;
+    let cancelled = outbox.cancel(vec![id]).await?.first().copied().unwrap_or(Cancelled::Unknown);
     if cancelled == Cancelled::Done {
         report::cancelled(id);
     }
     Ok(cancelled)
 }
 
-/// The failed ones of one step among those that are selected by their ids.
+/// Pauses or resumes a destination, logs it if that changed anything, and returns its summary.
+pub async fn pause(
+    outbox: &dyn Outbox,
+    destination: &Destination,
+    paused: bool,
+    now: Timestamp,
+) -> Result<DestinationSummary, OutboxError> {
+    if outbox.pause(destination, paused).await? {
+        report::paused(destination, paused);
+    }
+    let query =
+        DestinationQuery { destination: Some(destination.clone()), ..DestinationQuery::default() };
+    let found = outbox.destinations(query, now).await?.destinations.pop();
+    Ok(found.unwrap_or_else(|| DestinationSummary::idle(destination.clone())))
+}
+
+/// Those of one step among the callbacks that are selected by their ids.
 async fn named(
     outbox: &dyn Outbox,
     selection: &Selection,
@@ -190,7 +296,7 @@ async fn named(
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         let record = outbox.get(id).await?.map(|detail| detail.standing.record);
-        if record.is_some_and(|it| it.state_name() == StateName::Failed && query.matches(&it)) {
+        if record.is_some_and(|it| Some(it.state_name()) == step.state && query.matches(&it)) {
             found.push(id);
         }
     }

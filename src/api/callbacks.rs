@@ -1,4 +1,4 @@
-//! `/v1/callbacks`: query, replay, cancel.
+//! `/v1/callbacks`: query, replay, cancel, retry now.
 
 use axum::{
     Json,
@@ -12,14 +12,15 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
+    action_view::{ActionRequest, CancelView, ReplayView, RetryNowView},
     problem::Problem,
     state::Shared,
-    view::{CallbackView, PageView, ReplayRequest, ReplayView},
+    view::{CallbackView, PageView},
 };
 use crate::{
     callback::CallbackId,
-    outbox::{self, Cancelled, StateName},
-    select::{self, SelectError, Selection},
+    outbox::{self, Cancelled, ErrorKind, StateName},
+    select::{self, Acted, Action, SelectError, Selectors},
 };
 
 /// Callbacks on a page where no limit is given.
@@ -40,9 +41,16 @@ pub(super) struct ListQuery {
     destination: Option<String>,
     /// Only callbacks of this job.
     job_id: Option<String>,
+    /// Only callbacks with this job directory name.
+    job_id_fs: Option<String>,
+    /// Only callbacks whose last error is of this kind.
+    #[param(value_type = Option<ErrorKind>)]
+    error_kind: Option<String>,
     /// Only callbacks accepted since this time, or within this duration: `2026-01-31T08:00:00Z`,
     /// `2h`.
     since: Option<String>,
+    /// Only callbacks accepted before this time, or longer ago than this duration.
+    until: Option<String>,
     /// Callbacks on a page: 1 to 1000.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -79,12 +87,15 @@ pub(super) async fn list(
         return Err(Problem::bad_request(format!("`limit` is from 1 to {MAX_LIMIT}")));
     }
     let state = query.state.as_deref().map(select::parse_state).transpose();
-    let selection = Selection::parse(
-        query.destination.as_deref(),
-        query.job_id,
-        query.since.as_deref(),
-        shared.clock.now(),
-    );
+    let selectors = Selectors {
+        destination: query.destination,
+        job_id: query.job_id,
+        job_id_fs: query.job_id_fs,
+        error_kind: query.error_kind,
+        since: query.since,
+        until: query.until,
+    };
+    let selection = selectors.parse(shared.clock.now());
     let (state, selection) = match (state, selection) {
         (Ok(state), Ok(selection)) => (state, selection),
         (Err(error), _) | (_, Err(error)) => return Err(Problem::bad_request(error.to_string())),
@@ -112,20 +123,52 @@ pub(super) async fn get(
     Ok(Json(CallbackView::detailed(detail, &shared.terms)))
 }
 
+async fn act(
+    shared: &Shared,
+    action: Action,
+    request: Result<Json<ActionRequest>, JsonRejection>,
+) -> Result<Acted, Problem> {
+    let Json(request) = request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let bad = |error: SelectError| Problem::bad_request(error.to_string());
+    let selection = request.filter.selection(shared.clock.now()).map_err(bad)?;
+    let limits = request.limits().map_err(bad)?;
+    Ok(select::act(&*shared.outbox, action, &selection, limits).await?)
+}
+
 /// Make failed callbacks pending again.
 #[utoipa::path(
-    post, path = "/v1/callbacks/replay", tag = "callbacks", request_body = ReplayRequest,
+    post, path = "/v1/callbacks/replay", tag = "callbacks", request_body = ActionRequest,
     responses((status = 200, body = ReplayView), (status = 400, body = Problem), (status = 401, body = Problem)),
 )]
 pub(super) async fn replay(
     State(shared): State<Shared>,
-    request: Result<Json<ReplayRequest>, JsonRejection>,
+    request: Result<Json<ActionRequest>, JsonRejection>,
 ) -> Result<Json<ReplayView>, Problem> {
-    let Json(request) = request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
-    let bad = |error: SelectError| Problem::bad_request(error.to_string());
-    let selection = request.filter.selection(shared.clock.now()).map_err(bad)?;
-    let pace = request.limits().map_err(bad)?;
-    Ok(Json(select::replay(&*shared.outbox, &selection, pace).await?.into()))
+    Ok(Json(act(&shared, Action::Replay, request).await?.into()))
+}
+
+/// End pending callbacks; they become failed.
+#[utoipa::path(
+    post, path = "/v1/callbacks/cancel", tag = "callbacks", request_body = ActionRequest,
+    responses((status = 200, body = CancelView), (status = 400, body = Problem), (status = 401, body = Problem)),
+)]
+pub(super) async fn cancel_all(
+    State(shared): State<Shared>,
+    request: Result<Json<ActionRequest>, JsonRejection>,
+) -> Result<Json<CancelView>, Problem> {
+    Ok(Json(act(&shared, Action::Cancel, request).await?.into()))
+}
+
+/// Make pending callbacks due now, close the breakers and end the holds of their destinations.
+#[utoipa::path(
+    post, path = "/v1/callbacks/retry-now", tag = "callbacks", request_body = ActionRequest,
+    responses((status = 200, body = RetryNowView), (status = 400, body = Problem), (status = 401, body = Problem)),
+)]
+pub(super) async fn retry_now(
+    State(shared): State<Shared>,
+    request: Result<Json<ActionRequest>, JsonRejection>,
+) -> Result<Json<RetryNowView>, Problem> {
+    Ok(Json(act(&shared, Action::RetryNow, request).await?.into()))
 }
 
 /// End a pending callback; it becomes failed.

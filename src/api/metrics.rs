@@ -37,6 +37,7 @@ pub(super) async fn get(State(shared): State<Shared>) -> Result<Response, Proble
         (gauge::IN_FLIGHT, summary.in_flight),
         (gauge::OLDEST_DUE, summary.oldest_due.map_or(0, |due| now.since(due).as_secs())),
         (gauge::OPEN, summary.open_count),
+        (gauge::PAUSED, summary.paused_count),
         (gauge::DESTINATIONS, summary.destination_count),
         (gauge::STORE, summary.store_bytes),
         (gauge::READY, u64::from(ready)),

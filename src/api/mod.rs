@@ -3,8 +3,11 @@
 //!
 //! It knows the outbox, the intake and the health, not the delivery.
 
+pub mod action_view;
 mod auth;
 mod callbacks;
+pub mod destination_view;
+mod destinations;
 mod events;
 pub mod export;
 mod health;
@@ -57,8 +60,13 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(events::post))
         .routes(routes!(callbacks::list))
         .routes(routes!(callbacks::replay))
+        .routes(routes!(callbacks::cancel_all))
+        .routes(routes!(callbacks::retry_now))
         .routes(routes!(callbacks::get))
         .routes(routes!(callbacks::cancel))
+        .routes(routes!(destinations::list))
+        .routes(routes!(destinations::pause))
+        .routes(routes!(destinations::resume))
         .routes(routes!(queue::get))
         .routes(routes!(export::post))
         .routes(routes!(metrics::get))

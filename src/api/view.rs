@@ -5,15 +5,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::destination_view::DestinationView;
 use crate::{
     callback::{Body, JobState},
     clock::Timestamp,
     intake::EventOutcome,
     outbox::{
-        Attempt, DestinationSummary, Detail, Failure, Page, Readiness, Retention, Standing, State,
-        StateName, Summary,
+        Attempt, Detail, Failure, Page, Readiness, Retention, Standing, State, StateName, Summary,
     },
-    select::{ReplayLimits, Replayed, SelectError, Selection},
 };
 
 /// The outcome of an event.
@@ -102,11 +101,14 @@ pub struct CallbackView {
     pub waiting_for: Option<String>,
     /// Whether it is being sent.
     pub in_flight: bool,
+    /// Whether its destination is paused, so that it is neither sent nor expires.
+    #[serde(default)]
+    pub paused: bool,
     /// Whether it is blocked although no callback is found that it waits for, because of damage to the
     /// store. The service repairs this where it can, and logs it.
     #[serde(default)]
     pub stuck: bool,
-    /// When it fails unless it is delivered before; null when it has ended.
+    /// When it fails unless it is delivered before; null when it has ended, or while it is paused.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
     /// When it is removed; null while it is pending.
@@ -127,7 +129,7 @@ pub struct CallbackView {
 impl CallbackView {
     /// A callback in a list.
     pub fn new(standing: &Standing, terms: &Terms) -> Self {
-        let Standing { record, waiting_for, in_flight, stuck } = standing;
+        let Standing { record, waiting_for, in_flight, paused, stuck } = standing;
         let next_attempt_at = match record.state {
             State::Pending(Readiness::Fresh) => Some(record.created_at),
             State::Pending(Readiness::Scheduled(due)) => Some(due),
@@ -151,8 +153,9 @@ impl CallbackView {
             next_attempt_at,
             waiting_for: waiting_for.as_ref().map(ToString::to_string),
             in_flight: *in_flight,
+            paused: *paused,
             stuck: *stuck,
-            expires_at: pending.then(|| record.budget_since.after(terms.max_age)),
+            expires_at: (pending && !paused).then(|| record.budget_since.after(terms.max_age)),
             purge_at: finished_at.map(|at| at.after(terms.kept(state))),
             replays: record.replays,
             last_error: record.last_error.clone(),
@@ -218,50 +221,13 @@ pub struct QueueView {
     pub failed_purge_at: Option<Timestamp>,
     /// Number of destinations with pending or failed callbacks.
     pub destination_count: u64,
-    /// Destinations with pending or failed callbacks, 1000 at most: open ones first, then held ones,
-    /// those with both pending and failed callbacks, and the others; within each group by the number of
-    /// pending callbacks, descending.
+    /// Number of paused destinations.
+    #[serde(default)]
+    pub paused_count: u64,
+    /// Destinations with pending or failed callbacks, 1000 at most: paused ones first, then open and held
+    /// ones, those with both pending and failed callbacks, and the others; within each group by the number
+    /// of pending callbacks, descending.
     pub destinations: Vec<DestinationView>,
-}
-
-/// Summary of one destination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct DestinationView {
-    /// Scheme, host and port.
-    pub destination: String,
-    /// Not ended.
-    pub pending: u64,
-    /// Being sent.
-    pub in_flight: u64,
-    /// Failed and not yet removed.
-    pub failed: u64,
-    /// Whether its breaker is open.
-    pub open: bool,
-    /// When the breaker opened.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub open_since: Option<Timestamp>,
-    /// When the next probe may go out.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub next_probe_at: Option<Timestamp>,
-    /// Until when `Retry-After` holds it.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub hold_until: Option<Timestamp>,
-}
-
-impl From<DestinationSummary> for DestinationView {
-    fn from(summary: DestinationSummary) -> Self {
-        Self {
-            destination: summary.destination.to_string(),
-            pending: summary.pending,
-            in_flight: summary.in_flight,
-            failed: summary.failed,
-            open: summary.open.is_some(),
-            open_since: summary.open.map(|it| it.since),
-            next_probe_at: summary.open.map(|it| it.next_probe_at),
-            hold_until: summary.hold_until,
-        }
-    }
 }
 
 impl QueueView {
@@ -279,92 +245,8 @@ impl QueueView {
             delivered_purge_at: purge(summary.oldest_delivered, StateName::Delivered),
             failed_purge_at: purge(summary.oldest_failed, StateName::Failed),
             destination_count: summary.destination_count,
+            paused_count: summary.paused_count,
             destinations: summary.destinations.into_iter().map(Into::into).collect(),
         }
-    }
-}
-
-/// Selects failed callbacks. At least one selector is required; a callback has to match all that are
-/// given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FilterView {
-    /// Only these.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ids: Vec<String>,
-    /// Only callbacks to this destination.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination: Option<String>,
-    /// Only callbacks of this job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job_id: Option<String>,
-    /// Only callbacks accepted since this time, or within this duration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<String>,
-    /// All failed callbacks.
-    #[serde(default)]
-    pub all: bool,
-}
-
-impl FilterView {
-    /// What it selects, seen from `now`.
-    pub fn selection(&self, now: Timestamp) -> Result<Selection, SelectError> {
-        let selection = Selection::parse(
-            self.destination.as_deref(),
-            self.job_id.clone(),
-            self.since.as_deref(),
-            now,
-        )?;
-        let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<Vec<_>, _>>()?;
-        let selection = Selection { ids, ..selection };
-        if selection == Selection::default() && !self.all {
-            return Err(SelectError::Nothing);
-        }
-        Ok(selection)
-    }
-}
-
-/// What is to be replayed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ReplayRequest {
-    /// Which ones.
-    pub filter: FilterView,
-    /// Count only.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// Maximum number, in order of acceptance; without it, all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-    /// `next` of the previous call.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
-}
-
-impl ReplayRequest {
-    /// How it is to be gone about.
-    pub fn limits(&self) -> Result<ReplayLimits, SelectError> {
-        let cursor = self.cursor.as_deref().map(str::parse).transpose()?;
-        Ok(ReplayLimits { dry_run: self.dry_run, limit: self.limit, cursor })
-    }
-}
-
-/// What was replayed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ReplayView {
-    /// Number of failed callbacks that match.
-    pub matched: u64,
-    /// Number of them that are pending again.
-    pub replayed: u64,
-    /// `cursor` for the rest; present only if `limit` left some.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_cursor: Option<String>,
-}
-
-impl From<Replayed> for ReplayView {
-    fn from(report: Replayed) -> Self {
-        let next_cursor = report.next.map(|id| id.to_string());
-        Self { matched: report.matched, replayed: report.replayed, next_cursor }
     }
 }

@@ -2,28 +2,40 @@
 
 use super::{
     access::{Access, Purpose},
+    action::{self, ActionArgs},
     output::{Exit, say},
     results::Results,
 };
-use crate::{callback::CallbackId, config::Config};
+use crate::{api::action_view::CancelView, callback::CallbackId, config::Config, select::Action};
 
 /// Cancel pending callbacks; they become failed with the error kind `cancelled`
 ///
-/// Works whether or not the service runs. A callback that is being sent cannot be cancelled; try again
-/// when its attempt has ended. `replay-failed` makes a cancelled callback pending again.
+/// At least one selector is required; a callback has to match all that are given. Works whether or not
+/// the service runs. A callback that is being sent cannot be cancelled; try again when its attempt has
+/// ended. `replay-failed` makes a cancelled callback pending again.
 ///
-/// Example: seal-dpf-urlcallback cancel --id 0000000000001ejm1n07i3ceqc
+/// Examples:
+///   seal-dpf-urlcallback cancel --id 0000000000001ejm1n07i3ceqc
+///   seal-dpf-urlcallback cancel --destination http://callbackhost:8080 --until 2h --dry-run
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// Id of the callback; can be given more than once
-    #[arg(long, required = true)]
-    id: Vec<CallbackId>,
+    #[command(flatten)]
+    which: ActionArgs,
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    if args.which.only_ids() && !args.which.dry_run {
+        return each(config, args.which.id).await;
+    }
+    action::run::<CancelView>(config, "cancel", Action::Cancel, args.which).await
+}
+
+/// Cancels these, and says of each whether it could be cancelled.
+async fn each(config: &Config, ids: Vec<CallbackId>) -> anyhow::Result<Exit> {
     let access = Access::find(config, "cancel", Purpose::Change).await?;
     let (mut exit, mut results) = (Exit::Done, Results::default());
-    for id in args.id {
+    for id in ids {
         match access.cancel(id).await {
             Ok(()) => results.print(format_args!("cancelled {id}")),
             Err(error) => {

@@ -9,6 +9,7 @@ use super::{
     access::{Access, Listing, Purpose},
     output::{Exit, Output, Usage},
     screen::{Picture, Screen, Tone},
+    selectors::SelectorArgs,
     table, text, timeline,
 };
 use crate::{
@@ -28,6 +29,7 @@ const PAGE: usize = 1000;
 /// Examples:
 ///   seal-dpf-urlcallback inspect-queue --state pending
 ///   seal-dpf-urlcallback inspect-queue --destination http://callbackhost:8080 --since 2h
+///   seal-dpf-urlcallback inspect-queue --job-id-fs 201602231834182304
 ///   seal-dpf-urlcallback inspect-queue --id 0000000000001ejm1n07i3ceqc
 ///   seal-dpf-urlcallback inspect-queue --state failed --limit 1000000 --output ndjson
 #[derive(Debug, clap::Args)]
@@ -36,18 +38,13 @@ pub(super) struct Args {
     /// Only callbacks in this state: pending, delivered, failed
     #[arg(long, value_parser = ["pending", "delivered", "failed"])]
     state: Option<String>,
-    /// Only callbacks to this destination, such as http://host:8080
-    #[arg(long)]
-    destination: Option<String>,
-    /// Only callbacks of this job
-    #[arg(long)]
-    job_id: Option<String>,
+    #[command(flatten)]
+    selectors: SelectorArgs,
     /// Only this callback, with its body and every attempt
-    #[arg(long, conflicts_with_all = ["state", "destination", "job_id", "since", "limit", "cursor"])]
+    #[arg(long, conflicts_with_all = [
+        "state", "destination", "job_id", "job_id_fs", "error_kind", "since", "until", "limit", "cursor",
+    ])]
     id: Option<CallbackId>,
-    /// Only callbacks accepted within this duration (`2h`) or since this time (`2026-01-31T08:00:00Z`)
-    #[arg(long)]
-    since: Option<String>,
     /// Maximum number of callbacks; 0 for the counts only
     #[arg(long, default_value_t = 50)]
     limit: usize,
@@ -115,9 +112,7 @@ impl Pages {
     fn new(args: &Args) -> Self {
         let listing = Listing {
             state: args.state.clone(),
-            destination: args.destination.clone(),
-            job_id: args.job_id.clone(),
-            since: args.since.clone(),
+            selectors: args.selectors.clone().into(),
             cursor: args.cursor.map(|id| id.to_string()),
             limit: 0,
         };

@@ -7,6 +7,7 @@
 #![expect(clippy::doc_markdown, reason = "the comments on arguments are the text of --help")]
 
 mod access;
+mod action;
 mod cancel;
 mod check_config;
 mod completions;
@@ -16,10 +17,13 @@ mod inspect_queue;
 mod leftover;
 mod man;
 mod output;
+mod pause;
 mod receive;
 mod replay_failed;
 mod results;
+mod retry_now;
 mod screen;
+mod selectors;
 mod serve;
 mod status;
 mod submit;
@@ -63,6 +67,9 @@ enum Command {
     InspectQueue(inspect_queue::Args),
     ReplayFailed(replay_failed::Args),
     Cancel(cancel::Args),
+    RetryNow(retry_now::Args),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
     Export(export::Args),
     Import(import::Args),
     Status(status::Args),
@@ -91,6 +98,9 @@ impl Command {
             | Self::Submit(_)
             | Self::ReplayFailed(_)
             | Self::Cancel(_)
+            | Self::RetryNow(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
             | Self::Export(_)
             | Self::Import(_) => false,
         }
@@ -137,6 +147,9 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             runtime(false)?.block_on(replay_failed::run(&config()?, args))
         }
         Command::Cancel(args) => runtime(false)?.block_on(cancel::run(&config()?, args)),
+        Command::RetryNow(args) => runtime(false)?.block_on(retry_now::run(&config()?, args)),
+        Command::Pause(args) => runtime(false)?.block_on(pause::pause(&config()?, args)),
+        Command::Resume(args) => runtime(false)?.block_on(pause::resume(&config()?, args)),
         Command::Export(args) => runtime(false)?.block_on(export::run(&config()?, args)),
         Command::Import(args) => runtime(false)?.block_on(import::run(&config()?, args)),
         Command::Status(args) => runtime(false)?.block_on(status::run(&config()?, &args)),

@@ -9,7 +9,10 @@ use super::{
     text,
 };
 use crate::{
-    api::view::{CallbackView, DestinationView, QueueView},
+    api::{
+        destination_view::{DestinationState, DestinationView},
+        view::{CallbackView, QueueView},
+    },
     clock::Timestamp,
     outbox::StateName,
 };
@@ -83,6 +86,9 @@ pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<Str
 
 /// State of a destination, and for how long.
 pub(super) fn standing(it: &DestinationView, now: Timestamp) -> String {
+    if let Some(at) = it.paused_at {
+        return format!("paused for {}", text::duration(now.since(at)));
+    }
     let open = it.open_since.map(|since| format!("open for {}", text::duration(now.since(since))));
     match (open, it.next_probe_at, it.hold_until) {
         (Some(open), Some(at), _) if at > now => {
@@ -102,7 +108,7 @@ pub(super) fn destinations(queue: &QueueView, screen: Screen, now: Timestamp) ->
         return Vec::new();
     }
     let mut all: Vec<_> = queue.destinations.iter().collect();
-    all.sort_by_key(|it| !it.open && it.hold_until.is_none());
+    all.sort_by_key(|it| (it.paused_at.is_none(), it.state == DestinationState::Ok));
     all.truncate(DESTINATIONS);
     let numbers = ["PENDING", "IN FLIGHT", "FAILED"];
     let header = ["DESTINATION", "PENDING", "IN FLIGHT", "FAILED", "STATE"];
@@ -116,9 +122,10 @@ pub(super) fn destinations(queue: &QueueView, screen: Screen, now: Timestamp) ->
             standing(it, now),
         ]));
     }
-    let tones = all
-        .iter()
-        .map(|it| if it.open || it.hold_until.is_some() { Tone::Warning } else { Tone::Plain });
+    let tones = all.iter().map(|it| match it.state {
+        DestinationState::Ok => Tone::Plain,
+        _ => Tone::Warning,
+    });
     let mut lines: Vec<_> = std::iter::once(Tone::Head)
         .chain(tones)
         .zip(table.lines())
@@ -165,6 +172,9 @@ pub(super) fn next(
     }
     if it.in_flight {
         return "is being sent".into();
+    }
+    if it.paused {
+        return "paused".into();
     }
     if it.waiting_for.is_some() {
         return "waits".into();

@@ -9,7 +9,10 @@ use super::{
     table, text,
 };
 use crate::{
-    api::view::{CallbackView, DestinationView, QueueView},
+    api::{
+        destination_view::DestinationView,
+        view::{CallbackView, QueueView},
+    },
     clock::Timestamp,
     outbox::{Attempt, StateName},
 };

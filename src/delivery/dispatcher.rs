@@ -2,7 +2,7 @@
 //! is asked; then it claims, and spawns one task for each attempt.
 //!
 //! ```text
-//!  signals (outbox) ─┐                              ┌─► attempt task: PUT ─► Ended
+//!  news (outbox) ────┐                              ┌─► attempt task: PUT ─► Ended
 //!  timers ───────────┼─► ready lanes ─► claim ──────┤        └► settle ─► [disk] ─► log, Settled
 //!  Ended, Settled ───┘   in turn, a few each        └─► …
 //! ```
@@ -40,9 +40,9 @@ use super::{
 };
 use crate::{
     callback::Destination,
-    clock::{SharedClock, Timestamp},
+    clock::SharedClock,
     health::LoopCheck,
-    outbox::{Claim, Outbox},
+    outbox::{Claim, News, Outbox},
     report,
 };
 
@@ -133,7 +133,7 @@ impl Dispatcher {
             self.raise_slow_lanes();
             self.resume_limited_lanes();
             self.fire_timers();
-            // Before attempts are started: it receives signals as well, and no lane with a turn may be
+            // Before attempts are started: it receives news as well, and no lane with a turn may be
             // left when the loop goes to sleep.
             self.forget_idle_lanes();
             self.start_attempts().await;
@@ -144,7 +144,7 @@ impl Dispatcher {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => break,
                 Some(check) = checks.recv() => drop(check.send(())),
-                signals = outbox.signalled() => self.signalled(signals),
+                news = outbox.news() => self.hear(news),
                 n = self.received.recv_many(&mut batch, 1024) => {
                     debug_assert!(n > 0, "the loop holds a sender itself");
                     batch.drain(..).for_each(|event| self.handle(event));
@@ -195,15 +195,24 @@ impl Dispatcher {
         }
     }
 
-    fn signalled(&mut self, signals: Vec<(Destination, Timestamp)>) {
+    fn hear(&mut self, news: Vec<News>) {
         let now = self.clock.now();
-        for (destination, due) in signals {
-            // A later time was stored while the clock was ahead: it is due now.
-            let latest = now.after(self.settings.retry.longest_pause());
-            let due = if due > latest { now } else { due };
+        for it in news {
+            let (destination, at) = match it {
+                News::Due { destination, at } => (destination, Some(at)),
+                News::RetryNow(destination) => (destination, None),
+            };
             let again =
                 || self.remembered.take(&destination).map(Lane::restored).unwrap_or_default();
-            self.lanes.entry(destination.clone()).or_insert_with(again).due(due);
+            let lane = self.lanes.entry(destination.clone()).or_insert_with(again);
+            if let Some(at) = at {
+                // A later time was stored while the clock was ahead: it is due now.
+                let latest = now.after(self.settings.retry.longest_pause());
+                lane.due(if at > latest { now } else { at });
+            } else if lane.close() {
+                self.outbox.report(&destination, None);
+                report::breaker(&destination, None);
+            }
             self.schedule(&destination);
         }
     }
@@ -348,15 +357,15 @@ impl Dispatcher {
     }
 
     /// Removes lanes without anything to do, and remembers their breaker and pace: the job's next
-    /// callback may only be waiting for another destination. Pending signals are received first, because
-    /// a signalled lane is not idle.
+    /// callback may only be waiting for another destination. Pending news are received first, because a
+    /// lane with news is not idle.
     fn forget_idle_lanes(&mut self) {
         if self.maybe_idle.is_empty() {
             return;
         }
         let outbox = Arc::clone(&self.outbox);
-        while let Some(signals) = outbox.signalled().now_or_never() {
-            self.signalled(signals);
+        while let Some(news) = outbox.news().now_or_never() {
+            self.hear(news);
         }
         for destination in std::mem::take(&mut self.maybe_idle) {
             if let Entry::Occupied(lane) = self.lanes.entry(destination)

@@ -10,8 +10,8 @@ use super::{
     record::{Failure, Record},
     retention::Over,
     transfer::{Entry, ExportCursor, Exported, Identity},
-    views::{Detail, Open, Page, Query, Summary},
-    writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, Sequence, Settlement},
+    views::{DestinationPage, DestinationQuery, Detail, Open, Page, Query, Summary},
+    writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Sequence, Settlement},
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -28,12 +28,13 @@ pub trait Outbox: Send + Sync + 'static {
     /// `sequence`.
     fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>>;
 
-    /// Waits until destinations have something due that was not due or not known before, and returns them
-    /// with the time from which on it is due. Supports one caller at a time.
-    fn signalled(&self) -> BoxFuture<'_, Vec<(Destination, Timestamp)>>;
+    /// Waits until destinations have something due that was not due or not known before, or are to be tried
+    /// now. Supports one caller at a time.
+    fn news(&self) -> BoxFuture<'_, Vec<News>>;
 
     /// Claims at most `limit` callbacks of one destination that are due at `now`. It may return none while
-    /// the store is being written; the destination is then signalled after the write.
+    /// the store is being written; after the write, there are news of the destination. Of a paused
+    /// destination nothing is claimed.
     fn claim(
         &self,
         destination: &Destination,
@@ -54,8 +55,18 @@ pub trait Outbox: Send + Sync + 'static {
     /// keep the order of a job, pass its callbacks in the order of their ids.
     fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64>;
 
-    /// Cancels a pending callback, which becomes failed.
-    fn cancel(&self, id: CallbackId) -> OutboxFuture<Cancelled>;
+    /// Cancels pending callbacks, which become failed, and returns what became of each.
+    fn cancel(&self, ids: Vec<CallbackId>) -> OutboxFuture<Vec<Cancelled>>;
+
+    /// Makes pending callbacks that were postponed due now, ends the holds of their destinations, and has
+    /// their breakers closed ([`News::RetryNow`]). Returns how many of them are due now: not those that wait
+    /// for another callback, are in flight, or belong to a paused destination.
+    fn retry_now(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64>;
+
+    /// Pauses or resumes a destination. A paused one keeps what it has, and nothing of it is claimed or
+    /// expires. The time of the pause does not count toward the age of its callbacks: that begins anew when
+    /// it is resumed. Returns whether anything changed.
+    fn pause(&self, destination: &Destination, paused: bool) -> OutboxFuture<bool>;
 
     /// Fails pending callbacks whose budget began before `cutoff` and that are not in flight. Returns a
     /// bounded number of them, and an empty list when none are left.
@@ -86,6 +97,14 @@ pub trait Outbox: Send + Sync + 'static {
     /// stored. The store must not be in use for delivery yet. An uncertain pending callback becomes
     /// failed, because it may have been delivered.
     fn import(&self, entries: Vec<Entry>) -> OutboxFuture<u64>;
+
+    /// One page of the destinations with pending or failed callbacks, and of paused ones, as they are at
+    /// `now`: those that stand still first.
+    fn destinations(
+        &self,
+        query: DestinationQuery,
+        now: Timestamp,
+    ) -> OutboxFuture<DestinationPage>;
 
     /// Summary of the outbox at `now`.
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary>;

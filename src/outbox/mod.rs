@@ -3,8 +3,8 @@
 //! # Promises
 //!
 //! 1. **Durable.** When the future of [`Outbox::enqueue`], [`Outbox::settle`],
-//!    [`Outbox::replay`], [`Outbox::cancel`] or [`Outbox::expire`] is ready with `Ok`, the change is
-//!    synced to disk: it survives a kill of the process and a power failure.
+//!    [`Outbox::replay`], [`Outbox::cancel`], [`Outbox::retry_now`], [`Outbox::pause`] or
+//!    [`Outbox::expire`] is ready with `Ok`, the change is synced to disk: it survives a kill of the process and a power failure.
 //! 2. **Atomic.** Each of these calls takes effect as a whole or not at all; the one exception is at
 //!    [`Outbox::enqueue`].
 //! 3. **In call order.** Writes take effect in the order in which the functions were called, not in
@@ -43,6 +43,9 @@ pub use self::{
     record::{Attempt, ErrorKind, Failure, Readiness, Record, State, StateName},
     retention::{Over, Retention},
     transfer::{Entry, ExportCursor, Exported, Identity},
-    views::{DestinationSummary, Detail, OVERDUE, Open, Page, Query, Standing, Summary},
-    writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, Sequence, Settlement},
+    views::{
+        DestinationCursor, DestinationPage, DestinationQuery, DestinationSummary, Detail, OVERDUE,
+        Open, Page, ParseCursorError, Query, Standing, Summary,
+    },
+    writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Sequence, Settlement},
 };

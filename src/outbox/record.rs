@@ -43,6 +43,21 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds.
+    pub const ALL: [Self; 11] = [
+        Self::Status,
+        Self::Timeout,
+        Self::Connect,
+        Self::Dns,
+        Self::Tls,
+        Self::Body,
+        Self::Egress,
+        Self::InvalidUrl,
+        Self::Expired,
+        Self::Exhausted,
+        Self::Cancelled,
+    ];
+
     /// Its name in JSON, in the log and in tables.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -96,6 +96,22 @@ pub fn activate(record: Record, now: Timestamp) -> Record {
     }
 }
 
+/// An operator wants it to be sent now: it is due at `now`, or, if it waits for another callback, when that
+/// one has ended.
+#[must_use]
+pub fn retry_now(record: Record, now: Timestamp) -> Record {
+    let state = match record.state {
+        State::Pending(Readiness::Scheduled(due)) => {
+            State::Pending(Readiness::Scheduled(due.min(now)))
+        }
+        State::Pending(Readiness::Blocked(not_before)) => {
+            State::Pending(Readiness::Blocked(not_before.min(now)))
+        }
+        other => other,
+    };
+    Record { state, ..record }
+}
+
 /// An earlier callback of the job has become pending again. This one waits for it, and keeps its due time.
 #[must_use]
 pub fn block(record: Record) -> Record {

@@ -1,6 +1,8 @@
 //! Queries of the outbox, and their results.
 
-use std::time::Duration;
+use std::{cmp::Reverse, fmt, str::FromStr, time::Duration};
+
+use data_encoding::BASE64URL_NOPAD;
 
 use super::record::{Attempt, ErrorKind, Record, StateName};
 use crate::{
@@ -56,6 +58,8 @@ pub struct Standing {
     pub waiting_for: Option<CallbackId>,
     /// Whether it is being sent.
     pub in_flight: bool,
+    /// Whether its destination is paused, so that it is neither sent nor expires.
+    pub paused: bool,
     /// Whether it is blocked although no callback is found that it waits for, so that it would never be
     /// claimed. This is caused by damage, and repaired where possible
     /// ([`Outbox::mend`](super::Outbox::mend)). While the job index still names a lost callback,
@@ -115,18 +119,20 @@ pub struct Summary {
     pub oldest_failed: Option<Timestamp>,
     /// When the oldest due callback became due.
     pub oldest_due: Option<Timestamp>,
-    /// Due callbacks of destinations that are neither open nor held and whose oldest one is due for longer
+    /// Due callbacks of destinations that are neither open, held nor paused and whose oldest one is due for longer
     /// than [`OVERDUE`].
     pub overdue: u64,
     /// Number of destinations with pending or failed callbacks.
     pub destination_count: u64,
     /// Number of them that are open.
     pub open_count: u64,
+    /// Number of them that are paused.
+    pub paused_count: u64,
     /// Size on disk, in bytes.
     pub store_bytes: u64,
-    /// Destinations with pending or failed callbacks, 1000 at most: open ones first, then held ones,
-    /// those with both pending and failed callbacks, and the others; within each group by the number of
-    /// pending callbacks, descending.
+    /// Destinations with pending or failed callbacks, 1000 at most: paused ones first, then open and held
+    /// ones, those with both pending and failed callbacks, and the others; within each group by the number
+    /// of pending callbacks, descending.
     pub destinations: Vec<DestinationSummary>,
 }
 
@@ -137,12 +143,98 @@ pub struct DestinationSummary {
     pub destination: Destination,
     /// Not ended.
     pub pending: u64,
+    /// Could be sent now, if it is neither open, held nor paused.
+    pub due: u64,
     /// Being sent.
     pub in_flight: u64,
     /// Failed and not yet removed.
     pub failed: u64,
+    /// When an operator paused it, if it is paused.
+    pub paused_at: Option<Timestamp>,
     /// Its breaker, if it is open.
     pub open: Option<Open>,
     /// Until when `Retry-After` holds it.
     pub hold_until: Option<Timestamp>,
+}
+
+impl DestinationSummary {
+    /// A destination without callbacks.
+    pub fn idle(destination: Destination) -> Self {
+        Self {
+            destination,
+            pending: 0,
+            due: 0,
+            in_flight: 0,
+            failed: 0,
+            paused_at: None,
+            open: None,
+            hold_until: None,
+        }
+    }
+
+    /// Its position in listings: those that stand still come first, then those with the most callbacks.
+    pub fn order(&self) -> DestinationCursor {
+        let rank = match () {
+            () if self.paused_at.is_some() => 0,
+            () if self.open.is_some() => 1,
+            () if self.hold_until.is_some() => 2,
+            () if self.pending > 0 && self.failed > 0 => 3,
+            () => 4,
+        };
+        DestinationCursor(rank, Reverse((self.pending, self.failed)), self.destination.clone())
+    }
+}
+
+/// A position among the destinations.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DestinationCursor(u8, Reverse<(u64, u64)>, Destination);
+
+impl fmt::Display for DestinationCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(rank, Reverse((pending, failed)), destination) = self;
+        let text = format!("{rank} {pending} {failed} {destination}");
+        f.write_str(&BASE64URL_NOPAD.encode(text.as_bytes()))
+    }
+}
+
+/// The text is not a position among the destinations.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid cursor; expected the nextCursor of a page of destinations")]
+pub struct ParseCursorError;
+
+impl FromStr for DestinationCursor {
+    type Err = ParseCursorError;
+
+    fn from_str(text: &str) -> Result<Self, ParseCursorError> {
+        let parse = || {
+            let text = String::from_utf8(BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()?;
+            let mut parts = text.splitn(4, ' ');
+            let rank = parts.next()?.parse().ok()?;
+            let pending = parts.next()?.parse().ok()?;
+            let failed = parts.next()?.parse().ok()?;
+            let destination = Destination::parse(parts.next()?)?;
+            Some(Self(rank, Reverse((pending, failed)), destination))
+        };
+        parse().ok_or(ParseCursorError)
+    }
+}
+
+/// A page of [`Outbox::destinations`](super::Outbox::destinations).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DestinationQuery {
+    /// Continue after this one.
+    pub cursor: Option<DestinationCursor>,
+    /// Only this one.
+    pub destination: Option<Destination>,
+    /// Maximum number of destinations, at least 1.
+    pub limit: usize,
+}
+
+/// One page of destinations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DestinationPage {
+    /// The destinations.
+    pub destinations: Vec<DestinationSummary>,
+    /// Cursor of the next page; `None` at the end.
+    pub next: Option<DestinationCursor>,
 }

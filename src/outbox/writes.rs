@@ -60,8 +60,8 @@ impl Sequence {
 pub struct Claims {
     /// Due callbacks, in the order in which they became due.
     pub claimed: Vec<Claim>,
-    /// When the destination has something due again; `None`: not before it is signalled
-    /// ([`Outbox::signalled`](super::Outbox::signalled)).
+    /// When the destination has something due again; `None`: not before there are news of it
+    /// ([`Outbox::news`](super::Outbox::news)).
     pub next_due: Option<Timestamp>,
 }
 
@@ -91,7 +91,21 @@ pub enum Settlement {
     },
 }
 
-/// Result of [`Outbox::cancel`](super::Outbox::cancel).
+/// What the outbox tells its user ([`Outbox::news`](super::Outbox::news)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A destination has something due that was not due or not known before.
+    Due {
+        /// Which one.
+        destination: Destination,
+        /// From which time on.
+        at: Timestamp,
+    },
+    /// An operator wants a destination to be tried now: its breaker is to be closed.
+    RetryNow(Destination),
+}
+
+/// Result of [`Outbox::cancel`](super::Outbox::cancel) for one callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
     /// It was pending, and is failed now.

@@ -15,7 +15,7 @@ use seal_dpf_urlcallback::{
     callback::CallbackId,
     clock::{ManualClock, Timestamp},
     outbox::{
-        Outbox as _, Query, Record, StateName,
+        News, Outbox as _, Query, Record, StateName,
         record::{decode, encode, encode_row},
         sled::{Settings, SledOutbox},
     },
@@ -154,7 +154,8 @@ fn a_store_of_format_1_keeps_everything() {
         }
         // The order of each job is as it was.
         let mut due: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (destination, _) in outbox.signalled().now_or_never().unwrap() {
+        for news in outbox.news().now_or_never().unwrap() {
+            let News::Due { destination, .. } = news else { panic!("{news:?}") };
             let now = MADE_AT.after(Duration::from_hours(24));
             for claim in outbox.claim(&destination, 100, now).await.unwrap().claimed {
                 let record = &claim.record;

@@ -15,14 +15,15 @@ use super::listing::{Listing, NOT_TAKEN};
 use crate::{
     api::{
         Problem,
+        action_view::ActionRequest,
+        destination_view::{DestinationRequest, DestinationView},
         export::ExportView,
-        view::{
-            CallbackView, LineView, OutcomeView, PageView, QueueView, ReplayRequest, ReplayView,
-        },
+        view::{CallbackView, LineView, OutcomeView, PageView, QueueView},
     },
     callback::CallbackId,
     config::Config,
     datadir::{self, Note},
+    select::Action,
     tls,
 };
 
@@ -166,9 +167,12 @@ impl Service {
         query.append_pair("limit", &listing.limit.to_string());
         for (name, value) in [
             ("state", &listing.state),
-            ("destination", &listing.destination),
-            ("jobId", &listing.job_id),
-            ("since", &listing.since),
+            ("destination", &listing.selectors.destination),
+            ("jobId", &listing.selectors.job_id),
+            ("jobIdFs", &listing.selectors.job_id_fs),
+            ("errorKind", &listing.selectors.error_kind),
+            ("since", &listing.selectors.since),
+            ("until", &listing.selectors.until),
             ("cursor", &listing.cursor),
         ] {
             if let Some(value) = value {
@@ -188,8 +192,27 @@ impl Service {
         }
     }
 
-    pub(super) async fn replay(&self, request: &ReplayRequest) -> anyhow::Result<ReplayView> {
-        self.call(Method::POST, "/v1/callbacks/replay", Some(request), BATCH_PATIENCE).await
+    pub(super) async fn act<T: DeserializeOwned>(
+        &self,
+        action: Action,
+        request: &ActionRequest,
+    ) -> anyhow::Result<T> {
+        let path = match action {
+            Action::Replay => "/v1/callbacks/replay",
+            Action::Cancel => "/v1/callbacks/cancel",
+            Action::RetryNow => "/v1/callbacks/retry-now",
+        };
+        self.call(Method::POST, path, Some(request), BATCH_PATIENCE).await
+    }
+
+    pub(super) async fn pause(
+        &self,
+        destination: &str,
+        paused: bool,
+    ) -> anyhow::Result<DestinationView> {
+        let path = if paused { "/v1/destinations/pause" } else { "/v1/destinations/resume" };
+        let request = DestinationRequest { destination: destination.into() };
+        self.call(Method::POST, path, Some(&request), PATIENCE).await
     }
 
     pub(super) async fn cancel(&self, id: CallbackId) -> anyhow::Result<()> {

@@ -6,7 +6,11 @@ use anyhow::bail;
 
 use super::listing::Listing;
 use crate::{
-    api::view::{CallbackView, LineView, PageView, QueueView, ReplayRequest, ReplayView, Terms},
+    api::{
+        action_view::ActionRequest,
+        destination_view::DestinationView,
+        view::{CallbackView, LineView, PageView, QueueView, Terms},
+    },
     callback::CallbackId,
     cli::leftover::Leftover,
     clock::{SharedClock, SystemClock},
@@ -18,7 +22,7 @@ use crate::{
         Cancelled, Outbox, OutboxError, Query, Sequence,
         sled::{CopyError, SledOutbox},
     },
-    select::{self, Selection},
+    select::{self, Acted, Action},
 };
 
 pub(in crate::cli) struct Store {
@@ -106,12 +110,7 @@ impl Store {
     }
 
     pub(super) async fn list(&self, listing: &Listing) -> anyhow::Result<PageView> {
-        let selection = Selection::parse(
-            listing.destination.as_deref(),
-            listing.job_id.clone(),
-            listing.since.as_deref(),
-            self.clock.now(),
-        )?;
+        let selection = listing.selectors.clone().parse(self.clock.now())?;
         let query = Query {
             state: listing.state.as_deref().map(select::parse_state).transpose()?,
             cursor: listing.cursor.as_deref().map(str::parse).transpose()?,
@@ -126,9 +125,23 @@ impl Store {
         Ok(found.map(|detail| CallbackView::detailed(detail, &self.terms)))
     }
 
-    pub(super) async fn replay(&self, request: &ReplayRequest) -> anyhow::Result<ReplayView> {
+    pub(super) async fn act<T: From<Acted>>(
+        &self,
+        action: Action,
+        request: &ActionRequest,
+    ) -> anyhow::Result<T> {
         let selection = request.filter.selection(self.clock.now())?;
-        Ok(select::replay(&*self.outbox, &selection, request.limits()?).await?.into())
+        Ok(select::act(&*self.outbox, action, &selection, request.limits()?).await?.into())
+    }
+
+    pub(super) async fn pause(
+        &self,
+        destination: &str,
+        paused: bool,
+    ) -> anyhow::Result<DestinationView> {
+        let destination = select::parse_destination(destination)?;
+        let now = self.clock.now();
+        Ok(select::pause(&*self.outbox, &destination, paused, now).await?.into())
     }
 
     pub(super) async fn cancel(&self, id: CallbackId) -> anyhow::Result<()> {

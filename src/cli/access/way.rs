@@ -3,13 +3,19 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use serde::de::DeserializeOwned;
 
 use super::{listing::Listing, service::Service, store::Store};
 use crate::{
-    api::view::{CallbackView, LineView, PageView, QueueView, ReplayRequest, ReplayView},
+    api::{
+        action_view::ActionRequest,
+        destination_view::DestinationView,
+        view::{CallbackView, LineView, PageView, QueueView},
+    },
     callback::CallbackId,
     config::Config,
     datadir::{DataDir, DataDirError, Holder, LOCK_PAUSE, Note},
+    select::{Acted, Action},
 };
 
 /// How long to wait for the data directory while a starting service or another command has it locked.
@@ -102,13 +108,26 @@ impl Access {
         }
     }
 
-    pub(in crate::cli) async fn replay(
+    pub(in crate::cli) async fn act<T: DeserializeOwned + From<Acted>>(
         &self,
-        request: &ReplayRequest,
-    ) -> anyhow::Result<ReplayView> {
+        action: Action,
+        request: &ActionRequest,
+    ) -> anyhow::Result<T> {
         match self {
-            Self::Service(service) => service.replay(request).await,
-            Self::Store(store) => store.replay(request).await,
+            Self::Service(service) => service.act(action, request).await,
+            Self::Store(store) => store.act(action, request).await,
+        }
+    }
+
+    /// Pauses or resumes a destination.
+    pub(in crate::cli) async fn pause(
+        &self,
+        destination: &str,
+        paused: bool,
+    ) -> anyhow::Result<DestinationView> {
+        match self {
+            Self::Service(service) => service.pause(destination, paused).await,
+            Self::Store(store) => store.pause(destination, paused).await,
         }
     }
 

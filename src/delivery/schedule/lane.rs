@@ -106,6 +106,11 @@ impl Lane {
         self.breaker.end(health, self.in_flight == 0, settings, now)
     }
 
+    /// An operator wants it to be tried now: closes the breaker. Returns whether it was open.
+    pub fn close(&mut self) -> bool {
+        !std::mem::take(&mut self.breaker).is_closed()
+    }
+
     /// Its breaker, where it is open.
     pub fn open(&self) -> Option<Open> {
         self.breaker.open()

@@ -20,7 +20,7 @@ use super::{
     guard::guarded,
     keys::QueueKey,
     open,
-    read::{export, listing, lookup, summary},
+    read::{destinations, export, listing, lookup, summary},
     rescue::{
         backup,
         files::{WITNESS, beside},
@@ -32,9 +32,10 @@ use crate::{
     callback::{CallbackId, Destination},
     clock::{SharedClock, Timestamp},
     outbox::{
-        Cancelled, Claim, Claims, Detail, Enqueued, Entry, ExportCursor, Exported, Failure,
-        Identity, Mended, NewCallback, Open, Outbox, OutboxError, OutboxFuture, Over, Page, Query,
-        Record, Sequence, Settlement, Summary, error::Result,
+        Cancelled, Claim, Claims, DestinationPage, DestinationQuery, Detail, Enqueued, Entry,
+        ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
+        OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement, Summary,
+        error::Result,
     },
 };
 
@@ -192,8 +193,8 @@ impl Outbox for SledOutbox {
         self.ask(|reply| Write::Enqueue(batch, sequence, reply))
     }
 
-    fn signalled(&self) -> BoxFuture<'_, Vec<(Destination, Timestamp)>> {
-        Box::pin(self.store.queues.signalled())
+    fn news(&self) -> BoxFuture<'_, Vec<News>> {
+        Box::pin(self.store.queues.news())
     }
 
     fn claim(
@@ -222,8 +223,17 @@ impl Outbox for SledOutbox {
         self.ask(|reply| Write::Replay(ids, reply))
     }
 
-    fn cancel(&self, id: CallbackId) -> OutboxFuture<Cancelled> {
-        self.ask(|reply| Write::Cancel(id, reply))
+    fn cancel(&self, ids: Vec<CallbackId>) -> OutboxFuture<Vec<Cancelled>> {
+        self.ask(|reply| Write::Cancel(ids, reply))
+    }
+
+    fn retry_now(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64> {
+        self.ask(|reply| Write::RetryNow(ids, reply))
+    }
+
+    fn pause(&self, destination: &Destination, paused: bool) -> OutboxFuture<bool> {
+        let destination = destination.clone();
+        self.ask(move |reply| Write::Pause(destination, paused, reply))
     }
 
     fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
@@ -258,13 +268,23 @@ impl Outbox for SledOutbox {
         self.ask(|reply| Write::Import(entries, reply))
     }
 
+    fn destinations(
+        &self,
+        query: DestinationQuery,
+        now: Timestamp,
+    ) -> OutboxFuture<DestinationPage> {
+        self.read(move |store| destinations::page(store, &query, now))
+    }
+
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary> {
         self.read_now(move |store| summary::of(store, now))
     }
 
     fn report(&self, destination: &Destination, open: Option<Open>) {
         let queue = QueueKey::of(&self.store.salt, destination);
-        if let Some(queue) = self.store.queues.lock().queues.get_mut(&queue) {
+        if let Some(queue) = self.store.queues.lock().queues.get_mut(&queue)
+            && queue.row.pending > 0
+        {
             queue.open = open;
         }
     }

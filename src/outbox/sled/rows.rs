@@ -46,6 +46,8 @@ pub(super) struct QueueRow {
     pub(super) hold_until: Timestamp,
     /// When an operator paused the destination, if it is paused.
     pub(super) paused_at: Option<Timestamp>,
+    /// When it was resumed the last time. The age of its callbacks does not begin before that.
+    pub(super) resumed_at: Timestamp,
 }
 
 impl QueueRow {
@@ -58,6 +60,7 @@ impl QueueRow {
             failed: 0,
             hold_until: Timestamp::default(),
             paused_at: None,
+            resumed_at: Timestamp::default(),
         }
     }
 
@@ -68,6 +71,11 @@ impl QueueRow {
 
     pub(super) fn blocked(&self) -> u64 {
         self.pending.saturating_sub(self.fresh).saturating_sub(self.scheduled)
+    }
+
+    /// Whether none of its callbacks is older than `cutoff`.
+    pub(super) fn is_younger(&self, cutoff: Timestamp) -> bool {
+        self.paused_at.is_some() || self.resumed_at >= cutoff
     }
 
     /// Whether it is one of the destinations with pending or failed callbacks, or paused.

@@ -11,7 +11,7 @@ use seal_dpf_urlcallback::{
 use super::{
     Factory, MAX_PENDING,
     check::{Check, Ids},
-    operation::{Asked, Ending, Kept, Operation, UNIT, Write, destinations},
+    operation::{Asked, Ending, HOSTS, Kept, Operation, UNIT, Write, destinations},
     reference::{Model, Number, Stored},
     wakes::Wakes,
     writes::Verdict,
@@ -144,7 +144,7 @@ impl Case {
         let held = self.model.holds.get(to).is_some_and(|until| *until > self.model.now);
         let mut free: Vec<_> =
             self.model.to(to).filter_map(Stored::free_from).filter(due).collect();
-        if held {
+        if held || self.model.paused.contains_key(to) {
             free.clear();
         }
         free.sort_unstable();
@@ -163,6 +163,7 @@ impl Case {
     fn claimed(&mut self, claim: Claim) -> Timestamp {
         let number = self.ids.number(claim.record.id);
         let stored = &self.model.kept[&number];
+        assert!(!self.model.paused.contains_key(&stored.new.destination), "it is paused");
         let since = stored.free_from();
         let since = since.unwrap_or_else(|| panic!("it is nobody's turn but {stored:#?}"));
         assert!(since <= self.model.now, "not before {since}: {stored:#?}");
@@ -252,6 +253,9 @@ impl Case {
     async fn empty(&mut self) {
         while let Some(claim) = self.hand.pop_front() {
             self.release(claim);
+        }
+        for to in 0..HOSTS {
+            self.write(vec![Write::Pause(to, false)]).await;
         }
         self.listen();
         while self.model.pending() > 0 {

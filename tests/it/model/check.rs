@@ -6,8 +6,8 @@ use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        DestinationSummary, OVERDUE, Outbox, Query, Readiness, Record, Standing, State, StateName,
-        Summary,
+        DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query, Readiness, Record, Standing,
+        State, StateName, Summary,
     },
 };
 
@@ -135,22 +135,33 @@ impl Check<'_> {
             asked.state.map(|it| [StateName::Pending, StateName::Delivered, StateName::Failed][it]);
         let destination = asked.to.map(|to| destinations()[to].clone());
         let job_id = asked.job.map(|job| JOBS[job].to_owned());
-        let since = asked.since.map(|units| self.model.now.before(UNIT * units));
+        let ago = |units| self.model.now.before(UNIT * units);
+        let (since, until) = (asked.since.map(ago), asked.until.map(ago));
+        let all: Vec<_> = self.model.kept.values().collect();
+        let directory = asked.directory.and_then(|at| all.get(at.checked_rem(all.len())?));
+        let job_id_fs = directory.map(|it| it.new.body.job_id_fs.clone());
         let query = Query {
             state,
             destination: destination.clone(),
             job_id: job_id.clone(),
+            job_id_fs: job_id_fs.clone(),
+            error_kind: asked.kind,
             since,
+            until,
             cursor: behind.map(|number| self.ids.of(number)),
             limit: asked.limit,
             oldest_first: asked.oldest_first,
-            ..Query::default()
         };
         let wanted = |it: &Stored| {
             state.is_none_or(|state| it.state_name() == state)
                 && destination.as_ref().is_none_or(|to| it.new.destination == *to)
                 && job_id.as_ref().is_none_or(|job| it.job() == job)
+                && job_id_fs.as_ref().is_none_or(|fs| it.new.body.job_id_fs == *fs)
+                && asked.kind.is_none_or(|kind| {
+                    it.last_error.as_ref().is_some_and(|error| error.kind == kind)
+                })
                 && since.is_none_or(|since| it.created_at >= since)
+                && until.is_none_or(|until| it.created_at < until)
                 && behind.is_none_or(|behind| {
                     if asked.oldest_first { it.number > behind } else { it.number < behind }
                 })
@@ -194,10 +205,11 @@ impl Check<'_> {
             destinations().into_iter().filter(|to| !to.is_none() && !model.is_idle(to)).collect();
         let of = |to: &Destination| self.of(to);
         let still = |it: &DestinationSummary| match it {
-            it if it.open.is_some() => 0,
-            it if it.hold_until.is_some() => 1,
-            it if it.pending > 0 && it.failed > 0 => 2,
-            _ => 3,
+            it if it.paused_at.is_some() => 0,
+            it if it.open.is_some() => 1,
+            it if it.hold_until.is_some() => 2,
+            it if it.pending > 0 && it.failed > 0 => 3,
+            _ => 4,
         };
         busy.sort_by_key(|to| {
             let it = of(to);
@@ -219,10 +231,23 @@ impl Check<'_> {
             overdue: destinations().iter().map(|to| self.overdue(to)).sum(),
             destination_count: shown.len() as u64,
             open_count: shown.iter().filter(|it| it.open.is_some()).count() as u64,
+            paused_count: shown.iter().filter(|it| it.paused_at.is_some()).count() as u64,
             store_bytes: summary.store_bytes,
             destinations: shown,
         };
         assert_eq!(summary, expected);
+        // The pages of destinations are the same list.
+        let (mut listed, mut query) =
+            (Vec::new(), DestinationQuery { limit: 1, ..Default::default() });
+        loop {
+            let page = self.outbox.destinations(query.clone(), model.now).await.unwrap();
+            listed.extend(page.destinations);
+            query.cursor = page.next;
+            if query.cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(listed, expected.destinations);
     }
 
     fn hold(&self, to: &Destination) -> Option<Timestamp> {
@@ -233,7 +258,9 @@ impl Check<'_> {
         let now = self.model.now;
         let due = || self.model.to(to).filter_map(Stored::free_from).filter(|at| *at <= now);
         let late = due().min().is_some_and(|at| now.since(at) > OVERDUE);
-        let kept_back = self.hold(to).is_some() || self.model.open.contains_key(to);
+        let kept_back = self.hold(to).is_some()
+            || self.model.open.contains_key(to)
+            || self.model.paused.contains_key(to);
         if late && !kept_back { due().count() as u64 } else { 0 }
     }
 
@@ -243,8 +270,15 @@ impl Check<'_> {
         DestinationSummary {
             destination: to.clone(),
             pending: count(Stored::is_pending),
+            due: self
+                .model
+                .to(to)
+                .filter_map(Stored::free_from)
+                .filter(|at| *at <= self.model.now)
+                .count() as u64,
             in_flight: count(Stored::is_claimed),
             failed: count(Stored::is_failed),
+            paused_at: self.model.paused.get(to).copied(),
             open: self.model.open.get(to).copied(),
             hold_until: self.hold(to),
         }

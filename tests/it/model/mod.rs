@@ -12,7 +12,8 @@
 //! - what was claimed was due, in nobody's hands, and the earliest of its job, but for the
 //!   exception that the trait names; and a claim took everything that was due, or its limit;
 //! - the summary is a recount of the listing;
-//! - whoever is guided by the signals and by `next_due` alone looks at each destination no later
+//! - nothing of a paused destination is claimed or expires;
+//! - whoever is guided by the news and by `next_due` alone looks at each destination no later
 //!   than it has something due.
 //!
 //! In the end all of it is delivered by following the signals, and purged, and then the store
@@ -31,6 +32,7 @@
 mod case;
 mod check;
 mod operation;
+mod operator;
 mod reference;
 mod regressions;
 mod wakes;

@@ -68,6 +68,9 @@ pub(super) enum Write {
     Settle(usize, Ending),
     Replay(Vec<usize>),
     Cancel(usize),
+    RetryNow(Vec<usize>),
+    /// A destination is paused or resumed.
+    Pause(usize, bool),
     /// Cancels what was never accepted.
     CancelUnknown(usize),
     /// Of the age of so many units and more.
@@ -105,8 +108,13 @@ pub(super) struct Listing {
     pub(super) state: Option<usize>,
     pub(super) to: Option<usize>,
     pub(super) job: Option<usize>,
+    /// The directory of one of the callbacks.
+    pub(super) directory: Option<usize>,
+    /// Those with this kind of error.
+    pub(super) kind: Option<ErrorKind>,
     /// So many units ago.
     pub(super) since: Option<u32>,
+    pub(super) until: Option<u32>,
     pub(super) limit: usize,
     pub(super) oldest_first: bool,
     /// It continues behind one of the callbacks, which may be gone.
@@ -198,6 +206,8 @@ fn write() -> impl Strategy<Value = Write> {
         8 => settle(),
         4 => vec(number(), 1..4).prop_map(Write::Replay),
         2 => number().prop_map(Write::Cancel),
+        2 => vec(number(), 1..4).prop_map(Write::RetryNow),
+        2 => (0..HOSTS, any::<bool>()).prop_map(|(to, paused)| Write::Pause(to, paused)),
         1 => number().prop_map(Write::CancelUnknown),
         1 => (0..12_u32).prop_map(Write::Expire),
         1 => kept.prop_map(Write::Purge),
@@ -211,18 +221,27 @@ fn asked() -> impl Strategy<Value = Asked> {
 fn listing() -> impl Strategy<Value = Listing> {
     let wanted = |below: usize| option::weighted(0.3, 0..below);
     (
-        (wanted(3), wanted(HOSTS + 1), wanted(JOBS.len()), option::weighted(0.3, 0..12_u32)),
+        (wanted(3), wanted(HOSTS + 1), wanted(JOBS.len()), option::weighted(0.2, number())),
+        (option::weighted(0.3, 0..12_u32), option::weighted(0.2, 0..12_u32)),
+        option::weighted(0.2, prop_oneof![Just(ErrorKind::Status), Just(ErrorKind::Cancelled)]),
         (1..4_usize, any::<bool>(), option::weighted(0.3, number())),
     )
-        .prop_map(|((state, to, job, since), (limit, oldest_first, behind))| Listing {
-            state,
-            to,
-            job,
-            since,
-            limit,
-            oldest_first,
-            behind,
-        })
+        .prop_map(
+            |((state, to, job, directory), (since, until), kind, (limit, oldest_first, behind))| {
+                Listing {
+                    state,
+                    to,
+                    job,
+                    directory,
+                    kind,
+                    since,
+                    until,
+                    limit,
+                    oldest_first,
+                    behind,
+                }
+            },
+        )
 }
 
 fn operation() -> impl Strategy<Value = Operation> {

@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use seal_dpf_urlcallback::{
     callback::Destination,
     clock::Timestamp,
-    outbox::{
-        Attempt, Cancelled, ErrorKind, Failure, NewCallback, Open, Retention, Settlement, StateName,
-    },
+    outbox::{Attempt, Failure, NewCallback, Open, Retention, Settlement, StateName},
 };
 
 /// A callback's place in the order of acceptance.
@@ -106,6 +104,8 @@ pub(super) struct Model {
     pub(super) now: Timestamp,
     pub(super) kept: BTreeMap<Number, Stored>,
     pub(super) holds: BTreeMap<Destination, Timestamp>,
+    /// Since when destinations are paused.
+    pub(super) paused: BTreeMap<Destination, Timestamp>,
     pub(super) open: BTreeMap<Destination, Open>,
     /// Destinations that had nothing pending at some moment of the step.
     pub(super) idle: BTreeSet<Destination>,
@@ -119,6 +119,7 @@ impl Model {
             now,
             kept: BTreeMap::new(),
             holds: BTreeMap::new(),
+            paused: BTreeMap::new(),
             open: BTreeMap::new(),
             idle: BTreeSet::new(),
             accepted: 0,
@@ -269,27 +270,20 @@ impl Model {
         true
     }
 
-    pub(super) fn cancel(&mut self, number: Number) -> Cancelled {
-        match self.kept.get(&number) {
-            None => Cancelled::Unknown,
-            Some(it) if !it.is_pending() => Cancelled::NotPending,
-            Some(it) if it.is_claimed() => Cancelled::InFlight,
-            Some(_) => {
-                self.end(number, Failure::new(ErrorKind::Cancelled, "cancelled by an operator"));
-                Cancelled::Done
-            }
-        }
-    }
-
     /// Gives those that ended, each as it is then.
     pub(super) fn expire(&mut self, cutoff: Timestamp, failure: &Failure) -> Vec<Stored> {
-        let old = |it: &&Stored| it.is_pending() && !it.is_claimed() && it.budget_since < cutoff;
+        let old = |it: &&Stored| {
+            it.is_pending()
+                && !it.is_claimed()
+                && it.budget_since < cutoff
+                && !self.paused.contains_key(&it.new.destination)
+        };
         let old: Vec<_> = self.kept.values().filter(old).map(|it| it.number).collect();
         old.iter().for_each(|number| self.end(*number, failure.clone()));
         old.iter().map(|number| self.kept[number].clone()).collect()
     }
 
-    fn end(&mut self, number: Number, failure: Failure) {
+    pub(super) fn end(&mut self, number: Number, failure: Failure) {
         let stored = self.kept.get_mut(&number).unwrap();
         stored.state = State::Failed(self.now);
         stored.last_error = Some(failure);
@@ -349,6 +343,9 @@ impl Model {
 
     /// When a destination has something to claim, counted with its hold.
     pub(super) fn next_due(&self, destination: &Destination) -> Option<Timestamp> {
+        if self.paused.contains_key(destination) {
+            return None;
+        }
         let hold = self.holds.get(destination).copied().unwrap_or_default();
         self.to(destination).filter_map(Stored::free_from).min().map(|at| at.max(hold))
     }
@@ -357,9 +354,10 @@ impl Model {
         self.kept.values().filter(move |it| it.new.destination == *to)
     }
 
-    /// Whether nothing pending or failed goes there.
+    /// Whether nothing pending or failed goes there, and it is not paused.
     pub(super) fn is_idle(&self, destination: &Destination) -> bool {
-        !self.to(destination).any(|it| it.is_pending() || it.is_failed())
+        !self.paused.contains_key(destination)
+            && !self.to(destination).any(|it| it.is_pending() || it.is_failed())
     }
 
     /// Whether nothing pending goes there: then its breaker is forgotten.

@@ -11,9 +11,11 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use seal_dpf_urlcallback::{callback::Destination, clock::Timestamp, outbox::Outbox};
-
-type Signals = Vec<(Destination, Timestamp)>;
+use seal_dpf_urlcallback::{
+    callback::Destination,
+    clock::Timestamp,
+    outbox::{News, Outbox},
+};
 
 #[derive(Debug, Default)]
 struct Bell(AtomicBool);
@@ -28,7 +30,7 @@ impl Wake for Bell {
 #[derive(Default)]
 pub(super) struct Wakes {
     times: BTreeMap<Destination, Timestamp>,
-    waiting: Option<BoxFuture<'static, Signals>>,
+    waiting: Option<BoxFuture<'static, Vec<News>>>,
     bell: Arc<Bell>,
 }
 
@@ -47,14 +49,17 @@ impl Wakes {
         loop {
             let waiting = self.waiting.get_or_insert_with(|| {
                 let outbox = Arc::clone(outbox);
-                Box::pin(async move { outbox.signalled().await })
+                Box::pin(async move { outbox.news().await })
             });
-            let Poll::Ready(signals) = waiting.as_mut().poll(&mut Context::from_waker(&waker))
-            else {
+            let Poll::Ready(news) = waiting.as_mut().poll(&mut Context::from_waker(&waker)) else {
                 return;
             };
             self.waiting = None;
-            for (destination, at) in signals {
+            for it in news {
+                let (destination, at) = match it {
+                    News::Due { destination, at } => (destination, at),
+                    News::RetryNow(destination) => (destination, Timestamp::default()),
+                };
                 let known = self.times.entry(destination).or_insert(at);
                 *known = at.min(*known);
             }

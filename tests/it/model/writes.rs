@@ -46,16 +46,32 @@ impl Case {
             }
             Write::Cancel(place) => {
                 let number = self.number(place, Stored::is_pending)?;
-                let answer = self.outbox().cancel(self.ids.of(number));
+                let answer = self.outbox().cancel(vec![self.ids.of(number)]);
                 let expected = self.model.cancel(number);
-                judged(answer, move |cancelled, _| assert_eq!(cancelled.unwrap(), expected))
+                judged(answer, move |cancelled, _| assert_eq!(cancelled.unwrap(), [expected]))
+            }
+            Write::RetryNow(places) => {
+                let numbers: Vec<_> = places
+                    .into_iter()
+                    .filter_map(|it| self.number(it, Stored::is_pending))
+                    .collect();
+                let ids = numbers.iter().map(|number| self.ids.of(*number)).collect();
+                let answer = self.outbox().retry_now(ids);
+                let expected = self.model.retry_now(&numbers);
+                judged(answer, move |due, _| assert_eq!(due.unwrap(), expected))
+            }
+            Write::Pause(to, paused) => {
+                let to = &destinations()[to];
+                let answer = self.outbox().pause(to, paused);
+                let expected = self.model.pause(to, paused);
+                judged(answer, move |changed, _| assert_eq!(changed.unwrap(), expected))
             }
             Write::CancelUnknown(place) => {
                 let known = self.ids.of(self.number(place, |_| true)?).as_u128();
                 let unknown = CallbackId::from_u128(known ^ 1);
-                let answer = self.outbox().cancel(unknown);
+                let answer = self.outbox().cancel(vec![unknown]);
                 let expected = self.model.cancel(Number::MAX);
-                judged(answer, move |cancelled, _| assert_eq!(cancelled.unwrap(), expected))
+                judged(answer, move |cancelled, _| assert_eq!(cancelled.unwrap(), [expected]))
             }
             Write::Expire(age) => {
                 let cutoff = self.model.now.before(UNIT * age);

@@ -12,10 +12,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use seal_dpf_urlcallback::{
     callback::CallbackId,
-    clock::Clock as _,
+    clock::{Clock as _, Timestamp},
     outbox::{
-        Cancelled, Enqueued, ErrorKind, Failure, NewCallback, Outbox as _, OutboxError, Query,
-        Retention, Sequence, Settlement, StateName,
+        Cancelled, Enqueued, ErrorKind, Failure, NewCallback, News, Outbox as _, OutboxError,
+        Query, Retention, Sequence, Settlement, StateName,
         sled::{Settings, SledOutbox},
     },
 };
@@ -130,15 +130,18 @@ fn a_replayed_callback_waits_for_a_later_one_in_flight() {
 fn cancelling_activates_the_jobs_next_callback() {
     let bench = Bench::new();
     let ids = [bench.enqueue("1"), bench.enqueue("1"), bench.enqueue("1")];
-    assert_eq!(bench.wait(bench.outbox().cancel(ids[1])), Cancelled::Done);
+    assert_eq!(bench.wait(bench.outbox().cancel(vec![ids[1]]))[0], Cancelled::Done);
     assert_eq!(bench.claimed_ids(), [ids[0]]);
-    assert_eq!(bench.wait(bench.outbox().cancel(ids[0])), Cancelled::Done);
+    assert_eq!(bench.wait(bench.outbox().cancel(vec![ids[0]]))[0], Cancelled::Done);
     assert_eq!(bench.claimed_ids(), [ids[2]]);
-    assert_eq!(bench.wait(bench.outbox().cancel(ids[0])), Cancelled::NotPending);
+    assert_eq!(bench.wait(bench.outbox().cancel(vec![ids[0]]))[0], Cancelled::NotPending);
     let claim = bench.one();
-    assert_eq!(bench.wait(bench.outbox().cancel(ids[2])), Cancelled::InFlight);
+    assert_eq!(bench.wait(bench.outbox().cancel(vec![ids[2]]))[0], Cancelled::InFlight);
     bench.deliver(claim);
-    assert_eq!(bench.wait(bench.outbox().cancel(CallbackId::from_u128(1))), Cancelled::Unknown);
+    assert_eq!(
+        bench.wait(bench.outbox().cancel(vec![CallbackId::from_u128(1)]))[0],
+        Cancelled::Unknown
+    );
     assert_eq!(bench.counts(), (0, 1, 2));
 }
 
@@ -275,14 +278,16 @@ fn a_blocked_callback_expires() {
 #[test]
 fn a_signal_comes_when_the_callback_is_durable() {
     let mut bench = Bench::new();
-    assert!(bench.outbox().signalled().now_or_never().is_none());
+    assert!(bench.outbox().news().now_or_never().is_none());
     bench.enqueue("1");
-    let (to, due) = bench.runtime.block_on(bench.outbox().signalled())[0].clone();
-    assert_eq!((to, due), (destination(), START));
-    assert!(bench.outbox().signalled().now_or_never().is_none());
+    let news = bench.runtime.block_on(bench.outbox().news());
+    assert_eq!(news, [News::Due { destination: destination(), at: START }]);
+    assert!(bench.outbox().news().now_or_never().is_none());
     bench.reopen();
-    let signals = bench.runtime.block_on(bench.outbox().signalled());
-    assert_eq!(signals[0].0, destination(), "after a start everything pending is looked at");
+    let news = bench.runtime.block_on(bench.outbox().news());
+    let at = Timestamp::default();
+    let expected = News::Due { destination: destination(), at };
+    assert_eq!(news, [expected], "after a start everything pending is looked at");
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn purged_callbacks_are_not_salvaged_as_pending() {
     bench.reopen();
     // So few that their page still has them, with the changes behind it.
     for id in &ids[ALL / 2..ALL / 2 + FORGOTTEN] {
-        assert!(matches!(bench.wait(bench.outbox().cancel(*id)), Cancelled::Done));
+        assert!(matches!(bench.wait(bench.outbox().cancel(vec![*id]))[..], [Cancelled::Done]));
     }
     bench.clock.advance(Duration::from_mins(1));
     let none = Retention { delivered: Duration::ZERO, failed: Duration::ZERO };

@@ -36,13 +36,13 @@ fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
     assert_eq!(bench.wait(bench.outbox().replay(ids)), 2 * BUSY as u64);
     // The last one claimed stands where a claim ends that looks from the beginning.
     let mut busy = bench.claim(2 * BUSY);
-    while bench.outbox().signalled().now_or_never().is_some() {}
+    while bench.outbox().news().now_or_never().is_some() {}
 
     let claims = bench.wait(bench.outbox().claim(&destination(), 16, bench.clock.now()));
     assert!(claims.claimed.is_empty(), "nothing free is within reach");
     assert_eq!(claims.next_due, None, "to look again at once would find the same");
     bench.deliver(busy.pop().unwrap());
-    let told = async { timeout(DEADLINE, bench.outbox().signalled()).await };
+    let told = async { timeout(DEADLINE, bench.outbox().news()).await };
     assert_eq!(bench.runtime.block_on(told).unwrap().len(), 1, "nobody was told");
     assert_eq!(bench.claim(16).len(), 1, "one more is within reach");
 }

@@ -7,7 +7,7 @@ use seal_dpf_urlcallback::{
     clock::Clock as _,
     health::Health,
     outbox::{Sequence, StateName},
-    select::{self, ReplayLimits, Replayed, Selection},
+    select::{self, Acted, Action, ActionLimits, Selection},
 };
 
 use super::{
@@ -62,14 +62,14 @@ async fn claim(
     Ok(outbox.claim(to, 1, now).await?.claimed.pop().unwrap())
 }
 
-fn replay(bench: &Bench, selection: &Selection, pace: ReplayLimits) -> Replayed {
-    bench.wait(select::replay(bench.outbox(), selection, pace))
+fn replay(bench: &Bench, selection: &Selection, limits: ActionLimits) -> Acted {
+    bench.wait(select::act(bench.outbox(), Action::Replay, selection, limits))
 }
 
 #[test]
 fn a_dry_run_counts_matching_failed_callbacks() {
     let (bench, ids) = bench();
-    let dry_run = ReplayLimits { dry_run: true, ..ReplayLimits::default() };
+    let dry_run = ActionLimits { dry_run: true, ..ActionLimits::default() };
     let other = Destination::parse("http://other:80");
     let all = Selection::default();
     let cases = [
@@ -85,7 +85,7 @@ fn a_dry_run_counts_matching_failed_callbacks() {
         for ids in [Vec::new(), ids.clone()] {
             let selection = Selection { ids, ..selection.clone() };
             let found = replay(&bench, &selection, dry_run);
-            assert_eq!((found.matched, found.replayed), (matched, 0), "{selection:?}");
+            assert_eq!((found.matched, found.changed), (matched, 0), "{selection:?}");
         }
     }
     assert_eq!(bench.counts(), (1, 1, 4), "nothing has changed");
@@ -97,17 +97,17 @@ fn a_replay_continues_after_its_cursor_in_order() {
         let (bench, ids) = bench();
         let selection =
             Selection { ids: if named { ids.clone() } else { Vec::new() }, ..Selection::default() };
-        let pace = ReplayLimits { limit: Some(3), ..ReplayLimits::default() };
+        let pace = ActionLimits { limit: Some(3), ..ActionLimits::default() };
         let first = replay(&bench, &selection, pace);
-        assert_eq!((first.matched, first.replayed, first.next), (3, 3, Some(ids[2])));
+        assert_eq!((first.matched, first.changed, first.next), (3, 3, Some(ids[2])));
         let states = |which: &[usize]| -> Vec<_> {
             which.iter().map(|at| bench.state(ids[*at]).unwrap()).collect()
         };
         assert_eq!(states(&[0, 1, 2]), [StateName::Pending; 3]);
         assert_eq!(states(&[3]), [StateName::Failed]);
         let rest =
-            replay(&bench, &selection, ReplayLimits { limit: None, cursor: first.next, ..pace });
-        assert_eq!((rest.matched, rest.replayed, rest.next), (1, 1, None));
+            replay(&bench, &selection, ActionLimits { limit: None, cursor: first.next, ..pace });
+        assert_eq!((rest.matched, rest.changed, rest.next), (1, 1, None));
         assert_eq!(bench.counts(), (5, 1, 0));
     }
 }

@@ -4,7 +4,7 @@
 //! returns what a power failure could undo is in the [module](super).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,9 +13,9 @@ use sled::Tree;
 use tokio::sync::Notify;
 
 use crate::{
-    callback::Destination,
     clock::Timestamp,
     outbox::{
+        News,
         error::Result,
         sled::{
             claim::{
@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) destinations: u64,
     pub(crate) broken: Option<Arc<str>>,
     signals: HashMap<QueueKey, Timestamp>,
+    /// The queues that are to be tried now.
+    retried: HashSet<QueueKey>,
     /// Number of callbacks in the windows of all queues.
     read_ahead: usize,
     /// Whether the committer is applying a batch, during which reads of the tree wait.
@@ -66,6 +68,12 @@ impl Inner {
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.due_from = queue.due_from.min(at);
         }
+    }
+
+    /// Records that the queue is to be tried now.
+    pub(crate) fn retry_now(&mut self, queue: QueueKey) {
+        self.signal(queue, Timestamp::default());
+        self.retried.insert(queue);
     }
 
     /// Discards a queue's window, because a callback in it is about to change.
@@ -107,14 +115,14 @@ impl Queues {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the caller of [`Queues::signalled`].
+    /// Wakes the caller of [`Queues::news`].
     pub(crate) fn wake(&self) {
         self.signalled.notify_one();
     }
 
-    pub(crate) async fn signalled(&self) -> Vec<(Destination, Timestamp)> {
+    pub(crate) async fn news(&self) -> Vec<News> {
         loop {
-            let taken = self.take_signals();
+            let taken = self.take_news();
             if !taken.is_empty() {
                 return taken;
             }
@@ -122,17 +130,21 @@ impl Queues {
         }
     }
 
-    fn take_signals(&self) -> Vec<(Destination, Timestamp)> {
+    fn take_news(&self) -> Vec<News> {
         let mut inner = self.lock();
+        let Inner { retried, queues, .. } = &mut *inner;
+        let mut news: Vec<_> = retried
+            .drain()
+            .filter_map(|queue| Some(News::RetryNow(queues.get(&queue)?.row.destination.clone())))
+            .collect();
         let taken: Vec<_> =
             inner.signals.iter().take(SIGNALS_AT_ONCE).map(|(queue, at)| (*queue, *at)).collect();
-        taken
-            .into_iter()
-            .filter_map(|(queue, at)| {
-                inner.signals.remove(&queue);
-                Some((inner.queues.get(&queue)?.row.destination.clone(), at))
-            })
-            .collect()
+        news.extend(taken.into_iter().filter_map(|(queue, at)| {
+            inner.signals.remove(&queue);
+            let destination = inner.queues.get(&queue)?.row.destination.clone();
+            Some(News::Due { destination, at })
+        }));
+        news
     }
 
     /// Claims at most `limit` due callbacks of a queue, in the order in which they became due.
@@ -239,7 +251,7 @@ pub(crate) fn load(tree: &Tree) -> Result<Queues> {
 mod tests {
     use super::*;
     use crate::{
-        callback::{Body, JobState},
+        callback::{Body, Destination, JobState},
         outbox::{
             NewCallback, record,
             sled::blocks::{self, Pending},
@@ -294,9 +306,9 @@ mod tests {
         let postponed = queues.claim(&db, QUEUE, 1, HORIZON).unwrap();
         assert!(postponed.records.is_empty());
         assert!(postponed.next_due.is_some(), "the loop would forget the destination");
-        assert!(queues.take_signals().is_empty());
+        assert!(queues.take_news().is_empty());
         queues.apply_ended();
-        assert_eq!(queues.take_signals(), [(destination, Timestamp::default())]);
+        assert_eq!(queues.take_news(), [News::Due { destination, at: Timestamp::default() }]);
         assert_eq!(queues.claim(&db, QUEUE, 1, HORIZON).unwrap().records.len(), 1);
     }
 

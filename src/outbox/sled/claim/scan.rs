@@ -123,7 +123,8 @@ impl<'a> DueScan<'a> {
         while found.records.len() < limit {
             // If sled panics, what was claimed before is kept.
             match guarded(|| self.next(queue)) {
-                Ok(Next::Record(record)) => {
+                Ok(Next::Record(mut record)) => {
+                    record.budget_since = record.budget_since.max(queue.row.resumed_at);
                     queue.busy.insert(keys::seq_of(record.id), Busy::Claimed);
                     found.records.push(*record);
                 }

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::{
-    callback::CallbackId,
+    callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
         Cancelled, Enqueued, Entry, Failure, Mended, NewCallback, OutboxError, Over, Record,
@@ -22,7 +22,9 @@ pub(crate) enum Write {
     Enqueue(Vec<NewCallback>, Sequence, Reply<Vec<Enqueued>>),
     Settle(Box<(Record, Settlement)>, Reply<Record>),
     Replay(Vec<CallbackId>, Reply<u64>),
-    Cancel(CallbackId, Reply<Cancelled>),
+    Cancel(Vec<CallbackId>, Reply<Vec<Cancelled>>),
+    RetryNow(Vec<CallbackId>, Reply<u64>),
+    Pause(Destination, bool, Reply<bool>),
     Expire(Timestamp, Failure, Reply<Vec<Record>>),
     Purge(Over, Reply<u64>),
     Mend(Vec<u8>, Reply<Mended>),
@@ -34,9 +36,11 @@ impl Write {
     pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Enqueue(batch, ..) => batch.len().max(1),
-            Self::Replay(ids, _) => ids.len().max(1),
+            Self::Replay(ids, _) | Self::Cancel(ids, _) | Self::RetryNow(ids, _) => {
+                ids.len().max(1)
+            }
             Self::Import(entries, _) => entries.len().max(1),
-            Self::Settle(..) | Self::Cancel(..) | Self::Ping(_) => 1,
+            Self::Settle(..) | Self::Pause(..) | Self::Ping(_) => 1,
             Self::Expire(..) | Self::Purge(..) | Self::Mend(..) => BATCH_LIMIT / 4,
         }
     }
@@ -52,9 +56,13 @@ impl Write {
             Self::Enqueue(_, _, reply) => answer(reply, Err(error)),
             Self::Settle(_, reply) => answer(reply, Err(error)),
             Self::Ping(reply) => answer(reply, Err(error)),
-            Self::Replay(_, reply) | Self::Purge(_, reply) | Self::Import(_, reply) => {
+            Self::Replay(_, reply)
+            | Self::RetryNow(_, reply)
+            | Self::Purge(_, reply)
+            | Self::Import(_, reply) => {
                 answer(reply, Err(error));
             }
+            Self::Pause(_, _, reply) => answer(reply, Err(error)),
             Self::Cancel(_, reply) => answer(reply, Err(error)),
             Self::Expire(_, _, reply) => answer(reply, Err(error)),
             Self::Mend(_, reply) => answer(reply, Err(error)),

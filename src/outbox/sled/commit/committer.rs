@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::{
     measure,
     outbox::{
-        Cancelled, ErrorKind, Failure, NewCallback, OutboxError,
+        ErrorKind, Failure, NewCallback, OutboxError,
         error::Result,
         sled::{
             commit::{
@@ -217,12 +217,35 @@ fn apply(
             answers.push(when_synced(reply, replayed));
             result
         }
-        Write::Cancel(id, reply) => {
+        Write::Cancel(ids, reply) => {
             let failure = Failure::new(ErrorKind::Cancelled, "cancelled by an operator");
-            let outcome = txn.cancel(id, failure);
-            let found = *outcome.as_ref().unwrap_or(&Cancelled::Unknown);
-            answers.push(when_synced(reply, found));
-            outcome.map(drop)
+            let mut cancelled = Vec::with_capacity(ids.len());
+            let run = || {
+                for id in ids {
+                    cancelled.push(txn.cancel(id, failure.clone())?);
+                }
+                Ok(())
+            };
+            let result = run();
+            answers.push(when_synced(reply, cancelled));
+            result
+        }
+        Write::RetryNow(ids, reply) => {
+            let mut due = 0;
+            let run = || {
+                for id in ids {
+                    due += u64::from(txn.retry_now(id)?);
+                }
+                Ok(())
+            };
+            let result = run();
+            answers.push(when_synced(reply, due));
+            result
+        }
+        Write::Pause(destination, paused, reply) => {
+            let changed = txn.pause(&destination, paused);
+            answers.push(when_synced(reply, *changed.as_ref().unwrap_or(&false)));
+            changed.map(drop)
         }
         Write::Expire(cutoff, failure, reply) => {
             let (expired, result) = match txn.expire_before(cutoff, &failure) {

@@ -22,6 +22,9 @@ impl Transaction<'_> {
     ) -> Result<Vec<Record>> {
         // Where rows have not been checked yet, or are older than the cutoff by now.
         let from = |queue: &Queue| {
+            if queue.row.is_younger(cutoff) {
+                return None;
+            }
             if queue.oldest < cutoff {
                 return Some((0, Timestamp::MAX));
             }

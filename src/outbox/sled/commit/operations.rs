@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    callback::CallbackId,
+    callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
         Cancelled, Enqueued, Failure, NewCallback, Readiness, Record, Settlement, State, StateName,
@@ -75,6 +75,7 @@ impl Transaction<'_> {
     pub(crate) fn settle(&mut self, record: Record, settlement: Settlement) -> Result<Record> {
         let (seq, queue) = keys::parts(record.id);
         let job_id = record.body.job_id.clone();
+        let record = self.aged(queue, record)?;
         self.to_free.push((queue, seq));
         self.take_pending(queue, &record)?;
         if let Some(last) =
@@ -159,6 +160,46 @@ impl Transaction<'_> {
         Ok(Cancelled::Done)
     }
 
+    /// Makes a pending callback due now. Returns whether it is: not if it waits for another one, is claimed,
+    /// or its destination is paused.
+    pub(crate) fn retry_now(&mut self, id: CallbackId) -> Result<bool> {
+        let (seq, queue) = keys::parts(id);
+        let Some(record) = self.shared.readable_pending(queue, seq)? else { return Ok(false) };
+        let row = self.row(queue, &record.destination)?;
+        row.hold_until = Timestamp::default();
+        let paused = row.paused_at.is_some();
+        // The row is written when the batch is sealed, if there is anything to commit.
+        self.writes.remove(keys::queue(queue));
+        self.retried.insert(queue);
+        if !self.mark(queue, seq, &record)? {
+            return Ok(false);
+        }
+        let due = !matches!(record.state, State::Pending(Readiness::Blocked(_)));
+        let now = transition::retry_now(record.clone(), self.now);
+        if now != record {
+            self.take_pending(queue, &record)?;
+            self.put_pending(queue, &now)?;
+        }
+        Ok(due && !paused)
+    }
+
+    /// Pauses or resumes a destination. Returns whether that changes anything.
+    pub(crate) fn pause(&mut self, destination: &Destination, paused: bool) -> Result<bool> {
+        let queue = QueueKey::of(&self.store.salt, destination);
+        let now = self.now;
+        let row = self.row(queue, destination)?;
+        if row.paused_at.is_some() == paused {
+            return Ok(false);
+        }
+        row.paused_at = paused.then_some(now);
+        if !paused {
+            row.resumed_at = now;
+            self.signal(queue, Timestamp::default());
+        }
+        self.writes.remove(keys::queue(queue));
+        Ok(true)
+    }
+
     /// Fails a pending callback whose budget began before `cutoff`, unless it is claimed.
     pub(crate) fn expire(
         &mut self,
@@ -168,6 +209,7 @@ impl Transaction<'_> {
     ) -> Result<Option<Record>> {
         let (seq, queue) = keys::parts(id);
         match self.shared.readable_pending(queue, seq)? {
+            Some(record) if self.row(queue, &record.destination)?.is_younger(cutoff) => Ok(None),
             Some(record) if record.budget_since < cutoff && self.mark(queue, seq, &record)? => {
                 self.end(queue, record, failure.clone()).map(Some)
             }
@@ -175,9 +217,16 @@ impl Transaction<'_> {
         }
     }
 
+    /// The callback, whose age does not begin before its destination was resumed.
+    fn aged(&mut self, queue: QueueKey, record: Record) -> Result<Record> {
+        let resumed_at = self.row(queue, &record.destination)?.resumed_at;
+        Ok(Record { budget_since: record.budget_since.max(resumed_at), ..record })
+    }
+
     fn end(&mut self, queue: QueueKey, record: Record, failure: Failure) -> Result<Record> {
         let was_active = !matches!(record.state, State::Pending(Readiness::Blocked(_)));
         self.take_pending(queue, &record)?;
+        let record = self.aged(queue, record)?;
         let record = transition::fail(record, None, failure, self.now);
         self.put_finished(queue, &record)?;
         if was_active {

@@ -1,6 +1,6 @@
 //! Publishing a batch after its sync.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     clock::Timestamp,
@@ -21,6 +21,7 @@ pub(crate) struct Published {
     rows: HashMap<QueueKey, Changed>,
     to_free: Vec<(QueueKey, u64)>,
     signals: Vec<(QueueKey, Timestamp)>,
+    retried: HashSet<QueueKey>,
     budgets: HashMap<QueueKey, Timestamp>,
     /// Number of callbacks that were delivered, and that failed.
     ended: (u64, u64),
@@ -45,6 +46,9 @@ impl Published {
             match inner.queues.get_mut(key) {
                 Some(queue) => {
                     queue.row = row.clone();
+                    if row.pending == 0 {
+                        queue.open = None;
+                    }
                     if *lowest_fresh < queue.window.from {
                         inner.look_from(*key, *lowest_fresh);
                     }
@@ -71,6 +75,10 @@ impl Published {
         for (queue, at) in self.signals {
             inner.signal(queue, at);
         }
+        for queue in self.retried {
+            inner.retry_now(queue);
+            wake = true;
+        }
         for queue in self.rows.keys() {
             inner.sweep(*queue);
         }
@@ -90,6 +98,7 @@ impl Transaction<'_> {
             rows: self.rows,
             to_free: self.to_free,
             signals: self.signals,
+            retried: self.retried,
             budgets: self.budgets,
             ended: (self.delivered.len() as u64, self.failed.len() as u64),
         };

@@ -7,7 +7,7 @@
 //! [`Readiness::Scheduled`]: the first one, or one that was claimed when an earlier one was replayed. All
 //! others are blocked.
 
-use std::collections::{BTreeMap, HashMap, hash_map};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
 use crate::{
     callback::Destination,
@@ -56,6 +56,8 @@ pub(crate) struct Transaction<'a> {
     /// Callbacks to be freed after the sync: those that this batch settles, and those that it marked busy.
     pub(crate) to_free: Vec<(QueueKey, u64)>,
     pub(crate) signals: Vec<(QueueKey, Timestamp)>,
+    /// Destinations that are to be tried now.
+    pub(crate) retried: HashSet<QueueKey>,
     /// By queue: the earliest begin of a budget among callbacks that become pending.
     pub(crate) budgets: HashMap<QueueKey, Timestamp>,
     pub(crate) delivered: Vec<u64>,
@@ -80,6 +82,7 @@ impl<'a> Transaction<'a> {
             rows: HashMap::new(),
             to_free: Vec::new(),
             signals: Vec::new(),
+            retried: HashSet::new(),
             budgets: HashMap::new(),
             delivered: Vec::new(),
             failed: Vec::new(),

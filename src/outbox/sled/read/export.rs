@@ -35,6 +35,7 @@ pub(crate) fn step(store: &Store, cursor: &ExportCursor) -> Result<Exported> {
             let seq = first + u64::from(entry.offset);
             // It may have been purged meanwhile.
             let Some(record) = rows::callback(&store.tree, seq)? else { continue };
+            let record = store.aged(record);
             let attempts = lookup::attempts(store, &record)?;
             entries.push(Entry { record, attempts, uncertain: false });
         }

@@ -41,9 +41,15 @@ pub(crate) fn standing(store: &Store, record: Record) -> Result<Standing> {
     let blocked = matches!(record.state, State::Pending(Readiness::Blocked(_)));
     let stuck = blocked && waiting_for.is_none();
     let (seq, queue) = keys::parts(record.id);
-    let in_flight = record.state_name() == StateName::Pending
-        && store.queues.lock().queues.get(&queue).is_some_and(|queue| queue.is_claimed(seq));
-    Ok(Standing { record, waiting_for, in_flight, stuck })
+    let (mut in_flight, mut paused) = (false, false);
+    let record = store.aged(record);
+    if record.state_name() == StateName::Pending
+        && let Some(queue) = store.queues.lock().queues.get(&queue)
+    {
+        in_flight = queue.is_claimed(seq);
+        paused = queue.row.paused_at.is_some();
+    }
+    Ok(Standing { record, waiting_for, in_flight, paused, stuck })
 }
 
 /// The callback that has to end before a blocked one: the previous pending callback of the same job, or,

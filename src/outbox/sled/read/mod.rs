@@ -4,6 +4,7 @@
 //! What they give is as of some moment during the call, and is answered after the commit that it may
 //! have seen ([`barrier`](super::shared::barrier)).
 
+pub(crate) mod destinations;
 pub(crate) mod export;
 pub(crate) mod listing;
 pub(crate) mod lookup;

@@ -184,8 +184,12 @@ fn check_queues(tree: &Tree, mut queues: HashMap<QueueKey, QueueRow>) -> Result<
         };
         let counted = queues.remove(&QueueKey(keys::last_number(&key)));
         let counted = counted.unwrap_or_else(|| QueueRow::new(stored.destination.clone()));
-        let expected =
-            QueueRow { hold_until: stored.hold_until, paused_at: stored.paused_at, ..counted };
+        let expected = QueueRow {
+            hold_until: stored.hold_until,
+            paused_at: stored.paused_at,
+            resumed_at: stored.resumed_at,
+            ..counted
+        };
         if expected != stored {
             return Err(inconsistent(format!("the counters of {} are wrong", stored.destination)));
         }

@@ -8,7 +8,7 @@ use crate::{
     callback::CallbackId,
     clock::{SharedClock, Timestamp},
     outbox::{
-        Holder, OutboxError,
+        Holder, OutboxError, Record, StateName,
         sled::{
             claim::queues::Queues, guard::guarded, horizon::Horizon, keys, shared::barrier::Barrier,
         },
@@ -59,6 +59,18 @@ impl Store {
     /// The horizon at `now`.
     pub(crate) fn horizon(&self, now: Timestamp) -> Horizon {
         Horizon { now, latest: now.after(self.settings.longest_pause) }
+    }
+
+    /// A callback, whose age does not begin before its destination was resumed, if it is pending.
+    pub(crate) fn aged(&self, record: Record) -> Record {
+        let queue = keys::parts(record.id).1;
+        match self.queues.lock().queues.get(&queue) {
+            Some(queue) if record.state_name() == StateName::Pending => {
+                let budget_since = record.budget_since.max(queue.row.resumed_at);
+                Record { budget_since, ..record }
+            }
+            _ => record,
+        }
     }
 
     pub(crate) fn stopped(&self) -> Option<OutboxError> {

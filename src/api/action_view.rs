@@ -1,0 +1,159 @@
+//! The JSON shapes of actions on selected callbacks.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    clock::Timestamp,
+    select::{Acted, ActionLimits, SelectError, Selection, Selectors},
+};
+
+/// Selects callbacks. At least one selector is required; a callback has to match all that are given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilterView {
+    /// Only these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+    /// Only callbacks to this destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// Only callbacks of this job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    /// Only callbacks with this job directory name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id_fs: Option<String>,
+    /// Only callbacks whose last error is of this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<String>,
+    /// Only callbacks accepted since this time, or within this duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Only callbacks accepted before this time, or longer ago than this duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// All callbacks in the state on which the action works.
+    #[serde(default)]
+    pub all: bool,
+}
+
+impl FilterView {
+    /// A filter with these selectors.
+    pub fn new(ids: Vec<String>, selectors: Selectors, all: bool) -> Self {
+        let Selectors { destination, job_id, job_id_fs, error_kind, since, until } = selectors;
+        Self { ids, destination, job_id, job_id_fs, error_kind, since, until, all }
+    }
+
+    /// What it selects, seen from `now`.
+    pub fn selection(&self, now: Timestamp) -> Result<Selection, SelectError> {
+        let selectors = Selectors {
+            destination: self.destination.clone(),
+            job_id: self.job_id.clone(),
+            job_id_fs: self.job_id_fs.clone(),
+            error_kind: self.error_kind.clone(),
+            since: self.since.clone(),
+            until: self.until.clone(),
+        };
+        let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<Vec<_>, _>>()?;
+        let selection = Selection { ids, ..selectors.parse(now)? };
+        if selection == Selection::default() && !self.all {
+            return Err(SelectError::Nothing);
+        }
+        Ok(selection)
+    }
+}
+
+/// Which callbacks are to be changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ActionRequest {
+    /// Which ones.
+    pub filter: FilterView,
+    /// Count only.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Maximum number, in order of acceptance; without it, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// `nextCursor` of the previous call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+impl ActionRequest {
+    /// How far the action goes.
+    pub fn limits(&self) -> Result<ActionLimits, SelectError> {
+        let cursor = self.cursor.as_deref().map(str::parse).transpose()?;
+        Ok(ActionLimits { dry_run: self.dry_run, limit: self.limit, cursor })
+    }
+}
+
+/// What was replayed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayView {
+    /// Number of failed callbacks that match.
+    pub matched: u64,
+    /// Number of them that are pending again.
+    pub replayed: u64,
+    /// `cursor` for the rest; present only if `limit` left some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// What was cancelled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelView {
+    /// Number of pending callbacks that match.
+    pub matched: u64,
+    /// Number of them that are failed now.
+    pub cancelled: u64,
+    /// Number of them that were being sent and stay pending.
+    pub in_flight: u64,
+    /// `cursor` for the rest; present only if `limit` left some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// What is retried now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryNowView {
+    /// Number of pending callbacks that match.
+    pub matched: u64,
+    /// Number of them that are due now. The others wait for another callback of their job, are being sent,
+    /// or are paused.
+    pub due: u64,
+    /// `cursor` for the rest; present only if `limit` left some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+fn cursor(acted: &Acted) -> Option<String> {
+    acted.next.map(|id| id.to_string())
+}
+
+impl From<Acted> for ReplayView {
+    fn from(acted: Acted) -> Self {
+        Self { matched: acted.matched, replayed: acted.changed, next_cursor: cursor(&acted) }
+    }
+}
+
+impl From<Acted> for CancelView {
+    fn from(acted: Acted) -> Self {
+        Self {
+            matched: acted.matched,
+            cancelled: acted.changed,
+            in_flight: acted.in_flight,
+            next_cursor: cursor(&acted),
+        }
+    }
+}
+
+impl From<Acted> for RetryNowView {
+    fn from(acted: Acted) -> Self {
+        Self { matched: acted.matched, due: acted.changed, next_cursor: cursor(&acted) }
+    }
+}

@@ -1,0 +1,117 @@
+//! The JSON shapes of destinations.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    clock::Timestamp,
+    outbox::{DestinationPage, DestinationSummary},
+};
+
+/// Whether callbacks are sent to a destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DestinationState {
+    /// They are.
+    #[default]
+    Ok,
+    /// It fails: one probe at a time.
+    Open,
+    /// It asked to wait (`Retry-After`).
+    Held,
+    /// An operator paused it.
+    Paused,
+}
+
+/// A destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationView {
+    /// Scheme, host and port.
+    pub destination: String,
+    /// `ok`, `open`, `held` or `paused`; of several, the last one in this order.
+    #[serde(default)]
+    pub state: DestinationState,
+    /// Since when it is open or paused; otherwise null.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// Not ended.
+    pub pending: u64,
+    /// Due, and not being sent.
+    #[serde(default)]
+    pub due: u64,
+    /// Being sent.
+    pub in_flight: u64,
+    /// Failed and not yet removed.
+    pub failed: u64,
+    /// Whether its breaker is open.
+    pub open: bool,
+    /// When the breaker opened.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub open_since: Option<Timestamp>,
+    /// When the next probe may go out.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_probe_at: Option<Timestamp>,
+    /// Until when `Retry-After` holds it.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub hold_until: Option<Timestamp>,
+    /// When it was paused.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default)]
+    pub paused_at: Option<Timestamp>,
+}
+
+impl From<DestinationSummary> for DestinationView {
+    fn from(summary: DestinationSummary) -> Self {
+        let (open, paused_at) = (summary.open, summary.paused_at);
+        let (state, since) = match (paused_at, summary.hold_until, open) {
+            (Some(at), ..) => (DestinationState::Paused, Some(at)),
+            (None, Some(_), _) => (DestinationState::Held, None),
+            (None, None, Some(open)) => (DestinationState::Open, Some(open.since)),
+            (None, None, None) => (DestinationState::Ok, None),
+        };
+        Self {
+            destination: summary.destination.to_string(),
+            state,
+            since,
+            pending: summary.pending,
+            due: summary.due,
+            in_flight: summary.in_flight,
+            failed: summary.failed,
+            open: open.is_some(),
+            open_since: open.map(|it| it.since),
+            // A paused destination is not probed.
+            next_probe_at: open.filter(|_| paused_at.is_none()).map(|it| it.next_probe_at),
+            hold_until: summary.hold_until,
+            paused_at,
+        }
+    }
+}
+
+/// One page of destinations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationsView {
+    /// The destinations: those that stand still first, then those with the most callbacks.
+    pub destinations: Vec<DestinationView>,
+    /// `cursor` of the next page; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+impl From<DestinationPage> for DestinationsView {
+    fn from(page: DestinationPage) -> Self {
+        Self {
+            destinations: page.destinations.into_iter().map(Into::into).collect(),
+            next_cursor: page.next.map(|cursor| cursor.to_string()),
+        }
+    }
+}
+
+/// A destination to be paused or resumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DestinationRequest {
+    /// Scheme, host and port.
+    pub destination: String,
+}

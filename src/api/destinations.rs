@@ -1,0 +1,99 @@
+//! `/v1/destinations`: list, pause, resume.
+
+use axum::{
+    Json,
+    extract::{
+        Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    destination_view::{DestinationRequest, DestinationView, DestinationsView},
+    problem::Problem,
+    state::Shared,
+};
+use crate::{
+    outbox::{DestinationQuery, ParseCursorError},
+    select,
+};
+
+/// Destinations on a page where no limit is given.
+const DEFAULT_LIMIT: usize = 100;
+
+/// The largest limit.
+const MAX_LIMIT: usize = 1000;
+
+/// Filters of a listing of destinations.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Only this destination.
+    destination: Option<String>,
+    /// Destinations on a page: 1 to 1000.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// `nextCursor` of the previous page.
+    cursor: Option<String>,
+}
+
+/// List destinations with pending or failed callbacks, and paused ones; those that stand still first.
+#[utoipa::path(
+    get, path = "/v1/destinations", tag = "destinations", params(ListQuery),
+    responses((status = 200, body = DestinationsView), (status = 400, body = Problem), (status = 401, body = Problem)),
+)]
+pub(super) async fn list(
+    State(shared): State<Shared>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<DestinationsView>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Problem::bad_request(format!("`limit` is from 1 to {MAX_LIMIT}")));
+    }
+    let bad = |error: ParseCursorError| Problem::bad_request(error.to_string());
+    let cursor = query.cursor.as_deref().map(str::parse).transpose().map_err(bad)?;
+    let destination = query.destination.as_deref().map(select::parse_destination).transpose();
+    let destination = destination.map_err(|error| Problem::bad_request(error.to_string()))?;
+    let query = DestinationQuery { cursor, destination, limit };
+    Ok(Json(shared.outbox.destinations(query, shared.clock.now()).await?.into()))
+}
+
+async fn set(
+    shared: &Shared,
+    request: Result<Json<DestinationRequest>, JsonRejection>,
+    paused: bool,
+) -> Result<Json<DestinationView>, Problem> {
+    let Json(request) = request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let destination = select::parse_destination(&request.destination)
+        .map_err(|error| Problem::bad_request(error.to_string()))?;
+    let summary = select::pause(&*shared.outbox, &destination, paused, shared.clock.now()).await?;
+    Ok(Json(summary.into()))
+}
+
+/// Pause a destination: its callbacks are kept, and neither sent nor expired.
+#[utoipa::path(
+    post, path = "/v1/destinations/pause", tag = "destinations", request_body = DestinationRequest,
+    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem)),
+)]
+pub(super) async fn pause(
+    State(shared): State<Shared>,
+    request: Result<Json<DestinationRequest>, JsonRejection>,
+) -> Result<Json<DestinationView>, Problem> {
+    set(&shared, request, true).await
+}
+
+/// Resume a destination. The age of its callbacks begins anew.
+#[utoipa::path(
+    post, path = "/v1/destinations/resume", tag = "destinations", request_body = DestinationRequest,
+    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem)),
+)]
+pub(super) async fn resume(
+    State(shared): State<Shared>,
+    request: Result<Json<DestinationRequest>, JsonRejection>,
+) -> Result<Json<DestinationView>, Problem> {
+    set(&shared, request, false).await
+}

@@ -1,0 +1,66 @@
+//! `pause` and `resume`: destinations.
+
+use super::{
+    access::{Access, Purpose},
+    output::{Exit, say},
+    results::Results,
+};
+use crate::config::Config;
+
+/// Pause destinations: their callbacks are kept, and neither sent nor expired
+///
+/// The pause is stored and lasts until `resume`, also over restarts. Events are accepted as before, and
+/// attempts in progress end. Works whether or not the service runs.
+///
+/// Example: seal-dpf-urlcallback pause --destination http://callbackhost:8080
+#[derive(Debug, clap::Args)]
+pub(super) struct PauseArgs {
+    /// Scheme, host and port, such as http://host:8080; can be given more than once
+    #[arg(long, required = true)]
+    destination: Vec<String>,
+}
+
+/// Resume paused destinations
+///
+/// The time of the pause does not count toward the age of the callbacks: it begins anew. Works whether or
+/// not the service runs.
+///
+/// Example: seal-dpf-urlcallback resume --destination http://callbackhost:8080
+#[derive(Debug, clap::Args)]
+pub(super) struct ResumeArgs {
+    /// Scheme, host and port, such as http://host:8080; can be given more than once
+    #[arg(long, required = true)]
+    destination: Vec<String>,
+}
+
+pub(super) async fn pause(config: &Config, args: PauseArgs) -> anyhow::Result<Exit> {
+    set(config, "pause", args.destination, true).await
+}
+
+pub(super) async fn resume(config: &Config, args: ResumeArgs) -> anyhow::Result<Exit> {
+    set(config, "resume", args.destination, false).await
+}
+
+async fn set(
+    config: &Config,
+    command: &str,
+    destinations: Vec<String>,
+    paused: bool,
+) -> anyhow::Result<Exit> {
+    let access = Access::find(config, command, Purpose::Change).await?;
+    let (mut exit, mut results) = (Exit::Done, Results::default());
+    let done = if paused { "paused" } else { "resumed" };
+    for destination in destinations {
+        match access.pause(&destination, paused).await {
+            Ok(it) => {
+                results.print(format_args!("{done} {}: {} pending", it.destination, it.pending));
+            }
+            Err(error) => {
+                say(format_args!("error: {error:#}"));
+                exit = Exit::Failed;
+            }
+        }
+    }
+    results.end()?;
+    Ok(exit)
+}
