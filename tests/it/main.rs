@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod actions;
 mod api;
 mod architecture;
 mod attempt;
