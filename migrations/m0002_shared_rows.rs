@@ -22,8 +22,10 @@ use super::{
 };
 use crate::outbox::{Record, error::Result, record};
 
-/// Callbacks, or destinations, that one step moves.
-const STEP: usize = 4096;
+/// Callbacks, or destinations, that one step moves. Few enough that a step mostly is within one segment of
+/// sled's log: of a batch over several segments, a power failure may leave a later one without an earlier one,
+/// which sled does not recover from.
+const STEP: usize = 256;
 
 /// How often the progress is logged.
 const REPORT: Duration = Duration::from_secs(2);

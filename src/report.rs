@@ -120,12 +120,12 @@ pub fn cancelled(id: CallbackId) {
 /// The audit line of an action on selected callbacks: how many matched and were changed, of how many ids,
 /// or which ones by the query.
 macro_rules! audit {
-    ($action:literal, $changed:expr, $named:expr, $query:expr, $message:literal) => {
+    ($action:literal, $what:ident, $changed:expr, $named:expr, $query:expr, $message:literal) => {
         tracing::info!(
             event.action = $action,
             event.outcome = "success",
             callback.matched = $changed.0,
-            callback.changed = $changed.1,
+            callback.$what = $changed.1,
             callback.named = $named,
             callback.destination = $query.destination.as_ref().map(Destination::as_str),
             callback.error_kind = $query.error_kind.map(ErrorKind::as_str),
@@ -140,18 +140,33 @@ macro_rules! audit {
 
 /// An operator replayed failed callbacks.
 pub fn replayed(changed: (u64, u64), named: usize, query: &Query) {
-    audit!("callbacks-replayed", changed, named, query, "an operator replayed failed callbacks");
+    audit!(
+        "callbacks-replayed",
+        replayed,
+        changed,
+        named,
+        query,
+        "an operator replayed failed callbacks"
+    );
 }
 
 /// An operator cancelled pending callbacks.
 pub fn all_cancelled(changed: (u64, u64), named: usize, query: &Query) {
-    audit!("callbacks-cancelled", changed, named, query, "an operator cancelled pending callbacks");
+    audit!(
+        "callbacks-cancelled",
+        cancelled,
+        changed,
+        named,
+        query,
+        "an operator cancelled pending callbacks"
+    );
 }
 
 /// An operator made pending callbacks due now.
 pub fn retried_now(changed: (u64, u64), named: usize, query: &Query) {
     audit!(
         "callbacks-retried",
+        due,
         changed,
         named,
         query,

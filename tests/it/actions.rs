@@ -61,7 +61,7 @@ fn callbacks_are_found_by_directory_error_and_time_in_every_state() {
     let list = |query: &str| ids(&api.get(&format!("/v1/callbacks?{query}")).json());
     let [failed, delivered, pending] = &all[1];
     assert_eq!(list("jobIdFs=fs-2"), [pending.clone(), delivered.clone(), failed.clone()]);
-    assert_eq!(list("jobIdFs=fs-2&state=delivered"), [delivered.clone()]);
+    assert_eq!(list("jobIdFs=fs-2&state=delivered"), [delivered.as_str()]);
     assert_eq!(list("jobId=2"), list("jobIdFs=fs-2"));
     assert_eq!(list("jobIdFs=fs"), [] as [&str; 0], "the whole name counts");
     assert_eq!(list("errorKind=status"), [failed.clone(), all[0][0].clone()]);
@@ -126,7 +126,7 @@ fn pending_callbacks_are_cancelled_by_filter_in_steps() {
     let audit = eventually("it is logged", || {
         service.log().into_iter().find(|line| line["event.action"] == "callbacks-cancelled")
     });
-    assert_eq!((&audit["callback.matched"], &audit["callback.changed"]), (&json!(2), &json!(2)));
+    assert_eq!((&audit["callback.matched"], &audit["callback.cancelled"]), (&json!(2), &json!(2)));
     assert_eq!(audit["callback.destination"], dead);
 }
 

@@ -22,13 +22,19 @@ use seal_dpf_urlcallback::{
 };
 use serde_json::Value;
 
-use crate::support::{PAUSE, Service};
+use crate::support::{PAUSE, Service, eventually};
 
 /// Callbacks that are added to the store, so that its migration takes several steps.
-pub(crate) const ADDED: u64 = 20_000;
+pub(crate) const ADDED: u64 = 5_000;
 
 /// The clock with which the store was made.
 const MADE_AT: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// The counters of the whole store, as format 1 stored them.
+type Totals = (u64, u64, u64, u64, u64);
+
+/// Those of a destination.
+type Counters = (String, u64, u64, u64, u64, Timestamp);
 
 fn data() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-1")
@@ -54,10 +60,8 @@ pub(crate) fn put_large_store(folder: &Path) {
     });
     let (key, record) = fresh.unwrap();
     let queue: [u8; 8] = key[1..9].try_into().unwrap();
-    type Totals = (u64, u64, u64, u64, u64);
     let mut totals: Totals = decode(&db.get("mtotals").unwrap().unwrap()).unwrap();
     let counters = [b"c".as_slice(), &queue].concat();
-    type Counters = (String, u64, u64, u64, u64, Timestamp);
     let mut row: Counters = decode(&db.get(&counters).unwrap().unwrap()).unwrap();
     let mut batch = sled::Batch::default();
     for number in 0..ADDED {
@@ -76,18 +80,21 @@ pub(crate) fn put_large_store(folder: &Path) {
         let length = [u8::try_from(job.len()).unwrap()];
         batch.insert([b"j".as_slice(), &length, job, &seq].concat(), queue.to_vec());
     }
-    totals.2 += ADDED;
+    (totals.1, totals.2) = (totals.1 + 1, totals.2 + ADDED);
     (row.1, row.2) = (row.1 + ADDED, row.2 + ADDED);
     batch.insert(counters, encode_row(&row).unwrap());
     batch.insert("mtotals", encode_row(&totals).unwrap());
     db.apply_batch(batch).unwrap();
     db.flush().unwrap();
     drop(db);
-    // The log has other segments now than those that it was closed with.
+    // So that the log is as a service leaves it that has been started since.
+    drop(eventually("the store is closed", || sled::open(folder.join("outbox")).ok()));
+    // One more batch, and the log has other segments now than those that it was closed with.
     let witness = folder.join("outbox.witness");
     let text = fs::read_to_string(&witness).unwrap();
-    let (known, _) = text.trim_end().rsplit_once(' ').unwrap();
-    fs::write(&witness, format!("{known} open\n")).unwrap();
+    let identity = text.split(' ').next().unwrap();
+    let len = fs::metadata(folder.join("outbox/db")).unwrap().len();
+    fs::write(&witness, format!("{identity} {} {len} open\n", totals.1)).unwrap();
 }
 
 pub(crate) fn open(folder: &Path) -> Result<SledOutbox, String> {
@@ -209,7 +216,7 @@ fn a_migration_that_is_killed_again_and_again_loses_nothing() {
     loop {
         service.launch();
         // Longer and longer, because each start has to verify the store.
-        let end = Instant::now() + Duration::from_millis(random.u64(20..300 + 100 * kills));
+        let end = Instant::now() + Duration::from_millis(random.u64(10..100 + 50 * kills));
         let listens = || service.read("stderr").contains("listening on");
         while !listens() && Instant::now() < end {
             std::thread::park_timeout(PAUSE);

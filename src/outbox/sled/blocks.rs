@@ -18,7 +18,8 @@ pub(super) const SET: u64 = 1024;
 pub(super) const RECORDS: u64 = 16;
 
 /// Number of callbacks whose progress shares a row.
-pub(super) const PROGRESS: u64 = 8;
+pub(super) const PROGRESS: u64 = PROGRESS_LEN as u64;
+pub(super) const PROGRESS_LEN: usize = 8;
 
 const WORDS: usize = 16;
 /// Sets with fewer members are stored as a list of them, which is shorter.
@@ -32,7 +33,6 @@ pub(super) struct Set([u64; WORDS]);
 impl Set {
     fn place(seq: u64) -> (usize, u64) {
         let at = seq % SET;
-        #[expect(clippy::cast_possible_truncation, reason = "it is below 16")]
         ((at / 64) as usize, 1 << (at % 64))
     }
 

@@ -265,7 +265,7 @@ fn said_before_the_end(response: &Response, count: usize) -> Vec<Said> {
     said
 }
 
-/// One operator, who cancels and replays.
+/// One operator, who cancels and replays, pauses, resumes and retries.
 pub(super) fn operate(stage: &Stage, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut dead = u32::MAX;
@@ -276,6 +276,12 @@ pub(super) fn operate(stage: &Stage, seed: u64) {
             continue;
         }
         next = Instant::now() + PAUSE * random.u32(..6);
+        if random.u8(..8) == 0 {
+            if dead != process && !rule(stage, process, &api, &mut random) {
+                dead = process;
+            }
+            continue;
+        }
         let action = if random.bool() {
             cancel(stage, &api, &mut random)
         } else {
@@ -291,6 +297,47 @@ pub(super) fn operate(stage: &Stage, seed: u64) {
             if dead != process && !call(stage, process, &api, action) {
                 dead = process;
             }
+        }
+    }
+}
+
+/// Pauses or resumes one of the destinations, or has what is pending sent now. Returns `false` if no answer
+/// came.
+fn rule(stage: &Stage, process: u32, api: &Api, random: &mut fastrand::Rng) -> bool {
+    let post = |path: &str, body: &Value| {
+        api.ask("POST", path, "application/json", &body.to_string())
+            .filter(|response| !stage.refuses(process, response))
+    };
+    let asked = if random.bool() {
+        post("/v1/callbacks/retry-now", &json!({"filter": {"all": true}, "limit": 100}))
+    } else {
+        let Some(all) = api.ask("GET", "/v1/destinations", "", "") else { return false };
+        let all = all.json();
+        let Some(all) = all["destinations"].as_array().filter(|all| !all.is_empty()) else {
+            return true;
+        };
+        let one = &all[random.usize(..all.len())]["destination"];
+        let path = ["/v1/destinations/pause", "/v1/destinations/resume"][random.usize(..2)];
+        post(path, &json!({"destination": one}))
+    };
+    if let Some(answer) = asked.as_ref().filter(|answer| answer.status != 200) {
+        let body = String::from_utf8_lossy(&answer.body);
+        stage.history.fault(format!("an operator was answered {} {body}", answer.status));
+    }
+    asked.is_some()
+}
+
+/// Resumes all destinations.
+pub(super) fn resume_all(api: &Api) {
+    loop {
+        let all = api.get("/v1/destinations").json();
+        let paused = all["destinations"].as_array().unwrap().iter();
+        let paused: Vec<_> = paused.filter(|it| it["state"] == "paused").collect();
+        if paused.is_empty() {
+            return;
+        }
+        for it in paused {
+            api.post("/v1/destinations/resume", &json!({"destination": it["destination"]}));
         }
     }
 }

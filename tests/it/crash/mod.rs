@@ -141,6 +141,7 @@ impl Run {
     /// Waits until nothing is pending any more.
     fn drain(&self) {
         let api = self.service.api();
+        load::resume_all(&api);
         let end = Instant::now() + DEADLINE;
         let (mut count, mut since) = (self.stage.receivers.count(), Instant::now());
         loop {

@@ -5,9 +5,10 @@
 //! A long run: `POWER_IMAGES=5000 cargo test --release --test it power -- --nocapture`.
 
 mod disk;
+mod migration;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,10 +16,10 @@ use std::{
 };
 
 use seal_dpf_urlcallback::{
-    callback::CallbackId,
+    callback::{CallbackId, Destination},
     clock::{Clock as _, SystemClock},
     outbox::{
-        ExportCursor, Outbox as _, OutboxError, StateName,
+        DestinationQuery, ExportCursor, Outbox as _, OutboxError, StateName,
         sled::{Settings, SledOutbox},
     },
 };
@@ -31,6 +32,8 @@ use crate::support::{Answer, Api, PAUSE, Receiver, Service, event, eventually, n
 struct Recording {
     ops: Vec<(usize, Op)>,
     acknowledged: Vec<(usize, CallbackId, Said)>,
+    /// Whether a destination was paused, as an operator was told; `None`: about to change.
+    paused: Vec<(usize, Destination, Option<bool>)>,
     /// What was sent, and how much had been done to the files when it came.
     sent: Vec<(usize, CallbackId)>,
     /// When the first of those came that a kill had left written and not synced.
@@ -61,6 +64,7 @@ impl Said {
 struct Notes {
     trace: PathBuf,
     acknowledged: Vec<(usize, CallbackId, Said)>,
+    paused: Vec<(usize, Destination, Option<bool>)>,
 }
 
 impl Notes {
@@ -70,10 +74,12 @@ impl Notes {
         self.acknowledged.extend(ids);
     }
 
-    /// A callback that nobody takes is cancelled, and some are replayed after that.
+    /// A callback that nobody takes is retried now and cancelled, and some are replayed after that.
     fn cancel(&mut self, api: &Api, job: &str, replay: bool) {
         let id = api.accept(&event("job_sending", job, "http://127.0.0.1:1/"));
         self.take(Said::Accepted, [&*id]);
+        let answer = api.post("/v1/callbacks/retry-now", &json!({ "filter": { "ids": [id] } }));
+        assert_eq!(answer.json()["matched"], 1);
         eventually("it is cancelled", || {
             let answer = api.post(&format!("/v1/callbacks/{id}/cancel"), &json!({}));
             (answer.status == 200).then_some(())
@@ -85,6 +91,26 @@ impl Notes {
             let answer = api.post("/v1/callbacks/replay", &json!({ "filter": { "ids": [id] } }));
             assert_eq!(answer.json()["replayed"], 1);
             self.take(Said::Replayed, [&*id]);
+        }
+    }
+
+    /// A destination is paused, and resumed or not.
+    fn pause(&mut self, api: &Api, host: &str, resume: bool) {
+        let mut set = |path: &str, paused: bool| {
+            let destination = Destination::parse(host).unwrap();
+            let mut note = |paused| {
+                let so_far = usize::try_from(fs::metadata(&self.trace).unwrap().len()).unwrap();
+                self.paused.push((so_far, destination.clone(), paused));
+            };
+            // What is asked for may be done before it is answered.
+            note(None);
+            let answer = api.post(path, &json!({"destination": host}));
+            assert_eq!(answer.status, 200);
+            note(Some(paused));
+        };
+        set("/v1/destinations/pause", true);
+        if resume {
+            set("/v1/destinations/resume", false);
         }
     }
 
@@ -146,7 +172,7 @@ fn record(ignores: &str) -> Recording {
     let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
     fs::write(&trace, "").unwrap();
     [&good, &bad].into_iter().for_each(|receiver| receiver.watch(&trace));
-    let mut notes = Notes { trace, acknowledged: Vec::new() };
+    let mut notes = Notes { trace, acknowledged: Vec::new(), paused: Vec::new() };
     for run in 0..3 {
         service.serve_with(&env);
         let api = service.api();
@@ -162,6 +188,7 @@ fn record(ignores: &str) -> Recording {
             let answers = api.post_lines(&lines).lines();
             notes.take(Said::Accepted, answers.iter().map(|it| it["id"].as_str().unwrap()));
             notes.cancel(&api, &job(200), round % 2 == 0);
+            notes.pause(&api, &format!("http://paused-{run}-{round}:80"), round % 2 == 0);
             notes.delivered(&api);
         }
         eventually("most are delivered", || {
@@ -175,7 +202,7 @@ fn record(ignores: &str) -> Recording {
             assert_eq!(service.terminate(), Some(0));
         }
     }
-    let Notes { trace, acknowledged } = notes;
+    let Notes { trace, acknowledged, paused } = notes;
     let ops = disk::read(&fs::read(&trace).unwrap(), &data);
     if ignores.is_empty() {
         assert_recording_is_whole(&ops, &data);
@@ -187,7 +214,7 @@ fn record(ignores: &str) -> Recording {
     });
     let unsynced = puts.iter().filter(|put| put.body.contains("unsynced")).map(|put| put.watched);
     let unsynced = unsynced.take(16).map(|at| usize::try_from(at).unwrap()).collect();
-    Recording { ops, acknowledged, sent: sent.collect(), unsynced }
+    Recording { ops, acknowledged, paused, sent: sent.collect(), unsynced }
 }
 
 /// What was recorded is all that was done: it makes the very files that are there.
@@ -209,6 +236,7 @@ fn assert_recording_is_whole(ops: &[(usize, Op)], data: &Path) {
 fn look(
     image: &Path,
     acknowledged: &HashMap<CallbackId, Said>,
+    paused: &HashMap<Destination, Option<bool>>,
     sent: &[CallbackId],
 ) -> Result<(), String> {
     if !image.join("outbox").exists() && acknowledged.is_empty() {
@@ -235,6 +263,17 @@ fn look(
         let counted = queue.pending + queue.delivered + queue.failed;
         if counted != found.len() as u64 {
             return Err(format!("{counted} are counted and {} are there", found.len()));
+        }
+        let query = DestinationQuery { limit: usize::MAX, ..DestinationQuery::default() };
+        let all = outbox.destinations(query, SystemClock.now()).await;
+        let all = all.map_err(|error| error.to_string())?.destinations;
+        let stored: HashSet<_> =
+            all.into_iter().filter(|it| it.paused_at.is_some()).map(|it| it.destination).collect();
+        let wrong = |(to, paused): &(&Destination, &Option<bool>)| {
+            paused.is_some_and(|paused| stored.contains(*to) != paused)
+        };
+        if let Some((to, paused)) = paused.iter().find(wrong) {
+            return Err(format!("{to} was paused: {paused:?}, which is lost"));
         }
         let lost = acknowledged.keys().filter(|id| !found.contains_key(id)).count();
         if lost > 0 {
@@ -274,6 +313,8 @@ fn cut(recording: &Recording, images: usize, seed: u64) -> Vec<String> {
             .filter(|(after, ..)| *after <= position)
             .map(|(_, id, said)| (*id, *said))
             .collect();
+        let paused = recording.paused.iter().filter(|(after, ..)| *after <= position);
+        let paused: HashMap<_, _> = paused.map(|(_, to, paused)| (to.clone(), *paused)).collect();
         let how = [Cut::Lost, Cut::Some, Cut::Torn, Cut::Kept][number % 4];
         let how = if came.contains(&op) { Cut::Lost } else { how };
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -281,7 +322,7 @@ fn cut(recording: &Recording, images: usize, seed: u64) -> Vec<String> {
         disk.leave(&image, how, &mut random);
         let sent = recording.sent.iter().filter(|(after, _)| *after <= position);
         let sent: Vec<_> = sent.map(|(_, id)| *id).collect();
-        if let Err(what) = look(&image, &acknowledged, &sent) {
+        if let Err(what) = look(&image, &acknowledged, &paused, &sent) {
             wrong.push(format!("after operation {op} ({how:?}): {what}"));
         }
     }

@@ -181,14 +181,7 @@ fn apply(
                 answer(reply, Err(error));
                 return Ok(());
             }
-            let mut outcomes = Vec::with_capacity(new.len());
-            let run = || {
-                for one in new {
-                    outcomes.push(txn.enqueue(one)?);
-                }
-                Ok(())
-            };
-            let result = run();
+            let (outcomes, result) = each(new, |one| txn.enqueue(one));
             answers.push(when_synced(reply, outcomes));
             result
         }
@@ -206,40 +199,19 @@ fn apply(
             // In order: then each later callback of a job finds the first one at the head of the job
             // index, and the active one is not searched for each time.
             ids.sort_unstable();
-            let mut replayed = 0;
-            let run = || {
-                for id in ids {
-                    replayed += u64::from(txn.replay(id)?);
-                }
-                Ok(())
-            };
-            let result = run();
-            answers.push(when_synced(reply, replayed));
+            let (replayed, result) = each(ids, |id| txn.replay(id));
+            answers.push(when_synced(reply, how_many(&replayed)));
             result
         }
         Write::Cancel(ids, reply) => {
             let failure = Failure::new(ErrorKind::Cancelled, "cancelled by an operator");
-            let mut cancelled = Vec::with_capacity(ids.len());
-            let run = || {
-                for id in ids {
-                    cancelled.push(txn.cancel(id, failure.clone())?);
-                }
-                Ok(())
-            };
-            let result = run();
+            let (cancelled, result) = each(ids, |id| txn.cancel(id, failure.clone()));
             answers.push(when_synced(reply, cancelled));
             result
         }
         Write::RetryNow(ids, reply) => {
-            let mut due = 0;
-            let run = || {
-                for id in ids {
-                    due += u64::from(txn.retry_now(id)?);
-                }
-                Ok(())
-            };
-            let result = run();
-            answers.push(when_synced(reply, due));
+            let (due, result) = each(ids, |id| txn.retry_now(id));
+            answers.push(when_synced(reply, how_many(&due)));
             result
         }
         Write::Pause(destination, paused, reply) => {
@@ -266,15 +238,8 @@ fn apply(
             mended.map(drop)
         }
         Write::Import(entries, reply) => {
-            let mut imported = 0;
-            let run = || {
-                for entry in entries {
-                    imported += u64::from(txn.restore(entry)?);
-                }
-                Ok(())
-            };
-            let result = run();
-            answers.push(when_synced(reply, imported));
+            let (imported, result) = each(entries, |entry| txn.restore(entry));
+            answers.push(when_synced(reply, how_many(&imported)));
             result
         }
         Write::Ping(reply) => {
@@ -282,6 +247,20 @@ fn apply(
             Ok(())
         }
     }
+}
+
+/// Does something with each item, until it fails.
+fn each<I, T>(items: Vec<I>, run: impl FnMut(I) -> Result<T>) -> (Vec<T>, Result<()>) {
+    let mut done = Vec::with_capacity(items.len());
+    let result = items.into_iter().map(run).try_for_each(|one| {
+        done.push(one?);
+        Ok(())
+    });
+    (done, result)
+}
+
+fn how_many(changed: &[bool]) -> u64 {
+    changed.iter().filter(|it| **it).count() as u64
 }
 
 /// Whether these may be stored. Duplicates are answered in any case.

@@ -10,7 +10,7 @@ use crate::outbox::{
     error::Result,
     record,
     sled::{
-        blocks::{self, PROGRESS, Pending, RECORDS, SET, Set},
+        blocks::{self, PROGRESS, PROGRESS_LEN, Pending, RECORDS, SET, Set},
         commit::write_set::WriteSet,
         keys::{self, QueueKey},
         rows::{self, Records, decode, offset},
@@ -296,7 +296,7 @@ impl<'a> SharedRows<'a> {
             let stored = self.tree.get(&key)?.unwrap_or_default();
             let known =
                 if stored.is_empty() { Vec::new() } else { blocks::entries(&key, &stored)? };
-            let mut all: [Option<Vec<u8>>; PROGRESS as usize] = Default::default();
+            let mut all: [Option<Vec<u8>>; PROGRESS_LEN] = Default::default();
             for entry in known {
                 if let Some(place) = all.get_mut(usize::from(entry.offset)) {
                     *place = Some(entry.of(&stored).to_vec());
