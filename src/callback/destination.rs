@@ -1,11 +1,15 @@
 //! Where callbacks go.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::url::{UrlError, parse_url};
+
+/// A map by destination. Its hash is much cheaper than that of the standard library, and seeded as well, so
+/// that whoever writes URLs cannot choose names that collide.
+pub type DestinationMap<V> = HashMap<Destination, V, foldhash::fast::RandomState>;
 
 /// Scheme, host and port: the unit of queues, concurrency limits and breakers.
 ///

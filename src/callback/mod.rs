@@ -9,7 +9,7 @@ mod url;
 
 pub use self::{
     body::{Body, JobState},
-    destination::Destination,
+    destination::{Destination, DestinationMap},
     id::{CallbackId, ParseIdError},
     secret::{SecretUrl, redact_url},
     tracker::{DEFAULT_TRACKER_TEMPLATE, tracker_template, tracker_url},

@@ -23,11 +23,14 @@ pub enum UrlError {
 /// path and query are percent-encoded, since servers answer 400 to them; existing percent-encoding is
 /// kept. The parser also encodes `'` in a query (WHATWG URL).
 pub fn parse_url(text: &str) -> Result<Url, UrlError> {
-    let url = Url::parse(text).map_err(|e| UrlError::Syntax(e.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(UrlError::Scheme(url.scheme().to_owned()));
-    }
-    let url = Url::parse(&as_uri(text)?).map_err(|e| UrlError::Syntax(e.to_string()))?;
+    let syntax = |error: url::ParseError| UrlError::Syntax(error.to_string());
+    let uri = as_uri(text).or_else(|error| {
+        // The parser may know better what is wrong.
+        let url = Url::parse(text).map_err(syntax)?;
+        let web = matches!(url.scheme(), "http" | "https");
+        Err(if web { error } else { UrlError::Scheme(url.scheme().to_owned()) })
+    })?;
+    let url = Url::parse(&uri).map_err(syntax)?;
     // What the HTTP client reads it with later; a URL that it refuses (65,535 bytes and more)
     // is known here, not at the first attempt.
     if let Err(error) = http::Uri::try_from(url.as_str()) {

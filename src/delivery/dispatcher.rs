@@ -13,11 +13,7 @@
 //! [`shares`](crate::delivery::schedule::shares). Nothing is claimed while too many outcomes wait for the
 //! disk, because what is sent meanwhile would be repeated after a kill.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::hash_map::Entry, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -39,7 +35,7 @@ use super::{
     task::{self, AttemptTask, Ended, Event, Settling, Taken, Unsettled},
 };
 use crate::{
-    callback::Destination,
+    callback::{Destination, DestinationMap},
     clock::SharedClock,
     health::LoopCheck,
     outbox::{Claim, News, Outbox},
@@ -65,7 +61,7 @@ pub struct Dispatcher {
     jumps: Arc<Jumps>,
     /// Backward jumps of the clock that the lanes have been adjusted for.
     back: u64,
-    lanes: HashMap<Destination, Lane>,
+    lanes: DestinationMap<Lane>,
     /// What is remembered of destinations without a lane.
     remembered: Recent<Destination, Remembered>,
     shares: Shares,
@@ -102,7 +98,7 @@ impl Dispatcher {
             clock,
             jumps,
             back: 0,
-            lanes: HashMap::new(),
+            lanes: DestinationMap::default(),
             remembered: Recent::default(),
             timers: Timers::default(),
             connections: Connections::default(),
@@ -395,6 +391,7 @@ impl Dispatcher {
             close_after: !keep_connection,
         };
         let abort = self.abort.subscribe();
-        tokio::spawn(attempt.run(claim, abort));
+        // In a box, because the runtime moves a task's future several times.
+        tokio::spawn(Box::pin(attempt.run(claim, abort)));
     }
 }

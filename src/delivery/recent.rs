@@ -2,19 +2,21 @@
 
 use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
+use foldhash::fast::RandomState;
+
 /// The map keeps the latest entries: at least this many, and at most twice as many.
 const HALF: usize = 4096;
 
 /// The latest entries of a map.
 #[derive(Debug)]
 pub(super) struct Recent<K, V> {
-    new: HashMap<K, V>,
-    old: HashMap<K, V>,
+    new: HashMap<K, V, RandomState>,
+    old: HashMap<K, V, RandomState>,
 }
 
 impl<K, V> Default for Recent<K, V> {
     fn default() -> Self {
-        Self { new: HashMap::new(), old: HashMap::new() }
+        Self { new: HashMap::default(), old: HashMap::default() }
     }
 }
 

@@ -19,13 +19,13 @@ pub trait Holder: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Claim {
     /// The callback as it is stored.
-    pub record: Record,
+    pub record: Box<Record>,
     lease: Lease,
 }
 
 impl Claim {
     /// A claim of a callback in the store `holder`.
-    pub fn new(record: Record, holder: Weak<dyn Holder>) -> Self {
+    pub fn new(record: Box<Record>, holder: Weak<dyn Holder>) -> Self {
         let due = match record.state {
             State::Pending(Readiness::Scheduled(due)) => due,
             _ => record.created_at,
@@ -35,7 +35,7 @@ impl Claim {
     }
 
     /// Ends the claim without releasing it, for [`Outbox::settle`](crate::outbox::Outbox::settle).
-    pub fn into_record(mut self) -> Record {
+    pub fn into_record(mut self) -> Box<Record> {
         self.lease.holder = None;
         self.record
     }

@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::pace::{BOUNDS, EXPECTED, LEVELS, Level, NEW, SLOW};
@@ -93,7 +94,7 @@ pub(crate) struct Shares {
     /// By level: destinations that could start more if more slots were free, first come first. One whose
     /// level has changed since is skipped.
     limited: [VecDeque<Destination>; LEVELS],
-    running: HashMap<u64, Running>,
+    running: HashMap<u64, Running, RandomState>,
     /// Number of slots taken so far.
     taken: u64,
     /// Slots held by each level.
@@ -117,7 +118,7 @@ impl Shares {
             turns: [0; LEVELS],
             last_turn: 0,
             limited: Default::default(),
-            running: HashMap::new(),
+            running: HashMap::default(),
             taken: 0,
             held: [0; LEVELS],
             rising: Default::default(),

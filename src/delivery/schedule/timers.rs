@@ -1,14 +1,17 @@
 //! Destinations that wait for a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use crate::{callback::Destination, clock::Timestamp};
+use crate::{
+    callback::{Destination, DestinationMap},
+    clock::Timestamp,
+};
 
 /// One timer for each destination at most.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     sorted: BTreeSet<(Timestamp, Destination)>,
-    times: HashMap<Destination, Timestamp>,
+    times: DestinationMap<Timestamp>,
 }
 
 impl Timers {

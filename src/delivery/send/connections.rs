@@ -4,11 +4,11 @@
 //! destinations connections are kept is decided by [`Connections`]. How many are kept to one destination
 //! is `delivery.per_destination`, which the pool applies as well.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::callback::Destination;
+use crate::callback::{Destination, DestinationMap};
 
 /// How long an idle connection is kept.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ const MAX_DESTINATIONS: usize = 256;
 
 /// The destinations to which connections are kept, and when an attempt to each last began.
 #[derive(Debug, Default)]
-pub(crate) struct Connections(HashMap<Destination, Instant>);
+pub(crate) struct Connections(DestinationMap<Instant>);
 
 impl Connections {
     /// An attempt begins. Returns whether its connection is kept for later ones; otherwise it is

@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -114,9 +115,18 @@ fn store(dir: &Path, db: Db, settings: Settings, clock: SharedClock) -> Result<S
     let salt = salt(&tree)?;
     let queues = queues::load(&tree)?;
     begin_ids_anew(&queues, clock.now());
-    let (barrier, commits) = (Barrier::default(), Barrier::default());
-    let dir = dir.to_owned();
-    Ok(Store { dir, db, tree, salt, queues, barrier, commits, clock, settings })
+    Ok(Store {
+        dir: dir.to_owned(),
+        db,
+        tree,
+        salt,
+        queues,
+        barrier: Barrier::default(),
+        commits: Barrier::default(),
+        known_queues: Mutex::default(),
+        clock,
+        settings,
+    })
 }
 
 /// A store that was restored from a backup or export may have assigned ids after the last one in it. So

@@ -18,7 +18,6 @@ use super::{
     },
     fsync::sync_dir,
     guard::guarded,
-    keys::QueueKey,
     open,
     read::{destinations, export, listing, lookup, summary},
     rescue::{
@@ -203,7 +202,7 @@ impl Outbox for SledOutbox {
         limit: usize,
         now: Timestamp,
     ) -> OutboxFuture<Claims> {
-        let queue = QueueKey::of(&self.store.salt, destination);
+        let queue = self.store.queue(destination);
         let horizon = self.store.horizon(now);
         let found = self.store.queues.claim(&self.store.tree, queue, limit, horizon);
         let claims = found.map_err(|error| self.store.classify(error)).map(|found| {
@@ -216,7 +215,7 @@ impl Outbox for SledOutbox {
     }
 
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
-        self.ask(|reply| Write::Settle(Box::new((claim.into_record(), settlement)), reply))
+        self.ask(|reply| Write::Settle(claim.into_record(), Box::new(settlement), reply))
     }
 
     fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64> {
@@ -281,7 +280,7 @@ impl Outbox for SledOutbox {
     }
 
     fn report(&self, destination: &Destination, open: Option<Open>) {
-        let queue = QueueKey::of(&self.store.salt, destination);
+        let queue = self.store.queue(destination);
         if let Some(queue) = self.store.queues.lock().queues.get_mut(&queue)
             && queue.row.pending > 0
         {

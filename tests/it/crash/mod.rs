@@ -10,6 +10,7 @@ mod faults;
 mod history;
 mod idle;
 mod load;
+mod operator;
 mod order;
 mod receivers;
 mod soak;
@@ -29,7 +30,8 @@ use serde_json::Value;
 
 use self::{
     history::{Action, HandedIn, History},
-    load::{Stage, Submitter, call, operate},
+    load::{Stage, Submitter},
+    operator::{call, operate, resume_all},
     receivers::Receivers,
 };
 use crate::support::{Api, DEADLINE, PAUSE, Service, number};
@@ -141,7 +143,7 @@ impl Run {
     /// Waits until nothing is pending any more.
     fn drain(&self) {
         let api = self.service.api();
-        load::resume_all(&api);
+        resume_all(&api);
         let end = Instant::now() + DEADLINE;
         let (mut count, mut since) = (self.stage.receivers.count(), Instant::now());
         loop {

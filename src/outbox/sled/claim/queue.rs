@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::{
     clock::Timestamp,
     outbox::{
@@ -23,7 +25,7 @@ pub(crate) enum Busy {
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) row: QueueRow,
-    pub(crate) busy: HashMap<u64, Busy>,
+    pub(crate) busy: HashMap<u64, Busy, RandomState>,
     pub(crate) open: Option<Open>,
     pub(crate) window: Window,
     /// No scheduled callback that is not busy is due before this time.
@@ -40,7 +42,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(row: QueueRow) -> Self {
         Self {
-            busy: HashMap::new(),
+            busy: HashMap::default(),
             open: None,
             window: Window::default(),
             row,
@@ -66,10 +68,14 @@ impl Queue {
         self.row.pending == 0 && self.row.paused_at.is_none() && self.busy.is_empty()
     }
 
+    /// Whether a scheduled callback may be due.
+    pub(crate) fn may_have_scheduled(&self, horizon: Horizon) -> bool {
+        self.row.scheduled > 0 && !horizon.is_later(self.due_from)
+    }
+
     /// Whether a claim now has to read the tree.
     pub(crate) fn reads_to_claim(&self, horizon: Horizon) -> bool {
-        let scheduled = self.row.scheduled > 0 && !horizon.is_later(self.due_from);
-        scheduled || (self.row.fresh > 0 && self.window.len() == 0)
+        self.may_have_scheduled(horizon) || (self.row.fresh > 0 && self.window.len() == 0)
     }
 
     pub(crate) fn is_claimed(&self, seq: u64) -> bool {

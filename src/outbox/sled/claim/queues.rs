@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use sled::Tree;
 use tokio::sync::Notify;
 
@@ -20,7 +21,7 @@ use crate::{
         sled::{
             claim::{
                 queue::Queue,
-                scan::{Due, DueScan},
+                scan::{self, Due, DueScan},
             },
             horizon::Horizon,
             keys::{self, QueueKey},
@@ -45,11 +46,11 @@ pub(crate) struct Inner {
     /// Number of pending callbacks that are [`Readiness::Blocked`](crate::outbox::Readiness::Blocked).
     pub(crate) blocked: u64,
     /// The destinations with pending callbacks, and those with a callback that is about to change.
-    pub(crate) queues: HashMap<QueueKey, Queue>,
+    pub(crate) queues: HashMap<QueueKey, Queue, RandomState>,
     /// Number of destinations with pending or failed callbacks.
     pub(crate) destinations: u64,
     pub(crate) broken: Option<Arc<str>>,
-    signals: HashMap<QueueKey, Timestamp>,
+    signals: HashMap<QueueKey, Timestamp, RandomState>,
     /// The queues that are to be tried now.
     retried: HashSet<QueueKey>,
     /// Number of callbacks in the windows of all queues.
@@ -185,8 +186,14 @@ impl Queues {
         queue.postponed_claims = 0;
         let others = *read_ahead - queue.window.len();
         let reach = queue.window.reach(limit, others, *applying, now);
-        let source = DueScan::new(tree, key, queue, reach, totals.next_seq, horizon);
-        let claims = source.claim(queue, limit, now);
+        let ahead = if reach == 0 { scan::claim_ahead(queue, limit, horizon) } else { None };
+        let claims = ahead.map_or_else(
+            || {
+                let source = DueScan::new(tree, key, queue, reach, totals.next_seq, horizon);
+                source.claim(queue, limit, now)
+            },
+            Ok,
+        );
         *read_ahead = others + queue.window.len();
         claims
     }

@@ -33,7 +33,8 @@ const SCAN_LIMIT: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Due {
     /// Due callbacks, in the order in which they became due.
-    pub(crate) records: Vec<Record>,
+    #[expect(clippy::vec_box, reason = "a window has boxes, and a claim keeps its box")]
+    pub(crate) records: Vec<Box<Record>>,
     /// When the queue has something due again; `None`: not before it is signalled.
     pub(crate) next_due: Option<Timestamp>,
 }
@@ -43,6 +44,20 @@ impl Due {
     pub(crate) fn nothing_before(at: Timestamp) -> Self {
         Self { records: Vec::new(), next_due: Some(at) }
     }
+}
+
+/// Claims `limit` callbacks that were read ahead; `None` if other ones may be due, or there are not so many.
+pub(crate) fn claim_ahead(queue: &mut Queue, limit: usize, horizon: Horizon) -> Option<Due> {
+    if limit == 0 || queue.may_have_scheduled(horizon) || queue.window.len() < limit {
+        return None;
+    }
+    let mut found = Due::nothing_before(horizon.now);
+    for mut record in queue.window.ahead.drain(..limit) {
+        queue.busy.insert(keys::seq_of(record.id), Busy::Claimed);
+        record.budget_since = record.budget_since.max(queue.row.resumed_at);
+        found.records.push(record);
+    }
+    Some(found)
 }
 
 enum Next {
@@ -126,7 +141,7 @@ impl<'a> DueScan<'a> {
                 Ok(Next::Record(mut record)) => {
                     record.budget_since = record.budget_since.max(queue.row.resumed_at);
                     queue.busy.insert(keys::seq_of(record.id), Busy::Claimed);
-                    found.records.push(*record);
+                    found.records.push(record);
                 }
                 Ok(Next::Later(at)) => {
                     found.next_due = at;

@@ -20,7 +20,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 /// A write, with the receiver of its answer.
 pub(crate) enum Write {
     Enqueue(Vec<NewCallback>, Sequence, Reply<Vec<Enqueued>>),
-    Settle(Box<(Record, Settlement)>, Reply<Record>),
+    Settle(Box<Record>, Box<Settlement>, Reply<Record>),
     Replay(Vec<CallbackId>, Reply<u64>),
     Cancel(Vec<CallbackId>, Reply<Vec<Cancelled>>),
     RetryNow(Vec<CallbackId>, Reply<u64>),
@@ -54,7 +54,7 @@ impl Write {
     pub(crate) fn refuse(self, error: OutboxError) {
         match self {
             Self::Enqueue(_, _, reply) => answer(reply, Err(error)),
-            Self::Settle(_, reply) => answer(reply, Err(error)),
+            Self::Settle(_, _, reply) => answer(reply, Err(error)),
             Self::Ping(reply) => answer(reply, Err(error)),
             Self::Replay(_, reply)
             | Self::RetryNow(_, reply)

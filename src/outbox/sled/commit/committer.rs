@@ -185,9 +185,8 @@ fn apply(
             answers.push(when_synced(reply, outcomes));
             result
         }
-        Write::Settle(settled, reply) => {
-            let (record, settlement) = *settled;
-            let record = txn.settle(record, settlement);
+        Write::Settle(record, settlement, reply) => {
+            let record = txn.settle(*record, *settlement);
             let (record, result) = match record {
                 Ok(record) => (Ok(record), Ok(())),
                 Err(error) => (Err(error.clone()), Err(error)),
@@ -319,7 +318,7 @@ mod tests {
         };
         let id = CallbackId::from_u128(1);
         let record = crate::outbox::transition::accept(new, id, Timestamp::default(), true);
-        Write::Settle(Box::new((record, settlement)), oneshot::channel().0)
+        Write::Settle(Box::new(record), Box::new(settlement), oneshot::channel().0)
     }
 
     #[test]

@@ -16,7 +16,7 @@ impl Transaction<'_> {
     /// another identity, the id changes and the order is kept.
     pub(crate) fn restore(&mut self, entry: Entry) -> Result<bool> {
         let seq = keys::seq_of(entry.record.id);
-        let queue = QueueKey::of(&self.store.salt, &entry.record.destination);
+        let queue = self.store.queue(&entry.record.destination);
         let mut record = Record { id: keys::id(seq, queue), ..entry.record };
         if entry.uncertain && record.state_name() == StateName::Pending {
             let why = "recovered from a damaged store: whether it was delivered is not known";

@@ -54,7 +54,7 @@ impl Transaction<'_> {
         if new.refusal.is_some() && self.totals.failed >= self.store.settings.max_pending {
             return Ok(Enqueued::NotKept);
         }
-        let queue = QueueKey::of(&self.store.salt, &new.destination);
+        let queue = self.store.queue(&new.destination);
         let seq = self.totals.next_seq;
         self.totals.next_seq += 1;
         let id = keys::id(seq, queue);
@@ -185,7 +185,7 @@ impl Transaction<'_> {
 
     /// Pauses or resumes a destination. Returns whether that changes anything.
     pub(crate) fn pause(&mut self, destination: &Destination, paused: bool) -> Result<bool> {
-        let queue = QueueKey::of(&self.store.salt, destination);
+        let queue = self.store.queue(destination);
         let now = self.now;
         let row = self.row(queue, destination)?;
         if row.paused_at.is_some() == paused {

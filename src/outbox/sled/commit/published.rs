@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
+
 use crate::{
     clock::Timestamp,
     measure,
@@ -18,11 +20,11 @@ use crate::{
 pub(crate) struct Published {
     totals: Totals,
     blocked: u64,
-    rows: HashMap<QueueKey, Changed>,
+    rows: HashMap<QueueKey, Changed, RandomState>,
     to_free: Vec<(QueueKey, u64)>,
     signals: Vec<(QueueKey, Timestamp)>,
     retried: HashSet<QueueKey>,
-    budgets: HashMap<QueueKey, Timestamp>,
+    budgets: HashMap<QueueKey, Timestamp, RandomState>,
     /// Number of callbacks that were delivered, and that failed.
     ended: (u64, u64),
 }

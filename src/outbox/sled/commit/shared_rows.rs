@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
+use foldhash::fast::RandomState;
 use sled::Tree;
 
 use crate::outbox::{
@@ -38,8 +39,8 @@ pub(crate) struct SharedRows<'a> {
     /// `None`: removed.
     records: BTreeMap<u64, Option<Vec<u8>>>,
     progress: BTreeMap<u64, Option<Vec<u8>>>,
-    pending: HashMap<(QueueKey, u64), Cached<Pending>>,
-    ended: HashMap<(u8, u64), Cached<Set>>,
+    pending: HashMap<(QueueKey, u64), Cached<Pending>, RandomState>,
+    ended: HashMap<(u8, u64), Cached<Set>, RandomState>,
     reader: Records,
 }
 
@@ -50,8 +51,8 @@ impl<'a> SharedRows<'a> {
             first_new,
             records: BTreeMap::new(),
             progress: BTreeMap::new(),
-            pending: HashMap::new(),
-            ended: HashMap::new(),
+            pending: HashMap::default(),
+            ended: HashMap::default(),
             reader: Records::default(),
         }
     }

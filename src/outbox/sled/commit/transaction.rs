@@ -9,6 +9,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
+use foldhash::fast::RandomState;
+
 use crate::{
     callback::Destination,
     clock::Timestamp,
@@ -52,14 +54,14 @@ pub(crate) struct Transaction<'a> {
     pub(crate) totals: Totals,
     /// Number of blocked callbacks, with the changes so far.
     pub(crate) blocked: u64,
-    pub(crate) rows: HashMap<QueueKey, Changed>,
+    pub(crate) rows: HashMap<QueueKey, Changed, RandomState>,
     /// Callbacks to be freed after the sync: those that this batch settles, and those that it marked busy.
     pub(crate) to_free: Vec<(QueueKey, u64)>,
     pub(crate) signals: Vec<(QueueKey, Timestamp)>,
     /// Destinations that are to be tried now.
     pub(crate) retried: HashSet<QueueKey>,
     /// By queue: the earliest begin of a budget among callbacks that become pending.
-    pub(crate) budgets: HashMap<QueueKey, Timestamp>,
+    pub(crate) budgets: HashMap<QueueKey, Timestamp, RandomState>,
     pub(crate) delivered: Vec<u64>,
     pub(crate) failed: Vec<u64>,
     /// Imported callbacks that have ended, by the state and time of their end: whether it is failed.
@@ -79,11 +81,11 @@ impl<'a> Transaction<'a> {
             now,
             totals,
             blocked,
-            rows: HashMap::new(),
+            rows: HashMap::default(),
             to_free: Vec::new(),
             signals: Vec::new(),
             retried: HashSet::new(),
-            budgets: HashMap::new(),
+            budgets: HashMap::default(),
             delivered: Vec::new(),
             failed: Vec::new(),
             restored: BTreeMap::new(),

@@ -180,7 +180,7 @@ pub(crate) fn page(
     match &query.destination {
         None => all.extend(only_failed(store, usize::MAX, usize::MAX, horizon)?),
         Some(wanted) if all.is_empty() => {
-            let queue = QueueKey::of(&store.salt, wanted);
+            let queue = store.queue(wanted);
             let key = keys::queue(queue);
             if let Some(bytes) = store.tree.get(&key)? {
                 all.push(Seen::stored(queue, decode(&key, &bytes)?).summary(0, horizon));

@@ -230,7 +230,7 @@ fn sources(store: &Store, query: &Query) -> Vec<Source> {
         None => vec![Source::Records],
         Some(StateName::Pending) => match &query.destination {
             Some(destination) => {
-                vec![Source::Pending(QueueKey::of(&store.salt, destination))]
+                vec![Source::Pending(store.queue(destination))]
             }
             None => {
                 let inner = store.queues.lock();

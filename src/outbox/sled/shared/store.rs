@@ -1,16 +1,24 @@
 //! The store that commits, claims and reads share.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use sled::{Db, Tree};
 
 use crate::{
-    callback::CallbackId,
+    callback::{CallbackId, Destination, DestinationMap},
     clock::{SharedClock, Timestamp},
     outbox::{
         Holder, OutboxError, Record, StateName,
         sled::{
-            claim::queues::Queues, guard::guarded, horizon::Horizon, keys, shared::barrier::Barrier,
+            claim::queues::Queues,
+            guard::guarded,
+            horizon::Horizon,
+            keys::{self, QueueKey},
+            shared::barrier::Barrier,
         },
     },
 };
@@ -40,6 +48,9 @@ impl Default for Settings {
     }
 }
 
+/// Keys of queues that are kept.
+const KNOWN_QUEUES: usize = 4096;
+
 /// The store and its shared memory.
 pub(crate) struct Store {
     pub(crate) dir: PathBuf,
@@ -51,6 +62,7 @@ pub(crate) struct Store {
     pub(crate) barrier: Barrier,
     /// Commits as a whole.
     pub(crate) commits: Barrier,
+    pub(crate) known_queues: Mutex<DestinationMap<QueueKey>>,
     pub(crate) clock: SharedClock,
     pub(crate) settings: Settings,
 }
@@ -71,6 +83,21 @@ impl Store {
             }
             _ => record,
         }
+    }
+
+    /// The queue of a destination. Its key is a hash that costs as much as a claim, so those that were used
+    /// last are kept.
+    pub(crate) fn queue(&self, destination: &Destination) -> QueueKey {
+        let mut known = self.known_queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = known.get(destination) {
+            return *queue;
+        }
+        let queue = QueueKey::of(&self.salt, destination);
+        if known.len() >= KNOWN_QUEUES {
+            known.clear();
+        }
+        known.insert(destination.clone(), queue);
+        queue
     }
 
     pub(crate) fn stopped(&self) -> Option<OutboxError> {
