@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, HashMap},
     time::{Duration, Instant},
 };
 
@@ -14,13 +14,14 @@ use sled::{IVec, Tree};
 
 use super::{
     super::{
+        blocks::{self, Pending},
         commit::{shared_rows::SharedRows, write_set::WriteSet},
         keys::{self, QueueKey},
-        rows::{QueueRow, Totals, decode},
+        rows::{QueueRow, Records, Totals, decode},
     },
     format_1,
 };
-use crate::outbox::{Record, error::Result, record};
+use crate::outbox::{Record, StateName, error::Result, record};
 
 /// Callbacks, or destinations, that one step moves. Few enough that a step mostly is within one segment of
 /// sled's log: of a batch over several segments, a power failure may leave a later one without an earlier one,
@@ -62,7 +63,8 @@ pub(super) fn up(tree: &Tree, sync: &dyn Fn() -> Result<()>) -> Result<()> {
             reported = Instant::now();
         }
     }
-    while move_queues(tree)? > 0 {
+    let failed = failed(tree)?;
+    while move_queues(tree, &failed)? > 0 {
         sync()?;
     }
     report(moved);
@@ -116,15 +118,18 @@ fn move_callbacks(tree: &Tree, callbacks: &mut InOrder<'_>) -> Result<u64> {
     while moved < STEP as u64
         && let Some((key, bytes)) = callbacks.next()?
     {
-        let record: Record = decode(&key, &bytes)?;
+        moved += 1;
+        writes.remove(key.to_vec());
+        let Ok(record) = decode::<Record>(&key, &bytes) else {
+            leave_out(tree, &mut writes, &key)?;
+            continue;
+        };
         let (seq, queue) = keys::parts(record.id);
         shared.put_record(&record)?;
         shared.insert(queue, &record)?;
         let value = queue.0.to_be_bytes();
         writes.put(keys::job(&record.body.job_id, seq), &value);
         writes.put(keys::directory(&record.body.job_id_fs, seq), &value);
-        writes.remove(key.to_vec());
-        moved += 1;
     }
     if moved > 0 {
         shared.seal(&mut writes)?;
@@ -133,14 +138,79 @@ fn move_callbacks(tree: &Tree, callbacks: &mut InOrder<'_>) -> Result<u64> {
     Ok(moved)
 }
 
+/// A callback that cannot be read keeps no other one from being migrated: it is left out, and not counted
+/// any more.
+fn leave_out(tree: &Tree, writes: &mut WriteSet<'_>, key: &[u8]) -> Result<()> {
+    tracing::error!(
+        event.action = "callback-unreadable",
+        callback.key = data_encoding::HEXLOWER.encode(key),
+        "a stored callback cannot be read and is left out by the migration"
+    );
+    let mut totals: Totals = match writes.get(keys::TOTALS)? {
+        Some(bytes) => decode(keys::TOTALS, &bytes)?,
+        None => return Ok(()),
+    };
+    let count = match key.first() {
+        Some(b'p') => &mut totals.pending,
+        Some(b'f') => &mut totals.delivered,
+        _ => &mut totals.failed,
+    };
+    *count = count.saturating_sub(1);
+    writes.put(keys::TOTALS.to_vec(), record::encode_row(&totals)?);
+    if key.first() != Some(&b'p') {
+        return Ok(());
+    }
+    // Its row in the due index, if there is one, leads nowhere.
+    let queue = QueueKey(keys::number(key.get(1..).unwrap_or_default()));
+    let seq = keys::last_number(key);
+    for row in tree.scan_prefix(keys::due_prefix(queue)) {
+        let (due, _) = row?;
+        if keys::last_number(&due) == seq {
+            writes.remove(due.to_vec());
+        }
+    }
+    Ok(())
+}
+
+/// Number of failed callbacks of each destination.
+fn failed(tree: &Tree) -> Result<HashMap<QueueKey, u64>> {
+    let mut count = HashMap::new();
+    let mut records = Records::default();
+    for row in tree.scan_prefix([keys::ended_prefix(StateName::Failed)]) {
+        let (key, bytes) = row?;
+        let [set] = blocks::decode_sets(&key, &bytes)?;
+        for seq in set.members(keys::last_number(&key)) {
+            if let Some(record) = records.get(tree, seq)? {
+                *count.entry(keys::parts(record.id).1).or_default() += 1;
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// The counters of a destination, counted again: a callback that was left out may have been one of them.
+fn recounted(tree: &Tree, queue: QueueKey, row: QueueRow) -> Result<QueueRow> {
+    let (mut pending, mut fresh) = (0, 0);
+    for sets in tree.scan_prefix(keys::pending_prefix(queue)) {
+        let (key, bytes) = sets?;
+        let sets = Pending::decode(&key, &bytes)?;
+        pending += sets.all().len();
+        fresh += sets.fresh.len();
+    }
+    let scheduled = tree.scan_prefix(keys::due_prefix(queue)).count() as u64;
+    Ok(QueueRow { pending, fresh, scheduled, ..row })
+}
+
 /// Moves some counters of destinations, and returns their number.
-fn move_queues(tree: &Tree) -> Result<u64> {
+fn move_queues(tree: &Tree, failed: &HashMap<QueueKey, u64>) -> Result<u64> {
     let mut writes = WriteSet::new(tree);
     let mut moved = 0;
     for row in tree.scan_prefix(format_1::QUEUES).take(STEP) {
         let (key, bytes) = row?;
         let row: QueueRow = decode::<format_1::QueueRow>(&key, &bytes)?.into();
         let queue = QueueKey(keys::last_number(&key));
+        let failed = failed.get(&queue).copied().unwrap_or_default();
+        let row = recounted(tree, queue, QueueRow { failed, ..row })?;
         writes.put(keys::queue(queue), record::encode_row(&row)?);
         writes.remove(key.to_vec());
         moved += 1;

@@ -15,15 +15,20 @@ use seal_dpf_urlcallback::{
 const BATCH: usize = 2048;
 
 /// The job of a callback, as long as DPF's are.
-pub(crate) fn body(job: usize, made: u64) -> Body {
+pub(crate) fn body(job: usize, directory: String) -> Body {
     Body {
         job_id: job.to_string(),
-        job_id_fs: made.to_string(),
+        job_id_fs: directory,
         job_state: JobState::Finished,
         exit_status: Some("OK".into()),
         error_reason: None,
         dpf_tracker_url: Some(format!("http://dpfsrv03:9125/cgi-bin/dpftracker?job=2016{job:014}")),
     }
+}
+
+/// The directory of a job in a backlog.
+pub(crate) fn directory(job: usize) -> String {
+    format!("d2016{job:014}")
 }
 
 /// A URL at the n-th destination: each address of the loopback network is one.
@@ -63,7 +68,7 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
 fn new(job: usize, url: &str) -> anyhow::Result<NewCallback> {
     Ok(NewCallback {
         event_id: None,
-        body: body(job, 0),
+        body: body(job, directory(job)),
         url: url.to_owned().into(),
         destination: Destination::of(&parse_url(url).context("a URL")?),
         refusal: None,

@@ -2,10 +2,12 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::{
-    clock::{eventually, now_micros},
+    clock::{Latency, eventually, now_micros},
+    fill::directory,
+    http::get,
     receiver::rate,
     service::{Service, disk_sync},
     stage::{Events, Receiver, fill, produce, raw},
@@ -14,12 +16,13 @@ use crate::{
 
 type Part = fn(&mut Figures) -> anyhow::Result<()>;
 
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("drain", drain),
     ("intake", intake),
     ("steady", steady),
     ("latency", latency),
     ("growth", growth),
+    ("search", search),
     ("isolation", isolation),
     ("idle", idle),
 ];
@@ -275,6 +278,44 @@ fn growth(figures: &mut Figures) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Look-ups among a million pending callbacks, through the API.
+fn search(figures: &mut Figures) -> anyhow::Result<()> {
+    const BACKLOG: usize = 1_000_000;
+    const LOOK_UPS: usize = 200;
+    let mut service = Service::prepare()?;
+    fill(&service, &[(0, DEAD, 50, BACKLOG)])?;
+    service.start()?;
+    let (address, token) = service.api()?;
+    let ask = |path: String| -> anyhow::Result<(String, u32)> {
+        let begin = now_micros();
+        let text = get(&address, &token, &path)?;
+        Ok((text, u32::try_from(now_micros() - begin).unwrap_or(u32::MAX)))
+    };
+    let mut ids = Vec::new();
+    for name in ["job", "directory", "id"] {
+        let mut all = Vec::with_capacity(LOOK_UPS);
+        for at in 0..LOOK_UPS {
+            let job = at * (BACKLOG / LOOK_UPS) + at;
+            let path = match name {
+                "job" => format!("/v1/callbacks?jobId={job}"),
+                "directory" => format!("/v1/callbacks?jobIdFs={}", directory(job)),
+                _ => format!("/v1/callbacks/{}", ids[at]),
+            };
+            let (text, took) = ask(path)?;
+            let id = text.split(r#""id":""#).nth(1).and_then(|rest| rest.split('"').next());
+            ids.push(id.with_context(|| format!("job {job} is not found"))?.to_owned());
+            all.push(took);
+        }
+        let Latency { p50, p99 } = Latency::of(all);
+        figures.plain(
+            &format!("1 million pending: a callback by its {name}, p50 / p99"),
+            format!("{} / {}", ms(p50), ms(p99)),
+            "≤ 50 ms",
+        );
+    }
+    service.stop()
 }
 
 fn isolation(figures: &mut Figures) -> anyhow::Result<()> {

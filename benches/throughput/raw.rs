@@ -65,7 +65,7 @@ async fn put(
     headers.insert("webhook-id", HeaderValue::from_static("01KATAAAAAAAAAAAAAAAAAAAAA"));
     headers.insert("webhook-timestamp", 1_700_000_000.into());
     headers.insert("callback-attempt", 1.into());
-    let body = bytes::Bytes::from(body(1, 1).to_json());
+    let body = bytes::Bytes::from(body(1, "1".into()).to_json());
     let client = clients.of(&url, &Destination::of(&url))?;
     while next.fetch_add(1, Relaxed) < count {
         let request = client.put(url.clone()).headers(headers.clone()).body(body.clone());

@@ -13,7 +13,7 @@ use seal_dpf_urlcallback::{
     clock::Timestamp,
     outbox::{
         Attempt, ErrorKind, Failure, Readiness, Record, State,
-        record::{decode, encode, encode_row, is_fresh},
+        record::{Progress, decode, encode, encode_row},
     },
 };
 use seal_dpf_urlcallback_fuzz::allocations::{Watched, largest_of};
@@ -107,7 +107,7 @@ fn read(bytes: &[u8]) -> Option<Record> {
         let _ = decode::<[u8; 16]>(bytes);
         let _ = decode::<(Destination, u64, u64, u64, u64, Timestamp)>(bytes);
         let _ = decode::<[u64; 5]>(bytes);
-        let _ = is_fresh(bytes);
+        let _ = decode::<Progress>(bytes);
         decode::<Record>(bytes).ok()
     });
     assert!(largest <= bytes.len() + SLACK, "{} bytes ask for {largest} at once", bytes.len());
@@ -123,7 +123,9 @@ fuzz_target!(|data: &[u8]| {
     let mut u = Unstructured::new(data);
     let Ok(made) = record(&mut u) else { return };
     let mut bytes = encode(&made).unwrap();
-    assert_eq!(is_fresh(&bytes), made.state == State::Pending(Readiness::Fresh));
+    let progress = decode(&encode_row(&made.progress()).unwrap()).unwrap();
+    let accepted = Record { state: State::Pending(Readiness::Fresh), ..made.clone() };
+    assert_eq!(accepted.with(Some(progress)), made);
     if let Some(attempt) = &made.last_attempt {
         assert_eq!(&decode::<Attempt>(&encode_row(attempt).unwrap()).unwrap(), attempt);
     }

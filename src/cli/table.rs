@@ -73,15 +73,17 @@ pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<Str
     };
     let details = [pending, purge(queue.delivered_purge_at), purge(queue.failed_purge_at)];
     let tones = [Tone::Plain, Tone::Plain, if queue.failed > 0 { Tone::Bad } else { Tone::Plain }];
-    ["pending", "delivered", "failed"]
-        .iter()
-        .zip(counts)
-        .zip(details)
-        .zip(tones)
-        .map(|(((name, count), detail), tone)| {
-            screen.line(tone, &format!("{name:<9}  {count:>width$}  {detail}"))
-        })
-        .collect()
+    let paused = (queue.paused_count > 0).then(|| {
+        let text = format!("paused     {:>width$}  destinations", queue.paused_count);
+        screen.line(Tone::Warning, &text)
+    });
+    let counted =
+        ["pending", "delivered", "failed"].iter().zip(counts).zip(details).zip(tones).map(
+            |(((name, count), detail), tone)| {
+                screen.line(tone, &format!("{name:<9}  {count:>width$}  {detail}"))
+            },
+        );
+    paused.into_iter().chain(counted).collect()
 }
 
 /// State of a destination, and for how long.

@@ -229,7 +229,10 @@ fn a_paused_destination_keeps_its_callbacks_over_a_kill() {
     assert!(metrics.contains("\nurlcallback_destinations_paused 1\n"));
     assert!(metrics.contains("\nurlcallback_callbacks_overdue 0\n"));
     let table = String::from_utf8(service.run(&["inspect-queue"]).stdout).unwrap();
+    assert!(table.starts_with("paused     1  destinations\n"), "{table}");
     assert!(table.contains("paused for "), "{table}");
+    let status = String::from_utf8(service.run(&["status"]).stdout).unwrap();
+    assert!(status.contains("\npaused     1  destinations\n"), "{status}");
     let line = table.lines().find(|line| line.contains(&*new)).unwrap();
     assert!(line.contains("paused"), "{line}");
     let retried = api.post("/v1/callbacks/retry-now", &json!({"filter": {"all": true}})).json();

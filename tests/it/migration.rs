@@ -181,6 +181,27 @@ fn a_store_of_format_1_keeps_everything() {
 }
 
 #[test]
+fn a_callback_that_cannot_be_read_keeps_no_other_one_from_being_migrated() {
+    for prefix in ["p", "f", "x"] {
+        let folder = tempfile::tempdir().unwrap();
+        put_store(folder.path());
+        let db = sled::open(folder.path().join("outbox")).unwrap();
+        let (key, _) = db.scan_prefix(prefix).next_back().unwrap().unwrap();
+        db.insert(key, b"\x01\x00broken").unwrap();
+        drop(db);
+        let outbox = eventually("the store is closed", || open(folder.path()).ok());
+        assert_eq!(exported(&outbox).unwrap().len(), 34);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let summary = runtime.block_on(outbox.summary(MADE_AT)).unwrap();
+        assert_eq!(summary.pending + summary.delivered + summary.failed, 34);
+        drop(outbox);
+        // The rows agree with each other.
+        raise_doubt(folder.path());
+        drop(open(folder.path()).unwrap());
+    }
+}
+
+#[test]
 fn a_doubtful_store_of_format_1_is_verified_before_it_is_migrated() {
     let folder = tempfile::tempdir().unwrap();
     put_store(folder.path());

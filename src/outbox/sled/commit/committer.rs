@@ -35,12 +35,13 @@ use crate::{
     },
 };
 
-/// After a batch with at least this many outcomes, the next batch waits for [`GATHER_PAUSE`]: only the
-/// job's next callback waits for an outcome to be durable, and a commit wakes the same number of sled's
-/// threads however many outcomes are in it.
+/// After a batch with at least this many outcomes, the next batch gathers outcomes even if callbacks wait for
+/// others of their job.
 const MANY_OUTCOMES: usize = 32;
 
-/// How long outcomes are gathered.
+/// How long outcomes are gathered. Only the job's next callback waits for an outcome to be durable, and a
+/// commit costs the same however many outcomes are in it. Any other write ends the wait and takes the
+/// outcomes along: so an event that is submitted does not wait for a commit of outcomes alone.
 const GATHER_PAUSE: Duration = Duration::from_millis(6);
 
 /// An answer that is sent when the batch is durable, or has failed.
@@ -69,7 +70,8 @@ pub(crate) fn run(
             drop(wake);
             return;
         }
-        if outcomes >= MANY_OUTCOMES && waiting.is_empty() {
+        let nobody_waits = || store.queues.lock().blocked == 0;
+        if waiting.is_empty() && (outcomes >= MANY_OUTCOMES || nobody_waits()) {
             gather(&mut commands, &mut received, GATHER_PAUSE);
         }
         take(&mut commands, &mut received);
