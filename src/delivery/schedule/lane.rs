@@ -227,4 +227,20 @@ mod tests {
             assert!(!lane.end(DestinationHealth::Failing, &off, NOW));
         }
     }
+
+    #[test]
+    fn a_destination_is_limited_if_something_is_due_and_only_slots_are_missing() {
+        let mut lane = Lane::default();
+        (0..2).for_each(|_| lane.start());
+        assert!(!lane.is_limited(16, 0, NOW), "nothing is due");
+        lane.due(NOW);
+        assert!(lane.is_limited(16, 0, NOW));
+        assert!(!lane.is_limited(16, 0, NOW.before(Duration::from_millis(1))));
+        assert!(!lane.is_limited(16, 1, NOW), "a slot is free");
+        assert!(!lane.is_limited(2, 0, NOW), "that is its own limit");
+        let mut open = opened();
+        open.start();
+        open.start();
+        assert!(!open.is_limited(16, 0, NOW), "it waits for its probe");
+    }
 }

@@ -47,3 +47,35 @@ impl Timers {
         due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_are_due_in_order_at_their_time_and_not_before() {
+        let [a, b, c] =
+            ["http://a", "http://b", "http://c"].map(|it| Destination::parse(it).unwrap());
+        let at = Timestamp::from_millis;
+        let mut timers = Timers::default();
+        timers.set(&a, at(20));
+        timers.set(&b, at(10));
+        timers.set(&c, at(30));
+        assert_eq!((timers.take_due(at(9)), timers.first()), (vec![], Some(at(10))));
+        assert_eq!(timers.take_due(at(20)), [b, a]);
+        assert_eq!((timers.take_due(at(29)), timers.first()), (vec![], Some(at(30))));
+        assert_eq!((timers.take_due(at(30)), timers.first()), (vec![c], None));
+    }
+
+    #[test]
+    fn a_cleared_timer_is_never_due() {
+        let destination = Destination::parse("http://a").unwrap();
+        let mut timers = Timers::default();
+        timers.set(&destination, Timestamp::from_millis(10));
+        timers.clear(&destination);
+        assert_eq!(timers.first(), None);
+        timers.set(&destination, Timestamp::from_millis(30));
+        assert!(timers.take_due(Timestamp::from_millis(20)).is_empty());
+        assert_eq!(timers.take_due(Timestamp::from_millis(30)), [destination]);
+    }
+}

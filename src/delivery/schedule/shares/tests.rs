@@ -217,3 +217,53 @@ fn as_many_limited_destinations_resume_as_there_are_spare_slots() {
     assert_eq!(it.shares.unlimited(), [(destination("c"), NEW)]);
     assert!(!it.shares.has_unlimited());
 }
+
+#[test]
+fn a_turn_of_a_slower_destination_is_one_attempt_while_a_fast_one_has_work() {
+    let mut it = Loop::new(64);
+    it.push("new", NEW);
+    assert_eq!(it.next(), Some(("new".into(), 56)));
+    it.push("good", Level(0));
+    assert_eq!(it.next(), Some(("good".into(), 64)));
+    it.start_quick();
+    it.push("new", NEW);
+    assert_eq!(it.next(), Some(("new".into(), 1)));
+}
+
+#[test]
+fn a_fast_destination_has_work_while_it_waits_runs_or_is_expected() {
+    let mut it = Loop::new(64);
+    let has_work = |it: &Loop| it.shares.disturbs(it.now);
+    assert!(!has_work(&it));
+    it.push("good", Level(0));
+    assert!(has_work(&it), "it waits");
+    let turn = it.shares.next(1, it.now).unwrap();
+    let slot = it.shares.start(&turn, it.now);
+    assert!(has_work(&it), "it runs");
+    it.now += EXPECTED;
+    assert!(has_work(&it), "it still runs");
+    it.shares.end(slot, DestinationHealth::Working, it.now);
+    assert!(!has_work(&it));
+    let slot = it.start_quick();
+    it.shares.end(slot, DestinationHealth::Working, it.now);
+    assert!(has_work(&it), "it is expected");
+}
+
+#[test]
+fn a_pause_of_any_length_allows_no_more_failures_at_once() {
+    let mut it = Loop::new(64);
+    it.now += Duration::from_secs(60);
+    it.start_quick();
+    it.fail_all();
+    it.now += Duration::from_secs(60);
+    assert_eq!(it.serve(DestinationHealth::Failing).len(), AT_ONCE as usize);
+}
+
+#[test]
+fn the_limit_of_failures_causes_no_wake_up_while_no_slow_destination_waits() {
+    let mut it = Loop::new(64);
+    it.start_quick();
+    (0..AT_ONCE).for_each(|n| it.push(&format!("dead{n}"), SLOW));
+    assert_eq!(it.serve(DestinationHealth::Failing).len(), AT_ONCE as usize);
+    assert_eq!(it.shares.wake_at(), Some(it.now + BOUNDS[0]), "the fast one's attempt");
+}
