@@ -171,3 +171,135 @@ fn is_tls(cause: &(dyn Error + 'static)) -> bool {
             .and_then(std::io::Error::get_ref)
             .is_some_and(|inner| is_tls(inner))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        sync::Arc,
+    };
+
+    use reqwest::dns::{Name, Resolve, Resolving};
+
+    use super::*;
+
+    /// An error of a look-up, and its cause.
+    #[derive(Debug, Clone, thiserror::Error)]
+    #[error("{text}")]
+    struct Said {
+        text: String,
+        source: Option<Box<Said>>,
+    }
+
+    impl Resolve for Said {
+        fn resolve(&self, _: Name) -> Resolving {
+            Box::pin(std::future::ready(Err(self.clone().into())))
+        }
+    }
+
+    fn client() -> reqwest::ClientBuilder {
+        let tls = crate::tls::client(Vec::new(), None).unwrap();
+        let never = reqwest::retry::never();
+        reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().retry(never)
+    }
+
+    async fn put(client: reqwest::ClientBuilder, url: &str) -> reqwest::Error {
+        client.build().unwrap().put(url).body("{}").send().await.unwrap_err()
+    }
+
+    /// What the client says before the error of a look-up.
+    const CLIENT: &str = "dns error: error resolving DNS: ";
+
+    /// The message for a look-up that failed with these errors, each the cause of the one before.
+    async fn message(texts: &[&str]) -> String {
+        let mut source = None;
+        for text in texts.iter().rev() {
+            source = Some(Box::new(Said { text: (*text).to_owned(), source }));
+        }
+        let client = client().dns_resolver(Arc::new(*source.unwrap()));
+        let message = describe(put(client, "http://h/").await, false).message;
+        message.strip_prefix(CLIENT).unwrap_or_else(|| panic!("{message}")).to_owned()
+    }
+
+    /// The error of a request over HTTP/2 that the receiver answers with these frames. Without any, it
+    /// closes the connection.
+    async fn answered(frames: &[u8]) -> reqwest::Error {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let frames = [&SETTINGS, frames].concat();
+        std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+            while !request.ends_with(b"{}") {
+                let read = stream.read(&mut buffer).unwrap();
+                request.extend_from_slice(&buffer[..read]);
+            }
+            stream.write_all(&frames).unwrap();
+            // Until the client closes it, so that it reads them.
+            while frames.len() > SETTINGS.len() && stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
+        });
+        put(client().http2_prior_knowledge(), &url).await
+    }
+
+    /// Resets the request's stream.
+    const RESET: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1];
+
+    /// Closes the connection, of whose streams none was processed.
+    const GO_AWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    #[tokio::test]
+    async fn only_a_request_that_was_not_processed_is_unheard() {
+        use h2::Reason;
+        for (frame, reason, unheard) in [
+            (RESET, Reason::REFUSED_STREAM, true),
+            (RESET, Reason::INTERNAL_ERROR, false),
+            (GO_AWAY, Reason::NO_ERROR, true),
+            (GO_AWAY, Reason::INTERNAL_ERROR, false),
+        ] {
+            let error = answered(&[frame, &u32::from(reason).to_be_bytes()].concat()).await;
+            assert_eq!(is_unheard(&error), unheard, "{error:?}");
+            let failure = describe(error, false);
+            let said = format!("HTTP/2 protocol error of the receiver: {}", reason.description());
+            assert_eq!((failure.kind, failure.message), (ErrorKind::Body, said));
+        }
+        let error = answered(&[]).await;
+        assert!(is_unheard(&error), "{error:?}");
+        assert_eq!(describe(error, false).kind, ErrorKind::Connect);
+    }
+
+    #[tokio::test]
+    async fn a_message_has_each_cause_once_and_no_layer_of_the_client() {
+        assert_eq!(message(&["no such host"]).await, "no such host");
+        assert_eq!(message(&["no luck", "no such host"]).await, "no luck: no such host");
+        assert_eq!(message(&["no luck: no such host", "no such host"]).await, "no such host");
+        assert_eq!(message(&["asked: ", "no such host"]).await, "asked: no such host");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_long_is_cut_off() {
+        let most = MAX_MESSAGE_BYTES - CLIENT.len();
+        let longest = "x".repeat(most);
+        assert_eq!(message(&[&longest]).await, longest);
+        assert_eq!(message(&[&(longest.clone() + "x")]).await, format!("{longest}…"));
+        let cut = "x".repeat(most - 1);
+        assert_eq!(message(&[&format!("{cut}é")]).await, format!("{cut}…"));
+    }
+
+    #[test]
+    fn the_message_for_a_status_explains_redirects_and_a_proxy_without_credentials() {
+        let message = status_message;
+        assert_eq!(
+            message(302),
+            "the receiver responded with 302 Found; redirects are not followed"
+        );
+        assert_eq!(message(399), "the receiver responded with 399; redirects are not followed");
+        assert_eq!(
+            message(407),
+            "the receiver responded with 407 Proxy Authentication Required; \
+             the proxy requires a user and a password in egress.proxy"
+        );
+        assert_eq!(message(404), "the receiver responded with 404 Not Found");
+    }
+}
