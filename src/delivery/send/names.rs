@@ -220,3 +220,70 @@ impl Names {
         places
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn addresses(text: &str) -> Addresses {
+        [text.parse().unwrap()].into()
+    }
+
+    #[test]
+    fn however_many_look_ups_hang_a_known_name_finds_a_slot() {
+        let names = Names::new(Duration::from_secs(60));
+        let take = |good| names.places(good).now_or_never();
+        let take_all =
+            |good| std::iter::from_fn(|| take(good)).take(2 * LOOKUPS).collect::<Vec<_>>();
+        let bad = take_all(Some(false));
+        assert_eq!(bad.len(), BAD);
+        let new = take_all(None);
+        assert_eq!(new.len(), NEW - BAD);
+        let good = take_all(Some(true));
+        assert_eq!(good.len(), LOOKUPS - NEW);
+        drop(new);
+        assert!(take(Some(false)).is_none() && take(None).is_some() && take(Some(true)).is_some());
+        drop(bad);
+        assert!(take(Some(false)).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_fast_look_up_makes_a_name_good() {
+        let names = Names::new(Duration::from_secs(60));
+        let found = names.look_up("127.0.0.1", &Progress::default()).await.unwrap();
+        assert_eq!(found, addresses("127.0.0.1:0"));
+        assert_eq!(names.known().good.get("127.0.0.1"), Some(&true));
+        assert!(names.look_up("a\0", &Progress::default()).await.is_err());
+        assert_eq!(names.known().good.get("a\0"), Some(&false));
+    }
+
+    #[tokio::test]
+    async fn a_cached_answer_is_used_until_its_time_is_over() {
+        let names = Names::new(Duration::from_secs(60));
+        let now = Instant::now();
+        let keep =
+            |until| names.known().kept.put("127.0.0.1".into(), (until, addresses("127.0.0.2:0")));
+        keep(now + KEPT);
+        let look_up = || async { names.look_up("127.0.0.1", &Progress::default()).await.unwrap() };
+        assert_eq!(look_up().await, addresses("127.0.0.2:0"));
+        keep(now);
+        assert_eq!(look_up().await, addresses("127.0.0.1:0"));
+    }
+
+    #[tokio::test]
+    async fn an_exchange_whose_look_up_could_not_start_is_recognized() {
+        struct Busy;
+        impl reqwest::dns::Resolve for Busy {
+            fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+                Box::pin(std::future::ready(Err(NoLookup(name.as_str().into()).into())))
+            }
+        }
+        let tls = crate::tls::client(Vec::new(), None).unwrap();
+        let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy();
+        let client = client.dns_resolver(Arc::new(Busy)).build().unwrap();
+        let error = client.put("http://h/").send().await.unwrap_err();
+        assert!(super::super::failure::is_not_looked_up(&error), "{error:?}");
+    }
+}

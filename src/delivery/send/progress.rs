@@ -147,3 +147,49 @@ where
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(10);
+
+    /// Connects, limited, in an exchange of its own.
+    async fn connect<F>(connecting: impl Fn(Progress) -> F) -> Result<(), BoxError>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let inner = tower::service_fn(|()| {
+            let connecting = connecting(Progress::current());
+            async {
+                connecting.await;
+                Ok::<_, BoxError>(())
+            }
+        });
+        Progress::default().of(async { Limited(LIMIT).layer(inner).call(()).await }).await
+    }
+
+    #[tokio::test]
+    async fn the_time_of_a_look_up_does_not_count_for_a_connection() {
+        for phase in [WAITS, RESOLVES] {
+            let connected = connect(|progress| async move {
+                progress.set(phase);
+                tokio::time::sleep(2 * LIMIT).await;
+                progress.connects();
+                tokio::task::yield_now().await;
+            });
+            assert!(connected.await.is_ok(), "{phase}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_limited_after_its_look_up() {
+        let connected = connect(|progress| async move {
+            progress.resolves();
+            tokio::task::yield_now().await;
+            progress.connects();
+            std::future::pending::<()>().await;
+        });
+        assert!(connected.await.unwrap_err().is::<ConnectTimeout>());
+    }
+}
