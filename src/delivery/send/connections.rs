@@ -40,3 +40,42 @@ impl Connections {
         self.0.remove(destination);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destination(number: usize) -> Destination {
+        Destination::parse(&format!("http://h{number}")).unwrap()
+    }
+
+    /// As many destinations as connections are kept to, all with an attempt that began at `now`.
+    fn full(now: Instant) -> Connections {
+        let mut connections = Connections::default();
+        assert!((0..MAX_DESTINATIONS).all(|number| connections.keep(&destination(number), now)));
+        connections
+    }
+
+    #[test]
+    fn connections_are_kept_to_a_limited_number_of_destinations() {
+        let now = Instant::now();
+        let mut connections = full(now);
+        let other = destination(MAX_DESTINATIONS);
+        assert!(!connections.keep(&other, now));
+        assert!(connections.keep(&destination(0), now), "it is one of them");
+        connections.lost(&destination(1));
+        assert!(connections.keep(&other, now), "a place is free");
+    }
+
+    #[test]
+    fn a_destination_has_its_place_until_its_idle_connections_are_closed() {
+        let begin = Instant::now();
+        let mut connections = full(begin);
+        let other = destination(MAX_DESTINATIONS);
+        let now = begin + IDLE_TIMEOUT;
+        assert!(connections.keep(&destination(0), now));
+        assert!(!connections.keep(&other, now - Duration::from_millis(1)));
+        assert!(connections.keep(&other, now));
+        assert_eq!(connections.0.len(), 2, "only those with an attempt since");
+    }
+}

@@ -142,3 +142,42 @@ impl CredentialFile {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(url: &str) -> (Option<Credentials>, String) {
+        let mut url = Url::parse(url).unwrap();
+        (Credentials::take(&mut url), url.to_string())
+    }
+
+    fn basic(username: &str, password: &str) -> Credentials {
+        Credentials::Basic { username: username.into(), password: password.into() }
+    }
+
+    #[test]
+    fn a_user_without_a_password_and_a_password_without_a_user_are_taken_from_a_url() {
+        for (url, credentials) in [
+            ("http://user@h/", Some(basic("user", ""))),
+            ("http://:pass@h/", Some(basic("", "pass"))),
+            ("http://us%20er:p%3Ass@h/", Some(basic("us er", "p:ss"))),
+            ("http://h/", None),
+        ] {
+            assert_eq!(taken(url), (credentials, "http://h/".to_owned()), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_empty_password_is_no_secret() {
+        assert_eq!(basic("user", "").secrets(), [""; 0]);
+        assert_eq!(basic("user", "p:ss").secrets().len(), 3);
+    }
+
+    #[test]
+    fn debug_output_has_no_secret() {
+        let bearer = Credentials::Bearer("secret".into());
+        assert_eq!(format!("{bearer:?}"), "Bearer(***)");
+        assert_eq!(format!("{:?}", basic("user", "secret")), "Basic(***)");
+    }
+}

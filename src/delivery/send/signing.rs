@@ -126,4 +126,17 @@ mod tests {
         assert!(parts[0].starts_with("v1,") && parts[1].starts_with("v1a,"), "{header}");
         assert_eq!(signature(&[], CallbackId::from_u128(1), 2, b"{}"), None);
     }
+
+    #[test]
+    fn a_private_key_may_have_its_public_key_behind_it() {
+        // Of RFC 8032's first test vector.
+        const SEED: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+        const PUBLIC: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+        let [seed, mut public] = [SEED, PUBLIC].map(|text| BASE64.decode(text.as_bytes()).unwrap());
+        let parse = |key: &[u8]| Secret::parse(&format!("whsk_{}", BASE64.encode(key)));
+        let both = parse(&[seed.as_slice(), &public].concat()).unwrap();
+        assert_eq!(both.sign(b"x"), parse(&seed).unwrap().sign(b"x"));
+        public[0] ^= 1;
+        assert_eq!(parse(&[seed, public].concat()).unwrap_err(), SecretError::Key);
+    }
 }
