@@ -225,3 +225,33 @@ async fn ended(end: &mut watch::Receiver<bool>) {
     // An error says that the service is gone: then it is over as well.
     drop(end.wait_for(|end| *end).await);
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_unauthenticated_connection_is_closed_if_there_are_too_many() {
+        let all = Arc::default();
+        let mut connections: Vec<_> = (0..UNAUTHENTICATED).map(|_| Peer::enter(&all)).collect();
+        let is_open =
+            |gone: &mut oneshot::Receiver<()>| gone.try_recv() == Err(TryRecvError::Empty);
+        assert!(connections.iter_mut().all(|(_, gone)| is_open(gone)));
+        let (_new, mut new) = Peer::enter(&all);
+        let open = connections.iter_mut().map(|(_, gone)| is_open(gone));
+        assert_eq!(open.collect::<Vec<_>>(), [&[false][..], &[true; UNAUTHENTICATED - 1]].concat());
+        assert!(is_open(&mut new));
+    }
+
+    #[test]
+    fn unauthenticated_connections_that_have_ended_do_not_count() {
+        let all = Arc::default();
+        let (_first, mut first) = Peer::enter(&all);
+        for _ in 0..2 * UNAUTHENTICATED {
+            drop(Closing(Peer::enter(&all).0));
+        }
+        assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
+    }
+}

@@ -78,3 +78,21 @@ fn cannot_read(path: &Path, error: &io::Error) -> String {
     let what = if path.is_symlink() { "the symbolic link " } else { "" };
     format!("{what}{} cannot be read: {error}", path.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_file_that_cannot_be_reached_is_a_fault_and_a_missing_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(default(&folder.path().join("config.toml")).unwrap().is_none());
+        // A file where a folder should be.
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let path = file.join("config.toml");
+        let fault = default(&path).map(drop).unwrap_err();
+        assert_eq!(fault.key, path.display().to_string());
+        assert!(fault.message.contains("cannot be read"), "{}", fault.message);
+    }
+}
