@@ -6,6 +6,7 @@ mod mend;
 mod salvage;
 mod scan;
 mod select;
+mod unreadable;
 
 use std::time::Duration;
 

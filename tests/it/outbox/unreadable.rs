@@ -1,0 +1,143 @@
+//! A record that cannot be read concerns its own callback only.
+
+use std::time::Duration;
+
+use seal_dpf_urlcallback::{
+    callback::CallbackId,
+    clock::Clock as _,
+    outbox::{Cancelled, Outbox as _, Query, Retention, StateName},
+};
+
+use super::{
+    Bench,
+    bench::{START, destination},
+    corrupt,
+};
+
+/// Callbacks of these jobs.
+fn bench(jobs: &[&str]) -> (Bench, Vec<CallbackId>) {
+    let bench = Bench::new();
+    let ids = jobs.iter().map(|job| bench.enqueue(job)).collect();
+    (bench, ids)
+}
+
+/// Makes one of the records unreadable; returns the ids of the others.
+fn without(bench: &mut Bench, ids: &[CallbackId], broken: usize) -> Vec<CallbackId> {
+    bench.outbox = None;
+    corrupt(bench, broken);
+    bench.open();
+    ids.iter().enumerate().filter(|(at, _)| *at != broken).map(|(_, id)| *id).collect()
+}
+
+#[test]
+fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_claimed() {
+    for (broken, scheduled) in (0..3).flat_map(|at| [(at, false), (at, true)]) {
+        let (mut bench, ids) = bench(&["1", "2", "3"]);
+        if scheduled {
+            bench.claim(3).into_iter().for_each(|claim| bench.retry(claim, Duration::ZERO));
+        }
+        let others = without(&mut bench, &ids, broken);
+        assert_eq!(bench.claimed_ids(), others, "{broken}, scheduled: {scheduled}");
+        bench.claim(9).into_iter().for_each(|claim| bench.deliver(claim));
+        let delivered = |id: &CallbackId| bench.state(*id) == Some(StateName::Delivered);
+        assert!(others.iter().all(delivered), "{broken}, scheduled: {scheduled}");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_cancelled() {
+    // The second time of one job, so that each waits for the one before.
+    for (broken, jobs) in (0..3).flat_map(|at| [(at, ["1", "2", "3"]), (at, ["1"; 3])]) {
+        let (mut bench, ids) = bench(&jobs);
+        let others = without(&mut bench, &ids, broken);
+        for id in others {
+            let cancelled = bench.wait(bench.outbox().cancel(vec![id]));
+            assert_eq!(cancelled, [Cancelled::Done], "{broken} {jobs:?}");
+        }
+        let unknown = bench.wait(bench.outbox().cancel(vec![ids[broken]]));
+        assert_eq!(unknown, [Cancelled::Unknown], "{broken} {jobs:?}");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_replayed() {
+    for broken in 0..3 {
+        let (mut bench, ids) = bench(&["1", "2", "3"]);
+        bench.claim(3).into_iter().for_each(|claim| bench.fail(claim));
+        let others = without(&mut bench, &ids, broken);
+        assert_eq!(bench.wait(bench.outbox().replay(ids)), 2, "{broken}");
+        assert_eq!(bench.claimed_ids(), others, "{broken}");
+    }
+    // The one that cannot be read would wait for the one that is replayed.
+    let (mut bench, ids) = bench(&["1", "1"]);
+    bench.fail(bench.one());
+    let others = without(&mut bench, &ids, 1);
+    assert_eq!(bench.wait(bench.outbox().replay(ids)), 1);
+    assert_eq!(bench.claimed_ids(), others);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_purged_and_keeps_no_other_callback_from_being_purged() {
+    for (broken, delivered) in (0..3).flat_map(|at| [(at, false), (at, true)]) {
+        let (mut bench, ids) = bench(&["1", "2", "3"]);
+        for claim in bench.claim(3) {
+            if delivered { bench.deliver(claim) } else { bench.fail(claim) }
+        }
+        let others = without(&mut bench, &ids, broken);
+        bench.clock.advance(Duration::from_hours(1));
+        let none = Retention { delivered: Duration::ZERO, failed: Duration::ZERO };
+        let purge = || bench.wait(bench.outbox().purge(none.over(bench.clock.now())));
+        assert_eq!((purge(), purge()), (3, 0), "{broken}, delivered: {delivered}");
+        assert!(others.iter().all(|id| bench.state(*id).is_none()), "{broken}");
+        assert_eq!(bench.counts(), (0, 0, 0), "{broken}, delivered: {delivered}");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_listed() {
+    let states =
+        [StateName::Delivered, StateName::Failed, StateName::Pending].map(|state| [state; 2]);
+    let states = states.concat();
+    for broken in 0..states.len() {
+        let (mut bench, ids) = bench(&["1"; 6]);
+        (0..2).for_each(|_| bench.deliver(bench.one()));
+        (0..2).for_each(|_| bench.fail(bench.one()));
+        let others = without(&mut bench, &ids, broken);
+        let all = Query { limit: 1, ..Query::default() };
+        let mut queries: Vec<_> = [
+            all.clone(),
+            Query { job_id: Some("1".into()), ..all.clone() },
+            Query { job_id_fs: Some("fs".into()), ..all.clone() },
+            Query { destination: Some(destination()), ..all.clone() },
+            Query { since: Some(START), ..all.clone() },
+        ]
+        .map(|query| (query, others.clone()))
+        .into();
+        for state in [StateName::Delivered, StateName::Failed, StateName::Pending] {
+            let of_state =
+                |id: &&CallbackId| states[ids.iter().position(|it| it == *id).unwrap()] == state;
+            let expected = others.iter().filter(of_state).copied().collect();
+            queries.push((Query { state: Some(state), ..all.clone() }, expected));
+        }
+        for (query, mut expected) in queries {
+            for oldest_first in [true, false] {
+                let query = Query { oldest_first, ..query.clone() };
+                assert_eq!(listed(&bench, &query), expected, "{broken} {query:?}");
+                expected.reverse();
+            }
+        }
+    }
+}
+
+/// All pages of a listing.
+fn listed(bench: &Bench, query: &Query) -> Vec<CallbackId> {
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = bench.wait(bench.outbox().list(Query { cursor, ..query.clone() }));
+        found.extend(page.callbacks.iter().map(|it| it.record.id));
+        cursor = page.next;
+        if cursor.is_none() {
+            return found;
+        }
+    }
+}
