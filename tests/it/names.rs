@@ -72,6 +72,7 @@ fn hanging_look_ups_do_not_delay_other_names() {
 #[test]
 fn a_slow_look_up_is_cached() {
     let service = serve("", "0.2");
+    let begin = Instant::now();
     let receiver = Receiver::start();
     let url = format!("http://far.slow.test:{}/", receiver.address.port());
     let api = service.api();
@@ -82,4 +83,31 @@ fn a_slow_look_up_is_cached() {
     eventually("all are delivered", || (api.queue()["pending"] == 0).then_some(()));
     assert_eq!(look_ups(&service)["far.slow.test"], 1);
     assert!(receiver.connections() > 1);
+    let other = Receiver::start();
+    let url = format!("http://far.slow.test:{}/", other.address.port());
+    let id = api.accept(&event("job_sending", "other", &url));
+    api.wait_for_state(&id, "delivered");
+    let kept = Duration::from_secs(10);
+    assert!(look_ups(&service)["far.slow.test"] == 1 || begin.elapsed() > kept);
+}
+
+#[test]
+fn a_look_up_that_waits_for_a_slot_costs_no_attempt_and_one_that_hangs_costs_one() {
+    /// Of look-ups of new names.
+    const SLOTS: usize = 896;
+    let settings = "delivery.timeout = \"1s\"\n\
+                    delivery.concurrency = 2000\n\
+                    retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"";
+    let service = serve(settings, "8");
+    let receiver = Receiver::start();
+    let api = service.api();
+    api.post_lines(&hanging(SLOTS, receiver.address.port()));
+    eventually("all slots are taken", || (look_ups(&service).len() == SLOTS).then_some(()));
+    let url = format!("http://waits.test:{}/", receiver.address.port());
+    let id = api.accept(&event("job_sending", "waits", &url));
+    let waited =
+        eventually("it was sent", || Some(api.callback(&id)).filter(|it| it["attemptCount"] != 0));
+    assert_eq!((&waited["state"], &waited["attemptCount"]), (&"delivered".into(), &1.into()));
+    let hung = api.get("/v1/callbacks?jobId=h0").json()["callbacks"][0].clone();
+    assert_eq!((&hung["lastError"]["kind"], &hung["attemptCount"]), (&"timeout".into(), &1.into()));
 }
