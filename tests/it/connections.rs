@@ -47,6 +47,21 @@ fn a_closed_kept_alive_connection_costs_no_attempt() {
     }
 }
 
+/// Through a proxy, the name of the receiver is looked up here as well, and that opens no connection.
+#[test]
+fn a_closed_kept_alive_connection_to_a_proxy_costs_no_attempt() {
+    let (proxy, connections) = closing(|stream| drop(read_request(stream)));
+    let settings = format!("retry.max_attempts = 1\negress.proxy = \"{}\"", proxy.url());
+    let service = Service::start(&settings);
+    let api = service.api();
+    for job in 0..6 {
+        let id = api.accept(&event("job_sending", &job.to_string(), "http://localhost:1/"));
+        let callback = api.wait_for_state(&id, "delivered");
+        assert_eq!(callback["attemptCount"], 1);
+    }
+    assert!(connections.load(SeqCst) >= 6, "each kept connection was closed");
+}
+
 #[test]
 fn a_closed_new_connection_is_a_failed_attempt() {
     let connections = Arc::new(AtomicUsize::new(0));
