@@ -1,6 +1,9 @@
 //! Monitoring: systemd, metrics and the log.
 
-use std::{os::unix::net::UnixDatagram, time::Duration};
+use std::{
+    os::unix::net::UnixDatagram,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -12,7 +15,9 @@ fn systemd_is_notified() {
     let socket = UnixDatagram::bind(service.path("notify")).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let path = service.path("notify");
-    service.serve_with(&[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "300000")]);
+    let limit = Duration::from_secs(6);
+    let micros = limit.as_micros().to_string();
+    service.serve_with(&[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", &micros)]);
     let mut heard = String::new();
     let mut hear = |what: &str| {
         while !heard.contains(what) {
@@ -24,8 +29,10 @@ fn systemd_is_notified() {
     };
     hear("READY=1");
     hear("WATCHDOG=1");
+    let begin = Instant::now();
     hear("STATUS=accepting events; pending 0");
     hear("WATCHDOG=1");
+    assert!(begin.elapsed() < limit, "{:?}", begin.elapsed());
     assert_eq!(service.terminate(), Some(0));
     hear("STOPPING=1");
 }
@@ -95,4 +102,44 @@ fn every_failure_is_counted_and_operations_are_logged() {
     let replayed = line("callbacks-replayed");
     assert_eq!((&replayed["callback.replayed"], &replayed["dpf.job_id"]), (&1.into(), &"1".into()));
     receiver.open();
+}
+
+#[test]
+fn the_time_until_the_first_attempt_is_measured_once_for_each_callback() {
+    let service = Service::start("");
+    let api = service.api();
+    let receiver = Receiver::answering(vec![Answer::Status(503); 2], Answer::Status(200));
+    let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
+    assert_eq!(api.wait_for_state(&id, "delivered")["attemptCount"], 3);
+    let metrics = String::from_utf8(api.get("/metrics").body).unwrap();
+    let counted = "\nurlcallback_accept_to_first_attempt_seconds_count 1\n";
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[test]
+fn a_purge_is_logged_with_the_number_of_callbacks_and_only_if_there_were_any() {
+    let service = Service::start("retention.delivered = \"1s\"");
+    let api = service.api();
+    let receiver = Receiver::answering(vec![Answer::Status(422)], Answer::Status(200));
+    let failed = api.accept(&event("job_sending", "0", &receiver.url("/")));
+    receiver.wait_for(1);
+    let counts = || -> Vec<u64> {
+        let log = service.log();
+        let purges = log.iter().filter(|line| line["event.action"] == "callbacks-purged");
+        purges.map(|line| line["callback.count"].as_u64().unwrap()).collect()
+    };
+    for purged in [3, 4] {
+        for job in receiver.count()..=purged {
+            api.accept(&event("job_sending", &job.to_string(), &receiver.url("/")));
+        }
+        receiver.wait_for(purged + 1);
+        let all = || counts().iter().sum::<u64>() >= purged as u64;
+        eventually("they are purged", || all().then_some(()));
+        assert_eq!(counts().iter().sum::<u64>(), purged as u64);
+    }
+    let counts = counts();
+    assert!(!counts.contains(&0), "{counts:?}");
+    assert_eq!(api.callback(&failed)["state"], "failed");
+    let metrics = String::from_utf8(api.get("/metrics").body).unwrap();
+    assert!(metrics.contains("\nurlcallback_callbacks_purged_total 4\n"), "{metrics}");
 }
