@@ -113,6 +113,13 @@ fn a_huge_body_is_not_read() {
 }
 
 #[test]
+fn a_body_of_the_maximum_length_is_read() {
+    let receiver = Receiver::answering(vec![], Answer::Body(200, vec![b'x'; 65_536]));
+    let attempt = attempt(&service(), &receiver.url("/"));
+    assert_eq!((&attempt["status"], &attempt["error"]), (&200.into(), &Value::Null), "{attempt}");
+}
+
+#[test]
 fn endless_chunks_are_not_read() {
     let receiver = RawReceiver::start(|mut stream| {
         read_request(&mut stream);

@@ -377,6 +377,13 @@ mod tests {
     }
 
     #[test]
+    fn an_excerpt_ends_at_its_limit_where_secrets_are_removed_as_well() {
+        let (excerpt, secrets) = (b"secretab".to_vec(), vec!["secret".to_owned()]);
+        let seen = Seen { excerpt, secrets, ..Seen::default() };
+        assert_eq!([6, 7].map(|max| super::excerpt(&seen, max)), ["***", "***a"]);
+    }
+
+    #[test]
     fn the_first_valid_retry_after_counts() {
         let mut headers = HeaderMap::new();
         for value in ["soon", "7", "9"] {
