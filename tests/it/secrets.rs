@@ -260,17 +260,21 @@ fn an_error_in_the_settings_does_not_quote_its_line() {
 #[test]
 fn a_world_readable_secret_is_warned_about() {
     use std::os::unix::fs::PermissionsExt as _;
-    let service = Service::prepare("");
+    let mut service = Service::prepare("");
     fs::write(service.path("token"), TOKEN).unwrap();
     service.configure("[auth.\"http://h\"]\nbearer_token_file = \"token\"");
-    let said = || String::from_utf8(service.run(&["check-config"]).stderr).unwrap();
-    let mode = |mode| {
+    let said = |service: &Service, mode| {
         fs::set_permissions(service.path("token"), fs::Permissions::from_mode(mode)).unwrap();
+        String::from_utf8(service.run(&["check-config"]).stderr).unwrap()
     };
-    mode(0o644);
-    assert!(said().contains("warning: auth") && said().contains("every user can read token"));
-    mode(0o640);
-    assert_eq!(said(), "");
+    assert_eq!(said(&service, 0o640), "");
+    let warned = said(&service, 0o644);
+    assert!(warned.contains("warning: auth") && warned.contains("every user can read token"));
+    service.serve();
+    let line = eventually("the log says so", || {
+        service.log().into_iter().find(|line| line["event.action"] == "settings-warning")
+    });
+    assert!(line["error.message"].as_str().unwrap().contains("every user can read token"));
 }
 
 #[test]
