@@ -187,9 +187,11 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_lane_has_its_breaker() {
-        let lane = Lane::restored(opened().remembered());
-        assert_eq!(lane.open(), opened().open());
+    fn a_restored_lane_has_its_breaker_and_its_pace() {
+        let mut known = opened();
+        known.pace.ended(Duration::from_secs(20), DestinationHealth::Working);
+        let lane = Lane::restored(known.remembered());
+        assert_eq!((lane.open(), lane.pace), (known.open(), known.pace));
         assert!(lane.is_idle());
     }
 
