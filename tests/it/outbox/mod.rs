@@ -191,11 +191,17 @@ fn each_state_has_its_retention_and_a_replay_restarts_it() {
     assert_eq!(rows, ["mformat", "msalt", "mtotals"], "nothing of them is left");
 }
 
+/// Opens a store that was just closed: threads of the engine let it go a moment later.
+fn open_closed(path: &std::path::Path) -> sled::Db {
+    eventually("the store is let go", || sled::open(path).ok())
+}
+
 fn sled_rows(bench: Bench) -> Vec<String> {
     drop(bench.outbox);
-    // A closed store is let go by threads of the engine, a moment later.
-    let db = eventually("the store is let go", || sled::open(bench.folder.path()).ok());
-    db.iter().map(|row| String::from_utf8_lossy(&row.unwrap().0).into_owned()).collect()
+    open_closed(bench.folder.path())
+        .iter()
+        .map(|row| String::from_utf8_lossy(&row.unwrap().0).into_owned())
+        .collect()
 }
 
 #[test]
@@ -217,7 +223,7 @@ fn callbacks_accepted_by_a_fast_clock_do_not_keep_later_ones_from_expiring() {
 
 /// Makes the record at this position, of those that share rows, one that cannot be read.
 fn corrupt(bench: &Bench, position: usize) {
-    let db = sled::open(bench.folder.path()).unwrap();
+    let db = open_closed(bench.folder.path());
     let mut left = position;
     for row in db.scan_prefix(b"r") {
         let (key, row) = row.unwrap();
