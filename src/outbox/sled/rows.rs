@@ -97,6 +97,14 @@ pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T>
     })
 }
 
+/// `None` as well for a row that cannot be read, so that it hides nothing else.
+pub(super) fn readable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
+    match read {
+        Err(OutboxError::UnreadableRow { .. }) => Ok(None),
+        read => read,
+    }
+}
+
 /// The position of a callback in its row.
 #[expect(clippy::cast_possible_truncation, reason = "blocks have at most 16 callbacks")]
 pub(super) const fn offset(seq: u64, block: u64) -> u8 {

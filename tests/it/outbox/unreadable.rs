@@ -141,3 +141,33 @@ fn listed(bench: &Bench, query: &Query) -> Vec<CallbackId> {
         }
     }
 }
+
+#[test]
+fn a_record_that_cannot_be_read_hides_no_other_callback_from_the_summary() {
+    for broken in 0..4 {
+        let (mut bench, ids) = bench(&["1", "2", "3", "4"]);
+        bench.deliver(bench.one());
+        bench.clock.advance(Duration::from_secs(1));
+        bench.fail(bench.one());
+        without(&mut bench, &ids, broken);
+        assert_eq!(bench.counts(), (2, 1, 1), "{broken}");
+        let summary = bench.wait(bench.outbox().summary(bench.clock.now()));
+        let times = [summary.oldest_delivered, summary.oldest_failed, summary.oldest_due];
+        let known = |at, it| (at != broken).then_some(it);
+        let ended = [known(0, START), known(1, bench.clock.now())];
+        assert_eq!(times, [ended[0], ended[1], Some(START)], "{broken}");
+        assert_eq!(summary.destinations.len(), 1, "{broken}");
+    }
+}
+
+#[test]
+fn a_callback_that_waits_for_a_record_that_cannot_be_read_is_listed() {
+    let (mut bench, ids) = bench(&["1", "1"]);
+    bench.fail(bench.one());
+    let later = bench.one();
+    assert_eq!(bench.wait(bench.outbox().replay(vec![ids[0]])), 1);
+    bench.outbox().release(later);
+    let others = without(&mut bench, &ids, 1);
+    assert_eq!(listed(&bench, &Query { limit: 9, ..Query::default() }), others);
+    assert_eq!(bench.state(ids[0]), Some(StateName::Pending));
+}

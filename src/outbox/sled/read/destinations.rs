@@ -130,9 +130,11 @@ fn oldest_fresh(store: &Store, queue: QueueKey, busy: &HashSet<u64>) -> Result<O
             if looked_at > OLDEST_SCAN_LIMIT {
                 return Ok(None);
             }
-            if !busy.contains(&seq) {
-                let record = rows::Records::default().get(&store.tree, seq);
-                return Ok(record.ok().flatten().map(|it| it.created_at));
+            if !busy.contains(&seq)
+                && let Some(record) =
+                    rows::readable(rows::Records::default().get(&store.tree, seq))?
+            {
+                return Ok(Some(record.created_at));
             }
         }
     }
@@ -140,18 +142,20 @@ fn oldest_fresh(store: &Store, queue: QueueKey, busy: &HashSet<u64>) -> Result<O
 }
 
 /// Destinations with failed callbacks and no pending ones, which are not in memory: at most `most`, from the
-/// first `rows` rows.
+/// first `scan_limit` rows.
 pub(crate) fn only_failed(
     store: &Store,
     most: usize,
-    rows: usize,
+    scan_limit: usize,
     horizon: Horizon,
 ) -> Result<Vec<DestinationSummary>> {
     let mut found = Vec::new();
-    for row in store.tree.scan_prefix(keys::QUEUES).take(rows) {
+    for row in store.tree.scan_prefix(keys::QUEUES).take(scan_limit) {
         let (key, bytes) = row?;
         let queue = QueueKey(keys::last_number(&key));
-        let row: QueueRow = decode(&key, &bytes)?;
+        let Some(row) = rows::readable(decode::<QueueRow>(&key, &bytes).map(Some))? else {
+            continue;
+        };
         if row.pending == 0 && row.counts() && !store.queues.lock().queues.contains_key(&queue) {
             found.push(Seen::stored(queue, row).summary(0, horizon));
             if found.len() >= most {

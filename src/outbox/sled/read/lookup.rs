@@ -75,7 +75,8 @@ fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
         let (key, queue) = row?;
         let (later, queue) = (keys::last_number(&key), QueueKey(keys::number(&queue)));
         if rows::is_pending(&store.tree, queue, later)?
-            && rows::callback(&store.tree, later)?.is_some_and(|it| !is_blocked(&it))
+            && rows::readable(rows::callback(&store.tree, later))?
+                .is_some_and(|it| !is_blocked(&it))
         {
             return Ok(Some(keys::id(later, queue)));
         }

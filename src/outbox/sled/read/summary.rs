@@ -30,7 +30,7 @@ fn oldest_finished(store: &Store, state: StateName) -> Result<Option<Timestamp>>
         let (key, seqs) = row?;
         let finished_at = keys::finished_time(&key);
         for seq in seqs.chunks_exact(8).map(keys::number) {
-            let kept = rows::callback(&store.tree, seq)?;
+            let kept = rows::readable(rows::callback(&store.tree, seq))?;
             let kept = kept.filter(|it| it.state_name() == state);
             if kept.is_some_and(|it| it.finished_at() == Some(finished_at)) {
                 return Ok(Some(finished_at));
