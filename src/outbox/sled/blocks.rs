@@ -235,7 +235,8 @@ pub(super) fn entry(key: &[u8], row: &IVec, offset: u8) -> Result<Option<IVec>> 
     Ok(found.map(|entry| row.subslice(entry.begin, entry.len)))
 }
 
-fn unreadable(key: &[u8], reason: &str) -> OutboxError {
+/// The error for a row that cannot be read.
+pub(super) fn unreadable(key: &[u8], reason: &str) -> OutboxError {
     OutboxError::UnreadableRow { key: data_encoding::HEXLOWER.encode(key), reason: reason.into() }
 }
 

@@ -132,13 +132,24 @@ pub(super) fn is_pending(tree: &Tree, queue: QueueKey, seq: u64) -> Result<bool>
 /// What has happened to a callback since it was accepted; `None`: nothing.
 pub(super) fn progress(tree: &Tree, seq: u64) -> Result<Option<Progress>> {
     let key = keys::progress(seq - seq % PROGRESS);
-    let Some(row) = tree.get(&key)? else { return Ok(None) };
-    let Some(entry) = blocks::entry(&key, &row, offset(seq, PROGRESS))? else { return Ok(None) };
-    if !entry.is_empty() {
-        return decode(&key, &entry).map(Some);
+    for last in [false, true] {
+        let Some(row) = tree.get(&key)? else { return Ok(None) };
+        let Some(entry) = blocks::entry(&key, &row, offset(seq, PROGRESS))? else {
+            return Ok(None);
+        };
+        if !entry.is_empty() {
+            return decode(&key, &entry).map(Some);
+        }
+        let own = keys::large_progress(seq);
+        if let Some(entry) = tree.get(&own)? {
+            return decode(&own, &entry).map(Some);
+        }
+        // A commit between the two reads may have removed it, and changed the entry.
+        if last {
+            break;
+        }
     }
-    let key = keys::large_progress(seq);
-    tree.get(&key)?.map(|entry| decode(&key, &entry)).transpose()
+    Err(blocks::unreadable(&key, "a large progress is missing"))
 }
 
 /// One callback, or `None` if there is none.

@@ -33,6 +33,7 @@ mod mend;
 mod operations;
 mod published;
 mod purge;
+mod record_rows;
 pub(crate) mod shared_rows;
 mod transaction;
 pub(crate) mod write_set;

@@ -12,7 +12,7 @@ use crate::outbox::{
     record,
     sled::{
         blocks::{self, PROGRESS, PROGRESS_LEN, Pending, RECORDS, SET, Set},
-        commit::write_set::WriteSet,
+        commit::{record_rows::RecordRows, write_set::WriteSet},
         keys::{self, QueueKey},
         rows::{self, Records, decode, offset},
     },
@@ -253,38 +253,38 @@ impl<'a> SharedRows<'a> {
         self.seal_progress(writes)
     }
 
+    /// A record never moves to another row: a reader goes from row to row, and would miss one that moves
+    /// behind it.
     fn seal_records(&mut self, writes: &mut WriteSet<'_>) -> Result<()> {
-        let stored = std::mem::take(&mut self.records);
-        let blocks: BTreeSet<u64> = stored.keys().map(|seq| seq / RECORDS).collect();
-        for block in blocks {
-            let first = block * RECORDS;
-            let changed = stored.range(first..=first + (RECORDS - 1));
-            let mut all: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-            if changed.clone().any(|(seq, _)| self.may_be_stored(*seq)) {
-                for (seq, (key, bytes)) in rows::entries_of(self.tree, block)? {
-                    writes.remove(key);
-                    all.insert(seq, bytes.to_vec());
+        let changes = std::mem::take(&mut self.records);
+        let mut changes = changes.into_iter().peekable();
+        while let Some(block) = changes.peek().map(|(seq, _)| seq / RECORDS) {
+            let mut rows = None;
+            let mut new: Vec<(u64, Vec<u8>)> = Vec::new();
+            while let Some((seq, bytes)) = changes.next_if(|(seq, _)| seq / RECORDS == block) {
+                if !self.may_be_stored(seq) {
+                    new.extend(bytes.map(|bytes| (seq, bytes)));
+                    continue;
                 }
-            }
-            for (seq, bytes) in changed {
-                match bytes {
-                    Some(bytes) => all.insert(*seq, bytes.clone()),
-                    None => all.remove(seq),
+                let rows = match &mut rows {
+                    Some(rows) => rows,
+                    none => none.insert(RecordRows::read(self.tree, block)?),
                 };
-            }
-            let mut row: Option<(u64, Vec<u8>)> = None;
-            for (seq, bytes) in all {
-                if let Some((begin, full)) =
-                    row.take_if(|(_, row)| row.len() + bytes.len() > ROW_BYTES)
-                {
-                    writes.put(keys::record(begin), full);
+                if !rows.replace(offset(seq, RECORDS), bytes.as_deref()) {
+                    new.extend(bytes.map(|bytes| (seq, bytes)));
                 }
-                let (_, row) = row.get_or_insert_with(|| (seq, blocks::new_row()));
-                blocks::add_entry(row, offset(seq, RECORDS), &bytes);
             }
-            if let Some((begin, row)) = row {
-                writes.put(keys::record(begin), row);
+            let mut rows = rows.unwrap_or_default();
+            let mut row: Option<(u64, usize)> = None;
+            for (seq, bytes) in new {
+                let (first, len) = match row {
+                    Some((first, len)) if len + bytes.len() <= ROW_BYTES => (first, len),
+                    _ => (seq, 0),
+                };
+                row = Some((first, len + bytes.len()));
+                rows.add(keys::record(first), offset(seq, RECORDS), bytes);
             }
+            rows.write(writes);
         }
         Ok(())
     }
@@ -333,5 +333,56 @@ impl<'a> SharedRows<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seal(tree: &Tree, first_new: u64, changes: &[(u64, Option<&str>)]) {
+        let mut writes = WriteSet::new(tree);
+        let mut shared = SharedRows::new(tree, first_new);
+        for (seq, bytes) in changes {
+            shared.records.insert(*seq, bytes.map(|bytes| bytes.as_bytes().to_vec()));
+        }
+        shared.seal(&mut writes).unwrap();
+        tree.apply_batch(writes.into_batch()).unwrap();
+    }
+
+    /// The seqs in each row, by the number in its key.
+    fn stored(tree: &Tree) -> Vec<(u64, Vec<u64>)> {
+        let rows = tree.scan_prefix(keys::RECORDS).map(|row| {
+            let (key, bytes) = row.unwrap();
+            let entries = blocks::entries(&key, &bytes).unwrap();
+            (keys::last_number(&key), entries.iter().map(|it| u64::from(it.offset)).collect())
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn records_that_are_accepted_together_share_a_row_within_their_block() {
+        let db = sled::Config::new().temporary(true).open().unwrap();
+        seal(&db, 14, &[(14, Some("a")), (15, Some("b")), (16, Some("c")), (17, Some("d"))]);
+        assert_eq!(stored(&db), [(14, vec![14, 15]), (16, vec![0, 1])]);
+        let large = "x".repeat(ROW_BYTES);
+        seal(&db, 18, &[(18, Some("e")), (19, Some(&large)), (20, Some("f"))]);
+        let rows =
+            [(14, vec![14, 15]), (16, vec![0, 1]), (18, vec![2]), (19, vec![3]), (20, vec![4])];
+        assert_eq!(stored(&db), rows);
+    }
+
+    #[test]
+    fn a_record_stays_in_its_row_when_its_neighbours_are_removed() {
+        let db = sled::Config::new().temporary(true).open().unwrap();
+        seal(&db, 0, &[(0, Some("a")), (1, Some("b"))]);
+        seal(&db, 2, &[(2, Some("c")), (3, Some("d"))]);
+        seal(&db, 4, &[(0, None), (2, None)]);
+        assert_eq!(stored(&db), [(0, vec![1]), (2, vec![3])]);
+        seal(&db, 4, &[(1, None)]);
+        assert_eq!(stored(&db), [(2, vec![3])]);
+        // One that is imported again may share the key of a row whose first record was removed.
+        seal(&db, 4, &[(2, Some("c")), (3, Some("e"))]);
+        assert_eq!(stored(&db), [(2, vec![3, 2])]);
     }
 }

@@ -97,10 +97,9 @@ impl<'a> Run<'a> {
                 set.members(at).collect()
             }
             Source::Pending(_) => Pending::decode(key, bytes)?.all().members(at).collect(),
+            // All of its block, because imported records may be in rows of their own.
             Source::Records => {
-                let first = at / RECORDS * RECORDS;
-                let entries = blocks::entries(key, bytes)?;
-                entries.iter().map(|entry| first + u64::from(entry.offset)).collect()
+                rows::entries_of(&self.store.tree, at / RECORDS)?.into_keys().collect()
             }
         })
     }
@@ -146,7 +145,7 @@ impl<'a> Run<'a> {
         let (first, last) = match self.source {
             Source::Index(_) => (at, at),
             Source::Ended(_) | Source::Pending(_) => (at * SET, at * SET + (SET - 1)),
-            Source::Records => (at, at),
+            Source::Records => (at - at % RECORDS, at - at % RECORDS + (RECORDS - 1)),
         };
         self.pass(if self.oldest_first { last } else { first });
     }
