@@ -34,6 +34,9 @@ pub enum SelectError {
         "no selector; give ids, destination, jobId, jobIdFs, errorKind, since or until, or all"
     )]
     Nothing,
+    /// Not a number of callbacks.
+    #[error("`limit` is at least 1")]
+    Limit,
     /// Not a time.
     #[error(
         "invalid time `{0}`; expected a time such as 2026-01-31T08:00:00Z or a duration such as 2h"
@@ -53,9 +56,12 @@ pub fn parse_state(text: &str) -> Result<StateName, SelectError> {
         .ok_or_else(|| SelectError::State(text.into()))
 }
 
-/// Reads a destination.
+/// Reads a destination, which is one that can be called.
 pub fn parse_destination(text: &str) -> Result<Destination, SelectError> {
-    Destination::parse(text).ok_or_else(|| SelectError::Destination(redact_url(text)))
+    Destination::parse(text)
+        .filter(|it| ["http://", "https://"].iter().any(|web| it.as_str().starts_with(web)))
+        .filter(|it| !it.as_str().ends_with(":0"))
+        .ok_or_else(|| SelectError::Destination(redact_url(text)))
 }
 
 /// Reads a time, or how long ago it was.

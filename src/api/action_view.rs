@@ -1,12 +1,29 @@
 //! The JSON shapes of actions on selected callbacks.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
 use utoipa::ToSchema;
 
 use crate::{
     clock::Timestamp,
     select::{Acted, ActionLimits, SelectError, Selection, Selectors},
 };
+
+/// Reads a JSON object. What serde derives would take an array as well, with the members by position.
+pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<T, D::Error> {
+    let members = serde_json::Map::deserialize(from)?;
+    serde_json::from_value(members.into()).map_err(D::Error::custom)
+}
+
+/// The body of a request, which is a JSON object.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Body<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        object(from).map(Self)
+    }
+}
 
 /// Selects callbacks. At least one selector is required; a callback has to match all that are given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -69,11 +86,13 @@ impl FilterView {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ActionRequest {
     /// Which ones.
+    #[serde(deserialize_with = "object")]
     pub filter: FilterView,
     /// Count only.
     #[serde(default)]
     pub dry_run: bool,
-    /// Maximum number, in order of acceptance; without it, all.
+    /// Maximum number, in order of acceptance, at least 1; without it, all.
+    #[schema(minimum = 1)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// `nextCursor` of the previous call.
@@ -84,6 +103,9 @@ pub struct ActionRequest {
 impl ActionRequest {
     /// How far the action goes.
     pub fn limits(&self) -> Result<ActionLimits, SelectError> {
+        if self.limit == Some(0) {
+            return Err(SelectError::Limit);
+        }
         let cursor = self.cursor.as_deref().map(str::parse).transpose()?;
         Ok(ActionLimits { dry_run: self.dry_run, limit: self.limit, cursor })
     }

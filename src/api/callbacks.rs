@@ -12,7 +12,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    action_view::{ActionRequest, CancelView, ReplayView, RetryNowView},
+    action_view::{ActionRequest, Body, CancelView, ReplayView, RetryNowView},
     problem::Problem,
     state::Shared,
     view::{CallbackView, PageView},
@@ -126,9 +126,10 @@ pub(super) async fn get(
 async fn act(
     shared: &Shared,
     action: Action,
-    request: Result<Json<ActionRequest>, JsonRejection>,
+    request: Result<Json<Body<ActionRequest>>, JsonRejection>,
 ) -> Result<Acted, Problem> {
-    let Json(request) = request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let Json(Body(request)) =
+        request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
     let bad = |error: SelectError| Problem::bad_request(error.to_string());
     let selection = request.filter.selection(shared.clock.now()).map_err(bad)?;
     let limits = request.limits().map_err(bad)?;
@@ -142,7 +143,7 @@ async fn act(
 )]
 pub(super) async fn replay(
     State(shared): State<Shared>,
-    request: Result<Json<ActionRequest>, JsonRejection>,
+    request: Result<Json<Body<ActionRequest>>, JsonRejection>,
 ) -> Result<Json<ReplayView>, Problem> {
     Ok(Json(act(&shared, Action::Replay, request).await?.into()))
 }
@@ -154,7 +155,7 @@ pub(super) async fn replay(
 )]
 pub(super) async fn cancel_all(
     State(shared): State<Shared>,
-    request: Result<Json<ActionRequest>, JsonRejection>,
+    request: Result<Json<Body<ActionRequest>>, JsonRejection>,
 ) -> Result<Json<CancelView>, Problem> {
     Ok(Json(act(&shared, Action::Cancel, request).await?.into()))
 }
@@ -166,7 +167,7 @@ pub(super) async fn cancel_all(
 )]
 pub(super) async fn retry_now(
     State(shared): State<Shared>,
-    request: Result<Json<ActionRequest>, JsonRejection>,
+    request: Result<Json<Body<ActionRequest>>, JsonRejection>,
 ) -> Result<Json<RetryNowView>, Problem> {
     Ok(Json(act(&shared, Action::RetryNow, request).await?.into()))
 }

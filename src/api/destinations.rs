@@ -11,6 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
+    action_view::Body,
     destination_view::{DestinationRequest, DestinationView, DestinationsView},
     problem::Problem,
     state::Shared,
@@ -64,10 +65,11 @@ pub(super) async fn list(
 
 async fn set(
     shared: &Shared,
-    request: Result<Json<DestinationRequest>, JsonRejection>,
+    request: Result<Json<Body<DestinationRequest>>, JsonRejection>,
     paused: bool,
 ) -> Result<Json<DestinationView>, Problem> {
-    let Json(request) = request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let Json(Body(request)) =
+        request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
     let destination = select::parse_destination(&request.destination)
         .map_err(|error| Problem::bad_request(error.to_string()))?;
     let summary = select::pause(&*shared.outbox, &destination, paused, shared.clock.now()).await?;
@@ -81,7 +83,7 @@ async fn set(
 )]
 pub(super) async fn pause(
     State(shared): State<Shared>,
-    request: Result<Json<DestinationRequest>, JsonRejection>,
+    request: Result<Json<Body<DestinationRequest>>, JsonRejection>,
 ) -> Result<Json<DestinationView>, Problem> {
     set(&shared, request, true).await
 }
@@ -93,7 +95,7 @@ pub(super) async fn pause(
 )]
 pub(super) async fn resume(
     State(shared): State<Shared>,
-    request: Result<Json<DestinationRequest>, JsonRejection>,
+    request: Result<Json<Body<DestinationRequest>>, JsonRejection>,
 ) -> Result<Json<DestinationView>, Problem> {
     set(&shared, request, false).await
 }

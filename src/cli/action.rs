@@ -14,6 +14,7 @@ use super::{
 use crate::{
     api::action_view::{ActionRequest, CancelView, FilterView, ReplayView, RetryNowView},
     callback::CallbackId,
+    clock::{Clock as _, SystemClock},
     config::Config,
     select::{Acted, Action},
 };
@@ -125,6 +126,8 @@ pub(super) async fn run<T: Sum>(
                        --since, --until or --all";
         return Err(Usage(message.into()).into());
     }
+    let now = SystemClock.now();
+    filter.selection(now).map_err(|error| Usage(error.to_string()))?;
     let purpose = if dry_run { Purpose::Look } else { Purpose::Change };
     let access = Access::find(config, command, purpose).await?;
     let request = ActionRequest { filter, limit: Some(STEP), ..ActionRequest::default() };

@@ -17,6 +17,7 @@ use crate::{
     callback::CallbackId,
     clock::{Clock as _, SystemClock},
     config::Config,
+    select::Selectors,
 };
 
 /// Callbacks that are requested at a time.
@@ -61,6 +62,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let selectors = Selectors::from(args.selectors.clone());
+    selectors.parse(SystemClock.now()).map_err(|error| Usage(error.to_string()))?;
     if let Some(interval) = args.watch {
         if args.output != Output::Table {
             return Err(Usage("--watch is only available for tables".into()).into());

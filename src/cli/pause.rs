@@ -2,10 +2,10 @@
 
 use super::{
     access::{Access, Purpose},
-    output::{Exit, say},
+    output::{Exit, Usage, say},
     results::Results,
 };
-use crate::config::Config;
+use crate::{config::Config, select};
 
 /// Pause destinations: their callbacks are kept, and neither sent nor expired
 ///
@@ -47,6 +47,9 @@ async fn set(
     destinations: Vec<String>,
     paused: bool,
 ) -> anyhow::Result<Exit> {
+    for destination in &destinations {
+        select::parse_destination(destination).map_err(|error| Usage(error.to_string()))?;
+    }
     let access = Access::find(config, command, Purpose::Change).await?;
     let (mut exit, mut results) = (Exit::Done, Results::default());
     let done = if paused { "paused" } else { "resumed" };

@@ -122,7 +122,15 @@ fn pending_callbacks_are_cancelled_by_filter_in_steps() {
     let left = cancel(json!({"filter": {"all": true}}));
     assert_eq!(left, json!({"matched": 1, "cancelled": 0, "inFlight": 1}));
     assert_eq!(api.callback(&sent)["state"], "pending");
-    assert_eq!(api.post("/v1/callbacks/cancel", &json!({"filter": {}})).status, 400);
+    for (wrong, status) in [
+        (json!({"filter": {}}), 400),
+        (json!({"filter": {"all": true}, "limit": 0}), 400),
+        (json!({"filter": []}), 422),
+        (json!([{"all": true}]), 422),
+    ] {
+        assert_eq!(api.post("/v1/callbacks/cancel", &wrong).status, status, "{wrong}");
+    }
+    assert_eq!(api.callback(&sent)["state"], "pending");
     let audit = eventually("it is logged", || {
         service.log().into_iter().find(|line| line["event.action"] == "callbacks-cancelled")
     });
@@ -298,6 +306,7 @@ fn destinations_are_listed_page_by_page() {
     for path in ["/v1/destinations/pause", "/v1/destinations/resume"] {
         assert_eq!(api.post(path, &json!({"destination": "host"})).status, 400);
         assert_eq!(api.post(path, &json!({})).status, 422);
+        assert_eq!(api.post(path, &json!(["http://h"])).status, 422);
     }
 }
 
@@ -329,10 +338,14 @@ fn without_a_service_the_commands_change_the_store() {
     );
     for command in ["cancel", "retry-now", "replay-failed"] {
         assert_eq!(run(&[command]).0, Some(2), "{command} without a selector");
-        assert_eq!(run(&[command, "--until", "soon"]).0, Some(1));
+        assert_eq!(run(&[command, "--until", "soon"]).0, Some(2));
+        assert_eq!(run(&[command, "--error-kind", "sad"]).0, Some(2));
     }
     assert_eq!(run(&["pause"]).0, Some(2));
-    assert_eq!(run(&["pause", "--destination", "host"]).0, Some(1));
+    assert_eq!(run(&["inspect-queue", "--until", "soon"]), (Some(2), String::new()));
+    for wrong in ["host", "ftp://host", "http://host:0"] {
+        assert_eq!(run(&["pause", "--destination", &dead, "--destination", wrong]).0, Some(2));
+    }
     assert_eq!(
         run(&["resume", "--destination", &dead]),
         said(&format!("resumed {dead}: 1 pending"))

@@ -12,7 +12,7 @@ use crate::{
         view::{CallbackView, LineView, PageView, QueueView, Terms},
     },
     callback::CallbackId,
-    cli::leftover::Leftover,
+    cli::{leftover::Leftover, output::say},
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::DataDir,
@@ -155,7 +155,14 @@ impl Store {
 }
 
 fn open(config: &Config, dir: &Path) -> Result<SledOutbox, OutboxError> {
-    SledOutbox::open(dir, config.outbox.clone(), Arc::new(SystemClock))
+    let outbox = SledOutbox::open(dir, config.outbox.clone(), Arc::new(SystemClock))?;
+    if outbox.was_migrated() {
+        say(format_args!(
+            "the store {} was migrated to the format of this version; older versions cannot open it",
+            dir.display()
+        ));
+    }
+    Ok(outbox)
 }
 
 /// Opens a private copy of the store. Errors name the store, not the copy.

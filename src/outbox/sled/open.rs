@@ -39,12 +39,12 @@ use crate::{
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Opens a store, after checking what sled would lose silently.
+/// Opens a store, after checking what sled would lose silently. Also returns whether it was migrated.
 pub(super) fn open_checked(
     dir: &Path,
     settings: Settings,
     clock: SharedClock,
-) -> Result<(Store, Witness)> {
+) -> Result<(Store, Witness, bool)> {
     if !dir.join("db").try_exists()? {
         if let Some(known) = witness_record(dir) {
             return Err(precheck::missing(dir, &known));
@@ -78,13 +78,13 @@ pub(super) fn open_checked(
             match store {
                 Ok(store) => {
                     let witness = Witness::open(dir, Identity(store.salt))?;
-                    Ok((store, witness))
+                    Ok((store, witness, false))
                 }
                 Err((db, older, settings, clock)) => guarded(|| {
                     // First, because from here on the store is not as it was closed.
                     let witness = Witness::open(dir, Identity(salt(&db)?))?;
                     migrate::run(&db, dir, older, migrate::MIGRATIONS)?;
-                    Ok((self::store(dir, db, settings, clock)?, witness))
+                    Ok((self::store(dir, db, settings, clock)?, witness, true))
                 }),
             }
         }

@@ -43,6 +43,7 @@ pub struct SledOutbox {
     store: Arc<Store>,
     commands: Mutex<Option<mpsc::UnboundedSender<Write>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
+    migrated: bool,
     /// The committer, to be woken while it gathers outcomes.
     gathering: Thread,
 }
@@ -57,7 +58,7 @@ impl SledOutbox {
     /// Opens the store in `dir`, creates it if there is none, and migrates it to this version's format. A
     /// damaged, newer or foreign store is an error and is not changed.
     pub fn open(dir: &Path, settings: Settings, clock: SharedClock) -> Result<Self> {
-        let (store, witness) =
+        let (store, witness, migrated) =
             open::open_checked(dir, settings, clock).map_err(|error| match error {
                 OutboxError::Engine(reason) => {
                     OutboxError::CannotOpen { dir: dir.to_owned(), reason }
@@ -88,6 +89,7 @@ impl SledOutbox {
             commands: Mutex::new(Some(commands)),
             gathering: committer.thread().clone(),
             committer: Mutex::new(Some(committer)),
+            migrated,
         })
     }
 
@@ -124,6 +126,11 @@ impl SledOutbox {
             std::fs::remove_dir_all(dir)?;
         }
         backup::forget(dir)
+    }
+
+    /// Whether opening it migrated the store from an older format, which older versions cannot read.
+    pub fn was_migrated(&self) -> bool {
+        self.migrated
     }
 
     /// Completes the writes in progress and stops the committer. Later writes are refused.

@@ -359,3 +359,31 @@ fn an_open_directory_and_a_foreign_file_are_clear_errors() {
     let foreign = SledOutbox::open(folder.path(), Settings::default(), bench.clock.clone());
     assert!(foreign.is_err());
 }
+
+#[test]
+fn an_attempt_during_which_its_destination_is_paused_does_not_expire() {
+    for (resumed, attempted) in [(false, true), (true, true), (false, false), (true, false)] {
+        let bench = Bench::new();
+        let id = bench.enqueue("1");
+        let claim = bench.one();
+        assert!(bench.wait(bench.outbox().pause(&destination(), true)));
+        bench.clock.advance(Duration::from_hours(100));
+        if resumed {
+            assert!(bench.wait(bench.outbox().pause(&destination(), false)));
+        }
+        let failure = Failure::new(ErrorKind::Expired, "too old");
+        let attempt = attempted.then(|| attempt(&claim, false));
+        let settlement = Settlement::Failed { attempt, failure, hold: None };
+        let record = bench.wait(bench.outbox().settle(claim, settlement));
+        assert_eq!(record.state_name(), StateName::Pending);
+        assert_eq!(bench.state(id), Some(StateName::Pending));
+        if !resumed {
+            assert!(bench.claim(1).is_empty(), "it is paused");
+            assert!(bench.wait(bench.outbox().pause(&destination(), false)));
+        }
+        let claim = bench.one();
+        assert_eq!(claim.record.budget_since, bench.clock.now());
+        bench.deliver(claim);
+        assert_eq!(bench.counts(), (0, 1, 0));
+    }
+}

@@ -6,7 +6,8 @@ use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        Cancelled, Enqueued, Failure, NewCallback, Readiness, Record, Settlement, State, StateName,
+        Cancelled, Enqueued, ErrorKind, Failure, NewCallback, Readiness, Record, Settlement, State,
+        StateName,
         error::Result,
         record,
         sled::{
@@ -75,8 +76,27 @@ impl Transaction<'_> {
     pub(crate) fn settle(&mut self, record: Record, settlement: Settlement) -> Result<Record> {
         let (seq, queue) = keys::parts(record.id);
         let job_id = record.body.job_id.clone();
+        let began = record.budget_since;
         let record = self.aged(queue, record)?;
         self.to_free.push((queue, seq));
+        let row = self.row(queue, &record.destination)?;
+        let settlement = match settlement {
+            // Decided by the age that it had when it was claimed, and the destination was paused since.
+            Settlement::Failed { attempt, failure, hold }
+                if failure.kind == ErrorKind::Expired
+                    && (row.paused_at.is_some() || record.budget_since > began) =>
+            {
+                let Some(attempt) = attempt else {
+                    // So that there is something to commit, and it is freed.
+                    self.writes.remove(keys::queue(queue));
+                    self.lowest_fresh(queue, &record)?;
+                    self.signal(queue, self.now);
+                    return Ok(record);
+                };
+                Settlement::Retry { attempt, due: self.now, hold }
+            }
+            settlement => settlement,
+        };
         self.take_pending(queue, &record)?;
         if let Some(last) =
             record.last_attempt.as_ref().filter(|_| settlement_attempts(&settlement))
