@@ -56,12 +56,21 @@ pub fn parse_state(text: &str) -> Result<StateName, SelectError> {
         .ok_or_else(|| SelectError::State(text.into()))
 }
 
-/// Reads a destination, which is one that can be called.
+/// Reads a destination.
 pub fn parse_destination(text: &str) -> Result<Destination, SelectError> {
-    Destination::parse(text)
-        .filter(|it| ["http://", "https://"].iter().any(|web| it.as_str().starts_with(web)))
-        .filter(|it| !it.as_str().ends_with(":0"))
-        .ok_or_else(|| SelectError::Destination(redact_url(text)))
+    Destination::parse(text).ok_or_else(|| SelectError::Destination(redact_url(text)))
+}
+
+/// Reads a destination that can be called. Others have failed callbacks, and nothing to pause.
+pub fn parse_callable(text: &str) -> Result<Destination, SelectError> {
+    let destination = parse_destination(text)?;
+    let name = destination.as_str();
+    let web = ["http://", "https://"].iter().any(|scheme| name.starts_with(scheme));
+    if web && !name.ends_with(":0") {
+        Ok(destination)
+    } else {
+        Err(SelectError::Destination(redact_url(text)))
+    }
 }
 
 /// Reads a time, or how long ago it was.

@@ -70,7 +70,7 @@ async fn set(
 ) -> Result<Json<DestinationView>, Problem> {
     let Json(Body(request)) =
         request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
-    let destination = select::parse_destination(&request.destination)
+    let destination = select::parse_callable(&request.destination)
         .map_err(|error| Problem::bad_request(error.to_string()))?;
     let summary = select::pause(&*shared.outbox, &destination, paused, shared.clock.now()).await?;
     Ok(Json(summary.into()))

@@ -48,7 +48,7 @@ async fn set(
     paused: bool,
 ) -> anyhow::Result<Exit> {
     for destination in &destinations {
-        select::parse_destination(destination).map_err(|error| Usage(error.to_string()))?;
+        select::parse_callable(destination).map_err(|error| Usage(error.to_string()))?;
     }
     let access = Access::find(config, command, Purpose::Change).await?;
     let (mut exit, mut results) = (Exit::Done, Results::default());

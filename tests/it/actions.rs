@@ -121,6 +121,10 @@ fn pending_callbacks_are_cancelled_by_filter_in_steps() {
     }
     let left = cancel(json!({"filter": {"all": true}}));
     assert_eq!(left, json!({"matched": 1, "cancelled": 0, "inFlight": 1}));
+    let ftp = api.post("/v1/events", &event("job_sending", "7", "ftp://h/x"));
+    assert_eq!(ftp.status, 422);
+    let found = ids(&api.get("/v1/callbacks?destination=ftp://h:21").json());
+    assert_eq!(found, [ftp.json()["id"].as_str().unwrap()]);
     assert_eq!(api.callback(&sent)["state"], "pending");
     for (wrong, status) in [
         (json!({"filter": {}}), 400),

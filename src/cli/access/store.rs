@@ -139,7 +139,7 @@ impl Store {
         destination: &str,
         paused: bool,
     ) -> anyhow::Result<DestinationView> {
-        let destination = select::parse_destination(destination)?;
+        let destination = select::parse_callable(destination)?;
         let now = self.clock.now();
         Ok(select::pause(&*self.outbox, &destination, paused, now).await?.into())
     }

@@ -58,10 +58,14 @@ fn rule(stage: &Stage, process: u32, api: &Api, random: &mut fastrand::Rng) -> b
     } else {
         let Some(all) = api.ask("GET", "/v1/destinations", "", "") else { return false };
         let all = all.json();
-        let Some(all) = all["destinations"].as_array().filter(|all| !all.is_empty()) else {
+        let names = all["destinations"].as_array().into_iter().flatten();
+        let names = names.filter_map(|it| it["destination"].as_str());
+        // What can never be called has nothing to pause.
+        let names: Vec<_> = names.filter(|name| name.starts_with("http")).collect();
+        if names.is_empty() {
             return true;
-        };
-        let one = &all[random.usize(..all.len())]["destination"];
+        }
+        let one = names[random.usize(..names.len())];
         let path = ["/v1/destinations/pause", "/v1/destinations/resume"][random.usize(..2)];
         post(path, &json!({"destination": one}))
     };
