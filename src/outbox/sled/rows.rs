@@ -97,6 +97,11 @@ pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T>
     })
 }
 
+/// The value, or an empty one for a row that cannot be read.
+pub(super) fn or_empty<T: Default>(read: Result<T>) -> Result<T> {
+    readable(read.map(Some)).map(Option::unwrap_or_default)
+}
+
 /// `None` as well for a row that cannot be read, so that it hides nothing else.
 pub(super) fn readable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
     match read {
@@ -161,12 +166,17 @@ pub(super) fn callback(tree: &Tree, seq: u64) -> Result<Option<Record>> {
     Records::default().get(tree, seq).map(|found| found.map(|record| record.with(progress)))
 }
 
+/// Records by seq, with the keys of their rows.
+type Entries = BTreeMap<u64, (Vec<u8>, IVec)>;
+
 /// Reads records as they were accepted, and keeps the rows of the last block, because neighbours are read
 /// one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     block: Option<u64>,
-    found: BTreeMap<u64, (Vec<u8>, IVec)>,
+    found: Entries,
+    /// Why a row of the block cannot be read, if there is one.
+    unreadable: Option<OutboxError>,
 }
 
 impl Records {
@@ -175,23 +185,35 @@ impl Records {
         let block = seq / RECORDS;
         if self.block != Some(block) {
             self.block = None;
-            self.found = entries_of(tree, block)?;
+            (self.found, self.unreadable) = entries_of(tree, block)?;
             self.block = Some(block);
         }
-        self.found.get(&seq).map(|(key, bytes)| decode(key, bytes)).transpose()
+        match (self.found.get(&seq), &self.unreadable) {
+            (Some((key, bytes)), _) => decode(key, bytes).map(Some),
+            // It may be in that row.
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Ok(None),
+        }
     }
 }
 
-/// The records of a block, with the keys of their rows.
-pub(super) fn entries_of(tree: &Tree, block: u64) -> Result<BTreeMap<u64, (Vec<u8>, IVec)>> {
+/// The records of a block, with the keys of their rows, and why a row cannot be read, if there is one.
+pub(super) fn entries_of(tree: &Tree, block: u64) -> Result<(Entries, Option<OutboxError>)> {
     let first = block * RECORDS;
-    let mut found = BTreeMap::new();
+    let (mut found, mut unreadable) = (BTreeMap::new(), None);
     for row in tree.range(keys::record(first)..=keys::record(first + (RECORDS - 1))) {
         let (key, row) = row?;
-        for entry in blocks::entries(&key, &row)? {
+        let entries = match blocks::entries(&key, &row) {
+            Ok(entries) => entries,
+            Err(error) => {
+                unreadable = Some(error);
+                continue;
+            }
+        };
+        for entry in entries {
             let bytes = row.subslice(entry.begin, entry.len);
             found.insert(first + u64::from(entry.offset), (key.to_vec(), bytes));
         }
     }
-    Ok(found)
+    Ok((found, unreadable))
 }

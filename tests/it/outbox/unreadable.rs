@@ -5,7 +5,7 @@ use std::time::Duration;
 use seal_dpf_urlcallback::{
     callback::CallbackId,
     clock::Clock as _,
-    outbox::{Cancelled, Outbox as _, Query, Retention, StateName},
+    outbox::{Cancelled, ErrorKind, Failure, Outbox as _, Over, Query, Retention, StateName},
 };
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     bench::{START, destination},
     corrupt,
 };
+use crate::support::eventually;
 
 /// Callbacks of these jobs.
 fn bench(jobs: &[&str]) -> (Bench, Vec<CallbackId>) {
@@ -170,4 +171,38 @@ fn a_callback_that_waits_for_a_record_that_cannot_be_read_is_listed() {
     let others = without(&mut bench, &ids, 1);
     assert_eq!(listed(&bench, &Query { limit: 9, ..Query::default() }), others);
     assert_eq!(bench.state(ids[0]), Some(StateName::Pending));
+}
+
+/// A row that callbacks share cannot be read: what concerns other callbacks goes on.
+#[test]
+fn a_shared_row_that_cannot_be_read_does_not_stop_the_store() {
+    for prefix in ["r", "s", "b", "y", "z"] {
+        let (mut bench, _) = bench(&["1", "2", "3", "4"]);
+        bench.deliver(bench.one());
+        bench.fail(bench.one());
+        bench.retry(bench.one(), Duration::ZERO);
+        bench.outbox = None;
+        let db = eventually("the store is closed", || sled::open(bench.folder.path()).ok());
+        let (key, _) = db.scan_prefix(prefix).next().unwrap().unwrap();
+        db.insert(key, b"\xffbroken").unwrap();
+        drop(db);
+        bench.open();
+        let new: Vec<_> = (5..40).map(|job| bench.enqueue(&job.to_string())).collect();
+        let known = bench.claim(100);
+        assert!(known.len() >= new.len(), "{prefix}: {}", known.len());
+        known.into_iter().for_each(|claim| bench.deliver(claim));
+        bench.clock.advance(Duration::from_hours(1));
+        let failure = Failure::new(ErrorKind::Expired, "too old");
+        bench.wait(bench.outbox().expire(bench.clock.now(), failure));
+        bench.wait(bench.outbox().summary(bench.clock.now()));
+        listed(&bench, &Query { limit: 100, ..Query::default() });
+        let mut after = Some(Vec::new());
+        while let Some(from) = after {
+            after = bench.wait(bench.outbox().mend(from)).next;
+        }
+        let over = Over { delivered: bench.clock.now(), failed: bench.clock.now() };
+        while bench.wait(bench.outbox().purge(over)) > 0 {}
+        bench.enqueue("last");
+        bench.wait(bench.outbox().ready());
+    }
 }

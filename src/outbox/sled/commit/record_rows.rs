@@ -27,7 +27,8 @@ struct Row {
 impl RecordRows {
     pub(crate) fn read(tree: &Tree, block: u64) -> Result<Self> {
         let mut rows = Self::default();
-        for (seq, (key, bytes)) in rows::entries_of(tree, block)? {
+        // A row that cannot be read stays as it is.
+        for (seq, (key, bytes)) in rows::entries_of(tree, block)?.0 {
             rows.0.entry(key).or_default().entries.push((offset(seq, RECORDS), bytes.to_vec()));
         }
         Ok(rows)

@@ -32,6 +32,9 @@ struct Cached<T> {
 }
 
 /// Changes of shared rows.
+///
+/// A shared row that cannot be read stops nothing: a set or a row of progress is written anew with what
+/// changes, and the search for stuck callbacks completes the sets; a row of records stays as it is.
 pub(crate) struct SharedRows<'a> {
     tree: &'a Tree,
     /// No stored callback has this seq or a later one.
@@ -140,7 +143,7 @@ impl<'a> SharedRows<'a> {
                 let set = if block * SET >= self.first_new {
                     Pending::default()
                 } else {
-                    rows::pending(self.tree, queue, block)?
+                    rows::or_empty(rows::pending(self.tree, queue, block))?
                 };
                 place.insert(Cached { set, changed: false })
             }
@@ -161,7 +164,7 @@ impl<'a> SharedRows<'a> {
         Ok(match self.ended.entry((keys::ended_prefix(state), block)) {
             hash_map::Entry::Occupied(known) => known.into_mut(),
             hash_map::Entry::Vacant(place) => {
-                let set = rows::ended(self.tree, state, block)?;
+                let set = rows::or_empty(rows::ended(self.tree, state, block))?;
                 place.insert(Cached { set, changed: false })
             }
         })
@@ -295,8 +298,11 @@ impl<'a> SharedRows<'a> {
         while let Some(first) = changes.peek().map(|(seq, _)| seq - seq % PROGRESS) {
             let key = keys::progress(first);
             let stored = self.tree.get(&key)?.unwrap_or_default();
-            let known =
-                if stored.is_empty() { Vec::new() } else { blocks::entries(&key, &stored)? };
+            let known = if stored.is_empty() {
+                Vec::new()
+            } else {
+                rows::or_empty(blocks::entries(&key, &stored))?
+            };
             let mut all: [Option<Vec<u8>>; PROGRESS_LEN] = Default::default();
             for entry in known {
                 if let Some(place) = all.get_mut(usize::from(entry.offset)) {

@@ -99,7 +99,7 @@ impl<'a> Run<'a> {
             Source::Pending(_) => Pending::decode(key, bytes)?.all().members(at).collect(),
             // All of its block, because imported records may be in rows of their own.
             Source::Records => {
-                rows::entries_of(&self.store.tree, at / RECORDS)?.into_keys().collect()
+                rows::entries_of(&self.store.tree, at / RECORDS)?.0.into_keys().collect()
             }
         })
     }
