@@ -1,5 +1,5 @@
 //! The layout of format 1, for the migration to format 2, and for the verification and salvage of a
-//! store that has not been migrated, or in part.
+//! store that has not been migrated, or only in part.
 //!
 //! | key | value | what |
 //! |---|---|---|

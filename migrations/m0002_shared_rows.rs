@@ -40,7 +40,7 @@ pub(super) fn up(tree: &Tree, sync: &dyn Fn() -> Result<()>) -> Result<()> {
     };
     let all = totals.pending + totals.delivered + totals.failed;
     let (mut moved, mut reported) = (0, Instant::now());
-    // It may go on where an interrupted one ended.
+    // Callbacks that an interrupted migration moved are not counted again.
     let report = |moved: u64| {
         tracing::info!(
             event.action = "store-migrating",

@@ -1,29 +1,12 @@
 //! The JSON shapes of actions on selected callbacks.
 
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     clock::Timestamp,
     select::{Acted, ActionLimits, SelectError, Selection, Selectors},
 };
-
-/// Reads a JSON object. What serde derives would take an array as well, with the members by position.
-pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
-    from: D,
-) -> Result<T, D::Error> {
-    let members = serde_json::Map::deserialize(from)?;
-    serde_json::from_value(members.into()).map_err(D::Error::custom)
-}
-
-/// The body of a request, which is a JSON object.
-pub(super) struct Body<T>(pub(super) T);
-
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Body<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        object(from).map(Self)
-    }
-}
 
 /// Selects callbacks. At least one selector is required; a callback has to match all that are given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -86,7 +69,7 @@ impl FilterView {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ActionRequest {
     /// Which ones.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "super::request::object")]
     pub filter: FilterView,
     /// Count only.
     #[serde(default)]

@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{
         Path, Query, State,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
+        rejection::{PathRejection, QueryRejection},
     },
     http::StatusCode,
 };
@@ -12,8 +12,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    action_view::{ActionRequest, Body, CancelView, ReplayView, RetryNowView},
+    action_view::{ActionRequest, CancelView, ReplayView, RetryNowView},
     problem::Problem,
+    request::{Extracted, body, page_limit},
     state::Shared,
     view::{CallbackView, PageView},
 };
@@ -22,12 +23,6 @@ use crate::{
     outbox::{self, Cancelled, ErrorKind, StateName},
     select::{self, Acted, Action, SelectError, Selectors},
 };
-
-/// Callbacks on a page where no limit is given.
-const DEFAULT_LIMIT: usize = 100;
-
-/// The largest limit.
-const MAX_LIMIT: usize = 1000;
 
 /// Filters of a listing.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -82,10 +77,7 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<PageView>, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad_request(format!("`limit` is from 1 to {MAX_LIMIT}")));
-    }
+    let limit = page_limit(query.limit)?;
     let state = query.state.as_deref().map(select::parse_state).transpose();
     let selectors = Selectors {
         destination: query.destination,
@@ -126,10 +118,9 @@ pub(super) async fn get(
 async fn act(
     shared: &Shared,
     action: Action,
-    request: Result<Json<Body<ActionRequest>>, JsonRejection>,
+    request: Extracted<ActionRequest>,
 ) -> Result<Acted, Problem> {
-    let Json(Body(request)) =
-        request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let request = body(request)?;
     let bad = |error: SelectError| Problem::bad_request(error.to_string());
     let selection = request.filter.selection(shared.clock.now()).map_err(bad)?;
     let limits = request.limits().map_err(bad)?;
@@ -143,7 +134,7 @@ async fn act(
 )]
 pub(super) async fn replay(
     State(shared): State<Shared>,
-    request: Result<Json<Body<ActionRequest>>, JsonRejection>,
+    request: Extracted<ActionRequest>,
 ) -> Result<Json<ReplayView>, Problem> {
     Ok(Json(act(&shared, Action::Replay, request).await?.into()))
 }
@@ -155,7 +146,7 @@ pub(super) async fn replay(
 )]
 pub(super) async fn cancel_all(
     State(shared): State<Shared>,
-    request: Result<Json<Body<ActionRequest>>, JsonRejection>,
+    request: Extracted<ActionRequest>,
 ) -> Result<Json<CancelView>, Problem> {
     Ok(Json(act(&shared, Action::Cancel, request).await?.into()))
 }
@@ -167,7 +158,7 @@ pub(super) async fn cancel_all(
 )]
 pub(super) async fn retry_now(
     State(shared): State<Shared>,
-    request: Result<Json<Body<ActionRequest>>, JsonRejection>,
+    request: Extracted<ActionRequest>,
 ) -> Result<Json<RetryNowView>, Problem> {
     Ok(Json(act(&shared, Action::RetryNow, request).await?.into()))
 }

@@ -2,30 +2,21 @@
 
 use axum::{
     Json,
-    extract::{
-        Query, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    extract::{Query, State, rejection::QueryRejection},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    action_view::Body,
     destination_view::{DestinationRequest, DestinationView, DestinationsView},
     problem::Problem,
+    request::{Extracted, body, page_limit},
     state::Shared,
 };
 use crate::{
     outbox::{DestinationQuery, ParseCursorError},
     select,
 };
-
-/// Destinations on a page where no limit is given.
-const DEFAULT_LIMIT: usize = 100;
-
-/// The largest limit.
-const MAX_LIMIT: usize = 1000;
 
 /// Filters of a listing of destinations.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -51,10 +42,7 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<DestinationsView>, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad_request(format!("`limit` is from 1 to {MAX_LIMIT}")));
-    }
+    let limit = page_limit(query.limit)?;
     let bad = |error: ParseCursorError| Problem::bad_request(error.to_string());
     let cursor = query.cursor.as_deref().map(str::parse).transpose().map_err(bad)?;
     let destination = query.destination.as_deref().map(select::parse_destination).transpose();
@@ -65,11 +53,10 @@ pub(super) async fn list(
 
 async fn set(
     shared: &Shared,
-    request: Result<Json<Body<DestinationRequest>>, JsonRejection>,
+    request: Extracted<DestinationRequest>,
     paused: bool,
 ) -> Result<Json<DestinationView>, Problem> {
-    let Json(Body(request)) =
-        request.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let request = body(request)?;
     let destination = select::parse_callable(&request.destination)
         .map_err(|error| Problem::bad_request(error.to_string()))?;
     let summary = select::pause(&*shared.outbox, &destination, paused, shared.clock.now()).await?;
@@ -83,7 +70,7 @@ async fn set(
 )]
 pub(super) async fn pause(
     State(shared): State<Shared>,
-    request: Result<Json<Body<DestinationRequest>>, JsonRejection>,
+    request: Extracted<DestinationRequest>,
 ) -> Result<Json<DestinationView>, Problem> {
     set(&shared, request, true).await
 }
@@ -95,7 +82,7 @@ pub(super) async fn pause(
 )]
 pub(super) async fn resume(
     State(shared): State<Shared>,
-    request: Result<Json<Body<DestinationRequest>>, JsonRejection>,
+    request: Extracted<DestinationRequest>,
 ) -> Result<Json<DestinationView>, Problem> {
     set(&shared, request, false).await
 }

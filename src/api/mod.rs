@@ -15,6 +15,7 @@ pub mod lines;
 mod metrics;
 mod problem;
 mod queue;
+mod request;
 pub mod server;
 mod state;
 mod strict;

@@ -16,7 +16,7 @@ use crate::{
     callback::CallbackId,
     clock::{Clock as _, SystemClock},
     config::Config,
-    select::{Acted, Action},
+    select::{Acted, Action, Selectors},
 };
 
 /// Callbacks that are changed with one request: a fraction of a second's work.
@@ -46,8 +46,8 @@ impl ActionArgs {
 
     /// Whether nothing but ids is given.
     pub(super) fn only_ids(&self) -> bool {
-        let selectors = crate::select::Selectors::from(self.selectors.clone());
-        selectors == crate::select::Selectors::default() && !self.all && !self.id.is_empty()
+        let selectors = Selectors::from(self.selectors.clone());
+        selectors == Selectors::default() && !self.all && !self.id.is_empty()
     }
 }
 

@@ -4,7 +4,8 @@
 //!
 //! 1. **Durable.** When the future of [`Outbox::enqueue`], [`Outbox::settle`],
 //!    [`Outbox::replay`], [`Outbox::cancel`], [`Outbox::retry_now`], [`Outbox::pause`] or
-//!    [`Outbox::expire`] is ready with `Ok`, the change is synced to disk: it survives a kill of the process and a power failure.
+//!    [`Outbox::expire`] is ready with `Ok`, the change is synced to disk: it survives a kill of the
+//!    process and a power failure.
 //! 2. **Atomic.** Each of these calls takes effect as a whole or not at all; the one exception is at
 //!    [`Outbox::enqueue`].
 //! 3. **In call order.** Writes take effect in the order in which the functions were called, not in

@@ -1,8 +1,9 @@
 //! The stored form of a callback.
 //!
 //! A stored value is `format (1 byte) ‖ 0 (1 byte) ‖ postcard`. A callback is stored as it was accepted, and
-//! what has happened to it since is its [`Progress`]. A change of any struct here is a change of the format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`. A new variant
-//! of an enum may be appended, never inserted, because postcard stores its position.
+//! what has happened to it since is its [`Progress`]. A change of any struct here is a change of the
+//! format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`. A new variant of an enum may be
+//! appended, never inserted, because postcard stores its position.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 

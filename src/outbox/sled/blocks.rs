@@ -150,7 +150,7 @@ pub(super) fn decode_sets<const N: usize>(key: &[u8], bytes: &[u8]) -> Result<[S
         }
         rest.is_empty().then_some(sets)
     };
-    read().ok_or_else(|| unreadable(key, "it is no set of callbacks"))
+    read().ok_or_else(|| unreadable(key, "not a set of callbacks"))
 }
 
 /// The pending callbacks of one block.

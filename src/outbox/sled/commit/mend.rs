@@ -30,8 +30,9 @@ use crate::{
     },
 };
 
-/// Rows that one step checks, and the callbacks of their jobs.
-const STEP: usize = 64;
+/// Rows of records that one step checks, and the callbacks of their jobs. A row has up to 16 records, and other
+/// writes wait for the step.
+const STEP: usize = 16;
 
 /// A pending callback of a job.
 type Found = (QueueKey, u64, Record);
@@ -64,8 +65,8 @@ impl Transaction<'_> {
     fn mend_sets(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
         let from = if after.is_empty() { b"b".to_vec() } else { next_key(after) };
         let mut last = None;
-        // A row has a thousand callbacks.
-        for row in self.store.tree.range(from..vec![b'b' + 1]).take(STEP / 16) {
+        // One row, which has up to 1,024 callbacks.
+        for row in self.store.tree.range(from..vec![b'b' + 1]).take(1) {
             let (key, bytes) = row?;
             last = Some(key.to_vec());
             if blocks::Pending::decode(&key, &bytes).is_err() {
@@ -129,7 +130,7 @@ impl Transaction<'_> {
             return Ok(());
         };
         if ended {
-            // It has ended, and how is lost.
+            // It has ended, but its outcome is lost.
             work.stuck += 1;
             return Ok(());
         }

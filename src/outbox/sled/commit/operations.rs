@@ -87,8 +87,7 @@ impl Transaction<'_> {
                     && (row.paused_at.is_some() || record.budget_since > began) =>
             {
                 let Some(attempt) = attempt else {
-                    // So that there is something to commit, and it is freed.
-                    self.writes.remove(keys::queue(queue));
+                    self.commit_row(queue);
                     self.lowest_fresh(queue, &record)?;
                     self.signal(queue, self.now);
                     return Ok(record);
@@ -188,8 +187,7 @@ impl Transaction<'_> {
         let row = self.row(queue, &record.destination)?;
         row.hold_until = Timestamp::default();
         let paused = row.paused_at.is_some();
-        // The row is written when the batch is sealed, if there is anything to commit.
-        self.writes.remove(keys::queue(queue));
+        self.commit_row(queue);
         self.retried.insert(queue);
         if !self.mark(queue, seq, &record)? {
             return Ok(false);
@@ -216,7 +214,7 @@ impl Transaction<'_> {
             row.resumed_at = now;
             self.signal(queue, Timestamp::default());
         }
-        self.writes.remove(keys::queue(queue));
+        self.commit_row(queue);
         Ok(true)
     }
 

@@ -171,6 +171,12 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
+    /// Has this batch committed even if only the counters of a destination change. The row itself is written
+    /// when the batch is sealed.
+    pub(crate) fn commit_row(&mut self, queue: QueueKey) {
+        self.writes.remove(keys::queue(queue));
+    }
+
     /// Signals the destination as due at `at`.
     pub(crate) fn signal(&mut self, queue: QueueKey, at: Timestamp) {
         self.signals.push((queue, at));

@@ -1,0 +1,53 @@
+//! What handlers read from a request in the same way: JSON bodies, and the limit of a page.
+
+use axum::{Json, extract::rejection::JsonRejection};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
+
+use super::problem::Problem;
+
+/// Items on a page if no limit is given.
+const DEFAULT_LIMIT: usize = 100;
+
+/// The largest limit of a page.
+const MAX_LIMIT: usize = 1000;
+
+/// Checks the limit of a page.
+pub(super) fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(Problem::bad_request(format!("`limit` is from 1 to {MAX_LIMIT}")))
+    }
+}
+
+/// Reads a JSON object. What serde derives would accept an array as well, with the members by position.
+pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<T, D::Error> {
+    let members = serde_json::Map::deserialize(from)?;
+    serde_json::from_value(members.into()).map_err(D::Error::custom)
+}
+
+/// The body of a request, which is a JSON object.
+pub(super) struct Body<T>(T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Body<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        object(from).map(Self)
+    }
+}
+
+/// A body as axum extracts it.
+pub(super) type Extracted<T> = Result<Json<Body<T>>, JsonRejection>;
+
+/// The body, or the problem with it.
+pub(super) fn body<T>(extracted: Extracted<T>) -> Result<T, Problem> {
+    match extracted {
+        Ok(Json(Body(body))) => Ok(body),
+        Err(error) => Err(Problem::new(error.status(), error.body_text())),
+    }
+}
