@@ -45,6 +45,13 @@ pub struct Body {
 }
 
 impl Body {
+    /// Size of its texts in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let optional = [&self.exit_status, &self.error_reason, &self.dpf_tracker_url];
+        let optional = optional.into_iter().flatten().map(String::len);
+        self.job_id.len() + self.job_id_fs.len() + optional.sum::<usize>()
+    }
+
     /// The bytes of the PUT.
     pub fn to_json(&self) -> Vec<u8> {
         // A struct of strings and an enum cannot fail to serialize.

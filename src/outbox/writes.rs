@@ -27,6 +27,15 @@ pub struct NewCallback {
     pub refusal: Option<Failure>,
 }
 
+impl NewCallback {
+    /// Size of its texts in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let refusal = self.refusal.as_ref().map_or(0, |failure| failure.message.len());
+        let event_id = self.event_id.as_ref().map_or(0, String::len);
+        self.body.text_bytes() + self.url.reveal().len() + event_id + refusal
+    }
+}
+
 /// Result of [`Outbox::enqueue`](super::Outbox::enqueue) for one callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
@@ -89,6 +98,20 @@ pub enum Settlement {
         /// Until when nothing is sent to the destination, as after a retry.
         hold: Option<Timestamp>,
     },
+}
+
+impl Settlement {
+    /// Size of its texts in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let attempt = match self {
+            Self::Delivered(attempt) | Self::Retry { attempt, .. } => Some(attempt),
+            Self::Failed { attempt, .. } => attempt.as_ref(),
+        };
+        attempt.map_or(0, |attempt| {
+            let error = attempt.error.as_ref().map_or(0, |failure| failure.message.len());
+            error + attempt.response_excerpt.as_ref().map_or(0, String::len)
+        })
+    }
 }
 
 /// What the outbox tells its user ([`Outbox::news`](super::Outbox::news)).

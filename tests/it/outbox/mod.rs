@@ -1,5 +1,6 @@
 //! The outbox's promises, on a real sled in a real folder.
 
+mod batches;
 mod bench;
 mod export;
 mod mend;

@@ -74,6 +74,22 @@ impl Notes {
         self.acknowledged.extend(ids);
     }
 
+    /// As many callbacks as the service may commit at once: from several requests with many lines.
+    fn accept_many(&mut self, api: &Api, job: &str, url: &str) {
+        let lines = |part: usize| -> String {
+            let one =
+                |n| event("job_sending", &format!("{job}-{part}-{n}"), url).to_string() + "\n";
+            (0..600).map(one).collect()
+        };
+        let answers = std::thread::scope(|scope| {
+            let asking =
+                [0, 1, 2, 3].map(|part| scope.spawn(move || api.post_lines(&lines(part)).lines()));
+            asking.map(|asked| asked.join().unwrap())
+        });
+        let ids: Vec<_> = answers.iter().flatten().map(|it| it["id"].as_str().unwrap()).collect();
+        self.take(Said::Accepted, ids);
+    }
+
     /// A callback that nobody takes is retried now and cancelled, and some are replayed after that.
     fn cancel(&mut self, api: &Api, job: &str, replay: bool) {
         let id = api.accept(&event("job_sending", job, "http://127.0.0.1:1/"));
@@ -187,6 +203,9 @@ fn record(ignores: &str) -> Recording {
                 .collect();
             let answers = api.post_lines(&lines).lines();
             notes.take(Said::Accepted, answers.iter().map(|it| it["id"].as_str().unwrap()));
+            if round == 3 {
+                notes.accept_many(&api, &job(201), &good.url("/"));
+            }
             notes.cancel(&api, &job(200), round % 2 == 0);
             notes.pause(&api, &format!("http://paused-{run}-{round}:80"), round % 2 == 0);
             notes.delivered(&api);

@@ -14,6 +14,13 @@ use crate::{
 /// Maximum number of callbacks in one batch, unless a single write has more.
 pub(crate) const BATCH_LIMIT: usize = 2048;
 
+/// Approximate maximum of what one batch writes, in bytes, unless a single write has more: other writes
+/// wait for the batch, and it is held in memory.
+pub(crate) const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Approximate bytes of the indexes of one callback, and of a change of it without its texts.
+const INDEX_BYTES: usize = 128;
+
 /// Receives the answer to a write.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
@@ -32,17 +39,40 @@ pub(crate) enum Write {
     Ping(Reply<()>),
 }
 
+/// Size of a write, or of several.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Weight {
+    pub(crate) callbacks: usize,
+    /// Approximate.
+    pub(crate) bytes: usize,
+}
+
+impl Weight {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { callbacks: self.callbacks + other.callbacks, bytes: self.bytes + other.bytes }
+    }
+
+    /// Whether this is not too much for one batch.
+    pub(crate) fn fits(self) -> bool {
+        self.callbacks <= BATCH_LIMIT && self.bytes <= BATCH_BYTES
+    }
+}
+
 impl Write {
-    pub(crate) fn weight(&self) -> usize {
-        match self {
-            Self::Enqueue(batch, ..) => batch.len().max(1),
-            Self::Replay(ids, _) | Self::Cancel(ids, _) | Self::RetryNow(ids, _) => {
-                ids.len().max(1)
+    pub(crate) fn weight(&self) -> Weight {
+        let (callbacks, bytes) = match self {
+            Self::Enqueue(batch, ..) => {
+                (batch.len(), batch.iter().map(|new| INDEX_BYTES + new.text_bytes()).sum())
             }
-            Self::Import(entries, _) => entries.len().max(1),
-            Self::Settle(..) | Self::Pause(..) | Self::Ping(_) => 1,
-            Self::Expire(..) | Self::Purge(..) | Self::Mend(..) => BATCH_LIMIT / 4,
-        }
+            Self::Settle(_, settlement, _) => (1, INDEX_BYTES + settlement.text_bytes()),
+            Self::Replay(ids, _) | Self::Cancel(ids, _) | Self::RetryNow(ids, _) => {
+                (ids.len(), ids.len() * INDEX_BYTES)
+            }
+            Self::Import(entries, _) => (entries.len(), BATCH_BYTES),
+            Self::Pause(..) | Self::Ping(_) => (1, 0),
+            Self::Expire(..) | Self::Purge(..) | Self::Mend(..) => (BATCH_LIMIT / 4, 0),
+        };
+        Weight { callbacks: callbacks.max(1), bytes }
     }
 
     /// Whether it must not be delayed. Only the job's next callback waits for an outcome.

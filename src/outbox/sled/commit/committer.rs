@@ -24,7 +24,7 @@ use crate::{
         error::Result,
         sled::{
             commit::{
-                command::{BATCH_LIMIT, Reply, Write, answer},
+                command::{BATCH_LIMIT, Reply, Weight, Write, answer},
                 disk::Disk,
                 transaction::Transaction,
             },
@@ -76,16 +76,16 @@ pub(crate) fn run(
         }
         take(&mut commands, &mut received);
         waiting.extend(received.drain(..));
-        let mut weight = 0;
+        let mut weight = Weight::default();
         let mut taken = VecDeque::new();
-        while let Some(next) = waiting.front().map(Write::weight)
-            && (taken.is_empty() || weight + next <= BATCH_LIMIT)
+        while let Some(next) = waiting.front().map(|write| weight.plus(write.weight()))
+            && (taken.is_empty() || next.fits())
         {
-            weight += next;
+            weight = next;
             taken.extend(waiting.pop_front());
         }
         outcomes = taken.iter().filter(|command| is_outcome(command)).count();
-        commit(store, &mut disk, &wake, taken);
+        commit(store, &mut disk, &wake, taken, weight.callbacks);
     }
 }
 
@@ -121,7 +121,13 @@ fn is_outcome(command: &Write) -> bool {
     !command.is_urgent()
 }
 
-fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: VecDeque<Write>) {
+fn commit(
+    store: &Arc<Store>,
+    disk: &mut Disk,
+    wake: &FlushWaker,
+    mut commands: VecDeque<Write>,
+    callbacks: usize,
+) {
     if let Some(error) = store.stopped() {
         commands.into_iter().for_each(|command| command.refuse(error.clone()));
         return;
@@ -130,7 +136,6 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: 
     // apply on, reads wait for it.
     let (committing, watched) = (store.commits.begin(), wake.begin());
     let mut answers = Vec::with_capacity(commands.len());
-    let size = commands.iter().map(Write::weight).sum();
     let mut unsynced = None;
     // On a damaged page, sled panics; the answers must be sent all the same.
     let result = guarded(|| {
@@ -153,7 +158,7 @@ fn commit(store: &Arc<Store>, disk: &mut Disk, wake: &FlushWaker, mut commands: 
         store.db.flush()?;
         let len = disk.sync()?;
         disk.witness.note(batches, len);
-        measure::committed(size, begin.elapsed());
+        measure::committed(callbacks, begin.elapsed());
         published.publish(store);
         Ok(())
     });
