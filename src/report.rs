@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     event::Malformed,
     measure,
-    outbox::{ErrorKind, Failure, NewCallback, Query, Record, State},
+    outbox::{ErrorKind, Failure, NewCallback, Query, Readiness, Record, State},
 };
 
 /// The fields of the log line of an event that requests a callback.
@@ -194,9 +194,12 @@ pub fn paused(destination: &Destination, paused: bool) {
     }
 }
 
-/// The outcome of an attempt, or the end of a callback without one. `due` is the time of the next
-/// attempt.
-pub fn outcome(record: &Record, due: Option<Timestamp>) {
+/// The outcome of an attempt, or the end of a callback without one.
+pub fn outcome(record: &Record) {
+    let due = match record.state {
+        State::Pending(Readiness::Scheduled(at)) => Some(at),
+        _ => None,
+    };
     macro_rules! line {
         ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
             tracing::$level!(

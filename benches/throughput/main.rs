@@ -11,6 +11,8 @@
 mod clock;
 mod fill;
 mod http;
+mod kills;
+mod latency;
 mod parts;
 mod producer;
 mod raw;

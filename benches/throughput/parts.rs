@@ -8,19 +8,21 @@ use crate::{
     clock::{Latency, eventually, now_micros},
     fill::directory,
     http::get,
+    kills, latency,
     receiver::rate,
-    service::{Service, disk_sync},
+    service::Service,
     stage::{Events, Receiver, fill, produce, raw},
     table::{Figures, mib, ms},
 };
 
 type Part = fn(&mut Figures) -> anyhow::Result<()>;
 
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("drain", drain),
     ("intake", intake),
     ("steady", steady),
-    ("latency", latency),
+    ("latency", latency::run),
+    ("kills", kills::run),
     ("growth", growth),
     ("search", search),
     ("isolation", isolation),
@@ -188,37 +190,6 @@ fn steady(figures: &mut Figures) -> anyhow::Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     figures.rate("steady: the highest rate with p99 ≤ 100 ms", held as f64, raw, "");
     Ok(())
-}
-
-fn latency(figures: &mut Figures) -> anyhow::Result<()> {
-    let mut receiver = Receiver::start()?;
-    let mut service = Service::prepare()?;
-    service.start()?;
-    let before = disk_sync(service.folder())?;
-    let port = receiver.port;
-    let events =
-        Events { port, destinations: 50, connections: 8, count: 2_000, rate: 100, lines: 0 };
-    // The first ones open connections.
-    produce(&service, Events { count: 200, ..events })?;
-    receiver.report()?;
-    let accepted = produce(&service, events)?.latency;
-    receiver.wait_for(2_000)?;
-    let came = receiver.report()?.latency;
-    let after = disk_sync(service.folder())?;
-    let [p50, p99] = [(before.p50, after.p50), (before.p99, after.p99)].map(|(a, b)| a.midpoint(b));
-    figures.plain("the disk's own sync, p50 / p99", format!("{} / {}", ms(p50), ms(p99)), "");
-    figures.add(
-        "100 events a second, accepted: p50 / p99",
-        format!("{} / {}", ms(accepted.p50), ms(accepted.p99)),
-        format!("p99 {:+.1} ms over the sync's", (f64::from(accepted.p99) - f64::from(p99)) / 1e3),
-        "≤ +5 ms",
-    );
-    figures.plain(
-        "100 events a second, at the receiver: p50 / p99",
-        format!("{} / {}", ms(came.p50), ms(came.p99)),
-        "",
-    );
-    service.stop()
 }
 
 /// What is compared with each other is the ratio to the raw loop beside it, since the machine is not

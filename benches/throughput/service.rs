@@ -89,6 +89,15 @@ impl Service {
         Ok(())
     }
 
+    /// Kills it.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
     /// Its address and token.
     pub(crate) fn api(&self) -> anyhow::Result<(String, String)> {
         let said = fs::read_to_string(self.folder.path().join("stderr"))?;

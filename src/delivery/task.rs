@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     callback::{CallbackId, Destination},
-    clock::Timestamp,
     outbox::{Claim, Outbox, OutboxFuture, Record, Settlement},
     report,
 };
@@ -88,8 +87,6 @@ impl Drop for Unsettled {
 /// An outcome that waits for the disk.
 pub(super) struct Settling {
     id: CallbackId,
-    /// When the next attempt is due, if there is one.
-    due: Option<Timestamp>,
     record: OutboxFuture<Record>,
     unsettled: Unsettled,
 }
@@ -97,10 +94,10 @@ pub(super) struct Settling {
 /// Waits for outcomes to become durable, in the order in which they were passed to the outbox, which is
 /// the order of its answers. So a whole commit wakes one task once.
 pub(super) async fn settle(mut settling: mpsc::UnboundedReceiver<Settling>) {
-    while let Some(Settling { id, due, record, unsettled }) = settling.recv().await {
+    while let Some(Settling { id, record, unsettled }) = settling.recv().await {
         let heard = async {
             match record.await {
-                Ok(record) => report::outcome(&record, due),
+                Ok(record) => report::outcome(&record),
                 Err(error) => tracing::error!(
                     event.action = "settle-failed",
                     callback.id = %id,
@@ -174,12 +171,8 @@ impl AttemptTask {
     }
 
     fn settle(self, claim: Claim, settlement: Settlement) {
-        let due = match &settlement {
-            Settlement::Retry { due, .. } => Some(*due),
-            Settlement::Delivered(_) | Settlement::Failed { .. } => None,
-        };
         let id = claim.record.id;
         let record = self.outbox.settle(claim, settlement);
-        drop(self.settling.send(Settling { id, due, record, unsettled: self.unsettled }));
+        drop(self.settling.send(Settling { id, record, unsettled: self.unsettled }));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     claim::Claim,
     error::OutboxError,
@@ -75,7 +77,7 @@ pub struct Claims {
 }
 
 /// How an attempt is settled.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Settlement {
     /// The receiver accepted it.
     Delivered(Attempt),
@@ -101,13 +103,17 @@ pub enum Settlement {
 }
 
 impl Settlement {
-    /// Size of its texts in bytes.
-    pub(crate) fn text_bytes(&self) -> usize {
-        let attempt = match self {
+    /// The attempt; `None` if none was made.
+    pub fn attempt(&self) -> Option<&Attempt> {
+        match self {
             Self::Delivered(attempt) | Self::Retry { attempt, .. } => Some(attempt),
             Self::Failed { attempt, .. } => attempt.as_ref(),
-        };
-        attempt.map_or(0, |attempt| {
+        }
+    }
+
+    /// Size of its texts in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.attempt().map_or(0, |attempt| {
             let error = attempt.error.as_ref().map_or(0, |failure| failure.message.len());
             error + attempt.response_excerpt.as_ref().map_or(0, String::len)
         })

@@ -29,6 +29,7 @@ use crate::{
     intake::Intake,
     measure,
     outbox::{Outbox, OutboxError, sled::SledOutbox},
+    report,
     service::{reload::Reload, signals::Signals},
     telemetry::{self, Log, LogError},
     tls::{self, TlsError},
@@ -200,7 +201,11 @@ async fn open(
     let opening = tokio::task::spawn_blocking(move || SledOutbox::open(&dir, settings, clock));
     tokio::select! {
         opened = opening => match opened {
-            Ok(opened) => Ok(Some(Arc::new(opened?))),
+            Ok(opened) => {
+                let store = opened?;
+                store.recovered().iter().for_each(report::outcome);
+                Ok(Some(Arc::new(store)))
+            }
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },
         () = signals.stop_while_starting() => Ok(None),

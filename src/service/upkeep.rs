@@ -82,7 +82,7 @@ async fn once(outbox: &dyn Outbox, config: &Config, jumps: &Jumps) -> Result<(),
         if expired.is_empty() {
             break;
         }
-        expired.iter().for_each(|record| report::outcome(record, None));
+        expired.iter().for_each(report::outcome);
     }
     let Retention { delivered, failed } = config.retention;
     let over = || Over { delivered: jumps.ago(delivered), failed: jumps.ago(failed) };

@@ -69,6 +69,30 @@ fn new_callbacks_are_sent_beside_many_waiting_ones_after_a_restart() {
 }
 
 #[test]
+fn a_kill_before_the_commit_of_an_outcome_repeats_nothing() {
+    let receiver = Receiver::answering(vec![Answer::Wait], Answer::Status(200));
+    let mut service = Service::prepare("");
+    service.put_on_a_disk_that_can_fail();
+    service.serve();
+    let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    receiver.wait_for(1);
+    service.fail_disk("pwrite STALL");
+    receiver.open();
+    eventually("the outcome is in the journal", || {
+        let journal = std::fs::metadata(service.path("data/outbox.journal")).unwrap();
+        (journal.len() > 0).then_some(())
+    });
+    service.kill();
+    service.mend_disk();
+    service.serve();
+    let callback = service.api().wait_for_state(&id, "delivered");
+    assert_eq!((receiver.count(), &callback["attemptCount"]), (1, &serde_json::json!(1)));
+    let log = service.log();
+    let line = log.iter().find(|line| line["event.action"] == "callback-delivered").unwrap();
+    assert_eq!(line["callback.id"], id);
+}
+
+#[test]
 fn callbacks_in_flight_at_a_kill_are_repeated_with_the_same_id() {
     let mut service = Service::start("");
     let receiver = Receiver::answering(vec![Answer::Wait], Answer::Status(200));

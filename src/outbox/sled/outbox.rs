@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     commit::{
         command::{Reply, Write},
-        committer,
+        committer::Committer,
     },
     fsync::sync_dir,
     guard::guarded,
@@ -44,6 +44,7 @@ pub struct SledOutbox {
     commands: Mutex<Option<mpsc::UnboundedSender<Write>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     migrated: bool,
+    recovered: Vec<Record>,
     /// The committer, to be woken while it gathers outcomes.
     gathering: Thread,
 }
@@ -75,14 +76,12 @@ impl SledOutbox {
         let (commands, received) = mpsc::unbounded_channel();
         let start = || {
             let wake = FlushWaker::start(store.db.clone())?;
-            let store = Arc::clone(&store);
-            std::thread::Builder::new()
-                .name("committer".into())
-                .spawn(move || committer::run(&store, witness, wake, received))
+            let (committer, recovered) = Committer::start(Arc::clone(&store), witness, wake);
+            let thread = std::thread::Builder::new().name("committer".into());
+            Ok((thread.spawn(move || committer.run(received))?, recovered))
         };
-        let committer = start().map_err(|error| OutboxError::CannotOpen {
-            dir: dir.to_owned(),
-            reason: error.to_string().into(),
+        let (committer, recovered) = start().map_err(|error: std::io::Error| {
+            OutboxError::CannotOpen { dir: dir.to_owned(), reason: error.to_string().into() }
         })?;
         Ok(Self {
             store,
@@ -90,6 +89,7 @@ impl SledOutbox {
             gathering: committer.thread().clone(),
             committer: Mutex::new(Some(committer)),
             migrated,
+            recovered,
         })
     }
 
@@ -131,6 +131,12 @@ impl SledOutbox {
     /// Whether opening it migrated the store from an older format, which older versions cannot read.
     pub fn was_migrated(&self) -> bool {
         self.migrated
+    }
+
+    /// The callbacks with an outcome that an earlier process had received, and was killed before it committed
+    /// it. Opening the store has committed it.
+    pub fn recovered(&self) -> &[Record] {
+        &self.recovered
     }
 
     /// Completes the writes in progress and stops the committer. Later writes are refused.

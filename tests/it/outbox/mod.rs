@@ -3,6 +3,7 @@
 mod batches;
 mod bench;
 mod export;
+mod journal;
 mod mend;
 mod salvage;
 mod scan;

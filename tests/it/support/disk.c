@@ -6,7 +6,7 @@
  * DISK_IGNORES: "fdatasync": as if the program did not call it; it is neither done nor noted.
  * DISK_FAULT: a file; while it is there, it says what fails and how: "pwrite ENOSPC",
  *   "fdatasync EIO", "open EROFS". It is looked at before each operation. "fdatasync STALL": it does
- *   not come back while the file says so. "overtaken EIO": a
+ *   not come back while the file says so; so does "pwrite STALL", which is the log of the store. "overtaken EIO": a
  *   write of a few bytes that comes now fails, a second after a longer one has succeeded. A sync that fails with
  *   EIO takes back all that was written to the file since the last one: the system may forget
  *   it, and says so only once.
@@ -216,12 +216,16 @@ static int overtaken(size_t length)
     return 1;
 }
 
+static int stalls(const char *operation);
+
 static ssize_t written(int fd, const void *bytes, size_t length, off64_t at, int positioned)
 {
     const char *path = path_of(fd);
     if (!path)
         return positioned ? REAL(pwrite64)(fd, bytes, length, at)
                           : REAL(write)(fd, bytes, length);
+    while (positioned && stalls("pwrite"))
+        usleep(10000);
     pthread_mutex_lock(&order);
     ssize_t done = -1;
     if (!fails("pwrite") && !overtaken(length)) {

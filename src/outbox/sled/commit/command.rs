@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     outbox::{
         Cancelled, Enqueued, Entry, Failure, Mended, NewCallback, OutboxError, Over, Record,
-        Sequence, Settlement, error::Result,
+        Sequence, Settlement, error::Result, sled::commit::journal::Uncommitted,
     },
 };
 
@@ -28,6 +28,8 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 pub(crate) enum Write {
     Enqueue(Vec<NewCallback>, Sequence, Reply<Vec<Enqueued>>),
     Settle(Box<Record>, Box<Settlement>, Reply<Record>),
+    /// Outcomes that were not committed, at a start.
+    Recover(Vec<Uncommitted>, Reply<Vec<Record>>),
     Replay(Vec<CallbackId>, Reply<u64>),
     Cancel(Vec<CallbackId>, Reply<Vec<Cancelled>>),
     RetryNow(Vec<CallbackId>, Reply<u64>),
@@ -68,6 +70,7 @@ impl Write {
             Self::Replay(ids, _) | Self::Cancel(ids, _) | Self::RetryNow(ids, _) => {
                 (ids.len(), ids.len() * INDEX_BYTES)
             }
+            Self::Recover(left, _) => (left.len(), BATCH_BYTES),
             Self::Import(entries, _) => (entries.len(), BATCH_BYTES),
             Self::Pause(..) | Self::Ping(_) => (1, 0),
             Self::Expire(..) | Self::Purge(..) | Self::Mend(..) => (BATCH_LIMIT / 4, 0),
@@ -85,6 +88,7 @@ impl Write {
         match self {
             Self::Enqueue(_, _, reply) => answer(reply, Err(error)),
             Self::Settle(_, _, reply) => answer(reply, Err(error)),
+            Self::Recover(_, reply) => answer(reply, Err(error)),
             Self::Ping(reply) => answer(reply, Err(error)),
             Self::Replay(_, reply)
             | Self::RetryNow(_, reply)

@@ -6,7 +6,8 @@
 //! follows it, and only then is anything acknowledged.
 //!
 //! An error of apply, flush or sync is ambiguous: the batch may or may not be on the disk. So the store
-//! stops for good and answers every write with [`OutboxError::Stopped`]; the next start reads from the
+//! stops for good and answers every write with
+//! [`OutboxError::Stopped`](crate::outbox::OutboxError::Stopped); the next start reads from the
 //! disk what is there.
 
 use std::{
@@ -15,17 +16,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     measure,
     outbox::{
-        ErrorKind, Failure, NewCallback, OutboxError,
+        Record,
         error::Result,
         sled::{
             commit::{
-                command::{BATCH_LIMIT, Reply, Weight, Write, answer},
+                apply::apply,
+                command::{BATCH_LIMIT, Weight, Write},
                 disk::Disk,
+                journal::Journal,
                 transaction::Transaction,
             },
             guard::guarded,
@@ -44,48 +47,123 @@ const MANY_OUTCOMES: usize = 32;
 /// outcomes along: so an event that is submitted does not wait for a commit of outcomes alone.
 const GATHER_PAUSE: Duration = Duration::from_millis(6);
 
-/// An answer that is sent when the batch is durable, or has failed.
-type Answer = Box<dyn FnOnce(Result<()>) + Send>;
+/// The intervals at which the outcomes that have arrived are written to the journal, and the number of
+/// outcomes in one interval from which on the shorter one is used. What a kill repeats arrived in one
+/// interval.
+const IDLE_PAUSE: Duration = Duration::from_millis(1);
+const BUSY_PAUSE: Duration = Duration::from_micros(200);
+const BUSY: usize = 4;
 
-fn when_synced<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
-    Box::new(move |synced| answer(reply, synced.map(|()| value)))
+/// The committer.
+pub(crate) struct Committer {
+    store: Arc<Store>,
+    disk: Disk,
+    journal: Journal,
+    wake: FlushWaker,
 }
 
-/// Runs until every sender of writes is gone.
-pub(crate) fn run(
-    store: &Arc<Store>,
-    witness: Witness,
-    wake: FlushWaker,
-    mut commands: mpsc::UnboundedReceiver<Write>,
-) {
-    let mut disk = Disk::new(store, witness);
-    let mut waiting = VecDeque::new();
-    let mut received = Vec::new();
-    let mut outcomes = 0;
-    loop {
-        if waiting.is_empty() && commands.blocking_recv_many(&mut received, BATCH_LIMIT) == 0 {
-            if store.stopped().is_none() {
-                disk.close(store.queues.lock().totals.next_batch);
+impl Committer {
+    /// Opens the journal, and commits the outcomes that a killed process has left in it; also returns these
+    /// callbacks.
+    pub(crate) fn start(
+        store: Arc<Store>,
+        witness: Witness,
+        wake: FlushWaker,
+    ) -> (Self, Vec<Record>) {
+        let (journal, left) = Journal::open(&store.dir);
+        let disk = Disk::new(&store, witness);
+        let mut committer = Self { store, disk, journal, wake };
+        let mut recovered = Vec::new();
+        if !left.is_empty() {
+            let (reply, mut answer) = oneshot::channel();
+            committer.commit([Write::Recover(left, reply)].into(), 1);
+            // An error has stopped the store.
+            recovered = answer.try_recv().ok().and_then(Result::ok).unwrap_or_default();
+        }
+        (committer, recovered)
+    }
+
+    /// Runs until every sender of writes is gone.
+    pub(crate) fn run(mut self, mut commands: mpsc::UnboundedReceiver<Write>) {
+        let mut waiting = VecDeque::new();
+        let mut received = Vec::new();
+        let mut outcomes = 0;
+        loop {
+            if waiting.is_empty() && commands.blocking_recv_many(&mut received, BATCH_LIMIT) == 0 {
+                if self.store.stopped().is_none() {
+                    self.journal.close();
+                    self.disk.close(self.store.queues.lock().totals.next_batch);
+                }
+                return;
             }
-            drop(wake);
+            let nobody_waits = || self.store.queues.lock().blocked == 0;
+            if waiting.is_empty() && (outcomes >= MANY_OUTCOMES || nobody_waits()) {
+                gather(&mut commands, &mut received, GATHER_PAUSE, |new| self.journal.note(new));
+            } else {
+                take(&mut commands, &mut received);
+                self.journal.note(&received);
+            }
+            waiting.extend(received.drain(..));
+            let mut weight = Weight::default();
+            let mut taken = VecDeque::new();
+            while let Some(next) = waiting.front().map(|write| weight.plus(write.weight()))
+                && (taken.is_empty() || next.fits())
+            {
+                weight = next;
+                taken.extend(waiting.pop_front());
+            }
+            outcomes = taken.iter().filter(|write| !write.is_urgent()).count();
+            self.commit(taken, weight.callbacks);
+            if waiting.is_empty() {
+                self.journal.begin_again();
+            }
+        }
+    }
+
+    fn commit(&mut self, mut commands: VecDeque<Write>, callbacks: usize) {
+        let Self { store, disk, wake, .. } = self;
+        if let Some(error) = store.stopped() {
+            commands.into_iter().for_each(|command| command.refuse(error.clone()));
             return;
         }
-        let nobody_waits = || store.queues.lock().blocked == 0;
-        if waiting.is_empty() && (outcomes >= MANY_OUTCOMES || nobody_waits()) {
-            gather(&mut commands, &mut received, GATHER_PAUSE);
+        // Guards: the flush waker watches how long the commit takes, as does the health check; and, from the
+        // apply on, reads wait for it.
+        let (committing, watched) = (store.commits.begin(), wake.begin());
+        let mut answers = Vec::with_capacity(commands.len());
+        let mut unsynced = None;
+        // On a damaged page, sled panics; the answers must be sent all the same.
+        let result = guarded(|| {
+            let mut txn = Transaction::new(store, store.clock.now());
+            while let Some(command) = commands.pop_front() {
+                apply(store, disk, &mut txn, command, &mut answers)?;
+            }
+            if txn.is_empty() {
+                return Ok(());
+            }
+            txn.seal()?;
+            let batches = txn.totals.next_batch;
+            let (writes, published) = txn.into_parts();
+            let begin = Instant::now();
+            unsynced = Some(store.barrier.begin());
+            store.queues.apply_begins();
+            let applied = store.tree.apply_batch(writes);
+            store.queues.apply_ended();
+            applied?;
+            store.db.flush()?;
+            let len = disk.sync()?;
+            disk.witness.note(batches, len);
+            measure::committed(callbacks, begin.elapsed());
+            published.publish(store);
+            Ok(())
+        });
+        let result = result.map_err(|error| store.stop(&error));
+        drop((unsynced, committing, watched));
+        if let Err(error) = &result {
+            commands.into_iter().for_each(|command| command.refuse(error.clone()));
         }
-        take(&mut commands, &mut received);
-        waiting.extend(received.drain(..));
-        let mut weight = Weight::default();
-        let mut taken = VecDeque::new();
-        while let Some(next) = waiting.front().map(|write| weight.plus(write.weight()))
-            && (taken.is_empty() || next.fits())
-        {
-            weight = next;
-            taken.extend(waiting.pop_front());
+        for answer in answers {
+            answer(result.clone());
         }
-        outcomes = taken.iter().filter(|command| is_outcome(command)).count();
-        commit(store, &mut disk, &wake, taken, weight.callbacks);
     }
 }
 
@@ -99,209 +177,37 @@ fn take(commands: &mut mpsc::UnboundedReceiver<Write>, received: &mut Vec<Write>
 }
 
 /// Waits for more outcomes, until another write arrives, whose sender wakes this thread
-/// ([`Write::is_urgent`]).
+/// ([`Write::is_urgent`]). Passes all writes on as they arrive.
 fn gather(
     commands: &mut mpsc::UnboundedReceiver<Write>,
     received: &mut Vec<Write>,
     pause: Duration,
+    mut arrived: impl FnMut(&[Write]),
 ) {
     let end = Instant::now() + pause;
+    let mut known = 0;
     loop {
         take(commands, received);
+        let new = &received[known..];
+        known = received.len();
+        arrived(new);
         let left = end.saturating_duration_since(Instant::now());
-        let full = received.len() >= BATCH_LIMIT;
-        if left.is_zero() || full || received.iter().any(Write::is_urgent) {
+        if left.is_zero() || known >= BATCH_LIMIT || received.iter().any(Write::is_urgent) {
             return;
         }
-        std::thread::park_timeout(left);
+        let pause = if new.len() >= BUSY { BUSY_PAUSE } else { IDLE_PAUSE };
+        std::thread::park_timeout(left.min(pause));
     }
-}
-
-fn is_outcome(command: &Write) -> bool {
-    !command.is_urgent()
-}
-
-fn commit(
-    store: &Arc<Store>,
-    disk: &mut Disk,
-    wake: &FlushWaker,
-    mut commands: VecDeque<Write>,
-    callbacks: usize,
-) {
-    if let Some(error) = store.stopped() {
-        commands.into_iter().for_each(|command| command.refuse(error.clone()));
-        return;
-    }
-    // Guards: the flush waker watches how long the commit takes, as does the health check; and, from the
-    // apply on, reads wait for it.
-    let (committing, watched) = (store.commits.begin(), wake.begin());
-    let mut answers = Vec::with_capacity(commands.len());
-    let mut unsynced = None;
-    // On a damaged page, sled panics; the answers must be sent all the same.
-    let result = guarded(|| {
-        let mut txn = Transaction::new(store, store.clock.now());
-        while let Some(command) = commands.pop_front() {
-            apply(store, disk, &mut txn, command, &mut answers)?;
-        }
-        if txn.is_empty() {
-            return Ok(());
-        }
-        txn.seal()?;
-        let batches = txn.totals.next_batch;
-        let (writes, published) = txn.into_parts();
-        let begin = Instant::now();
-        unsynced = Some(store.barrier.begin());
-        store.queues.apply_begins();
-        let applied = store.tree.apply_batch(writes);
-        store.queues.apply_ended();
-        applied?;
-        store.db.flush()?;
-        let len = disk.sync()?;
-        disk.witness.note(batches, len);
-        measure::committed(callbacks, begin.elapsed());
-        published.publish(store);
-        Ok(())
-    });
-    let result = result.map_err(|error| store.stop(&error));
-    drop((unsynced, committing, watched));
-    if let Err(error) = &result {
-        commands.into_iter().for_each(|command| command.refuse(error.clone()));
-    }
-    for answer in answers {
-        answer(result.clone());
-    }
-}
-
-/// Adds one write to the transaction. An error leaves the transaction incomplete, so it is abandoned.
-fn apply(
-    store: &Arc<Store>,
-    disk: &mut Disk,
-    txn: &mut Transaction<'_>,
-    command: Write,
-    answers: &mut Vec<Answer>,
-) -> Result<()> {
-    match command {
-        Write::Enqueue(new, sequence, reply) => {
-            let room = || room_for(store, disk, txn, &new);
-            if let Err(error) = sequence.refused().map_or_else(room, Err) {
-                sequence.refuse(&error);
-                answer(reply, Err(error));
-                return Ok(());
-            }
-            let (outcomes, result) = each(new, |one| txn.enqueue(one));
-            answers.push(when_synced(reply, outcomes));
-            result
-        }
-        Write::Settle(record, settlement, reply) => {
-            let record = txn.settle(*record, *settlement);
-            let (record, result) = match record {
-                Ok(record) => (Ok(record), Ok(())),
-                Err(error) => (Err(error.clone()), Err(error)),
-            };
-            answers.push(Box::new(move |synced| answer(reply, synced.and(record))));
-            result
-        }
-        Write::Replay(mut ids, reply) => {
-            // In order: then each later callback of a job finds the first one at the head of the job
-            // index, and the active one is not searched for each time.
-            ids.sort_unstable();
-            let (replayed, result) = each(ids, |id| txn.replay(id));
-            answers.push(when_synced(reply, how_many(&replayed)));
-            result
-        }
-        Write::Cancel(ids, reply) => {
-            let failure = Failure::new(ErrorKind::Cancelled, "cancelled by an operator");
-            let (cancelled, result) = each(ids, |id| txn.cancel(id, failure.clone()));
-            answers.push(when_synced(reply, cancelled));
-            result
-        }
-        Write::RetryNow(ids, reply) => {
-            let (due, result) = each(ids, |id| txn.retry_now(id));
-            answers.push(when_synced(reply, how_many(&due)));
-            result
-        }
-        Write::Pause(destination, paused, reply) => {
-            let changed = txn.pause(&destination, paused);
-            answers.push(when_synced(reply, *changed.as_ref().unwrap_or(&false)));
-            changed.map(drop)
-        }
-        Write::Expire(cutoff, failure, reply) => {
-            let (expired, result) = match txn.expire_before(cutoff, &failure) {
-                Ok(expired) => (expired, Ok(())),
-                Err(error) => (Vec::new(), Err(error)),
-            };
-            answers.push(when_synced(reply, expired));
-            result
-        }
-        Write::Purge(over, reply) => {
-            let purged = txn.purge(over);
-            answers.push(when_synced(reply, *purged.as_ref().unwrap_or(&0)));
-            purged.map(drop)
-        }
-        Write::Mend(after, reply) => {
-            let mended = txn.mend(&after);
-            answers.push(when_synced(reply, mended.as_ref().cloned().unwrap_or_default()));
-            mended.map(drop)
-        }
-        Write::Import(entries, reply) => {
-            let (imported, result) = each(entries, |entry| txn.restore(entry));
-            answers.push(when_synced(reply, how_many(&imported)));
-            result
-        }
-        Write::Ping(reply) => {
-            answer(reply, room(store, disk, txn.pending() + 1));
-            Ok(())
-        }
-    }
-}
-
-/// Does something with each item, until it fails.
-fn each<I, T>(items: Vec<I>, run: impl FnMut(I) -> Result<T>) -> (Vec<T>, Result<()>) {
-    let mut done = Vec::with_capacity(items.len());
-    let result = items.into_iter().map(run).try_for_each(|one| {
-        done.push(one?);
-        Ok(())
-    });
-    (done, result)
-}
-
-fn how_many(changed: &[bool]) -> u64 {
-    changed.iter().filter(|it| **it).count() as u64
-}
-
-/// Whether these may be stored. Duplicates are answered in any case.
-fn room_for(
-    store: &Store,
-    disk: &mut Disk,
-    txn: &Transaction<'_>,
-    new: &[NewCallback],
-) -> Result<()> {
-    match room(store, disk, txn.pending() + new.len() as u64) {
-        Err(error) if error.is_transient() => match txn.wanted(new)? {
-            (_, false) => Ok(()),
-            // What can never be sent does not count as pending; it only needs space on the disk.
-            (0, true) => disk.free(),
-            (pending, true) => room(store, disk, txn.pending() + pending),
-        },
-        known => known,
-    }
-}
-
-/// Whether this many callbacks may be pending, and the disk has space.
-fn room(store: &Store, disk: &mut Disk, pending: u64) -> Result<()> {
-    let max = store.settings.max_pending;
-    if pending > max {
-        return Err(OutboxError::Full { pending: store.queues.lock().totals.pending, max });
-    }
-    disk.free()
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::*;
-    use crate::{callback::CallbackId, clock::Timestamp, outbox::Settlement};
+    use crate::{
+        callback::CallbackId,
+        clock::Timestamp,
+        outbox::{ErrorKind, Failure, NewCallback, Settlement},
+    };
 
     /// Longer than any test waits.
     const LONG: Duration = Duration::from_secs(600);
@@ -333,7 +239,7 @@ mod tests {
         let (commands, mut received) = mpsc::unbounded_channel();
         let gathering = std::thread::spawn(move || {
             let mut batch = Vec::new();
-            gather(&mut received, &mut batch, LONG);
+            gather(&mut received, &mut batch, LONG, |_| {});
             batch.len()
         });
         for _ in 0..3 {
@@ -352,7 +258,7 @@ mod tests {
         let mut batch = Vec::new();
         let (begin, pause) = (Instant::now(), Duration::from_millis(20));
         assert!(commands.send(outcome()).is_ok());
-        gather(&mut received, &mut batch, pause);
+        gather(&mut received, &mut batch, pause, |_| {});
         assert!(begin.elapsed() >= pause && batch.len() == 1);
     }
 }

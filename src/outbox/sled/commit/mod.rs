@@ -23,12 +23,14 @@
 //! A failure in 4 to 6 is ambiguous: the disk may or may not have the batch. The store then stops for
 //! good, nothing is published, and the next start finds out.
 
+mod apply;
 pub(crate) mod command;
 pub(crate) mod committer;
 mod disk;
 mod expire;
 mod import;
 mod job_order;
+mod journal;
 mod mend;
 mod operations;
 mod published;

@@ -97,8 +97,7 @@ impl Transaction<'_> {
             settlement => settlement,
         };
         self.take_pending(queue, &record)?;
-        if let Some(last) =
-            record.last_attempt.as_ref().filter(|_| settlement_attempts(&settlement))
+        if let Some(last) = record.last_attempt.as_ref().filter(|_| settlement.attempt().is_some())
         {
             self.writes.put(keys::attempt(seq, last.number), record::encode_row(last)?);
             if let Some(oldest) = last.number.checked_sub(ATTEMPTS_KEPT) {
@@ -128,6 +127,22 @@ impl Transaction<'_> {
         };
         self.activate_first(&job_id)?;
         Ok(record)
+    }
+
+    /// Records the outcome of an attempt that a killed process has not committed, if it was the callback's
+    /// next one.
+    pub(crate) fn recover(
+        &mut self,
+        id: CallbackId,
+        outcome: Settlement,
+    ) -> Result<Option<Record>> {
+        let (seq, queue) = keys::parts(id);
+        let number = outcome.attempt().map(|attempt| attempt.number);
+        let found = self.shared.readable_pending(queue, seq)?.filter(|record| {
+            let blocked = matches!(record.state, State::Pending(Readiness::Blocked(_)));
+            record.id == id && !blocked && number == Some(record.attempt_count + 1)
+        });
+        found.map(|record| self.settle(record, outcome)).transpose()
     }
 
     fn hold(&mut self, queue: QueueKey, record: &Record, hold: Option<Timestamp>) -> Result<()> {
@@ -252,9 +267,4 @@ impl Transaction<'_> {
         }
         Ok(record)
     }
-}
-
-/// Whether the settlement has an attempt, so that the last one gets a row of its own.
-fn settlement_attempts(settlement: &Settlement) -> bool {
-    !matches!(settlement, Settlement::Failed { attempt: None, .. })
 }

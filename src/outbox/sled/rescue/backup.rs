@@ -10,7 +10,7 @@ use std::{
 use crate::outbox::sled::{
     fsync::sync_dir,
     rescue::{
-        files::{BACKUP, beside},
+        files::{BACKUP, JOURNAL, beside},
         log_file::{LogFile, Segment, snapshots},
         witness::witness_path,
     },
@@ -149,9 +149,10 @@ fn copy_synced(path: &Path, folder: &Path) -> io::Result<()> {
 
 /// Removes the files beside a store that is gone, so that they are not applied to the next one.
 pub(crate) fn forget(dir: &Path) -> io::Result<()> {
-    let witness = witness_path(dir);
-    if witness.try_exists()? {
-        fs::remove_file(witness)?;
+    for file in [witness_path(dir), beside(dir, JOURNAL)] {
+        if file.try_exists()? {
+            fs::remove_file(file)?;
+        }
     }
     let folder = beside(dir, BACKUP);
     if folder.try_exists()? { (Backup { folder }).remove() } else { Ok(()) }

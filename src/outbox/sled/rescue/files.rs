@@ -8,8 +8,11 @@ pub(crate) const WITNESS: &str = ".witness";
 /// The backup of what sled may change while it opens the store.
 pub(crate) const BACKUP: &str = ".before";
 
+/// The journal of outcomes.
+pub(crate) const JOURNAL: &str = ".journal";
+
 /// All of them.
-pub(crate) const BESIDE: [&str; 2] = [WITNESS, BACKUP];
+pub(crate) const BESIDE: [&str; 3] = [WITNESS, BACKUP, JOURNAL];
 
 /// The path beside the store in `dir` with this suffix.
 pub(crate) fn beside(dir: &Path, suffix: &str) -> PathBuf {

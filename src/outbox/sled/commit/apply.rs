@@ -1,0 +1,151 @@
+//! Running the writes of a batch on its transaction.
+
+use crate::outbox::{
+    ErrorKind, Failure, NewCallback, OutboxError,
+    error::Result,
+    sled::{
+        commit::{
+            command::{Reply, Write, answer},
+            disk::Disk,
+            transaction::Transaction,
+        },
+        shared::store::Store,
+    },
+};
+
+/// An answer that is sent when the batch is durable, or has failed.
+pub(crate) type Answer = Box<dyn FnOnce(Result<()>) + Send>;
+
+fn when_synced<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
+    Box::new(move |synced| answer(reply, synced.map(|()| value)))
+}
+
+/// Adds one write to the transaction. An error leaves the transaction incomplete, so it is abandoned.
+pub(crate) fn apply(
+    store: &Store,
+    disk: &mut Disk,
+    txn: &mut Transaction<'_>,
+    command: Write,
+    answers: &mut Vec<Answer>,
+) -> Result<()> {
+    match command {
+        Write::Enqueue(new, sequence, reply) => {
+            let room = || room_for(store, disk, txn, &new);
+            if let Err(error) = sequence.refused().map_or_else(room, Err) {
+                sequence.refuse(&error);
+                answer(reply, Err(error));
+                return Ok(());
+            }
+            let (outcomes, result) = each(new, |one| txn.enqueue(one));
+            answers.push(when_synced(reply, outcomes));
+            result
+        }
+        Write::Settle(record, settlement, reply) => {
+            let record = txn.settle(*record, *settlement);
+            let (record, result) = match record {
+                Ok(record) => (Ok(record), Ok(())),
+                Err(error) => (Err(error.clone()), Err(error)),
+            };
+            answers.push(Box::new(move |synced| answer(reply, synced.and(record))));
+            result
+        }
+        Write::Recover(left, reply) => {
+            let (settled, result) = each(left, |(id, outcome)| txn.recover(id, outcome));
+            let settled = settled.into_iter().flatten().collect();
+            answers.push(when_synced(reply, settled));
+            result
+        }
+        Write::Replay(mut ids, reply) => {
+            // In order: then each later callback of a job finds the first one at the head of the job
+            // index, and the active one is not searched for each time.
+            ids.sort_unstable();
+            let (replayed, result) = each(ids, |id| txn.replay(id));
+            answers.push(when_synced(reply, how_many(&replayed)));
+            result
+        }
+        Write::Cancel(ids, reply) => {
+            let failure = Failure::new(ErrorKind::Cancelled, "cancelled by an operator");
+            let (cancelled, result) = each(ids, |id| txn.cancel(id, failure.clone()));
+            answers.push(when_synced(reply, cancelled));
+            result
+        }
+        Write::RetryNow(ids, reply) => {
+            let (due, result) = each(ids, |id| txn.retry_now(id));
+            answers.push(when_synced(reply, how_many(&due)));
+            result
+        }
+        Write::Pause(destination, paused, reply) => {
+            let changed = txn.pause(&destination, paused);
+            answers.push(when_synced(reply, *changed.as_ref().unwrap_or(&false)));
+            changed.map(drop)
+        }
+        Write::Expire(cutoff, failure, reply) => {
+            let (expired, result) = match txn.expire_before(cutoff, &failure) {
+                Ok(expired) => (expired, Ok(())),
+                Err(error) => (Vec::new(), Err(error)),
+            };
+            answers.push(when_synced(reply, expired));
+            result
+        }
+        Write::Purge(over, reply) => {
+            let purged = txn.purge(over);
+            answers.push(when_synced(reply, *purged.as_ref().unwrap_or(&0)));
+            purged.map(drop)
+        }
+        Write::Mend(after, reply) => {
+            let mended = txn.mend(&after);
+            answers.push(when_synced(reply, mended.as_ref().cloned().unwrap_or_default()));
+            mended.map(drop)
+        }
+        Write::Import(entries, reply) => {
+            let (imported, result) = each(entries, |entry| txn.restore(entry));
+            answers.push(when_synced(reply, how_many(&imported)));
+            result
+        }
+        Write::Ping(reply) => {
+            answer(reply, room(store, disk, txn.pending() + 1));
+            Ok(())
+        }
+    }
+}
+
+/// Does something with each item, until it fails.
+fn each<I, T>(items: Vec<I>, run: impl FnMut(I) -> Result<T>) -> (Vec<T>, Result<()>) {
+    let mut done = Vec::with_capacity(items.len());
+    let result = items.into_iter().map(run).try_for_each(|one| {
+        done.push(one?);
+        Ok(())
+    });
+    (done, result)
+}
+
+fn how_many(changed: &[bool]) -> u64 {
+    changed.iter().filter(|it| **it).count() as u64
+}
+
+/// Whether these may be stored. Duplicates are answered in any case.
+fn room_for(
+    store: &Store,
+    disk: &mut Disk,
+    txn: &Transaction<'_>,
+    new: &[NewCallback],
+) -> Result<()> {
+    match room(store, disk, txn.pending() + new.len() as u64) {
+        Err(error) if error.is_transient() => match txn.wanted(new)? {
+            (_, false) => Ok(()),
+            // What can never be sent does not count as pending; it only needs space on the disk.
+            (0, true) => disk.free(),
+            (pending, true) => room(store, disk, txn.pending() + pending),
+        },
+        known => known,
+    }
+}
+
+/// Whether this many callbacks may be pending, and the disk has space.
+fn room(store: &Store, disk: &mut Disk, pending: u64) -> Result<()> {
+    let max = store.settings.max_pending;
+    if pending > max {
+        return Err(OutboxError::Full { pending: store.queues.lock().totals.pending, max });
+    }
+    disk.free()
+}
