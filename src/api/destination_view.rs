@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use crate::{
     clock::Timestamp,
     outbox::{DestinationPage, DestinationSummary},
+    recent,
 };
 
 /// Whether callbacks are sent to a destination.
@@ -24,7 +25,7 @@ pub enum DestinationState {
 }
 
 /// A destination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationView {
     /// Scheme, host and port.
@@ -60,15 +61,34 @@ pub struct DestinationView {
     #[schema(value_type = Option<String>, format = DateTime)]
     #[serde(default)]
     pub paused_at: Option<Timestamp>,
+    /// Callbacks delivered per minute, as a mean of the last five minutes; null if no service runs.
+    #[serde(default)]
+    pub delivered_per_minute: Option<f64>,
+    /// Failed attempts per minute, in the same way.
+    #[serde(default)]
+    pub failed_attempts_per_minute: Option<f64>,
+}
+
+impl DestinationView {
+    /// A destination with its rates in this process.
+    pub(super) fn with_rates(summary: DestinationSummary, now: Timestamp) -> Self {
+        let rates = recent::rates(&summary.destination, now);
+        Self {
+            delivered_per_minute: Some(rates.delivered),
+            failed_attempts_per_minute: Some(rates.failed),
+            ..summary.into()
+        }
+    }
 }
 
 impl From<DestinationSummary> for DestinationView {
     fn from(summary: DestinationSummary) -> Self {
         let (open, paused_at) = (summary.open, summary.paused_at);
+        let open_since = open.map(|it| it.since);
         let (state, since) = match (paused_at, summary.hold_until, open) {
             (Some(at), ..) => (DestinationState::Paused, Some(at)),
-            (None, Some(_), _) => (DestinationState::Held, None),
-            (None, None, Some(open)) => (DestinationState::Open, Some(open.since)),
+            (None, Some(_), _) => (DestinationState::Held, open_since),
+            (None, None, Some(_)) => (DestinationState::Open, open_since),
             (None, None, None) => (DestinationState::Ok, None),
         };
         Self {
@@ -80,17 +100,19 @@ impl From<DestinationSummary> for DestinationView {
             in_flight: summary.in_flight,
             failed: summary.failed,
             open: open.is_some(),
-            open_since: open.map(|it| it.since),
+            open_since,
             // A paused destination is not probed.
             next_probe_at: open.filter(|_| paused_at.is_none()).map(|it| it.next_probe_at),
             hold_until: summary.hold_until,
             paused_at,
+            delivered_per_minute: None,
+            failed_attempts_per_minute: None,
         }
     }
 }
 
 /// One page of destinations.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationsView {
     /// The destinations: those that stand still first, then those with the most callbacks.
@@ -99,10 +121,12 @@ pub struct DestinationsView {
     pub next_cursor: Option<String>,
 }
 
-impl From<DestinationPage> for DestinationsView {
-    fn from(page: DestinationPage) -> Self {
+impl DestinationsView {
+    /// A page with the rates in this process.
+    pub(super) fn with_rates(page: DestinationPage, now: Timestamp) -> Self {
+        let view = |it| DestinationView::with_rates(it, now);
         Self {
-            destinations: page.destinations.into_iter().map(Into::into).collect(),
+            destinations: page.destinations.into_iter().map(view).collect(),
             next_cursor: page.next.map(|cursor| cursor.to_string()),
         }
     }

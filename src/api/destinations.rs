@@ -48,7 +48,9 @@ pub(super) async fn list(
     let destination = query.destination.as_deref().map(select::parse_destination).transpose();
     let destination = destination.map_err(|error| Problem::bad_request(error.to_string()))?;
     let query = DestinationQuery { cursor, destination, limit };
-    Ok(Json(shared.outbox.destinations(query, shared.clock.now()).await?.into()))
+    let now = shared.clock.now();
+    let page = shared.outbox.destinations(query, now).await?;
+    Ok(Json(DestinationsView::with_rates(page, now)))
 }
 
 async fn set(
@@ -59,8 +61,9 @@ async fn set(
     let request = body(request)?;
     let destination = select::parse_callable(&request.destination)
         .map_err(|error| Problem::bad_request(error.to_string()))?;
-    let summary = select::pause(&*shared.outbox, &destination, paused, shared.clock.now()).await?;
-    Ok(Json(summary.into()))
+    let now = shared.clock.now();
+    let summary = select::pause(&*shared.outbox, &destination, paused, now).await?;
+    Ok(Json(DestinationView::with_rates(summary, now)))
 }
 
 /// Pause a destination: its callbacks are kept, and neither sent nor expired.

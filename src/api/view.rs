@@ -196,7 +196,7 @@ impl PageView {
 }
 
 /// Summary of the outbox.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueView {
     /// Not ended: the sum of due, waiting and in flight.

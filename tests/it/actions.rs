@@ -360,3 +360,25 @@ fn without_a_service_the_commands_change_the_store() {
     service.api().wait_for_state(&second, "delivered");
     assert_eq!(receiver.count(), 1);
 }
+
+#[test]
+fn destinations_are_listed_with_the_rates_of_their_attempts() {
+    let service = Service::start("breaker.failures = 0");
+    let (api, _, dead) = several(&service);
+    let all = api.get("/v1/destinations").json();
+    let rates = |it: &Value| {
+        let rate = |name: &str| it[name].as_f64().unwrap();
+        (rate("deliveredPerMinute"), rate("failedAttemptsPerMinute"))
+    };
+    let fails = eventually("two attempts failed", || {
+        Some(rates(&destination(&api, &dead))).filter(|(_, failed)| *failed >= 2.0)
+    });
+    assert!(fails.0.abs() < f64::EPSILON, "{fails:?}");
+    let good = Receiver::start();
+    for job in ["3", "4", "5"] {
+        let delivered = api.accept(&event("job_sending", job, &good.url("/")));
+        api.wait_for_state(&delivered, "delivered");
+    }
+    let paused = api.post("/v1/destinations/pause", &json!({"destination": good.url("")})).json();
+    assert_eq!(rates(&paused), (3.0, 0.0), "{all}");
+}

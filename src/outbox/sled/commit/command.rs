@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     outbox::{
         Cancelled, Enqueued, Entry, Failure, Mended, NewCallback, OutboxError, Over, Record,
-        Sequence, Settlement, error::Result, sled::commit::journal::Uncommitted,
+        Sequence, Settlement, error::Result,
     },
 };
 
@@ -23,6 +23,9 @@ const INDEX_BYTES: usize = 128;
 
 /// Receives the answer to a write.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// An outcome that was not committed.
+pub(crate) type Uncommitted = (CallbackId, Settlement);
 
 /// A write, with the receiver of its answer.
 pub(crate) enum Write {

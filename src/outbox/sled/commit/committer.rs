@@ -51,7 +51,7 @@ const GATHER_PAUSE: Duration = Duration::from_millis(6);
 /// outcomes in one interval from which on the shorter one is used. What a kill repeats arrived in one
 /// interval.
 const IDLE_PAUSE: Duration = Duration::from_millis(1);
-const BUSY_PAUSE: Duration = Duration::from_micros(200);
+const BUSY_PAUSE: Duration = Duration::from_micros(100);
 const BUSY: usize = 4;
 
 /// The committer.

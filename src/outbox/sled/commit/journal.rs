@@ -19,7 +19,7 @@ use crate::{
     outbox::{
         Settlement, record,
         sled::{
-            commit::command::Write,
+            commit::command::{Uncommitted, Write},
             rescue::files::{JOURNAL, beside},
         },
     },
@@ -34,9 +34,6 @@ pub(crate) struct Journal {
     end: u64,
     buffer: Vec<u8>,
 }
-
-/// An outcome that was not committed.
-pub(crate) type Uncommitted = (CallbackId, Settlement);
 
 impl Journal {
     /// Opens the journal of the store in `dir`, and returns what a killed process has left in it. Without a

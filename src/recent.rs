@@ -1,0 +1,172 @@
+//! Attempts of the last hour in memory, by destination and minute: the rates that an operator sees.
+//!
+//! Counted for the whole process, as [`measure`](crate::measure) does, and lost with it.
+
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use foldhash::fast::RandomState;
+
+use crate::{callback::Destination, clock::Timestamp};
+
+/// Minutes that are kept of each destination.
+const MINUTES: usize = 60;
+
+/// Complete minutes over which a rate is the mean; the current one is added.
+const WINDOW: u64 = 5;
+
+/// Destinations that are kept. Those that had no attempt for the longest time are forgotten first.
+const DESTINATIONS: usize = 4096;
+
+const MILLIS: u64 = 60_000;
+
+/// Attempts per minute, as a mean of the last five minutes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Rates {
+    /// Those that delivered a callback.
+    pub delivered: f64,
+    /// All others.
+    pub failed: f64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Minute {
+    /// Since 1970.
+    number: u64,
+    delivered: u32,
+    failed: u32,
+}
+
+/// The minutes of one destination: a ring. The clock may jump, so each minute has its number.
+#[derive(Debug, Clone)]
+struct Ring {
+    minutes: [Minute; MINUTES],
+    latest: u64,
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    /// When the first attempt was counted.
+    since: Option<Timestamp>,
+    destinations: HashMap<Destination, Box<Ring>, RandomState>,
+}
+
+static RECENT: LazyLock<Mutex<Recent>> = LazyLock::new(Mutex::default);
+
+/// An attempt to a destination ended.
+pub fn attempt(destination: &Destination, delivered: bool, at: Timestamp) {
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.count(destination, delivered, at);
+}
+
+/// The rates of a destination.
+pub fn rates(destination: &Destination, now: Timestamp) -> Rates {
+    RECENT.lock().unwrap_or_else(PoisonError::into_inner).rates(destination, now)
+}
+
+impl Recent {
+    fn count(&mut self, destination: &Destination, delivered: bool, at: Timestamp) {
+        self.since.get_or_insert(at);
+        if !self.destinations.contains_key(destination) {
+            if self.destinations.len() >= DESTINATIONS {
+                self.forget_some();
+            }
+            let ring = Ring { minutes: [Minute::default(); MINUTES], latest: 0 };
+            self.destinations.insert(destination.clone(), Box::new(ring));
+        }
+        let Some(ring) = self.destinations.get_mut(destination) else { return };
+        let number = at.as_millis() / MILLIS;
+        ring.latest = number;
+        let minute = &mut ring.minutes[(number % MINUTES as u64) as usize];
+        if minute.number != number {
+            *minute = Minute { number, ..Minute::default() };
+        }
+        let count = if delivered { &mut minute.delivered } else { &mut minute.failed };
+        *count = count.saturating_add(1);
+    }
+
+    /// Forgets the older half, so that this is seldom done.
+    fn forget_some(&mut self) {
+        let mut latest: Vec<_> = self.destinations.values().map(|ring| ring.latest).collect();
+        latest.sort_unstable();
+        let middle = latest.get(latest.len() / 2).copied().unwrap_or(0);
+        self.destinations.retain(|_, ring| ring.latest > middle);
+    }
+
+    fn rates(&self, destination: &Destination, now: Timestamp) -> Rates {
+        let (Some(since), Some(ring)) = (self.since, self.destinations.get(destination)) else {
+            return Rates::default();
+        };
+        let current = now.as_millis() / MILLIS;
+        let window = current.saturating_sub(WINDOW)..=current;
+        let counted = ring.minutes.iter().filter(|minute| window.contains(&minute.number));
+        let (delivered, failed) = counted.fold((0, 0), |(delivered, failed), minute| {
+            (delivered + u64::from(minute.delivered), failed + u64::from(minute.failed))
+        });
+        // Of a process that has just started, there is no more than its first minute.
+        let lasted = (WINDOW * MILLIS + now.as_millis() % MILLIS)
+            .min(u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX))
+            .max(MILLIS);
+        #[expect(clippy::cast_precision_loss, reason = "a rate needs its first digits only")]
+        let rate = |count: u64| (count * MILLIS * 10 / lasted) as f64 / 10.0;
+        Rates { delivered: rate(delivered), failed: rate(failed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_millis(1_700_000_040_000);
+
+    fn at(seconds: u64) -> Timestamp {
+        START.after(Duration::from_secs(seconds))
+    }
+
+    fn destination(n: usize) -> Destination {
+        Destination::parse(&format!("http://h{n}:80")).unwrap()
+    }
+
+    #[test]
+    fn rates_are_means_of_the_last_five_minutes() {
+        let (mut recent, one) = (Recent::default(), destination(1));
+        for second in 0..600 {
+            recent.count(&one, true, at(second));
+            if second % 6 == 0 {
+                recent.count(&one, false, at(second));
+            }
+        }
+        assert_eq!(recent.rates(&one, at(600)), Rates { delivered: 60.0, failed: 10.0 });
+        assert_eq!(recent.rates(&destination(2), at(600)), Rates::default());
+        assert_eq!(recent.rates(&one, at(1200)), Rates::default());
+        // A clock that is set back begins anew.
+        recent.count(&one, true, at(0));
+        assert_eq!(recent.rates(&one, at(1)), Rates { delivered: 61.0, failed: 10.0 });
+    }
+
+    #[test]
+    fn a_process_that_has_just_started_has_one_minute_at_least() {
+        let (mut recent, one) = (Recent::default(), destination(1));
+        for _ in 0..30 {
+            recent.count(&one, true, at(0));
+        }
+        assert_eq!(recent.rates(&one, at(1)).delivered, 30.0);
+        assert_eq!(recent.rates(&one, at(120)).delivered, 15.0);
+    }
+
+    #[test]
+    fn destinations_without_recent_attempts_are_forgotten_first() {
+        let mut recent = Recent::default();
+        for n in 0..DESTINATIONS {
+            recent.count(&destination(n), true, at(60 * (n / 1024) as u64));
+        }
+        recent.count(&destination(DESTINATIONS), true, at(240));
+        assert!(recent.destinations.len() <= DESTINATIONS / 2);
+        assert!(recent.rates(&destination(DESTINATIONS - 1), at(240)).delivered > 0.0);
+        assert_eq!(recent.rates(&destination(0), at(240)), Rates::default());
+    }
+}
