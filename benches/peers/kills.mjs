@@ -45,12 +45,13 @@ export async function kills({ system, what, receiver, table, folder, times }) {
   const accepted = fs.readFileSync(file, 'utf8').split('\n').filter(Boolean).map(Number);
   const { ids, repeats } = await receiver.jobs();
   const lost = accepted.filter((id) => !ids.has(id)).length;
-  const add = (row, figure) =>
-    system.kills[what].forEach((part) => table.add(`${named(part)}: ${row}`, system.name, figure));
-  add('PUTs a second right before, median', number(Math.round(latency(rates).p50)));
-  add('accepted meanwhile', number(accepted.length));
-  add('lost', number(lost));
-  add('repeated PUTs', `${number(repeats)} (${(repeats / times).toFixed(1)} for each kill)`);
+  for (const part of system.kills[what]) {
+    const add = (row, figure) => table.add(`${named(part)}: ${row}`, system.name, figure);
+    add('PUTs a second right before, median', number(Math.round(latency(rates).p50)));
+    add('accepted meanwhile', number(accepted.length));
+    add('lost', number(lost));
+    add('repeated PUTs', `${number(repeats)} (${(repeats / times).toFixed(1)} for each kill)`);
+  }
   return (await system.remarks()).map((remark) => `${system.name}, ${name}: ${remark}`);
 }
 

@@ -49,7 +49,7 @@ async function measure(name, what, measurement) {
   const own = path.join(folder, `${name}-${what}`);
   fs.mkdirSync(own);
   const receiver = await Receiver.start(bench, own);
-  const system = new SYSTEMS[name]({ folder: own, receiverPort: receiver.port, binary, postgres, user });
+  const system = new SYSTEMS[name]({ folder: own, receiverPort: receiver.port, binary, bench, postgres, user });
   try {
     await system.start();
     return await measurement({ system, receiver, table, folder: own, sizes });

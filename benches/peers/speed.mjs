@@ -24,6 +24,11 @@ export async function speed({ system, receiver, table, sizes }) {
     add(what, perSecond(rate(accepted, micros)));
     taken.push(accepted);
   }
+  if (system.leanIntake) {
+    const { accepted, micros } = await system.leanIntake({ connections: 64, count: single });
+    add('intake of single events, from the producer of benches/throughput', perSecond(rate(accepted, micros)));
+    taken.push(accepted);
+  }
 
   const backlog = 6_000 + taken.reduce((a, b) => a + b, 0);
   await receiver.report();
@@ -39,7 +44,7 @@ export async function speed({ system, receiver, table, sizes }) {
   done = true;
   await watch;
   const { count, first, last } = await receiver.report();
-  add(`drain of ${number(backlog)}`, perSecond(rate(count - 1, last - first)));
+  add('drain of what was taken', `${perSecond(rate(count - 1, last - first))} of ${number(backlog)}`);
   add('memory during the drain, at its highest', mib(highest));
 
   const plan = { connections: 1, lines: 0, rate: steady.rate };

@@ -13,8 +13,8 @@ export class Ours {
   // What is killed, and what that is: the one process is both.
   kills = { process: ['worker', 'store'] };
 
-  constructor({ folder, receiverPort, binary }) {
-    Object.assign(this, { folder, binary });
+  constructor({ folder, receiverPort, binary, bench }) {
+    Object.assign(this, { folder, receiverPort, binary, bench });
     this.destination = `http://127.0.0.1:${receiverPort}`;
   }
 
@@ -60,6 +60,13 @@ export class Ours {
   async kill() {
     await kill(this.child);
     await this.#serve();
+  }
+
+  /** Single events from the producer of `benches/throughput`, which costs less than an HTTP client. */
+  async leanIntake({ connections, count }) {
+    const { origin, token } = this.target;
+    const numbers = [this.receiverPort, 1, connections, count, 0, 0].map(String);
+    return JSON.parse(await run(this.bench, ['as', 'producer', new URL(origin).host, token, ...numbers]));
   }
 
   /** Callbacks that are to be delivered. */
