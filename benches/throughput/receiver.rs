@@ -3,6 +3,8 @@
 //! black hole, which takes connections and says nothing.
 
 use std::{
+    collections::HashSet,
+    fs,
     io::{BufRead as _, Write as _},
     sync::{
         Arc, Mutex, PoisonError,
@@ -45,40 +47,68 @@ pub(crate) fn rate(count: u64, micros: u64) -> f64 {
     count as f64 * 1e6 / micros.max(1) as f64
 }
 
+/// Which jobs came, and how often one came again.
+#[derive(Debug, Serialize)]
+struct Jobs {
+    distinct: usize,
+    repeats: usize,
+}
+
 #[derive(Default)]
 struct Seen {
     count: AtomicU64,
     first: AtomicU64,
     last: AtomicU64,
-    latencies: Mutex<Vec<u32>>,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    latencies: Vec<u32>,
+    /// The jobs in the order in which they came. They are counted only when someone asks.
+    jobs: Vec<u64>,
 }
 
 impl Seen {
-    fn note(&self, made: Option<u64>) {
+    fn note(&self, made: Option<u64>, job: Option<u64>) {
         let now = now_micros();
         if self.count.fetch_add(1, Relaxed) == 0 {
             self.first.store(now, Relaxed);
         }
         self.last.store(now, Relaxed);
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = made {
-            let latency = u32::try_from(now.saturating_sub(made)).unwrap_or(u32::MAX);
-            self.latencies.lock().unwrap_or_else(PoisonError::into_inner).push(latency);
+            notes.latencies.push(u32::try_from(now.saturating_sub(made)).unwrap_or(u32::MAX));
         }
+        notes.jobs.extend(job);
     }
 
     fn take(&self) -> Report {
-        let latencies =
-            std::mem::take(&mut *self.latencies.lock().unwrap_or_else(PoisonError::into_inner));
+        let notes = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner));
         Report {
             count: self.count.swap(0, Relaxed),
             first: self.first.swap(0, Relaxed),
             last: self.last.swap(0, Relaxed),
-            latency: Latency::of(latencies),
+            latency: Latency::of(notes.latencies),
         }
+    }
+
+    /// Writes the jobs to a file, each once and on a line of its own.
+    fn write_jobs(&self, path: &str) -> anyhow::Result<Jobs> {
+        let jobs = self.notes.lock().unwrap_or_else(PoisonError::into_inner).jobs.clone();
+        let distinct: HashSet<u64> = jobs.iter().copied().collect();
+        let mut text = String::with_capacity(distinct.len() * 20);
+        for job in &distinct {
+            text.push_str(&job.to_string());
+            text.push('\n');
+        }
+        fs::write(path, text)?;
+        Ok(Jobs { distinct: distinct.len(), repeats: jobs.len() - distinct.len() })
     }
 }
 
-/// Serves until its input ends. On it come `count` and `report`; the latter also forgets.
+/// Serves until its input ends. On it come `count`, `jobs <file>` and `report`; the latter also
+/// forgets.
 pub(crate) fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let seen = Arc::new(Seen::default());
@@ -107,8 +137,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 fn answer(seen: &Seen) -> anyhow::Result<()> {
     for line in std::io::stdin().lock().lines() {
-        match line?.as_str() {
-            "count" => println!("{}", seen.count.load(Relaxed)),
+        let line = line?;
+        match line.split_once(' ') {
+            Some(("jobs", path)) => {
+                println!("{}", serde_json::to_string(&seen.write_jobs(path)?)?);
+            }
+            _ if line == "count" => println!("{}", seen.count.load(Relaxed)),
             _ => println!("{}", serde_json::to_string(&seen.take())?),
         }
         std::io::stdout().flush()?;
@@ -138,7 +172,7 @@ async fn serve(mut stream: TcpStream, seen: Arc<Seen>) -> anyhow::Result<()> {
                 return Ok(());
             }
         };
-        seen.note(made(&bytes[..end]));
+        seen.note(made(&bytes[..end]), job(&bytes[..end]));
         let close = find(&bytes[..end], b"connection: close").is_some();
         bytes.drain(..end);
         stream.write_all(ANSWER).await?;
@@ -161,7 +195,15 @@ fn request_end(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
 
 /// When the event was made: it says so itself.
 fn made(request: &[u8]) -> Option<u64> {
-    let key = br#""jobIdFs":""#;
+    number(request, br#""jobIdFs":""#)
+}
+
+/// The job, where its id is a number.
+fn job(request: &[u8]) -> Option<u64> {
+    number(request, br#""jobId":""#)
+}
+
+fn number(request: &[u8], key: &[u8]) -> Option<u64> {
     let digits = &request[find(request, key)? + key.len()..];
     let end = digits.iter().position(|byte| *byte == b'"')?;
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
