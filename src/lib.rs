@@ -21,6 +21,7 @@ pub mod health;
 pub mod intake;
 pub mod measure;
 pub mod outbox;
+pub mod page;
 pub mod recent;
 pub mod report;
 pub mod select;

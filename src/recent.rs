@@ -1,18 +1,25 @@
-//! Attempts of the last hour in memory, by destination and minute: the rates that an operator sees.
+//! What happened in the last minutes, in memory: the rates and charts that an operator sees. Attempts of the
+//! last hour by destination, and everything together of the last day.
 //!
 //! Counted for the whole process, as [`measure`](crate::measure) does, and lost with it.
 
 use std::{
     collections::HashMap,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use foldhash::fast::RandomState;
 
-use crate::{callback::Destination, clock::Timestamp};
+use crate::{
+    callback::Destination,
+    clock::{Clock as _, SystemClock, Timestamp},
+};
 
 /// Minutes that are kept of each destination.
-const MINUTES: usize = 60;
+const HOUR: usize = 60;
+
+/// Minutes that are kept of everything together.
+pub const DAY: usize = 24 * HOUR;
 
 /// Complete minutes over which a rate is the mean; the current one is added.
 const WINDOW: u64 = 5;
@@ -31,60 +38,121 @@ pub struct Rates {
     pub failed: f64,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Minute {
-    /// Since 1970.
+/// What happened in one minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Minute {
+    /// Minutes since 1970.
     number: u64,
-    delivered: u32,
-    failed: u32,
+    /// Callbacks that were accepted; only of everything together.
+    pub accepted: u32,
+    /// Callbacks that were delivered.
+    pub delivered: u32,
+    /// Attempts that failed.
+    pub failed: u32,
 }
 
-/// The minutes of one destination: a ring. The clock may jump, so each minute has its number.
+impl Minute {
+    fn add(&mut self, delivered: bool) {
+        let count = if delivered { &mut self.delivered } else { &mut self.failed };
+        *count = count.saturating_add(1);
+    }
+}
+
+/// The last minutes. The clock may jump, so each has its number.
 #[derive(Debug, Clone)]
-struct Ring {
-    minutes: [Minute; MINUTES],
+struct Ring<const N: usize> {
+    minutes: [Minute; N],
     latest: u64,
+}
+
+impl<const N: usize> Ring<N> {
+    const EMPTY: Self = Self {
+        minutes: [Minute { number: 0, accepted: 0, delivered: 0, failed: 0 }; N],
+        latest: 0,
+    };
+
+    fn at(&mut self, at: Timestamp) -> &mut Minute {
+        let number = at.as_millis() / MILLIS;
+        self.latest = number;
+        let minute = &mut self.minutes[(number % N as u64) as usize];
+        if minute.number != number {
+            *minute = Minute { number, ..Minute::default() };
+        }
+        minute
+    }
+
+    /// The last `count` minutes, oldest first; the last one is not over.
+    fn last(&self, count: usize, now: Timestamp) -> Vec<Minute> {
+        let current = now.as_millis() / MILLIS;
+        let of = |number: u64| {
+            let minute = self.minutes[(number % N as u64) as usize];
+            if minute.number == number { minute } else { Minute { number, ..Minute::default() } }
+        };
+        (0..count as u64).rev().map(|ago| of(current.saturating_sub(ago))).collect()
+    }
 }
 
 #[derive(Debug, Default)]
 struct Recent {
     /// When the first attempt was counted.
     since: Option<Timestamp>,
-    destinations: HashMap<Destination, Box<Ring>, RandomState>,
+    all: Option<Box<Ring<DAY>>>,
+    destinations: HashMap<Destination, Box<Ring<HOUR>>, RandomState>,
 }
 
 static RECENT: LazyLock<Mutex<Recent>> = LazyLock::new(Mutex::default);
 
+fn recent() -> MutexGuard<'static, Recent> {
+    RECENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A callback was accepted.
+pub fn accepted() {
+    let now = SystemClock.now();
+    let mut recent = recent();
+    let minute = recent.all().at(now);
+    minute.accepted = minute.accepted.saturating_add(1);
+}
+
 /// An attempt to a destination ended.
 pub fn attempt(destination: &Destination, delivered: bool, at: Timestamp) {
-    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
-    recent.count(destination, delivered, at);
+    recent().count(destination, delivered, at);
 }
 
 /// The rates of a destination.
 pub fn rates(destination: &Destination, now: Timestamp) -> Rates {
-    RECENT.lock().unwrap_or_else(PoisonError::into_inner).rates(destination, now)
+    recent().rates(destination, now)
+}
+
+/// The last `count` minutes of a destination, 60 at most, oldest first.
+pub fn minutes_of(destination: &Destination, count: usize, now: Timestamp) -> Vec<Minute> {
+    let recent = recent();
+    let ring = recent.destinations.get(destination);
+    ring.map_or_else(Vec::new, |ring| ring.last(count.min(HOUR), now))
+}
+
+/// The last `count` minutes of everything together, [`DAY`] at most, oldest first.
+pub fn minutes(count: usize, now: Timestamp) -> Vec<Minute> {
+    recent().all().last(count.min(DAY), now)
 }
 
 impl Recent {
+    fn all(&mut self) -> &mut Ring<DAY> {
+        self.all.get_or_insert_with(|| Box::new(Ring::EMPTY))
+    }
+
     fn count(&mut self, destination: &Destination, delivered: bool, at: Timestamp) {
         self.since.get_or_insert(at);
+        self.all().at(at).add(delivered);
         if !self.destinations.contains_key(destination) {
             if self.destinations.len() >= DESTINATIONS {
                 self.forget_some();
             }
-            let ring = Ring { minutes: [Minute::default(); MINUTES], latest: 0 };
-            self.destinations.insert(destination.clone(), Box::new(ring));
+            self.destinations.insert(destination.clone(), Box::new(Ring::EMPTY));
         }
-        let Some(ring) = self.destinations.get_mut(destination) else { return };
-        let number = at.as_millis() / MILLIS;
-        ring.latest = number;
-        let minute = &mut ring.minutes[(number % MINUTES as u64) as usize];
-        if minute.number != number {
-            *minute = Minute { number, ..Minute::default() };
+        if let Some(ring) = self.destinations.get_mut(destination) {
+            ring.at(at).add(delivered);
         }
-        let count = if delivered { &mut minute.delivered } else { &mut minute.failed };
-        *count = count.saturating_add(1);
     }
 
     /// Forgets the older half, so that this is seldom done.
@@ -156,6 +224,22 @@ mod tests {
         }
         assert_eq!(recent.rates(&one, at(1)).delivered, 30.0);
         assert_eq!(recent.rates(&one, at(120)).delivered, 15.0);
+    }
+
+    #[test]
+    fn the_last_minutes_are_in_order_and_old_ones_are_empty() {
+        let (mut recent, one) = (Recent::default(), destination(1));
+        for minute in [0, 1, 3] {
+            recent.count(&one, minute != 1, at(60 * minute));
+        }
+        let counts = |minutes: Vec<Minute>| -> Vec<_> {
+            minutes.iter().map(|it| (it.delivered, it.failed)).collect()
+        };
+        let expected = [(1, 0), (0, 1), (0, 0), (1, 0)];
+        assert_eq!(counts(recent.all().last(4, at(200))), expected);
+        assert_eq!(counts(recent.destinations[&one].last(4, at(200))), expected);
+        let later = at(60 * DAY as u64);
+        assert_eq!(counts(recent.all().last(4, later)), [(0, 0); 4]);
     }
 
     #[test]

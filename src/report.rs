@@ -67,7 +67,10 @@ impl EventLine {
             };
         }
         match (&self.refusal, id) {
-            (None, Some(_)) => line!(info, "callback-accepted", "success", "callback accepted"),
+            (None, Some(_)) => {
+                recent::accepted();
+                line!(info, "callback-accepted", "success", "callback accepted");
+            }
             (Some(_), Some(_)) => {
                 line!(error, "callback-failed", "failure", "callback can never be sent");
             }

@@ -17,6 +17,7 @@ mod problem;
 mod queue;
 mod request;
 pub mod server;
+pub mod sign_in;
 mod state;
 mod strict;
 pub mod view;
@@ -69,6 +70,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(destinations::pause))
         .routes(routes!(destinations::resume))
         .routes(routes!(queue::get))
+        .routes(routes!(sign_in::post))
         .routes(routes!(export::post))
         .routes(routes!(metrics::get))
         .routes(routes!(health::alive))

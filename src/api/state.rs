@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::view::Terms;
+use super::{sign_in::SignIn, view::Terms};
 use crate::{
     clock::{SharedClock, Timestamp},
     health::Health,
@@ -86,6 +86,8 @@ pub struct Shared {
     pub token: Token,
     /// Gives what was measured.
     pub metrics: PrometheusHandle,
+    /// Opens the operator's page to one-time links.
+    pub sign_in: SignIn,
     /// How long callbacks are tried and kept.
     pub terms: Terms,
     /// Since when the service runs.

@@ -30,6 +30,7 @@ mod submit;
 mod table;
 mod text;
 mod timeline;
+mod ui;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -73,6 +74,7 @@ enum Command {
     Export(export::Args),
     Import(import::Args),
     Status(status::Args),
+    Ui(ui::Args),
     /// Check the settings and print those in effect
     ///
     /// Reports every error with its key; the exit code is then 2. Secrets are shown as "***".
@@ -90,6 +92,7 @@ impl Command {
         match self {
             Self::InspectQueue(_)
             | Self::Status(_)
+            | Self::Ui(_)
             | Self::CheckConfig
             | Self::Receive(_)
             | Self::Completions(_)
@@ -153,6 +156,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Export(args) => runtime(false)?.block_on(export::run(&config()?, args)),
         Command::Import(args) => runtime(false)?.block_on(import::run(&config()?, args)),
         Command::Status(args) => runtime(false)?.block_on(status::run(&config()?, &args)),
+        Command::Ui(args) => runtime(false)?.block_on(ui::run(&config()?, &args)),
     }
 }
 

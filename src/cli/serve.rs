@@ -8,6 +8,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
     say_warnings(&config);
     service::serve(config, |note, log| {
         say(format_args!("listening on {}", note.base(note.address)));
+        say(format_args!("page at {}/ui/", note.base(note.address)));
         say(format_args!("data in {data_dir}"));
         if let Some(path) = &log.path {
             say(format_args!("log in {}", path.display()));

@@ -29,7 +29,7 @@ use crate::{
     intake::Intake,
     measure,
     outbox::{Outbox, OutboxError, sled::SledOutbox},
-    report,
+    page, report,
     service::{reload::Reload, signals::Signals},
     telemetry::{self, Log, LogError},
     tls::{self, TlsError},
@@ -137,18 +137,21 @@ pub async fn serve(
     let delivery = runtime.spawn(dispatcher.run(stopped, checks));
     let intake =
         Intake::new(Arc::clone(&outbox), config.egress.clone(), config.tracker_template.as_deref());
-    let router = api::router(api::Shared {
+    let shared = api::Shared {
         intake,
         outbox: Arc::clone(&outbox),
         health: health.clone(),
         clock: Arc::clone(&clock),
         token: token.clone(),
         metrics: metrics.clone(),
+        sign_in: api::sign_in::SignIn::default(),
         terms: config.terms(),
         started_at,
         data_dir: config.data_dir.clone(),
         settings: Arc::new(config.api.clone()),
-    });
+    };
+    let router = api::router(shared.clone())
+        .merge(page::router(page::Shared { api: shared, signed: !config.secrets.is_empty() }));
     let (end_api, api_ended) = watch::channel(false);
     let door = Listener {
         router,

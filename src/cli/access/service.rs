@@ -18,6 +18,7 @@ use crate::{
         action_view::ActionRequest,
         destination_view::{DestinationRequest, DestinationView},
         export::ExportView,
+        sign_in::SignInView,
         view::{CallbackView, LineView, OutcomeView, PageView, QueueView},
     },
     callback::CallbackId,
@@ -227,6 +228,18 @@ impl Service {
         let context = || format!("cannot take the service's export {}", export.file);
         let file = datadir::take_export(&self.data_dir, &export.file).with_context(context)?;
         Ok((file, export.callbacks))
+    }
+
+    /// Its URL, without a path.
+    pub(in crate::cli) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The path of a link that signs in to the operator's page.
+    pub(in crate::cli) async fn sign_in(&self) -> anyhow::Result<String> {
+        let made: SignInView =
+            self.call(Method::POST, "/v1/sign-in", None::<&()>, PATIENCE).await?;
+        Ok(made.path)
     }
 
     /// Whether it accepts events, and why not.

@@ -1,0 +1,135 @@
+//! `POST /v1/sign-in`: one-time links to the operator's page, and the passwords to which they led.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{Json, extract::State, http::StatusCode};
+use data_encoding::BASE64URL_NOPAD;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde::{Deserialize, Serialize};
+use subtle::{Choice, ConstantTimeEq as _};
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use super::{Role, problem::Problem, state::Shared};
+
+/// How long a link is good.
+const LINK: Duration = Duration::from_secs(60);
+
+/// How long the password is good to which a link led.
+const PASSWORD: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Links and passwords that are kept; the oldest are forgotten first.
+const KEPT: usize = 64;
+
+/// A secret and until when it is good.
+type Secret = (String, Instant);
+
+#[derive(Default)]
+struct Secrets {
+    links: Vec<Secret>,
+    passwords: Vec<Secret>,
+}
+
+/// One-time links and the passwords to which they led.
+#[derive(Clone, Default)]
+pub struct SignIn(Arc<Mutex<Secrets>>);
+
+impl SignIn {
+    fn lock(&self) -> MutexGuard<'_, Secrets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The secret of a new link; `None` if the system has no random numbers.
+    pub fn link(&self) -> Option<String> {
+        add(&mut self.lock().links, LINK)
+    }
+
+    /// The password for a link, which is not good any more; `None` if it is not good.
+    pub fn password(&self, link: &[u8]) -> Option<String> {
+        let mut secrets = self.lock();
+        let found = find(&secrets.links, link)?;
+        secrets.links.remove(found);
+        add(&mut secrets.passwords, PASSWORD)
+    }
+
+    /// What a password opens.
+    pub fn role(&self, password: &[u8]) -> Option<Role> {
+        find(&self.lock().passwords, password).map(|_| Role::Operator)
+    }
+}
+
+fn add(secrets: &mut Vec<Secret>, lasts: Duration) -> Option<String> {
+    let mut bytes = [0; 32];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    let secret = BASE64URL_NOPAD.encode(&bytes);
+    let now = Instant::now();
+    secrets.retain(|(_, until)| *until > now);
+    if secrets.len() >= KEPT {
+        secrets.remove(0);
+    }
+    secrets.push((secret.clone(), now + lasts));
+    Some(secret)
+}
+
+/// The position of a secret that is good. Takes the same time whichever it is.
+fn find(secrets: &[Secret], given: &[u8]) -> Option<usize> {
+    let now = Instant::now();
+    let is_it = |(secret, until): &Secret| {
+        secret.as_bytes().ct_eq(given) & Choice::from(u8::from(*until > now))
+    };
+    let found: Vec<bool> = secrets.iter().map(|secret| bool::from(is_it(secret))).collect();
+    found.into_iter().position(|found| found)
+}
+
+/// A link to the operator's page that signs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignInView {
+    /// Path and fragment of the link. It is good once, and for a minute. Browsers do not send the fragment,
+    /// which is the secret.
+    pub path: String,
+}
+
+/// Make a one-time link that signs in to the operator's page.
+#[utoipa::path(
+    post, path = "/v1/sign-in", tag = "service",
+    responses((status = 200, body = SignInView), (status = 401, body = Problem), (status = 403, body = Problem)),
+)]
+pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<SignInView>, Problem> {
+    let Some(secret) = shared.sign_in.link() else {
+        let detail = "the system has no random numbers";
+        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail));
+    };
+    Ok(Json(SignInView { path: format!("/ui/sign-in#{secret}") }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_is_good_once_and_for_a_minute() {
+        let sign_in = SignIn::default();
+        let link = sign_in.link().unwrap();
+        let password = sign_in.password(link.as_bytes()).unwrap();
+        assert_eq!(sign_in.role(password.as_bytes()), Some(Role::Operator));
+        assert_eq!(sign_in.password(link.as_bytes()), None, "once");
+        assert_eq!(sign_in.role(link.as_bytes()), None);
+        assert_eq!(sign_in.role(b""), None);
+        let late = sign_in.link().unwrap();
+        tokio::time::advance(LINK).await;
+        assert_eq!(sign_in.password(late.as_bytes()), None, "for a minute");
+        tokio::time::advance(PASSWORD).await;
+        assert_eq!(sign_in.role(password.as_bytes()), None);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_link_is_forgotten_first() {
+        let sign_in = SignIn::default();
+        let links: Vec<_> = (0..=KEPT).map(|_| sign_in.link().unwrap()).collect();
+        assert_eq!(sign_in.password(links[0].as_bytes()), None);
+        assert!(sign_in.password(links[1].as_bytes()).is_some());
+    }
+}

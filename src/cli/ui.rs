@@ -1,0 +1,51 @@
+//! `ui`: the operator's page.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+
+use super::{
+    access::{self, Running},
+    output::{Exit, print, say},
+};
+use crate::config::Config;
+
+/// Print the address of the operator's page; on a terminal, open it in the browser, signed in
+///
+/// The browser gets a link that is good once, and for a minute, so that nobody has to copy a token.
+/// Its secret is behind the `#`, which browsers send to nobody. The exit code is 3 if the service does
+/// not run.
+///
+/// Example: seal-dpf-urlcallback ui
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print a link that signs in, and open no browser
+    #[arg(long)]
+    link: bool,
+}
+
+pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
+    let service = match access::running(config)? {
+        Running::Listening(service, _) => service,
+        Running::Not => {
+            say("not running");
+            return Ok(Exit::NotRunning);
+        }
+        Running::Silent(holder) => {
+            anyhow::bail!("pid {} is starting up or shutting down; try again", holder.pid)
+        }
+    };
+    let base = service.base();
+    if args.link {
+        print(format_args!("{base}{}", service.sign_in().await?))?;
+        return Ok(Exit::Done);
+    }
+    print(format_args!("{base}/ui/"))?;
+    if std::io::stdout().is_terminal() {
+        let link = format!("{base}{}", service.sign_in().await?);
+        open::that_detached(link).context(
+            "no browser can be opened; `ui --link` prints a link that signs in, or use the API's token as the password",
+        )?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,133 @@
+// What the page does beyond plain links and forms: it refreshes its regions, shows times as one likes them,
+// remembers theme and times, selects rows, and signs in with a one-time link. Everything works without it.
+"use strict";
+
+const REFRESH = 5000;
+const root = document.documentElement;
+const lang = root.lang;
+const stored = {
+  get: (name) => { try { return localStorage.getItem(name); } catch { return null; } },
+  set: (name, value) => { try { localStorage.setItem(name, value); } catch { /* it is only convenient */ } },
+};
+
+// Theme: as the system has it, or as it was chosen.
+function theme(value) {
+  if (value) root.dataset.theme = value; else delete root.dataset.theme;
+}
+theme(stored.get("theme"));
+function toggleTheme() {
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  theme(dark ? "light" : "dark");
+  stored.set("theme", root.dataset.theme);
+}
+
+// Times: UTC in the markup; shown relative and local, or as they are in the markup.
+const relative = new Intl.RelativeTimeFormat(lang, { numeric: "auto" });
+const local = new Intl.DateTimeFormat(lang, { dateStyle: "short", timeStyle: "medium" });
+const zone = new Intl.DateTimeFormat(lang, { timeStyle: "long", dateStyle: "short" });
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+function ago(seconds) {
+  const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) || ["second", 1];
+  return relative.format(Math.trunc(seconds / size), unit);
+}
+let offset = Date.parse(document.body.dataset.now) - Date.now();
+function showTimes(within) {
+  const utc = stored.get("times") === "utc";
+  for (const time of within.querySelectorAll("time")) {
+    const at = new Date(time.dateTime);
+    const shown = utc ? time.dateTime : ago((at - Date.now() - offset) / 1000) + ", " + local.format(at);
+    if (time.textContent !== shown) time.textContent = shown;
+    const title = utc ? zone.format(at) : zone.format(at) + " = " + time.dateTime;
+    if (time.title !== title) time.title = title;
+  }
+}
+function toggleTimes() {
+  stored.set("times", stored.get("times") === "utc" ? "local" : "utc");
+  showTimes(document);
+}
+
+// Regions are exchanged only if nobody is using them.
+function isUsed(region) {
+  const selection = getSelection();
+  const selects = selection && !selection.isCollapsed && region.contains(selection.anchorNode);
+  return selects || region.contains(document.activeElement) || region.querySelector(":checked, details[open]");
+}
+let failures = 0;
+async function refresh() {
+  if (document.hidden || !document.querySelector("[data-live]")) return;
+  try {
+    const response = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(REFRESH * 2) });
+    if (!response.ok) throw new Error(response.statusText);
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+    offset = Date.parse(fresh.body.dataset.now) - Date.now();
+    for (const region of document.querySelectorAll("[data-live]")) {
+      const now = fresh.querySelector(`[data-live="${region.dataset.live}"]`);
+      if (!now || isUsed(region)) continue;
+      showTimes(now);
+      if (now.innerHTML !== region.innerHTML) region.replaceChildren(...now.childNodes);
+    }
+    failures = 0;
+  } catch {
+    failures += 1;
+  }
+  document.getElementById("stale").hidden = failures < 2;
+  showTimes(document);
+}
+
+// Rows: a box for all of them.
+function selectAll(all) {
+  for (const box of document.querySelectorAll('input[name="id"][type="checkbox"]')) box.checked = all.checked;
+}
+
+// Keys, unless somebody is typing.
+let went = 0;
+function key(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+  const link = Date.now() - went < 1500 && document.querySelector(`nav [data-key="${CSS.escape(event.key)}"]`);
+  went = event.key === "g" ? Date.now() : 0;
+  if (link) link.click();
+  else if (event.key === "/") { event.preventDefault(); document.querySelector("input[type=search]").focus(); }
+  else if (event.key === "t") toggleTheme();
+  else if (event.key === "?") { const help = document.getElementById("shortcuts"); help.hidden = !help.hidden; }
+}
+
+// A one-time link: its secret is behind the `#`, and leaves the address bar and the history at once.
+async function signIn(place) {
+  const secret = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname);
+  const response = secret && await fetch("sign-in", { method: "POST", body: secret });
+  if (!response || !response.ok) { place.textContent = place.dataset.over; return; }
+  const request = new XMLHttpRequest();
+  // The browser remembers a password that was right, as if it had been typed.
+  request.open("GET", "./", true, "operator", await response.text());
+  request.onloadend = () => {
+    if (request.status === 200) location.replace("./"); else place.textContent = place.dataset.over;
+  };
+  request.send();
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  showTimes(document);
+  for (const id of ["theme", "times", "all"]) {
+    const control = document.getElementById(id);
+    if (control) control.hidden = false;
+  }
+  document.getElementById("theme").addEventListener("click", toggleTheme);
+  document.getElementById("times").addEventListener("click", toggleTimes);
+  document.addEventListener("change", (event) => { if (event.target.id === "all") selectAll(event.target); });
+  document.addEventListener("keydown", key);
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    button.hidden = !navigator.clipboard;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      button.textContent = document.body.dataset.copied;
+    });
+  }
+  const place = document.getElementById("sign-in");
+  if (place) signIn(place);
+  // More of an action is to be done.
+  const more = document.querySelector("form[data-auto]");
+  if (more) more.requestSubmit();
+  setInterval(refresh, REFRESH);
+  document.addEventListener("visibilitychange", refresh);
+});

@@ -1,0 +1,271 @@
+//! Callbacks: search, list, and one with its attempts.
+
+use askama::Template;
+use axum::{
+    extract::{Path, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+
+use super::{
+    Shared,
+    context::{Page, Tab, failed, html, refused},
+    filter::Filter,
+    request::Fields,
+};
+use crate::{
+    api::view::CallbackView,
+    callback::{Body, CallbackId},
+    outbox::{Attempt, DestinationQuery, ErrorKind, StateName},
+};
+
+/// A callback in a list.
+pub(super) struct Row {
+    pub(super) it: CallbackView,
+    pub(super) link: String,
+    /// What comes next, in words; the time is beside it.
+    pub(super) next: &'static str,
+    pub(super) next_at: Option<String>,
+}
+
+impl Row {
+    pub(super) fn new(it: CallbackView, page: &Page) -> Self {
+        let words = page.words;
+        let (next, at) = match it.state {
+            _ if it.stuck => (words.next_stuck, None),
+            _ if it.in_flight => (words.next_in_flight, None),
+            StateName::Pending if it.waiting_for.is_some() => (words.next_waits, None),
+            StateName::Pending if it.paused => (words.next_paused, None),
+            StateName::Pending => match it.next_attempt_at {
+                Some(at) if at > page.now => (words.next_retry, Some(at)),
+                _ => (words.next_due, None),
+            },
+            StateName::Delivered | StateName::Failed => (words.next_removed, it.purge_at),
+        };
+        let link = page.link(format!("callbacks/{}", it.id));
+        Self { link, next, next_at: at.map(|at| at.to_string()), it }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "callbacks.html", config = "src/page/askama.toml")]
+struct ListView<'a> {
+    page: &'a Page,
+    filter: &'a Filter,
+    kinds: [&'static str; 11],
+    rows: Vec<Row>,
+    /// The next page.
+    next: Option<String>,
+    done: Option<String>,
+}
+
+impl ListView<'_> {
+    fn has_active_filter(&self) -> bool {
+        self.filter.selects()
+    }
+}
+
+/// A list, by the filter in the URL.
+pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Response {
+    let page = Page::of(&shared, &request).on(Tab::Callbacks);
+    let fields = match Fields::of_query(&request, &page, &["done", "matched", "changed"]) {
+        Ok(fields) => fields,
+        Err(response) => return *response,
+    };
+    let query = match fields.filter.query(page.now) {
+        Ok(query) => query,
+        Err(error) => return refused(&page, StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let found = match shared.api.outbox.list(query).await {
+        Ok(found) => found,
+        Err(error) => return failed(&page, &error),
+    };
+    let row = |it| Row::new(CallbackView::new(it, &shared.api.terms), &page);
+    let more = |cursor: CallbackId| {
+        let query = fields.filter.query_string();
+        let and = if query.is_empty() { "" } else { "&" };
+        page.link(format!("callbacks?{query}{and}cursor={cursor}"))
+    };
+    let view = ListView {
+        rows: found.callbacks.iter().map(row).collect(),
+        next: found.next.map(more),
+        kinds: ErrorKind::ALL.map(ErrorKind::as_str),
+        done: done(&page, &fields),
+        filter: &fields.filter,
+        page: &page,
+    };
+    html(StatusCode::OK, &view)
+}
+
+/// What an action that led here has done.
+fn done(page: &Page, fields: &Fields) -> Option<String> {
+    let what = match fields.get("done") {
+        "replay" => page.words.replayed,
+        "cancel" => page.words.cancelled,
+        "retry-now" => page.words.retried,
+        _ => return None,
+    };
+    let number = |name| fields.get(name).parse::<u64>().unwrap_or(0);
+    let (changed, matched) = (number("changed"), number("matched"));
+    Some(format!("{what} {changed} {} {matched}", page.words.of))
+}
+
+/// What an operator holds leads to a view: a callback id, a job id, a job's directory, or a host.
+pub(super) async fn search(State(shared): State<Shared>, request: Request) -> Response {
+    let page = Page::of(&shared, &request);
+    let fields = match Fields::of_query(&request, &page, &["q"]) {
+        Ok(fields) => fields,
+        Err(response) => return *response,
+    };
+    let wanted = fields.get("q");
+    let to = match place(&shared, &page, wanted).await {
+        Ok(to) => to,
+        Err(error) => return failed(&page, &error),
+    };
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    match HeaderValue::from_str(&page.link(to)) {
+        Ok(to) => drop(response.headers_mut().insert(header::LOCATION, to)),
+        Err(_) => return refused(&page, StatusCode::BAD_REQUEST, page.words.no_such_page),
+    }
+    response
+}
+
+async fn place(
+    shared: &Shared,
+    page: &Page,
+    wanted: &str,
+) -> Result<String, crate::outbox::OutboxError> {
+    let outbox = &shared.api.outbox;
+    let with = |name: &str| {
+        let mut filter = Filter::default();
+        filter.set(name, wanted);
+        filter
+    };
+    if wanted.is_empty() {
+        return Ok("callbacks".into());
+    }
+    if let Ok(id) = wanted.parse::<CallbackId>()
+        && outbox.get(id).await?.is_some()
+    {
+        return Ok(format!("callbacks/{id}"));
+    }
+    for name in ["jobIdFs", "jobId"] {
+        let filter = with(name);
+        let Ok(query) = filter.query(page.now) else { continue };
+        if !outbox.list(query).await?.callbacks.is_empty() {
+            return Ok(format!("callbacks?{}", filter.query_string()));
+        }
+    }
+    let filter = with("destination");
+    if let Ok(selection) = filter.selection(page.now)
+        && let Some(destination) = selection.destination
+    {
+        let query = DestinationQuery { destination: Some(destination), limit: 1, cursor: None };
+        if !outbox.destinations(query, page.now).await?.destinations.is_empty() {
+            return Ok(format!("callbacks?{}", filter.query_string()));
+        }
+    }
+    let text = url::form_urlencoded::byte_serialize(wanted.as_bytes()).collect::<String>();
+    Ok(format!("destinations?host={text}"))
+}
+
+#[derive(Template)]
+#[template(path = "callback.html", config = "src/page/askama.toml")]
+struct OneView<'a> {
+    page: &'a Page,
+    row: Row,
+    attempts: Vec<Attempt>,
+    body: String,
+    headers: Vec<(&'static str, String)>,
+    curl: String,
+    tracker: Option<String>,
+    job: String,
+    directory: String,
+    waiting_for: Option<String>,
+}
+
+/// One callback.
+pub(super) async fn one(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Response {
+    let page = Page::of(&shared, &request).on(Tab::Callbacks);
+    let Ok(id) = id.parse::<CallbackId>() else {
+        return refused(&page, StatusCode::BAD_REQUEST, page.words.invalid_id);
+    };
+    let detail = match shared.api.outbox.get(id).await {
+        Ok(Some(detail)) => detail,
+        Ok(None) => return refused(&page, StatusCode::NOT_FOUND, page.words.no_such_callback),
+        Err(error) => return failed(&page, &error),
+    };
+    let view = CallbackView::detailed(detail, &shared.api.terms);
+    let body = view.body.as_ref().map(|body| String::from_utf8_lossy(&body.to_json()).into_owned());
+    let body = body.unwrap_or_default();
+    let headers = headers(&view, shared.signed);
+    let tracker = view.body.as_ref().and_then(tracker);
+    let of = |name: &str, value: &str| {
+        let mut filter = Filter::default();
+        filter.set(name, value);
+        page.link(format!("callbacks?{}", filter.query_string()))
+    };
+    let view = OneView {
+        curl: curl(&view.url, &headers, &body),
+        headers,
+        body,
+        tracker,
+        job: of("jobId", &view.job_id),
+        directory: of("jobIdFs", &view.job_id_fs),
+        waiting_for: view.waiting_for.as_ref().map(|id| page.link(format!("callbacks/{id}"))),
+        attempts: view.attempts.clone().unwrap_or_default(),
+        row: Row::new(view, &page),
+        page: &page,
+    };
+    html(StatusCode::OK, &view)
+}
+
+/// The link to DPF Tracker, if it is one that a browser may follow.
+fn tracker(body: &Body) -> Option<String> {
+    let url = body.dpf_tracker_url.as_ref()?;
+    let parsed = url::Url::parse(url).ok()?;
+    matches!(parsed.scheme(), "http" | "https").then(|| parsed.to_string())
+}
+
+/// The headers of the request as it goes out, without secrets.
+fn headers(it: &CallbackView, signed: bool) -> Vec<(&'static str, String)> {
+    let at =
+        it.attempts.as_ref().and_then(|all| all.last()).map_or(it.created_at, |it| it.started_at);
+    let mut headers = vec![
+        ("content-type", "application/json".to_owned()),
+        ("user-agent", concat!("seal-dpf-urlcallback/", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("webhook-id", it.id.clone()),
+        ("webhook-timestamp", at.as_secs().to_string()),
+        ("callback-attempt", it.attempt_count.max(1).to_string()),
+    ];
+    if signed {
+        headers.push(("webhook-signature", "***".to_owned()));
+    }
+    headers
+}
+
+/// A command that makes the same request, for a shell.
+fn curl(url: &str, headers: &[(&str, String)], body: &str) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let headers =
+        headers.iter().map(|(name, value)| format!(" -H {}", quoted(&format!("{name}: {value}"))));
+    let headers: String = headers.collect();
+    format!("curl -X PUT {}{headers} --data-raw {}", quoted(url), quoted(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_quotes_what_a_shell_would_interpret() {
+        let command = curl("http://h/?a=$(b)'", &[("x", "y".to_owned())], "{\"a\":\"it's\"}");
+        let expected =
+            r#"curl -X PUT 'http://h/?a=$(b)'\''' -H 'x: y' --data-raw '{"a":"it'\''s"}'"#;
+        assert_eq!(command, expected);
+    }
+}

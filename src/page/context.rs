@@ -1,0 +1,179 @@
+//! What every view has: language, links, sign-in, and the pages for errors.
+
+use std::any::Any;
+
+use askama::Template;
+use axum::{
+    extract::{Request, State},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse as _, Redirect, Response},
+};
+use url::form_urlencoded;
+
+use super::{
+    Shared,
+    access::Visitor,
+    assets::{self, Assets},
+    words::{DE, EN, Words},
+};
+use crate::{api::Role, clock::Timestamp, outbox::OutboxError};
+
+/// The views among which the navigation leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tab {
+    Overview,
+    Callbacks,
+    Destinations,
+    None,
+}
+
+/// What the frame of every view needs.
+pub(super) struct Page {
+    pub(super) words: &'static Words,
+    /// Whether the language was chosen, so that links keep it.
+    chosen: bool,
+    /// The way from this view to `/ui/`.
+    pub(super) root: &'static str,
+    pub(super) tab: Tab,
+    pub(super) assets: &'static Assets,
+    pub(super) now: Timestamp,
+    /// Name of who has signed in; empty before.
+    pub(super) user: String,
+    pub(super) may_act: bool,
+    /// Path of this view and its query, from `root`, to choose the other language.
+    here: String,
+}
+
+impl Page {
+    pub(super) fn of(shared: &Shared, request: &Request) -> Self {
+        let visitor = request.extensions().get::<Visitor>();
+        let path = request.uri().path();
+        let path = path.strip_prefix("/ui/").unwrap_or(path).trim_start_matches('/');
+        let query = request.uri().query().unwrap_or_default();
+        let lang = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "lang");
+        let words = match &lang {
+            Some((_, lang)) if lang == DE.lang => &DE,
+            Some(_) => &EN,
+            None => preferred(request),
+        };
+        Self {
+            words,
+            chosen: lang.is_some(),
+            root: if path.matches('/').count() == 1 { "../" } else { "./" },
+            tab: Tab::None,
+            assets: assets::all(),
+            now: shared.api.clock.now(),
+            user: visitor.map(|it| it.name.clone()).unwrap_or_default(),
+            may_act: visitor.is_some_and(|it| it.role == Role::Operator),
+            here: if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") },
+        }
+    }
+
+    pub(super) fn on(self, tab: Tab) -> Self {
+        Self { tab, ..self }
+    }
+
+    /// A link to a view: its path from `/ui/`, with a query or without one.
+    pub(super) fn link(&self, to: impl AsRef<str>) -> String {
+        let to = to.as_ref();
+        let (root, lang) = (self.root, self.words.lang);
+        match (self.chosen, to.contains('?')) {
+            (false, _) => format!("{root}{to}"),
+            (true, false) => format!("{root}{to}?lang={lang}"),
+            (true, true) => format!("{root}{to}&lang={lang}"),
+        }
+    }
+
+    /// The language that was chosen, for a hidden field of a form; empty if none was.
+    pub(super) fn lang_field(&self) -> &'static str {
+        if self.chosen { self.words.lang } else { "" }
+    }
+
+    /// This view in the other language.
+    pub(super) fn other_language(&self) -> String {
+        let (path, query) = self.here.split_once('?').unwrap_or((&self.here, ""));
+        let others = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name != "lang");
+        let mut to = form_urlencoded::Serializer::new(String::new());
+        to.extend_pairs(others).append_pair("lang", self.words.other);
+        format!("{}{path}?{}", self.root, to.finish())
+    }
+
+    pub(super) fn is_on(&self, tab: &Tab) -> bool {
+        self.tab == *tab
+    }
+}
+
+/// The language that the browser prefers: German if it comes before English.
+fn preferred(request: &Request) -> &'static Words {
+    let header = request.headers().get(header::ACCEPT_LANGUAGE).and_then(|it| it.to_str().ok());
+    let first = header.unwrap_or_default().split([',', ';']).map(str::trim).find_map(|lang| {
+        let is = |words: &Words| lang.split('-').next() == Some(words.lang);
+        if is(&DE) { Some(&DE) } else { is(&EN).then_some(&EN) }
+    });
+    first.unwrap_or(&EN)
+}
+
+/// Renders a view.
+pub(super) fn html(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(text) => {
+            let kind = HeaderValue::from_static("text/html; charset=utf-8");
+            (status, [(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => {
+            tracing::error!(error.message = %error, "a view of the page cannot be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "problem.html", config = "src/page/askama.toml")]
+struct ProblemView<'a> {
+    page: &'a Page,
+    status: u16,
+    detail: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html", config = "src/page/askama.toml")]
+pub(super) struct SignIn<'a> {
+    pub(super) page: &'a Page,
+}
+
+/// A page that says why nothing was done.
+pub(super) fn refused(page: &Page, status: StatusCode, detail: &str) -> Response {
+    html(status, &ProblemView { page, status: status.as_u16(), detail })
+}
+
+/// The page for an error of the outbox.
+pub(super) fn failed(page: &Page, error: &OutboxError) -> Response {
+    refused(page, StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+}
+
+pub(super) async fn not_found(State(shared): State<Shared>, request: Request) -> Response {
+    let page = Page::of(&shared, &request);
+    refused(&page, StatusCode::NOT_FOUND, page.words.no_such_page)
+}
+
+pub(super) async fn method_not_allowed(
+    State(shared): State<Shared>,
+    method: Method,
+    uri: Uri,
+    request: Request,
+) -> Response {
+    let page = Page::of(&shared, &request);
+    let detail = format!("{} does not take {method}", uri.path());
+    refused(&page, StatusCode::METHOD_NOT_ALLOWED, &detail)
+}
+
+/// Without the slash at its end, relative links would lead elsewhere.
+pub(super) async fn to_overview() -> Redirect {
+    Redirect::permanent("ui/")
+}
+
+pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    tracing::error!(event.action = "page-panic", "a view of the page made the service panic");
+    (StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the log of the service")
+        .into_response()
+}

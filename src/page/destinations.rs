@@ -1,0 +1,172 @@
+//! Destinations: which ones work, and since when they do not; pause, resume, retry now.
+
+use askama::Template;
+use axum::{
+    extract::{Path, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use url::form_urlencoded;
+
+use super::{
+    Shared, charts,
+    context::{Page, Tab, failed, html, refused},
+    request::Fields,
+};
+use crate::{
+    api::destination_view::{DestinationState, DestinationView},
+    callback::Destination,
+    outbox::{DestinationQuery, OutboxError},
+    recent,
+    select::{self, Action, ActionLimits, Selection},
+};
+
+/// Destinations on a page.
+const PAGE: usize = 50;
+
+/// Destinations among which a host is searched.
+const SEARCHED: usize = 20_000;
+
+struct Row {
+    it: DestinationView,
+    callbacks: String,
+    /// The last hour.
+    chart: String,
+    delivered: u64,
+    failed_attempts: u64,
+}
+
+#[derive(Template)]
+#[template(path = "destinations.html", config = "src/page/askama.toml")]
+struct View<'a> {
+    page: &'a Page,
+    host: &'a str,
+    rows: Vec<Row>,
+    next: Option<String>,
+    done: Option<String>,
+}
+
+fn row(page: &Page, it: DestinationView) -> Row {
+    let minutes = Destination::parse(&it.destination)
+        .map(|destination| recent::minutes_of(&destination, 60, page.now))
+        .unwrap_or_default();
+    let bars: Vec<_> = minutes.iter().map(|it| [it.delivered, it.failed]).collect();
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("destination", &it.destination)
+        .finish();
+    let label = format!("{}: {}", it.destination, page.words.last_hour);
+    Row {
+        callbacks: page.link(format!("callbacks?{query}")),
+        chart: charts::bars(&bars, ["good", "bad"], &label),
+        delivered: minutes.iter().map(|it| u64::from(it.delivered)).sum(),
+        failed_attempts: minutes.iter().map(|it| u64::from(it.failed)).sum(),
+        it,
+    }
+}
+
+/// The destinations with a host that contains a text, in the order of the listing.
+async fn with_host(
+    shared: &Shared,
+    page: &Page,
+    host: &str,
+) -> Result<Vec<DestinationView>, OutboxError> {
+    let query = DestinationQuery { limit: SEARCHED, ..DestinationQuery::default() };
+    let host = host.to_lowercase();
+    let mut all = shared.api.outbox.destinations(query, page.now).await?.destinations;
+    all.retain(|it| it.destination.as_str().to_lowercase().contains(&host));
+    all.truncate(PAGE);
+    Ok(all.into_iter().map(Into::into).collect())
+}
+
+/// The list, those that do not work first.
+pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Response {
+    let page = Page::of(&shared, &request).on(Tab::Destinations);
+    let fields = match Fields::of_query(&request, &page, &["host", "done", "due"]) {
+        Ok(fields) => fields,
+        Err(response) => return *response,
+    };
+    let cursor = &fields.filter.cursor;
+    let cursor = match (!cursor.is_empty()).then(|| cursor.parse()).transpose() {
+        Ok(cursor) => cursor,
+        Err(error) => {
+            let error: crate::outbox::ParseCursorError = error;
+            return refused(&page, StatusCode::BAD_REQUEST, &error.to_string());
+        }
+    };
+    let host = fields.get("host");
+    let found = if host.is_empty() {
+        let query = DestinationQuery { cursor, limit: PAGE, destination: None };
+        shared.api.outbox.destinations(query, page.now).await.map(|found| {
+            let all = found.destinations.into_iter().map(Into::into).collect();
+            (all, found.next)
+        })
+    } else {
+        with_host(&shared, &page, host).await.map(|all| (all, None))
+    };
+    let (all, next): (Vec<DestinationView>, _) = match found {
+        Ok(found) => found,
+        Err(error) => return failed(&page, &error),
+    };
+    let done = match fields.get("done") {
+        "pause" => Some(page.words.paused_done.to_owned()),
+        "resume" => Some(page.words.resumed_done.to_owned()),
+        "retry-now" => {
+            Some(format!("{} {}", page.words.retried, fields.get("due").parse().unwrap_or(0_u64)))
+        }
+        _ => None,
+    };
+    let view = View {
+        rows: all.into_iter().map(|it| row(&page, it)).collect(),
+        next: next.map(|cursor| page.link(format!("destinations?cursor={cursor}"))),
+        host,
+        done,
+        page: &page,
+    };
+    html(StatusCode::OK, &view)
+}
+
+/// Pauses or resumes a destination, or retries its callbacks now, and leads back to the list.
+pub(super) async fn act(
+    State(shared): State<Shared>,
+    Path(action): Path<String>,
+    request: Request,
+) -> Response {
+    let page = Page::of(&shared, &request).on(Tab::Destinations);
+    let fields = match Fields::of_form(request, &page, &["host"]).await {
+        Ok(fields) => fields,
+        Err(response) => return *response,
+    };
+    let destination = match select::parse_callable(&fields.filter.destination) {
+        Ok(destination) => destination,
+        Err(error) => return refused(&page, StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let outbox = &*shared.api.outbox;
+    let done = match action.as_str() {
+        "pause" | "resume" => {
+            let paused = action == "pause";
+            select::pause(outbox, &destination, paused, page.now).await.map(|_| String::new())
+        }
+        "retry-now" => {
+            let selection = Selection { destination: Some(destination), ..Selection::default() };
+            let acted = select::act(outbox, Action::RetryNow, &selection, ActionLimits::default());
+            acted.await.map(|acted| format!("&due={}", acted.changed))
+        }
+        _ => return refused(&page, StatusCode::NOT_FOUND, page.words.no_such_page),
+    };
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => return failed(&page, &error),
+    };
+    let host = form_urlencoded::byte_serialize(fields.get("host").as_bytes()).collect::<String>();
+    to(&page, &format!("destinations?done={action}{done}&host={host}"))
+}
+
+/// Leads to a view after an action, so that a reload does not repeat it.
+pub(super) fn to(page: &Page, view: &str) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    match HeaderValue::from_str(&page.link(view)) {
+        Ok(to) => drop(response.headers_mut().insert(header::LOCATION, to)),
+        Err(_) => return refused(page, StatusCode::BAD_REQUEST, page.words.no_such_page),
+    }
+    response
+}

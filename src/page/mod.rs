@@ -1,0 +1,63 @@
+//! The operator's page at `/ui/`: what is stuck, since when, why, what comes next, and the button that mends it.
+//!
+//! Each view is HTML from the server, with plain links and forms; the script only refreshes it, shows local
+//! times and selects rows. All URLs are relative, so that the page works below a proxy's path. Data and actions
+//! are those of the API: the outbox, [`select`](crate::select), and the views in [`api`](crate::api).
+//!
+//! Nothing in it may run that is not from `/ui/`: the content security policy allows no inline script or
+//! style, templates escape everything, and only links to `http` and `https` are shown as links.
+
+mod access;
+mod actions;
+mod assets;
+mod callbacks;
+mod charts;
+mod context;
+mod destinations;
+mod filter;
+mod overview;
+mod request;
+mod sign_in;
+mod words;
+
+use axum::{Router, middleware, routing::get, routing::post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::api::{self, strict};
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Outbox, tokens, clock and terms.
+    pub api: api::Shared,
+    /// Whether the callbacks are signed.
+    pub signed: bool,
+}
+
+/// Everything below `/ui`.
+pub fn router(shared: Shared) -> Router {
+    let views = Router::new()
+        .route("/", get(overview::show))
+        .route("/search", get(callbacks::search))
+        .route("/callbacks", get(callbacks::list))
+        .route("/callbacks/{id}", get(callbacks::one))
+        .route("/destinations", get(destinations::list))
+        .route("/destinations/{action}", post(destinations::act))
+        .route("/actions/{action}", get(actions::confirm).post(actions::act))
+        .fallback(context::not_found)
+        .method_not_allowed_fallback(context::method_not_allowed)
+        .layer(middleware::from_fn_with_state(shared.clone(), access::check));
+    // Assets have no secrets, and the browser asks for them before it has signed in.
+    let open = Router::new()
+        .route("/assets/{name}", get(assets::get))
+        .route("/sign-in", get(sign_in::page).post(sign_in::exchange));
+    Router::new()
+        .route("/ui", get(context::to_overview))
+        .nest("/ui/", views.merge(open))
+        .layer(middleware::from_fn_with_state(shared.clone(), access::encrypted))
+        .layer(middleware::from_fn(access::headers))
+        .layer(middleware::from_fn(strict::encoding))
+        .layer(middleware::from_fn(strict::host))
+        .layer(CatchPanicLayer::custom(context::panicked))
+        .with_state(shared)
+}

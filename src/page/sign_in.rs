@@ -1,0 +1,33 @@
+//! Signing in with a one-time link. `seal-dpf-urlcallback ui` opens the browser with one, so that nobody copies a token.
+//!
+//! The link's secret is in the URL's fragment, which browsers send to nobody: it is in no log and no
+//! `Referer`. The script takes it out of the address bar and the history, and exchanges it for a password
+//! that is valid until the service ends, for twelve hours at most; it then has the browser sign in with that
+//! password, which the browser remembers like a typed one. The token itself never leaves the service.
+
+use axum::{
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+
+use super::{
+    Shared,
+    context::{self, Page, html, refused},
+};
+
+/// The page that a link opens; its script does the rest.
+pub(super) async fn page(State(shared): State<Shared>, request: Request) -> Response {
+    let page = Page::of(&shared, &request);
+    html(StatusCode::OK, &context::SignIn { page: &page })
+}
+
+/// Exchanges the secret of a link, which is the body, for a password.
+pub(super) async fn exchange(State(shared): State<Shared>, request: Request) -> Response {
+    let page = Page::of(&shared, &request);
+    let body = axum::body::to_bytes(request.into_body(), 256).await.unwrap_or_default();
+    match shared.api.sign_in.password(&body) {
+        Some(password) => ([(header::CONTENT_TYPE, "text/plain")], password).into_response(),
+        None => refused(&page, StatusCode::FORBIDDEN, page.words.link_is_over),
+    }
+}

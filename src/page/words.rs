@@ -1,0 +1,143 @@
+//! The texts of the page, in English and German.
+
+macro_rules! words {
+    ($($name:ident: $en:literal, $de:literal;)*) => {
+        /// The texts in one language.
+        #[derive(Debug)]
+        pub(super) struct Words {
+            $(pub(super) $name: &'static str,)*
+        }
+
+        pub(super) static EN: Words = Words { $($name: $en,)* };
+        pub(super) static DE: Words = Words { $($name: $de,)* };
+    };
+}
+
+words! {
+    lang: "en", "de";
+    other: "de", "en";
+    other_name: "Deutsch", "English";
+    title: "Callbacks", "Callbacks";
+    skip: "Skip to the content", "Zum Inhalt springen";
+    navigation: "Views", "Ansichten";
+    overview: "Overview", "Übersicht";
+    callbacks: "Callbacks", "Callbacks";
+    destinations: "Destinations", "Ziele";
+    destination: "Destination", "Ziel";
+    search: "Search", "Suchen";
+    search_hint: "Job id, job directory, callback id or host", "Job-Id, Job-Verzeichnis, Callback-Id oder Host";
+    theme: "Light or dark", "Hell oder dunkel";
+    times: "Local time or UTC", "Ortszeit oder UTC";
+    stale: "Not up to date: the service does not answer.", "Nicht aktuell: Der Dienst antwortet nicht.";
+    read_only: "Read-only", "Nur Lesen";
+    signed_in_as: "Signed in as", "Angemeldet als";
+    pending: "Pending", "Ausstehend";
+    due: "Due", "Fällig";
+    waiting: "Waiting", "Wartend";
+    in_flight: "In flight", "Unterwegs";
+    delivered: "Delivered", "Zugestellt";
+    failed: "Failed", "Fehlgeschlagen";
+    state: "State", "Zustand";
+    any: "any", "beliebig";
+    oldest_due: "Oldest due since (s)", "Ältester fällig seit (s)";
+    trouble: "No events are accepted:", "Es werden keine Ereignisse angenommen:";
+    troubled: "Destinations that do not work", "Ziele, die nicht funktionieren";
+    none_troubled: "All destinations work.", "Alle Ziele funktionieren.";
+    all_destinations: "All destinations", "Alle Ziele";
+    recently_failed: "Last failed", "Zuletzt fehlgeschlagen";
+    none_failed: "No callback has failed.", "Kein Callback ist fehlgeschlagen.";
+    all_failed: "All failed callbacks", "Alle fehlgeschlagenen";
+    throughput: "Throughput", "Durchsatz";
+    last_hour: "Last hour", "Letzte Stunde";
+    last_day: "Last 24 hours", "Letzte 24 Stunden";
+    accepted: "Accepted", "Angenommen";
+    failed_attempts: "Failed attempts", "Fehlversuche";
+    counted_since: "Counted since the start of the service:", "Gezählt seit dem Start des Dienstes:";
+    empty: "There is no callback yet. Submit an event to try it:", "Es gibt noch keinen Callback. Zum Ausprobieren ein Ereignis einreichen:";
+    empty_after: "The destination is open until a receiver listens there; start one with", "Das Ziel bleibt gestört, bis dort ein Empfänger lauscht; so wird einer gestartet:";
+    job: "Job", "Job";
+    directory: "Directory", "Verzeichnis";
+    job_state: "Job state", "Job-Zustand";
+    accepted_at: "Accepted at", "Angenommen am";
+    ended_at: "Ended at", "Beendet am";
+    expires_at: "Expires at", "Läuft ab am";
+    attempts: "Attempts", "Versuche";
+    attempt: "Attempt", "Versuch";
+    no_attempts: "No attempt was made.", "Es gab keinen Versuch.";
+    replays: "Replays", "Wiederholungen";
+    last_error: "Last error", "Letzter Fehler";
+    error_kind: "Kind of error", "Art des Fehlers";
+    next: "Next", "Nächstes";
+    next_stuck: "stuck", "hängt fest";
+    next_in_flight: "in flight", "unterwegs";
+    next_waits: "waits for another callback of its job", "wartet auf einen anderen Callback seines Jobs";
+    next_paused: "destination paused", "Ziel angehalten";
+    next_retry: "retry", "neuer Versuch";
+    next_due: "due", "fällig";
+    next_removed: "removed", "wird entfernt";
+    since: "Accepted since", "Angenommen seit";
+    until: "Accepted before", "Angenommen vor";
+    time_hint: "2h or 2026-01-31T08:00:00Z", "2h oder 2026-01-31T08:00:00Z";
+    filter: "Filter", "Filtern";
+    clear: "Clear", "Zurücksetzen";
+    more_filters: "More filters", "Weitere Filter";
+    no_match: "No callback matches.", "Kein Callback passt.";
+    search_goes_on: "None was found so far; go on with the next page.", "Bisher keiner gefunden; weiter mit der nächsten Seite.";
+    next_page: "Next page", "Nächste Seite";
+    choose: "Select", "Auswählen";
+    choose_all: "Select all on this page", "Alle auf dieser Seite auswählen";
+    on_selected: "On the selected callbacks, or on all that match if none is selected:", "Für die ausgewählten Callbacks, oder für alle passenden, wenn keiner ausgewählt ist:";
+    replay: "Send again", "Erneut senden";
+    replay_explained: "Failed callbacks become pending again, with a new age and new attempts.", "Fehlgeschlagene Callbacks stehen wieder aus, mit neuem Alter und neuen Versuchen.";
+    cancel: "Cancel", "Abbrechen";
+    cancel_explained: "Pending callbacks end and count as failed. Those in flight stay.", "Ausstehende Callbacks enden und zählen als fehlgeschlagen. Die unterwegs sind, bleiben.";
+    retry_now: "Try now", "Jetzt versuchen";
+    retry_now_explained: "Pending callbacks are due now, and their destinations are tried at once.", "Ausstehende Callbacks sind sofort fällig, und ihre Ziele werden sofort versucht.";
+    matching: "callbacks match", "Callbacks passen";
+    or_more: "or more", "oder mehr";
+    confirm: "Confirm", "Bestätigen";
+    back: "Back", "Zurück";
+    go_on: "Go on", "Weiter";
+    done_so_far: "Done so far:", "Bisher erledigt:";
+    replayed: "Sent again:", "Erneut gesendet:";
+    cancelled: "Cancelled:", "Abgebrochen:";
+    retried: "Due now:", "Jetzt fällig:";
+    of: "of", "von";
+    pause: "Pause", "Anhalten";
+    resume: "Resume", "Fortsetzen";
+    paused_done: "Paused. Events are still accepted; nothing is sent, and nothing expires.", "Angehalten. Ereignisse werden weiter angenommen; nichts wird gesendet, und nichts läuft ab.";
+    resumed_done: "Resumed.", "Fortgesetzt.";
+    since_when: "Since", "Seit";
+    next_probe: "next probe", "nächste Probe";
+    held_until: "held until", "zurückgehalten bis";
+    no_destinations: "No destination.", "Kein Ziel.";
+    timeline: "Attempts, latest first", "Versuche, neueste zuerst";
+    duration: "Duration", "Dauer";
+    peer: "Peer", "Gegenstelle";
+    status: "Status", "Status";
+    excerpt: "Response", "Antwort";
+    request: "Request as it is sent", "Anfrage, wie sie gesendet wird";
+    secrets_masked: "Secrets are shown as ***.", "Geheimnisse erscheinen als ***.";
+    as_curl: "As a curl command", "Als curl-Befehl";
+    copy: "Copy", "Kopieren";
+    copied: "Copied", "Kopiert";
+    tracker: "DPF Tracker", "DPF Tracker";
+    url: "URL", "URL";
+    invalid_id: "This is not the id of a callback.", "Das ist keine Id eines Callbacks.";
+    no_such_callback: "There is no such callback. It may have been removed after its retention.", "Diesen Callback gibt es nicht. Vielleicht wurde er nach der Aufbewahrung entfernt.";
+    no_such_page: "There is no such page.", "Diese Seite gibt es nicht.";
+    unknown_field: "Unknown field", "Unbekanntes Feld";
+    nothing_selected: "Nothing was selected, and nothing was done.", "Nichts war ausgewählt, und nichts wurde getan.";
+    needs_tls: "From other machines, the page needs TLS (api.tls_cert_file). Nothing was done.", "Von anderen Rechnern aus braucht die Seite TLS (api.tls_cert_file). Nichts wurde getan.";
+    needs_sign_in: "Sign in with any name, and the API's token as the password; or run `seal-dpf-urlcallback ui` on the machine of the service.", "Anmelden mit einem beliebigen Namen und dem Token der API als Passwort; oder auf dem Rechner des Dienstes `seal-dpf-urlcallback ui` aufrufen.";
+    may_only_look: "This token may only look. Nothing was done.", "Dieses Token darf nur lesen. Nichts wurde getan.";
+    from_elsewhere: "The request came from another site. Nothing was done.", "Die Anfrage kam von einer anderen Website. Nichts wurde getan.";
+    signing_in: "Signing in", "Anmeldung";
+    sign_in_needs_script: "The link needs JavaScript. Without it, sign in with the API's token as the password:", "Der Link braucht JavaScript. Ohne es mit dem Token der API als Passwort anmelden:";
+    link_is_over: "This link was used already, or is older than a minute. Run `seal-dpf-urlcallback ui` again.", "Dieser Link wurde schon benutzt oder ist älter als eine Minute. `seal-dpf-urlcallback ui` erneut aufrufen.";
+    shortcuts: "Keys: / search, g o overview, g c callbacks, g d destinations, t theme, ? this help", "Tasten: / Suche, g o Übersicht, g c Callbacks, g d Ziele, t Farben, ? diese Hilfe";
+    state_ok: "ok", "ok";
+    state_open: "open", "gestört";
+    state_held: "held", "zurückgehalten";
+    state_paused: "paused", "angehalten";
+}
