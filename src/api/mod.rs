@@ -18,7 +18,8 @@ mod queue;
 mod request;
 pub mod server;
 mod state;
-mod strict;
+pub mod strict;
+mod tokens;
 pub mod view;
 
 use axum::{Router, middleware};
@@ -28,7 +29,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
     problem::Problem,
-    state::{Settings, Shared, Token},
+    state::{Settings, Shared},
+    tokens::{Role, Tokens},
 };
 
 #[derive(OpenApi)]
