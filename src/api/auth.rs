@@ -1,33 +1,51 @@
-//! The bearer token: every path except the two health checks requires it.
+//! The bearer tokens: every path except the two health checks requires one, and the read-only one opens
+//! nothing but GET and HEAD.
 
 use axum::{
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use subtle::ConstantTimeEq as _;
 
-use super::{problem::Problem, server::Peer, state::Shared};
+use super::{problem::Problem, server::Peer, state::Shared, tokens::Role};
 
 pub(super) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-    let knows = knows_token(&request, &shared.token.load());
-    if knows && let Some(peer) = request.extensions().get::<Peer>() {
+    let role = given_token(&request).and_then(|token| shared.tokens.role(token));
+    if role.is_some()
+        && let Some(peer) = request.extensions().get::<Peer>()
+    {
         peer.authenticate();
     }
-    if open || knows {
-        return next.run(request).await;
+    match role {
+        // By the method alone, so that a handler that acts cannot be forgotten.
+        Some(Role::Reader) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+            forbidden(&request).into_response()
+        }
+        None if !open => {
+            let detail = "this path requires the header `authorization: Bearer <token>`";
+            Problem::new(StatusCode::UNAUTHORIZED, detail).into_response()
+        }
+        _ => next.run(request).await,
     }
-    let detail = "this path requires the header `authorization: Bearer <token>`";
-    Problem::new(StatusCode::UNAUTHORIZED, detail).into_response()
 }
 
-fn knows_token(request: &Request, token: &str) -> bool {
-    let Some(value) = request.headers().get(header::AUTHORIZATION) else { return false };
-    let Some((scheme, given)) = value.as_bytes().split_first_chunk::<7>() else { return false };
-    // One space or more (RFC 9110, 11.4). The comparison takes constant time, so its duration reveals
-    // only the length of the token.
-    let given = given.trim_ascii_start();
-    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(token.as_bytes()))
+fn given_token(request: &Request) -> Option<&[u8]> {
+    let value = request.headers().get(header::AUTHORIZATION)?;
+    let (scheme, given) = value.as_bytes().split_first_chunk::<7>()?;
+    // One space or more (RFC 9110, 11.4).
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| given.trim_ascii_start())
+}
+
+fn forbidden(request: &Request) -> Problem {
+    let (method, path) = (request.method(), request.uri().path());
+    tracing::debug!(
+        event.action = "request-forbidden",
+        http.request.method = %method,
+        url.path = path,
+        "a request with the read-only token was refused"
+    );
+    let detail = format!("this token may only read; {method} requires the token of api.token_file");
+    Problem::new(StatusCode::FORBIDDEN, detail)
 }

@@ -19,7 +19,8 @@ mod request;
 pub mod server;
 pub mod sign_in;
 mod state;
-mod strict;
+pub mod strict;
+mod tokens;
 pub mod view;
 
 use axum::{Router, middleware};
@@ -29,7 +30,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
     problem::Problem,
-    state::{Settings, Shared, Token},
+    state::{Settings, Shared},
+    tokens::{Role, Tokens},
 };
 
 #[derive(OpenApi)]

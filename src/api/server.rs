@@ -1,12 +1,13 @@
 //! The API listener: connections, and limits on unauthenticated ones.
 //!
-//! A connection is unauthenticated until a request on it has the token. The number of such
+//! A connection is unauthenticated until a request on it has a token. The number of such
 //! connections and the lifetime of each are limited, whether it sends nothing, one header per second,
 //! or health checks again and again. Above the limit, the oldest is closed: clients with a token send
 //! it at once. Authenticated connections are not limited.
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -52,16 +53,22 @@ struct Unauthenticated {
     here: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-/// The connection of a request. With the token, it becomes authenticated.
+/// The connection of a request, which has it as an extension. With a token, it becomes authenticated.
 #[derive(Clone)]
-pub(super) struct Peer {
+pub struct Peer {
     number: u64,
+    address: SocketAddr,
+    tls: bool,
     unauthenticated: Arc<Mutex<Unauthenticated>>,
 }
 
 impl Peer {
     /// A new connection. The receiver hears when it has to close, or that it is authenticated.
-    fn enter(unauthenticated: &Arc<Mutex<Unauthenticated>>) -> (Self, oneshot::Receiver<()>) {
+    fn enter(
+        unauthenticated: &Arc<Mutex<Unauthenticated>>,
+        address: SocketAddr,
+        tls: bool,
+    ) -> (Self, oneshot::Receiver<()>) {
         let (known, gone) = oneshot::channel();
         let mut all = lock(unauthenticated);
         if all.here.len() >= UNAUTHENTICATED {
@@ -70,11 +77,23 @@ impl Peer {
         let number = all.next;
         all.next += 1;
         all.here.insert(number, known);
-        (Self { number, unauthenticated: Arc::clone(unauthenticated) }, gone)
+        // A socket for both families shows IPv4 clients as mapped.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        (Self { number, address, tls, unauthenticated: Arc::clone(unauthenticated) }, gone)
     }
 
-    /// A request had the token.
-    pub(super) fn authenticate(&self) {
+    /// The client's address as accepted; an IPv4-mapped IPv6 address as IPv4.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether the connection has TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// A request had a token.
+    pub fn authenticate(&self) {
         if let Some(known) = lock(&self.unauthenticated).here.remove(&self.number) {
             // Its connection may have ended meanwhile.
             known.send(()).unwrap_or_default();
@@ -120,7 +139,7 @@ impl Listener {
         loop {
             let accepted = async {
                 match listener.accept().await {
-                    Ok((stream, _)) => Some(stream),
+                    Ok(accepted) => Some(accepted),
                     Err(error) => {
                         tracing::warn!(error.message = %error, "a connection cannot be accepted");
                         sleep(ACCEPT_PAUSE).await;
@@ -129,8 +148,9 @@ impl Listener {
                 }
             };
             tokio::select! {
-                accepted = accepted => if let Some(stream) = accepted {
-                    let (peer, gone) = Peer::enter(&unauthenticated);
+                accepted = accepted => if let Some((stream, address)) = accepted {
+                    let tls = self.tls.is_some();
+                    let (peer, gone) = Peer::enter(&unauthenticated, address, tls);
                     connections.spawn(self.clone().accept(stream, peer, gone));
                 },
                 Some(_) = connections.join_next() => {}
@@ -232,14 +252,30 @@ mod tests {
 
     use super::*;
 
+    fn enter(all: &Arc<Mutex<Unauthenticated>>) -> (Peer, oneshot::Receiver<()>) {
+        Peer::enter(all, SocketAddr::from(([127, 0, 0, 1], 50_000)), false)
+    }
+
+    #[test]
+    fn a_mapped_address_is_that_of_ipv4() {
+        for (accepted, shown) in [
+            ("[::ffff:192.0.2.1]:7", "192.0.2.1:7"),
+            ("192.0.2.1:7", "192.0.2.1:7"),
+            ("[2001:db8::1]:7", "[2001:db8::1]:7"),
+        ] {
+            let (peer, _gone) = Peer::enter(&Arc::default(), accepted.parse().unwrap(), true);
+            assert_eq!((peer.address().to_string().as_str(), peer.is_tls()), (shown, true));
+        }
+    }
+
     #[test]
     fn the_oldest_unauthenticated_connection_is_closed_if_there_are_too_many() {
         let all = Arc::default();
-        let mut connections: Vec<_> = (0..UNAUTHENTICATED).map(|_| Peer::enter(&all)).collect();
+        let mut connections: Vec<_> = (0..UNAUTHENTICATED).map(|_| enter(&all)).collect();
         let is_open =
             |gone: &mut oneshot::Receiver<()>| gone.try_recv() == Err(TryRecvError::Empty);
         assert!(connections.iter_mut().all(|(_, gone)| is_open(gone)));
-        let (_new, mut new) = Peer::enter(&all);
+        let (_new, mut new) = enter(&all);
         let open = connections.iter_mut().map(|(_, gone)| is_open(gone));
         assert_eq!(open.collect::<Vec<_>>(), [&[false][..], &[true; UNAUTHENTICATED - 1]].concat());
         assert!(is_open(&mut new));
@@ -248,9 +284,9 @@ mod tests {
     #[test]
     fn unauthenticated_connections_that_have_ended_do_not_count() {
         let all = Arc::default();
-        let (_first, mut first) = Peer::enter(&all);
+        let (_first, mut first) = enter(&all);
         for _ in 0..2 * UNAUTHENTICATED {
-            drop(Closing(Peer::enter(&all).0));
+            drop(Closing(enter(&all).0));
         }
         assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
     }

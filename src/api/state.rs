@@ -2,10 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::{sign_in::SignIn, view::Terms};
+use super::{sign_in::SignIn, tokens::Tokens, view::Terms};
 use crate::{
     clock::{SharedClock, Timestamp},
     health::Health,
@@ -13,27 +12,6 @@ use crate::{
     outbox::Outbox,
     tls::PairFiles,
 };
-
-/// The bearer token of the API. It can be replaced while the service runs.
-#[derive(Clone)]
-pub struct Token(Arc<ArcSwap<String>>);
-
-impl Token {
-    /// A token with this text.
-    pub fn new(token: String) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(token)))
-    }
-
-    /// Replaces the text.
-    pub fn replace(&self, token: String) {
-        self.0.store(Arc::new(token));
-    }
-
-    /// The current text.
-    pub(super) fn load(&self) -> Arc<String> {
-        self.0.load_full()
-    }
-}
 
 /// The settings `api.*` and `metrics.*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +60,8 @@ pub struct Shared {
     pub health: Health,
     /// Knows the time.
     pub clock: SharedClock,
-    /// Opens the API.
-    pub token: Token,
+    /// Open the API.
+    pub tokens: Tokens,
     /// Gives what was measured.
     pub metrics: PrometheusHandle,
     /// Opens the operator's page to one-time links.

@@ -11,7 +11,7 @@ use super::problem::Problem;
 
 /// Requires exactly one valid Host header (RFC 9112, 3.2): a proxy in front of the service may route by
 /// it, and must not see another host than the service.
-pub(super) async fn host(request: Request, next: Next) -> Response {
+pub async fn host(request: Request, next: Next) -> Response {
     if request.version() == Version::HTTP_11 && !has_one_host(request.headers()) {
         let detail = "an HTTP/1.1 request needs exactly one valid `host` header";
         return Problem::bad_request(detail).into_response();
@@ -32,7 +32,7 @@ fn has_one_host(headers: &HeaderMap) -> bool {
 }
 
 /// Rejects compressed bodies, which would be parsed as garbage.
-pub(super) async fn encoding(request: Request, next: Next) -> Response {
+pub async fn encoding(request: Request, next: Next) -> Response {
     let encodings = request.headers().get_all(header::CONTENT_ENCODING).iter();
     let identity = |value: &http::HeaderValue| {
         value.to_str().is_ok_and(|value| {

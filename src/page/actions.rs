@@ -17,7 +17,10 @@ use super::{
     filter::Filter,
     request::Fields,
 };
-use crate::select::{self, Action, ActionLimits};
+use crate::{
+    callback::CallbackId,
+    select::{self, Action, ActionLimits},
+};
 
 /// Callbacks that are counted before an action.
 const COUNTED: usize = 100_000;
@@ -120,7 +123,7 @@ pub(super) async fn act(
         Err(response) => return *response,
     };
     let cursor = std::mem::take(&mut fields.filter.cursor);
-    let cursor = (!cursor.is_empty()).then(|| cursor.parse()).transpose();
+    let cursor = (!cursor.is_empty()).then(|| cursor.parse::<CallbackId>()).transpose();
     let selection = fields.filter.selection(page.now);
     let (cursor, selection) = match (cursor, selection) {
         (Ok(cursor), Ok(selection)) => (cursor, selection),

@@ -59,12 +59,6 @@ struct ListView<'a> {
     done: Option<String>,
 }
 
-impl ListView<'_> {
-    fn has_active_filter(&self) -> bool {
-        self.filter.selects()
-    }
-}
-
 /// A list, by the filter in the URL.
 pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Response {
     let page = Page::of(&shared, &request).on(Tab::Callbacks);

@@ -11,10 +11,10 @@ pub(super) fn bars(places: &[[u32; 2]], classes: [&str; 2], label: &str) -> Stri
     let count = u32::try_from(places.len()).unwrap_or(u32::MAX).max(1);
     let mut svg = String::new();
     let label = escaped(label);
-    drop(write!(
+    write!(
         svg,
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{label}\">"
-    ));
+    ).unwrap_or_default();
     for (class, part) in classes.into_iter().zip(0..) {
         let mut path = String::new();
         for (parts, at) in places.iter().zip(0..) {
@@ -24,15 +24,11 @@ pub(super) fn bars(places: &[[u32; 2]], classes: [&str; 2], label: &str) -> Stri
             if parts[part] > 0 {
                 let (y, tall) =
                     (f64::from(HEIGHT) - height(below + parts[part]), height(parts[part]));
-                drop(write!(
-                    path,
-                    "M{x} {y:.1}h{}v{tall:.1}h-{}z",
-                    width.max(2) - 1,
-                    width.max(2) - 1
-                ));
+                write!(path, "M{x} {y:.1}h{}v{tall:.1}h-{}z", width.max(2) - 1, width.max(2) - 1)
+                    .unwrap_or_default();
             }
         }
-        drop(write!(svg, "<path class=\"{class}\" d=\"{path}\"/>"));
+        write!(svg, "<path class=\"{class}\" d=\"{path}\"/>").unwrap_or_default();
     }
     svg.push_str("</svg>");
     svg

@@ -98,8 +98,8 @@ impl Page {
         format!("{}{path}?{}", self.root, to.finish())
     }
 
-    pub(super) fn is_on(&self, tab: &Tab) -> bool {
-        self.tab == *tab
+    pub(super) fn is_on(&self, tab: Tab) -> bool {
+        self.tab == tab
     }
 }
 

@@ -62,7 +62,6 @@ struct View<'a> {
     queue: QueueView,
     /// Those that do not work.
     troubled: Vec<DestinationView>,
-    troubled_more: bool,
     failed: Vec<Row>,
     throughput: [Throughput; 2],
     began: String,
@@ -84,13 +83,11 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Resp
     let queue = QueueView::new(summary, &api.terms, page.now);
     let mut troubled: Vec<_> =
         queue.destinations.iter().filter(|it| it.state != DestinationState::Ok).cloned().collect();
-    let troubled_more = troubled.len() > DESTINATIONS;
     troubled.truncate(DESTINATIONS);
     let row = |it| Row::new(CallbackView::new(it, &api.terms), &page);
     let words = page.words;
     let view = View {
         troubled,
-        troubled_more,
         failed: failures.callbacks.iter().map(row).collect(),
         throughput: [
             Throughput::of(words.last_hour, &recent::minutes(60, page.now), 1),

@@ -17,7 +17,6 @@ words! {
     lang: "en", "de";
     other: "de", "en";
     other_name: "Deutsch", "English";
-    title: "Callbacks", "Callbacks";
     skip: "Skip to the content", "Zum Inhalt springen";
     navigation: "Views", "Ansichten";
     overview: "Overview", "Übersicht";
@@ -112,8 +111,6 @@ words! {
     held_until: "held until", "zurückgehalten bis";
     no_destinations: "No destination.", "Kein Ziel.";
     timeline: "Attempts, latest first", "Versuche, neueste zuerst";
-    duration: "Duration", "Dauer";
-    peer: "Peer", "Gegenstelle";
     status: "Status", "Status";
     excerpt: "Response", "Antwort";
     request: "Request as it is sent", "Anfrage, wie sie gesendet wird";

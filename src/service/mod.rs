@@ -94,7 +94,7 @@ pub async fn serve(
     raise_file_limit();
     let metrics = measure::install()?;
     log_warnings(&config);
-    let token = api::Token::new(data_dir.token(&config.api.token_file)?);
+    let tokens = api::Tokens::new(data_dir.token(&config.api.token_file)?, None);
     let (tls, certificate) = api_tls(&config)?.unzip();
     let mut signals = Signals::new().map_err(ServiceError::Signals)?;
     let Some(store) = open(&data_dir, &config, &clock, &mut signals).await? else {
@@ -142,7 +142,7 @@ pub async fn serve(
         outbox: Arc::clone(&outbox),
         health: health.clone(),
         clock: Arc::clone(&clock),
-        token: token.clone(),
+        tokens: tokens.clone(),
         metrics: metrics.clone(),
         sign_in: api::sign_in::SignIn::default(),
         terms: config.terms(),
@@ -166,7 +166,7 @@ pub async fn serve(
     let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox), clock));
     supervisor::ready();
 
-    let reload = Reload { config: &config, data_dir: &data_dir, token, tls, clients, note };
+    let reload = Reload { config: &config, data_dir: &data_dir, tokens, tls, clients, note };
     signals
         .wait_for_stop(|| {
             log.reopen();

@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Reload<'a> {
     pub(super) config: &'a Config,
     pub(super) data_dir: &'a DataDir,
-    pub(super) token: api::Token,
+    pub(super) tokens: api::Tokens,
     pub(super) tls: Option<api::server::Tls>,
     pub(super) clients: Arc<ArcSwap<Clients>>,
     pub(super) note: Note,
@@ -36,7 +36,7 @@ enum ApiTlsError {
 impl Reload<'_> {
     pub(super) fn all(&self) {
         let token = datadir::read_token(&self.config.api.token_file);
-        say("token-read", "the API's token", token.map(|token| self.token.replace(token)));
+        say("token-read", "the API's token", token.map(|token| self.tokens.replace(token, None)));
         if let (Some(files), Some(tls)) = (&self.config.api.tls, &self.tls) {
             say("api-certificate-read", "the API's certificate", self.api_tls(files, tls));
         }
