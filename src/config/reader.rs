@@ -234,9 +234,24 @@ impl Reader {
         }
     }
 
-    /// A list of numbers.
+    /// A list of whole numbers. In the environment, they are separated by commas.
     pub(super) fn numbers(&mut self, key: &'static str) -> Option<Vec<u64>> {
-        self.value(key, "a list of whole numbers such as [400, 410]")
+        const WANTED: &str = "a list of whole numbers such as [400, 410]";
+        let value = self.figment.find_value(key).ok()?;
+        let text = match &value {
+            Value::String(_, text) => text.clone(),
+            // A variable with one number.
+            Value::Num(_, number) => {
+                number.to_i128().map_or_else(|| kind(&value), |it| it.to_string())
+            }
+            _ => return self.value(key, WANTED),
+        };
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let numbers: Result<Vec<u64>, _> = parts.map(str::parse).collect();
+        if numbers.is_err() {
+            self.fault(key, format!("is {text:?}, and has to be {WANTED}"));
+        }
+        numbers.ok()
     }
 
     /// The tables of a section whose keys are names.

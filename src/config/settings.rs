@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     api,
+    callback::SecretUrl,
     delivery::{
         schedule::breaker,
         send::{attempt, client, signing},
@@ -158,8 +159,12 @@ impl Config {
             auth: files::auth(&mut r),
         };
         let secrets = secrets(&mut r);
-        for key in ["signing.secrets", "egress.proxy"] {
-            if let Some(file) = r.file(key) {
+        let has_password = |it: &SecretUrl| it.to_string() != it.reveal();
+        for (key, is_secret) in [
+            ("signing.secrets", !secrets.is_empty()),
+            ("egress.proxy", client.proxy.as_ref().is_some_and(has_password)),
+        ] {
+            if let Some(file) = r.file(key).filter(|_| is_secret) {
                 files::warn_if_open(&mut r, key, &file);
             }
         }

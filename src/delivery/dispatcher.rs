@@ -26,6 +26,7 @@ use super::{
     outcome::DestinationHealth,
     recent::Recent,
     schedule::{
+        breaker::Change,
         lane::{Lane, Remembered},
         shares::{Shares, Turn},
         timers::Timers,
@@ -207,7 +208,7 @@ impl Dispatcher {
                 lane.due(if at > latest { now } else { at });
             } else if lane.close() {
                 self.outbox.report(&destination, None);
-                report::breaker(&destination, None);
+                report::closed_by_operator(&destination);
             }
             self.schedule(&destination);
         }
@@ -223,10 +224,15 @@ impl Dispatcher {
                 let now = self.clock.now();
                 let Some(lane) = self.lanes.get_mut(&destination) else { return };
                 lane.pace.ended(took, health);
-                if lane.end(health, &self.settings.breaker, now) {
-                    let open = lane.open();
-                    self.outbox.report(&destination, open);
-                    report::breaker(&destination, open.map(|it| it.next_probe_at));
+                if let Some(change) = lane.end(health, &self.settings.breaker, now) {
+                    self.outbox.report(&destination, lane.open());
+                    match change {
+                        Change::Opened(open) => report::opened(&destination, open.next_probe_at),
+                        Change::Extended(open) => {
+                            report::probe_failed(&destination, open.next_probe_at)
+                        }
+                        Change::Closed => report::works_again(&destination),
+                    }
                 }
                 self.schedule(&destination);
             }

@@ -2,7 +2,7 @@
 //! its breaker.
 
 use super::{
-    breaker::{Breaker, Settings},
+    breaker::{Breaker, Change, Settings},
     pace::{Level, Pace},
     shares::Ticket,
 };
@@ -100,8 +100,13 @@ impl Lane {
         self.breaker.start();
     }
 
-    /// An attempt has ended. Returns whether the breaker has opened, closed or extended its pause.
-    pub fn end(&mut self, health: DestinationHealth, settings: &Settings, now: Timestamp) -> bool {
+    /// An attempt has ended. Returns what this has changed of the breaker.
+    pub fn end(
+        &mut self,
+        health: DestinationHealth,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Option<Change> {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.breaker.end(health, self.in_flight == 0, settings, now)
     }
@@ -138,7 +143,7 @@ mod tests {
         }
     }
 
-    fn fail(lane: &mut Lane, now: Timestamp) -> bool {
+    fn fail(lane: &mut Lane, now: Timestamp) -> Option<Change> {
         lane.start();
         lane.end(DestinationHealth::Failing, &settings(), now)
     }
@@ -147,9 +152,9 @@ mod tests {
         let mut lane = Lane::default();
         lane.due(NOW);
         for _ in 0..2 {
-            assert!(!fail(&mut lane, NOW));
+            assert_eq!(fail(&mut lane, NOW), None);
         }
-        assert!(fail(&mut lane, NOW));
+        assert!(matches!(fail(&mut lane, NOW), Some(Change::Opened(_))));
         assert_eq!(lane.open().unwrap().next_probe_at, NOW.after(Duration::from_secs(5)));
         lane
     }
@@ -178,10 +183,12 @@ mod tests {
             assert_eq!(lane.room(16, 0, now), 1);
             lane.start();
             assert_eq!((lane.room(16, 0, now), lane.wake_at(16, 0)), (0, None));
-            assert!(lane.end(DestinationHealth::Failing, &settings(), now));
+            let change = lane.end(DestinationHealth::Failing, &settings(), now);
+            assert!(matches!(change, Some(Change::Extended(_))), "{change:?}");
         }
         lane.start();
-        assert!(lane.end(DestinationHealth::Working, &settings(), now));
+        let change = lane.end(DestinationHealth::Working, &settings(), now);
+        assert_eq!(change, Some(Change::Closed));
         assert_eq!(lane.open(), None);
         assert_eq!(lane.room(16, 14, now), 14);
     }
@@ -226,7 +233,7 @@ mod tests {
         let mut lane = Lane::default();
         for _ in 0..100 {
             lane.start();
-            assert!(!lane.end(DestinationHealth::Failing, &off, NOW));
+            assert_eq!(lane.end(DestinationHealth::Failing, &off, NOW), None);
         }
     }
 
