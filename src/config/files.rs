@@ -8,7 +8,7 @@ use std::{
 
 use figment::value::Value;
 
-use super::reader::{Reader, quoted};
+use super::{reader::Reader, values::quoted};
 use crate::{
     callback::{Destination, redact_url},
     delivery::send::credentials::CredentialFile,

@@ -9,10 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{
-    files,
-    reader::{Reader, quoted},
-};
+use super::{files, reader::Reader, values::quoted};
 use crate::{
     api,
     callback::{self, SecretUrl},
