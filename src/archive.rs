@@ -103,7 +103,7 @@ impl From<Entry> for ArchiveLine {
         Self {
             id: record.id.to_string(),
             state: record.state_name(),
-            finished_at: record.finished_at(),
+            finished_at: record.ended_at(),
             due_at,
             event_id: record.event_id,
             url: record.url,

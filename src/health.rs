@@ -75,7 +75,7 @@ impl Health {
 
     /// Why the store does not respond.
     fn silence(&self) -> String {
-        match self.outbox.write_under_way() {
+        match self.outbox.write_in_progress() {
             Some(since) if since >= PATIENCE => format!(
                 "waiting for the data disk: a write has been in progress for {} s",
                 since.as_secs()

@@ -85,33 +85,36 @@ fn begin_at_zero() {
 fn describe() {
     describe_counter!(EVENTS, "Job events by outcome.");
     describe_counter!(ATTEMPTS, "Attempts by result: success, or the kind of the error.");
-    describe_counter!(ENDED, "Callbacks that ended, by how: delivered or failed.");
+    describe_counter!(ENDED, "Callbacks that ended, by state: delivered or failed.");
     describe_counter!(PURGED, "Callbacks removed because their retention was over.");
-    describe_counter!(CONNECTIONS_OPENED, "Connections to receivers that were begun.");
+    describe_counter!(CONNECTIONS_OPENED, "Connections to receivers that were opened.");
     describe_counter!(
         CONNECTIONS_REUSED,
-        "Attempts that needed no connection of their own: attempts less connections begun."
+        "Requests sent on an existing connection (requests minus connections opened)."
     );
-    describe_histogram!(ATTEMPT_DURATION, Unit::Seconds, "How long attempts took.");
+    describe_histogram!(ATTEMPT_DURATION, Unit::Seconds, "Duration of attempts.");
     describe_histogram!(FIRST_ATTEMPT, Unit::Seconds, "From acceptance to the first attempt.");
     describe_histogram!(DELIVERED, Unit::Seconds, "From acceptance to delivery.");
     describe_histogram!(COMMIT_SIZE, "Changed callbacks in one commit of the store.");
     describe_histogram!(COMMIT_DURATION, Unit::Seconds, "One commit of the store, sync included.");
     for (name, help) in [
         (gauge::CALLBACKS, "Callbacks in the store, by state."),
-        (gauge::DUE, "Callbacks that could go out now."),
+        (
+            gauge::DUE,
+            "Callbacks that are due, including those of open, held and paused destinations.",
+        ),
         (
             gauge::OVERDUE,
-            "Due callbacks of destinations that answer, whose longest due one is due for over a minute.",
+            "Due callbacks of destinations that are not open, held or paused and whose oldest due callback has waited for more than a minute.",
         ),
-        (gauge::WAITING, "Callbacks that wait for their time or for an earlier one of their job."),
+        (gauge::WAITING, "Callbacks waiting for a retry or for another callback of their job."),
         (gauge::IN_FLIGHT, "Callbacks that are being sent."),
         (STUCK, "Jobs and callbacks that are stuck because a row of the store cannot be read."),
-        (gauge::OLDEST_DUE, "For how long the longest due callback is due; 0 where none is."),
-        (gauge::OPEN, "Destinations that do not answer."),
+        (gauge::OLDEST_DUE, "Seconds since the oldest due callback became due; 0 if none is due."),
+        (gauge::OPEN, "Destinations that do not respond."),
         (gauge::PAUSED, "Destinations that an operator paused."),
         (gauge::DESTINATIONS, "Destinations with pending or failed callbacks."),
-        (gauge::STORE, "Bytes of the store on the disk."),
+        (gauge::STORE, "Size of the store on disk, in bytes."),
         (gauge::READY, "1 if events are accepted."),
         (gauge::BUILD, "1; its label is the version."),
         (gauge::START, "When the service started, in seconds since 1970."),

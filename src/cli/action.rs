@@ -16,7 +16,7 @@ use crate::{
     callback::CallbackId,
     clock::{Clock as _, SystemClock},
     config::Config,
-    select::{Acted, Action, Selectors},
+    select::{Action, ActionResult, Selectors},
 };
 
 /// Callbacks that are changed with one request: a fraction of a second's work.
@@ -52,7 +52,7 @@ impl ActionArgs {
 }
 
 /// The sum of what the steps of an action did.
-pub(super) trait Sum: DeserializeOwned + From<Acted> + Default {
+pub(super) trait Sum: DeserializeOwned + From<ActionResult> + Default {
     /// Adds a step, and returns where the next one begins.
     fn add(&mut self, step: Self) -> Option<String>;
 

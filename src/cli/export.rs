@@ -11,8 +11,8 @@ use indicatif::ProgressBar;
 
 use super::{
     access::{Access, Purpose, Store},
-    leftover::Leftover,
     output::{Exit, say},
+    temporary::Temporary,
 };
 use crate::{
     archive::{ArchiveError, Writer},
@@ -74,9 +74,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
 
 /// The output file, under another name until it is complete.
 #[derive(Debug, Default)]
-struct Unfinished(Option<(Leftover, PathBuf)>);
+struct OutputFile(Option<(Temporary, PathBuf)>);
 
-impl Unfinished {
+impl OutputFile {
     fn put_in_place(self) -> anyhow::Result<()> {
         let Some((unfinished, path)) = self.0 else { return Ok(()) };
         let from = unfinished.path();
@@ -95,9 +95,9 @@ impl Unfinished {
     }
 }
 
-fn output(args: &Args) -> anyhow::Result<(Box<dyn Write>, Unfinished)> {
+fn output(args: &Args) -> anyhow::Result<(Box<dyn Write>, OutputFile)> {
     let Some(path) = args.file.as_ref().filter(|path| path.as_os_str() != "-") else {
-        return Ok((Box::new(BufWriter::new(io::stdout())), Unfinished::default()));
+        return Ok((Box::new(BufWriter::new(io::stdout())), OutputFile::default()));
     };
     let context = || format!("cannot write {} (--file)", path.display());
     if path.symlink_metadata().is_ok() {
@@ -105,8 +105,8 @@ fn output(args: &Args) -> anyhow::Result<(Box<dyn Write>, Unfinished)> {
     }
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.tmp", std::process::id()));
-    let (file, unfinished) = Leftover::file(unfinished.as_ref()).with_context(context)?;
-    Ok((Box::new(BufWriter::new(file)), Unfinished(Some((unfinished, path.clone())))))
+    let (file, unfinished) = Temporary::file(unfinished.as_ref()).with_context(context)?;
+    Ok((Box::new(BufWriter::new(file)), OutputFile(Some((unfinished, path.clone())))))
 }
 
 async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<u64, Exit>> {

@@ -8,7 +8,7 @@ use std::{
 use super::{
     access::{Access, Listing, Purpose},
     output::{Exit, Output, Usage},
-    screen::{Picture, Screen, Tone},
+    screen::{LiveView, Screen, Tone},
     selectors::SelectorArgs,
     table, text, timeline,
 };
@@ -203,7 +203,7 @@ async fn show(
 async fn watch(config: &Config, args: &Args, interval: Duration) -> anyhow::Result<Exit> {
     // What is wrong from the beginning is no reason to take the terminal.
     drop(find(config).await?);
-    let mut picture = Picture::begin()?;
+    let mut view = LiveView::begin()?;
     let watching = async {
         loop {
             let screen = Screen::now();
@@ -224,7 +224,7 @@ async fn watch(config: &Config, args: &Args, interval: Duration) -> anyhow::Resu
             if let Err(error) = shown.await {
                 lines.push(screen.line(Tone::Bad, &format!("error: {error:#}")));
             }
-            picture.draw(&lines)?;
+            view.draw(&lines)?;
             tokio::time::sleep(interval).await;
         }
     };

@@ -14,7 +14,6 @@ mod completions;
 mod export;
 mod import;
 mod inspect_queue;
-mod leftover;
 mod man;
 mod output;
 mod pause;
@@ -28,6 +27,7 @@ mod serve;
 mod status;
 mod submit;
 mod table;
+mod temporary;
 mod text;
 mod timeline;
 

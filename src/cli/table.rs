@@ -87,7 +87,7 @@ pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<Str
 }
 
 /// State of a destination, and for how long.
-pub(super) fn standing(it: &DestinationView, now: Timestamp) -> String {
+pub(super) fn destination_state(it: &DestinationView, now: Timestamp) -> String {
     if let Some(at) = it.paused_at {
         return format!("paused for {}", text::duration(now.since(at)));
     }
@@ -121,7 +121,7 @@ pub(super) fn destinations(queue: &QueueView, screen: Screen, now: Timestamp) ->
             it.pending.to_string(),
             it.in_flight.to_string(),
             it.failed.to_string(),
-            standing(it, now),
+            destination_state(it, now),
         ]));
     }
     let tones = all.iter().map(|it| match it.state {

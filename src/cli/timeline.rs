@@ -38,8 +38,8 @@ pub(super) fn lines(
     field(Tone::Plain, "job", &job);
     field(Tone::Plain, "url", &text::one_line(&it.url));
     if let Some(destination) = destination {
-        let standing = table::standing(destination, now);
-        field(Tone::Plain, "destination", &format!("{}, {standing}", destination.destination));
+        let state = table::destination_state(destination, now);
+        field(Tone::Plain, "destination", &format!("{}, {state}", destination.destination));
     }
     field(Tone::Plain, "accepted", &when(it.created_at));
     if it.replays > 0 {

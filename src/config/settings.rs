@@ -152,7 +152,7 @@ impl Config {
         egress.own = Some(api.listen);
         let client = client::Settings {
             connect_timeout,
-            per_destination,
+            idle_per_destination: per_destination,
             proxy: proxy(&mut r),
             ca_file: files::ca_file(&mut r),
             identity: files::pair(&mut r, "tls.client_cert_file", "tls.client_key_file"),

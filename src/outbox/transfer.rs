@@ -11,7 +11,7 @@ pub struct Identity(pub [u8; 16]);
 pub struct Entry {
     /// The callback.
     pub record: Record,
-    /// All its attempts, in order.
+    /// All its stored attempts, in order.
     pub attempts: Vec<Attempt>,
     /// Whether a later version may have been lost, in a damaged store.
     pub uncertain: bool,

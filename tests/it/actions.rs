@@ -301,7 +301,7 @@ fn destinations_are_listed_page_by_page() {
     assert_eq!(found[5..], [gone.url("")]);
     for (query, said) in [
         ("cursor=abc", "invalid cursor"),
-        ("limit=0", "`limit` is from 1 to 1000"),
+        ("limit=0", "`limit` must be from 1 to 1000"),
         ("destination=nowhere", "invalid destination `nowhere`"),
     ] {
         let answer = api.get(&format!("/v1/destinations?{query}"));

@@ -165,6 +165,6 @@ fn statuses_and_errors_determine_the_destinations_health() {
             response_excerpt: None,
         };
         let outcome = Outcome { attempt, verdict: Verdict::Transient, retry_after: None };
-        assert_eq!(outcome.health(), health, "{status:?}, {kind:?}");
+        assert_eq!(outcome.destination_health(), health, "{status:?}, {kind:?}");
     }
 }

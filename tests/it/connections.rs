@@ -129,10 +129,10 @@ async fn connections_are_renewed_by_destination_once_in_a_pause() {
         (Some(std::time::Duration::ZERO), [3, 1]),
         (None, [3, 1]),
     ];
-    for (round, (give_up, expected)) in rounds.into_iter().enumerate() {
-        if let Some(pause) = give_up {
+    for (round, (renewed, expected)) in rounds.into_iter().enumerate() {
+        if let Some(pause) = renewed {
             let (url, destination) = &targets[0];
-            clients.give_up(url, destination, pause).unwrap();
+            clients.renew(url, destination, pause).unwrap();
         }
         for target in &targets {
             put(target).await;

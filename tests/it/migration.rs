@@ -167,7 +167,7 @@ fn a_store_of_format_1_keeps_everything() {
             for claim in outbox.claim(&destination, 100, now).await.unwrap().claimed {
                 let record = &claim.record;
                 due.entry(record.body.job_id.clone()).or_default().push(record.id.to_string());
-                outbox.release(claim);
+                claim.release();
             }
         }
         let one_each = due.values().all(|ids| ids.len() == 1);

@@ -199,14 +199,14 @@ impl Case {
 
     fn release(&mut self, claim: Claim) {
         self.model.release(self.ids.number(claim.record.id));
-        self.outbox().release(claim);
+        claim.release();
     }
 
     /// The breaker's state is forgotten with the last pending callback to its destination. Whether that
     /// happened between the writes of a burst, or whether they were one, nobody can know.
     fn close_idle(&mut self) {
         for to in std::mem::take(&mut self.model.idle) {
-            self.outbox().report(&to, None);
+            self.outbox().set_open(&to, None);
             self.model.open.remove(&to);
         }
     }
@@ -215,7 +215,7 @@ impl Case {
         let to = &destinations()[to];
         let now = self.model.now;
         let state = open.then(|| Open { since: now, next_probe_at: now.after(UNIT) });
-        self.outbox().report(to, state);
+        self.outbox().set_open(to, state);
         self.model.open.remove(to);
         if let Some(state) = state.filter(|_| !self.model.has_nothing_pending(to)) {
             self.model.open.insert(to.clone(), state);

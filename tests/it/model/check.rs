@@ -6,8 +6,8 @@ use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query, Readiness, Record, Standing,
-        State, StateName, Summary,
+        CallbackStatus, DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query, Readiness,
+        Record, State, StateName, Summary,
     },
 };
 
@@ -55,7 +55,7 @@ impl Ids {
         assert_eq!(record.created_at, stored.created_at);
         assert_eq!(shown(record), meant(stored), "{stored:#?}");
         assert_eq!(record.state_name(), stored.state_name());
-        assert_eq!(record.finished_at(), stored.finished().map(|(_, at)| at));
+        assert_eq!(record.ended_at(), stored.finished().map(|(_, at)| at));
         assert_eq!(record.attempt_count as usize, stored.attempts.len());
         assert_eq!(record.last_attempt.as_ref(), stored.attempts.last());
         assert_eq!(
@@ -115,18 +115,18 @@ impl Check<'_> {
                 continue;
             };
             let detail = found.unwrap_or_else(|| panic!("{number} is lost"));
-            self.standing(stored, &detail.standing);
+            self.status(stored, &detail.status);
             assert_eq!(detail.attempts, stored.attempts);
             let numbers = detail.attempts.iter().map(|attempt| attempt.number as usize);
             assert!(numbers.eq(1..=stored.attempts.len()));
         }
     }
 
-    fn standing(&self, stored: &Stored, standing: &Standing) {
-        self.ids.agree(stored, &standing.record);
-        assert_eq!(standing.in_flight, stored.is_claimed());
+    fn status(&self, stored: &Stored, status: &CallbackStatus) {
+        self.ids.agree(stored, &status.record);
+        assert_eq!(status.in_flight, stored.is_claimed());
         let waits_for = self.model.waits_for(stored).map(|number| self.ids.of(number));
-        assert_eq!(standing.waiting_for, waits_for, "{stored:#?}");
+        assert_eq!(status.waiting_for, waits_for, "{stored:#?}");
     }
 
     /// A listing as somebody asked for it.
@@ -187,8 +187,8 @@ impl Check<'_> {
         }
         let numbers: Vec<_> = found.iter().map(|it| self.ids.number(it.record.id)).collect();
         assert_eq!(numbers, expected.iter().map(|it| it.number).collect::<Vec<_>>());
-        for (stored, standing) in expected.into_iter().zip(&found) {
-            self.standing(stored, standing);
+        for (stored, status) in expected.into_iter().zip(&found) {
+            self.status(stored, status);
         }
     }
 

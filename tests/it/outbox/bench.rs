@@ -68,7 +68,7 @@ impl Bench {
     pub(super) fn claimed_ids(&self) -> Vec<CallbackId> {
         let claims = self.claim(100);
         let ids = claims.iter().map(|claim| claim.record.id).collect();
-        claims.into_iter().for_each(|claim| self.outbox().release(claim));
+        claims.into_iter().for_each(|claim| claim.release());
         ids
     }
 
@@ -95,7 +95,7 @@ impl Bench {
     }
 
     pub(super) fn state(&self, id: CallbackId) -> Option<StateName> {
-        self.wait(self.outbox().get(id)).map(|detail| detail.standing.record.state_name())
+        self.wait(self.outbox().get(id)).map(|detail| detail.status.record.state_name())
     }
 
     pub(super) fn counts(&self) -> (u64, u64, u64) {

@@ -87,7 +87,8 @@ fn a_record_that_cannot_be_read_is_purged_and_keeps_no_other_callback_from_being
         let others = without(&mut bench, &ids, broken);
         bench.clock.advance(Duration::from_hours(1));
         let none = Retention { delivered: Duration::ZERO, failed: Duration::ZERO };
-        let purge = || bench.wait(bench.outbox().purge(none.over(bench.clock.now())));
+        let purge =
+            || bench.wait(bench.outbox().purge(none.over(|age| bench.clock.now().before(age))));
         assert_eq!((purge(), purge()), (3, 0), "{broken}, delivered: {delivered}");
         assert!(others.iter().all(|id| bench.state(*id).is_none()), "{broken}");
         assert_eq!(bench.counts(), (0, 0, 0), "{broken}, delivered: {delivered}");
@@ -167,7 +168,7 @@ fn a_callback_that_waits_for_a_record_that_cannot_be_read_is_listed() {
     bench.fail(bench.one());
     let later = bench.one();
     assert_eq!(bench.wait(bench.outbox().replay(vec![ids[0]])), 1);
-    bench.outbox().release(later);
+    later.release();
     let others = without(&mut bench, &ids, 1);
     assert_eq!(listed(&bench, &Query { limit: 9, ..Query::default() }), others);
     assert_eq!(bench.state(ids[0]), Some(StateName::Pending));

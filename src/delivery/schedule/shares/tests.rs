@@ -204,18 +204,18 @@ fn as_many_limited_destinations_resume_as_there_are_spare_slots() {
     let mut it = Loop::new(8);
     let held = it.fill(NEW);
     for name in ["a", "b", "c"] {
-        it.shares.limit(destination(name), NEW);
+        it.shares.wait_for_slots(destination(name), NEW);
     }
-    assert!(!it.shares.has_unlimited() && it.shares.unlimited().is_empty());
+    assert!(!it.shares.has_resumable() && it.shares.take_resumable().is_empty());
     let spare = |it: &Loop| it.shares.spare(NEW);
     let mut ended = held.into_iter();
     while spare(&it) < 2 {
         it.shares.end(ended.next().unwrap(), DestinationHealth::Working, it.now);
     }
-    assert!(it.shares.has_unlimited());
-    assert_eq!(it.shares.unlimited(), [(destination("a"), NEW), (destination("b"), NEW)]);
-    assert_eq!(it.shares.unlimited(), [(destination("c"), NEW)]);
-    assert!(!it.shares.has_unlimited());
+    assert!(it.shares.has_resumable());
+    assert_eq!(it.shares.take_resumable(), [(destination("a"), NEW), (destination("b"), NEW)]);
+    assert_eq!(it.shares.take_resumable(), [(destination("c"), NEW)]);
+    assert!(!it.shares.has_resumable());
 }
 
 #[test]

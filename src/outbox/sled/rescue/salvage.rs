@@ -212,7 +212,8 @@ impl Salvage {
                 self.broken += 1;
                 return;
             };
-            let (first, records) = (keys::last_number(key), key.starts_with(keys::RECORDS));
+            let (first, records) =
+                (keys::last_number(key), key.starts_with(&[keys::RECORD_PREFIX]));
             let block = if records { RECORDS } else { PROGRESS };
             for entry in entries {
                 let seq = first - first % block + u64::from(entry.offset);

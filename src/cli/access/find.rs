@@ -15,7 +15,7 @@ use crate::{
     callback::CallbackId,
     config::Config,
     datadir::{DataDir, DataDirError, Holder, LOCK_PAUSE, Note},
-    select::{Acted, Action},
+    select::{Action, ActionResult},
 };
 
 /// How long to wait for the data directory while a starting service or another command has it locked.
@@ -108,7 +108,7 @@ impl Access {
         }
     }
 
-    pub(in crate::cli) async fn act<T: DeserializeOwned + From<Acted>>(
+    pub(in crate::cli) async fn act<T: DeserializeOwned + From<ActionResult>>(
         &self,
         action: Action,
         request: &ActionRequest,

@@ -17,16 +17,16 @@ use super::output::say;
 use crate::datadir::create_private;
 
 /// Those that exist, for the signal thread.
-static LEFTOVERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// How long a command may take to end after a signal.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// A file or folder that is removed on drop.
 #[derive(Debug)]
-pub(super) struct Leftover(PathBuf);
+pub(super) struct Temporary(PathBuf);
 
-impl Leftover {
+impl Temporary {
     /// Creates a private folder in the system's temporary folder.
     pub(super) fn folder() -> anyhow::Result<Self> {
         let mut bits = [0; 8];
@@ -39,7 +39,7 @@ impl Leftover {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         let create = || builder.create(&folder);
         let context = || format!("cannot create {} (TMPDIR)", folder.display());
-        Self::make(&folder, create).with_context(context).map(|((), leftover)| leftover)
+        Self::make(&folder, create).with_context(context).map(|((), temporary)| temporary)
     }
 
     /// Creates a private file.
@@ -52,9 +52,9 @@ impl Leftover {
         static LISTENING: LazyLock<Result<(), String>> =
             LazyLock::new(|| listen().map_err(|error| error.to_string()));
         LISTENING.clone().map_err(io::Error::other)?;
-        let mut leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut existing = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
         let new = make()?;
-        leftovers.push(path.to_owned());
+        existing.push(path.to_owned());
         Ok((new, Self(path.to_owned())))
     }
 
@@ -63,10 +63,10 @@ impl Leftover {
     }
 }
 
-impl Drop for Leftover {
+impl Drop for Temporary {
     fn drop(&mut self) {
         remove(&self.0);
-        LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|it| *it != self.0);
+        TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).retain(|it| *it != self.0);
     }
 }
 
@@ -94,8 +94,8 @@ fn listen() -> io::Result<()> {
         end_signal()?
     };
     let remove_all = || {
-        let leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        leftovers.iter().for_each(|path| remove(path));
+        let existing = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        existing.iter().for_each(|path| remove(path));
     };
     let heard = move || {
         runtime.block_on(signal);
