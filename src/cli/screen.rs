@@ -32,7 +32,7 @@ impl Screen {
         let (Some((height, width)), true) = (size, term.is_term()) else {
             return Self { width: None, height: 0, colours: false };
         };
-        // https://no-color.org: set to anything but nothing.
+        // Set to a non-empty value (https://no-color.org).
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colours = !unwanted && console::colors_enabled();
         Self { width: Some(width), height: height.into(), colours }
@@ -43,7 +43,7 @@ impl Screen {
         self.width.is_some()
     }
 
-    /// A line that fits, in the colour for it.
+    /// A line truncated to the width, in the colour of its tone.
     pub(super) fn line(self, tone: Tone, text: &str) -> String {
         let text = text.trim_end();
         let text = match self.width {
@@ -77,8 +77,8 @@ impl LiveView {
         Ok(Self { out })
     }
 
-    /// Draws a text; what does not fit is omitted. Without a terminal, texts are separated by an empty
-    /// line.
+    /// Draws a text; lines that do not fit are omitted. Without a terminal, texts are separated by an
+    /// empty line.
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         let screen = Screen::now();
         let mut view = String::new();
@@ -106,7 +106,7 @@ impl LiveView {
 impl Drop for LiveView {
     fn drop(&mut self) {
         if Screen::now().is_terminal() {
-            // Where the terminal is gone, there is nothing to put right.
+            // Ignore errors: the terminal may be gone.
             drop(self.out.write_all(b"\x1b[?25h\x1b[?1049l"));
             drop(self.out.flush());
         }

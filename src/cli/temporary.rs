@@ -1,7 +1,7 @@
-//! Temporary files and folders of a command. They hold what only their owner may read, so they are
-//! removed at the end, even if a signal ends the command.
+//! Temporary files and folders of a command. Only their owner may read them, so they are removed at the
+//! end, even if a signal ends the command.
 //!
-//! `tempfile::TempDir` was weighed: it does not remove anything on a signal.
+//! `tempfile::TempDir` is not used, because it does not remove anything on a signal.
 
 use std::{
     fs, io,
@@ -16,13 +16,13 @@ use data_encoding::HEXLOWER;
 use super::output::say;
 use crate::datadir::create_private;
 
-/// Those that exist, for the signal thread.
+/// The files and folders that exist now; read by the signal thread.
 static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// How long a command may take to end after a signal.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A file or folder that is removed on drop.
+/// A temporary file or folder, which is removed on drop.
 #[derive(Debug)]
 pub(super) struct Temporary(PathBuf);
 
@@ -47,7 +47,7 @@ impl Temporary {
         Self::make(path, || create_private(path))
     }
 
-    /// Creates it while the list is locked, so that the signal thread does not miss it.
+    /// Creates the file or folder while the list is locked, so that the signal thread does not miss it.
     fn make<T>(path: &Path, make: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Self)> {
         static LISTENING: LazyLock<Result<(), String>> =
             LazyLock::new(|| listen().map_err(|error| error.to_string()));
@@ -70,7 +70,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Retries for a moment, because sled's threads may still write there after the store was closed.
+/// Retries for half a second, because sled's threads may still write there after the store was closed.
 fn remove(path: &Path) {
     let once = || match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path).is_ok(),
@@ -83,10 +83,10 @@ fn remove(path: &Path) {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    say(format_args!("cannot remove {}; remove it by hand", path.display()));
+    say(format_args!("cannot remove {}; remove it manually", path.display()));
 }
 
-/// Starts the signal thread. It is a thread of its own, because the others may be blocked in a write.
+/// Starts the signal thread. It is a separate thread, because the others may be blocked in a write.
 fn listen() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signal = {
@@ -100,7 +100,8 @@ fn listen() -> io::Result<()> {
     let heard = move || {
         runtime.block_on(signal);
         remove_all();
-        // A command that handles the signal itself, for example to restore the terminal, ends first.
+        // Give a command that handles the signal itself (to restore the terminal, for example) time to
+        // end first.
         std::thread::sleep(GRACE);
         remove_all();
         say("interrupted; temporary files were removed");

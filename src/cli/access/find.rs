@@ -1,4 +1,4 @@
-//! Choosing between the service and the store.
+//! Finds the service, or opens the store if no service runs.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::{
 /// How long to wait for the data directory while a starting service or another command has it locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a command does with the data directory.
+/// How a command uses the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Purpose {
     /// It reads, even if nothing can be written.
