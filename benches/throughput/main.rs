@@ -22,7 +22,7 @@ mod table;
 use anyhow::bail;
 
 fn main() -> anyhow::Result<()> {
-    // What cargo says of itself is none of our business.
+    // Ignore cargo's own argument.
     let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match args.as_slice() {

@@ -1,4 +1,4 @@
-//! The service under measure: the real binary with its default settings.
+//! The service being measured: the real binary with its default settings.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ pub(crate) struct Service {
     child: Option<Child>,
 }
 
-/// What the system says of a process.
+/// Resource usage of a process as reported by the system.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     /// Processor time of all its threads.

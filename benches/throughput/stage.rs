@@ -15,7 +15,7 @@ pub(crate) struct Receiver {
     asks: ChildStdin,
     says: BufReader<ChildStdout>,
     pub(crate) port: u16,
-    /// Where connections are taken and nothing is said.
+    /// The port of the black hole.
     pub(crate) hole: u16,
 }
 
@@ -38,7 +38,7 @@ impl Receiver {
         Ok(line)
     }
 
-    /// What it has seen; it then forgets that.
+    /// Returns and resets its counters.
     pub(crate) fn report(&mut self) -> anyhow::Result<receiver::Report> {
         Ok(serde_json::from_str(&self.ask("report")?)?)
     }

@@ -1,4 +1,4 @@
-//! The one table that everything ends in.
+//! The result table.
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
@@ -22,7 +22,7 @@ impl Figures {
         self.add(what, format!("{rate:.0}/s"), ratio, target);
     }
 
-    /// A figure that has nothing to do with the raw loop.
+    /// A figure that is not compared with the raw loop.
     pub(crate) fn plain(&mut self, what: &str, figure: String, target: &str) {
         self.add(what, figure, String::new(), target);
     }

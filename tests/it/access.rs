@@ -16,7 +16,7 @@ fn text(bytes: &[u8]) -> String {
 fn status_fails_if_the_data_directory_is_inaccessible() {
     let service = Service::prepare("");
     fs::write(service.path("closed"), "").unwrap();
-    // A file in the way is what root meets as well.
+    // A file in place of the folder causes an error even for root.
     service.configure("data_dir = \"closed/data\"");
     for command in ["status", "inspect-queue", "export"] {
         let output = service.run(&[command]);
@@ -44,7 +44,7 @@ fn an_export_works_from_any_working_directory() {
     };
     assert!(!names(&service.path("data")).iter().any(|name| name.starts_with("export-")));
     assert_eq!(names(elsewhere.path()).len(), 2);
-    // And it goes over no file.
+    // An existing file is not overwritten.
     let again = crate::support::run_in(elsewhere.path(), &args, b"");
     assert_eq!(again.status.code(), Some(1), "{again:?}");
     assert_eq!(fs::read_to_string(elsewhere.path().join("all.ndjson")).unwrap(), written);
@@ -85,7 +85,7 @@ fn an_export_must_be_a_regular_file_of_the_directorys_owner() {
         "lock",
         "",
     ];
-    // Only root can be made to do what the owner of the folder cannot do himself.
+    // Only a command run as root could be tricked into doing more than the folder's owner may.
     if owned_by_another(&data) {
         symlink(&secret, data.join("export-link.ndjson")).unwrap();
         fs::hard_link(&secret, data.join("export-hard.ndjson")).unwrap();
@@ -172,7 +172,7 @@ fn submit_splits_a_file_by_the_services_limits() {
     }
 }
 
-/// What a command that only reads says of the one callback, and of the temporary files that it leaves.
+/// Output of a read-only command about the callback, and the temporary files left behind.
 fn looks(service: &Service, id: &str, run: impl Fn(&[&str]) -> std::process::Output) {
     let output = run(&["inspect-queue", "--output", "json"]);
     assert!(output.status.success(), "{output:?}");
@@ -206,7 +206,7 @@ fn reading_commands_work_on_a_read_only_store() {
     let before = fs::read(service.path("data/outbox/db")).unwrap();
     looks(&service, &id, |args| service.run_with_env(args, &[("TMPDIR", tmp.to_str().unwrap())]));
     assert_eq!(fs::read(service.path("data/outbox/db")).unwrap(), before);
-    // And where there is no room for a copy, the command says what it wants.
+    // If there is no space for a copy, the error says what is needed.
     let output = service.run_with_env(&["inspect-queue"], &[("TMPDIR", "/proc")]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(!text(&output.stderr).is_empty());

@@ -27,7 +27,7 @@ fn destination(api: &Api, name: &str) -> Value {
     found.find(|it| it["destination"] == name).cloned().unwrap_or_default()
 }
 
-/// Waits so long that what would happen without a pause has happened.
+/// Waits long enough for anything that would happen without the pause.
 fn pass(time: Duration) {
     let end = Instant::now() + time;
     while Instant::now() < end {
@@ -160,7 +160,7 @@ fn after_a_repair_retry_now_waits_for_nothing() {
     );
     assert_eq!(open["since"], open["openSince"]);
     assert!(open["nextProbeAt"].is_string(), "{open}");
-    // And one that asked to wait.
+    // A held destination.
     let held = Receiver::answering(
         vec![Answer::With(503, vec![("retry-after", "3600".into())])],
         Answer::Status(200),

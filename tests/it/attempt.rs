@@ -57,7 +57,7 @@ async fn a_panic_in_the_client_is_one_failed_attempt() {
     assert_eq!(receiver.count(), 2);
 }
 
-/// A clock that fails once, in another task than the spared one.
+/// A clock that panics once, in any task except the spared one.
 #[derive(Debug, Default)]
 struct ClockOfATask {
     spared: OnceLock<tokio::task::Id>,
@@ -136,7 +136,7 @@ fn statuses_and_errors_determine_the_destinations_health() {
         (599, Failing),
     ];
     let answered = statuses.into_iter().flat_map(|(status, health)| {
-        // An answer without its body is none, whatever its status.
+        // A response without a complete body is a failure, whatever its status.
         [
             (Some(status), Some(ErrorKind::Status), health),
             (Some(status), Some(ErrorKind::Body), Failing),

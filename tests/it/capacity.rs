@@ -76,7 +76,7 @@ fn callbacks_that_can_never_be_sent_do_not_count_as_pending() {
     let receiver = Receiver::start();
     let id = api.accept(&event("job_sending", "good", &receiver.url("/")));
     api.wait_for_state(&id, "delivered");
-    // Each is shown, and counted, also after a restart.
+    // Each is listed and counted, even after a restart.
     for _ in 0..2 {
         let queue = service.api().queue();
         assert_eq!((&queue["failed"], &queue["destinationCount"]), (&MOST.into(), &MOST.into()));

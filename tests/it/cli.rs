@@ -111,7 +111,7 @@ fn submit_exits_with_1_if_an_event_failed_or_was_refused() {
     assert_eq!(usage.status.code(), Some(2));
 }
 
-/// A text that JavaScript has cut within a character.
+/// A string truncated by JavaScript inside a surrogate pair.
 #[test]
 fn a_lone_surrogate_costs_no_callback() {
     let receiver = Receiver::start();
@@ -303,7 +303,7 @@ fn a_command_completes_its_work_after_a_closed_pipe() {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(queue()["queue"]["failed"], 50);
 
-    // Nothing can be printed: that is said, and the work is done.
+    // If nothing can be printed, the work is completed and the error reported.
     let (code, said) = piped(&service, &format!("cancel{}", named(&ids[50..])), "> /dev/full");
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("the work is done"), "{said}");
@@ -312,7 +312,7 @@ fn a_command_completes_its_work_after_a_closed_pipe() {
     assert_eq!(code, Some(1), "{said}");
     assert_eq!(queue()["queue"]["failed"], 0);
 
-    // Who only looks may end, and an export that is cut off has failed.
+    // A read-only command may end silently; a truncated export is a failure.
     assert_eq!(piped(&service, "inspect-queue --limit 1000", "| true").0, Some(0));
     assert_eq!(piped(&service, "export", "| head -1").0, Some(1));
 }

@@ -100,7 +100,7 @@ fn a_request_is_repeated_once_at_most() {
     assert_eq!((callback["attemptCount"].as_u64(), connections.load(SeqCst)), (Some(1), 2));
 }
 
-/// A connection that fell silent is given up with all others to its destination, and to no other one.
+/// When a connection stops responding, all connections to its destination are replaced, and no others.
 #[tokio::test]
 async fn connections_are_renewed_by_destination_once_in_a_pause() {
     use seal_dpf_urlcallback::{callback::Destination, config::Config};
@@ -119,12 +119,12 @@ async fn connections_are_renewed_by_destination_once_in_a_pause() {
     };
     let connections = || receivers.each_ref().map(Receiver::connections);
     let rounds = [
-        // Who has given up nothing uses what is there.
+        // Without a renewal, the existing connection is reused.
         (None, [1, 1]),
         (None, [1, 1]),
         (Some(LONG), [2, 1]),
         (None, [2, 1]),
-        // Again so soon, it changes nothing.
+        // A second renewal within the pause has no effect.
         (Some(LONG), [2, 1]),
         (Some(std::time::Duration::ZERO), [3, 1]),
         (None, [3, 1]),

@@ -109,7 +109,7 @@ fn a_callback_shown_as_delivered_is_not_repeated_after_a_kill() {
         service.api().wait_for_state(&id, "delivered");
         service.kill();
         service.serve();
-        // It goes out after whatever is left of those before it.
+        // It is sent after the remaining earlier ones.
         let last = service.api().accept(&event);
         service.api().wait_for_state(&last, "delivered");
         assert_eq!(receiver.count(), 2 * round, "in round {round}");

@@ -91,7 +91,7 @@ fn a_service_can_be_stopped_while_opening_the_store() {
     assert_eq!(service.api().callback(&id)["state"], "pending");
 }
 
-/// Of the writes of one commit the first fails, and last: the engine wakes nobody then.
+/// The first or the last write of a commit fails; sled then wakes no waiting thread.
 #[test]
 fn a_write_error_that_sled_does_not_report_is_detected() {
     let mut service = Service::prepare("");
@@ -201,7 +201,7 @@ fn a_full_disk_refuses_events_until_space_is_freed() {
     let id = api.accept(&event("job_sending", "3", &receiver.url("/")));
     api.wait_for_state(&id, "delivered");
 
-    // And where nothing is left at all: the store says so and stops, and nothing is lost.
+    // If no space is left at all, the store reports it and stops; nothing is lost.
     fs::write(&ballast, vec![1; 12_000_000]).unwrap();
     let mut more = fs::File::options().append(true).open(&ballast).unwrap();
     while std::io::Write::write_all(&mut more, &[1; 4096]).is_ok() {}

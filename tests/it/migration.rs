@@ -1,6 +1,6 @@
-//! A store of format 1 is taken to this version's format with everything in it. `tests/data/format-1` was
-//! made by the last version that wrote that format: a callback in every state, with and without
-//! attempts, event ids and replays, and `export.ndjson`, that version's export of it.
+//! A store of format 1 is migrated completely. `tests/data/format-1` was made by the last version that
+//! wrote that format: a callback in every state, with and without attempts, event ids and replays, and
+//! `export.ndjson`, that version's export of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -87,7 +87,7 @@ pub(crate) fn put_large_store(folder: &Path) {
     db.apply_batch(batch).unwrap();
     db.flush().unwrap();
     drop(db);
-    // So that the log is as a service leaves it that has been started since.
+    // Leaves the log as if a service had been started since.
     drop(eventually("the store is closed", || sled::open(folder.join("outbox")).ok()));
     // One more batch, and the log has other segments now than those that it was closed with.
     let witness = folder.join("outbox.witness");

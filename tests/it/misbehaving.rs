@@ -39,7 +39,7 @@ fn fails(service: &Service, receiver: &RawReceiver, kind: &str, says: &str) -> V
     error.clone()
 }
 
-/// Writes again and again until the other side has had enough.
+/// Writes repeatedly until the peer closes the connection.
 fn for_ever(stream: &mut TcpStream, bytes: &[u8]) {
     while stream.write_all(bytes).is_ok() {}
 }
@@ -143,7 +143,7 @@ fn endless_trailers_are_cut_off() {
 
 #[test]
 fn compressed_bodies_are_not_decompressed() {
-    // A gzip of nothing but its own header: whoever unpacks it fails.
+    // Only a gzip header, so that decompression would fail.
     let mut answer =
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 10\r\n\r\n".to_vec();
     answer.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);

@@ -306,7 +306,7 @@ fn commands_wait_for_other_commands_and_report_a_starting_service() {
     assert!(waiting.status.success(), "{waiting:?}");
 }
 
-/// Another user than ours, where we are root; otherwise a directory that is closed to us.
+/// As root: a directory of another user. Otherwise: a directory that we cannot access.
 #[test]
 fn a_data_directory_of_another_user_is_a_clear_error() {
     use std::os::unix::fs::{PermissionsExt as _, chown};

@@ -46,7 +46,7 @@ fn counting(listener: TcpListener, jobs: usize) -> Counts {
     counts
 }
 
-/// The number that stands in a request as its `jobId`.
+/// The `jobId` of a request as a number.
 fn job(request: &[u8]) -> usize {
     const NAME: &[u8] = b"\"jobId\":\"";
     let at = request.windows(NAME.len()).position(|it| it == NAME).unwrap() + NAME.len();

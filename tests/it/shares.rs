@@ -43,7 +43,7 @@ fn slow_destinations_leave_slots_to_new_and_fast_ones() {
     let good = Receiver::start();
     service.api().post_lines(&lines("slow", &slow, 50));
     let under_way = || slow.iter().map(Receiver::count).sum::<usize>();
-    // What they get is what the level of such destinations has.
+    // They get the share of their level.
     eventually("they have their share", || (under_way() >= 48).then_some(()));
     assert!(longest(&service, &good, 20) < PATIENCE);
     assert_eq!(under_way(), 48);

@@ -210,7 +210,7 @@ fn a_doubtful_store_with_a_stuck_job_is_refused() {
     let rows = Rows::open(&service);
     rows.block(&ids[0][0]);
     drop(rows);
-    // A witness that speaks of other segments has all rows compared.
+    // A witness that names other segments triggers a full check of all rows.
     let witness = service.path("data/outbox.witness");
     let text = fs::read_to_string(&witness).unwrap();
     let (known, _) = text.trim_end().rsplit_once(' ').unwrap();

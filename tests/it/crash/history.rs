@@ -1,6 +1,6 @@
-//! What a run leaves behind: every answer that a submitter or an operator got, every request
-//! that a receiver got, every kill. All bear ticks of one counter, so that "before" means
-//! before, on whichever thread it was.
+//! The record of a run: every answer that a submitter or an operator received, every request that a
+//! receiver received, every kill. All are numbered with one counter, which gives a total order across
+//! threads.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ pub(super) enum Said {
     Failed(String),
     /// The answer never came: the kill was first.
     Nothing,
-    /// What no event of ours should be answered with.
+    /// An unexpected answer.
     Wrong(String),
 }
 

@@ -33,8 +33,8 @@ pub(super) struct Stage {
     pub(super) receivers: Receivers,
     /// The running process: its number and its API.
     pub(super) service: RwLock<Option<(u32, Api)>>,
-    /// The process whose disk fails: from it, and only from it, 503 is an answer. What becomes
-    /// of such a write nobody knows before the next process.
+    /// The process whose disk fails: only this process may respond with 503. The outcome of such a write
+    /// is unknown until the next start.
     pub(super) without_disk: AtomicU32,
     pub(super) pending: AtomicU64,
     pub(super) stop: AtomicBool,
@@ -197,7 +197,7 @@ impl<'a> Submitter<'a> {
                 self.unanswered.push(*place);
             }
             if self.stage.forgets {
-                // Memory is not without end, but what is wrong on its face still counts.
+                // To save memory, only obvious errors are recorded.
                 event.handed_in.clear();
                 if matches!(said, Said::Wrong(_) | Said::Nothing) {
                     self.stage.history.fault(format!("{event:?}: {said:?}"));

@@ -1,5 +1,5 @@
-//! The real binary under load, killed with SIGKILL at moments that nobody chose well, and
-//! started again; and the same load for a long time without a kill.
+//! The real binary under load, killed with SIGKILL at random moments and restarted; and the same load
+//! for a long time without a kill.
 //!
 //! A run is judged from outside: by the answers that submitters and operators got, and by the
 //! receivers' own record. A seed stands for all choices of a run; the machine's own timing is
@@ -39,7 +39,7 @@ use crate::support::{Api, DEADLINE, PAUSE, Service, number};
 /// `retry.max_attempts` of these runs.
 const MAX_ATTEMPTS: u64 = 8;
 
-/// With something due and no request for so long, somebody was not woken.
+/// If something is due and no request arrives for this long, a wake-up was lost.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// How many lines a batch has at most.

@@ -1,5 +1,6 @@
-//! Receivers of every temper. How each request is answered follows from the seed, the event
-//! and how often the event has come, so that a seed gives the same receivers again.
+//! Receivers with different behaviours. The response to each request is derived from the seed, the
+//! event and the number of times that the event has been received, so that a seed always gives the same
+//! receivers.
 
 use std::{
     collections::HashMap,
@@ -107,7 +108,7 @@ impl Receivers {
         self.all.iter().map(section).collect()
     }
 
-    /// From now on nobody is slow, down or flaky; who never takes anything goes on so.
+    /// From now on no receiver is slow, down or flaky; those that refuse everything still do.
     pub(super) fn mend(&self) {
         self.shared.mended.store(true, Ordering::SeqCst);
     }

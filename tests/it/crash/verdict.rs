@@ -173,7 +173,7 @@ pub(super) fn judge(
     verdict
 }
 
-/// Whether there was what it is said to have failed of.
+/// Whether the recorded reason of the failure is justified.
 fn has_failed(known: &Known<'_>, calls: &[Call]) -> bool {
     match known.reason() {
         "status" => known.seen.iter().any(|it| it.status == 422),
@@ -265,7 +265,7 @@ fn unexplained(
         detail(&before.id)["attempts"][place]["error"]["kind"].as_str().map(str::to_owned)
     };
     if before.process == again.process {
-        // The answer may have come too late for the service to hear it.
+        // The response may have arrived after the service stopped waiting.
         let late = recorded().as_deref() == Some("timeout");
         return (!late).then_some("it ended, and came again from the same process");
     }

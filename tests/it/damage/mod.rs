@@ -1,4 +1,4 @@
-//! Damaged stores: noticed, refused, left as they are, and what can be read comes out.
+//! Damaged stores are detected, refused and left unchanged, and their readable part is exported.
 
 mod replaced;
 mod way_out;
@@ -135,7 +135,7 @@ fn states(service: &Service) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Takes the way out; gives what came through. That something is broken has been said.
+/// Recovers the store by export and import, and returns the recovered callbacks.
 fn way_out(service: &Service, what: &str) -> BTreeMap<String, String> {
     let output = service.run(&["export", "--file", "callbacks.ndjson"]);
     assert!(output.status.success(), "{what}: {output:?}");

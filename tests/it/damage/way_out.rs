@@ -216,7 +216,7 @@ fn a_left_backup_is_not_put_over_a_restored_store() {
     fs::create_dir_all(older.path("data/outbox.before/blobs")).unwrap();
     fs::write(older.path("data/outbox.before/segments"), "").unwrap();
     fs::write(older.path("data/outbox.before/whole"), "10").unwrap();
-    // As the operator has been told to do who means it.
+    // As documented for an intentional restore.
     let (witness, copied) =
         (older.path("data/outbox.witness"), "data/outbox.before/outbox.witness");
     fs::rename(witness, older.path(copied)).unwrap();

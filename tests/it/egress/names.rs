@@ -41,8 +41,8 @@ fn dns_rebinding_is_denied() {
     );
     let url = format!("http://rebind.test:{}/", allowed.address.port());
     let api = service.api();
-    // They go out one after the other. Only what a look-up says that took long is used again, as on a
-    // machine with much else to do.
+    // They are sent one after the other. Only answers of slow look-ups are cached, which may happen on
+    // a busy machine.
     eventually("each look-up counts where look-ups are quick", || {
         let ids: Vec<_> = (0..CALLBACKS)
             .map(|job| api.accept(&event("job_sending", &job.to_string(), &url)))

@@ -68,7 +68,7 @@ impl Case {
     }
 
     fn close(&mut self) {
-        // Whoever waits for signals holds it too.
+        // The task that waits for news also holds a reference.
         self.wakes = Wakes::default();
         let outbox = self.outbox.take().unwrap();
         assert_eq!(Arc::strong_count(&outbox), 1, "somebody else has it open");
@@ -203,7 +203,8 @@ impl Case {
     }
 
     /// The breaker's state is forgotten with the last pending callback to its destination. Whether that
-    /// happened between the writes of a burst, or whether they were one, nobody can know.
+    /// The breaker's state is forgotten with the last pending callback to its destination. It cannot be
+    /// determined whether that happened between the writes of a burst, or whether they were one batch.
     fn close_idle(&mut self) {
         for to in std::mem::take(&mut self.model.idle) {
             self.outbox().set_open(&to, None);

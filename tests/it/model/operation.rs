@@ -15,10 +15,10 @@ use seal_dpf_urlcallback::{
 /// The grain of time.
 pub(super) const UNIT: Duration = Duration::from_secs(10);
 
-/// Two of them begin alike.
+/// Two of them have a common prefix.
 pub(super) const JOBS: [&str; 3] = ["1", "12", "2"];
 
-/// Where callbacks go: two hosts, and nowhere, which is where a URL leads that does not parse.
+/// The destinations: two hosts, and none (for a URL that cannot be parsed).
 pub(super) fn destinations() -> [Destination; 3] {
     let host = |text| Destination::parse(text).unwrap();
     [host("http://a:80"), host("http://b:80"), Destination::none()]

@@ -196,7 +196,7 @@ impl Model {
                 stored.attempted(attempt);
                 stored.state = State::Pending { at: due, turn: false, claimed: false };
                 self.hold(number, hold);
-                // The first of its job keeps the very time, also where that has passed.
+                // The first callback of a job keeps its exact time even if that has passed.
                 if self.earliest(&job) == Some(number) {
                     self.set(number, State::Pending { at: due, turn: true, claimed: false });
                 }
@@ -233,7 +233,7 @@ impl Model {
         *claimed = false;
     }
 
-    /// What was in somebody's hands is due again, and what was only in memory is gone.
+    /// Claimed callbacks are due again; state that was only in memory is lost.
     pub(super) fn reopen(&mut self) {
         let claimed: Vec<_> =
             self.kept.values().filter(|it| it.is_claimed()).map(|it| it.number).collect();

@@ -1,5 +1,4 @@
-//! What somebody who delivers knows without asking: when to look at which destination. It is
-//! told by the outbox's signals and by what each claim says, and by nothing else.
+//! When a delivery loop has to look at which destination, derived only from news and `next_due`.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Looking for jobs that stand still changes nothing of jobs that do not, whatever happens meanwhile.
+//! The search for stuck jobs does not change other jobs, whatever happens concurrently.
 
 use seal_dpf_urlcallback::outbox::{Outbox as _, Sequence, Settlement};
 

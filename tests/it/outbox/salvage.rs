@@ -1,4 +1,4 @@
-//! What comes out of a store that sled is not asked to open.
+//! Reading a store without sled.
 
 use std::time::Duration;
 

@@ -34,7 +34,7 @@ fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
     let ids = all.iter().map(|claim| claim.record.id).collect();
     all.into_iter().for_each(|claim| bench.fail(claim));
     assert_eq!(bench.wait(bench.outbox().replay(ids)), 2 * BUSY as u64);
-    // The last one claimed stands where a claim ends that looks from the beginning.
+    // The last claimed callback is at the scan limit of a claim that starts at the beginning.
     let mut busy = bench.claim(2 * BUSY);
     while bench.outbox().news().now_or_never().is_some() {}
 

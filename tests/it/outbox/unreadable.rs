@@ -47,7 +47,7 @@ fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_claimed() {
 
 #[test]
 fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_cancelled() {
-    // The second time of one job, so that each waits for the one before.
+    // In the second round all callbacks have the same job, so each waits for the previous one.
     for (broken, jobs) in (0..3).flat_map(|at| [(at, ["1", "2", "3"]), (at, ["1"; 3])]) {
         let (mut bench, ids) = bench(&jobs);
         let others = without(&mut bench, &ids, broken);

@@ -1,5 +1,4 @@
-//! A disk as a program has left it: what it has been told, what of that it was told to keep, and
-//! what it may hold after a power cut.
+//! A model of a disk: what was written, what was synced, and what it may contain after a power failure.
 //!
 //! What is taken for granted of a file system, and nothing more: what was written before a sync
 //! of its file is there afterwards; names in a directory are there after a sync of the directory,

@@ -77,8 +77,7 @@ impl Authority {
     }
 }
 
-/// A certificate that nobody has signed but its own key; it may say, as openssl's do, that it
-/// is an authority's.
+/// A self-signed certificate, optionally marked as a CA as openssl does by default.
 pub(super) fn self_signed(name: &str, authority: bool) -> Identity {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     if authority {
