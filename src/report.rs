@@ -46,8 +46,8 @@ impl EventLine {
         self.refusal.as_ref()
     }
 
-    /// The event is stored under this id. Without an id, it is not stored: its callback can never be sent,
-    /// and there are `outbox.max_pending` failed callbacks already.
+    /// The event was stored under this id. Without an id, it was not stored: its callback can never be
+    /// sent, and there are `outbox.max_pending` failed callbacks already.
     pub fn stored(&self, id: Option<CallbackId>) {
         macro_rules! line {
             ($level:ident, $action:literal, $outcome:literal, $message:literal) => {

@@ -1,4 +1,4 @@
-//! What is measured, part by part.
+//! The parts of the measurement.
 
 use std::{thread, time::Duration};
 

@@ -17,7 +17,7 @@ use crate::{
     http::Connection,
 };
 
-/// What the producer saw.
+/// The results of the producer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) accepted: u64,

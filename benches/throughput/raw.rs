@@ -1,4 +1,4 @@
-//! The raw loop: the service's own HTTP client, so many PUTs in flight, and nothing else.
+//! The raw loop: the service's HTTP client with a fixed number of PUTs in flight, and nothing else.
 
 use std::{
     sync::{

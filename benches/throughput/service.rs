@@ -110,7 +110,7 @@ impl Service {
         Ok(line.parse()?)
     }
 
-    /// What it has used so far.
+    /// The resources used so far.
     pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
         let pid = self.child.as_ref().context("the service runs")?.id();
         let proc = PathBuf::from(format!("/proc/{pid}"));

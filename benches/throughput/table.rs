@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
-/// What has been measured so far.
+/// The results so far.
 #[derive(Default)]
 pub(crate) struct Figures {
     rows: Vec<[String; 4]>,

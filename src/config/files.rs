@@ -122,6 +122,6 @@ pub(super) fn warn_if_open(r: &mut Reader, key: &str, file: &Path) {
     }
 }
 
-/// Who can read it is what its folder hands down.
+/// The permissions are inherited from the folder.
 #[cfg(not(unix))]
 pub(super) fn warn_if_open(_: &mut Reader, _: &str, _: &Path) {}

@@ -21,7 +21,7 @@ pub struct Effective {
     pub key: &'static str,
     /// The value as TOML; `None` if there is none, `"***"` for a secret.
     pub value: Option<String>,
-    /// Where it is set; `None` for the default.
+    /// The place where it is set; `None` for the default.
     pub place: Option<String>,
     /// The range of allowed values, for numbers and durations.
     pub allowed: Option<String>,
@@ -46,7 +46,7 @@ impl Reader {
         self.faults.push(Fault { key: key.into(), place, message: message.into() });
     }
 
-    /// Records a warning: something that works and is most likely a mistake.
+    /// Records a warning: a valid setting that is probably a mistake.
     pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
         let place = self.place(key);
         self.warnings.push(Fault { key: key.into(), place, message: message.into() });
@@ -211,7 +211,7 @@ impl Reader {
         let value = self.figment.find_value(key).ok()?;
         let text = match &value {
             Value::String(_, text) => Some(text.clone()),
-            // Lossy means that a signed type is taken as well, as TOML has it.
+            // The lossy conversion also accepts signed types, which TOML uses.
             Value::Num(_, number) => number.to_u128_lossy().map(|it| it.to_string()),
             Value::Bool(_, flag) => Some(flag.to_string()),
             _ => None,

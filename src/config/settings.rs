@@ -88,7 +88,7 @@ impl Config {
         Self::read(Figment::new())
     }
 
-    /// How long callbacks are tried and kept.
+    /// How long callbacks are retried and kept.
     pub fn terms(&self) -> api::view::Terms {
         api::view::Terms { max_age: self.dispatcher.retry.max_age, retention: self.retention }
     }
@@ -99,51 +99,73 @@ impl Config {
         let mut r = Reader::new(figment);
         // Without a slash at its end, which would hide that it is a symbolic link.
         let data_dir: PathBuf = Path::new(&r.text_or("data_dir", "data")).components().collect();
-        let loop_ = settings::Settings::default();
-        let shutdown_grace = r.duration("shutdown_grace", loop_.shutdown_grace, Duration::ZERO);
+        let default_loop = settings::Settings::default();
+        let shutdown_grace =
+            r.duration("shutdown_grace", default_loop.shutdown_grace, Duration::ZERO);
         let api = api_settings(&mut r, &data_dir);
         let tracker_template = tracker_template(&mut r);
-        let store = outbox::sled::Settings::default();
+        let default_store = outbox::sled::Settings::default();
         let mut outbox = outbox::sled::Settings {
-            cache_bytes: r.number("outbox.cache_bytes", store.cache_bytes, 1 << 20, 1024 * GIB),
-            max_pending: r.number("outbox.max_pending", store.max_pending, 1, 1 << 40),
-            min_free_bytes: r.number("outbox.min_free_bytes", store.min_free_bytes, 0, 1 << 50),
-            ..store
+            cache_bytes: r.number(
+                "outbox.cache_bytes",
+                default_store.cache_bytes,
+                1 << 20,
+                1024 * GIB,
+            ),
+            max_pending: r.number("outbox.max_pending", default_store.max_pending, 1, 1 << 40),
+            min_free_bytes: r.number(
+                "outbox.min_free_bytes",
+                default_store.min_free_bytes,
+                0,
+                1 << 50,
+            ),
+            ..default_store
         };
-        let kept = Retention::default();
+        let default_retention = Retention::default();
         let retention = Retention {
-            delivered: r.duration("retention.delivered", kept.delivered, MS),
-            failed: r.duration("retention.failed", kept.failed, MS),
+            delivered: r.duration("retention.delivered", default_retention.delivered, MS),
+            failed: r.duration("retention.failed", default_retention.failed, MS),
         };
-        let concurrency = r.size("delivery.concurrency", loop_.concurrency, 1, 100_000);
-        let per_destination = r.size("delivery.per_destination", loop_.per_destination, 1, 100_000);
+        let concurrency = r.size("delivery.concurrency", default_loop.concurrency, 1, 100_000);
+        let per_destination =
+            r.size("delivery.per_destination", default_loop.per_destination, 1, 100_000);
         let max_unsettled = r.size("delivery.max_unsettled", 4 * concurrency, 1, 1_000_000);
         if max_unsettled < concurrency {
             r.fault("delivery.max_unsettled", "is smaller than delivery.concurrency");
         }
         let connect_timeout =
             r.duration("delivery.connect_timeout", client::Settings::default().connect_timeout, MS);
-        let one = attempt::Settings::default();
+        let default_attempt = attempt::Settings::default();
         let attempt = attempt::Settings {
-            timeout: r.duration("delivery.timeout", one.timeout, MS),
+            timeout: r.duration("delivery.timeout", default_attempt.timeout, MS),
             max_response_bytes: r.size(
                 "delivery.max_response_bytes",
-                one.max_response_bytes,
+                default_attempt.max_response_bytes,
                 0,
                 GIB,
             ),
-            excerpt_bytes: r.size("delivery.excerpt_bytes", one.excerpt_bytes, 0, 65_536),
+            excerpt_bytes: r.size(
+                "delivery.excerpt_bytes",
+                default_attempt.excerpt_bytes,
+                0,
+                65_536,
+            ),
         };
         if connect_timeout > attempt.timeout && r.is_set("delivery.connect_timeout") {
             r.fault("delivery.connect_timeout", "is longer than delivery.timeout, which covers it");
         }
         let retry = retry_settings(&mut r);
         outbox.longest_pause = retry.longest_pause();
-        let rest = breaker::Settings::default();
+        let default_breaker = breaker::Settings::default();
         let breaker = breaker::Settings {
-            failures: small(r.number("breaker.failures", rest.failures.into(), 0, 1_000_000)),
-            initial_pause: r.duration("breaker.initial_pause", rest.initial_pause, MS),
-            max_pause: r.duration("breaker.max_pause", rest.max_pause, MS),
+            failures: small(r.number(
+                "breaker.failures",
+                default_breaker.failures.into(),
+                0,
+                1_000_000,
+            )),
+            initial_pause: r.duration("breaker.initial_pause", default_breaker.initial_pause, MS),
+            max_pause: r.duration("breaker.max_pause", default_breaker.max_pause, MS),
         };
         if breaker.initial_pause > breaker.max_pause {
             r.fault("breaker.initial_pause", "is longer than breaker.max_pause");
@@ -213,7 +235,7 @@ fn not_utf8() -> Vec<Fault> {
     ours.map(fault).collect()
 }
 
-/// What delivery is built from.
+/// The parts from which delivery is built.
 impl Config {
     /// Builds the HTTP clients; certificates and credentials are read from their files now.
     pub fn clients(&self) -> Result<client::Clients, client::ClientError> {

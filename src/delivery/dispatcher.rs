@@ -168,11 +168,10 @@ impl Dispatcher {
         }
         // The tasks release their claims and report that they have ended.
         drop(std::mem::replace(&mut self.abort, watch::channel(()).0));
-        while self.unsettled > 0 {
-            match self.received.recv().await {
-                Some(event) => self.handle(event),
-                None => return,
-            }
+        while self.unsettled > 0
+            && let Some(event) = self.received.recv().await
+        {
+            self.handle(event);
         }
     }
 

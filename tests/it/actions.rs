@@ -1,4 +1,4 @@
-//! What an operator does with callbacks and destinations: finds them, cancels them, sends them now, pauses.
+//! The actions of an operator on callbacks and destinations: search, cancel, send now, pause.
 
 use std::{
     net::TcpListener,
@@ -255,7 +255,7 @@ fn a_paused_destination_keeps_its_callbacks_over_a_kill() {
     let output = service.run(&["resume", "--destination", &name]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("resumed {name}: 2 pending\n"));
     eventually("it is sent again", || (receiver.count() > sent).then_some(()));
-    // Its age begins anew, and ends as it does without a pause.
+    // Its age starts again, and it expires as it does without a pause.
     let ended = api.wait_for_state(&new, "failed");
     assert_eq!(ended["lastError"]["kind"], "expired", "{ended}");
     for action in ["destination-paused", "destination-resumed"] {

@@ -116,7 +116,7 @@ impl<'ast> Visit<'ast> for Paths {
     fn visit_item(&mut self, item: &'ast Item) {
         match item {
             Item::Use(item) => self.tree(&[], &item.tree),
-            // What tests import is not part of the map.
+            // Imports of tests are not part of the map.
             Item::Mod(item) if item.ident == "tests" => {}
             other => syn::visit::visit_item(self, other),
         }

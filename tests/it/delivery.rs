@@ -300,7 +300,7 @@ fn every_attempt_is_signed_verifiably_by_every_secret() {
             webhook.verify(put.body.as_bytes(), &put.headers).unwrap();
             assert!(webhook.verify(other.as_bytes(), &put.headers).is_err());
         }
-        // The library knows `v1` alone.
+        // The library supports only `v1`.
         let signature = put.header("webhook-signature");
         let signature = signature.split(' ').find_map(|it| it.strip_prefix("v1a,")).unwrap();
         let decode = |text: &str| data_encoding::BASE64.decode(text.as_bytes()).unwrap();

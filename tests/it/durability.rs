@@ -1,4 +1,4 @@
-//! What survives the process: at-least-once delivery, backoff, shutdown.
+//! Behaviour across restarts: at-least-once delivery, backoff, shutdown.
 
 use std::net::TcpListener;
 

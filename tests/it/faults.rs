@@ -128,7 +128,7 @@ fn a_transient_read_error_fails_only_the_read() {
     let all_delivered = |api: &Api| (api.queue()["delivered"] == 1000).then_some(());
     eventually("all are delivered", || all_delivered(&service.api()));
     assert_eq!(service.terminate(), Some(0));
-    // What a new process has not read yet it has to read from the disk.
+    // A new process has to read everything from the disk.
     service.serve();
     let api = service.api();
     service.fail_disk("pread EIO");

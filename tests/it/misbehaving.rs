@@ -126,7 +126,7 @@ fn endless_chunks_are_not_read() {
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"));
         for_ever(&mut stream, b"4\r\nmore\r\n");
     });
-    // Beside other tests, it may take more than a second to read so many pieces.
+    // While other tests run, it may take more than a second to read this many parts.
     let service = Service::start("retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"");
     fails(&service, &receiver, "body", "the response body is longer than 65536 bytes");
 }

@@ -44,18 +44,18 @@ fn destinations_without_progress_are_shown_first() {
         "breaker.failures = 1\nbreaker.initial_pause = \"1h\"\nbreaker.max_pause = \"1h\"\n\
          delivery.concurrency = 8",
     );
-    // At every address of the loopback network.
+    // On every address of the loopback network.
     let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let busy = Receiver::listening(everywhere, vec![], Answer::Wait);
     let api = service.api();
-    // One that is open, with less to do than all others.
+    // An open destination with fewer callbacks than all others.
     let open = api.accept(&event("job_sending", "open", "http://127.0.0.1:1/"));
     eventually("it is open", || (api.queue()["destinations"][0]["open"] == true).then_some(()));
     let lines: String = (0..2200)
         .map(|n| {
             let url = format!("http://127.0.{}.{}:{}/", n / 250, n % 250 + 1, busy.address.port());
             let job = |of: &str| event("job_sending", &format!("{of}{n}"), &url).to_string() + "\n";
-            // Every second one has two.
+            // Every second destination has two.
             if n % 2 == 0 { job("a") + &job("b") } else { job("a") }
         })
         .collect();

@@ -10,8 +10,8 @@ use crate::support::{event, number};
 const FAULTS: [&str; 5] =
     ["pwrite EIO", "pwrite ENOSPC", "pwrite EDQUOT", "fdatasync EIO", "fdatasync ENOSPC"];
 
-/// Lets the disk fail so many times, each time after a moment of at most `longest`; the service
-/// is started again after each.
+/// Lets the disk fail this many times, each time after at most `longest`; the service is started again
+/// after each.
 fn failed(faults: u64, longest: Duration) {
     let seed = seed();
     eprintln!("faults: CRASH_SEED={seed} DISK_FAULTS={faults}");

@@ -13,7 +13,7 @@ use std::{
 /// A place in the order of everything that happens in a run.
 pub(super) type Tick = u64;
 
-/// What a submitter knows of an event that it handed in.
+/// The submitter's record of an event that it submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said {
     Accepted(String),
@@ -62,7 +62,7 @@ impl Event {
     }
 }
 
-/// What an operator asked for.
+/// A request of an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     Cancel(String),

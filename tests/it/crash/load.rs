@@ -17,17 +17,17 @@ use super::{
 };
 use crate::support::{Api, PAUSE, Response, event};
 
-/// With so many pending, the submitters wait: the machine is not the limit of this test. In every
-/// other run there are more for one destination than one claim looks at.
+/// With this many pending callbacks, the submitters wait: the machine is not the limit of this test. In
+/// every other run there are more for one destination than one claim looks at.
 const ENOUGH_PENDING: [u64; 2] = [400, 6_000];
 
-/// How many jobs a submitter has under way at once.
+/// Number of jobs that a submitter has in progress at the same time.
 const JOBS: usize = 8;
 
 /// How many of the latest events are handed in again, cancelled and replayed.
 pub(super) const RECENT: usize = 400;
 
-/// What everybody in a run shares.
+/// The state shared by all threads of a run.
 pub(super) struct Stage {
     pub(super) history: Arc<History>,
     pub(super) receivers: Receivers,
@@ -115,7 +115,7 @@ impl<'a> Submitter<'a> {
 
     /// An event whose answer never came, an older one once more, or a new one.
     fn choose(&mut self) -> usize {
-        // Most producers ask again what was not answered; some are gone for good.
+        // Most producers submit unanswered events again; some never do.
         while let Some(place) = self.unanswered.pop() {
             if self.random.u32(..4) > 0 {
                 return place;
@@ -228,7 +228,7 @@ pub(super) fn body(receivers: &Receivers, known: &Event) -> Value {
     body
 }
 
-/// What an answer says of each event.
+/// The outcome of each event in an answer.
 pub(super) fn said(response: &Response, count: usize) -> Vec<Said> {
     let lines = match response.status {
         200 if count > 1 || !response.body.starts_with(b"{\"outcome\"") => response.lines(),

@@ -162,7 +162,7 @@ impl Run {
         }
     }
 
-    /// What helps to find out why nothing goes on.
+    /// Information for finding out why there is no progress.
     fn dump(&self) -> String {
         let mut text =
             self.service.api().get("/v1/callbacks?state=pending&limit=20").json().to_string();
@@ -238,7 +238,7 @@ impl Run {
         assert!(verdict.is_good(), "CRASH_SEED={seed}");
         assert!(verdict.accepted > 0 && verdict.delivered > 0 && verdict.failed > 0);
 
-        // What has failed can be sent after all, each job in its order.
+        // Failed callbacks can be sent after all, each job in its order.
         self.stage.receivers.be_kind();
         assert!(call(&self.stage, self.process, &self.service.api(), Action::ReplayAll));
         self.drain();
@@ -249,7 +249,7 @@ impl Run {
     }
 }
 
-/// Kills the service so many times, each time after a moment of at most `longest`.
+/// Kills the service this many times, each time after at most `longest`.
 fn killed(kills: u64, longest: Duration) {
     let seed = seed();
     eprintln!("crash: CRASH_SEED={seed} CRASH_KILLS={kills}");

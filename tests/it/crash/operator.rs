@@ -46,8 +46,8 @@ pub(super) fn operate(stage: &Stage, seed: u64) {
     }
 }
 
-/// Pauses or resumes one of the destinations, or has what is pending sent now. Returns `false` if no answer
-/// came.
+/// Pauses or resumes one of the destinations, or sends pending callbacks now. Returns `false` if no
+/// answer came.
 fn rule(stage: &Stage, process: u32, api: &Api, random: &mut fastrand::Rng) -> bool {
     let post = |path: &str, body: &Value| {
         api.ask("POST", path, "application/json", &body.to_string())
@@ -60,7 +60,7 @@ fn rule(stage: &Stage, process: u32, api: &Api, random: &mut fastrand::Rng) -> b
         let all = all.json();
         let names = all["destinations"].as_array().into_iter().flatten();
         let names = names.filter_map(|it| it["destination"].as_str());
-        // What can never be called has nothing to pause.
+        // A destination that can never be called cannot be paused.
         let names: Vec<_> = names.filter(|name| name.starts_with("http")).collect();
         if names.is_empty() {
             return true;

@@ -20,7 +20,7 @@ use crate::support::{PAUSE, RawReceiver, read_request};
 /// How long the one that is down half of the time is down, and then up.
 const PHASE: Duration = Duration::from_millis(1200);
 
-/// What a receiver is like.
+/// The behaviour of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Temper {
     Good,
@@ -113,7 +113,7 @@ impl Receivers {
         self.shared.mended.store(true, Ordering::SeqCst);
     }
 
-    /// From now on everybody takes everything.
+    /// From now on all receivers accept everything.
     pub(super) fn be_kind(&self) {
         self.shared.kind.store(true, Ordering::SeqCst);
     }

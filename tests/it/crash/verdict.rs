@@ -1,5 +1,5 @@
-//! What a run has to be judged by: the answers that submitters and operators got, the
-//! receivers' own record, and what the service says it has, after everything has ended.
+//! The basis of the verdict on a run: the answers that submitters and operators got, the receivers' own
+//! record, and what the service says it has, after everything has ended.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -44,7 +44,7 @@ impl Known<'_> {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Default)]
 pub(super) struct Verdict {
     pub(super) accepted: usize,
@@ -209,7 +209,7 @@ fn by_key<'a>(events: &'a [Event], faults: &mut Vec<String>) -> HashMap<&'a str,
 }
 
 /// The numbers of attempts grow. A kill makes one come again, and so does a kept connection that the
-/// receiver closed without an answer: then the same attempt goes out once more.
+/// receiver closed without an answer: then the same attempt is sent again.
 fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
     for pair in known.seen.windows(2) {
         let again = pair[0].process != pair[1].process || pair[0].answered.is_none();
@@ -278,7 +278,7 @@ fn unexplained(
     (again.attempt != before.attempt && !made_again).then_some("it ended and was recorded")
 }
 
-/// What was cancelled is not sent any more, unless somebody replayed it.
+/// A cancelled callback is no longer sent, unless it was replayed.
 fn cancelled_stays(known: &Known<'_>, calls: &[Call], faults: &mut Vec<String>) {
     for cancel in calls.iter().filter(|it| it.may_cancel(known.id) && it.status == 200) {
         let answered = cancel.answered.unwrap();

@@ -150,7 +150,7 @@ fn way_out(service: &Service, what: &str) -> BTreeMap<String, String> {
     states(service)
 }
 
-/// What became of the stores that were damaged.
+/// The results of all damaged stores.
 #[derive(Debug, Default)]
 struct Damaged {
     stores: usize,
@@ -159,7 +159,7 @@ struct Damaged {
     /// The callbacks in those that were refused, and how many of them came through.
     callbacks: usize,
     came_through: usize,
-    /// How many of those came through as failed, because nobody can be sure of their state.
+    /// How many of those were recovered as failed, because their state is uncertain.
     uncertain: usize,
     /// How many came through as pending, because their end is what was damaged.
     again: usize,
@@ -208,7 +208,7 @@ impl Damaged {
     }
 }
 
-/// What is done to a file, and where.
+/// The damage to a file, and its position.
 type Harm = fn(Vec<u8>, usize) -> Vec<u8>;
 
 fn flip_a_bit(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {

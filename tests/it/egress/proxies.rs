@@ -73,7 +73,7 @@ fn all_allowed_callbacks_go_through_the_proxy() {
     let settings = format!("egress.proxy = \"http://{}\"", proxy.address);
     let service = Service::start(&settings);
     let api = service.api();
-    // Names that only the proxy knows are its own business.
+    // Names that only the proxy can resolve are not checked.
     let id = api.accept(&event("job_sending", "1", "http://known-to-the-proxy.invalid/x"));
     api.wait_for_state(&id, "delivered");
     let request = asked.lock().unwrap()[0].clone();
@@ -111,7 +111,7 @@ fn socks5_gets_a_checked_address_and_socks5h_the_name() {
     let receiver = Receiver::start();
     let url = format!("http://localhost:{}/", receiver.address.port());
     let (proxy, asked) = socks_proxy();
-    // Where `localhost` leads to both, the proxy of this test knows only one of them.
+    // If `localhost` resolves to both, the proxy of this test knows only one of them.
     let deny = "egress.deny = [\"::1\"]";
     let service = Service::start(&format!("{deny}\negress.proxy = \"socks5://{}\"", proxy.address));
     let id = service.api().accept(&event("job_sending", "1", &url));

@@ -178,8 +178,8 @@ impl Case {
         since
     }
 
-    /// What such writes are doing can only make more callbacks free, so whatever is claimed
-    /// meanwhile is free afterwards as well.
+    /// Such writes can only make more callbacks free, so a callback that is claimed in the meantime
+    /// would also be free afterwards.
     async fn claim_during(&mut self, writes: Vec<Write>, asked: Asked) {
         let to = &destinations()[asked.to];
         let answers: Vec<_> = writes.into_iter().filter_map(|write| self.ask(write)).collect();

@@ -82,7 +82,7 @@ fn meant(stored: &Stored) -> Option<(bool, Timestamp)> {
     }
 }
 
-/// Everything that can be seen of an outbox, against everything that the model has.
+/// Compares everything that an outbox returns with the model.
 pub(super) struct Check<'a> {
     pub(super) outbox: &'a dyn Outbox,
     pub(super) model: &'a Model,
@@ -90,7 +90,7 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// What holds after each step.
+    /// The checks after each operation.
     pub(super) async fn step(&self, wakes: &Wakes) {
         let query = Query { limit: ALL, oldest_first: true, ..Query::default() };
         self.list(query, |_| true).await;
@@ -129,7 +129,7 @@ impl Check<'_> {
         assert_eq!(status.waiting_for, waits_for, "{stored:#?}");
     }
 
-    /// A listing as somebody asked for it.
+    /// A listing with these filters.
     pub(super) async fn listing(&self, asked: Listing, behind: Option<Number>) {
         let state =
             asked.state.map(|it| [StateName::Pending, StateName::Delivered, StateName::Failed][it]);

@@ -67,7 +67,7 @@ const SHRINK_TIME: u32 = 180_000;
 struct Factory {
     /// Opens it in this folder, with room for [`MAX_PENDING`]; makes it where there is none.
     open: fn(&Path, SharedClock) -> Arc<dyn Outbox>,
-    /// What a closed one has stored in this folder that a new one has not.
+    /// The files that a closed store has left in this folder and that a new store does not have.
     leftovers: fn(&Path) -> Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What can be done to an outbox, in values that print and shrink well.
+//! The operations on an outbox, as values that print and shrink well.
 //!
 //! Everything is small on purpose: with few jobs, destinations, keys and moments, the random
 //! ones meet. All times are whole [`UNIT`]s.
@@ -52,7 +52,7 @@ pub(super) enum Operation {
     List(Listing),
 }
 
-/// What a claim asks for.
+/// The arguments of a claim.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub(super) to: usize,
@@ -73,7 +73,7 @@ pub(super) enum Write {
     Pause(usize, bool),
     /// Cancels what was never accepted.
     CancelUnknown(usize),
-    /// Of the age of so many units and more.
+    /// Callbacks that are at least this many units old.
     Expire(u32),
     Purge(Kept),
 }
@@ -102,7 +102,7 @@ pub(super) struct Kept {
     pub(super) failed: u32,
 }
 
-/// What a listing asks for.
+/// The filters of a listing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Listing {
     pub(super) state: Option<usize>,

@@ -1,4 +1,4 @@
-//! What an operator does, in the model.
+//! The actions of an operator, in the model.
 
 use seal_dpf_urlcallback::{
     callback::Destination,

@@ -16,7 +16,7 @@ use seal_dpf_urlcallback::{
 /// A callback's place in the order of acceptance.
 pub(super) type Number = usize;
 
-/// What has become of a callback.
+/// The state of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Not due before `at`. With the turn, that is when it is due.
@@ -90,7 +90,7 @@ impl Stored {
     }
 }
 
-/// What an enqueue does with one event.
+/// The effect of an enqueue on one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     Stored(Number),
@@ -98,7 +98,7 @@ pub(super) enum Taken {
     NotKept,
 }
 
-/// Everything that is known of the callbacks.
+/// The state of all callbacks.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) now: Timestamp,
@@ -140,7 +140,7 @@ impl Model {
         let mut keys = BTreeSet::new();
         let known: BTreeSet<_> =
             self.kept.values().filter_map(|it| it.new.event_id.clone()).collect();
-        // What is known already is answered in any case, and what can never be sent is not pending.
+        // Duplicates are always answered, and callbacks that can never be sent are not pending.
         let is_new = |new: &&NewCallback| {
             new.event_id.as_ref().is_none_or(|key| !known.contains(key) && keys.insert(key.clone()))
         };
@@ -317,12 +317,12 @@ impl Model {
         self.of_job(job).map(|it| it.number).next()
     }
 
-    /// Who has the turn.
+    /// The active callback.
     pub(super) fn holder(&self, job: &str) -> Option<&Stored> {
         self.of_job(job).find(|it| matches!(it.state, State::Pending { turn: true, .. }))
     }
 
-    /// Where nobody has the turn, the earliest gets it, and is due from now on, or later.
+    /// If no callback is active, the earliest becomes active, and is due now or later.
     fn pass_turn(&mut self, job: &str) {
         if self.holder(job).is_some() {
             return;

@@ -17,7 +17,7 @@ use super::{
     reference::{Number, Stored, Taken},
 };
 
-/// What came of a write, held against what the model said when it was asked for.
+/// Compares the result of a write with the result of the model when the write was made.
 pub(super) type Verdict = Box<dyn FnOnce(&mut Ids)>;
 
 impl Case {

@@ -1,4 +1,4 @@
-//! What the tests of the outbox work with.
+//! The test bench of the outbox.
 
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -17,7 +17,7 @@ use seal_dpf_urlcallback::{
 
 pub(super) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// An outbox in a folder of its own, and a clock that is set by hand.
+/// An outbox in a temporary folder, and a clock that is set by the test.
 pub(super) struct Bench {
     pub(super) folder: crate::support::StoreFolder,
     pub(super) clock: Arc<ManualClock>,
@@ -105,7 +105,7 @@ impl Bench {
     }
 }
 
-/// A clock with which the store's writer tells somebody that it has looked, and then waits.
+/// A clock that notifies the test when the store's writer has read it, and then waits.
 #[derive(Debug)]
 pub(super) struct Halting {
     pub(super) clock: Arc<ManualClock>,

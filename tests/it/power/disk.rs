@@ -84,7 +84,7 @@ pub(super) struct Disk {
     nodes: Vec<Node>,
 }
 
-/// What a power cut leaves of what was not synced.
+/// The part of unsynced data that a power failure leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
     /// Nothing.

@@ -85,12 +85,12 @@ impl Service {
         if !settings.contains("outbox.min_free_bytes") {
             text.push_str("outbox.min_free_bytes = 0\n");
         }
-        // Not the folder of the seed, which this machine may have.
+        // Not DPF's log folder, which this machine may have.
         text.push_str("log.file = \"service.log\"\n");
         fs::write(self.path("config.toml"), text + settings).unwrap();
     }
 
-    /// Starts the service and waits until it takes events.
+    /// Starts the service and waits until it accepts events.
     pub(crate) fn serve(&mut self) {
         self.serve_with(&[]);
     }

@@ -110,7 +110,7 @@ impl Identity {
         (vec![self.certificate.der().clone()], key)
     }
 
-    /// A server with it that lets only those in whom `authority` knows.
+    /// A server with this identity that accepts only clients with a certificate of `authority`.
     pub(super) fn wanting_certificates_of(&self, authority: &Authority) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -129,7 +129,7 @@ impl Identity {
     }
 }
 
-/// A server with this identity that lets everybody in.
+/// A server with this identity that accepts all clients.
 pub(super) fn plain(identity: &Identity) -> ServerConfig {
     let (chain, key) = identity.chain();
     ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -171,7 +171,7 @@ impl TlsReceiver {
         Self::silent_after(config, usize::MAX)
     }
 
-    /// The same, but each connection answers only so many requests.
+    /// The same, but each connection answers only this many requests.
     pub(super) fn silent_after(config: ServerConfig, answers: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -16,7 +16,7 @@ use crate::outbox::{
     },
 };
 
-/// What the callbacks add up to.
+/// The totals of the callbacks.
 #[derive(Default)]
 struct Counted {
     queues: HashMap<QueueKey, QueueRow>,
