@@ -10,7 +10,7 @@ use seal_dpf_urlcallback::{
     clock::{Clock, ManualClock, Timestamp},
     outbox::{
         Attempt, Claim, Enqueued, ErrorKind, Failure, NewCallback, Outbox as _, OutboxError,
-        Sequence, Settlement, StateName,
+        Retention, Sequence, Settlement, StateName,
         sled::{Settings, SledOutbox},
     },
 };
@@ -92,6 +92,11 @@ impl Bench {
         let due = self.clock.now().after(pause);
         let settlement = Settlement::Retry { attempt: attempt(&claim, false), due, hold: None };
         self.wait(self.outbox().settle(claim, settlement));
+    }
+
+    /// Removes the ended callbacks whose retention is over now.
+    pub(super) fn purge(&self, retention: Retention) -> u64 {
+        self.wait(self.outbox().purge(retention.over(|age| self.clock.now().before(age))))
     }
 
     pub(super) fn state(&self, id: CallbackId) -> Option<StateName> {

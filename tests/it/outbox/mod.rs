@@ -162,10 +162,7 @@ fn an_event_id_is_recognized_while_its_callback_is_kept() {
     bench.clock.advance(Duration::from_hours(2));
     let retention =
         Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(3) };
-    assert_eq!(
-        bench.wait(bench.outbox().purge(retention.over(|age| bench.clock.now().before(age)))),
-        1
-    );
+    assert_eq!(bench.purge(retention), 1);
     assert_eq!(bench.state(id), None);
     let again = bench.wait(bench.outbox().enqueue(vec![keyed()], Sequence::default()));
     assert!(matches!(again[0], Enqueued::Stored(other) if other != id));
@@ -181,23 +178,14 @@ fn each_state_has_its_retention_and_a_replay_restarts_it() {
     let retention =
         Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(2) };
     bench.clock.advance(Duration::from_hours(1));
-    assert_eq!(
-        bench.wait(bench.outbox().purge(retention.over(|age| bench.clock.now().before(age)))),
-        0
-    );
+    assert_eq!(bench.purge(retention), 0);
     bench.wait(bench.outbox().replay(vec![replayed]));
     bench.fail(bench.one());
     bench.clock.advance(Duration::from_hours(1));
-    assert_eq!(
-        bench.wait(bench.outbox().purge(retention.over(|age| bench.clock.now().before(age)))),
-        1
-    );
+    assert_eq!(bench.purge(retention), 1);
     assert_eq!((bench.state(failed), bench.state(replayed)), (None, Some(StateName::Failed)));
     bench.clock.advance(Duration::from_hours(1));
-    assert_eq!(
-        bench.wait(bench.outbox().purge(retention.over(|age| bench.clock.now().before(age)))),
-        1
-    );
+    assert_eq!(bench.purge(retention), 1);
     assert_eq!(bench.counts(), (0, 0, 0));
     let rows = sled_rows(bench);
     assert_eq!(rows, ["mformat", "msalt", "mtotals"], "nothing of them is left");
