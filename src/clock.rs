@@ -125,7 +125,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that is set by hand, for tests.
+/// A clock that is set explicitly, for tests.
 #[derive(Debug, Default)]
 pub struct ManualClock(std::sync::atomic::AtomicU64);
 

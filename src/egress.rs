@@ -129,9 +129,9 @@ fn leads_to(address: IpAddr, listening: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// The IPv4 addresses that an IPv6 address may lead to: the one inside an IPv4-mapped,
-/// IPv4-compatible, IPv4-translated (RFC 2765), NAT64 (RFC 6052, and RFC 8215's local one, with
-/// a prefix of any length), 6to4 (RFC 3056), Teredo (RFC 4380) or ISATAP (RFC 5214) address.
+/// The IPv4 addresses that an IPv6 address may contain: the one inside an IPv4-mapped, IPv4-compatible,
+/// IPv4-translated (RFC 2765), NAT64 (RFC 6052, and RFC 8215's local one, with a prefix of any length),
+/// 6to4 (RFC 3056), Teredo (RFC 4380) or ISATAP (RFC 5214) address.
 fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     let mut found = match address.segments() {
@@ -157,7 +157,7 @@ fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
         }
         _ => Vec::new(),
     };
-    // Within any of them there may be one of ISATAP (RFC 5214).
+    // Each of them may contain an ISATAP address (RFC 5214).
     if let [_, _, _, _, 0 | 0x200, 0x5efe, high, low] = address.segments() {
         found.push(v4(high, low));
     }

@@ -121,8 +121,8 @@ pub fn cancelled(id: CallbackId) {
     );
 }
 
-/// The audit line of an action on selected callbacks: how many matched and were changed, of how many ids,
-/// or which ones by the query.
+/// The audit line of an action on selected callbacks: how many matched and were changed, the number of
+/// ids in the request, and the filters of the query.
 macro_rules! audit {
     ($action:literal, $what:ident, $changed:expr, $named:expr, $query:expr, $message:literal) => {
         tracing::info!(

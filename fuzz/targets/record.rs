@@ -1,6 +1,6 @@
-//! The codec of what is stored: whatever the bytes are, decoding them gives a value or an
-//! error, and asks for no more memory than they have; what is written is read again as it was;
-//! and a value that was cut off is never taken for a whole one.
+//! The codec of stored values: whatever the bytes are, decoding them returns a value or an error, and
+//! asks for no more memory than they have; what is written is read again as it was; and a value that
+//! was cut off is never taken for a whole one.
 //!
 //! The input is decoded as it is, and is also what a record is made of.
 
@@ -86,7 +86,7 @@ fn record(u: &mut Unstructured<'_>) -> Made<Record> {
     })
 }
 
-/// Decodes the bytes as everything that is stored, and gives back the record, if it is one.
+/// Decodes the bytes as every kind of stored value, and returns the record, if it is one.
 fn read(bytes: &[u8]) -> Option<Record> {
     let (record, largest) = largest_of(|| {
         // The last two are laid out as a destination's counters and the store's.

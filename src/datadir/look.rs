@@ -1,5 +1,5 @@
-//! Opening a data directory to read, even if nothing can be written: on a file system that is full, or
-//! that was remounted read-only after a disk error.
+//! Opening a data directory for reading, even if nothing can be written: on a file system that is full,
+//! or that was remounted read-only after a disk error.
 
 use std::{
     fs::{self, File, TryLockError},

@@ -78,7 +78,7 @@ pub struct JobEvent {
     pub url: SecretUrl,
 }
 
-/// Why an event leads to no callback.
+/// The reason why an event does not request a callback.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Ignored {
     /// Another kind of event.

@@ -9,7 +9,7 @@ use crate::callback::SecretUrl;
 /// The job parameter that requests a callback, as spelled in DPF's documentation.
 pub const URL_PARAMETER: &str = "DpfControlCallbackUrl";
 
-/// Of all the job's parameters, the values of those that are called `DpfControlCallbackUrl`.
+/// The values of the job's parameters named `DpfControlCallbackUrl`.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Parameters {
     pub(super) urls: Vec<SecretUrl>,

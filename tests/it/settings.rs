@@ -250,8 +250,8 @@ fn credentials_are_shown_by_destination_only() {
     let twice = said(&[one, &again].concat());
     assert!(twice.contains("names a destination that has a section already"), "{twice}");
     for (wrong, why) in [
-        ("username = \"u\"", "it takes bearer_token_file, or username and password_file"),
-        ("bearer_token_file = \"token\"\nusername = \"u\"", "it takes bearer_token_file"),
+        ("username = \"u\"", "it requires bearer_token_file, or username and password_file"),
+        ("bearer_token_file = \"token\"\nusername = \"u\"", "it requires bearer_token_file"),
         ("token = \"geheim\"", "unknown setting `token`"),
     ] {
         let refused = said(&format!("[auth.\"http://h\"]\n{wrong}\n"));

@@ -6,7 +6,7 @@ fn destination(name: &str) -> Destination {
     Destination::parse(&format!("http://{name}")).unwrap()
 }
 
-/// The shares of a loop with so many slots.
+/// The shares of a loop with this many slots.
 struct Loop {
     shares: Shares,
     now: Instant,
@@ -44,7 +44,8 @@ impl Loop {
         self.shares.start(&turn, self.now)
     }
 
-    /// Who is served when each attempt is over at once, until nobody has a turn.
+    /// The destinations that are served if each attempt ends immediately, until no destination has a
+    /// turn.
     fn serve(&mut self, health: DestinationHealth) -> Vec<String> {
         let mut served = Vec::new();
         while let Some(turn) = self.shares.next(1, self.now) {
