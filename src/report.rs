@@ -234,10 +234,10 @@ pub fn outcome(record: &Record, due: Option<Timestamp>) {
             line!(info, "callback-delivered", "success", "callback delivered");
         }
         State::Pending(_) => {
-            line!(warn, "callback-retry", "failure", "callback to be retried");
+            line!(warn, "callback-retry", "failure", "callback will be retried");
         }
         State::Failed(_) => {
-            line!(error, "callback-failed", "failure", "callback finally failed");
+            line!(error, "callback-failed", "failure", "callback failed");
         }
     }
 }

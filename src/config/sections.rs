@@ -13,8 +13,13 @@ use super::{files, reader::Reader, values::quoted};
 use crate::{
     api,
     callback::{self, SecretUrl},
-    delivery::{retry, send::signing},
+    delivery::{
+        retry,
+        schedule::breaker,
+        send::{attempt, signing},
+    },
     egress::{DEFAULT_DENY, Policy},
+    outbox::{self, Retention},
     telemetry,
 };
 
@@ -66,6 +71,50 @@ pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
         max_batch_bytes,
         metrics_destinations,
     }
+}
+
+pub(super) fn outbox_settings(r: &mut Reader) -> outbox::sled::Settings {
+    let default = outbox::sled::Settings::default();
+    outbox::sled::Settings {
+        cache_bytes: r.number("outbox.cache_bytes", default.cache_bytes, 1 << 20, 1 << 40),
+        max_pending: r.number("outbox.max_pending", default.max_pending, 1, 1 << 40),
+        min_free_bytes: r.number("outbox.min_free_bytes", default.min_free_bytes, 0, 1 << 50),
+        ..default
+    }
+}
+
+pub(super) fn retention(r: &mut Reader) -> Retention {
+    const MS: Duration = Duration::from_millis(1);
+    let default = Retention::default();
+    Retention {
+        delivered: r.duration("retention.delivered", default.delivered, MS),
+        failed: r.duration("retention.failed", default.failed, MS),
+    }
+}
+
+pub(super) fn attempt_settings(r: &mut Reader) -> attempt::Settings {
+    const MS: Duration = Duration::from_millis(1);
+    let default = attempt::Settings::default();
+    let (max_response, excerpt) = (default.max_response_bytes, default.excerpt_bytes);
+    attempt::Settings {
+        timeout: r.duration("delivery.timeout", default.timeout, MS),
+        max_response_bytes: r.size("delivery.max_response_bytes", max_response, 0, 1 << 30),
+        excerpt_bytes: r.size("delivery.excerpt_bytes", excerpt, 0, 65_536),
+    }
+}
+
+pub(super) fn breaker_settings(r: &mut Reader) -> breaker::Settings {
+    const MS: Duration = Duration::from_millis(1);
+    let default = breaker::Settings::default();
+    let settings = breaker::Settings {
+        failures: small(r.number("breaker.failures", default.failures.into(), 0, 1_000_000)),
+        initial_pause: r.duration("breaker.initial_pause", default.initial_pause, MS),
+        max_pause: r.duration("breaker.max_pause", default.max_pause, MS),
+    };
+    if settings.initial_pause > settings.max_pause {
+        r.fault("breaker.initial_pause", "is longer than breaker.max_pause");
+    }
+    settings
 }
 
 pub(super) fn retry_settings(r: &mut Reader) -> retry::Settings {

@@ -14,8 +14,8 @@ use super::{
     files,
     reader::{Effective, Reader},
     sections::{
-        api_settings, egress_policy, log_settings, proxy, retry_settings, secrets, small,
-        tracker_template,
+        api_settings, attempt_settings, breaker_settings, egress_policy, log_settings,
+        outbox_settings, proxy, retention, retry_settings, secrets, tracker_template,
     },
     source::{self, DEFAULT_FILE, ENV_PREFIX},
 };
@@ -23,7 +23,6 @@ use crate::{
     api,
     callback::SecretUrl,
     delivery::{
-        schedule::breaker,
         send::{attempt, client, signing},
         settings,
     },
@@ -95,7 +94,6 @@ impl Config {
 
     fn read(figment: Figment) -> Result<Self, ConfigError> {
         const MS: Duration = Duration::from_millis(1);
-        const GIB: u64 = 1 << 30;
         let mut r = Reader::new(figment);
         // Without a slash at its end, which would hide that it is a symbolic link.
         let data_dir: PathBuf = Path::new(&r.text_or("data_dir", "data")).components().collect();
@@ -104,28 +102,8 @@ impl Config {
             r.duration("shutdown_grace", default_loop.shutdown_grace, Duration::ZERO);
         let api = api_settings(&mut r, &data_dir);
         let tracker_template = tracker_template(&mut r);
-        let default_store = outbox::sled::Settings::default();
-        let mut outbox = outbox::sled::Settings {
-            cache_bytes: r.number(
-                "outbox.cache_bytes",
-                default_store.cache_bytes,
-                1 << 20,
-                1024 * GIB,
-            ),
-            max_pending: r.number("outbox.max_pending", default_store.max_pending, 1, 1 << 40),
-            min_free_bytes: r.number(
-                "outbox.min_free_bytes",
-                default_store.min_free_bytes,
-                0,
-                1 << 50,
-            ),
-            ..default_store
-        };
-        let default_retention = Retention::default();
-        let retention = Retention {
-            delivered: r.duration("retention.delivered", default_retention.delivered, MS),
-            failed: r.duration("retention.failed", default_retention.failed, MS),
-        };
+        let mut outbox = outbox_settings(&mut r);
+        let retention = retention(&mut r);
         let concurrency = r.size("delivery.concurrency", default_loop.concurrency, 1, 100_000);
         let per_destination =
             r.size("delivery.per_destination", default_loop.per_destination, 1, 100_000);
@@ -135,41 +113,13 @@ impl Config {
         }
         let connect_timeout =
             r.duration("delivery.connect_timeout", client::Settings::default().connect_timeout, MS);
-        let default_attempt = attempt::Settings::default();
-        let attempt = attempt::Settings {
-            timeout: r.duration("delivery.timeout", default_attempt.timeout, MS),
-            max_response_bytes: r.size(
-                "delivery.max_response_bytes",
-                default_attempt.max_response_bytes,
-                0,
-                GIB,
-            ),
-            excerpt_bytes: r.size(
-                "delivery.excerpt_bytes",
-                default_attempt.excerpt_bytes,
-                0,
-                65_536,
-            ),
-        };
+        let attempt = attempt_settings(&mut r);
         if connect_timeout > attempt.timeout && r.is_set("delivery.connect_timeout") {
             r.fault("delivery.connect_timeout", "is longer than delivery.timeout, which covers it");
         }
         let retry = retry_settings(&mut r);
         outbox.longest_pause = retry.longest_pause();
-        let default_breaker = breaker::Settings::default();
-        let breaker = breaker::Settings {
-            failures: small(r.number(
-                "breaker.failures",
-                default_breaker.failures.into(),
-                0,
-                1_000_000,
-            )),
-            initial_pause: r.duration("breaker.initial_pause", default_breaker.initial_pause, MS),
-            max_pause: r.duration("breaker.max_pause", default_breaker.max_pause, MS),
-        };
-        if breaker.initial_pause > breaker.max_pause {
-            r.fault("breaker.initial_pause", "is longer than breaker.max_pause");
-        }
+        let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
         egress.own = Some(api.listen);
         let client = client::Settings {

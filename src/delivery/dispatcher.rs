@@ -227,7 +227,7 @@ impl Dispatcher {
                     match change {
                         Change::Opened(open) => report::opened(&destination, open.next_probe_at),
                         Change::Extended(open) => {
-                            report::probe_failed(&destination, open.next_probe_at)
+                            report::probe_failed(&destination, open.next_probe_at);
                         }
                         Change::Closed => report::works_again(&destination),
                     }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{Receiver, Service, event, eventually, preloaded};
 
-/// A service whose resolver (LD_PRELOAD) resolves `.test` names to 127.0.0.1 and delays `.slow.test`
+/// A service whose resolver (`LD_PRELOAD`) resolves `.test` names to 127.0.0.1 and delays `.slow.test`
 /// names by n seconds.
 fn serve(settings: &str, seconds: &str) -> Service {
     let mut service = Service::prepare(settings);

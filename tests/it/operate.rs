@@ -84,11 +84,11 @@ fn inspect_queue_shows_a_callback_as_a_timeline() {
         for part in [
             "pending, in 1 h",
             "last error   503 Service Unavailable",
-            "given up",
+            "expires",
             "body",
             "{\"jobId\":\"3\"",
             "ATTEMPT",
-            "answered: come again",
+            "response: come again",
         ] {
             assert!(retried_shown.contains(part), "{part} in\n{retried_shown}");
         }

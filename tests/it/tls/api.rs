@@ -134,5 +134,5 @@ fn invalid_certificates_are_errors_of_their_keys() {
     );
     assert!(!said().contains("geheim"));
     service.configure("api.tls_cert_file = \"api.pem\"");
-    assert!(said().contains("requires api.tls_key_file as well"));
+    assert!(said().contains("also requires api.tls_key_file"));
 }
