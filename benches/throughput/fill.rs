@@ -1,4 +1,4 @@
-//! Puts a backlog into a store that no service has open, through the outbox itself.
+//! Fills a store that no service has open with a backlog, through the outbox.
 
 use std::{path::Path, sync::Arc};
 

@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// One kept connection to the service's API.
+/// One keep-alive connection to the service's API.
 pub(crate) struct Connection {
     stream: TcpStream,
     head: String,

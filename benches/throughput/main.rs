@@ -6,7 +6,7 @@
 //! the project is on. Figures of different runs say little about each other; the ratios to the
 //! raw loop that ran beside them do.
 //!
-//! `cargo bench --bench throughput -- drain idle` runs these parts of it alone.
+//! `cargo bench --bench throughput -- drain idle` runs only these parts.
 
 mod clock;
 mod fill;

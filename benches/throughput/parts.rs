@@ -31,7 +31,7 @@ const PARTS: [(&str, Part); 8] = [
 const PER_DESTINATION: usize = 16;
 const CONCURRENCY: usize = 256;
 
-/// How many PUTs the raw loop makes beside a figure.
+/// Number of PUTs that the raw loop makes next to a figure.
 const RAW: usize = 100_000;
 
 /// A port on which nothing listens.
@@ -79,7 +79,7 @@ struct Drained {
     highest: u64,
 }
 
-/// Starts the service over its backlog and measures until `count` PUTs have come.
+/// Starts the service with its backlog and measures until `count` PUTs have been received.
 fn drained(
     service: &mut Service,
     receiver: &mut Receiver,

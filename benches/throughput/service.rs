@@ -25,7 +25,7 @@ pub(crate) struct Service {
 pub(crate) struct Usage {
     /// Processor time of all its threads.
     pub(crate) cpu: Duration,
-    /// How often any of them was woken up.
+    /// Number of wake-ups of all threads.
     pub(crate) wakeups: u64,
     /// Memory now and at its highest, in KiB.
     pub(crate) resident: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Usage {
 }
 
 impl Service {
-    /// A folder on the disk that the project is on; a temporary one may be memory.
+    /// A folder on the disk of the project; a temporary folder may be in memory.
     pub(crate) fn prepare() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         fs::write(
@@ -43,7 +43,7 @@ impl Service {
         Ok(Self { folder, child: None })
     }
 
-    /// Where its data is.
+    /// Its data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -99,7 +99,7 @@ impl Service {
         Ok((address, token))
     }
 
-    /// One number of its metrics.
+    /// The value of one of its metrics.
     pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let (address, token) = self.api()?;
         let metrics = http::get(&address, &token, "/metrics")?;

@@ -16,7 +16,7 @@ impl Figures {
         self.rows.push([what.to_owned(), figure, ratio, target.to_owned()]);
     }
 
-    /// A rate beside that of the raw loop.
+    /// A rate, compared with that of the raw loop.
     pub(crate) fn rate(&mut self, what: &str, rate: f64, raw: f64, target: &str) {
         let ratio = format!("{:.2} of {raw:.0}/s", rate / raw);
         self.add(what, format!("{rate:.0}/s"), ratio, target);

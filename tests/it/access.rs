@@ -50,7 +50,7 @@ fn an_export_works_from_any_working_directory() {
     assert_eq!(fs::read_to_string(elsewhere.path().join("all.ndjson")).unwrap(), written);
 }
 
-/// A service that is not ours, whose answers to an export name these files.
+/// A foreign service whose responses to an export name these files.
 fn false_service(service: &Service, named: &str) -> crate::support::Receiver {
     let answer = json!({"file": named, "callbacks": 1}).to_string();
     let receiver =
@@ -101,7 +101,7 @@ fn an_export_must_be_a_regular_file_of_the_directorys_owner() {
         let output = service.run(&["export", "--file", "out"]);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {said}");
-        assert!(said.contains("cannot take the service"), "{name}: {said}");
+        assert!(said.contains("cannot read the service"), "{name}: {said}");
         assert!(!service.path("out").exists(), "{name}");
         assert!(service.path("secret").exists(), "{name}");
     }
@@ -160,7 +160,7 @@ fn submit_splits_a_file_by_the_services_limits() {
         })
         .collect();
     fs::write(service.path("events.ndjson"), lines).unwrap();
-    // The command has settings of its own.
+    // The command has different settings.
     service.configure("");
     let output = service.run(&["submit", "--file", "events.ndjson"]);
     let (said, results) = (text(&output.stderr), text(&output.stdout));
@@ -212,7 +212,7 @@ fn reading_commands_work_on_a_read_only_store() {
     assert!(!text(&output.stderr).is_empty());
 }
 
-/// The command that reads a copy and the one that owns the terminal hear the same signal.
+/// The command that reads a copy and the one that owns the terminal receive the same signal.
 #[test]
 fn ctrl_c_ends_watching_a_read_only_store_and_cleans_up() {
     let mut service = Service::start("");
@@ -254,7 +254,7 @@ fn a_read_only_mount_can_be_read_and_not_changed() {
 #[test]
 fn an_export_to_a_read_only_directory_says_what_to_do() {
     let mut service = Service::prepare("");
-    // The export's file lies beside the store.
+    // The export's file is next to the store.
     service.put_on_a_disk_that_can_fail_at("data/export-");
     service.serve();
     service.fail_disk("open EROFS");

@@ -223,7 +223,7 @@ fn a_paused_destination_keeps_its_callbacks_over_a_kill() {
     let api = service.api();
     let elsewhere = api.accept(&event("job_sending", "3", &other.url("/")));
     api.wait_for_state(&elsewhere, "delivered");
-    // Longer than `retry.max_age`, and than many probes take.
+    // Longer than `retry.max_age`, and long enough for many probes.
     pass(Duration::from_millis(1500));
     assert_eq!(receiver.count(), sent, "a paused destination is not even probed");
     for id in [&tried, &new] {

@@ -8,7 +8,7 @@ use std::{
 
 use syn::{Expr, Item, Macro, Token, UseTree, Visibility, punctuated::Punctuated, visit::Visit};
 
-/// Groups of modules, in the order of the map: one imports only from groups before its own.
+/// Groups of modules, in the order of the map: a module imports only from earlier groups.
 type Groups = Vec<Vec<String>>;
 
 fn names(list: &str) -> Vec<String> {
@@ -155,7 +155,7 @@ fn imports(root: &str) -> BTreeMap<String, BTreeSet<String>> {
     all.iter().map(|(file, text)| (file.clone(), imported(file, text))).collect()
 }
 
-/// Asserts that a file imports only from groups before its own.
+/// Asserts that a file imports only from earlier groups.
 fn assert_order(groups: &Groups, folder: &str) {
     let group_of = |file: &str| {
         let within = file.strip_prefix(folder)?.trim_start_matches('/');

@@ -1,4 +1,4 @@
-//! One attempt, without the service around it.
+//! One attempt, without a running service.
 
 use std::{
     sync::{
@@ -27,7 +27,7 @@ use seal_dpf_urlcallback::{
 
 use crate::{outbox::new, support::Receiver};
 
-/// A clock that fails the second time, which is when an answer is read.
+/// A clock that panics at the second call, which is made when a response is read.
 #[derive(Debug)]
 struct FailingClock(AtomicU64);
 
@@ -72,7 +72,7 @@ impl Clock for ClockOfATask {
     }
 }
 
-/// The callback, its slot and its destination are free again: each of them is the only one.
+/// The callback, its slot and its destination are free again: there is only one of each.
 #[test]
 fn a_panic_in_a_task_frees_callback_and_slot() {
     let folder = tempfile::tempdir().unwrap();

@@ -251,7 +251,7 @@ fn receive_prints_bodies_and_responds_as_configured() {
 #[test]
 fn serve_needs_no_settings() {
     let folder = tempfile::tempdir().unwrap();
-    // Its own port may be taken on this machine; everything else is the default.
+    // The default port may be in use on this machine; everything else is the default.
     let mut child = binary()
         .current_dir(folder.path())
         .env("URLCALLBACK__API__LISTEN", "127.0.0.1:0")
@@ -266,7 +266,8 @@ fn serve_needs_no_settings() {
     child.wait().unwrap();
 }
 
-/// Runs a command whose standard output goes through this piece of shell; gives its own exit code.
+/// Runs a command with its standard output connected to this shell fragment; returns the command's exit
+/// code.
 #[cfg(unix)]
 fn piped(service: &Service, args: &str, into: &str) -> (Option<i32>, String) {
     let binary = env!("CARGO_BIN_EXE_seal-dpf-urlcallback");

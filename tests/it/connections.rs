@@ -13,7 +13,7 @@ use crate::support::{RawReceiver, Receiver, Service, event, read_request};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// A receiver that answers the first request of each connection and does `then` with the second one.
+/// A receiver that responds to the first request of each connection and runs `then` for the second one.
 fn closing(
     then: impl Fn(&mut TcpStream) + Send + Sync + 'static,
 ) -> (RawReceiver, Arc<AtomicUsize>) {

@@ -172,8 +172,8 @@ fn a_read_only_store_at_startup_is_a_clear_error() {
     assert_eq!(service.api().callback(&id)["state"], "pending");
 }
 
-/// A real file system of a few megabytes. It wants user namespaces, which not every machine
-/// grants; `.ci/run` runs it.
+/// A real file system of a few megabytes. It requires user namespaces, which not every machine grants;
+/// `.ci/run` runs it.
 #[test]
 #[ignore = "wants user namespaces: cargo test --test it -- --ignored a_full_disk"]
 fn a_full_disk_refuses_events_until_space_is_freed() {

@@ -64,7 +64,7 @@ fn unauthenticated_connections_are_closed_and_others_kept() {
         })
         .collect();
     ask(&mut known);
-    // A new one with the token comes in as soon as the first strangers are out.
+    // A new connection with the token is accepted as soon as the first unauthenticated ones are closed.
     assert_eq!(api.get("/v1/queue").status, 200);
     for stranger in &mut strangers {
         stranger.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();

@@ -89,7 +89,7 @@ pub(crate) fn put_large_store(folder: &Path) {
     drop(db);
     // Leaves the log as if a service had been started since.
     drop(eventually("the store is closed", || sled::open(folder.join("outbox")).ok()));
-    // One more batch, and the log has other segments now than those that it was closed with.
+    // After one more batch, the log has other segments than when it was closed.
     let witness = folder.join("outbox.witness");
     let text = fs::read_to_string(&witness).unwrap();
     let identity = text.split(' ').next().unwrap();

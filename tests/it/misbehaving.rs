@@ -229,7 +229,7 @@ fn a_receiver_that_never_reads_or_responds_ends_at_the_deadline() {
 #[test]
 fn an_early_response_counts() {
     let early = RawReceiver::start(|mut stream| {
-        // The request is on its way, and nothing of it is read before the answer.
+        // The request has been sent, and none of it is read before the response.
         drop(stream.peek(&mut [0]));
         drop(stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"));
         drop(stream.shutdown(Shutdown::Write));

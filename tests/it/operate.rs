@@ -156,7 +156,7 @@ fn listings_of_many_pages_are_complete() {
 
 #[test]
 fn an_interrupted_replay_can_be_run_again() {
-    // Several steps, so that the interrupt comes long before the end.
+    // Several steps, so that the interrupt arrives long before the end.
     const COUNT: usize = 30_000;
     let service = Service::prepare("");
     service.run_with_input(&["submit", "--file", "-"], &never_sendable(COUNT));

@@ -20,8 +20,8 @@ fn receivers(count: usize, last: &Answer) -> Vec<Receiver> {
     (0..count).map(|_| Receiver::answering(vec![], last.clone())).collect()
 }
 
-/// Hands in callbacks for a receiver that answers, one after the other, and gives the longest time
-/// that one of them took.
+/// Submits callbacks for a receiver that responds, one after the other, and returns the longest time
+/// that a callback took.
 fn longest(service: &Service, good: &Receiver, count: usize) -> Duration {
     let api = service.api();
     let took = (0..count).map(|job| {

@@ -111,8 +111,8 @@ fn many_wait(clocked: &Clocked) -> (std::net::SocketAddr, Vec<String>) {
 
 #[test]
 fn a_backward_jump_stalls_none_of_many_callbacks_of_a_destination() {
-    // A hardware clock in local time is hours ahead; one that was wrong, days. Settings with
-    // which each of them waits for longer than this test does, and the defaults.
+    // A hardware clock in local time is ahead by hours, a wrong clock by days. Settings with which
+    // every callback would wait longer than this test, and the defaults.
     for (settings, back, restart) in [
         ("retry.initial_interval = \"5m\"", -3 * DAY, false),
         ("retry.initial_interval = \"5m\"", -3 * DAY, true),

@@ -65,7 +65,7 @@ impl Stage {
     }
 }
 
-/// One submitter: jobs with several callbacks each, one event at a time or in batches.
+/// A submitter: jobs with several callbacks each, single events or batches.
 pub(super) struct Submitter<'a> {
     stage: &'a Stage,
     random: fastrand::Rng,
@@ -113,7 +113,7 @@ impl<'a> Submitter<'a> {
         }
     }
 
-    /// An event whose answer never came, an older one once more, or a new one.
+    /// An event that was not answered, an older event again, or a new event.
     fn choose(&mut self) -> usize {
         // Most producers submit unanswered events again; some never do.
         while let Some(place) = self.unanswered.pop() {
@@ -253,7 +253,7 @@ fn said_of_one(line: &Value) -> Said {
     }
 }
 
-/// The same where the store has stopped: a batch's first lines may have been stored before.
+/// The same if the store has stopped: the first lines of a batch may have been stored.
 fn said_before_the_end(response: &Response, count: usize) -> Vec<Said> {
     let mut said = vec![Said::Nothing; count];
     for line in response.json()["lines"].as_array().into_iter().flatten() {

@@ -2,8 +2,8 @@
 //! for a long time without a kill.
 //!
 //! A run is judged from outside: by the answers that submitters and operators got, and by the
-//! receivers' own record. A seed stands for all choices of a run; the machine's own timing is
-//! not part of it, so a seed gives the same load and the same kills, not the same run.
+//! receivers' own record. A seed determines all choices of a run, but not the timing of the machine; so
+//! a seed gives the same load and the same kills, but not the same run.
 
 #[cfg(target_os = "linux")]
 mod faults;
@@ -58,7 +58,7 @@ struct Run {
 }
 
 impl Run {
-    /// Starts the receivers; `settings` beside the run's own.
+    /// Starts the receivers; `settings` are added to those of the run.
     fn prepare(seed: u64, settings: &str, forgets: bool) -> Self {
         let history = Arc::new(History::default());
         let receivers = Receivers::start(seed, &history, !forgets);
@@ -114,14 +114,14 @@ impl Run {
         }
     }
 
-    /// From now on the disk fails in this way, and the process may answer that it cannot write.
+    /// From now on the disk fails in this way, and the process may respond that it cannot write.
     #[cfg(target_os = "linux")]
     fn break_disk(&self, how: &str) {
         self.stage.without_disk.store(self.process, Ordering::SeqCst);
         self.service.fail_disk(how);
     }
 
-    /// Lets the load go on until then, and tells it how much is pending.
+    /// Lets the load continue until then, and updates its number of pending callbacks.
     fn go_on(&self, until: Instant) {
         let api = self.service.api();
         while Instant::now() < until {
@@ -258,8 +258,8 @@ fn killed(kills: u64, longest: Duration) {
     run.serve();
     run.load(seed);
     for kill in 0..kills {
-        // Most moments are early ones: a process that has just started is killed as well. But
-        // some processes live so long that much of what they recorded is certain.
+        // Most moments are early: a process that has just started is also killed. But some processes
+        // live so long that much of what they recorded is certain.
         let moment = if kill % 25 == 12 {
             2 * verdict::HEARD
         } else {
@@ -278,7 +278,7 @@ fn killed(kills: u64, longest: Duration) {
     }
 }
 
-/// The failed ones by their reasons.
+/// The failed callbacks by reason.
 fn reasons(stored: &[Value]) -> BTreeMap<String, usize> {
     let mut reasons = BTreeMap::new();
     for one in stored.iter().filter(|it| it["state"] == "failed") {

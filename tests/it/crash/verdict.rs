@@ -20,7 +20,7 @@ use super::{
 /// since writes take effect in their order.
 pub(super) const HEARD: Duration = Duration::from_secs(3);
 
-/// A callback with all that is known of it.
+/// A callback with everything recorded about it.
 pub(super) struct Known<'a> {
     pub(super) id: &'a str,
     pub(super) job: &'a str,
@@ -208,8 +208,8 @@ fn by_key<'a>(events: &'a [Event], faults: &mut Vec<String>) -> HashMap<&'a str,
     events.iter().map(|event| (event.key.as_str(), event)).collect()
 }
 
-/// The numbers of attempts grow. A kill makes one come again, and so does a kept connection that the
-/// receiver closed without an answer: then the same attempt is sent again.
+/// The numbers of attempts increase. An attempt is repeated after a kill, and after a receiver has
+/// closed a kept-alive connection without a response: then the same attempt is sent again.
 fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
     for pair in known.seen.windows(2) {
         let again = pair[0].process != pair[1].process || pair[0].answered.is_none();
@@ -225,7 +225,7 @@ fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
     }
 }
 
-/// What a receiver has ended comes again only where a kill came between the answer and its
+/// A callback that a receiver has ended is repeated only if a kill happened between the answer and its
 /// record. Gives how often a success was repeated.
 fn repeats(
     known: &Known<'_>,
@@ -273,7 +273,7 @@ fn unexplained(
     if acknowledged.iter().any(|it| it.process == before.process && it.began > heard) {
         return Some("a later write was acknowledged before the kill, and yet it came again");
     }
-    // Between the two, the same attempt was made again where no receiver could note it.
+    // Between the two, the same attempt was repeated without reaching a receiver.
     let made_again = again.attempt > before.attempt && recorded().is_some();
     (again.attempt != before.attempt && !made_again).then_some("it ended and was recorded")
 }

@@ -53,7 +53,7 @@ fn filled(kill: bool) -> Service {
     service
 }
 
-/// The same store once more, in a folder of its own.
+/// A copy of the store, in a separate folder.
 fn copy(service: &Service) -> Service {
     let copy = Service::prepare("");
     copy_folder(&service.path("data"), &copy.path("data"));
@@ -141,7 +141,7 @@ fn way_out(service: &Service, what: &str) -> BTreeMap<String, String> {
     assert!(output.status.success(), "{what}: {output:?}");
     let said = text(&output.stderr);
     assert!(said.contains("is damaged"), "{what}: {said}");
-    // A log that is cut off between two writes is whole as far as it goes.
+    // A log that is truncated between two writes is valid as far as it goes.
     let whole = said.contains(" 0 more cannot be read, and 0 places");
     assert!(!whole || said.contains("writes are lost"), "{what}: {said}");
     fs::rename(service.path("data/outbox"), service.path("outbox.damaged")).unwrap();
@@ -156,7 +156,7 @@ struct Damaged {
     stores: usize,
     harmless: usize,
     refused: usize,
-    /// The callbacks in those that were refused, and how many of them came through.
+    /// The callbacks in the refused stores, and how many of them were recovered.
     callbacks: usize,
     came_through: usize,
     /// How many of those were recovered as failed, because their state is uncertain.
@@ -171,7 +171,7 @@ impl Damaged {
         let whole = filled(kill);
         let unharmed = states(&copy(&whole));
         assert_eq!(unharmed.len() as u64, ALL.iter().sum::<u64>());
-        // Where the file is cut off, what comes out is what was in the rest.
+        // If the file is truncated, the callbacks in the remaining part are recovered.
         let keeps_most = !std::ptr::fn_addr_eq(harm, cut_off as Harm);
         let mut random = fastrand::Rng::with_seed(seed);
         for _ in 0..times {
@@ -228,7 +228,7 @@ fn cut_off(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
     bytes
 }
 
-/// Damages stores of both kinds, some of them so that it is noticed.
+/// Damages stores of both kinds, some of them detectably.
 fn damage(times: usize, seed: u64, harm: Harm) {
     for kill in [true, false] {
         let mut damaged = Damaged::default();

@@ -67,7 +67,7 @@ fn damage_in_old_segments_is_detected_when_they_are_read() {
     assert!(output.status.success(), "{output:?}");
     let said = text(&output.stderr);
     assert!(!said.contains("panicked"), "{said}");
-    // At once, or when it comes to them.
+    // Immediately, or when these callbacks are read.
     let met = ["is damaged", "reading what is left from its log"];
     assert!(met.iter().any(|it| said.contains(it)), "{said}");
     assert!(!said.contains(" 0 more cannot be read, and 0 places"), "{said}");

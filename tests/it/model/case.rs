@@ -1,4 +1,4 @@
-//! One case: an outbox and its model go through the same steps.
+//! One case: the same operations on an outbox and its model.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -118,7 +118,7 @@ impl Case {
         }
     }
 
-    /// Asks for all of it before waiting for any of it, and then for the last one first.
+    /// Makes all calls before waiting for the first, and then waits for the last one first.
     async fn write(&mut self, writes: Vec<Write>) {
         let answers: Vec<_> = writes.into_iter().filter_map(|write| self.ask(write)).collect();
         self.judge(answers).await;
@@ -159,7 +159,7 @@ impl Case {
         assert_eq!(since, free, "what is due, the longest first");
     }
 
-    /// Takes a claim in hand; gives when it was due.
+    /// Keeps a claim; returns when it was due.
     fn claimed(&mut self, claim: Claim) -> Timestamp {
         let number = self.ids.number(claim.record.id);
         let stored = &self.model.kept[&number];

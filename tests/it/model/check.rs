@@ -25,7 +25,7 @@ const ALL: usize = 10_000;
 pub(super) struct Ids(BTreeMap<Number, CallbackId>);
 
 impl Ids {
-    /// Notes an id; ids sort by age and never come twice.
+    /// Records an id; ids sort by age and are unique.
     pub(super) fn note(&mut self, number: Number, id: CallbackId) {
         assert!(self.0.values().all(|known| *known < id), "{id} is not later than all before it");
         assert!(self.0.insert(number, id).is_none());
@@ -44,7 +44,7 @@ impl Ids {
         self.0.keys().copied()
     }
 
-    /// Whether `record` is what the model has of it.
+    /// Whether `record` agrees with the model.
     pub(super) fn agree(&self, stored: &Stored, record: &Record) {
         assert_eq!(record.id, self.of(stored.number));
         let new = &stored.new;
@@ -106,7 +106,7 @@ impl Check<'_> {
         }
     }
 
-    /// Every callback with its attempts, also the forgotten ones.
+    /// Every callback with its attempts, including removed callbacks.
     pub(super) async fn all(&self) {
         for number in self.ids.numbers() {
             let found = self.outbox.get(self.ids.of(number)).await.unwrap();

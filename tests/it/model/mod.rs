@@ -53,7 +53,7 @@ use seal_dpf_urlcallback::{
 use self::{case::Case, operation::operations};
 use crate::support::eventually;
 
-/// How many may be pending; few, so that there is no room at times.
+/// Maximum number of pending callbacks; small, so that it is sometimes reached.
 const MAX_PENDING: usize = 16;
 
 /// How many cases there are without `PROPTEST_CASES`.
@@ -62,10 +62,10 @@ const CASES: u32 = 64;
 /// For how long, in milliseconds, a failing case is made smaller.
 const SHRINK_TIME: u32 = 180_000;
 
-/// One implementation of the outbox.
+/// An implementation of the outbox.
 #[derive(Debug, Clone, Copy)]
 struct Factory {
-    /// Opens it in this folder, with room for [`MAX_PENDING`]; makes it where there is none.
+    /// Opens the outbox in this folder, with room for [`MAX_PENDING`]; creates it if there is none.
     open: fn(&Path, SharedClock) -> Arc<dyn Outbox>,
     /// The files that a closed store has left in this folder and that a new store does not have.
     leftovers: fn(&Path) -> Vec<String>,

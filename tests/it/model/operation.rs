@@ -24,21 +24,21 @@ pub(super) fn destinations() -> [Destination; 3] {
     [host("http://a:80"), host("http://b:80"), Destination::none()]
 }
 
-/// How many of them take callbacks.
+/// Number of destinations that can be called.
 pub(super) const HOSTS: usize = 2;
 
-/// One step.
+/// One operation.
 #[derive(Debug, Clone)]
 pub(super) enum Operation {
-    /// One write, waited for.
+    /// One write, whose result is awaited.
     Write(Write),
-    /// Writes that are all asked for before the first is waited for.
+    /// Several writes that are all made before the first result is awaited.
     Burst(Vec<Write>),
-    /// A claim, and what remains of it is kept in hand.
+    /// A claim, which is kept.
     Claim(Asked),
     /// A claim while these writes, enqueues and settlements alone, are on their way to the disk.
     ClaimDuring(Vec<Write>, Asked),
-    /// One of the claims in hand is given back.
+    /// One of the kept claims is released.
     Release(usize),
     /// So many units pass.
     Pass(u32),
@@ -46,7 +46,7 @@ pub(super) enum Operation {
     Report { to: usize, open: bool },
     /// Asks whether events are accepted.
     Ready,
-    /// The outbox is closed and opened again; what was in hand is gone.
+    /// The outbox is closed and reopened; the kept claims are lost.
     Reopen,
     /// A listing from its beginning to its end.
     List(Listing),
@@ -64,7 +64,7 @@ pub(super) struct Asked {
 #[derive(Debug, Clone)]
 pub(super) enum Write {
     Enqueue(Vec<Event>),
-    /// Ends the attempt of one of the claims in hand.
+    /// Settles one of the kept claims.
     Settle(usize, Ending),
     Replay(Vec<usize>),
     Cancel(usize),
@@ -95,7 +95,7 @@ pub(super) enum Ending {
     Failed { attempted: bool, hold: Option<i32> },
 }
 
-/// For how many units, and a half, finished ones are kept.
+/// The retention of ended callbacks: this many units and a half.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kept {
     pub(super) delivered: u32,
@@ -117,7 +117,7 @@ pub(super) struct Listing {
     pub(super) until: Option<u32>,
     pub(super) limit: usize,
     pub(super) oldest_first: bool,
-    /// It continues behind one of the callbacks, which may be gone.
+    /// It continues after one of the callbacks, which may have been removed.
     pub(super) behind: Option<usize>,
 }
 
@@ -164,7 +164,7 @@ impl Ending {
 /// How long a hold is at most, in units.
 const LONGEST_HOLD: i32 = 6;
 
-/// A number that stands for something there may be any number of.
+/// A number that selects one of any number of items.
 fn number() -> impl Strategy<Value = usize> {
     0..24_usize
 }

@@ -1,9 +1,9 @@
-//! The model: what the outbox promises, in the plainest words that say it. It keeps everything
-//! in one map and looks through all of it for every answer.
+//! The model: what the outbox promises, in the plainest words that say it. It keeps everything in one
+//! map and searches all of them for every answer.
 //!
-//! Of the pending callbacks of one job one has the *turn*: it alone may be claimed. It keeps
-//! the turn until its attempt has been settled or it has ended, or until an earlier one of the
-//! job is replayed while it is in nobody's hands; then the earliest has it.
+//! One of the pending callbacks of a job is *active*: only it may be claimed. It keeps the turn until
+//! its attempt has been settled or it has ended, or until an earlier one of the job is replayed while
+//! it is not claimed; then the earliest is active.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,7 @@ impl Stored {
         matches!(self.state, State::Pending { claimed: true, .. })
     }
 
-    /// When it is due, if it may be claimed then.
+    /// When it is due, if it may be claimed.
     pub(super) fn free_from(&self) -> Option<Timestamp> {
         match self.state {
             State::Pending { at, turn: true, claimed: false } => Some(at),
@@ -135,7 +135,7 @@ impl Model {
         self.pending() + more <= self.max_pending
     }
 
-    /// `None` where there is no room for all of them; then none is taken.
+    /// `None` if there is no room for all of them; then none is stored.
     pub(super) fn enqueue(&mut self, batch: Vec<NewCallback>) -> Option<Vec<Taken>> {
         let mut keys = BTreeSet::new();
         let known: BTreeSet<_> =
@@ -312,7 +312,7 @@ impl Model {
         self.kept.values().filter(move |it| it.is_pending() && it.job() == job)
     }
 
-    /// The earliest accepted of the pending ones of a job.
+    /// The earliest accepted pending callback of a job.
     pub(super) fn earliest(&self, job: &str) -> Option<Number> {
         self.of_job(job).map(|it| it.number).next()
     }
@@ -333,8 +333,8 @@ impl Model {
         self.set(number, State::Pending { at, turn: true, claimed: false });
     }
 
-    /// What has to end before `stored` may be claimed: the one before it; where it is the
-    /// earliest, the one that has the turn.
+    /// The callback that has to end before `stored` may be claimed: the previous one; for the earliest,
+    /// the active one.
     pub(super) fn waits_for(&self, stored: &Stored) -> Option<Number> {
         let State::Pending { turn: false, .. } = stored.state else { return None };
         let before = self.of_job(stored.job()).take_while(|it| it.number < stored.number).last();
@@ -354,13 +354,13 @@ impl Model {
         self.kept.values().filter(move |it| it.new.destination == *to)
     }
 
-    /// Whether nothing pending or failed goes there, and it is not paused.
+    /// Whether it has no pending or failed callbacks and is not paused.
     pub(super) fn is_idle(&self, destination: &Destination) -> bool {
         !self.paused.contains_key(destination)
             && !self.to(destination).any(|it| it.is_pending() || it.is_failed())
     }
 
-    /// Whether nothing pending goes there: then its breaker is forgotten.
+    /// Whether it has no pending callbacks: then the state of its breaker is discarded.
     pub(super) fn has_nothing_pending(&self, destination: &Destination) -> bool {
         !self.to(destination).any(Stored::is_pending)
     }

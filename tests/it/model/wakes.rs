@@ -65,7 +65,7 @@ impl Wakes {
         }
     }
 
-    /// A claim has said when to come again.
+    /// A claim has returned when the next callback is due.
     pub(super) fn come_again(&mut self, destination: Destination, at: Option<Timestamp>) {
         match at {
             Some(at) => self.times.insert(destination, at),
@@ -77,7 +77,7 @@ impl Wakes {
         self.times.get(destination).copied()
     }
 
-    /// Where to look next, and when.
+    /// The destination to look at next, and when.
     pub(super) fn next(&self) -> Option<(Destination, Timestamp)> {
         self.times.iter().min_by_key(|(_, at)| **at).map(|(to, at)| (to.clone(), *at))
     }

@@ -124,7 +124,7 @@ impl Default for Halting {
 }
 
 impl Halting {
-    /// An outbox with such a clock, in a folder of its own.
+    /// An outbox with such a clock, in a temporary folder.
     pub(super) fn open() -> (crate::support::StoreFolder, SledOutbox, Arc<Self>) {
         let folder = crate::support::StoreFolder::new();
         let settings = Settings { min_free_bytes: 0, ..Settings::default() };
@@ -133,8 +133,8 @@ impl Halting {
         (folder, outbox, clock)
     }
 
-    /// The writer halts the next time that it looks: it says so on the first of these, and goes on
-    /// when something comes by the second one.
+    /// The writer stops the next time that it reads the clock: it reports that on the first channel,
+    /// and continues when it receives something on the second one.
     pub(super) fn halt(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let ((looks, looked), (go, goes_on)) = (mpsc::channel(), mpsc::channel());
         *self.halt.lock().unwrap() = Some((looks, goes_on));

@@ -115,7 +115,7 @@ fn an_export_includes_callbacks_that_end_as_it_begins() {
         loop {
             let mut step = outbox.export(cursor);
             let early = timeout(Duration::from_millis(100), &mut step).await;
-            // The write goes on when the export waits for it, or has read one step.
+            // The write continues when the export waits for it, or has read one step.
             if let Some(settled) = settled.take() {
                 go.send(()).unwrap();
                 settled.await.unwrap();

@@ -221,7 +221,7 @@ fn callbacks_accepted_by_a_fast_clock_do_not_keep_later_ones_from_expiring() {
     }
 }
 
-/// Makes the record at this position, of those that share rows, one that cannot be read.
+/// Makes the record at this position among the shared rows unreadable.
 fn corrupt(bench: &Bench, position: usize) {
     let db = open_closed(bench.folder.path());
     let mut left = position;

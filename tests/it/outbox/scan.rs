@@ -47,7 +47,7 @@ fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
     assert_eq!(bench.claim(16).len(), 1, "one more is within reach");
 }
 
-/// Claims, as long as the outbox says that it is to be asked again at once.
+/// Claims repeatedly, as long as the outbox returns that something is due now.
 fn claim_at_last(bench: &Bench) -> (Vec<Claim>, Option<Timestamp>) {
     let now = bench.clock.now();
     for _ in 0..100 {

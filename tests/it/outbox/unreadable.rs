@@ -1,4 +1,4 @@
-//! A record that cannot be read concerns its own callback only.
+//! A record that cannot be read affects only its own callback.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_replayed() {
         assert_eq!(bench.wait(bench.outbox().replay(ids)), 2, "{broken}");
         assert_eq!(bench.claimed_ids(), others, "{broken}");
     }
-    // The one that cannot be read would wait for the one that is replayed.
+    // The unreadable callback would wait for the replayed one.
     let (mut bench, ids) = bench(&["1", "1"]);
     bench.fail(bench.one());
     let others = without(&mut bench, &ids, 1);
@@ -174,7 +174,7 @@ fn a_callback_that_waits_for_a_record_that_cannot_be_read_is_listed() {
     assert_eq!(bench.state(ids[0]), Some(StateName::Pending));
 }
 
-/// A row that callbacks share cannot be read: what concerns other callbacks goes on.
+/// A shared row cannot be read: other callbacks are not affected.
 #[test]
 fn a_shared_row_that_cannot_be_read_does_not_stop_the_store() {
     for prefix in ["r", "s", "b", "y", "z"] {

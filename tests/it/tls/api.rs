@@ -16,7 +16,7 @@ use crate::support::{DEADLINE, Service};
 const API_TLS: &str =
     "[api]\nlisten = \"127.0.0.1:0\"\ntls_cert_file = \"api.pem\"\ntls_key_file = \"api.key\"";
 
-/// A service whose API speaks TLS with this identity.
+/// A service whose API uses TLS with this identity.
 fn behind_tls(identity: &Identity) -> Service {
     let mut service = Service::prepare(API_TLS);
     identity.write(&service.path("api.pem"), &service.path("api.key"));

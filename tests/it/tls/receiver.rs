@@ -26,7 +26,7 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// An authority of its own.
+/// A new authority.
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -34,7 +34,7 @@ impl Authority {
         Self::named(&format!("authority {:x}", fastrand::u64(..)))
     }
 
-    /// One that says that it has this name.
+    /// An authority with this name.
     pub(super) fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -42,7 +42,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// One that this one has signed.
+    /// An authority signed by this one.
     pub(super) fn intermediate(&self) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let name = format!("intermediate {:x}", fastrand::u64(..));
@@ -140,7 +140,7 @@ pub(super) fn plain(identity: &Identity) -> ServerConfig {
         .unwrap()
 }
 
-/// The same, with an authority's certificate behind its own.
+/// The same, with an authority's certificate after its own.
 pub(super) fn plain_with(identity: &Identity, authority: &Authority) -> ServerConfig {
     let (mut chain, key) = identity.chain();
     chain.push(authority.0.der().clone());
