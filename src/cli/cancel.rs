@@ -11,9 +11,8 @@ use crate::{api::action_view::CancelView, callback::CallbackId, config::Config, 
 /// Cancel pending callbacks. They are then failed, with the error kind `cancelled`
 ///
 /// At least one selector is required; a callback must match all of them. Works whether or not the
-/// service
-/// runs. A callback that is being sent cannot be cancelled; try again when its attempt has ended.
-/// `replay-failed` makes a cancelled callback pending again.
+/// service runs. A callback that is being sent cannot be cancelled; try again when its attempt
+/// has ended. `replay-failed` makes a cancelled callback pending again.
 ///
 /// Examples:
 ///   seal-dpf-urlcallback cancel --id 06h1kuqc7g0003796ovvvcapps

@@ -9,9 +9,8 @@ use crate::{api::action_view::RetryNowView, config::Config, select::Action};
 /// Make pending callbacks due now, without waiting for their next attempt
 ///
 /// Use it after a receiver has been repaired: callbacks waiting for a retry become due, and the
-/// breakers
-/// and holds of their destinations end. At least one selector is required. Works whether or not the
-/// service runs.
+/// breakers and holds of their destinations end. At least one selector is required. Works whether
+/// or not the service runs.
 ///
 /// Examples:
 ///   seal-dpf-urlcallback retry-now --destination http://callbackhost:8080

@@ -20,7 +20,7 @@ pub(super) fn first_tag(value: &Value) -> figment::value::Tag {
 pub(super) fn place(metadata: &Metadata, key: &str) -> String {
     match &metadata.source {
         Some(Source::File(path)) => path.display().to_string(),
-        // The one variable that has not our prefix.
+        // The only variable without our prefix.
         _ if !metadata.name.contains(ENV_PREFIX) => "environment variable LOG_LEVEL".into(),
         _ => {
             let name = key.replace('.', "__").to_uppercase();
@@ -39,7 +39,7 @@ pub(super) fn without_source(message: &str) -> String {
 
 /// A text as TOML.
 pub(super) fn quoted(text: &str) -> String {
-    // A JSON string is a TOML basic string, but for the one character that TOML has escaped.
+    // A JSON string is a TOML basic string, except for one character that TOML requires to be escaped.
     serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007f")
 }
 
