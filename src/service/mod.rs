@@ -68,9 +68,9 @@ pub enum ServiceError {
     /// The address.
     #[error("cannot listen on {address}: {error} (api.listen)")]
     Listen {
-        /// The one that was wanted.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// The threads.
@@ -193,7 +193,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Opens the store, which may take long; `None` if the service is to stop before it is open.
+/// Opens the store, which may take long; `None` if the service is to stop before the store is open.
 async fn open(
     data_dir: &DataDir,
     config: &Config,

@@ -1,5 +1,5 @@
-//! Tests through the public surface: the real binary, a real store, a real HTTP server on
-//! loopback. Every test has a folder of its own and takes free ports.
+//! Tests through the public surface: the real binary, a real store, a real HTTP server on loopback.
+//! Every test has a separate folder and uses free ports.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -15,7 +15,7 @@ const BASIC: &str = "a-password-for-a-receiver";
 const SIGNING: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const API: &str = "a-token-for-the-own-api";
 
-/// Everything that was said in a run, with what said it.
+/// All output of a run, with its source.
 #[derive(Default)]
 struct Said(Vec<(String, Vec<u8>)>);
 
@@ -93,7 +93,7 @@ fn hand_in(api: &Api, said: &mut Said, receivers: [&Receiver; 3]) {
     });
 }
 
-/// What the API says to who has the token and to who has not.
+/// API responses with and without the token.
 fn ask(api: &Api, said: &mut Said, ids: &[String]) {
     for id in ids {
         said.note("one callback", api.get(&format!("/v1/callbacks/{id}")).body);
@@ -105,7 +105,7 @@ fn ask(api: &Api, said: &mut Said, ids: &[String]) {
     }
 }
 
-/// What every command says that looks at the queue or changes it.
+/// Output of every command that reads or changes the queue.
 fn command(service: &Service, said: &mut Said, ids: &[String]) {
     let not_a_parameter = url("h");
     let mut commands = vec![

@@ -193,7 +193,7 @@ fn replayed_goes_first(
     detail: &dyn Fn(&str) -> Value,
     found: &mut Vec<String>,
 ) {
-    // Of one that can never be sent nobody outside knows when it ended.
+    // The end time of a callback that can never be sent is not visible from outside.
     if one.is_unsendable() || behind.iter().all(|it| it.seen.is_empty()) {
         return;
     }

@@ -1,5 +1,5 @@
-//! What a run has to be judged by: the answers that submitters and operators got, the
-//! receivers' own record, and what the service says it has, after everything has ended.
+//! The basis of the verdict on a run: the answers that submitters and operators got, the receivers' own
+//! record, and what the service says it has, after everything has ended.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,7 +20,7 @@ use super::{
 /// since writes take effect in their order.
 pub(super) const HEARD: Duration = Duration::from_secs(3);
 
-/// A callback with all that is known of it.
+/// A callback with everything recorded about it.
 pub(super) struct Known<'a> {
     pub(super) id: &'a str,
     pub(super) job: &'a str,
@@ -44,7 +44,7 @@ impl Known<'_> {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Default)]
 pub(super) struct Verdict {
     pub(super) accepted: usize,
@@ -173,7 +173,7 @@ pub(super) fn judge(
     verdict
 }
 
-/// Whether there was what it is said to have failed of.
+/// Whether the recorded reason of the failure is justified.
 fn has_failed(known: &Known<'_>, calls: &[Call]) -> bool {
     match known.reason() {
         "status" => known.seen.iter().any(|it| it.status == 422),
@@ -208,8 +208,8 @@ fn by_key<'a>(events: &'a [Event], faults: &mut Vec<String>) -> HashMap<&'a str,
     events.iter().map(|event| (event.key.as_str(), event)).collect()
 }
 
-/// The numbers of attempts grow. A kill makes one come again, and so does a kept connection that the
-/// receiver closed without an answer: then the same attempt goes out once more.
+/// The numbers of attempts increase. An attempt is repeated after a kill, and after a receiver has
+/// closed a kept-alive connection without a response: then the same attempt is sent again.
 fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
     for pair in known.seen.windows(2) {
         let again = pair[0].process != pair[1].process || pair[0].answered.is_none();
@@ -225,7 +225,7 @@ fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
     }
 }
 
-/// What a receiver has ended comes again only where a kill came between the answer and its
+/// A callback that a receiver has ended is repeated only if a kill happened between the answer and its
 /// record. Gives how often a success was repeated.
 fn repeats(
     known: &Known<'_>,
@@ -265,7 +265,7 @@ fn unexplained(
         detail(&before.id)["attempts"][place]["error"]["kind"].as_str().map(str::to_owned)
     };
     if before.process == again.process {
-        // The answer may have come too late for the service to hear it.
+        // The response may have arrived after the service stopped waiting.
         let late = recorded().as_deref() == Some("timeout");
         return (!late).then_some("it ended, and came again from the same process");
     }
@@ -273,12 +273,12 @@ fn unexplained(
     if acknowledged.iter().any(|it| it.process == before.process && it.began > heard) {
         return Some("a later write was acknowledged before the kill, and yet it came again");
     }
-    // Between the two, the same attempt was made again where no receiver could note it.
+    // Between the two, the same attempt was repeated without reaching a receiver.
     let made_again = again.attempt > before.attempt && recorded().is_some();
     (again.attempt != before.attempt && !made_again).then_some("it ended and was recorded")
 }
 
-/// What was cancelled is not sent any more, unless somebody replayed it.
+/// A cancelled callback is no longer sent, unless it was replayed.
 fn cancelled_stays(known: &Known<'_>, calls: &[Call], faults: &mut Vec<String>) {
     for cancel in calls.iter().filter(|it| it.may_cancel(known.id) && it.status == 200) {
         let answered = cancel.answered.unwrap();
