@@ -30,7 +30,7 @@ pub enum DestinationState {
 pub struct DestinationView {
     /// Scheme, host and port.
     pub destination: String,
-    /// `ok`, `open`, `held` or `paused`; of several, the last one in this order.
+    /// `ok`, `held`, `open` or `paused`; of several, the last one in this order.
     #[serde(default)]
     pub state: DestinationState,
     /// Since when it is open or paused; otherwise null.
@@ -85,10 +85,10 @@ impl From<DestinationSummary> for DestinationView {
     fn from(summary: DestinationSummary) -> Self {
         let (open, paused_at) = (summary.open, summary.paused_at);
         let open_since = open.map(|it| it.since);
-        let (state, since) = match (paused_at, summary.hold_until, open) {
+        let (state, since) = match (paused_at, open_since, summary.hold_until) {
             (Some(at), ..) => (DestinationState::Paused, Some(at)),
-            (None, Some(_), _) => (DestinationState::Held, open_since),
-            (None, None, Some(_)) => (DestinationState::Open, open_since),
+            (None, Some(since), _) => (DestinationState::Open, Some(since)),
+            (None, None, Some(_)) => (DestinationState::Held, None),
             (None, None, None) => (DestinationState::Ok, None),
         };
         Self {

@@ -168,7 +168,8 @@ fn after_a_repair_retry_now_waits_for_nothing() {
     let asked = api.accept(&event("job_sending", "3", &held.url("/")));
     held.wait_for(1);
     let name = held.url("");
-    eventually("it is held", || (destination(&api, &name)["state"] == "held").then_some(()));
+    eventually("it is held", || destination(&api, &name)["holdUntil"].is_string().then_some(()));
+    assert_eq!(destination(&api, &name)["state"], "open", "it is both");
 
     let receiver =
         Receiver::listening(TcpListener::bind(address).unwrap(), vec![], Answer::Status(200));
