@@ -7,7 +7,7 @@ use crate::{
         error::Result,
         sled::{
             keys,
-            read::destinations::{self, Due},
+            read::destinations::{self, DueCount},
             rows,
             shared::store::Store,
         },
@@ -60,7 +60,7 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
     let mut all = Vec::new();
     for queue in destinations::in_memory(store) {
         let in_flight = queue.in_flight;
-        let Due { ready: queue_ready, oldest } =
+        let DueCount { ready: queue_ready, oldest } =
             destinations::due(store, &queue, horizon, &mut looked_at)?;
         summary.in_flight += in_flight;
         ready += queue_ready;
