@@ -36,6 +36,11 @@ impl Timestamp {
         self.0 / 1000
     }
 
+    /// Whole minutes since 1970.
+    pub const fn minute(self) -> u64 {
+        self.0 / 60_000
+    }
+
     /// The moment `by` later; saturates at [`Timestamp::MAX`].
     #[must_use]
     pub fn after(self, by: Duration) -> Self {

@@ -10,7 +10,7 @@ use super::{
     record::{Failure, Record},
     retention::Over,
     transfer::{Entry, ExportCursor, Exported, Identity},
-    views::{DestinationPage, DestinationQuery, Detail, Open, Page, Query, Summary},
+    views::{Delivered, DestinationPage, DestinationQuery, Detail, Open, Page, Query, Summary},
     writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Sequence, Settlement},
 };
 use crate::{
@@ -102,6 +102,9 @@ pub trait Outbox: Send + Sync + 'static {
         query: DestinationQuery,
         now: Timestamp,
     ) -> OutboxFuture<DestinationPage>;
+
+    /// How many callbacks were delivered in each minute since `since` and are still stored.
+    fn delivered(&self, since: Timestamp) -> OutboxFuture<Delivered>;
 
     /// Summary of the outbox at `now`.
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary>;

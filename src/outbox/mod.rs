@@ -48,8 +48,8 @@ pub use self::{
     retention::{Over, Retention},
     transfer::{Entry, ExportCursor, Exported, Identity},
     views::{
-        CallbackStatus, DestinationCursor, DestinationPage, DestinationQuery, DestinationSummary,
-        Detail, OVERDUE, Open, Page, ParseCursorError, Query, Summary,
+        CallbackStatus, Delivered, DestinationCursor, DestinationPage, DestinationQuery,
+        DestinationSummary, Detail, OVERDUE, Open, Page, ParseCursorError, Query, Summary,
     },
     writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Sequence, Settlement},
 };

@@ -1,6 +1,6 @@
 //! Queries of the outbox, and their results.
 
-use std::{cmp::Reverse, fmt, str::FromStr, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
 
@@ -230,6 +230,15 @@ pub struct DestinationQuery {
     pub destination: Option<Destination>,
     /// Maximum number of destinations, at least 1.
     pub limit: usize,
+}
+
+/// Result of [`Outbox::delivered`](super::Outbox::delivered).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// From when on they were counted: the work is limited.
+    pub from: Timestamp,
+    /// Number by minute ([`Timestamp::minute`]).
+    pub minutes: BTreeMap<u64, u64>,
 }
 
 /// One page of destinations.

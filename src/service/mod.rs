@@ -29,7 +29,7 @@ use crate::{
     intake::Intake,
     measure,
     outbox::{Outbox, OutboxError, sled::SledOutbox},
-    page, report,
+    page, recent, report,
     service::{reload::Reload, signals::Signals},
     telemetry::{self, Log, LogError},
     tls::{self, TlsError},
@@ -104,6 +104,13 @@ pub async fn serve(
         std::process::exit(0);
     };
     let outbox: Arc<dyn Outbox> = store.clone();
+    let day = Duration::from_secs(60 * recent::DAY as u64);
+    match outbox.delivered(clock.now().before(day)).await {
+        Ok(known) => recent::delivered_before(known.from, &known.minutes),
+        Err(error) => {
+            tracing::warn!(error.message = %error, "the throughput before the start is not known")
+        }
+    }
     let (listener, address) = listen(config.api.listen).await?;
 
     // Port 0 is known only now.

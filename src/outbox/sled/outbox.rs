@@ -19,7 +19,7 @@ use super::{
     fsync::sync_dir,
     guard::guarded,
     open,
-    read::{destinations, export, listing, lookup, summary},
+    read::{delivered, destinations, export, listing, lookup, summary},
     rescue::{
         backup,
         files::{WITNESS, beside},
@@ -31,8 +31,8 @@ use crate::{
     callback::{CallbackId, Destination},
     clock::{SharedClock, Timestamp},
     outbox::{
-        Cancelled, Claim, Claims, DestinationPage, DestinationQuery, Detail, Enqueued, Entry,
-        ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
+        Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
+        Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
         OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement, Summary,
         error::Result,
     },
@@ -288,6 +288,10 @@ impl Outbox for SledOutbox {
         now: Timestamp,
     ) -> OutboxFuture<DestinationPage> {
         self.read(move |store| destinations::page(store, &query, now))
+    }
+
+    fn delivered(&self, since: Timestamp) -> OutboxFuture<Delivered> {
+        self.read(move |store| delivered::since(store, since))
     }
 
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary> {

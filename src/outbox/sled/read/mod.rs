@@ -4,6 +4,7 @@
 //! tree. A result is the state at some moment during the call, and is returned after the commit that it
 //! may have seen ([`barrier`](super::shared::barrier)).
 
+pub(crate) mod delivered;
 pub(crate) mod destinations;
 pub(crate) mod export;
 pub(crate) mod listing;
