@@ -70,7 +70,7 @@ async fn set(
 /// Pause a destination: its callbacks are kept but neither sent nor allowed to expire.
 #[utoipa::path(
     post, path = "/v1/destinations/pause", tag = "destinations", request_body = DestinationRequest,
-    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem)),
+    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn pause(
     State(shared): State<Shared>,
@@ -82,7 +82,7 @@ pub(super) async fn pause(
 /// Resume a destination. The age of its callbacks starts again.
 #[utoipa::path(
     post, path = "/v1/destinations/resume", tag = "destinations", request_body = DestinationRequest,
-    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem)),
+    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn resume(
     State(shared): State<Shared>,

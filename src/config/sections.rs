@@ -44,6 +44,7 @@ pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
     });
     let token_file = data_dir.join(&default.token_file);
     let token_file = PathBuf::from(r.text_or("api.token_file", &token_file.to_string_lossy()));
+    let read_token_file = files::read_token(r, &token_file);
     let idle_timeout =
         r.duration("api.idle_timeout", default.idle_timeout, Duration::from_millis(100));
     let max_event_bytes = r.size("api.max_event_bytes", default.max_event_bytes, 256, 16 << 20);
@@ -65,6 +66,7 @@ pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
         listen,
         token_file_is_set: r.is_set("api.token_file"),
         token_file,
+        read_token_file,
         tls,
         idle_timeout,
         max_event_bytes,

@@ -34,6 +34,7 @@ mod operate;
 mod outbox;
 #[cfg(target_os = "linux")]
 mod power;
+mod read_token;
 mod scale;
 mod secrets;
 mod settings;

@@ -60,6 +60,7 @@ fn all_errors_are_reported_at_once_with_key_and_expectation() {
         [api]
         listen = "somewhere"
         max_event_bytes = "many"
+        read_token_file = "not-there"
         [egress]
         deny = ["10.0.0.0/99"]
         proxy = "proxy:1"
@@ -86,6 +87,7 @@ fn all_errors_are_reported_at_once_with_key_and_expectation() {
             "retry.final_statuses",
             "api.listen",
             "api.max_event_bytes",
+            "api.read_token_file",
             "egress.deny",
             "egress.proxy",
             "tls.client_cert_file",
