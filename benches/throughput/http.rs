@@ -57,11 +57,16 @@ impl Connection {
 
 /// GETs a path of the service and returns the body.
 pub(crate) fn get(address: &str, token: &str, path: &str) -> anyhow::Result<String> {
+    get_as(address, &format!("Bearer {token}"), path)
+}
+
+/// The body of the response at a path, with this Authorization header.
+pub(crate) fn get_as(address: &str, authorization: &str, path: &str) -> anyhow::Result<String> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address)?;
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n"
+        "GET {path} HTTP/1.0\r\nhost: {address}\r\nauthorization: {authorization}\r\n\r\n"
     )?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

@@ -8,7 +8,7 @@ use crate::{
     clock::{Latency, eventually, now_micros},
     fill::directory,
     http::get,
-    kills, latency,
+    kills, latency, page,
     receiver::rate,
     service::Service,
     stage::{Events, Receiver, fill, produce, raw},
@@ -17,7 +17,7 @@ use crate::{
 
 type Part = fn(&mut Figures) -> anyhow::Result<()>;
 
-const PARTS: [(&str, Part); 9] = [
+const PARTS: [(&str, Part); 10] = [
     ("drain", drain),
     ("intake", intake),
     ("steady", steady),
@@ -25,6 +25,7 @@ const PARTS: [(&str, Part); 9] = [
     ("kills", kills::run),
     ("growth", growth),
     ("search", search),
+    ("page", page::run),
     ("isolation", isolation),
     ("idle", idle),
 ];
