@@ -71,10 +71,14 @@ impl<const N: usize> Ring<N> {
         latest: 0,
     };
 
+    fn place(number: u64) -> usize {
+        usize::try_from(number % N as u64).unwrap_or(0)
+    }
+
     fn at(&mut self, at: Timestamp) -> &mut Minute {
         let number = at.minute();
         self.latest = number;
-        let minute = &mut self.minutes[(number % N as u64) as usize];
+        let minute = &mut self.minutes[Self::place(number)];
         if minute.number != number {
             *minute = Minute { number, ..Minute::default() };
         }
@@ -85,7 +89,7 @@ impl<const N: usize> Ring<N> {
     fn last(&self, count: usize, now: Timestamp) -> Vec<Minute> {
         let current = now.minute();
         let of = |number: u64| {
-            let minute = self.minutes[(number % N as u64) as usize];
+            let minute = self.minutes[Self::place(number)];
             if minute.number == number { minute } else { Minute { number, ..Minute::default() } }
         };
         (0..count as u64).rev().map(|ago| of(current.saturating_sub(ago))).collect()
@@ -241,8 +245,8 @@ mod tests {
         for _ in 0..30 {
             recent.count(&one, true, at(0));
         }
-        assert_eq!(recent.rates(&one, at(1)).delivered, 30.0);
-        assert_eq!(recent.rates(&one, at(120)).delivered, 15.0);
+        assert_eq!(recent.rates(&one, at(1)), Rates { delivered: 30.0, failed: 0.0 });
+        assert_eq!(recent.rates(&one, at(120)), Rates { delivered: 15.0, failed: 0.0 });
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     api::{self, server::Listener},
-    clock::{SharedClock, SystemClock},
+    clock::{SharedClock, SystemClock, Timestamp},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
     delivery::{
@@ -106,13 +106,7 @@ pub async fn serve(
         std::process::exit(0);
     };
     let outbox: Arc<dyn Outbox> = store.clone();
-    let day = Duration::from_secs(60 * recent::DAY as u64);
-    match outbox.delivered(clock.now().before(day)).await {
-        Ok(known) => recent::delivered_before(known.from, &known.minutes),
-        Err(error) => {
-            tracing::warn!(error.message = %error, "the throughput before the start is not known")
-        }
-    }
+    tokio::spawn(read_throughput(Arc::clone(&outbox), clock.now()));
     let (listener, address) = listen(config.api.listen).await?;
 
     // Port 0 is known only now.
@@ -131,15 +125,7 @@ pub async fn serve(
         Arc::clone(&clock),
         Arc::clone(&jumps),
     );
-    let note = Note {
-        pid: std::process::id(),
-        address,
-        certificate,
-        token_file: std::path::absolute(&config.api.token_file)
-            .unwrap_or_else(|_| config.api.token_file.clone()),
-        started_at,
-        version: env!("CARGO_PKG_VERSION").into(),
-    };
+    let note = note(&config, address, certificate, started_at);
     data_dir.write_note(&note)?;
     let gather = tokio::spawn(gather(metrics.clone()));
     let runtime = delivery_threads().map_err(ServiceError::Threads)?;
@@ -221,6 +207,34 @@ async fn open(
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },
         () = signals.stop_while_starting() => Ok(None),
+    }
+}
+
+fn note(
+    config: &Config,
+    address: SocketAddr,
+    certificate: Option<String>,
+    started_at: Timestamp,
+) -> Note {
+    Note {
+        pid: std::process::id(),
+        address,
+        certificate,
+        token_file: std::path::absolute(&config.api.token_file)
+            .unwrap_or_else(|_| config.api.token_file.clone()),
+        started_at,
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// Reads how many callbacks were delivered before the start, for the page.
+async fn read_throughput(outbox: Arc<dyn Outbox>, now: Timestamp) {
+    let day = Duration::from_secs(60 * recent::DAY as u64);
+    match outbox.delivered(now.before(day)).await {
+        Ok(known) => recent::delivered_before(known.from, &known.minutes),
+        Err(error) => {
+            tracing::warn!(error.message = %error, "the throughput before the start is not known");
+        }
     }
 }
 
