@@ -320,13 +320,17 @@ fn one_file_for_both_tokens_is_a_fault() {
     let mut service = Service::start("");
     service.terminate();
     service.configure("api.read_token_file = \"data/api-token\"");
-    let output = service.run(&["serve"]);
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(text(&output).contains("api.read_token_file"), "{output:?}");
+    let faulty = || {
+        for command in ["check-config", "serve"] {
+            let output = service.run(&[command]);
+            assert_eq!(output.status.code(), Some(2), "{command}: {output:?}");
+            assert!(text(&output).contains("api.read_token_file"), "{command}: {output:?}");
+        }
+    };
+    faulty();
     // Where the operator's token would be created only now.
     fs::remove_file(service.path("data/api-token")).unwrap();
-    let output = service.run(&["serve"]);
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    faulty();
     assert!(!service.path("data/api-token").exists());
 }
 
