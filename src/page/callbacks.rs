@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    http::StatusCode,
+    response::Response,
 };
 
 use super::{
-    Shared,
-    context::{Page, Tab, failed, html, refused},
+    context::{Page, Tab, failed, html, refused, to},
     filter::Filter,
     request::Fields,
+    state::Shared,
 };
 use crate::{
     api::{destination_view::DestinationView, view::CallbackView},
@@ -137,16 +137,10 @@ pub(super) async fn search(State(shared): State<Shared>, request: Request) -> Re
         Err(response) => return *response,
     };
     let wanted = fields.get("q");
-    let to = match place(&shared, &page, wanted).await {
-        Ok(to) => to,
-        Err(error) => return failed(&page, &error),
-    };
-    let mut response = StatusCode::SEE_OTHER.into_response();
-    match HeaderValue::from_str(&page.link(to)) {
-        Ok(to) => drop(response.headers_mut().insert(header::LOCATION, to)),
-        Err(_) => return refused(&page, StatusCode::BAD_REQUEST, page.words.no_such_page),
+    match place(&shared, &page, wanted).await {
+        Ok(place) => to(&page, &place),
+        Err(error) => failed(&page, &error),
     }
-    response
 }
 
 async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, OutboxError> {

@@ -8,10 +8,10 @@ use axum::{
 };
 
 use super::{
-    Shared,
     callbacks::{Row, Troubled},
     charts,
     context::{Page, Tab, failed, html},
+    state::Shared,
 };
 use crate::{
     api::{

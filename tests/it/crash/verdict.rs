@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     MAX_ATTEMPTS,
     history::{Acknowledged, Action, Call, Event, History, Said, Seen, Tick},
-    order,
+    order::{self, Concerning},
 };
 
 /// How long after a receiver has answered the service has certainly heard it, on a machine
@@ -114,6 +114,7 @@ pub(super) fn judge(
     verdict.replayed = calls.iter().map(|call| call.replayed).sum();
     let cancels = calls.iter().filter(|call| matches!(call.action, Action::Cancel(_)));
     verdict.cancelled = cancels.filter(|call| call.status == 200).count();
+    let concerning = Concerning::of(&calls);
     let mut known = BTreeMap::new();
     for stored in listed {
         let id = stored["id"].as_str().unwrap();
@@ -148,6 +149,7 @@ pub(super) fn judge(
                 .map(|it| format!("sent is not what is stored: {it:?}, stored {}", one.stored)),
         );
         attempts_grow(one, faults);
+        let calls = concerning.one(one);
         verdict.repeated += repeats(one, &calls, &acknowledged, detail, faults);
         cancelled_stays(one, &calls, faults);
     }
@@ -161,7 +163,7 @@ pub(super) fn judge(
                 .iter()
                 .all(|seen| seen.took().is_none())
                 .then(|| format!("no receiver took it, and yet: {}", it.stored)),
-            Some(it) if it.stored["state"] == "failed" && !has_failed(it, &calls) => {
+            Some(it) if it.stored["state"] == "failed" && !has_failed(it, &concerning.one(it)) => {
                 Some(format!("it failed without a reason: {}", it.stored))
             }
             Some(_) => None,
@@ -169,12 +171,12 @@ pub(super) fn judge(
         verdict.lost.extend(lost.map(|why| format!("{why}: {event:?}")));
     }
     order::ids_follow_submission(&events, &mut verdict.out_of_order);
-    order::jobs_keep_their_order(&known, &calls, detail, &mut verdict.out_of_order);
+    order::jobs_keep_their_order(&known, &concerning, detail, &mut verdict.out_of_order);
     verdict
 }
 
 /// Whether the recorded reason of the failure is justified.
-fn has_failed(known: &Known<'_>, calls: &[Call]) -> bool {
+fn has_failed(known: &Known<'_>, calls: &[&Call]) -> bool {
     match known.reason() {
         "status" => known.seen.iter().any(|it| it.status == 422),
         "exhausted" => known.attempts() >= MAX_ATTEMPTS,
@@ -229,7 +231,7 @@ fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
 /// record. Gives how often a success was repeated.
 fn repeats(
     known: &Known<'_>,
-    calls: &[Call],
+    calls: &[&Call],
     acknowledged: &[Acknowledged],
     detail: &dyn Fn(&str) -> Value,
     faults: &mut Vec<String>,
@@ -279,7 +281,7 @@ fn unexplained(
 }
 
 /// A cancelled callback is no longer sent, unless it was replayed.
-fn cancelled_stays(known: &Known<'_>, calls: &[Call], faults: &mut Vec<String>) {
+fn cancelled_stays(known: &Known<'_>, calls: &[&Call], faults: &mut Vec<String>) {
     for cancel in calls.iter().filter(|it| it.may_cancel(known.id) && it.status == 200) {
         let answered = cancel.answered.unwrap();
         let replayed_before = |tick: Tick| {
