@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Json, extract::State, http::StatusCode};
@@ -10,7 +10,6 @@ use data_encoding::BASE64URL_NOPAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq as _};
-use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{Role, problem::Problem, state::Shared};
@@ -43,29 +42,28 @@ impl SignIn {
     }
 
     /// The secret of a new link; `None` if the system has no random numbers.
-    pub fn link(&self) -> Option<String> {
-        add(&mut self.lock().links, LINK)
+    pub fn link(&self, now: Instant) -> Option<String> {
+        add(&mut self.lock().links, now, LINK)
     }
 
     /// The password for a link, which is not good any more; `None` if it is not good.
-    pub fn password(&self, link: &[u8]) -> Option<String> {
+    pub fn password(&self, link: &[u8], now: Instant) -> Option<String> {
         let mut secrets = self.lock();
-        let found = find(&secrets.links, link)?;
+        let found = find(&secrets.links, link, now)?;
         secrets.links.remove(found);
-        add(&mut secrets.passwords, PASSWORD)
+        add(&mut secrets.passwords, now, PASSWORD)
     }
 
     /// What a password opens.
-    pub fn role(&self, password: &[u8]) -> Option<Role> {
-        find(&self.lock().passwords, password).map(|_| Role::Operator)
+    pub fn role(&self, password: &[u8], now: Instant) -> Option<Role> {
+        find(&self.lock().passwords, password, now).map(|_| Role::Operator)
     }
 }
 
-fn add(secrets: &mut Vec<Secret>, lasts: Duration) -> Option<String> {
+fn add(secrets: &mut Vec<Secret>, now: Instant, lasts: Duration) -> Option<String> {
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).ok()?;
     let secret = BASE64URL_NOPAD.encode(&bytes);
-    let now = Instant::now();
     secrets.retain(|(_, until)| *until > now);
     if secrets.len() >= KEPT {
         secrets.remove(0);
@@ -75,8 +73,7 @@ fn add(secrets: &mut Vec<Secret>, lasts: Duration) -> Option<String> {
 }
 
 /// The position of a secret that is good. Takes the same time whichever it is.
-fn find(secrets: &[Secret], given: &[u8]) -> Option<usize> {
-    let now = Instant::now();
+fn find(secrets: &[Secret], given: &[u8], now: Instant) -> Option<usize> {
     let is_it = |(secret, until): &Secret| {
         secret.as_bytes().ct_eq(given) & Choice::from(u8::from(*until > now))
     };
@@ -98,7 +95,7 @@ pub struct SignInView {
     responses((status = 200, body = SignInView), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<SignInView>, Problem> {
-    let Some(secret) = shared.sign_in.link() else {
+    let Some(secret) = shared.sign_in.link(Instant::now()) else {
         let detail = "the system has no random numbers";
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail));
     };
@@ -109,27 +106,25 @@ pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<SignInView
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_link_is_good_once_and_for_a_minute() {
-        let sign_in = SignIn::default();
-        let link = sign_in.link().unwrap();
-        let password = sign_in.password(link.as_bytes()).unwrap();
-        assert_eq!(sign_in.role(password.as_bytes()), Some(Role::Operator));
-        assert_eq!(sign_in.password(link.as_bytes()), None, "once");
-        assert_eq!(sign_in.role(link.as_bytes()), None);
-        assert_eq!(sign_in.role(b""), None);
-        let late = sign_in.link().unwrap();
-        tokio::time::advance(LINK).await;
-        assert_eq!(sign_in.password(late.as_bytes()), None, "for a minute");
-        tokio::time::advance(PASSWORD).await;
-        assert_eq!(sign_in.role(password.as_bytes()), None);
+    #[test]
+    fn a_link_is_good_once_and_for_a_minute() {
+        let (sign_in, now) = (SignIn::default(), Instant::now());
+        let link = sign_in.link(now).unwrap();
+        let password = sign_in.password(link.as_bytes(), now).unwrap();
+        assert_eq!(sign_in.role(password.as_bytes(), now), Some(Role::Operator));
+        assert_eq!(sign_in.password(link.as_bytes(), now), None, "once");
+        assert_eq!(sign_in.role(link.as_bytes(), now), None);
+        assert_eq!(sign_in.role(b"", now), None);
+        let late = sign_in.link(now).unwrap();
+        assert_eq!(sign_in.password(late.as_bytes(), now + LINK), None, "for a minute");
+        assert_eq!(sign_in.role(password.as_bytes(), now + PASSWORD), None);
     }
 
-    #[tokio::test]
-    async fn the_oldest_link_is_forgotten_first() {
-        let sign_in = SignIn::default();
-        let links: Vec<_> = (0..=KEPT).map(|_| sign_in.link().unwrap()).collect();
-        assert_eq!(sign_in.password(links[0].as_bytes()), None);
-        assert!(sign_in.password(links[1].as_bytes()).is_some());
+    #[test]
+    fn the_oldest_link_is_forgotten_first() {
+        let (sign_in, now) = (SignIn::default(), Instant::now());
+        let links: Vec<_> = (0..=KEPT).map(|_| sign_in.link(now).unwrap()).collect();
+        assert_eq!(sign_in.password(links[0].as_bytes(), now), None);
+        assert!(sign_in.password(links[1].as_bytes(), now).is_some());
     }
 }

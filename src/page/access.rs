@@ -1,6 +1,8 @@
 //! Who may see the page, and who may act: HTTP Basic, whose password is a token of the API or what a
 //! one-time link led to.
 
+use std::time::Instant;
+
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
@@ -109,7 +111,11 @@ fn visitor(shared: &Shared, headers: &HeaderMap) -> Option<Visitor> {
     let pair = BASE64.decode(encoded.trim_ascii()).ok()?;
     let colon = pair.iter().position(|byte| *byte == b':')?;
     let (name, password) = (&pair[..colon], &pair[colon + 1..]);
-    let role = shared.api.tokens.role(password).or_else(|| shared.api.sign_in.role(password))?;
+    let role = shared
+        .api
+        .tokens
+        .role(password)
+        .or_else(|| shared.api.sign_in.role(password, Instant::now()))?;
     Some(Visitor { name: String::from_utf8_lossy(name).chars().take(64).collect(), role })
 }
 

@@ -5,6 +5,8 @@
 //! that is valid until the service ends, for twelve hours at most; it then has the browser sign in with that
 //! password, which the browser remembers like a typed one. The token itself never leaves the service.
 
+use std::time::Instant;
+
 use axum::{
     extract::{Request, State},
     http::{StatusCode, header},
@@ -26,7 +28,7 @@ pub(super) async fn page(State(shared): State<Shared>, request: Request) -> Resp
 pub(super) async fn exchange(State(shared): State<Shared>, request: Request) -> Response {
     let page = Page::of(&shared, &request);
     let body = axum::body::to_bytes(request.into_body(), 256).await.unwrap_or_default();
-    match shared.api.sign_in.password(&body) {
+    match shared.api.sign_in.password(&body, Instant::now()) {
         Some(password) => ([(header::CONTENT_TYPE, "text/plain")], password).into_response(),
         None => refused(&page, StatusCode::FORBIDDEN, page.words.link_is_over),
     }
