@@ -94,7 +94,7 @@ fn callbacks_are_found_by_directory_error_and_time_in_every_state() {
 
 #[test]
 fn pending_callbacks_are_cancelled_by_filter_in_steps() {
-    let service = Service::start("breaker.failures = 0");
+    let service = Service::start("breaker.failures = 0\nretry.initial_interval = \"5m\"");
     let api = service.api();
     let (_, dead) = closed();
     let hole = Receiver::answering(vec![], Answer::Wait);
@@ -102,6 +102,8 @@ fn pending_callbacks_are_cancelled_by_filter_in_steps() {
     hole.wait_for(1);
     let all: Vec<_> =
         (1..6).map(|n| api.accept(&event("job_sending", &n.to_string(), &dead))).collect();
+    let tried = |id: &String| api.callback(id)["attemptCount"] == 1;
+    eventually("none of them is in flight", || all.iter().all(tried).then_some(()));
     let cancel = |body: Value| api.post("/v1/callbacks/cancel", &body).json();
     let matched =
         |matched, cancelled| json!({"matched": matched, "cancelled": cancelled, "inFlight": 0});

@@ -1,0 +1,52 @@
+//! What the delivery loop does besides attempts: it sleeps, and keeps connections where they are of use.
+
+use std::{fs, time::Duration};
+
+use crate::support::{Answer, Receiver, Service, event, eventually};
+
+/// Processor time of a process so far.
+fn worked(pid: i32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name of the program, which may contain blanks, ends with the last parenthesis.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let hundredths = fields.split(' ').skip(11).take(2).map(|it| it.parse::<u64>().unwrap());
+    Duration::from_millis(hundredths.sum::<u64>() * 10)
+}
+
+#[test]
+fn a_service_that_waits_for_a_time_uses_almost_no_processor_time() {
+    let hold = Answer::With(503, vec![("retry-after", "2".into())]);
+    let receiver = Receiver::answering(vec![hold], Answer::Status(200));
+    let service = Service::start("");
+    let api = service.api();
+    let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
+    eventually("it is held", || (api.callback(&id)["attemptCount"] == 1).then_some(()));
+    let before = worked(service.pid());
+    receiver.wait_for(2);
+    let worked = worked(service.pid()).saturating_sub(before);
+    assert!(worked < Duration::from_millis(400), "{worked:?}");
+}
+
+#[test]
+fn connections_are_kept_to_destinations_that_answer_not_to_those_that_do_not() {
+    const KEPT: usize = 256;
+    let service = Service::start("retry.max_attempts = 1");
+    let api = service.api();
+    // Each address of the loopback network is a destination.
+    let send = |port: u16, first: usize, count: usize| {
+        let url = |n| format!("http://127.0.{}.{}:{port}/", n / 250, n % 250 + 1);
+        let lines = (first..first + count)
+            .map(|n| event("job_sending", &format!("{port}-{n}"), &url(n)).to_string() + "\n");
+        api.post_lines(&lines.collect::<String>());
+        eventually("all have ended", || (api.queue()["pending"] == 0).then_some(()));
+    };
+    send(1, 0, KEPT + 10);
+    let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let receiver = Receiver::listening(everywhere, vec![], Answer::Status(200));
+    send(receiver.address.port(), 0, KEPT);
+    send(receiver.address.port(), KEPT, 1);
+    let puts = receiver.puts();
+    let closed = puts.iter().map(|put| put.header("connection") == "close");
+    let closed: Vec<_> = closed.collect();
+    assert_eq!(closed, [&[false; KEPT][..], &[true]].concat());
+}
