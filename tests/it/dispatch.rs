@@ -1,6 +1,9 @@
 //! What the delivery loop does besides attempts: it sleeps, and keeps connections where they are of use.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
@@ -14,17 +17,24 @@ fn worked(pid: i32) -> Duration {
 }
 
 #[test]
-fn a_service_that_waits_for_a_time_uses_almost_no_processor_time() {
-    let hold = Answer::With(503, vec![("retry-after", "2".into())]);
-    let receiver = Receiver::answering(vec![hold], Answer::Status(200));
+fn a_service_that_waits_uses_almost_no_processor_time() {
+    const WHILE: Duration = Duration::from_secs(1);
+    let receiver = Receiver::answering(
+        vec![Answer::With(503, vec![("retry-after", "3".into())])],
+        Answer::Status(200),
+    );
     let service = Service::start("");
     let api = service.api();
     let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
-    eventually("it is held", || (api.callback(&id)["attemptCount"] == 1).then_some(()));
-    let before = worked(service.pid());
-    receiver.wait_for(2);
-    let worked = worked(service.pid()).saturating_sub(before);
-    assert!(worked < Duration::from_millis(400), "{worked:?}");
+    // First for the time of the next attempt, then for anything.
+    for (attempts, state) in [(1, "pending"), (2, "delivered")] {
+        eventually("an attempt", || (api.callback(&id)["attemptCount"] == attempts).then_some(()));
+        let (begin, before) = (Instant::now(), worked(service.pid()));
+        eventually("a while", || (begin.elapsed() > WHILE).then_some(()));
+        let worked = worked(service.pid()).saturating_sub(before);
+        assert!(worked < WHILE / 4, "{worked:?} while it is {state}");
+        assert_eq!(api.callback(&id)["state"], state);
+    }
 }
 
 #[test]
