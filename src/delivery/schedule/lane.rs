@@ -237,6 +237,7 @@ mod tests {
         assert!(!lane.is_limited(16, 0, NOW), "nothing is due");
         lane.due(NOW);
         assert!(lane.is_limited(16, 0, NOW));
+        assert_eq!([lane.wake_at(16, 0), lane.wake_at(16, 1)], [None, Some(NOW)]);
         assert!(!lane.is_limited(16, 0, NOW.before(Duration::from_millis(1))));
         assert!(!lane.is_limited(16, 1, NOW), "a slot is free");
         assert!(!lane.is_limited(2, 0, NOW), "that is its own limit");
