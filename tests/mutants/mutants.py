@@ -2,7 +2,7 @@
 
 `cargo mutants` lists the changes ("mutants"); `switches.py` compiles all of them into one binary. A trace
 says which test reaches which mutant. Each mutant is then run against the tests that reach it: first those
-that found a mutant nearby, then unit tests, then the fast ones.
+that found a mutant nearby, then unit tests, then those with similar names, then the fast ones.
 
 A mutant is *killed* by a test that fails with it twice in a row, passes right after without it, and, unless
 it hangs, fails with it once more. So a test that fails because the machine is busy kills nothing. Each run
@@ -66,6 +66,11 @@ def each(items, do, workers):
 
 def output(*command, cwd=TREE):
     return subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, check=True).stdout
+
+
+def words(text):
+    """The words of a name, without their ends."""
+    return {word[:5] for word in re.findall("[a-z]{4,}", text.lower())}
 
 
 def code(path):
@@ -213,8 +218,13 @@ class Hunt:
         known = self.tests.known
         met = result["met"] + result["unclear"]
         tests = [it for it in known if number in known[it]["reached"] and known[it]["passes"] and it not in met]
-        seconds = {it: known[it]["seconds"] for it in tests}
-        return sorted(tests, key=lambda it: (-kills[it] / (0.5 + seconds[it]), it[:2] == "it", seconds[it]))
+        about = words(mutant["file"] + " " + (mutant["function"] or {}).get("function_name", ""))
+
+        def rank(test):
+            seconds = known[test]["seconds"]
+            return -kills[test] / (0.5 + seconds), test[:2] == "it", -len(about & words(test)), seconds
+
+        return sorted(tests, key=rank)
 
     def hunt(self, number):
         mutant, spent = self.mutants[number], 0
