@@ -11,8 +11,8 @@ least `SHORTEST` seconds. Whatever it leaves behind is killed, and its temporary
 
 Results are in `target/mutants/`: `mutants.json` (what was listed and compiles), `tests.json` (times and
 traces), `results.json`. A run goes on where the last one ended: killed mutants stay killed as long as their
-file is the same but for its unit tests, and others meet only the tests that they have not met. Survivors
-for which there is no test are in `survivors.md`, each with the reason.
+file is the same but for its unit tests, and others meet only the tests that they have not met. Those for
+which there is no test are in `survivors.md`, each with the reason, and are not run.
 """
 
 import argparse
@@ -247,26 +247,31 @@ class Hunt:
         save("results.json", dict(self.results))
         print(f"{mutant['name']}: {result['killed_by'] or 'survives'} ({spent:.0f} s)", flush=True)
 
+    def open(self):
+        """The mutants that are neither killed nor explained."""
+        explained = (pathlib.Path(__file__).parent / "survivors.md").read_text()
+        survivors = {it: mutant for it, mutant in self.mutants.items() if not self.result(mutant)["killed_by"]}
+        return {it: mutant for it, mutant in survivors.items() if f"`{general(mutant)}`" not in explained}
+
     def run(self):
-        todo = [number for number, it in self.mutants.items() if re.search(self.arguments.only, it["name"])]
-        todo = [number for number in todo if not self.result(self.mutants[number])["killed_by"]]
+        todo = [it for it, mutant in self.open().items() if re.search(self.arguments.only, mutant["name"])]
         # More than run at a time, because some wait for a test that hangs.
         each(sorted(todo, key=lambda it: place(self.mutants[it]["file"])), self.hunt, 5 * self.arguments.jobs)
 
     def report(self, listed):
-        """Prints the survivors for which there is no reason, and counts."""
-        reasons = (pathlib.Path(__file__).parent / "survivors.md").read_text()
-        counts = collections.Counter(listed=listed, compile=len(self.mutants))
-        for number, mutant in self.mutants.items():
-            result, name = self.result(mutant), re.sub(r":\d+:\d+", "", mutant["name"])
-            if result["killed_by"]:
-                counts["killed by a unit test" if result["killed_by"][:2] == "un" else "killed by another test"] += 1
-            elif f"`{name}`" in reasons:
-                counts["survive, with a reason"] += 1
-            else:
-                counts["survive"] += 1
-                print(f"{mutant['name']}: {len(result['met'])} tests met, {len(self.order(number))} left")
-        print(dict(counts))
+        """Prints the mutants that are neither killed nor explained, and counts."""
+        unexplained, killers = self.open(), [self.result(it)["killed_by"] for it in self.mutants.values()]
+        for number, mutant in unexplained.items():
+            met = len(self.result(mutant)["met"])
+            print(f"{mutant['name']}: {met} tests met, {len(self.order(number))} left")
+        by = collections.Counter(killer and killer.split(" ")[0] for killer in killers)
+        print(f"{listed} listed, {len(self.mutants)} compile; killed: {by['unit']} by unit tests, {by['it']} by others;")
+        print(f"explained: {by[None] - len(unexplained)}, neither: {len(unexplained)}")
+
+
+def general(mutant):
+    """Its name without line and column."""
+    return re.sub(r":\d+:\d+", "", mutant["name"])
 
 
 def place(file):
