@@ -1,4 +1,5 @@
-//! What the delivery loop does besides attempts: it sleeps, and keeps connections where they are of use.
+//! What the delivery loop does besides attempts: it sleeps, keeps connections where they are of use, and
+//! lets open destinations alone.
 
 use std::{
     fs,
@@ -59,4 +60,23 @@ fn connections_are_kept_to_destinations_that_answer_not_to_those_that_do_not() {
     let closed = puts.iter().map(|put| put.header("connection") == "close");
     let closed: Vec<_> = closed.collect();
     assert_eq!(closed, [&[false; KEPT][..], &[true]].concat());
+}
+
+#[test]
+fn an_open_destination_is_not_probed_during_its_pause_whatever_else_happens() {
+    let pause = "breaker.initial_pause = \"1h\"\nbreaker.max_pause = \"1h\"";
+    let service = Service::start(&format!("breaker.failures = 1\n{pause}"));
+    let (api, good) = (service.api(), Receiver::start());
+    let id = api.accept(&event("job_sending", "0", "http://127.0.0.1:1/"));
+    eventually("it is open", || (api.queue()["destinations"][0]["open"] == true).then_some(()));
+    let begin = Instant::now();
+    // Longer than its callback waits for the next attempt.
+    for job in 1.. {
+        let other = api.accept(&event("job_sending", &job.to_string(), &good.url("/")));
+        api.wait_for_state(&other, "delivered");
+        if job > 20 && begin.elapsed() > Duration::from_millis(500) {
+            break;
+        }
+    }
+    assert_eq!(api.callback(&id)["attemptCount"], 1);
 }
