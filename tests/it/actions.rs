@@ -188,8 +188,10 @@ fn after_a_repair_retry_now_waits_for_nothing() {
     let output = service.run(&["retry-now", "--id", &asked]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "matched 1, due 1\n");
     api.wait_for_state(&asked, "delivered");
-    let is_it = |line: &Value| line["event.action"] == "callbacks-retried";
-    eventually("it is logged", || service.log().iter().any(is_it).then_some(()));
+    for action in ["callbacks-retried", "destination-closed"] {
+        let is_it = |line: &Value| line["event.action"] == action;
+        eventually(action, || service.log().iter().any(is_it).then_some(()));
+    }
 }
 
 #[test]
@@ -286,7 +288,12 @@ fn destinations_are_listed_page_by_page() {
             all["destinations"].as_array().unwrap().iter().filter(|it| it["state"] == "open");
         (open.count() == 5).then_some(())
     });
-    api.post("/v1/destinations/pause", &json!({"destination": "http://127.0.0.4:1"}));
+    let name = json!("http://127.0.0.4:1");
+    for (action, state) in [("pause", "paused"), ("resume", "open"), ("pause", "paused")] {
+        let path = format!("/v1/destinations/{action}");
+        let shown = api.post(&path, &json!({"destination": name})).json();
+        assert_eq!((&shown["destination"], &shown["state"]), (&name, &json!(state)));
+    }
     let mut found = Vec::new();
     let mut path = "/v1/destinations?limit=2".to_owned();
     loop {
