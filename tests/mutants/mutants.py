@@ -229,6 +229,9 @@ class Hunt:
     def hunt(self, number):
         mutant, spent = self.mutants[number], 0
         result = self.result(mutant)
+        if self.arguments.again:
+            result |= {"met": [], "unclear": []}
+            self.results[mutant["name"]] = result
         fails = lambda test: not self.tests.run(test, number)[0]
         for test in self.order(number):
             if result["killed_by"] or spent > self.arguments.budget:
@@ -290,6 +293,7 @@ def main():
     parser.add_argument("--tests", default="", help="tests whose name matches this expression")
     parser.add_argument("--budget", type=float, default=60, help="seconds for the tests of one mutant")
     parser.add_argument("--jobs", type=int, default=2, help="tests that run at a time")
+    parser.add_argument("--again", action="store_true", help="with tests that have met it, as they were changed")
     parser.add_argument("--report", action="store_true", help="only print what is known")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, stop)
