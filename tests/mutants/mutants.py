@@ -206,7 +206,8 @@ class Hunt:
         found = self.results.get(mutant["name"])
         if not found or found["code"] != mutant["code"]:
             return {"code": mutant["code"], "killed_by": None, "met": [], "unclear": []}
-        return found
+        # A test that is gone kills nothing.
+        return found | {"killed_by": found["killed_by"] if found["killed_by"] in self.tests.known else None}
 
     def order(self, number):
         """The tests that reach the mutant and have not met it, the most promising ones first."""

@@ -89,6 +89,11 @@ mod tests {
         assert_eq!(answering(Duration::from_millis(500)), NEW);
         assert_eq!(failing(), SLOW);
         let mut pace = Pace::default();
+        for n in [0, 4] {
+            pace.ended(Duration::from_secs(n), DestinationHealth::Working);
+        }
+        assert_eq!(pace, Pace(Some(Duration::from_secs(2))));
+        let mut pace = Pace::default();
         pace.ended(QUICK, DestinationHealth::Failing);
         let answers = (1..100).find(|_| {
             pace.ended(QUICK, DestinationHealth::Working);
