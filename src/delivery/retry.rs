@@ -219,6 +219,13 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_pause_is_that_with_jitter_or_a_retry_after_and_a_minute_more() {
+        let settings = Settings { max_retry_after: Duration::ZERO, ..Settings::default() };
+        assert_eq!(settings.longest_pause(), Duration::from_mins(15 + 3 + 1));
+        assert_eq!(Settings::default().longest_pause(), Duration::from_mins(60 + 1));
+    }
+
+    #[test]
     fn a_retry_after_is_honored_and_holds_the_destination_on_429_and_503() {
         for (status, holds) in [(503, true), (429, true), (500, false)] {
             let outcome = failed(status, Verdict::Transient, Some(60));

@@ -94,7 +94,7 @@ fn callbacks_are_found_by_directory_error_and_time_in_every_state() {
 
 #[test]
 fn pending_callbacks_are_cancelled_by_filter_in_steps() {
-    let service = Service::start("breaker.failures = 0");
+    let service = Service::start("breaker.failures = 0\nretry.initial_interval = \"5m\"");
     let api = service.api();
     let (_, dead) = closed();
     let hole = Receiver::answering(vec![], Answer::Wait);
@@ -102,6 +102,8 @@ fn pending_callbacks_are_cancelled_by_filter_in_steps() {
     hole.wait_for(1);
     let all: Vec<_> =
         (1..6).map(|n| api.accept(&event("job_sending", &n.to_string(), &dead))).collect();
+    let tried = |id: &String| api.callback(id)["attemptCount"] == 1;
+    eventually("none of them is in flight", || all.iter().all(tried).then_some(()));
     let cancel = |body: Value| api.post("/v1/callbacks/cancel", &body).json();
     let matched =
         |matched, cancelled| json!({"matched": matched, "cancelled": cancelled, "inFlight": 0});
@@ -187,8 +189,10 @@ fn after_a_repair_retry_now_waits_for_nothing() {
     let output = service.run(&["retry-now", "--id", &asked]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "matched 1, due 1\n");
     api.wait_for_state(&asked, "delivered");
-    let is_it = |line: &Value| line["event.action"] == "callbacks-retried";
-    eventually("it is logged", || service.log().iter().any(is_it).then_some(()));
+    for action in ["callbacks-retried", "destination-closed"] {
+        let is_it = |line: &Value| line["event.action"] == action;
+        eventually(action, || service.log().iter().any(is_it).then_some(()));
+    }
 }
 
 #[test]
@@ -285,7 +289,12 @@ fn destinations_are_listed_page_by_page() {
             all["destinations"].as_array().unwrap().iter().filter(|it| it["state"] == "open");
         (open.count() == 5).then_some(())
     });
-    api.post("/v1/destinations/pause", &json!({"destination": "http://127.0.0.4:1"}));
+    let name = json!("http://127.0.0.4:1");
+    for (action, state) in [("pause", "paused"), ("resume", "open"), ("pause", "paused")] {
+        let path = format!("/v1/destinations/{action}");
+        let shown = api.post(&path, &json!({"destination": name})).json();
+        assert_eq!((&shown["destination"], &shown["state"]), (&name, &json!(state)));
+    }
     let mut found = Vec::new();
     let mut path = "/v1/destinations?limit=2".to_owned();
     loop {

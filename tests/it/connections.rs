@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use crate::support::{RawReceiver, Receiver, Service, event, read_request};
@@ -104,7 +105,7 @@ fn a_request_is_repeated_once_at_most() {
 #[tokio::test]
 async fn connections_are_renewed_by_destination_once_in_a_pause() {
     use seal_dpf_urlcallback::{callback::Destination, config::Config};
-    const LONG: std::time::Duration = std::time::Duration::from_secs(600);
+    const LONG: Duration = Duration::from_secs(600);
     let clients = Config::defaults().unwrap().clients().unwrap();
     let receivers = [Receiver::start(), Receiver::start()];
     let targets = receivers.each_ref().map(|receiver| {
@@ -122,16 +123,18 @@ async fn connections_are_renewed_by_destination_once_in_a_pause() {
         // Without a renewal, the existing connection is reused.
         (None, [1, 1]),
         (None, [1, 1]),
-        (Some(LONG), [2, 1]),
+        (Some((0, LONG)), [2, 1]),
         (None, [2, 1]),
-        // A second renewal within the pause has no effect.
-        (Some(LONG), [2, 1]),
-        (Some(std::time::Duration::ZERO), [3, 1]),
-        (None, [3, 1]),
+        // A second renewal within the pause has no effect, even if another one was renewed in between.
+        (Some((0, LONG)), [2, 1]),
+        (Some((1, LONG)), [2, 2]),
+        (Some((0, LONG)), [2, 2]),
+        (Some((0, Duration::ZERO)), [3, 2]),
+        (None, [3, 2]),
     ];
     for (round, (renewed, expected)) in rounds.into_iter().enumerate() {
-        if let Some(pause) = renewed {
-            let (url, destination) = &targets[0];
+        if let Some((which, pause)) = renewed {
+            let (url, destination) = &targets[which];
             clients.renew(url, destination, pause).unwrap();
         }
         for target in &targets {

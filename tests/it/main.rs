@@ -18,6 +18,8 @@ mod connections;
 mod crash;
 mod damage;
 mod delivery;
+#[cfg(target_os = "linux")]
+mod dispatch;
 mod documents;
 mod durability;
 mod egress;

@@ -194,6 +194,19 @@ fn a_callback_that_fails_again_during_a_replay_is_replayed_once() {
 }
 
 #[test]
+fn the_age_of_a_replayed_callback_begins_anew() {
+    let service = Service::start("retry.max_age = \"500ms\"\nbreaker.failures = 0");
+    let api = service.api();
+    let id = api.accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
+    assert_eq!(api.wait_for_state(&id, "failed")["lastError"]["kind"], "expired");
+    let so_far = api.callback(&id)["attemptCount"].as_u64().unwrap();
+    api.post("/v1/callbacks/replay", &json!({"filter": {"all": true}}));
+    eventually("it is tried again", || {
+        (api.callback(&id)["attemptCount"].as_u64() > Some(so_far)).then_some(())
+    });
+}
+
+#[test]
 fn a_replay_in_steps_continues_at_its_cursor() {
     let service = Service::start("");
     let api = service.api();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use seal_dpf_urlcallback::config::Config;
 
-use crate::support::{Service, binary, run_in};
+use crate::support::{Service, binary, eventually, run_in};
 
 fn example() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml"))
@@ -330,4 +330,12 @@ fn the_limit_of_open_files_is_raised() {
     let numbers: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
     assert_eq!(numbers[0], numbers[1], "{line}");
     assert_ne!(numbers[0], "256");
+}
+
+#[test]
+fn the_log_goes_to_standard_error_where_its_file_is_a_dash() {
+    let mut service = Service::prepare("");
+    service.serve_with(&[("URLCALLBACK__LOG__FILE", "-")]);
+    eventually("it is logged", || service.read("stderr").contains("service-started").then_some(()));
+    assert!(!service.path("-").exists() && !service.path("service.log").exists());
 }

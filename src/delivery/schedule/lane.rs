@@ -244,6 +244,7 @@ mod tests {
         assert!(!lane.lacks_slots(16, 0, NOW), "nothing is due");
         lane.due(NOW);
         assert!(lane.lacks_slots(16, 0, NOW));
+        assert_eq!([lane.wake_at(16, 0), lane.wake_at(16, 1)], [None, Some(NOW)]);
         assert!(!lane.lacks_slots(16, 0, NOW.before(Duration::from_millis(1))));
         assert!(!lane.lacks_slots(16, 1, NOW), "a slot is free");
         assert!(!lane.lacks_slots(2, 0, NOW), "that is its own limit");

@@ -90,6 +90,11 @@ mod tests {
         assert_eq!(answering(Duration::from_millis(500)), NEW);
         assert_eq!(failing(), SLOW);
         let mut pace = Pace::default();
+        for n in [0, 4] {
+            pace.ended(Duration::from_secs(n), DestinationHealth::Working);
+        }
+        assert_eq!(pace, Pace(Some(Duration::from_secs(2))));
+        let mut pace = Pace::default();
         pace.ended(QUICK, DestinationHealth::Failing);
         let answers = (1..100).find(|_| {
             pace.ended(QUICK, DestinationHealth::Working);
@@ -113,7 +118,7 @@ mod tests {
     fn a_new_destination_is_slow_when_its_first_attempt_takes_long() {
         let mut pace = Pace::default();
         pace.at_least(BOUNDS[0]);
-        assert_eq!((pace.level(), pace.most(16, 0)), (NEW, AT_FIRST));
+        assert_eq!((pace, pace.most(16, 0)), (Pace::default(), AT_FIRST), "it stays new");
         pace.at_least(BOUNDS[1]);
         assert_eq!(pace.level(), SLOW);
     }

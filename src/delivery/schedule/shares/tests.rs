@@ -268,3 +268,10 @@ fn the_limit_of_failures_causes_no_wake_up_while_no_slow_destination_waits() {
     assert_eq!(it.serve(DestinationHealth::Failing).len(), AT_ONCE as usize);
     assert_eq!(it.shares.wake_at(), Some(it.now + BOUNDS[0]), "the fast one's attempt");
 }
+
+#[test]
+fn a_ticket_is_not_that_of_an_earlier_turn() {
+    let mut shares = Loop::new(16).shares;
+    let [first, second] = [(); 2].map(|()| shares.push(destination("a"), NEW));
+    assert_ne!(first, second);
+}
