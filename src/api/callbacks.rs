@@ -130,7 +130,7 @@ async fn act(
 /// Make failed callbacks pending again.
 #[utoipa::path(
     post, path = "/v1/callbacks/replay", tag = "callbacks", request_body = ActionRequest,
-    responses((status = 200, body = ReplayView), (status = 400, body = Problem), (status = 401, body = Problem)),
+    responses((status = 200, body = ReplayView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn replay(
     State(shared): State<Shared>,
@@ -142,7 +142,7 @@ pub(super) async fn replay(
 /// End pending callbacks; they become failed.
 #[utoipa::path(
     post, path = "/v1/callbacks/cancel", tag = "callbacks", request_body = ActionRequest,
-    responses((status = 200, body = CancelView), (status = 400, body = Problem), (status = 401, body = Problem)),
+    responses((status = 200, body = CancelView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn cancel_all(
     State(shared): State<Shared>,
@@ -154,7 +154,7 @@ pub(super) async fn cancel_all(
 /// Make pending callbacks due now, close the breakers and end the holds of their destinations.
 #[utoipa::path(
     post, path = "/v1/callbacks/retry-now", tag = "callbacks", request_body = ActionRequest,
-    responses((status = 200, body = RetryNowView), (status = 400, body = Problem), (status = 401, body = Problem)),
+    responses((status = 200, body = RetryNowView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn retry_now(
     State(shared): State<Shared>,
@@ -168,7 +168,7 @@ pub(super) async fn retry_now(
     post, path = "/v1/callbacks/{id}/cancel", tag = "callbacks", params(("id" = String, Path)),
     responses(
         (status = 200, body = CallbackView), (status = 400, body = Problem),
-        (status = 401, body = Problem), (status = 404, body = Problem),
+        (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
         (status = 409, description = "Not pending, or being sent", body = Problem),
     ),
 )]

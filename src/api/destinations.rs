@@ -69,7 +69,7 @@ async fn set(
 /// Pause a destination: its callbacks are kept, and neither sent nor expired.
 #[utoipa::path(
     post, path = "/v1/destinations/pause", tag = "destinations", request_body = DestinationRequest,
-    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem)),
+    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn pause(
     State(shared): State<Shared>,
@@ -81,7 +81,7 @@ pub(super) async fn pause(
 /// Resume a destination. The age of its callbacks begins anew.
 #[utoipa::path(
     post, path = "/v1/destinations/resume", tag = "destinations", request_body = DestinationRequest,
-    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem)),
+    responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn resume(
     State(shared): State<Shared>,

@@ -54,6 +54,7 @@ const MAX_LINES: u64 = 1_000_000;
         (status = 202, description = "Accepted: durable on disk, and will be delivered", body = OutcomeView),
         (status = 400, description = "Malformed: the body cannot be parsed", body = Problem),
         (status = 401, description = "Missing or wrong token", body = Problem),
+        (status = 403, description = "The token may only read", body = Problem),
         (status = 408, description = "The request was not received within api.idle_timeout; for a batch, `lines` has the outcomes so far", body = Problem),
         (status = 413, description = "Body larger than api.max_event_bytes or api.max_batch_bytes", body = Problem),
         (status = 415, description = "Unsupported content type", body = Problem),

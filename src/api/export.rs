@@ -38,7 +38,7 @@ pub struct ExportView {
 /// API never sends. The command `export` moves it to its destination.
 #[utoipa::path(
     post, path = "/v1/export", tag = "callbacks",
-    responses((status = 200, body = ExportView), (status = 401, body = Problem), (status = 500, body = Problem)),
+    responses((status = 200, body = ExportView), (status = 401, body = Problem), (status = 403, body = Problem), (status = 500, body = Problem)),
 )]
 pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView>, Problem> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);

@@ -22,6 +22,8 @@ pub struct Settings {
     pub token_file: PathBuf,
     /// Whether `token_file` was set explicitly.
     pub token_file_is_set: bool,
+    /// File with the read-only token.
+    pub read_token_file: Option<PathBuf>,
     /// TLS configuration; `None` for plain HTTP.
     pub tls: Option<PairFiles>,
     /// Read time-out within a request, and keep-alive time-out between requests.
@@ -40,6 +42,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 9126)),
             token_file: "api-token".into(),
             token_file_is_set: false,
+            read_token_file: None,
             tls: None,
             idle_timeout: Duration::from_secs(75),
             max_event_bytes: 65_536,

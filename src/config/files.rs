@@ -11,6 +11,7 @@ use figment::value::Value;
 use super::reader::{Reader, quoted};
 use crate::{
     callback::{Destination, redact_url},
+    datadir,
     delivery::send::credentials::CredentialFile,
     tls::{self, PairFiles, TlsError},
 };
@@ -53,6 +54,19 @@ pub(super) fn pair(
         Err(error) => r.fault(certificates, error.to_string()),
     }
     Some(pair)
+}
+
+/// `api.read_token_file`. It is never created, so it has to be there.
+pub(super) fn read_token(r: &mut Reader, token_file: &Path) -> Option<PathBuf> {
+    const KEY: &str = "api.read_token_file";
+    let file = PathBuf::from(r.text(KEY)?);
+    // The service creates the operator's token, and not everyone who runs a command may read it.
+    let operator = datadir::read_token(token_file).ok();
+    match datadir::read_only_token(&file, operator.as_deref()) {
+        Ok(_) => warn_if_open(r, KEY, &file),
+        Err(error) => r.fault(KEY, error.to_string()),
+    }
+    Some(file)
 }
 
 /// `auth."<scheme://host:port>"`.

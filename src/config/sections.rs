@@ -42,6 +42,7 @@ pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
     });
     let default = data_dir.join(&d.token_file);
     let token_file = PathBuf::from(r.text_or("api.token_file", &default.to_string_lossy()));
+    let read_token_file = files::read_token(r, &token_file);
     let idle_timeout = r.duration("api.idle_timeout", d.idle_timeout, Duration::from_millis(100));
     let max_event_bytes = r.size("api.max_event_bytes", d.max_event_bytes, 256, 16 << 20);
     let max_batch_bytes = r.size("api.max_batch_bytes", d.max_batch_bytes, 256, 1 << 40);
@@ -61,6 +62,7 @@ pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
         listen,
         token_file_is_set: r.is_set("api.token_file"),
         token_file,
+        read_token_file,
         tls,
         idle_timeout,
         max_event_bytes,

@@ -10,9 +10,10 @@ use std::{
 use data_encoding::BASE64URL_NOPAD;
 
 use super::{
-    error::{DataDirError, Holder, Note, SERVE},
+    error::{DataDirError, Holder, Note, SERVE, TokenError},
     files::replace,
     owner::{self, close_to_others, foreign_owner, refuse_planted},
+    token::TOKEN_KEY,
 };
 
 /// The file that is locked.
@@ -138,17 +139,20 @@ impl DataDir {
         }
     }
 
-    /// Reads the API's token; creates one with 256 random bits if there is none.
-    pub fn token(&self, path: &Path) -> Result<String, DataDirError> {
-        let there = path.try_exists();
-        if !there.map_err(|error| DataDirError::TokenFile { path: path.to_owned(), error })? {
+    /// Creates the API's token with 256 random bits if there is none.
+    pub fn create_token(&self, path: &Path) -> Result<(), DataDirError> {
+        let there = path.try_exists().map_err(|error| {
+            let error = TokenError::Unreadable { path: path.to_owned(), error };
+            DataDirError::Token { key: TOKEN_KEY, error }
+        })?;
+        if !there {
             let mut bits = [0_u8; 32];
             ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bits)
                 .map_err(|_| io::Error::other("the system has no random bytes"))
                 .and_then(|()| replace(path, &(BASE64URL_NOPAD.encode(&bits) + "\n")))
                 .map_err(|error| DataDirError::Unusable { path: path.to_owned(), error })?;
         }
-        read_token(path)
+        Ok(())
     }
 }
 
@@ -202,22 +206,6 @@ pub fn take_export(data_dir: &Path, said: &str) -> io::Result<File> {
     }
     fs::remove_file(&path)?;
     Ok(file)
-}
-
-/// Reads a token file.
-pub fn read_token(path: &Path) -> Result<String, DataDirError> {
-    let closed = path.parent().and_then(foreign_owner);
-    let text = crate::tls::read_regular(path).map_err(|error| match closed {
-        Some(owner) if error.kind() == io::ErrorKind::PermissionDenied => {
-            DataDirError::Closed { path: path.parent().unwrap_or(path).to_owned(), owner }
-        }
-        _ => DataDirError::TokenFile { path: path.to_owned(), error },
-    })?;
-    let token = text.trim_end_matches(['\r', '\n']);
-    if token.len() < 16 || token.bytes().any(|byte| !byte.is_ascii_graphic()) {
-        return Err(DataDirError::Token(path.to_owned()));
-    }
-    Ok(token.to_owned())
 }
 
 fn private_dir(path: &Path) -> io::Result<()> {

@@ -75,13 +75,13 @@ pub enum DataDirError {
     /// A file in it was not created by its owner.
     #[error("{} in the data directory is a symbolic link or belongs to another user, who could read or change what is stored; check it, and remove it", .0.display())]
     Planted(PathBuf),
-    /// The token file cannot be read.
-    #[error("the token file {} cannot be used: {error} (api.token_file)", path.display())]
-    TokenFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
+    /// A token file cannot be used.
+    #[error("{error} ({key})")]
+    Token {
+        /// The setting that names it.
+        key: &'static str,
+        /// Why.
+        error: TokenError,
     },
     /// Another process has it locked.
     #[error("the data directory {} is in use by {}: wait for it, stop it, or set another data_dir",
@@ -94,9 +94,25 @@ pub enum DataDirError {
         /// The note of the service, if one runs and listens.
         note: Option<Note>,
     },
-    /// The token file has the wrong content.
-    #[error("the token file {} has to contain one line of at least 16 characters (api.token_file)", .0.display())]
-    Token(PathBuf),
+}
+
+/// Why a token file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// It cannot be read.
+    #[error("the token file {} cannot be used: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// It has the wrong content.
+    #[error("the token file {} has to contain one line of at least 16 characters", .0.display())]
+    Content(PathBuf),
+    /// The file of the read-only token has the operator's.
+    #[error("the token file {} has the same token as api.token_file, which opens everything; create another one", .0.display())]
+    Same(PathBuf),
 }
 
 fn shown(holder: Option<&Holder>, note: Option<&Note>) -> String {

@@ -1,4 +1,4 @@
-//! The data directory: the lock, the token, and the note in which a running service publishes its
+//! The data directory: the lock, the tokens, and the note in which a running service publishes its
 //! address.
 
 mod dir;
@@ -6,11 +6,13 @@ mod error;
 mod files;
 mod look;
 mod owner;
+mod token;
 
 pub use self::{
-    dir::{DataDir, EXPORT, LOCK_PAUSE, read_token, take_export},
-    error::{DataDirError, Holder, Note},
+    dir::{DataDir, EXPORT, LOCK_PAUSE, take_export},
+    error::{DataDirError, Holder, Note, TokenError},
     files::create_private,
     look::cannot_write,
     owner::may_show,
+    token::{read_only_token, read_token, read_tokens},
 };

@@ -94,7 +94,9 @@ pub async fn serve(
     raise_file_limit();
     let metrics = measure::install()?;
     log_warnings(&config);
-    let tokens = api::Tokens::new(data_dir.token(&config.api.token_file)?, None);
+    data_dir.create_token(&config.api.token_file)?;
+    let (operator, reader) = reload::tokens(&config)?;
+    let tokens = api::Tokens::new(operator, reader);
     let (tls, certificate) = api_tls(&config)?.unzip();
     let mut signals = Signals::new().map_err(ServiceError::Signals)?;
     let Some(store) = open(&data_dir, &config, &clock, &mut signals).await? else {

@@ -1,4 +1,4 @@
-//! SIGHUP: rereads the API's token and certificate, and the certificates, tokens and passwords for
+//! SIGHUP: rereads the API's tokens and certificate, and the certificates, tokens and passwords for
 //! receivers. Settings are not reread; they need a restart. If a file cannot be used, what was read
 //! before stays in effect.
 
@@ -33,10 +33,19 @@ enum ApiTlsError {
     Note(#[from] DataDirError),
 }
 
+/// Reads the operator's token, and the read-only one where there is one.
+pub(super) fn tokens(config: &Config) -> Result<(String, Option<String>), DataDirError> {
+    let api = &config.api;
+    datadir::read_tokens(&api.token_file, api.read_token_file.as_deref())
+}
+
 impl Reload<'_> {
     pub(super) fn all(&self) {
-        let token = datadir::read_token(&self.config.api.token_file);
-        say("token-read", "the API's token", token.map(|token| self.tokens.replace(token, None)));
+        say(
+            "token-read",
+            "the API's tokens",
+            tokens(self.config).map(|(operator, reader)| self.tokens.replace(operator, reader)),
+        );
         if let (Some(files), Some(tls)) = (&self.config.api.tls, &self.tls) {
             say("api-certificate-read", "the API's certificate", self.api_tls(files, tls));
         }
