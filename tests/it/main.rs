@@ -32,6 +32,7 @@ mod model;
 mod names;
 mod operate;
 mod outbox;
+mod page;
 #[cfg(target_os = "linux")]
 mod power;
 mod scale;
