@@ -1,6 +1,6 @@
-//! `cargo bench --bench micro`: what the small steps of one callback cost, each alone. The
-//! store's steps are synced to the disk that the project is on, so those of the commit path say
-//! more about that disk than about the code.
+//! `cargo bench --bench micro`: the cost of each step of a callback, measured separately. The steps of
+//! the store are synced to the disk that the project is on, so the results of the commit path depend
+//! more on that disk than on the code.
 
 use std::{path::Path, sync::Arc};
 
@@ -23,7 +23,7 @@ mod sample;
 
 use sample::{attempt, new};
 
-/// The service's own.
+/// The allocator of the service.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,5 +1,5 @@
-//! `cargo bench --bench outbox`: what the store takes and gives on this machine's disk, with
-//! every write synced. Each figure is one run; compare figures of the same run only.
+//! `cargo bench --bench outbox`: the throughput of the store on this machine's disk, with every write
+//! synced. Each figure is one run; compare only figures of the same run.
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -40,7 +40,7 @@ async fn run(outbox: &SledOutbox) -> anyhow::Result<()> {
     drain(outbox, &to).await?;
     say("claim and settle", CALLBACKS, begin);
 
-    // What the purge of old ones costs those that are delivered meanwhile.
+    // How much a purge of old callbacks slows concurrent deliveries.
     fill(outbox, &to, OLD - CALLBACKS).await?;
     drain(outbox, &to).await?;
     size(outbox, "with a million delivered ones").await?;
@@ -70,7 +70,7 @@ async fn run(outbox: &SledOutbox) -> anyhow::Result<()> {
     size(outbox, "with a million new ones").await
 }
 
-/// Everything that is delivered is too old.
+/// Retention is over for every delivered callback.
 fn all() -> Over {
     Over { delivered: Timestamp::MAX, failed: Timestamp::MAX }
 }

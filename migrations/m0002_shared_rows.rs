@@ -160,7 +160,7 @@ fn leave_out(tree: &Tree, writes: &mut WriteSet<'_>, key: &[u8]) -> Result<()> {
     if key.first() != Some(&b'p') {
         return Ok(());
     }
-    // Its row in the due index, if there is one, leads nowhere.
+    // Its row in the due index, if there is one, refers to nothing.
     let queue = QueueKey(keys::number(key.get(1..).unwrap_or_default()));
     let seq = keys::last_number(key);
     for row in tree.scan_prefix(keys::due_prefix(queue)) {

@@ -1,13 +1,13 @@
-//! Exports as NDJSON: for backups, and to leave a damaged store.
+//! Exports as NDJSON, for backups and to recover from a damaged store.
 //!
 //! ```text
-//! {"export":"seal-dpf-urlcallback","version":1,"identity":"5dde2f…"}   what the ids are made with
+//! {"export":"seal-dpf-urlcallback","version":1,"identity":"5dde2f…"}   the key of the ids
 //! {"id":"…","url":"…","body":{…},"state":"pending",…,"attempts":[…]}   a callback
-//! {"end":true,"callbacks":1}                                           nothing is cut off
+//! {"end":true,"callbacks":1}                                           the export is complete
 //! ```
 //!
-//! Callbacks come in no particular order, and one can come more than once: the version with more
-//! attempts counts. URLs include their passwords.
+//! Callbacks are in no particular order, and a callback can occur more than once: the version with more
+//! attempts is used. URLs include their passwords.
 
 use std::io::{self, BufRead, Write};
 
@@ -38,9 +38,9 @@ pub enum ArchiveError {
     /// A line is malformed.
     #[error("line {line} of the export is malformed: {reason}")]
     Line {
-        /// Which one, counted from 1.
+        /// The line number, from 1.
         line: u64,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// A later version wrote it.
@@ -50,7 +50,7 @@ pub enum ArchiveError {
     Newer(u32),
     /// Its last line is missing.
     #[error(
-        "the export is truncated after {0} callbacks: its last line is missing; use --partial to import what is there"
+        "the export is truncated after {0} callbacks: its last line is missing; use --partial to import it as far as it goes"
     )]
     CutOff(u64),
 }
@@ -68,7 +68,7 @@ struct End {
     callbacks: u64,
 }
 
-/// A callback as a line has it.
+/// A callback as a line of an export.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ArchiveLine {
@@ -81,7 +81,7 @@ struct ArchiveLine {
     state: StateName,
     /// When it ended.
     finished_at: Option<Timestamp>,
-    /// Before when a pending one is not due.
+    /// The earliest time at which a pending callback is due.
     due_at: Option<Timestamp>,
     attempt_count: u32,
     budget_attempts: u32,
@@ -103,7 +103,7 @@ impl From<Entry> for ArchiveLine {
         Self {
             id: record.id.to_string(),
             state: record.state_name(),
-            finished_at: record.finished_at(),
+            finished_at: record.ended_at(),
             due_at,
             event_id: record.event_id,
             url: record.url,
@@ -141,7 +141,7 @@ impl TryFrom<ArchiveLine> for Entry {
                 id: line.id.parse().map_err(|error| format!("{error}"))?,
                 event_id: line.event_id,
                 body: line.body,
-                // It selects credentials, so it is always taken from the URL.
+                // The destination selects credentials, so it is always derived from the URL.
                 destination: Destination::of_callback(line.url.reveal()),
                 url: line.url,
                 created_at: line.created_at,
@@ -166,7 +166,7 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins one.
+    /// Begins an export.
     pub fn begin(mut out: W, identity: Option<Identity>) -> Result<Self, ArchiveError> {
         let identity = identity.map(|Identity(salt)| HEXLOWER.encode(&salt));
         put(&mut out, &Head { export: NAME.into(), version: VERSION, identity })?;
@@ -179,7 +179,8 @@ impl<W: Write> Writer<W> {
         put(&mut self.out, &ArchiveLine::from(entry))
     }
 
-    /// Adds everything that is stored; `progress` hears how many more each time, and may end it.
+    /// Adds all stored callbacks. `progress` is called with the number of further callbacks, and can
+    /// stop the export.
     pub async fn add_all(
         &mut self,
         outbox: &dyn Outbox,
@@ -197,7 +198,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Ends it; says how many callbacks it has.
+    /// Ends the export and returns the number of its callbacks.
     pub fn end(mut self) -> Result<u64, ArchiveError> {
         put(&mut self.out, &End { end: true, callbacks: self.callbacks })?;
         self.out.flush()?;
@@ -216,7 +217,7 @@ pub struct ArchiveReader<R> {
     line: u64,
     callbacks: u64,
     ended: bool,
-    /// What the ids were made with; `None` where that was lost.
+    /// The key of the ids; `None` if it was lost.
     pub identity: Option<Identity>,
 }
 
@@ -252,7 +253,7 @@ impl<R: BufRead> ArchiveReader<R> {
         Entry::try_from(line).map(Some).map_err(|reason| self.wrong(reason))
     }
 
-    /// After the end: `Err` where it is cut off.
+    /// To be called after the last callback: an error if the export is truncated.
     pub fn check_end(&self) -> Result<(), ArchiveError> {
         if self.ended { Ok(()) } else { Err(ArchiveError::CutOff(self.callbacks)) }
     }
@@ -261,14 +262,14 @@ impl<R: BufRead> ArchiveReader<R> {
         let mut text = Vec::new();
         self.line += 1;
         self.input.read_until(b'\n', &mut text)?;
-        // A line that is cut off is none.
+        // A truncated line is ignored.
         let cut = !text.ends_with(b"\n") && serde_json::from_slice::<IgnoredAny>(&text).is_err();
         let text = (!cut).then(|| String::from_utf8(text)).transpose();
         text.map_err(|_| self.wrong("it is not UTF-8"))
     }
 
     fn parse<T: serde::de::DeserializeOwned>(&self, text: &str) -> Result<T, ArchiveError> {
-        // What serde says may repeat a text of the line, and that a password.
+        // The message of serde may quote text of the line, including a password.
         serde_json::from_str(text).map_err(|error| {
             self.wrong(format!("not what an export has there, near column {}", error.column()))
         })

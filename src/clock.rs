@@ -1,7 +1,7 @@
 //! Time.
 //!
-//! Code that depends on the time takes a [`Timestamp`] as an argument or asks a [`Clock`]; nothing
-//! else in the crate reads the system clock. So tests can move the time by days.
+//! Code that depends on the time has a [`Timestamp`] as an argument or reads a [`Clock`]; nothing else
+//! in the crate reads the system clock. This way tests can move the time by days.
 
 use std::{
     fmt,
@@ -34,6 +34,11 @@ impl Timestamp {
     /// Whole seconds since 1970.
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
+    }
+
+    /// Whole minutes since 1970.
+    pub const fn minute(self) -> u64 {
+        self.0 / 60_000
     }
 
     /// The moment `by` later; saturates at [`Timestamp::MAX`].
@@ -125,7 +130,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that is set by hand, for tests.
+/// A clock that is set explicitly, for tests.
 #[derive(Debug, Default)]
 pub struct ManualClock(std::sync::atomic::AtomicU64);
 

@@ -1,8 +1,8 @@
 //! Which addresses may be called: the settings `egress.*` (docs/settings.md).
 //!
 //! The policy is applied twice: to a URL with an address, when its event is accepted, and by the
-//! resolver of the HTTP client to every address of a name, right before the connection. So a name
-//! whose address changes in between (DNS rebinding) is checked as well.
+//! resolver of the HTTP client to every address of a name, right before the connection. Therefore a
+//! name whose address changes in between (DNS rebinding) is also checked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -90,8 +90,8 @@ impl Policy {
         }
     }
 
-    /// Checks an address, and the port where it is known. An IPv6 address that embeds an IPv4 address
-    /// has to pass as both.
+    /// Checks an address, and the port if it is known. An IPv6 address that embeds an IPv4 address must
+    /// be allowed as both.
     pub fn check(&self, address: IpAddr, port: Option<u16>) -> Result<(), Denied> {
         let carried = match address {
             IpAddr::V6(v6) => carried_v4(v6),
@@ -129,9 +129,9 @@ fn leads_to(address: IpAddr, listening: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// The IPv4 addresses that an IPv6 address may lead to: the one inside an IPv4-mapped,
-/// IPv4-compatible, IPv4-translated (RFC 2765), NAT64 (RFC 6052, and RFC 8215's local one, with
-/// a prefix of any length), 6to4 (RFC 3056), Teredo (RFC 4380) or ISATAP (RFC 5214) address.
+/// The IPv4 addresses that an IPv6 address may contain: the one inside an IPv4-mapped, IPv4-compatible,
+/// IPv4-translated (RFC 2765), NAT64 (RFC 6052, and RFC 8215's local one, with a prefix of any length),
+/// 6to4 (RFC 3056), Teredo (RFC 4380) or ISATAP (RFC 5214) address.
 fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     let mut found = match address.segments() {
@@ -142,8 +142,8 @@ fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => vec![v4(high, low)],
         [0x64, 0xff9b, 1, ..] => {
             let o = address.octets();
-            // For prefixes of 48, 56, 64 and 96 bits; the ninth byte is always left out. Where a
-            // prefix is of another length, the other readings begin or end with zeroes.
+            // For prefixes of 48, 56, 64 and 96 bits; the ninth byte is always omitted. If a prefix has
+            // another length, the other interpretations begin or end with zeroes.
             [[o[6], o[7], o[9], o[10]], [o[7], o[9], o[10], o[11]], [o[9], o[10], o[11], o[12]]]
                 .into_iter()
                 .filter(|found| found[0] != 0)
@@ -157,7 +157,7 @@ fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
         }
         _ => Vec::new(),
     };
-    // Within any of them there may be one of ISATAP (RFC 5214).
+    // Each of them may contain an ISATAP address (RFC 5214).
     if let [_, _, _, _, 0 | 0x200, 0x5efe, high, low] = address.segments() {
         found.push(v4(high, low));
     }
@@ -285,7 +285,7 @@ mod tests {
     fn a_service_on_all_addresses_is_denied_at_each_of_them() {
         let own = Some("0.0.0.0:9126".parse().unwrap());
         let policy = Policy { deny: Vec::new(), own, ..Policy::default() };
-        // Where this machine has another address than that of itself, the way out shows it.
+        // If this machine has an address other than loopback, an outgoing socket has it.
         let way_out = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
             socket.connect("192.0.2.1:9")?;
             socket.local_addr()

@@ -1,4 +1,4 @@
-//! Liveness and readiness, determined when asked.
+//! Liveness and readiness, determined on request.
 
 use std::{
     sync::{
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::outbox::Outbox;
 
-/// How long the delivery loop and the store may take to respond before they count as stuck.
+/// How long the delivery loop and the store may take to respond before they are regarded as stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A liveness check of the delivery loop, which answers it.
@@ -49,7 +49,7 @@ impl Health {
     /// `Err` with the reason if the store or the delivery loop makes no progress.
     pub async fn alive(&self) -> Result<(), String> {
         match self.store().await {
-            // A full queue or disk stops events, not the delivery of what is there.
+            // A full queue or disk stops events, but not the delivery of stored callbacks.
             Ok(()) | Err(StoreTrouble { transient: true, .. }) => {}
             Err(trouble) => return Err(trouble.text),
         }
@@ -73,9 +73,9 @@ impl Health {
         self.store().await.map_err(|error| error.text)
     }
 
-    /// Why the store does not respond.
+    /// The reason why the store does not respond.
     fn silence(&self) -> String {
-        match self.outbox.write_under_way() {
+        match self.outbox.write_in_progress() {
             Some(since) if since >= PATIENCE => format!(
                 "waiting for the data disk: a write has been in progress for {} s",
                 since.as_secs()

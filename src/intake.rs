@@ -14,13 +14,13 @@ use crate::{
 /// The outcome of one event (docs/producing-events.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventOutcome {
-    /// Durable, and will be delivered.
+    /// Durable; it will be delivered.
     Accepted(CallbackId),
     /// An event with this `eventId` is stored under this id.
     Duplicate(CallbackId),
-    /// No callback is requested.
+    /// The event does not request a callback.
     Ignored(String),
-    /// A callback is requested and can never be sent. Stored as failed, unless there are
+    /// The requested callback can never be sent. It is stored as failed, unless there are
     /// `outbox.max_pending` failed callbacks already.
     Failed(Option<CallbackId>, String),
     /// Malformed.
@@ -40,7 +40,7 @@ impl EventOutcome {
     }
 }
 
-/// An event that was parsed and is to be stored.
+/// A parsed event that has not been stored yet, or that needs no storing.
 #[derive(Debug)]
 pub struct Prepared(Step);
 
@@ -59,7 +59,7 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An intake into `outbox`.
+    /// Creates an intake that stores into `outbox`.
     pub fn new(outbox: Arc<dyn Outbox>, policy: Policy, tracker_template: Option<&str>) -> Self {
         Self {
             outbox,
@@ -87,11 +87,7 @@ impl Intake {
         let destination = Destination::of_callback(event.url.reveal());
         let refusal = match &parsed {
             Err(error) => Some(Failure::new(ErrorKind::InvalidUrl, error.to_string())),
-            Ok(url) => self
-                .policy
-                .check_url(url)
-                .err()
-                .map(|denied| Failure::new(ErrorKind::Egress, denied.to_string())),
+            Ok(url) => self.policy.check_url(url).err().map(|denied| Failure::denied(&denied)),
         };
         let template = self.tracker_template.as_deref();
         let dpf_tracker_url = event.tracker_url.or_else(|| {
@@ -113,8 +109,8 @@ impl Intake {
         }
     }
 
-    /// Stores the events in order and returns the outcome of each when it is durable. The position in
-    /// the order is taken when this is called, not when the future is polled.
+    /// Stores the events in order and returns the outcome of each when it is durable. The order is that
+    /// of the calls, not the order in which the futures are polled.
     pub fn take(
         &self,
         events: Vec<Prepared>,
@@ -157,8 +153,13 @@ impl Intake {
                             line.duplicate(id);
                             EventOutcome::Duplicate(id)
                         }
-                        // The outbox answers for each callback of the batch.
-                        None => EventOutcome::Refused(Malformed::Json("not stored".into())),
+                        None => {
+                            debug_assert!(
+                                false,
+                                "the outbox answers for each callback of the batch"
+                            );
+                            EventOutcome::Refused(Malformed::Json("not stored".into()))
+                        }
                     },
                 };
                 measure::event(outcome.word());
@@ -169,7 +170,7 @@ impl Intake {
     }
 }
 
-/// Reports an event that the outbox answered for, as stored or, without an id, as not kept.
+/// Reports an event that the outbox has stored or, without an id, has not kept.
 fn stored_outcome(line: &EventLine, id: Option<CallbackId>) -> EventOutcome {
     line.stored(id);
     let why = line.refusal().map(|failure| failure.message.as_str());

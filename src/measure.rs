@@ -1,8 +1,8 @@
 //! Metrics: name, unit and meaning of each, and one function for each event that is counted.
 //!
-//! Names follow Prometheus's conventions: base units, and `_total` for counters. No label has
-//! unbounded values. What the store knows (how many callbacks are pending, how old the oldest is) is
-//! read by `api/metrics.rs` at each scrape.
+//! Names follow Prometheus's conventions: base units, and `_total` for counters. No label has unbounded
+//! values. The gauges of the store (for example the number of pending callbacks) are read by
+//! `api/metrics.rs` at each scrape.
 
 use std::{
     sync::{
@@ -18,25 +18,25 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// Job events by what became of them.
+/// Job events by outcome.
 const EVENTS: &str = "urlcallback_events_total";
-/// Attempts by what came of them.
+/// Attempts by result.
 const ATTEMPTS: &str = "urlcallback_attempts_total";
-/// How long attempts took.
+/// Duration of attempts.
 const ATTEMPT_DURATION: &str = "urlcallback_attempt_duration_seconds";
 /// From acceptance to the first attempt.
 const FIRST_ATTEMPT: &str = "urlcallback_accept_to_first_attempt_seconds";
 /// From acceptance to delivery.
 const DELIVERED: &str = "urlcallback_accept_to_delivered_seconds";
-/// Callbacks that ended, by how.
+/// Callbacks that ended, by state.
 const ENDED: &str = "urlcallback_callbacks_ended_total";
-/// Commits' size.
+/// Size of commits.
 const COMMIT_SIZE: &str = "urlcallback_commit_batch_size";
-/// Commits' duration.
+/// Duration of commits.
 const COMMIT_DURATION: &str = "urlcallback_commit_duration_seconds";
 /// Connections to receivers.
 const CONNECTIONS_OPENED: &str = "urlcallback_connections_opened_total";
-/// Exchanges over a connection that was there already.
+/// Exchanges on an existing connection.
 const CONNECTIONS_REUSED: &str = "urlcallback_connections_reused_total";
 /// Jobs and callbacks that cannot be repaired.
 const STUCK: &str = "urlcallback_stuck";
@@ -49,7 +49,7 @@ const SECONDS: &[f64] = &[
     300.0, 1800.0, 7200.0, 28_800.0, 86_400.0, 259_200.0,
 ];
 
-/// Upper bounds for a commit, which is a few syncs long at most.
+/// Upper bounds for a commit, which takes a few syncs at most.
 const COMMIT_SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
@@ -57,7 +57,7 @@ const COMMIT_SECONDS: &[f64] =
 const COMMIT_SIZES: &[f64] =
     &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
 
-/// Starts to measure, for the whole process. Without it the functions here do nothing.
+/// Installs the recorder for the whole process. Without it, the functions here do nothing.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets(SECONDS)?
@@ -69,7 +69,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-/// A counter that only appears with its first event hides that one from `increase()`.
+/// Initializes counters, because `increase()` does not see the first event of a counter that appears
+/// with it.
 fn begin_at_zero() {
     for outcome in ["accepted", "duplicate", "ignored", "failed", "refused"] {
         counter!(EVENTS, "outcome" => outcome).absolute(0);
@@ -85,33 +86,36 @@ fn begin_at_zero() {
 fn describe() {
     describe_counter!(EVENTS, "Job events by outcome.");
     describe_counter!(ATTEMPTS, "Attempts by result: success, or the kind of the error.");
-    describe_counter!(ENDED, "Callbacks that ended, by how: delivered or failed.");
+    describe_counter!(ENDED, "Callbacks that ended, by state: delivered or failed.");
     describe_counter!(PURGED, "Callbacks removed because their retention was over.");
-    describe_counter!(CONNECTIONS_OPENED, "Connections to receivers that were begun.");
+    describe_counter!(CONNECTIONS_OPENED, "Connections to receivers that were opened.");
     describe_counter!(
         CONNECTIONS_REUSED,
-        "Attempts that needed no connection of their own: attempts less connections begun."
+        "Requests sent on an existing connection (requests minus connections opened)."
     );
-    describe_histogram!(ATTEMPT_DURATION, Unit::Seconds, "How long attempts took.");
+    describe_histogram!(ATTEMPT_DURATION, Unit::Seconds, "Duration of attempts.");
     describe_histogram!(FIRST_ATTEMPT, Unit::Seconds, "From acceptance to the first attempt.");
     describe_histogram!(DELIVERED, Unit::Seconds, "From acceptance to delivery.");
     describe_histogram!(COMMIT_SIZE, "Changed callbacks in one commit of the store.");
     describe_histogram!(COMMIT_DURATION, Unit::Seconds, "One commit of the store, sync included.");
     for (name, help) in [
         (gauge::CALLBACKS, "Callbacks in the store, by state."),
-        (gauge::DUE, "Callbacks that could go out now."),
+        (
+            gauge::DUE,
+            "Callbacks that are due, including those of open, held and paused destinations.",
+        ),
         (
             gauge::OVERDUE,
-            "Due callbacks of destinations that answer, whose longest due one is due for over a minute.",
+            "Due callbacks of destinations that are not open, held or paused and whose oldest due callback has waited for more than a minute.",
         ),
-        (gauge::WAITING, "Callbacks that wait for their time or for an earlier one of their job."),
+        (gauge::WAITING, "Callbacks waiting for a retry or for another callback of their job."),
         (gauge::IN_FLIGHT, "Callbacks that are being sent."),
         (STUCK, "Jobs and callbacks that are stuck because a row of the store cannot be read."),
-        (gauge::OLDEST_DUE, "For how long the longest due callback is due; 0 where none is."),
-        (gauge::OPEN, "Destinations that do not answer."),
+        (gauge::OLDEST_DUE, "Seconds since the oldest due callback became due; 0 if none is due."),
+        (gauge::OPEN, "Destinations that do not respond."),
         (gauge::PAUSED, "Destinations that an operator paused."),
         (gauge::DESTINATIONS, "Destinations with pending or failed callbacks."),
-        (gauge::STORE, "Bytes of the store on the disk."),
+        (gauge::STORE, "Size of the store on disk, in bytes."),
         (gauge::READY, "1 if events are accepted."),
         (gauge::BUILD, "1; its label is the version."),
         (gauge::START, "When the service started, in seconds since 1970."),
@@ -124,15 +128,15 @@ fn describe() {
 pub mod gauge {
     /// By state.
     pub const CALLBACKS: &str = "urlcallback_callbacks";
-    /// Could be sent now.
+    /// Due callbacks.
     pub const DUE: &str = "urlcallback_callbacks_due";
-    /// Should have gone out.
+    /// Overdue callbacks.
     pub const OVERDUE: &str = "urlcallback_callbacks_overdue";
     /// Waiting for a retry or for another callback of their job.
     pub const WAITING: &str = "urlcallback_callbacks_waiting";
     /// Being sent.
     pub const IN_FLIGHT: &str = "urlcallback_callbacks_in_flight";
-    /// Age.
+    /// Age of the oldest due callback.
     pub const OLDEST_DUE: &str = "urlcallback_oldest_due_seconds";
     /// How many destinations are open.
     pub const OPEN: &str = "urlcallback_destinations_open";
@@ -146,7 +150,7 @@ pub mod gauge {
     pub const DESTINATION_OPEN: &str = "urlcallback_destination_open";
     /// Bytes.
     pub const STORE: &str = "urlcallback_store_bytes";
-    /// Whether events are taken.
+    /// Whether events are accepted.
     pub const READY: &str = "urlcallback_ready";
     /// The version.
     pub const BUILD: &str = "urlcallback_build_info";
@@ -154,8 +158,8 @@ pub mod gauge {
     pub const START: &str = "urlcallback_start_time_seconds";
 }
 
-/// The handles of what every callback is counted in: to look one up costs as much as a few
-/// allocations. They are made at the first use, so [`install`] comes before any.
+/// Handles of the metrics that every callback changes: looking one up costs as much as a few
+/// allocations. They are created at the first use, so [`install`] must be called before.
 struct Hot {
     first_attempt: Histogram,
     succeeded: Counter,
@@ -172,12 +176,12 @@ static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
     delivered_after: histogram!(DELIVERED),
 });
 
-/// An event came to this.
+/// The outcome of an event.
 pub fn event(outcome: &'static str) {
     counter!(EVENTS, "outcome" => outcome).increment(1);
 }
 
-/// An attempt begins; `waited` since acceptance, where it is the first.
+/// An attempt begins; `waited` is the time since acceptance if it is the first.
 pub fn attempt_begins(waited: Option<Duration>) {
     if let Some(waited) = waited {
         HOT.first_attempt.record(waited);
@@ -193,12 +197,12 @@ pub fn attempt_ended(error: Option<&'static str>, took: Duration) {
     HOT.attempt_duration.record(took);
 }
 
-/// A callback was delivered, so long after its acceptance.
+/// A callback was delivered, this long after its acceptance.
 pub fn delivered(after: Duration) {
     HOT.delivered_after.record(after);
 }
 
-/// So many callbacks were delivered, and so many have finally failed, by whatever way.
+/// This many callbacks were delivered, and this many have failed, for any reason.
 pub fn ended(delivered: u64, failed: u64) {
     HOT.delivered.increment(delivered);
     if failed > 0 {
@@ -206,30 +210,30 @@ pub fn ended(delivered: u64, failed: u64) {
     }
 }
 
-/// The store has committed so many changes.
+/// The store has committed this many changes.
 pub fn committed(size: usize, took: Duration) {
     let size = u32::try_from(size).unwrap_or(u32::MAX);
     histogram!(COMMIT_SIZE).record(size);
     histogram!(COMMIT_DURATION).record(took);
 }
 
-/// How many connections to receivers were begun.
+/// Number of connections to receivers that were opened.
 static CONNECTING: AtomicU64 = AtomicU64::new(0);
-/// How many requests were sent, or were to be sent, over one.
+/// Number of requests that were sent, or were to be sent, on a connection.
 static EXCHANGES: AtomicU64 = AtomicU64::new(0);
 
-/// A connection to a receiver is begun.
+/// A connection to a receiver is being opened.
 pub fn connecting() {
     CONNECTING.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A request looks for a connection.
+/// A request needs a connection.
 pub fn exchange() {
     EXCHANGES.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Brings the counters of connections up to date: the client does not say over which one a
-/// request went, but those that none was begun for went over one that was there.
+/// Updates the counters of connections: the client does not report which connection a request used, but
+/// requests for which no connection was opened used an existing one.
 pub fn refresh() {
     let (begun, exchanges) =
         (CONNECTING.load(Ordering::Relaxed), EXCHANGES.load(Ordering::Relaxed));
@@ -242,7 +246,7 @@ pub fn stuck(count: u64) {
     gauge!(STUCK).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
 }
 
-/// So many callbacks were removed.
+/// This many callbacks were removed.
 pub fn purged(count: u64) {
     counter!(PURGED).increment(count);
 }

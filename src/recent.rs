@@ -4,7 +4,7 @@
 //! Counted for the whole process, as [`measure`](crate::measure) does, and lost with it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
@@ -71,10 +71,14 @@ impl<const N: usize> Ring<N> {
         latest: 0,
     };
 
+    fn place(number: u64) -> usize {
+        usize::try_from(number % N as u64).unwrap_or(0)
+    }
+
     fn at(&mut self, at: Timestamp) -> &mut Minute {
-        let number = at.as_millis() / MILLIS;
+        let number = at.minute();
         self.latest = number;
-        let minute = &mut self.minutes[(number % N as u64) as usize];
+        let minute = &mut self.minutes[Self::place(number)];
         if minute.number != number {
             *minute = Minute { number, ..Minute::default() };
         }
@@ -83,9 +87,9 @@ impl<const N: usize> Ring<N> {
 
     /// The last `count` minutes, oldest first; the last one is not over.
     fn last(&self, count: usize, now: Timestamp) -> Vec<Minute> {
-        let current = now.as_millis() / MILLIS;
+        let current = now.minute();
         let of = |number: u64| {
-            let minute = self.minutes[(number % N as u64) as usize];
+            let minute = self.minutes[Self::place(number)];
             if minute.number == number { minute } else { Minute { number, ..Minute::default() } }
         };
         (0..count as u64).rev().map(|ago| of(current.saturating_sub(ago))).collect()
@@ -96,6 +100,8 @@ impl<const N: usize> Ring<N> {
 struct Recent {
     /// When the first attempt was counted.
     since: Option<Timestamp>,
+    /// From when on delivered callbacks are counted.
+    from: Option<Timestamp>,
     all: Option<Box<Ring<DAY>>>,
     destinations: HashMap<Destination, Box<Ring<HOUR>>, RandomState>,
 }
@@ -104,6 +110,23 @@ static RECENT: LazyLock<Mutex<Recent>> = LazyLock::new(Mutex::default);
 
 fn recent() -> MutexGuard<'static, Recent> {
     RECENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The number of callbacks that were delivered before the process started, by minute
+/// ([`Timestamp::minute`]), and from when on that is known.
+pub fn delivered_before(from: Timestamp, minutes: &BTreeMap<u64, u64>) {
+    let mut recent = recent();
+    recent.from = Some(from);
+    for (number, delivered) in minutes {
+        let minute = recent.all().at(Timestamp::from_millis(number * MILLIS));
+        // Outcomes that were recovered at the start are in both.
+        minute.delivered = minute.delivered.max(u32::try_from(*delivered).unwrap_or(u32::MAX));
+    }
+}
+
+/// From when on delivered callbacks are counted.
+pub fn delivered_from() -> Option<Timestamp> {
+    recent().from
 }
 
 /// A callback was accepted.
@@ -167,7 +190,7 @@ impl Recent {
         let (Some(since), Some(ring)) = (self.since, self.destinations.get(destination)) else {
             return Rates::default();
         };
-        let current = now.as_millis() / MILLIS;
+        let current = now.minute();
         let window = current.saturating_sub(WINDOW)..=current;
         let counted = ring.minutes.iter().filter(|minute| window.contains(&minute.number));
         let (delivered, failed) = counted.fold((0, 0), |(delivered, failed), minute| {
@@ -222,8 +245,8 @@ mod tests {
         for _ in 0..30 {
             recent.count(&one, true, at(0));
         }
-        assert_eq!(recent.rates(&one, at(1)).delivered, 30.0);
-        assert_eq!(recent.rates(&one, at(120)).delivered, 15.0);
+        assert_eq!(recent.rates(&one, at(1)), Rates { delivered: 30.0, failed: 0.0 });
+        assert_eq!(recent.rates(&one, at(120)), Rates { delivered: 15.0, failed: 0.0 });
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Outcomes of events and callbacks: the one place where they are logged and counted.
 //!
-//! There is one function for each outcome, so that log and metrics agree. A callback can fail in three of
-//! them: [`EventLine::stored`] (it can never be sent), [`cancelled`] and [`outcome`]. The functions are
+//! There is one function for each outcome, so that log and metrics agree. The failure of a callback is
+//! reported by one of four: [`EventLine::stored`] (it can never be sent), [`outcome`], [`cancelled`] (one
+//! callback), and [`all_cancelled`] (a selection of callbacks, with their number only).
+//!
+//! A failure is reported at most once: not if the process is killed between the commit and the report, and
+//! not for imported callbacks or by commands that work on the store without a service. The functions are
 //! called by tasks that serve all callbacks, so they must not block. Ended callbacks that are stored are
 //! counted by the outbox when they are durable ([`measure::ended`]).
 
@@ -45,8 +49,8 @@ impl EventLine {
         self.refusal.as_ref()
     }
 
-    /// The event is stored under this id. Without an id, it is not stored: its callback can never be sent,
-    /// and there are `outbox.max_pending` failed callbacks already.
+    /// The event was stored under this id. Without an id, it was not stored: its callback can never be
+    /// sent, and there are `outbox.max_pending` failed callbacks already.
     pub fn stored(&self, id: Option<CallbackId>) {
         macro_rules! line {
             ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
@@ -123,8 +127,8 @@ pub fn cancelled(id: CallbackId) {
     );
 }
 
-/// The audit line of an action on selected callbacks: how many matched and were changed, of how many ids,
-/// or which ones by the query.
+/// The audit line of an action on selected callbacks: how many matched and were changed, the number of
+/// ids in the request, and the filters of the query.
 macro_rules! audit {
     ($action:literal, $what:ident, $changed:expr, $named:expr, $query:expr, $message:literal) => {
         tracing::info!(
@@ -243,10 +247,10 @@ pub fn outcome(record: &Record) {
             line!(info, "callback-delivered", "success", "callback delivered");
         }
         State::Pending(_) => {
-            line!(warn, "callback-retry", "failure", "callback to be retried");
+            line!(warn, "callback-retry", "failure", "callback will be retried");
         }
         State::Failed(_) => {
-            line!(error, "callback-failed", "failure", "callback finally failed");
+            line!(error, "callback-failed", "failure", "callback failed");
         }
     }
 }
@@ -256,22 +260,43 @@ fn error(record: &Record) -> Option<&Failure> {
     record.last_error.as_ref().filter(|_| !matches!(record.state, State::Delivered(_)))
 }
 
-/// A breaker opened, or, without a next probe, closed.
-pub fn breaker(destination: &Destination, next_probe_at: Option<Timestamp>) {
-    if let Some(at) = next_probe_at {
-        tracing::warn!(
-            event.action = "destination-open",
-            url.domain = destination.host(),
-            callback.destination = destination.as_str(),
-            callback.next_attempt_at = %at,
-            "the destination fails; one probe at a time"
-        );
-    } else {
-        tracing::info!(
-            event.action = "destination-closed",
-            url.domain = destination.host(),
-            callback.destination = destination.as_str(),
-            "the destination works again"
-        );
-    }
+/// The breaker of a destination has opened.
+pub fn opened(destination: &Destination, next_probe_at: Timestamp) {
+    tracing::warn!(
+        event.action = "destination-open",
+        url.domain = destination.host(),
+        callback.destination = destination.as_str(),
+        callback.next_attempt_at = %next_probe_at,
+        "the destination fails; from now on, one probe at a time is sent"
+    );
+}
+
+/// A probe has failed, so the destination stays open.
+pub fn probe_failed(destination: &Destination, next_probe_at: Timestamp) {
+    tracing::debug!(
+        event.action = "probe-failed",
+        url.domain = destination.host(),
+        callback.destination = destination.as_str(),
+        callback.next_attempt_at = %next_probe_at,
+        "the destination still fails"
+    );
+}
+
+/// An attempt has closed the breaker of a destination.
+pub fn works_again(destination: &Destination) {
+    closed(destination, "the destination works again");
+}
+
+/// An operator has closed the breaker of a destination; whether the destination works is not known.
+pub fn closed_by_operator(destination: &Destination) {
+    closed(destination, "an operator has closed the breaker");
+}
+
+fn closed(destination: &Destination, why: &str) {
+    tracing::info!(
+        event.action = "destination-closed",
+        url.domain = destination.host(),
+        callback.destination = destination.as_str(),
+        "{why}"
+    );
 }

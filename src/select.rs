@@ -1,5 +1,5 @@
-//! Selecting callbacks, and what an operator does with them: replay, cancel, retry now; for the API and the
-//! command line.
+//! Selecting callbacks, and the actions of an operator on them: replay, cancel, retry now; for the API
+//! and the command line.
 
 use crate::{
     callback::{CallbackId, Destination, ParseIdError, redact_url},
@@ -11,31 +11,31 @@ use crate::{
     report,
 };
 
-/// Callbacks that are changed with one write.
+/// Number of callbacks that are changed by one write.
 const STEP: usize = 500;
 
-/// An invalid selector.
+/// A selector is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
-    /// Not a state.
+    /// Not the name of a state.
     #[error("invalid state `{0}`; expected pending, delivered or failed")]
     State(String),
     /// Not a destination.
     #[error("invalid destination `{0}`; expected scheme, host and port such as http://host:8080")]
     Destination(String),
-    /// Not a kind of error.
+    /// Not the name of a kind of error.
     #[error("invalid errorKind `{0}`; expected one of {kinds}", kinds = kinds())]
     ErrorKind(String),
-    /// Not an id.
+    /// Not a callback id.
     #[error(transparent)]
     Id(#[from] ParseIdError),
-    /// Neither a selector nor all.
+    /// No selector is given, nor `all`.
     #[error(
         "no selector; give ids, destination, jobId, jobIdFs, errorKind, since or until, or all"
     )]
     Nothing,
     /// Not a number of callbacks.
-    #[error("`limit` is at least 1")]
+    #[error("`limit` must be at least 1")]
     Limit,
     /// Not a time.
     #[error(
@@ -56,12 +56,13 @@ pub fn parse_state(text: &str) -> Result<StateName, SelectError> {
         .ok_or_else(|| SelectError::State(text.into()))
 }
 
-/// Reads a destination.
+/// Parses a destination.
 pub fn parse_destination(text: &str) -> Result<Destination, SelectError> {
     Destination::parse(text).ok_or_else(|| SelectError::Destination(redact_url(text)))
 }
 
-/// Reads a destination that can be called. Others have failed callbacks, and nothing to pause.
+/// Parses a destination that can be called. Other destinations have failed callbacks only, so there is
+/// nothing to pause.
 pub fn parse_callable(text: &str) -> Result<Destination, SelectError> {
     let destination = parse_destination(text)?;
     let name = destination.as_str();
@@ -73,7 +74,7 @@ pub fn parse_callable(text: &str) -> Result<Destination, SelectError> {
     }
 }
 
-/// Reads a time, or how long ago it was.
+/// Parses a time, or how long ago it was.
 pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, SelectError> {
     match humantime::parse_duration(text) {
         Ok(ago) => Ok(now.before(ago)),
@@ -106,7 +107,7 @@ pub struct Selectors {
 }
 
 impl Selectors {
-    /// Reads them, seen from `now`.
+    /// Parses the selectors, with durations relative to `now`.
     pub fn parse(self, now: Timestamp) -> Result<Selection, SelectError> {
         let time = |text: Option<String>| text.map(|text| parse_time(&text, now)).transpose();
         Ok(Selection {
@@ -121,10 +122,10 @@ impl Selectors {
     }
 }
 
-/// Selected callbacks. A callback has to match everything that is given.
+/// Selected callbacks. A callback must match everything that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Only these; empty for any.
+    /// Only callbacks with these ids; empty for any.
     pub ids: Vec<CallbackId>,
     /// Only callbacks to this destination.
     pub destination: Option<Destination>,
@@ -141,7 +142,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// The query for what is selected, without the ids.
+    /// The query for the selection, without the ids.
     pub fn query(&self) -> Query {
         Query {
             destination: self.destination.clone(),
@@ -155,19 +156,19 @@ impl Selection {
     }
 }
 
-/// What an operator does with selected callbacks.
+/// An action of an operator on selected callbacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Makes failed ones pending again.
+    /// Makes failed callbacks pending again.
     Replay,
-    /// Ends pending ones; they become failed.
+    /// Cancels pending callbacks, which are then failed.
     Cancel,
-    /// Makes pending ones due now, closes the breakers and ends the holds of their destinations.
+    /// Makes pending callbacks due now, closes the breakers and ends the holds of their destinations.
     RetryNow,
 }
 
 impl Action {
-    /// The state of the callbacks on which it works.
+    /// The state of the callbacks to which it applies.
     pub const fn state(self) -> StateName {
         match self {
             Self::Replay => StateName::Failed,
@@ -176,42 +177,43 @@ impl Action {
     }
 }
 
-/// How far an action goes.
+/// Limits of an action.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ActionLimits {
-    /// Count only.
+    /// Only count.
     pub dry_run: bool,
-    /// Stop after so many.
+    /// Stop after this many callbacks.
     pub limit: Option<usize>,
-    /// Begin behind this one.
+    /// Start after this callback.
     pub cursor: Option<CallbackId>,
 }
 
-/// What an action did.
+/// The result of an action.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Acted {
-    /// Number of selected callbacks in the right state.
+pub struct ActionResult {
+    /// Number of selected callbacks in the state to which the action applies.
     pub matched: u64,
     /// Number of them that were replayed, were cancelled, or are due now.
     pub changed: u64,
     /// Number of them that could not be cancelled because they were being sent.
     pub in_flight: u64,
-    /// Where to go on, where the limit has left some.
+    /// The cursor of the remaining callbacks, if `limit` left any.
     pub next: Option<CallbackId>,
 }
 
-/// Applies an action to the selected callbacks in the right state, in order of acceptance, in steps.
+/// Applies an action to the selected callbacks in its state, in order of acceptance, in steps.
 ///
-/// An interrupted one can be run again: what was replayed is not failed any more. It continues after the
-/// last step's cursor, so that it does not meet callbacks that have failed again since.
+/// An interrupted action can be run again: replayed callbacks are no longer failed. Each step continues
+/// after the cursor of the previous step, so that callbacks that have failed again are not replayed
+/// twice.
 pub async fn act(
     outbox: &dyn Outbox,
     action: Action,
     selection: &Selection,
     limits: ActionLimits,
-) -> Result<Acted, OutboxError> {
+) -> Result<ActionResult, OutboxError> {
     let mut left = limits.limit.unwrap_or(usize::MAX).max(1);
-    let done = Acted { next: limits.cursor, ..Acted::default() };
+    let done = ActionResult { next: limits.cursor, ..ActionResult::default() };
     let mut audit = Audit { action, selection, dry_run: limits.dry_run, done };
     loop {
         let done = &mut audit.done;
@@ -250,12 +252,12 @@ pub async fn act(
 }
 
 /// Logs an action, even if a later step fails or the client disconnects. Commands that open the store
-/// themselves write no log: the log file is the service's.
+/// directly write no log: the log file belongs to the service.
 struct Audit<'a> {
     action: Action,
     selection: &'a Selection,
     dry_run: bool,
-    done: Acted,
+    done: ActionResult,
 }
 
 impl Drop for Audit<'_> {
@@ -270,13 +272,35 @@ impl Drop for Audit<'_> {
     }
 }
 
+/// A callback cannot be cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CancelError {
+    /// It does not exist.
+    #[error("there is no callback {0}")]
+    Unknown(CallbackId),
+    /// It has ended.
+    #[error("{0} is not pending")]
+    NotPending(CallbackId),
+    /// An attempt is in progress.
+    #[error("{0} is being sent; try again when the attempt has ended")]
+    InFlight(CallbackId),
+}
+
 /// Cancels a pending callback, and logs it.
-pub async fn cancel(outbox: &dyn Outbox, id: CallbackId) -> Result<Cancelled, OutboxError> {
+pub async fn cancel(
+    outbox: &dyn Outbox,
+    id: CallbackId,
+) -> Result<Result<(), CancelError>, OutboxError> {
     let cancelled = outbox.cancel(vec![id]).await?.first().copied().unwrap_or(Cancelled::Unknown);
-    if cancelled == Cancelled::Done {
-        report::cancelled(id);
-    }
-    Ok(cancelled)
+    Ok(match cancelled {
+        Cancelled::Done => {
+            report::cancelled(id);
+            Ok(())
+        }
+        Cancelled::Unknown => Err(CancelError::Unknown(id)),
+        Cancelled::NotPending => Err(CancelError::NotPending(id)),
+        Cancelled::InFlight => Err(CancelError::InFlight(id)),
+    })
 }
 
 /// Pauses or resumes a destination, logs it if that changed anything, and returns its summary.
@@ -295,7 +319,7 @@ pub async fn pause(
     Ok(found.unwrap_or_else(|| DestinationSummary::idle(destination.clone())))
 }
 
-/// Those of one step among the callbacks that are selected by their ids.
+/// The callbacks of one step of a selection by ids, and the cursor of the next step.
 async fn named(
     outbox: &dyn Outbox,
     selection: &Selection,
@@ -310,7 +334,7 @@ async fn named(
     let query = selection.query();
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
-        let record = outbox.get(id).await?.map(|detail| detail.standing.record);
+        let record = outbox.get(id).await?.map(|detail| detail.status.record);
         if record.is_some_and(|it| Some(it.state_name()) == step.state && query.matches(&it)) {
             found.push(id);
         }

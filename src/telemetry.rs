@@ -1,7 +1,6 @@
-//! The log (seed, "Error Analysis"): one JSON object per line, with the field names of the Elastic
-//! Common Schema.
+//! The log: one JSON object per line, with the field names of the Elastic Common Schema.
 //!
-//! A thread of its own writes the file, so that delivery does not wait for the log's disk. The file is
+//! A separate thread writes the file, so that delivery does not wait for the log's disk. The file is
 //! reopened on SIGHUP, for logrotate. No line is dropped: when the writer is [`BUFFERED_LINES`] lines
 //! behind, threads that log wait for it.
 
@@ -42,26 +41,26 @@ pub const BUFFERED_LINES: usize = 16_384;
 /// Pause of the writer when no line waits.
 const GATHER_PAUSE: Duration = Duration::from_millis(2);
 
-/// How many bytes of them go to the file at once, where so many wait.
+/// Maximum number of bytes that are written to the file at once.
 const BUFFERED_BYTES: usize = 65_536;
 
-/// The log folder (seed, "Error Analysis").
+/// The log folder that DPF prescribes.
 const SEED_FOLDER: &str =
     if cfg!(windows) { r"C:\ProgramData\SEAL Systems\log" } else { "/opt/seal/log" };
 
 /// The settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// What is written: this level and those above.
+    /// Lines of this level and above are written.
     pub level: LevelFilter,
-    /// Where to.
+    /// The target.
     pub target: Target,
 }
 
-/// Where the log goes.
+/// The target of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// The seed's folder where it can be written, else here.
+    /// The log folder of DPF if it can be written, otherwise this file.
     Default {
         /// The file to fall back to.
         fallback: PathBuf,
@@ -72,7 +71,7 @@ pub enum Target {
     StandardError,
 }
 
-/// Reads a level, in any case; also the names that other services of DPF use.
+/// Parses a level, in upper or lower case; the names that other DPF services use are also accepted.
 pub fn parse_level(text: &str) -> Option<LevelFilter> {
     Some(match text.to_ascii_lowercase().as_str() {
         "off" => LevelFilter::OFF,
@@ -93,9 +92,9 @@ pub struct LogError {
     error: io::Error,
 }
 
-/// The running log. When it is dropped, what is buffered is written.
+/// The running log. Dropping it writes the buffered lines.
 pub struct Log {
-    /// The file, where it is one.
+    /// The file, if the target is a file.
     pub path: Option<PathBuf>,
     reopen: Arc<AtomicBool>,
     _writer: WorkerGuard,
@@ -123,7 +122,7 @@ pub fn start(settings: &Settings) -> Result<Log, LogError> {
         // A terminal that is stopped with Ctrl-S must not stop the service.
         None => (None, builder.lossy(true).finish(io::stderr())),
     };
-    // What other crates log is wanted when it is a warning; below that it may hold anything.
+    // Only warnings and errors of other crates are logged; their other lines may contain secrets.
     let others = settings.level.min(LevelFilter::WARN);
     let filter =
         Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), settings.level);
@@ -156,8 +155,8 @@ fn append(path: &Path) -> io::Result<File> {
     fs::OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// A file that is opened again on request; where that fails, the old one goes on. The writer's
-/// thread flushes it whenever no line waits.
+/// A file that is reopened on request; if that fails, the old file is still used. The writer's thread
+/// flushes it when no line waits.
 struct Reopening {
     path: PathBuf,
     file: BufWriter<File>,
@@ -169,7 +168,7 @@ impl Write for Reopening {
         if self.requested.swap(false, Ordering::SeqCst)
             && let Ok(file) = append(&self.path)
         {
-            // What was buffered came before the request and belongs into the old one.
+            // Lines that were buffered before the request belong in the old file.
             self.file.flush()?;
             self.file = BufWriter::with_capacity(BUFFERED_BYTES, file);
         }
@@ -178,7 +177,7 @@ impl Write for Reopening {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()?;
-        // A writer that waits for the next line has to be woken up for it, by whoever logs.
+        // The thread that logs has to wake up a writer that waits for the next line.
         std::thread::sleep(GATHER_PAUSE);
         Ok(())
     }
@@ -194,14 +193,14 @@ impl<S: Subscriber> Layer<S> for EcsLayer {
         let mut fields = Fields::new();
         event.record(&mut fields);
         let line = line(event.metadata(), &fields);
-        // The writer's thread is gone only when the process ends.
+        // The writer's thread ends only when the process ends.
         drop(self.writer.clone().write_all(&line));
     }
 }
 
 fn line(metadata: &tracing::Metadata<'_>, fields: &Fields) -> Vec<u8> {
     let mut line = Vec::with_capacity(256 + fields.json.len());
-    // The first four in the order in which ECS wants them to be read.
+    // The first four fields in the order that ECS recommends.
     let header = write!(
         line,
         r#"{{"@timestamp":"{}","log.level":"{}","message":"#,
@@ -221,7 +220,7 @@ fn line(metadata: &tracing::Metadata<'_>, fields: &Fields) -> Vec<u8> {
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
     );
-    debug_assert!(header.is_ok() && service.is_ok(), "a Vec takes everything");
+    debug_assert!(header.is_ok() && service.is_ok(), "writing to a Vec does not fail");
     if !fields.has_action {
         put(&mut line, "log.logger", metadata.target());
     }
@@ -230,8 +229,8 @@ fn line(metadata: &tracing::Metadata<'_>, fields: &Fields) -> Vec<u8> {
     line
 }
 
-/// The fields of one event as JSON, each with a comma before it; the message apart, since it
-/// comes first.
+/// The fields of one event as JSON, each preceded by a comma; the message separately, because it is
+/// written first.
 struct Fields {
     message: Vec<u8>,
     json: Vec<u8>,
@@ -256,7 +255,7 @@ impl Fields {
 }
 
 fn put(json: &mut Vec<u8>, name: &str, value: impl Serialize) {
-    // Names are written in code, where none needs an escape.
+    // Names are literals in the code, and none needs to be escaped.
     json.extend_from_slice(b",\"");
     json.extend_from_slice(name.as_bytes());
     json.extend_from_slice(b"\":");
@@ -265,7 +264,7 @@ fn put(json: &mut Vec<u8>, name: &str, value: impl Serialize) {
 
 fn put_value(json: &mut Vec<u8>, value: impl Serialize) {
     let written = serde_json::to_writer(json, &value);
-    debug_assert!(written.is_ok(), "a Vec takes everything, and these values are all JSON");
+    debug_assert!(written.is_ok(), "writing to a Vec does not fail, and these values are all JSON");
 }
 
 impl Visit for Fields {
@@ -294,7 +293,7 @@ impl Visit for Fields {
     }
 }
 
-/// What a value's `Debug` shows, as a string.
+/// The `Debug` output of a value, as a string.
 struct Shown<'a>(&'a dyn fmt::Debug);
 
 impl Serialize for Shown<'_> {

@@ -1,4 +1,4 @@
-//! A callback as DPF's jobs have them, and an attempt that delivered it: the same in every bench.
+//! A typical DPF callback and a successful attempt, shared by all benches.
 
 use seal_dpf_urlcallback::{
     callback::{Body, Destination, JobState},

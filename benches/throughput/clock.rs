@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
-/// How long anything may take before the measurement is given up.
+/// Time-out of a measurement.
 const PATIENCE: Duration = Duration::from_mins(10);
 
 /// Microseconds since 1970.
@@ -14,7 +14,7 @@ pub(crate) fn now_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Asks until the answer is `Some`.
+/// Polls until the result is `Some`.
 pub(crate) fn eventually<T>(
     what: &str,
     mut ask: impl FnMut() -> anyhow::Result<Option<T>>,

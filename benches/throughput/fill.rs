@@ -1,4 +1,4 @@
-//! Puts a backlog into a store that no service has open, through the outbox itself.
+//! Fills a store that no service has open with a backlog, through the outbox.
 
 use std::{path::Path, sync::Arc};
 
@@ -31,7 +31,7 @@ pub(crate) fn directory(job: usize) -> String {
     format!("d2016{job:014}")
 }
 
-/// A URL at the n-th destination: each address of the loopback network is one.
+/// A URL of the n-th destination; each loopback address is a destination.
 pub(crate) fn url(port: u16, destination: usize, job: usize) -> String {
     let [.., a, b] = (destination + 1).to_be_bytes();
     format!("http://127.0.{a}.{b}:{port}/ourjobmanager/ourjobno/{job}")

@@ -1,4 +1,4 @@
-//! As much HTTP as the producer needs, so that it leaves the machine to the service.
+//! A minimal HTTP client, so that the producer uses little processor time.
 
 use anyhow::{Context as _, ensure};
 use tokio::{
@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// One kept connection to the service's API.
+/// One keep-alive connection to the service's API.
 pub(crate) struct Connection {
     stream: TcpStream,
     head: String,
@@ -24,7 +24,7 @@ impl Connection {
         Ok(Self { stream, head, bytes: Vec::new() })
     }
 
-    /// Sends a body and reads the whole answer; gives how many times it says `accepted`.
+    /// Sends a body, reads the response, and returns how often it contains `accepted`.
     pub(crate) async fn post(&mut self, body: &[u8]) -> anyhow::Result<usize> {
         let mut request = Vec::with_capacity(self.head.len() + 16 + body.len());
         request.extend_from_slice(self.head.as_bytes());
@@ -55,13 +55,18 @@ impl Connection {
     }
 }
 
-/// What the service says at a path, as text.
+/// GETs a path of the service and returns the body.
 pub(crate) fn get(address: &str, token: &str, path: &str) -> anyhow::Result<String> {
+    get_as(address, &format!("Bearer {token}"), path)
+}
+
+/// The body of the response at a path, with this Authorization header.
+pub(crate) fn get_as(address: &str, authorization: &str, path: &str) -> anyhow::Result<String> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address)?;
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n"
+        "GET {path} HTTP/1.0\r\nhost: {address}\r\nauthorization: {authorization}\r\n\r\n"
     )?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

@@ -6,13 +6,14 @@
 //! the project is on. Figures of different runs say little about each other; the ratios to the
 //! raw loop that ran beside them do.
 //!
-//! `cargo bench --bench throughput -- drain idle` runs these parts of it alone.
+//! `cargo bench --bench throughput -- drain idle` runs only these parts.
 
 mod clock;
 mod fill;
 mod http;
 mod kills;
 mod latency;
+mod page;
 mod parts;
 mod producer;
 mod raw;
@@ -24,7 +25,7 @@ mod table;
 use anyhow::bail;
 
 fn main() -> anyhow::Result<()> {
-    // What cargo says of itself is none of our business.
+    // Ignore cargo's own argument.
     let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match args.as_slice() {

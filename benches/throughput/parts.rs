@@ -1,4 +1,4 @@
-//! What is measured, part by part.
+//! The parts of the measurement.
 
 use std::{thread, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::{
     clock::{Latency, eventually, now_micros},
     fill::directory,
     http::get,
-    kills, latency,
+    kills, latency, page,
     receiver::rate,
     service::Service,
     stage::{Events, Receiver, fill, produce, raw},
@@ -17,7 +17,7 @@ use crate::{
 
 type Part = fn(&mut Figures) -> anyhow::Result<()>;
 
-const PARTS: [(&str, Part); 9] = [
+const PARTS: [(&str, Part); 10] = [
     ("drain", drain),
     ("intake", intake),
     ("steady", steady),
@@ -25,6 +25,7 @@ const PARTS: [(&str, Part); 9] = [
     ("kills", kills::run),
     ("growth", growth),
     ("search", search),
+    ("page", page::run),
     ("isolation", isolation),
     ("idle", idle),
 ];
@@ -33,10 +34,10 @@ const PARTS: [(&str, Part); 9] = [
 const PER_DESTINATION: usize = 16;
 const CONCURRENCY: usize = 256;
 
-/// How many PUTs the raw loop makes beside a figure.
+/// Number of PUTs that the raw loop makes next to a figure.
 const RAW: usize = 100_000;
 
-/// A port that nobody listens at.
+/// A port on which nothing listens.
 const DEAD: u16 = 1;
 
 /// Measures the parts of these names, or all.
@@ -73,7 +74,7 @@ fn beside<T>(
     Ok((measured, f64::midpoint(before, after)))
 }
 
-/// What a drained backlog was like.
+/// Results of draining a backlog.
 struct Drained {
     rate: f64,
     to_first: u64,
@@ -81,7 +82,7 @@ struct Drained {
     highest: u64,
 }
 
-/// Starts the service over its backlog and measures until `count` PUTs have come.
+/// Starts the service with its backlog and measures until `count` PUTs have been received.
 fn drained(
     service: &mut Service,
     receiver: &mut Receiver,
@@ -101,7 +102,7 @@ fn drained(
     })
 }
 
-/// All that was stored has been delivered, and the store knows it.
+/// Waits until every stored callback is recorded as delivered.
 fn all_delivered(service: &Service, count: usize) -> anyhow::Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let count = count as f64;
@@ -167,7 +168,7 @@ fn holds(receiver: &mut Receiver, rate: usize) -> anyhow::Result<bool> {
     let all = service.metric("urlcallback_accept_to_delivered_seconds_count")?;
     service.stop()?;
     receiver.report()?;
-    // The producer must have kept its rate, or it was none.
+    // The measurement is valid only if the producer kept its rate.
     let kept = crate::receiver::rate(report.accepted, report.micros);
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let wanted = rate as f64;
@@ -192,10 +193,9 @@ fn steady(figures: &mut Figures) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is compared with each other is the ratio to the raw loop beside it, since the machine is not
-/// equally fast all the time.
+/// Ratios to the raw loop are compared, because the machine's speed varies.
 fn growth(figures: &mut Figures) -> anyhow::Result<()> {
-    // So many are drained of each backlog, so that all are measured over the same time.
+    // The same number is drained from each backlog, so that all are measured over the same time.
     const DRAINED: usize = 200_000;
     let mut first_ratio = None;
     for (backlog, name) in [
@@ -299,7 +299,7 @@ fn isolation(figures: &mut Figures) -> anyhow::Result<()> {
         let mut receiver = Receiver::start()?;
         let mut service = Service::prepare()?;
         let good = (0, receiver.port, 50, GOOD);
-        // What goes nowhere is older, so it would come first.
+        // The undeliverable callbacks are older, so they would be sent first.
         match name {
             "undisturbed" => fill(&service, &[good])?,
             _ if name.contains("hole") => {
@@ -348,7 +348,7 @@ fn idle(figures: &mut Figures) -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_secs(60);
     let mut service = Service::prepare()?;
     service.start()?;
-    // What a start leaves to do is soon done.
+    // Work left over from the start ends soon.
     thread::sleep(Duration::from_secs(5));
     let before = service.usage()?;
     thread::sleep(PAUSE);

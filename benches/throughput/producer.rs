@@ -1,4 +1,4 @@
-//! Who hands in the events: single ones over kept connections, as fast as they are taken or at
+//! The producer: submits single events over keep-alive connections, as fast as they are accepted or at
 //! a fixed rate, or in batches.
 
 use std::{
@@ -17,7 +17,7 @@ use crate::{
     http::Connection,
 };
 
-/// What the producer saw.
+/// The results of the producer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) accepted: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Report {
     pub(crate) latency: Latency,
 }
 
-/// Who it is sent to, and by whom.
+/// The load: the service with its token, the receivers, and the number and rate of events.
 #[derive(Clone)]
 struct Plan {
     address: String,
@@ -35,9 +35,9 @@ struct Plan {
     destinations: usize,
     connections: usize,
     count: usize,
-    /// Events a second; 0 is as fast as they are taken.
+    /// Events per second; 0 is as fast as they are accepted.
     rate: usize,
-    /// Lines of a batch; 0 is single events.
+    /// Number of lines in a batch; 0 is single events.
     lines: usize,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
 async fn produce(plan: Plan) -> anyhow::Result<Report> {
     let plan = Rc::new(plan);
     let next = Rc::new(Cell::new(0));
-    // No two runs have a job in common.
+    // Each run uses its own job ids.
     let salt = usize::try_from(now_micros() % 1_000_000_000)? * 10_000_000;
     let kind = if plan.lines > 0 { "application/x-ndjson" } else { "application/json" };
     let mut connections = Vec::new();
@@ -104,7 +104,7 @@ async fn send(
         }
         let jobs = from..(from + step).min(plan.count);
         next.set(jobs.end);
-        // An event that comes late because all connections wait is late from its time on.
+        // If all connections are busy, the delay counts from the scheduled time of the event.
         let mut sent = Instant::now();
         if plan.rate > 0 {
             let planned =

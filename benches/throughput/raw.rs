@@ -1,4 +1,4 @@
-//! The raw loop: the service's own HTTP client, so many PUTs in flight, and nothing else.
+//! The raw loop: the service's HTTP client with a fixed number of PUTs in flight, and nothing else.
 
 use std::{
     sync::{
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
     let (in_flight, count) = (in_flight.parse::<usize>()?, count.parse::<usize>()?);
     let settings = Settings {
         connect_timeout: Duration::from_secs(5),
-        per_destination: in_flight.div_ceil(destinations),
+        idle_per_destination: in_flight.div_ceil(destinations),
         ..Settings::default()
     };
     let clients = Arc::new(Clients::build(&settings, Arc::new(Policy::default()))?);

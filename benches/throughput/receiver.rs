@@ -1,4 +1,4 @@
-//! A receiver that costs as little as one can: it takes PUTs at every loopback address, answers
+//! A receiver with minimal overhead: it takes PUTs at every loopback address, answers
 //! 200, and keeps when each came and how long that was after its event was made. Beside it a
 //! black hole, which takes connections and says nothing.
 
@@ -23,7 +23,7 @@ use crate::clock::{Latency, now_micros};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// What the receiver has seen since it was asked to forget.
+/// Counters since the last reset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) count: u64,
@@ -41,7 +41,7 @@ impl Report {
     }
 }
 
-/// So many in so many microseconds, a second.
+/// Converts a count and a duration in microseconds to a rate per second.
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than its first digits")]
 pub(crate) fn rate(count: u64, micros: u64) -> f64 {
     count as f64 * 1e6 / micros.max(1) as f64
@@ -193,7 +193,7 @@ fn request_end(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     Ok((bytes.len() >= end).then_some(end))
 }
 
-/// When the event was made: it says so itself.
+/// The creation time that is stored in the event.
 fn made(request: &[u8]) -> Option<u64> {
     number(request, br#""jobIdFs":""#)
 }

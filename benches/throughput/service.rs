@@ -1,4 +1,4 @@
-//! The service under measure: the real binary with its default settings.
+//! The service being measured: the real binary with its default settings.
 
 use std::{
     fs,
@@ -20,12 +20,12 @@ pub(crate) struct Service {
     child: Option<Child>,
 }
 
-/// What the system says of a process.
+/// Resource usage of a process as reported by the system.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     /// Processor time of all its threads.
     pub(crate) cpu: Duration,
-    /// How often any of them was woken up.
+    /// Number of wake-ups of all threads.
     pub(crate) wakeups: u64,
     /// Memory now and at its highest, in KiB.
     pub(crate) resident: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Usage {
 }
 
 impl Service {
-    /// A folder on the disk that the project is on; a temporary one may be memory.
+    /// A folder on the disk of the project; a temporary folder may be in memory.
     pub(crate) fn prepare() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         fs::write(
@@ -43,7 +43,7 @@ impl Service {
         Ok(Self { folder, child: None })
     }
 
-    /// Where its data is.
+    /// Its data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -108,7 +108,7 @@ impl Service {
         Ok((address, token))
     }
 
-    /// One number of its metrics.
+    /// The value of one of its metrics.
     pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let (address, token) = self.api()?;
         let metrics = http::get(&address, &token, "/metrics")?;
@@ -119,7 +119,7 @@ impl Service {
         Ok(line.parse()?)
     }
 
-    /// What it has used so far.
+    /// The resources used so far.
     pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
         let pid = self.child.as_ref().context("the service runs")?.id();
         let proc = PathBuf::from(format!("/proc/{pid}"));

@@ -15,7 +15,7 @@ pub(crate) struct Receiver {
     asks: ChildStdin,
     says: BufReader<ChildStdout>,
     pub(crate) port: u16,
-    /// Where connections are taken and nothing is said.
+    /// The port of the black hole.
     pub(crate) hole: u16,
 }
 
@@ -38,12 +38,12 @@ impl Receiver {
         Ok(line)
     }
 
-    /// What it has seen; it then forgets that.
+    /// Returns and resets its counters.
     pub(crate) fn report(&mut self) -> anyhow::Result<receiver::Report> {
         Ok(serde_json::from_str(&self.ask("report")?)?)
     }
 
-    /// Waits until so many PUTs have come.
+    /// Waits until this many PUTs have been received.
     pub(crate) fn wait_for(&mut self, count: u64) -> anyhow::Result<()> {
         eventually("all callbacks come", || {
             let seen: u64 = self.ask("count")?.trim().parse()?;
@@ -102,7 +102,7 @@ pub(crate) fn fill(service: &Service, kinds: &[Kind]) -> anyhow::Result<()> {
     said(&mut command).map(drop)
 }
 
-/// What is handed in, and how.
+/// The submitted events, and the way in which they are submitted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Events {
     pub(crate) port: u16,

@@ -1,8 +1,8 @@
-//! The one table that everything ends in.
+//! The result table.
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
-/// What has been measured so far.
+/// The results so far.
 #[derive(Default)]
 pub(crate) struct Figures {
     rows: Vec<[String; 4]>,
@@ -16,13 +16,13 @@ impl Figures {
         self.rows.push([what.to_owned(), figure, ratio, target.to_owned()]);
     }
 
-    /// A rate beside that of the raw loop.
+    /// A rate, compared with that of the raw loop.
     pub(crate) fn rate(&mut self, what: &str, rate: f64, raw: f64, target: &str) {
         let ratio = format!("{:.2} of {raw:.0}/s", rate / raw);
         self.add(what, format!("{rate:.0}/s"), ratio, target);
     }
 
-    /// A figure that has nothing to do with the raw loop.
+    /// A figure that is not compared with the raw loop.
     pub(crate) fn plain(&mut self, what: &str, figure: String, target: &str) {
         self.add(what, figure, String::new(), target);
     }

@@ -1,6 +1,6 @@
-//! The codec of what is stored: whatever the bytes are, decoding them gives a value or an
-//! error, and asks for no more memory than they have; what is written is read again as it was;
-//! and a value that was cut off is never taken for a whole one.
+//! The codec of stored values: whatever the bytes are, decoding them returns a value or an error, and
+//! asks for no more memory than they have; what is written is read again as it was; and a value that
+//! was cut off is never taken for a whole one.
 //!
 //! The input is decoded as it is, and is also what a record is made of.
 
@@ -21,25 +21,13 @@ use seal_dpf_urlcallback_fuzz::allocations::{Watched, largest_of};
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
-/// Beside the texts, a decoder needs next to nothing.
+/// A decoder needs almost no memory in addition to the texts.
 const SLACK: usize = 1024;
 
 type Made<T> = arbitrary::Result<T>;
 
 fn time(u: &mut Unstructured<'_>) -> Made<Timestamp> {
-    Ok(Timestamp::from_millis(u.arbitrary()?))
-}
-
-fn failure(u: &mut Unstructured<'_>) -> Made<Failure> {
-    let kind = *u.choose(&[
-        ErrorKind::Status,
-        ErrorKind::Timeout,
-        ErrorKind::Connect,
-        ErrorKind::Dns,
-        ErrorKind::Tls,
-        ErrorKind::Body,
-        ErrorKind::Egress,
-        ErrorKind::InvalidUrl,
+    let kind = *u.choose(&ErrorKind::ALL)?;
         ErrorKind::Expired,
         ErrorKind::Exhausted,
         ErrorKind::Cancelled,
@@ -98,7 +86,7 @@ fn record(u: &mut Unstructured<'_>) -> Made<Record> {
     })
 }
 
-/// Decodes the bytes as everything that is stored, and gives back the record, if it is one.
+/// Decodes the bytes as every kind of stored value, and returns the record, if it is one.
 fn read(bytes: &[u8]) -> Option<Record> {
     let (record, largest) = largest_of(|| {
         // The last two are laid out as a destination's counters and the store's.

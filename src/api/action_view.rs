@@ -5,14 +5,14 @@ use utoipa::ToSchema;
 
 use crate::{
     clock::Timestamp,
-    select::{Acted, ActionLimits, SelectError, Selection, Selectors},
+    select::{ActionLimits, ActionResult, SelectError, Selection, Selectors},
 };
 
-/// Selects callbacks. At least one selector is required; a callback has to match all that are given.
+/// Selects callbacks. At least one selector is required; a callback must match all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FilterView {
-    /// Only these.
+    /// Only callbacks with these ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
     /// Only callbacks to this destination.
@@ -33,7 +33,7 @@ pub struct FilterView {
     /// Only callbacks accepted before this time, or longer ago than this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// All callbacks in the state on which the action works.
+    /// All callbacks that the action applies to.
     #[serde(default)]
     pub all: bool,
 }
@@ -45,7 +45,7 @@ impl FilterView {
         Self { ids, destination, job_id, job_id_fs, error_kind, since, until, all }
     }
 
-    /// What it selects, seen from `now`.
+    /// The selection, with durations relative to `now`.
     pub fn selection(&self, now: Timestamp) -> Result<Selection, SelectError> {
         let selectors = Selectors {
             destination: self.destination.clone(),
@@ -64,17 +64,17 @@ impl FilterView {
     }
 }
 
-/// Which callbacks are to be changed.
+/// A request to change selected callbacks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ActionRequest {
-    /// Which ones.
+    /// The callbacks.
     #[serde(deserialize_with = "super::request::object")]
     pub filter: FilterView,
-    /// Count only.
+    /// Only count; change nothing.
     #[serde(default)]
     pub dry_run: bool,
-    /// Maximum number, in order of acceptance, at least 1; without it, all.
+    /// Maximum number of callbacks, in order of acceptance, at least 1; without it, all.
     #[schema(minimum = 1)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -84,7 +84,7 @@ pub struct ActionRequest {
 }
 
 impl ActionRequest {
-    /// How far the action goes.
+    /// The limits of the action.
     pub fn limits(&self) -> Result<ActionLimits, SelectError> {
         if self.limit == Some(0) {
             return Err(SelectError::Limit);
@@ -94,7 +94,7 @@ impl ActionRequest {
     }
 }
 
-/// What was replayed.
+/// The result of a replay.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplayView {
@@ -102,27 +102,27 @@ pub struct ReplayView {
     pub matched: u64,
     /// Number of them that are pending again.
     pub replayed: u64,
-    /// `cursor` for the rest; present only if `limit` left some.
+    /// `cursor` for the remaining callbacks; present only if `limit` left any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-/// What was cancelled.
+/// The result of a cancellation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelView {
     /// Number of pending callbacks that match.
     pub matched: u64,
-    /// Number of them that are failed now.
+    /// Number of them that were cancelled.
     pub cancelled: u64,
-    /// Number of them that were being sent and stay pending.
+    /// Number of them that could not be cancelled because they were being sent.
     pub in_flight: u64,
-    /// `cursor` for the rest; present only if `limit` left some.
+    /// `cursor` for the remaining callbacks; present only if `limit` left any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-/// What is retried now.
+/// The result of a request to retry callbacks now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryNowView {
@@ -131,23 +131,23 @@ pub struct RetryNowView {
     /// Number of them that are due now. The others wait for another callback of their job, are being sent,
     /// or are paused.
     pub due: u64,
-    /// `cursor` for the rest; present only if `limit` left some.
+    /// `cursor` for the remaining callbacks; present only if `limit` left any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-fn cursor(acted: &Acted) -> Option<String> {
+fn cursor(acted: &ActionResult) -> Option<String> {
     acted.next.map(|id| id.to_string())
 }
 
-impl From<Acted> for ReplayView {
-    fn from(acted: Acted) -> Self {
+impl From<ActionResult> for ReplayView {
+    fn from(acted: ActionResult) -> Self {
         Self { matched: acted.matched, replayed: acted.changed, next_cursor: cursor(&acted) }
     }
 }
 
-impl From<Acted> for CancelView {
-    fn from(acted: Acted) -> Self {
+impl From<ActionResult> for CancelView {
+    fn from(acted: ActionResult) -> Self {
         Self {
             matched: acted.matched,
             cancelled: acted.changed,
@@ -157,8 +157,8 @@ impl From<Acted> for CancelView {
     }
 }
 
-impl From<Acted> for RetryNowView {
-    fn from(acted: Acted) -> Self {
+impl From<ActionResult> for RetryNowView {
+    fn from(acted: ActionResult) -> Self {
         Self { matched: acted.matched, due: acted.changed, next_cursor: cursor(&acted) }
     }
 }

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     callback::CallbackId,
-    outbox::{self, Cancelled, ErrorKind, StateName},
-    select::{self, Acted, Action, SelectError, Selectors},
+    outbox::{self, ErrorKind, StateName},
+    select::{self, Action, ActionResult, CancelError, SelectError, Selectors},
 };
 
 /// Filters of a listing.
@@ -46,10 +46,10 @@ pub(super) struct ListQuery {
     since: Option<String>,
     /// Only callbacks accepted before this time, or longer ago than this duration.
     until: Option<String>,
-    /// Callbacks on a page: 1 to 1000.
+    /// Maximum number of callbacks on a page: 1 to 1000.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// `next` of the previous page.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -63,8 +63,8 @@ fn path_id(id: Result<Path<String>, PathRejection>) -> Result<CallbackId, Proble
     parse_id(&id)
 }
 
-fn unknown(id: CallbackId) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is no callback {id}"))
+fn not_found(id: CallbackId) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, CancelError::Unknown(id).to_string())
 }
 
 /// List callbacks, newest first.
@@ -98,7 +98,7 @@ pub(super) async fn list(
     Ok(Json(PageView::new(&page, &shared.terms)))
 }
 
-/// One callback with its body and every attempt.
+/// One callback with its body and its attempts: the latest thousand and the last one.
 #[utoipa::path(
     get, path = "/v1/callbacks/{id}", tag = "callbacks", params(("id" = String, Path)),
     responses(
@@ -111,7 +111,7 @@ pub(super) async fn get(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<CallbackView>, Problem> {
     let id = path_id(id)?;
-    let detail = shared.outbox.get(id).await?.ok_or_else(|| unknown(id))?;
+    let detail = shared.outbox.get(id).await?.ok_or_else(|| not_found(id))?;
     Ok(Json(CallbackView::detailed(detail, &shared.terms)))
 }
 
@@ -119,7 +119,7 @@ async fn act(
     shared: &Shared,
     action: Action,
     request: Extracted<ActionRequest>,
-) -> Result<Acted, Problem> {
+) -> Result<ActionResult, Problem> {
     let request = body(request)?;
     let bad = |error: SelectError| Problem::bad_request(error.to_string());
     let selection = request.filter.selection(shared.clock.now()).map_err(bad)?;
@@ -139,7 +139,7 @@ pub(super) async fn replay(
     Ok(Json(act(&shared, Action::Replay, request).await?.into()))
 }
 
-/// End pending callbacks; they become failed.
+/// Cancel pending callbacks. They are then failed.
 #[utoipa::path(
     post, path = "/v1/callbacks/cancel", tag = "callbacks", request_body = ActionRequest,
     responses((status = 200, body = CancelView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
@@ -163,7 +163,7 @@ pub(super) async fn retry_now(
     Ok(Json(act(&shared, Action::RetryNow, request).await?.into()))
 }
 
-/// End a pending callback; it becomes failed.
+/// Cancel a pending callback. It is then failed.
 #[utoipa::path(
     post, path = "/v1/callbacks/{id}/cancel", tag = "callbacks", params(("id" = String, Path)),
     responses(
@@ -177,11 +177,9 @@ pub(super) async fn cancel(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<CallbackView>, Problem> {
     let id = path_id(id)?;
-    let conflict = |detail: &str| Err(Problem::new(StatusCode::CONFLICT, format!("{id} {detail}")));
     match select::cancel(&*shared.outbox, id).await? {
-        Cancelled::Done => get(State(shared), Ok(Path(id.to_string()))).await,
-        Cancelled::Unknown => Err(unknown(id)),
-        Cancelled::NotPending => conflict("is not pending"),
-        Cancelled::InFlight => conflict("is being sent; ask again when the attempt has ended"),
+        Ok(()) => get(State(shared), Ok(Path(id.to_string()))).await,
+        Err(CancelError::Unknown(id)) => Err(not_found(id)),
+        Err(error) => Err(Problem::new(StatusCode::CONFLICT, error.to_string())),
     }
 }

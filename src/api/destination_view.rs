@@ -13,12 +13,12 @@ use crate::{
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DestinationState {
-    /// They are.
+    /// Callbacks are sent.
     #[default]
     Ok,
-    /// It fails: one probe at a time.
+    /// It is failing; only probes are sent, one at a time.
     Open,
-    /// It asked to wait (`Retry-After`).
+    /// It requested a pause (`Retry-After`).
     Held,
     /// An operator paused it.
     Paused,
@@ -30,10 +30,10 @@ pub enum DestinationState {
 pub struct DestinationView {
     /// Scheme, host and port.
     pub destination: String,
-    /// `ok`, `open`, `held` or `paused`; of several, the last one in this order.
+    /// `paused`, `open`, `held` or `ok`; if several apply, the first in this order.
     #[serde(default)]
     pub state: DestinationState,
-    /// Since when it is open or paused; otherwise null.
+    /// When it was paused or opened; null if it is held, because the begin of a hold is not stored, or ok.
     #[schema(value_type = Option<String>, format = DateTime)]
     #[serde(default)]
     pub since: Option<Timestamp>,
@@ -85,10 +85,10 @@ impl From<DestinationSummary> for DestinationView {
     fn from(summary: DestinationSummary) -> Self {
         let (open, paused_at) = (summary.open, summary.paused_at);
         let open_since = open.map(|it| it.since);
-        let (state, since) = match (paused_at, summary.hold_until, open) {
+        let (state, since) = match (paused_at, open_since, summary.hold_until) {
             (Some(at), ..) => (DestinationState::Paused, Some(at)),
-            (None, Some(_), _) => (DestinationState::Held, open_since),
-            (None, None, Some(_)) => (DestinationState::Open, open_since),
+            (None, Some(since), _) => (DestinationState::Open, Some(since)),
+            (None, None, Some(_)) => (DestinationState::Held, None),
             (None, None, None) => (DestinationState::Ok, None),
         };
         Self {
@@ -115,7 +115,7 @@ impl From<DestinationSummary> for DestinationView {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationsView {
-    /// The destinations: those that stand still first, then those with the most callbacks.
+    /// The destinations: paused, open and held ones first, then those with the most callbacks.
     pub destinations: Vec<DestinationView>,
     /// `cursor` of the next page; null at the end.
     pub next_cursor: Option<String>,

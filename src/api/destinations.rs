@@ -25,14 +25,15 @@ use crate::{
 pub(super) struct ListQuery {
     /// Only this destination.
     destination: Option<String>,
-    /// Destinations on a page: 1 to 1000.
+    /// Maximum number of destinations on a page: 1 to 1000.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
-/// List destinations with pending or failed callbacks, and paused ones; those that stand still first.
+/// List destinations with pending or failed callbacks, and paused ones; paused, open and held ones
+/// first.
 #[utoipa::path(
     get, path = "/v1/destinations", tag = "destinations", params(ListQuery),
     responses((status = 200, body = DestinationsView), (status = 400, body = Problem), (status = 401, body = Problem)),
@@ -66,7 +67,7 @@ async fn set(
     Ok(Json(DestinationView::with_rates(summary, now)))
 }
 
-/// Pause a destination: its callbacks are kept, and neither sent nor expired.
+/// Pause a destination: its callbacks are kept but neither sent nor allowed to expire.
 #[utoipa::path(
     post, path = "/v1/destinations/pause", tag = "destinations", request_body = DestinationRequest,
     responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
@@ -78,7 +79,7 @@ pub(super) async fn pause(
     set(&shared, request, true).await
 }
 
-/// Resume a destination. The age of its callbacks begins anew.
+/// Resume a destination. The age of its callbacks starts again.
 #[utoipa::path(
     post, path = "/v1/destinations/resume", tag = "destinations", request_body = DestinationRequest,
     responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),

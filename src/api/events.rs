@@ -29,13 +29,13 @@ use crate::{
     outbox::{OutboxError, Sequence},
 };
 
-/// Lines that are stored with one call.
+/// Maximum number of lines that are stored by one call.
 const CHUNK_LINES: usize = 256;
 
 /// Approximate size of the events that are stored with one call, in bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Concurrent calls of one batch, so that the disk does not wait for the network.
+/// Maximum number of concurrent calls for one batch, so that the disk does not wait for the network.
 const CHUNKS_UNDER_WAY: usize = 4;
 
 /// Maximum lines of a batch: the outcome of each is kept until the response.
@@ -88,7 +88,7 @@ pub(super) async fn post(
     answer
 }
 
-/// Reads what a client still sends, up to a limit. If the connection were closed with unread data, the
+/// Reads and discards the rest of the request, up to a limit. If the connection were closed with unread data, the
 /// system would reset it, and the client might not get the response. With `Expect: 100-continue` (RFC
 /// 9110, 10.1.1), the client has not sent it.
 async fn pass_over(body: &mut BodyDataStream, limit: usize) {
@@ -129,7 +129,7 @@ fn broken_body(error: &axum::Error) -> Problem {
         }
         cause = inner.source();
     }
-    Problem::bad_request(format!("the request's body broke off: {error}"))
+    Problem::bad_request(format!("the request body is incomplete: {error}"))
 }
 
 async fn one(
@@ -190,7 +190,7 @@ async fn batch(
     match batch.run(body).await {
         Ok(()) => Ok(batch.into_response()),
         Err(problem) => {
-            // The lines before stay accepted, and the producer needs to know.
+            // The earlier lines stay accepted, and the producer must be told.
             while batch.collect_one().await.is_ok_and(|more| more) {}
             Err(Problem { lines: lines(batch.done).collect(), ..problem })
         }
@@ -291,8 +291,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Waits for the earliest call; `false` if there is none. After a refused call there is none, because
-    /// nothing after it is stored.
+    /// Waits for the oldest call in progress; `false` if there is none. If it was refused, the later calls are
+    /// dropped, because nothing after it is stored.
     async fn collect_one(&mut self) -> Result<bool, Problem> {
         let Some((numbers, stored)) = self.under_way.pop_front() else { return Ok(false) };
         match stored.await {

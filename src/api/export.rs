@@ -20,13 +20,13 @@ use crate::{
     outbox::OutboxError,
 };
 
-/// How long a finished export is kept for its requester.
+/// How long a finished export is kept for the client.
 const LEFT: Duration = Duration::from_mins(10);
 
 /// A finished export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExportView {
-    /// Path of the file. Only the service's user can read it; whoever takes it removes it.
+    /// Path of the file. Only the service's user can read it. The caller must remove it.
     pub file: String,
     /// Number of callbacks in it.
     pub callbacks: u64,
@@ -34,8 +34,8 @@ pub struct ExportView {
 
 /// Export the store to a file.
 ///
-/// The file is created in the data directory: it contains the passwords of callback URLs, which the
-/// API never sends. The command `export` moves it to its destination.
+/// The file is created in the data directory: it contains the passwords of callback URLs, which the API
+/// never sends. The command `export` moves it to its destination.
 #[utoipa::path(
     post, path = "/v1/export", tag = "callbacks",
     responses((status = 200, body = ExportView), (status = 401, body = Problem), (status = 403, body = Problem), (status = 500, body = Problem)),
@@ -46,27 +46,27 @@ pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView
     let name = format!("{}{}-{number}.ndjson", crate::datadir::EXPORT, std::process::id());
     let path = shared.data_dir.join(name);
     let (outbox, to) = (Arc::clone(&shared.outbox), path.clone());
-    // Who has asked may be gone: then this is dropped, and the work ends and leaves nothing.
-    let asking = Arc::new(());
-    let asked = Arc::downgrade(&asking);
+    // Dropped if the client disconnects; the export then stops and removes its file.
+    let connected = Arc::new(());
+    let client = Arc::downgrade(&connected);
     let handle = tokio::runtime::Handle::current();
     let written = tokio::task::spawn_blocking(move || {
         let unfinished = Unfinished(to);
         let file = BufWriter::new(create_private(&unfinished.0)?);
         let mut writer = Writer::begin(file, Some(outbox.identity()))?;
-        // The store needs the free space that is left.
+        // Stop when disk space runs low; the store needs the rest.
         let room = async |_| match outbox.ready().await {
-            _ if asked.strong_count() == 0 => Err(OutboxError::Closed),
+            _ if client.strong_count() == 0 => Err(OutboxError::Closed),
             Err(low @ OutboxError::DiskLow { .. }) => Err(low),
             _ => Ok(()),
         };
         handle.block_on(writer.add_all(&*outbox, room))?;
-        // It goes back to who has asked, or is dropped on the way.
+        // The guard is returned with the result; if the task is cancelled, it removes the file.
         Ok((writer.end()?, unfinished))
     })
     .await
     .unwrap_or_else(|error| Err(ArchiveError::Io(std::io::Error::other(error))));
-    drop(asking);
+    drop(connected);
     match written {
         Ok((callbacks, finished)) => {
             let file = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
@@ -95,7 +95,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// The requester takes the file at once. If the response did not reach it, the file is removed later.
+/// The client normally fetches the file immediately; if it never does, the file is removed later.
 async fn remove_if_left(path: PathBuf) {
     tokio::time::sleep(LEFT).await;
     remove(&path);

@@ -15,7 +15,7 @@ pub(super) async fn alive(State(shared): State<Shared>) -> Result<Json<Value>, P
     Ok(Json(json!({"status": "alive"})))
 }
 
-/// Whether events are taken.
+/// Whether events are accepted.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", security(()),
     responses((status = 200), (status = 503, body = Problem)),

@@ -1,8 +1,8 @@
 //! Splits a stream of bytes into lines, in bounded memory: a line that is too long is skipped and
 //! reported.
 //!
-//! `tokio_util`'s `LinesCodec` was weighed: it decodes UTF-8, and an invalid line ends the stream
-//! there. Here such a line is refused by its number, and the others are accepted.
+//! `LinesCodec` of `tokio_util` is not used, because it decodes UTF-8 and ends the stream at an invalid
+//! line. Here such a line is refused and reported with its number, and the others are accepted.
 
 use std::collections::VecDeque;
 
@@ -30,7 +30,7 @@ impl Splitter {
         Self { limit, begun: Vec::new(), too_long: false, ready: VecDeque::new() }
     }
 
-    /// Appends the next piece of the stream.
+    /// Appends the next part of the stream.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.append(&bytes[..end]);
@@ -48,7 +48,7 @@ impl Splitter {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        // One byte more than the limit, for the `\r` that does not count.
+        // One byte more than the limit, for the `\r` that is not part of the line.
         if self.too_long || self.begun.len() + bytes.len() > self.limit + 1 {
             self.too_long = true;
             self.begun.clear();

@@ -16,7 +16,7 @@ use crate::{
 /// Prometheus's text format, version 0.0.4.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What is measured, for Prometheus.
+/// The metrics, in Prometheus's text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "health",
     responses((status = 200, body = String, content_type = "text/plain"), (status = 401, body = Problem)),
@@ -52,10 +52,10 @@ pub(super) async fn get(State(shared): State<Shared>) -> Result<Response, Proble
     Ok(([(header::CONTENT_TYPE, TEXT)], text).into_response())
 }
 
-/// The lines of single destinations are written here: the recorder would keep each one that
-/// was ever among the busiest.
+/// The metrics of individual destinations are written here, because the recorder would keep every
+/// destination that was ever listed.
 fn destinations(text: &mut String, mut all: Vec<DestinationSummary>, most: usize) {
-    // They come with the most pending first; among the open ones that order stays.
+    // They are sorted by pending callbacks; the stable sort keeps that order within the open ones.
     all.sort_by_key(|it| it.open.is_none());
     all.truncate(most);
     let mut family = |name: &str, help: &str, value: &dyn Fn(&DestinationSummary) -> u64| {
@@ -77,7 +77,7 @@ fn destinations(text: &mut String, mut all: Vec<DestinationSummary>, most: usize
     );
     family(
         gauge::DESTINATION_OPEN,
-        "1 where the destination does not answer; the same destinations.",
+        "1 if the destination is open (not responding), 0 otherwise.",
         &|it| u64::from(it.open.is_some()),
     );
 }

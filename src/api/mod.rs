@@ -1,7 +1,7 @@
 //! The HTTP API: job events, queries and operations on callbacks, health, metrics
 //! (docs/producing-events.md, docs/operating.md).
 //!
-//! It knows the outbox, the intake and the health, not the delivery.
+//! It depends on the outbox, the intake and the health checks, but not on delivery.
 
 pub mod action_view;
 mod auth;
@@ -38,7 +38,7 @@ pub use self::{
 #[openapi(
     info(
         title = "seal-dpf-urlcallback",
-        description = "Job events in, HTTP callbacks out, none lost. Errors are \
+                description = "Accepts job events and delivers HTTP callbacks for them. Errors are \
                        application/problem+json (RFC 9457); times are RFC 3339 in UTC."
     ),
     modifiers(&Bearer)

@@ -1,4 +1,4 @@
-//! Errors as `application/problem+json` (RFC 9457), everywhere.
+//! Errors as `application/problem+json` (RFC 9457).
 
 use std::any::Any;
 
@@ -17,7 +17,7 @@ const RETRY_AFTER: u64 = 5;
 /// A problem document (RFC 9457). `type` is `about:blank`: the status identifies the kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
-    /// The status as words.
+    /// The reason phrase of the status.
     pub title: String,
     /// The status.
     pub status: u16,
@@ -26,7 +26,7 @@ pub struct Problem {
     /// For an event that was refused or failed: its outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
-    /// For an event that failed: the stored callback.
+    /// For an event that failed: the id of the stored callback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// For an interrupted batch: the outcomes of the lines so far.
@@ -102,12 +102,12 @@ pub(super) async fn not_found(uri: Uri) -> Problem {
 }
 
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{} does not take {method}", uri.path());
+    let detail = format!("{} does not support {method}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    tracing::error!(event.action = "api-panic", "a request made the service panic");
+    tracing::error!(event.action = "api-panic", "a request handler panicked");
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the log of the service")
         .into_response()
 }

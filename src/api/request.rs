@@ -1,4 +1,4 @@
-//! What handlers read from a request in the same way: JSON bodies, and the limit of a page.
+//! Request parsing shared by the handlers: JSON bodies and page limits.
 
 use axum::{Json, extract::rejection::JsonRejection};
 use serde::{
@@ -8,7 +8,7 @@ use serde::{
 
 use super::problem::Problem;
 
-/// Items on a page if no limit is given.
+/// Number of items on a page if no limit is given.
 const DEFAULT_LIMIT: usize = 100;
 
 /// The largest limit of a page.
@@ -20,11 +20,12 @@ pub(super) fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
     if (1..=MAX_LIMIT).contains(&limit) {
         Ok(limit)
     } else {
-        Err(Problem::bad_request(format!("`limit` is from 1 to {MAX_LIMIT}")))
+        Err(Problem::bad_request(format!("`limit` must be from 1 to {MAX_LIMIT}")))
     }
 }
 
-/// Reads a JSON object. What serde derives would accept an array as well, with the members by position.
+/// Reads a JSON object. The derived implementation would also accept an array, with the members in
+/// order.
 pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     from: D,
 ) -> Result<T, D::Error> {

@@ -1,9 +1,9 @@
 //! The API listener: connections, and limits on unauthenticated ones.
 //!
-//! A connection is unauthenticated until a request on it has a token. The number of such
-//! connections and the lifetime of each are limited, whether it sends nothing, one header per second,
-//! or health checks again and again. Above the limit, the oldest is closed: clients with a token send
-//! it at once. Authenticated connections are not limited.
+//! A connection is unauthenticated until a request on it has a token. The number of such connections
+//! and the lifetime of each are limited, whether it sends nothing, one header per second, or repeated
+//! health checks. When the limit is exceeded, the oldest connection is closed, because clients with a
+//! token send it immediately. Authenticated connections are not limited.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +37,7 @@ const UNAUTHENTICATED: usize = 256;
 /// Lifetime of an unauthenticated connection, TLS handshake included.
 const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(10);
 
-/// How long its last response may take after that.
+/// How much longer the last response may take.
 const UNAUTHENTICATED_GRACE: Duration = Duration::from_secs(5);
 
 /// Maximum size of a request head, in bytes.
@@ -46,14 +46,14 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Pause after a failed `accept`: most likely the process has no free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The unauthenticated connections, oldest first. Removing one tells it to close.
+/// The unauthenticated connections, oldest first. Removing a connection closes it.
 #[derive(Default)]
 struct Unauthenticated {
     next: u64,
-    here: BTreeMap<u64, oneshot::Sender<()>>,
+    open: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-/// The connection of a request, which has it as an extension. With a token, it becomes authenticated.
+/// The connection of a request, which has it as an extension. A request with a token authenticates it.
 #[derive(Clone)]
 pub struct Peer {
     number: u64,
@@ -63,7 +63,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A new connection. The receiver hears when it has to close, or that it is authenticated.
+    /// A new connection. The receiver is notified when the connection must close or has been
+    /// authenticated.
     fn enter(
         unauthenticated: &Arc<Mutex<Unauthenticated>>,
         address: SocketAddr,
@@ -71,12 +72,12 @@ impl Peer {
     ) -> (Self, oneshot::Receiver<()>) {
         let (known, gone) = oneshot::channel();
         let mut all = lock(unauthenticated);
-        if all.here.len() >= UNAUTHENTICATED {
-            drop(all.here.pop_first());
+        if all.open.len() >= UNAUTHENTICATED {
+            drop(all.open.pop_first());
         }
         let number = all.next;
         all.next += 1;
-        all.here.insert(number, known);
+        all.open.insert(number, known);
         // A socket for both families shows IPv4 clients as mapped.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         (Self { number, address, tls, unauthenticated: Arc::clone(unauthenticated) }, gone)
@@ -92,21 +93,21 @@ impl Peer {
         self.tls
     }
 
-    /// A request had a token.
+    /// A request with a token was received.
     pub fn authenticate(&self) {
-        if let Some(known) = lock(&self.unauthenticated).here.remove(&self.number) {
-            // Its connection may have ended meanwhile.
+        if let Some(known) = lock(&self.unauthenticated).open.remove(&self.number) {
+            // The connection may have ended.
             known.send(()).unwrap_or_default();
         }
     }
 }
 
-/// Removes a connection that has ended.
+/// Removes a connection when it has ended.
 struct Closing(Peer);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        drop(lock(&self.0.unauthenticated).here.remove(&self.0.number));
+        drop(lock(&self.0.unauthenticated).open.remove(&self.0.number));
     }
 }
 
@@ -120,11 +121,11 @@ pub type Tls = Arc<ArcSwap<ServerConfig>>;
 /// The API listener. `idle_timeout` applies between two requests and to each request head.
 #[derive(Clone)]
 pub struct Listener {
-    /// What answers.
+    /// The router.
     pub router: Router,
     /// TLS configuration; `None` for plain HTTP.
     pub tls: Option<Tls>,
-    /// How long nothing may come.
+    /// The idle time-out.
     pub idle_timeout: Duration,
     /// Becomes `true` when the listener is to close.
     pub end: watch::Receiver<bool>,
@@ -161,28 +162,28 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
-    /// Performs the TLS handshake, where TLS is configured, and serves the connection.
+    /// Performs the TLS handshake if TLS is configured, and serves the connection.
     async fn accept(mut self, stream: TcpStream, peer: Peer, mut gone: oneshot::Receiver<()>) {
-        let leaving = Closing(peer);
-        let patience = Instant::now() + UNAUTHENTICATED_LIFETIME;
+        let closing = Closing(peer);
+        let deadline = Instant::now() + UNAUTHENTICATED_LIFETIME;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error.message = %error, "TCP_NODELAY cannot be set");
         }
         let Some(tls) = self.tls.as_ref().map(|tls| tls.load_full()) else {
-            return self.connection(stream, &leaving.0, gone, patience).await;
+            return self.connection(stream, &closing.0, gone, deadline).await;
         };
-        let handshake = timeout_at(patience, TlsAcceptor::from(tls).accept(stream));
-        let shaken = tokio::select! {
-            shaken = handshake => shaken,
+        let handshake = timeout_at(deadline, TlsAcceptor::from(tls).accept(stream));
+        let handshaken = tokio::select! {
+            result = handshake => result,
             _ = &mut gone => return,
             () = ended(&mut self.end) => return,
         };
-        match shaken {
-            Ok(Ok(stream)) => self.connection(stream, &leaving.0, gone, patience).await,
+        match handshaken {
+            Ok(Ok(stream)) => self.connection(stream, &closing.0, gone, deadline).await,
             Ok(Err(error)) => {
-                tracing::debug!(error.message = %error, "no TLS with a client of the API");
+                tracing::debug!(error.message = %error, "the TLS handshake with a client of the API failed");
             }
-            Err(_) => tracing::debug!("a client of the API took too long for TLS"),
+            Err(_) => tracing::debug!("the TLS handshake with a client of the API timed out"),
         }
     }
 
@@ -191,7 +192,7 @@ impl Listener {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: &Peer,
         mut gone: oneshot::Receiver<()>,
-        patience: Instant,
+        deadline: Instant,
     ) {
         let Self { router, idle_timeout, mut end, .. } = self;
         let service = service_fn({
@@ -209,13 +210,13 @@ impl Listener {
             .max_buf_size(MAX_HEAD_BYTES);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(idle_timeout);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut patience = pin!(sleep_until(patience));
+        let mut deadline = pin!(sleep_until(deadline));
         let (mut known, mut ending, mut warned) = (false, false, false);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(error.message = %error, "a connection to the API broke off");
+                        tracing::debug!(error.message = %error, "a connection to the API failed");
                     }
                     return;
                 }
@@ -223,18 +224,18 @@ impl Listener {
                     ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                shown = &mut gone, if !known => match shown {
+                authenticated = &mut gone, if !known => match authenticated {
                     Ok(()) => known = true,
-                    // Others have come, and this one has stood there the longest.
+                    // Too many connections, and this is the oldest.
                     Err(_) => return,
                 },
-                () = patience.as_mut(), if !known => {
+                () = deadline.as_mut(), if !known => {
                     if warned {
                         return;
                     }
                     warned = true;
                     connection.as_mut().graceful_shutdown();
-                    patience.as_mut().reset(Instant::now() + UNAUTHENTICATED_GRACE);
+                    deadline.as_mut().reset(Instant::now() + UNAUTHENTICATED_GRACE);
                 }
             }
         }
@@ -242,7 +243,7 @@ impl Listener {
 }
 
 async fn ended(end: &mut watch::Receiver<bool>) {
-    // An error says that the service is gone: then it is over as well.
+    // An error means that the sender was dropped, which also ends the listener.
     drop(end.wait_for(|end| *end).await);
 }
 

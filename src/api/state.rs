@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! The state shared by the handlers.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ pub struct Settings {
     pub max_event_bytes: usize,
     /// Maximum size of a batch, in bytes.
     pub max_batch_bytes: usize,
-    /// Number of destinations with metrics of their own.
+    /// Number of destinations with their own metrics.
     pub metrics_destinations: usize,
 }
 
@@ -52,28 +52,28 @@ impl Default for Settings {
     }
 }
 
-/// What the handlers share.
+/// The state shared by the handlers.
 #[derive(Clone)]
 pub struct Shared {
-    /// Takes events.
+    /// Stores submitted events.
     pub intake: Intake,
-    /// Is asked for callbacks.
+    /// The outbox.
     pub outbox: Arc<dyn Outbox>,
-    /// Knows whether all is well.
+    /// Health checks.
     pub health: Health,
-    /// Knows the time.
+    /// The clock.
     pub clock: SharedClock,
-    /// Open the API.
+    /// The bearer tokens.
     pub tokens: Tokens,
-    /// Gives what was measured.
+    /// Renders the metrics.
     pub metrics: PrometheusHandle,
-    /// Opens the operator's page to one-time links.
+    /// One-time links to the operator's page.
     pub sign_in: SignIn,
-    /// How long callbacks are tried and kept.
+    /// How long callbacks are retried and kept.
     pub terms: Terms,
-    /// Since when the service runs.
+    /// When the service started.
     pub started_at: Timestamp,
-    /// Where exports are written.
+    /// The directory for exports.
     pub data_dir: PathBuf,
     /// Limits.
     pub settings: Arc<Settings>,

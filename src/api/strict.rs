@@ -10,7 +10,7 @@ use axum::{
 use super::problem::Problem;
 
 /// Requires exactly one valid Host header (RFC 9112, 3.2): a proxy in front of the service may route by
-/// it, and must not see another host than the service.
+/// it, and must route by the same host that the service sees.
 pub async fn host(request: Request, next: Next) -> Response {
     if request.version() == Version::HTTP_11 && !has_one_host(request.headers()) {
         let detail = "an HTTP/1.1 request needs exactly one valid `host` header";
@@ -23,7 +23,7 @@ fn has_one_host(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
     let Ok(host) = host.to_str() else { return false };
-    // It may be empty, where the sender knows none.
+    // It may be empty if the client has no host name.
     let is_host = |host: &str| {
         !host.contains(['/', '?', '#', '@', '\\', '%', ' '])
             && url::Url::parse(&format!("http://{host}/")).is_ok()

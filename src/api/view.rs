@@ -11,7 +11,8 @@ use crate::{
     clock::Timestamp,
     intake::EventOutcome,
     outbox::{
-        Attempt, Detail, Failure, Page, Readiness, Retention, Standing, State, StateName, Summary,
+        Attempt, CallbackStatus, Detail, Failure, Page, Readiness, Retention, State, StateName,
+        Summary,
     },
 };
 
@@ -20,10 +21,10 @@ use crate::{
 pub struct OutcomeView {
     /// `accepted`, `duplicate`, `ignored`, `failed` or `refused`.
     pub outcome: String,
-    /// The callback, where one is stored.
+    /// Id of the callback, if one is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Why, where it was not accepted.
+    /// The reason, if it was not accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -50,7 +51,7 @@ pub struct LineView {
     pub outcome: OutcomeView,
 }
 
-/// The settings that say how long a callback is tried and kept.
+/// The settings that determine how long a callback is retried and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// `retry.max_age`.
@@ -92,7 +93,7 @@ pub struct CallbackView {
     /// When it ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
-    /// Number of attempts.
+    /// Number of attempts, of which the latest thousand and the last one are kept.
     pub attempt_count: u32,
     /// When the next attempt is due; null while it waits for another callback, or when it has ended.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -104,11 +105,11 @@ pub struct CallbackView {
     /// Whether its destination is paused, so that it is neither sent nor expires.
     #[serde(default)]
     pub paused: bool,
-    /// Whether it is blocked although no callback is found that it waits for, because of damage to the
-    /// store. The service repairs this where it can, and logs it.
+    /// Whether it is blocked but the callback it waits for cannot be found, because the store is damaged. The
+    /// service repairs this if possible, and logs it.
     #[serde(default)]
     pub stuck: bool,
-    /// When it fails unless it is delivered before; null when it has ended, or while it is paused.
+    /// When it expires; null if it has ended or its destination is paused.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
     /// When it is removed; null while it is pending.
@@ -128,8 +129,8 @@ pub struct CallbackView {
 
 impl CallbackView {
     /// A callback in a list.
-    pub fn new(standing: &Standing, terms: &Terms) -> Self {
-        let Standing { record, waiting_for, in_flight, paused, stuck } = standing;
+    pub fn new(status: &CallbackStatus, terms: &Terms) -> Self {
+        let CallbackStatus { record, waiting_for, in_flight, paused, stuck } = status;
         let next_attempt_at = match record.state {
             State::Pending(Readiness::Fresh) => Some(record.created_at),
             State::Pending(Readiness::Scheduled(due)) => Some(due),
@@ -137,7 +138,7 @@ impl CallbackView {
         };
         let destination = &record.destination;
         let state = record.state_name();
-        let finished_at = record.finished_at();
+        let finished_at = record.ended_at();
         let pending = finished_at.is_none();
         Self {
             id: record.id.to_string(),
@@ -167,9 +168,9 @@ impl CallbackView {
     /// A callback with its body and attempts.
     pub fn detailed(detail: Detail, terms: &Terms) -> Self {
         Self {
-            body: Some(detail.standing.record.body.clone()),
+            body: Some(detail.status.record.body.clone()),
             attempts: Some(detail.attempts),
-            ..Self::new(&detail.standing, terms)
+            ..Self::new(&detail.status, terms)
         }
     }
 }
@@ -201,9 +202,9 @@ impl PageView {
 pub struct QueueView {
     /// Not ended: the sum of due, waiting and in flight.
     pub pending: u64,
-    /// Could be sent now.
+    /// Due, including those of open, held and paused destinations.
     pub due: u64,
-    /// Wait for a retry or for an earlier callback of their job.
+    /// Waiting for a retry or for another callback of their job.
     pub waiting: u64,
     /// Being sent.
     pub in_flight: u64,

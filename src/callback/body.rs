@@ -38,7 +38,7 @@ pub struct Body {
     pub job_state: JobState,
     /// How the job ended; only when it ended.
     pub exit_status: Option<String>,
-    /// Why the job ended in an error, where that was given.
+    /// The reason of the job's error, if one was given.
     pub error_reason: Option<String>,
     /// The page of the job in DPF Tracker.
     pub dpf_tracker_url: Option<String>,

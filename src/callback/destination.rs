@@ -1,4 +1,4 @@
-//! Where callbacks go.
+//! Destinations of callbacks.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -7,8 +7,8 @@ use url::Url;
 
 use super::url::{UrlError, parse_url};
 
-/// A map by destination. Its hash is much cheaper than that of the standard library, and seeded as well, so
-/// that whoever writes URLs cannot choose names that collide.
+/// A map by destination. Its hash is much cheaper than that of the standard library, and is also
+/// seeded, so that the author of a URL cannot choose names that collide.
 pub type DestinationMap<V> = HashMap<Destination, V, foldhash::fast::RandomState>;
 
 /// Scheme, host and port: the unit of queues, concurrency limits and breakers.

@@ -17,7 +17,7 @@ impl CallbackId {
         Self(value)
     }
 
-    /// The number behind the id.
+    /// The number of the id.
     pub const fn as_u128(self) -> u128 {
         self.0
     }

@@ -1,4 +1,4 @@
-//! The callback: its id, where it goes, and the body with six keys that it brings.
+//! The callback: its id, URL and destination, and its body with six keys.
 
 mod body;
 mod destination;

@@ -38,13 +38,13 @@ impl fmt::Debug for SecretUrl {
 
 /// The URL with its password as `***`.
 ///
-/// Text that is not a URL is accepted as well; when in doubt, more is hidden.
+/// Text that is not a URL is also accepted; when in doubt, more is hidden.
 pub fn redact_url(text: &str) -> String {
     if is_plain(text) {
         return text.to_owned();
     }
     match Url::parse(text) {
-        // Who reads it later reads it as the parser does, which takes many a spelling.
+        // The parser accepts many spellings, and the HTTP client uses the same parser.
         Ok(url) if url.has_authority() && url.password().is_none() => text.to_owned(),
         Ok(mut url) if url.has_authority() => {
             let hidden = url.set_password(Some("***")).is_ok();

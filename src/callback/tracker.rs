@@ -2,11 +2,11 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What may stand unescaped in a tracker URL: RFC 3986's unreserved characters.
+/// The characters that are not escaped in a tracker URL: the unreserved characters of RFC 3986.
 pub(super) const TRACKER: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The page of a job at DPF Tracker, as the seed shows it.
+/// The URL of a job's page at DPF Tracker.
 pub const DEFAULT_TRACKER_TEMPLATE: &str = "http://{host}:9125/cgi-bin/dpftracker?job={jobIdFs}";
 
 /// A tracker template with `{host}` filled in, percent-encoded: this machine's name.
@@ -18,7 +18,7 @@ pub fn tracker_template(template: &str, host: &str) -> String {
 pub fn tracker_url(template: &str, job_id: &str, job_id_fs: &str) -> String {
     let encode = |text| utf8_percent_encode(text, TRACKER).to_string();
     let (job_id, job_id_fs) = (encode(job_id), encode(job_id_fs));
-    // In pieces, so that a value is never taken for a part of the template.
+    // In parts, so that a value is never interpreted as part of the template.
     let pieces: Vec<_> =
         template.split("{jobId}").map(|piece| piece.replace("{jobIdFs}", &job_id_fs)).collect();
     pieces.join(&job_id)

@@ -31,16 +31,16 @@ pub fn parse_url(text: &str) -> Result<Url, UrlError> {
         Err(if web { error } else { UrlError::Scheme(url.scheme().to_owned()) })
     })?;
     let url = Url::parse(&uri).map_err(syntax)?;
-    // What the HTTP client reads it with later; a URL that it refuses (65,535 bytes and more)
-    // is known here, not at the first attempt.
+    // The HTTP client parses the URL with this parser; a URL that it rejects (65,535 bytes and more) is
+    // detected here and not at the first attempt.
     if let Err(error) = http::Uri::try_from(url.as_str()) {
         return Err(UrlError::Syntax(error.to_string()));
     }
     Ok(url)
 }
 
-/// What may stand in the path or the query of a URI without being encoded, beside letters and digits:
-/// the unreserved characters, the delimiters, and the marks of what is encoded.
+/// The characters that are not encoded in the path or the query of a URI, in addition to letters and
+/// digits: the unreserved characters, the delimiters, and the marks of what is encoded.
 const TARGET: &AsciiSet = &TRACKER
     .remove(b'!')
     .remove(b'$')

@@ -16,24 +16,24 @@ use crate::{
     callback::CallbackId,
     clock::{Clock as _, SystemClock},
     config::Config,
-    select::{Acted, Action, Selectors},
+    select::{Action, ActionResult, Selectors},
 };
 
-/// Callbacks that are changed with one request: a fraction of a second's work.
+/// Number of callbacks changed by one request, which takes a fraction of a second.
 const STEP: usize = 5000;
 
-/// Which callbacks.
+/// The selected callbacks.
 #[derive(Debug, clap::Args)]
 pub(super) struct ActionArgs {
-    /// Only this callback; can be given more than once
+    /// Only this callback; can be repeated
     #[arg(long)]
     pub(super) id: Vec<CallbackId>,
     #[command(flatten)]
     selectors: SelectorArgs,
-    /// All callbacks in the right state
+    /// All callbacks to which the command applies (all failed, or all pending ones)
     #[arg(long)]
     all: bool,
-    /// Count only
+    /// Only count the matching callbacks; change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
 }
@@ -44,21 +44,21 @@ impl ActionArgs {
         FilterView::new(ids, self.selectors.into(), self.all)
     }
 
-    /// Whether nothing but ids is given.
+    /// Whether ids are the only selectors.
     pub(super) fn only_ids(&self) -> bool {
         let selectors = Selectors::from(self.selectors.clone());
         selectors == Selectors::default() && !self.all && !self.id.is_empty()
     }
 }
 
-/// The sum of what the steps of an action did.
-pub(super) trait Sum: DeserializeOwned + From<Acted> + Default {
-    /// Adds a step, and returns where the next one begins.
+/// The sum of the results of an action's steps.
+pub(super) trait Sum: DeserializeOwned + From<ActionResult> + Default {
+    /// Adds the result of a step and returns the cursor of the next step.
     fn add(&mut self, step: Self) -> Option<String>;
 
     fn matched(&self) -> u64;
 
-    /// What is printed.
+    /// The line that is printed.
     fn line(&self) -> String;
 }
 
@@ -176,7 +176,7 @@ async fn walk<T: Sum>(
             bar.finish_and_clear();
             return Ok((sum, Walk::Interrupted));
         }
-        // A step that has begun is waited for: only then is it known what it did.
+        // Wait for the step to finish; its result is not known before.
         let step: T = access.act(action, &request).await.with_context(|| {
             bar.finish_and_clear();
             format!("stopped after: {}; run it again for the rest", sum.line())

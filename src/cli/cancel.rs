@@ -1,4 +1,4 @@
-//! `cancel`: ends pending callbacks.
+//! `cancel`: cancels pending callbacks.
 
 use super::{
     access::{Access, Purpose},
@@ -8,14 +8,14 @@ use super::{
 };
 use crate::{api::action_view::CancelView, callback::CallbackId, config::Config, select::Action};
 
-/// Cancel pending callbacks; they become failed with the error kind `cancelled`
+/// Cancel pending callbacks. They are then failed, with the error kind `cancelled`
 ///
-/// At least one selector is required; a callback has to match all that are given. Works whether or not
-/// the service runs. A callback that is being sent cannot be cancelled; try again when its attempt has
-/// ended. `replay-failed` makes a cancelled callback pending again.
+/// At least one selector is required; a callback must match all of them. Works whether or not the
+/// service runs. A callback that is being sent cannot be cancelled; try again when its attempt
+/// has ended. `replay-failed` makes a cancelled callback pending again.
 ///
 /// Examples:
-///   seal-dpf-urlcallback cancel --id 0000000000001ejm1n07i3ceqc
+///   seal-dpf-urlcallback cancel --id 06h1kuqc7g0003796ovvvcapps
 ///   seal-dpf-urlcallback cancel --destination http://callbackhost:8080 --until 2h --dry-run
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -31,7 +31,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     action::run::<CancelView>(config, "cancel", Action::Cancel, args.which).await
 }
 
-/// Cancels these, and says of each whether it could be cancelled.
+/// Cancels these callbacks one by one and reports the result of each.
 async fn each(config: &Config, ids: Vec<CallbackId>) -> anyhow::Result<Exit> {
     let access = Access::find(config, "cancel", Purpose::Change).await?;
     let (mut exit, mut results) = (Exit::Done, Results::default());

@@ -21,7 +21,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, mut program: Command) -> anyhow::Result<Exit> {
     let name = program.get_name().to_owned();
-    // The generator panics where it cannot write, so it writes to memory.
+    // The generator panics if it cannot write, so it writes to memory.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut program, name, &mut script);
     std::io::stdout().write_all(&script)?;

@@ -11,8 +11,8 @@ use indicatif::ProgressBar;
 
 use super::{
     access::{Access, Purpose, Store},
-    leftover::Leftover,
     output::{Exit, say},
+    temporary::Temporary,
 };
 use crate::{
     archive::{ArchiveError, Writer},
@@ -21,7 +21,7 @@ use crate::{
     outbox::{OutboxError, sled::Salvage},
 };
 
-/// Export the store as NDJSON: for backups, and to leave a damaged store
+/// Export the store as NDJSON, for a backup or to recover from a damaged store
 ///
 /// Works whether or not the service runs. From a damaged store, it reads what can still be read,
 /// changes nothing, and reports how much was unreadable. `import` reads the file into a new store.
@@ -74,16 +74,16 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
 
 /// The output file, under another name until it is complete.
 #[derive(Debug, Default)]
-struct Unfinished(Option<(Leftover, PathBuf)>);
+struct OutputFile(Option<(Temporary, PathBuf)>);
 
-impl Unfinished {
+impl OutputFile {
     fn put_in_place(self) -> anyhow::Result<()> {
         let Some((unfinished, path)) = self.0 else { return Ok(()) };
         let from = unfinished.path();
         let place = || {
             File::options().write(true).open(from)?.sync_all()?;
-            // Not over one that has come meanwhile, where the system can tell. Some file systems have
-            // no second name for a file, and say so in one way or the other.
+            // Do not overwrite a file created in the meantime. A hard link fails if the target exists;
+            // file systems without hard links fall back to a rename.
             match std::fs::hard_link(from, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
                 Err(_) if path.try_exists()? => Err(io::ErrorKind::AlreadyExists.into()),
@@ -95,9 +95,9 @@ impl Unfinished {
     }
 }
 
-fn output(args: &Args) -> anyhow::Result<(Box<dyn Write>, Unfinished)> {
+fn output(args: &Args) -> anyhow::Result<(Box<dyn Write>, OutputFile)> {
     let Some(path) = args.file.as_ref().filter(|path| path.as_os_str() != "-") else {
-        return Ok((Box::new(BufWriter::new(io::stdout())), Unfinished::default()));
+        return Ok((Box::new(BufWriter::new(io::stdout())), OutputFile::default()));
     };
     let context = || format!("cannot write {} (--file)", path.display());
     if path.symlink_metadata().is_ok() {
@@ -105,8 +105,8 @@ fn output(args: &Args) -> anyhow::Result<(Box<dyn Write>, Unfinished)> {
     }
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.tmp", std::process::id()));
-    let (file, unfinished) = Leftover::file(unfinished.as_ref()).with_context(context)?;
-    Ok((Box::new(BufWriter::new(file)), Unfinished(Some((unfinished, path.clone())))))
+    let (file, unfinished) = Temporary::file(unfinished.as_ref()).with_context(context)?;
+    Ok((Box::new(BufWriter::new(file)), OutputFile(Some((unfinished, path.clone())))))
 }
 
 async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<u64, Exit>> {
@@ -122,8 +122,9 @@ async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<
     progress.finish_and_clear();
     match added {
         Ok(()) => Ok(Ok(writer.end()?)),
-        // Opening a store reads little of it, so damage may be found only now. What can be read without
-        // sled is appended: of two versions of a callback, an import takes the later one.
+        // Opening a store reads only a small part of it, so damage may not be found until now. The
+        // callbacks that can be read without sled are appended; if there are two versions of a
+        // callback, an import uses the later one.
         Err(ArchiveError::Outbox(error)) => {
             let lock = store.close();
             say(format_args!("{error}; reading what is left from its log"));
@@ -134,13 +135,13 @@ async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<
     }
 }
 
-/// Reads what is left in a store that cannot be opened.
+/// Reads the readable part of a store that cannot be opened.
 fn rescue(lock: &DataDir, error: &OutboxError, out: Box<dyn Write>) -> anyhow::Result<Exit> {
     say(format_args!("{error}"));
     let salvage = Salvage::read(&lock.outbox())
         .with_context(|| format!("cannot read {}", lock.outbox().display()))?;
     if salvage.identity.is_none() {
-        say("the key of the ids is lost: an import assigns new ids");
+        say("the store's id key was lost, so an import assigns new ids");
     }
     let writer = Writer::begin(out, salvage.identity)?;
     salvaged(salvage, writer)
@@ -160,8 +161,8 @@ fn salvaged(salvage: Salvage, mut writer: Writer<Box<dyn Write>>) -> anyhow::Res
     }
     let written = writer.end()?;
     say(format_args!(
-        "{written} callbacks; {uncertain} of them uncertain (a later version may be lost: import takes them as failed), \
-         {unreadable} more cannot be read, and {broken} places of the log are broken"
+        "{written} callbacks; {uncertain} of them uncertain (a later version may have been lost; import stores them as failed); \
+                 {unreadable} more cannot be read, and the log is damaged in {broken} places"
     ));
     Ok(Exit::Done)
 }

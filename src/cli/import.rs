@@ -22,14 +22,14 @@ use crate::{
     outbox::{Outbox as _, sled::SledOutbox},
 };
 
-/// Callbacks that are stored with one call.
+/// Number of callbacks stored by one call.
 const STEP: usize = 500;
 
 /// Import an export into a new store
 ///
 /// The service must not be running, and the data directory must not have a store with callbacks. Ids,
 /// attempts and the order within each job are kept; pending callbacks are delivered when the service
-/// starts. The new store is put in place when the whole export is in it.
+/// starts. The new store takes effect only after the whole export has been imported.
 ///
 /// Example: seal-dpf-urlcallback import --file callbacks.ndjson
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// Output of `export`; `-` for standard input
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// Import what is there of a truncated export
+    /// Import a truncated export as far as it goes
     #[arg(long)]
     partial: bool,
 }
@@ -54,7 +54,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     };
     let reader = ArchiveReader::begin(BufReader::new(input))?;
     if reader.identity.is_none() {
-        say("the key of the ids is lost: the callbacks get new ids");
+        say("the store's id key was lost, so the callbacks get new ids");
     }
     let new = dir.with_extension("import");
     remove(&new)?;
@@ -71,10 +71,10 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Removes an empty store; refuses any other.
+/// Removes the store if it is empty; otherwise fails.
 async fn make_room(config: &Config, dir: &Path) -> anyhow::Result<()> {
     if !dir.try_exists()? {
-        // Somebody has moved it away; its witness speaks of nothing any more.
+        // The store was moved away, so its witness file is obsolete.
         return remove(dir);
     }
     let clock: SharedClock = Arc::new(SystemClock);
@@ -130,7 +130,7 @@ async fn take(
     Ok(queue.pending + queue.delivered + queue.failed)
 }
 
-/// Removes a store, or what is left of one.
+/// Removes a store, or the remains of one.
 fn remove(dir: &Path) -> anyhow::Result<()> {
     SledOutbox::remove(dir).with_context(|| format!("cannot remove {}", dir.display()))
 }

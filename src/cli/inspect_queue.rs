@@ -1,4 +1,4 @@
-//! `inspect-queue`: shows what is stuck, why, and what happens next.
+//! `inspect-queue`: shows what waits or fails, why, and what happens next.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -8,7 +8,7 @@ use std::{
 use super::{
     access::{Access, Listing, Purpose},
     output::{Exit, Output, Usage},
-    screen::{Picture, Screen, Tone},
+    screen::{LiveView, Screen, Tone},
     selectors::SelectorArgs,
     table, text, timeline,
 };
@@ -20,7 +20,7 @@ use crate::{
     select::Selectors,
 };
 
-/// Callbacks that are requested at a time.
+/// Number of callbacks that are requested at a time.
 const PAGE: usize = 1000;
 
 /// Show the queue: counts first, then the destinations, then the callbacks, newest first
@@ -31,7 +31,7 @@ const PAGE: usize = 1000;
 ///   seal-dpf-urlcallback inspect-queue --state pending
 ///   seal-dpf-urlcallback inspect-queue --destination http://callbackhost:8080 --since 2h
 ///   seal-dpf-urlcallback inspect-queue --job-id-fs 201602231834182304
-///   seal-dpf-urlcallback inspect-queue --id 0000000000001ejm1n07i3ceqc
+///   seal-dpf-urlcallback inspect-queue --id 06h1kuqc7g0003796ovvvcapps
 ///   seal-dpf-urlcallback inspect-queue --state failed --limit 1000000 --output ndjson
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -41,7 +41,7 @@ pub(super) struct Args {
     state: Option<String>,
     #[command(flatten)]
     selectors: SelectorArgs,
-    /// Only this callback, with its body and every attempt
+    /// Only this callback, with its body and its attempts (the latest thousand)
     #[arg(long, conflicts_with_all = [
         "state", "destination", "job_id", "job_id_fs", "error_kind", "since", "until", "limit", "cursor",
     ])]
@@ -134,7 +134,7 @@ impl Pages {
         Ok(Some(page.callbacks))
     }
 
-    /// Where the rest begins, where there is one.
+    /// The cursor of the remaining callbacks, if there are any.
     fn rest(&self) -> Option<&str> {
         self.listing.cursor.as_deref().filter(|_| self.begun)
     }
@@ -155,7 +155,7 @@ async fn json(access: &Access, args: &Args, out: &mut impl Write) -> anyhow::Res
     Ok(())
 }
 
-/// For people, line by line.
+/// Prints the tables line by line.
 async fn show(
     access: &Access,
     args: &Args,
@@ -199,11 +199,11 @@ async fn show(
 }
 
 /// Refreshes the table. It looks for the service each time, because the service may be stopped and
-/// started meanwhile, and it must not keep the service from starting.
+/// started in the meantime, and it must not keep the service from starting.
 async fn watch(config: &Config, args: &Args, interval: Duration) -> anyhow::Result<Exit> {
-    // What is wrong from the beginning is no reason to take the terminal.
+    // Report an initial error before taking over the terminal.
     drop(find(config).await?);
-    let mut picture = Picture::begin()?;
+    let mut view = LiveView::begin()?;
     let watching = async {
         loop {
             let screen = Screen::now();
@@ -224,7 +224,7 @@ async fn watch(config: &Config, args: &Args, interval: Duration) -> anyhow::Resu
             if let Err(error) = shown.await {
                 lines.push(screen.line(Tone::Bad, &format!("error: {error:#}")));
             }
-            picture.draw(&lines)?;
+            view.draw(&lines)?;
             tokio::time::sleep(interval).await;
         }
     };

@@ -14,7 +14,6 @@ mod completions;
 mod export;
 mod import;
 mod inspect_queue;
-mod leftover;
 mod man;
 mod output;
 mod pause;
@@ -28,6 +27,7 @@ mod serve;
 mod status;
 mod submit;
 mod table;
+mod temporary;
 mod text;
 mod timeline;
 mod ui;
@@ -59,7 +59,8 @@ enum Command {
     /// Run the service
     ///
     /// Accepts job events on its API and delivers callbacks until SIGTERM or Ctrl-C. A second signal
-    /// exits at once. SIGHUP reopens the log file and rereads the files with certificates, keys, tokens
+    /// ends it immediately. SIGHUP reopens the log file and rereads the files with certificates, keys,
+    /// tokens
     /// and passwords that the settings name.
     ///
     /// Example: seal-dpf-urlcallback serve
@@ -87,8 +88,9 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it changes and writes nothing, so that a closed standard output is no error.
-    const fn only_looks(&self) -> bool {
+    /// Whether the command only reads; then a closed standard output is not an error. (`export` is not
+    /// one of them: an export that is cut off is useless.)
+    const fn is_read_only(&self) -> bool {
         match self {
             Self::InspectQueue(_)
             | Self::Status(_)
@@ -113,11 +115,11 @@ impl Command {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let looks = cli.command.only_looks();
+    let read_only = cli.command.is_read_only();
     let result = run(cli);
     match result {
         Ok(exit) => exit.into(),
-        Err(error) if looks && is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if read_only && is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed.
             drop(writeln!(std::io::stderr(), "error: {error:#}"));

@@ -37,7 +37,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The arguments are wrong in combination.
+/// An invalid combination of arguments.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Usage(pub(super) String);

@@ -7,28 +7,28 @@ use super::{
 };
 use crate::{config::Config, select};
 
-/// Pause destinations: their callbacks are kept, and neither sent nor expired
+/// Pause destinations: their callbacks are kept but neither sent nor allowed to expire
 ///
-/// The pause is stored and lasts until `resume`, also over restarts. Events are accepted as before, and
-/// attempts in progress end. Works whether or not the service runs.
+/// The pause is stored, and lasts until `resume` even if the service is restarted. Events are still
+/// accepted, and attempts in progress are completed. Works whether or not the service runs.
 ///
 /// Example: seal-dpf-urlcallback pause --destination http://callbackhost:8080
 #[derive(Debug, clap::Args)]
 pub(super) struct PauseArgs {
-    /// Scheme, host and port, such as http://host:8080; can be given more than once
+    /// Scheme, host and port, such as http://host:8080; can be repeated
     #[arg(long, required = true)]
     destination: Vec<String>,
 }
 
 /// Resume paused destinations
 ///
-/// The time of the pause does not count toward the age of the callbacks: it begins anew. Works whether or
-/// not the service runs.
+/// The age of the callbacks (retry.max_age) starts again when the destination is resumed. Works whether
+/// or not the service runs.
 ///
 /// Example: seal-dpf-urlcallback resume --destination http://callbackhost:8080
 #[derive(Debug, clap::Args)]
 pub(super) struct ResumeArgs {
-    /// Scheme, host and port, such as http://host:8080; can be given more than once
+    /// Scheme, host and port, such as http://host:8080; can be repeated
     #[arg(long, required = true)]
     destination: Vec<String>,
 }

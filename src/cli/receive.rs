@@ -1,4 +1,4 @@
-//! `receive`: a receiver for trying things out.
+//! `receive`: a receiver for experiments.
 
 use std::{
     net::SocketAddr,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::callback::redact_url;
 
-/// Receive callbacks and print them, for trying things out
+/// Receive callbacks and print them, for experiments
 ///
 /// Bodies go to standard output, one per line; everything else goes to standard error.
 ///
@@ -67,7 +67,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Exit> {
     });
     let router = Router::new().fallback(receive).with_state(receiver);
     let stop = async {
-        // Without signals the process just goes on until it is killed.
+        // If Ctrl-C cannot be handled, run until killed.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -96,7 +96,7 @@ async fn receive(
         header("callback-attempt"),
         answer.as_u16()
     ));
-    // Who closed our output does not want to see it.
+    // Ignore a closed standard output.
     drop(print(text::one_line(&String::from_utf8_lossy(&body))));
     tokio::time::sleep(receiver.delay).await;
     answer

@@ -22,7 +22,8 @@ impl Results {
     pub(super) fn end(self) -> io::Result<()> {
         match self.failed {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                let what = format!("the work is done, but its results cannot be printed: {error}");
+                let what =
+                    format!("the command succeeded, but its results cannot be printed: {error}");
                 Err(io::Error::new(error.kind(), what))
             }
             _ => Ok(()),

@@ -8,9 +8,9 @@ use crate::{api::action_view::RetryNowView, config::Config, select::Action};
 
 /// Make pending callbacks due now, without waiting for their next attempt
 ///
-/// For use after a receiver was repaired: callbacks that wait for a retry are due, the breakers of their
-/// destinations are closed, and their holds end. At least one selector is required. Works whether or not
-/// the service runs.
+/// Use it after a receiver has been repaired: callbacks waiting for a retry become due, and the
+/// breakers and holds of their destinations end. At least one selector is required. Works whether
+/// or not the service runs.
 ///
 /// Examples:
 ///   seal-dpf-urlcallback retry-now --destination http://callbackhost:8080

@@ -32,7 +32,7 @@ impl Screen {
         let (Some((height, width)), true) = (size, term.is_term()) else {
             return Self { width: None, height: 0, colours: false };
         };
-        // https://no-color.org: set to anything but nothing.
+        // Set to a non-empty value (https://no-color.org).
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colours = !unwanted && console::colors_enabled();
         Self { width: Some(width), height: height.into(), colours }
@@ -43,7 +43,7 @@ impl Screen {
         self.width.is_some()
     }
 
-    /// A line that fits, in the colour for it.
+    /// A line truncated to the width, in the colour of its tone.
     pub(super) fn line(self, tone: Tone, text: &str) -> String {
         let text = text.trim_end();
         let text = match self.width {
@@ -62,11 +62,11 @@ impl Screen {
 }
 
 /// Redraws a text in place. Restores the terminal on drop.
-pub(super) struct Picture {
+pub(super) struct LiveView {
     out: io::Stdout,
 }
 
-impl Picture {
+impl LiveView {
     /// Takes over the whole terminal, if there is one.
     pub(super) fn begin() -> io::Result<Self> {
         let mut out = io::stdout();
@@ -77,36 +77,36 @@ impl Picture {
         Ok(Self { out })
     }
 
-    /// Draws a text; what does not fit is omitted. Without a terminal, texts are separated by an empty
-    /// line.
+    /// Draws a text; lines that do not fit are omitted. Without a terminal, texts are separated by an
+    /// empty line.
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         let screen = Screen::now();
-        let mut picture = String::new();
+        let mut view = String::new();
         if screen.is_terminal() {
-            picture.push_str("\x1b[H");
+            view.push_str("\x1b[H");
             let last = screen.height.saturating_sub(1);
             for (at, line) in lines.iter().take(screen.height).enumerate() {
                 let cut = at == last && lines.len() > screen.height;
-                picture.push_str(if cut { "…" } else { line });
-                picture.push_str(if at == last { "\x1b[K" } else { "\x1b[K\r\n" });
+                view.push_str(if cut { "…" } else { line });
+                view.push_str(if at == last { "\x1b[K" } else { "\x1b[K\r\n" });
             }
-            picture.push_str("\x1b[J");
+            view.push_str("\x1b[J");
         } else {
             for line in lines {
-                picture.push_str(line);
-                picture.push('\n');
+                view.push_str(line);
+                view.push('\n');
             }
-            picture.push('\n');
+            view.push('\n');
         }
-        self.out.write_all(picture.as_bytes())?;
+        self.out.write_all(view.as_bytes())?;
         self.out.flush()
     }
 }
 
-impl Drop for Picture {
+impl Drop for LiveView {
     fn drop(&mut self) {
         if Screen::now().is_terminal() {
-            // Where the terminal is gone, there is nothing to put right.
+            // Ignore errors: the terminal may be gone.
             drop(self.out.write_all(b"\x1b[?25h\x1b[?1049l"));
             drop(self.out.flush());
         }

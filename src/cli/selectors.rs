@@ -1,8 +1,8 @@
-//! The selectors that several commands have.
+//! The selectors shared by several commands.
 
 use crate::select::Selectors;
 
-/// Which callbacks.
+/// The selected callbacks.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct SelectorArgs {
     /// Only callbacks to this destination, such as http://host:8080
@@ -14,10 +14,11 @@ pub(super) struct SelectorArgs {
     /// Only callbacks with this job directory name, which DPF Tracker shows
     #[arg(long)]
     job_id_fs: Option<String>,
-    /// Only callbacks whose last error is of this kind, such as timeout or status
+    /// Only callbacks whose last error is of this kind, such as timeout, status or expired
     #[arg(long)]
     error_kind: Option<String>,
-    /// Only callbacks accepted within this duration (`2h`) or since this time (`2026-01-31T08:00:00Z`)
+    /// Only callbacks accepted (not: failed) within this duration (`2h`) or since this time
+    /// (`2026-01-31T08:00:00Z`)
     #[arg(long)]
     since: Option<String>,
     /// Only callbacks accepted longer ago than this duration or before this time

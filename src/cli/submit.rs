@@ -21,7 +21,7 @@ use crate::{
     event::{Parameters, RawEvent},
 };
 
-/// Lines of a file in one request.
+/// Maximum number of lines sent in one request.
 const CHUNK_LINES: usize = 10_000;
 
 /// Approximate size of one request, in bytes.
@@ -48,7 +48,7 @@ pub(super) struct Args {
     /// Name of the job's directory
     #[arg(long)]
     job_id_fs: Option<String>,
-    /// How the job ended: `OK`, or a name for the error
+    /// Exit status of the job: `OK` or an error name
     #[arg(long)]
     exit_status: Option<String>,
     /// Description of the error
@@ -57,10 +57,10 @@ pub(super) struct Args {
     /// An idempotency key: an event with the key of a stored one is a duplicate
     #[arg(long)]
     event_id: Option<String>,
-    /// The page of the job
+    /// URL of the job's page
     #[arg(long)]
     dpf_tracker_url: Option<String>,
-    /// A job parameter; can be given more than once
+    /// A job parameter; can be repeated
     #[arg(short = 's', value_name = "NAME=VALUE")]
     parameters: Vec<String>,
     /// File with one event in JSON per line; `-` for standard input
@@ -159,7 +159,7 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
     Ok(tally.exit())
 }
 
-/// Reads the next lines of the input. A line above the limit is truncated a little above it, so that it
+/// Reads the next lines of the input. A line above the limit is truncated slightly above it, so that it
 /// is refused without being held in memory.
 fn chunk(input: &mut impl BufRead, limit: usize) -> io::Result<(Vec<Vec<u8>>, u64)> {
     let mut lines = Vec::new();
@@ -204,7 +204,7 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<u64> {
     }
 }
 
-/// A bar; it is only seen on a terminal.
+/// A progress bar, shown only on a terminal.
 fn progress(length: Option<u64>) -> ProgressBar {
     match length {
         Some(length) => ProgressBar::new(length).with_style(

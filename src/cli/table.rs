@@ -17,7 +17,7 @@ use crate::{
     outbox::StateName,
 };
 
-/// Destinations that are shown.
+/// Maximum number of destinations shown.
 const DESTINATIONS: usize = 10;
 
 /// From this width on, a callback takes one line; below, the error is on a second one.
@@ -53,7 +53,7 @@ fn row(cells: impl IntoIterator<Item = String>) -> Row {
     row
 }
 
-/// The counts at the top.
+/// The counts above the tables.
 pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<String> {
     let counts = [queue.pending, queue.delivered, queue.failed].map(|count| count.to_string());
     let width = counts.iter().map(String::len).max().unwrap_or_default();
@@ -86,8 +86,8 @@ pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<Str
     paused.into_iter().chain(counted).collect()
 }
 
-/// State of a destination, and for how long.
-pub(super) fn standing(it: &DestinationView, now: Timestamp) -> String {
+/// State of a destination, and for how long: paused, open, held or ok, in this precedence.
+pub(super) fn destination_state(it: &DestinationView, now: Timestamp) -> String {
     if let Some(at) = it.paused_at {
         return format!("paused for {}", text::duration(now.since(at)));
     }
@@ -98,13 +98,13 @@ pub(super) fn standing(it: &DestinationView, now: Timestamp) -> String {
         }
         (Some(open), ..) => format!("{open}, probing"),
         (None, _, Some(until)) => {
-            format!("asked to wait, continues {}", text::relative(until, now))
+            format!("held, continues {}", text::relative(until, now))
         }
         (None, ..) => "ok".into(),
     }
 }
 
-/// The destinations: those that make no progress first, then by number of pending callbacks.
+/// The destinations: those that receive nothing first, then by number of pending callbacks.
 pub(super) fn destinations(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<String> {
     if queue.destinations.is_empty() {
         return Vec::new();
@@ -121,7 +121,7 @@ pub(super) fn destinations(queue: &QueueView, screen: Screen, now: Timestamp) ->
             it.pending.to_string(),
             it.in_flight.to_string(),
             it.failed.to_string(),
-            standing(it, now),
+            destination_state(it, now),
         ]));
     }
     let tones = all.iter().map(|it| match it.state {
@@ -148,7 +148,7 @@ pub(super) fn destination_of<'a>(
     queue.destinations.iter().find(|known| Some(&known.destination) == it.destination.as_ref())
 }
 
-/// Values of the STATE column.
+/// The colour of a callback's line.
 pub(super) fn tone(it: &CallbackView) -> Tone {
     match (it.state, &it.last_error) {
         (StateName::Failed, _) => Tone::Bad,
@@ -157,7 +157,7 @@ pub(super) fn tone(it: &CallbackView) -> Tone {
     }
 }
 
-/// Values of the NEXT column.
+/// The text in the NEXT column.
 pub(super) fn next(
     it: &CallbackView,
     destination: Option<&DestinationView>,
@@ -187,7 +187,7 @@ pub(super) fn next(
     let at = it.next_attempt_at.unwrap_or(now);
     let still = destination.and_then(|destination| {
         let probe = destination.open.then_some("probe").zip(destination.next_probe_at);
-        probe.or_else(|| Some("held").zip(destination.hold_until))
+        probe.or_else(|| Some("held,").zip(destination.hold_until))
     });
     match still {
         Some((what, until)) if until > now && until > at => {

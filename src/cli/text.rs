@@ -1,4 +1,4 @@
-//! Times, counts and errors as people read them.
+//! Human-readable times, counts and errors.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn duration(duration: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let secs = duration.as_secs();
-    // Rounded first: what would be 60 minutes is an hour.
+    // Round first, so that 59.5 minutes are shown as 1 h and not as 60 m.
     let rounded = |size: u64| (secs + size / 2) / size * size;
     let at = UNITS.iter().position(|(size, _)| secs >= *size).unwrap_or(3);
     let bigger = at.checked_sub(1).filter(|bigger| rounded(UNITS[at].0) >= UNITS[*bigger].0);
@@ -30,7 +30,7 @@ pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
     } else if after.is_zero() {
         format!("{} ago", duration(before))
     } else {
-        // Rounded up, so that it never says a moment that has passed when it comes.
+        // Rounded up, so that the time shown is never too early.
         format!("in {}", duration(after + Duration::from_millis(999)))
     }
 }
@@ -61,9 +61,9 @@ pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let mut safe = String::with_capacity(plain.len());
     for c in plain.chars() {
         if is_harmful(c) {
-            // All of them are within the first 65,536.
+            // All of these are in the Basic Multilingual Plane, so four hex digits suffice.
             let written = write!(safe, "\\u{:04x}", u32::from(c));
-            debug_assert!(written.is_ok(), "a String takes everything");
+            debug_assert!(written.is_ok(), "writing to a String does not fail");
         } else {
             safe.push(c);
         }
@@ -71,7 +71,7 @@ pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(safe)
 }
 
-/// An error on one line: `503 Service Unavailable`, `timeout: no answer within 30s`.
+/// An error on one line: `503 Service Unavailable`, `timeout: no response within 30s`.
 pub(super) fn failure(failure: &Failure) -> String {
     let status = failure.status.and_then(|status| StatusCode::from_u16(status).ok());
     match (failure.kind, status) {

@@ -17,7 +17,7 @@ use crate::{
     outbox::{Attempt, StateName},
 };
 
-/// Everything known of a callback, for people.
+/// All details of a callback as text lines.
 pub(super) fn lines(
     it: &CallbackView,
     queue: &QueueView,
@@ -38,22 +38,22 @@ pub(super) fn lines(
     field(Tone::Plain, "job", &job);
     field(Tone::Plain, "url", &text::one_line(&it.url));
     if let Some(destination) = destination {
-        let standing = table::standing(destination, now);
-        field(Tone::Plain, "destination", &format!("{}, {standing}", destination.destination));
+        let state = table::destination_state(destination, now);
+        field(Tone::Plain, "destination", &format!("{}, {state}", destination.destination));
     }
     field(Tone::Plain, "accepted", &when(it.created_at));
     if it.replays > 0 {
         field(Tone::Plain, "replayed", &times(it.replays));
     }
     for (name, at) in
-        [("ended", it.finished_at), ("given up", it.expires_at), ("removed", it.purge_at)]
+        [("ended", it.finished_at), ("expires", it.expires_at), ("removed", it.purge_at)]
     {
         if let Some(at) = at {
             field(Tone::Plain, name, &when(at));
         }
     }
     if let Some(body) = &it.body {
-        // A body is a handful of strings; it can always be written.
+        // A body contains only strings, so it can always be serialized.
         let json = serde_json::to_string(body).unwrap_or_default();
         field(Tone::Plain, "body", &text::one_line(&json));
     }
@@ -67,7 +67,7 @@ pub(super) fn lines(
     lines
 }
 
-/// A name and its value; a long value is wrapped below itself.
+/// A name and its value; a long value is wrapped and indented.
 fn field(screen: Screen, tone: Tone, name: &str, value: &str) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).add_row([name, value]);
@@ -135,7 +135,7 @@ fn timeline(attempts: &[Attempt], screen: Screen) -> Vec<String> {
         lines.push(screen.line(tone, &line));
         let excerpt = it.response_excerpt.as_deref().map(text::one_line).unwrap_or_default();
         if !excerpt.trim().is_empty() {
-            lines.push(screen.line(Tone::Plain, &format!("         answered: {}", excerpt.trim())));
+            lines.push(screen.line(Tone::Plain, &format!("         response: {}", excerpt.trim())));
         }
     }
     lines

@@ -7,9 +7,9 @@ use std::fmt;
 pub struct Fault {
     /// The key, as in TOML.
     pub key: String,
-    /// Where it is set; `None` if it is not.
+    /// The place where it is set; `None` if it is not set.
     pub place: Option<String>,
-    /// What is wrong, and what is expected.
+    /// The error, and the expected value.
     pub message: String,
 }
 

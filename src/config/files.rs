@@ -8,7 +8,7 @@ use std::{
 
 use figment::value::Value;
 
-use super::reader::{Reader, quoted};
+use super::{reader::Reader, values::quoted};
 use crate::{
     callback::{Destination, redact_url},
     datadir,
@@ -40,11 +40,11 @@ pub(super) fn pair(
             PairFiles { certificates: certificates.into(), key: key.into() }
         }
         (Some(_), None) => {
-            r.fault(certificates, format!("requires {key} as well"));
+            r.fault(certificates, format!("also requires {key}"));
             return None;
         }
         (None, Some(_)) => {
-            r.fault(key, format!("requires {certificates} as well"));
+            r.fault(key, format!("also requires {certificates}"));
             return None;
         }
     };
@@ -107,7 +107,7 @@ pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, CredentialFile> {
 }
 
 fn credentials(value: &Value) -> Result<CredentialFile, String> {
-    const WANTED: &str = "it takes bearer_token_file, or username and password_file";
+    const WANTED: &str = "it requires bearer_token_file, or username and password_file";
     let Value::Dict(_, table) = value else { return Err(WANTED.into()) };
     let text = |key: &str| table.get(key).and_then(Value::as_str);
     let known = ["bearer_token_file", "username", "password_file"];
@@ -136,6 +136,6 @@ pub(super) fn warn_if_open(r: &mut Reader, key: &str, file: &Path) {
     }
 }
 
-/// Who can read it is what its folder hands down.
+/// The permissions are inherited from the folder.
 #[cfg(not(unix))]
 pub(super) fn warn_if_open(_: &mut Reader, _: &str, _: &Path) {}

@@ -1,7 +1,7 @@
 //! Settings: a TOML file and the environment become one checked [`Config`].
 //!
 //! [`source`] reads the file, [`reader`] reads single values and collects all errors, [`sections`] and
-//! [`files`] read what takes more than one value, and [`settings`] puts it all together. Keys and limits
+//! [`files`] read settings that consist of several values, and [`settings`] combines them. Keys and limits
 //! are here; each module defines its `Settings` with their defaults.
 
 mod fault;
@@ -10,6 +10,7 @@ mod reader;
 mod sections;
 mod settings;
 mod source;
+mod values;
 
 pub use self::{
     fault::{ConfigError, Fault},

@@ -1,15 +1,18 @@
 //! Reads settings key by key from TOML and the environment, and collects all errors instead of stopping
 //! at the first.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, path::PathBuf, time::Duration};
 
 use figment::{
-    Figment, Metadata, Source,
+    Figment, Source,
     value::{Dict, Value},
 };
 use serde::de::DeserializeOwned;
 
-use super::{fault::Fault, source::ENV_PREFIX};
+use super::{
+    fault::Fault,
+    values::{first_tag, items, kind, place, quoted, without_source},
+};
 
 /// A setting in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub struct Effective {
     pub key: &'static str,
     /// The value as TOML; `None` if there is none, `"***"` for a secret.
     pub value: Option<String>,
-    /// Where it is set; `None` for the default.
+    /// The place where it is set; `None` for the default.
     pub place: Option<String>,
     /// The range of allowed values, for numbers and durations.
     pub allowed: Option<String>,
@@ -43,7 +46,7 @@ impl Reader {
         self.faults.push(Fault { key: key.into(), place, message: message.into() });
     }
 
-    /// Records a warning: something that works and is most likely a mistake.
+    /// Records a warning: a valid setting that is probably a mistake.
     pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
         let place = self.place(key);
         self.warnings.push(Fault { key: key.into(), place, message: message.into() });
@@ -89,17 +92,25 @@ impl Reader {
         }
     }
 
-    /// A number between `least` and `most`.
-    pub(super) fn number(&mut self, key: &'static str, default: u64, least: u64, most: u64) -> u64 {
-        let wanted = format!("a whole number from {least} to {most}");
-        let found = match self.value(key, &wanted) {
+    /// A value between `least` and `most`; `wanted` describes it in errors.
+    fn within<T>(&mut self, key: &'static str, default: T, least: T, most: T, wanted: &str) -> T
+    where
+        T: DeserializeOwned + PartialOrd + Display,
+    {
+        match self.value(key, wanted) {
             Some(found) if (least..=most).contains(&found) => found,
             Some(found) => {
                 self.fault(key, format!("is {found}, and has to be {wanted}"));
                 default
             }
             None => default,
-        };
+        }
+    }
+
+    /// A whole number between `least` and `most`.
+    pub(super) fn number(&mut self, key: &'static str, default: u64, least: u64, most: u64) -> u64 {
+        let wanted = format!("a whole number from {least} to {most}");
+        let found = self.within(key, default, least, most, &wanted);
         self.note_limited(key, found.to_string(), format!("{least} to {most}"));
         found
     }
@@ -125,14 +136,7 @@ impl Reader {
         most: f64,
     ) -> f64 {
         let wanted = format!("a number from {least} to {most}");
-        let found = match self.value(key, &wanted) {
-            Some(found) if (least..=most).contains(&found) => found,
-            Some(found) => {
-                self.fault(key, format!("is {found}, and has to be {wanted}"));
-                default
-            }
-            None => default,
-        };
+        let found = self.within(key, default, least, most, &wanted);
         self.note_limited(key, format!("{found:?}"), format!("{least} to {most}"));
         found
     }
@@ -207,7 +211,7 @@ impl Reader {
         let value = self.figment.find_value(key).ok()?;
         let text = match &value {
             Value::String(_, text) => Some(text.clone()),
-            // Lossy means that a signed type is taken as well, as TOML has it.
+            // The lossy conversion also accepts signed types, which TOML uses.
             Value::Num(_, number) => number.to_u128_lossy().map(|it| it.to_string()),
             Value::Bool(_, flag) => Some(flag.to_string()),
             _ => None,
@@ -226,17 +230,28 @@ impl Reader {
     /// A list of texts. A single text, as the environment has it, is split at commas.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         match self.figment.find_value(key).ok()? {
-            Value::String(_, text) => {
-                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-                Some(parts.map(str::to_owned).collect())
-            }
+            Value::String(_, text) => Some(items(&text).map(str::to_owned).collect()),
             _ => self.value(key, "a list of texts"),
         }
     }
 
-    /// A list of numbers.
+    /// A list of whole numbers. In the environment, they are separated by commas.
     pub(super) fn numbers(&mut self, key: &'static str) -> Option<Vec<u64>> {
-        self.value(key, "a list of whole numbers such as [400, 410]")
+        const WANTED: &str = "a list of whole numbers such as [400, 410]";
+        let value = self.figment.find_value(key).ok()?;
+        let text = match &value {
+            Value::String(_, text) => text.clone(),
+            // A variable with one number.
+            Value::Num(_, number) => {
+                number.to_u128_lossy().map_or_else(|| kind(&value), |it| it.to_string())
+            }
+            _ => return self.value(key, WANTED),
+        };
+        let numbers: Result<Vec<u64>, _> = items(&text).map(str::parse).collect();
+        if numbers.is_err() {
+            self.fault(key, format!("is {text:?}, and has to be {WANTED}"));
+        }
+        numbers.ok()
     }
 
     /// The tables of a section whose keys are names.
@@ -308,56 +323,6 @@ impl Reader {
                 }
             }
         }
-    }
-}
-
-/// The origin of a table is that of its first leaf.
-fn first_tag(value: &Value) -> figment::value::Tag {
-    match value {
-        Value::Dict(tag, dict) => dict.values().next().map_or(*tag, first_tag),
-        other => other.tag(),
-    }
-}
-
-fn place(metadata: &Metadata, key: &str) -> String {
-    match &metadata.source {
-        Some(Source::File(path)) => path.display().to_string(),
-        // The one variable that has not our prefix.
-        _ if !metadata.name.contains(ENV_PREFIX) => "environment variable LOG_LEVEL".into(),
-        _ => {
-            let name = key.replace('.', "__").to_uppercase();
-            format!("environment variable {ENV_PREFIX}{name}")
-        }
-    }
-}
-
-/// A message of the TOML parser without the quoted line, which may contain a secret.
-fn without_source(message: &str) -> String {
-    let is_source = |line: &str| {
-        line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|')
-    };
-    message.lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join(": ")
-}
-
-/// A text as TOML.
-pub(super) fn quoted(text: &str) -> String {
-    // A JSON string is a TOML basic string, but for the one character that TOML has escaped.
-    serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007f")
-}
-
-fn kind(value: &Value) -> String {
-    match value {
-        Value::String(..) => "a text".into(),
-        Value::Char(..) => "a character".into(),
-        Value::Bool(_, flag) => format!("{flag}"),
-        Value::Num(_, number) => match (number.to_i128(), number.to_f64()) {
-            (Some(whole), _) => whole.to_string(),
-            (None, Some(fraction)) => fraction.to_string(),
-            (None, None) => "a number".into(),
-        },
-        Value::Empty(..) => "empty".into(),
-        Value::Dict(..) => "a section".into(),
-        Value::Array(..) => "a list".into(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Settings that take more than one value to read.
+//! Settings that consist of more than one value.
 
 use std::{
     collections::BTreeSet,
@@ -9,15 +9,17 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{
-    files,
-    reader::{Reader, quoted},
-};
+use super::{files, reader::Reader, values::quoted};
 use crate::{
     api,
     callback::{self, SecretUrl},
-    delivery::{retry, send::signing},
+    delivery::{
+        retry,
+        schedule::breaker,
+        send::{attempt, signing},
+    },
     egress::{DEFAULT_DENY, Policy},
+    outbox::{self, Retention},
     telemetry,
 };
 
@@ -25,7 +27,7 @@ pub(super) fn small(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// The page of a job at DPF Tracker, as the seed shows it; `None` where it is set to nothing.
+/// The URL template of a job's page at DPF Tracker; `None` if it is set to the empty text.
 pub(super) fn tracker_template(r: &mut Reader) -> Option<String> {
     let template = r.text_or_nothing("tracker.url_template", callback::DEFAULT_TRACKER_TEMPLATE)?;
     let host = gethostname::gethostname();
@@ -33,23 +35,25 @@ pub(super) fn tracker_template(r: &mut Reader) -> Option<String> {
 }
 
 pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
-    let d = api::Settings::default();
-    let listen = r.text_or("api.listen", &d.listen.to_string());
+    let default = api::Settings::default();
+    let listen = r.text_or("api.listen", &default.listen.to_string());
     let listen = listen.parse().unwrap_or_else(|_| {
         let message = format!("is {listen:?}, and has to be an address and a port such as \"127.0.0.1:9126\" or \"[::1]:9126\"");
         r.fault("api.listen", message);
-        d.listen
+        default.listen
     });
-    let default = data_dir.join(&d.token_file);
-    let token_file = PathBuf::from(r.text_or("api.token_file", &default.to_string_lossy()));
+    let token_file = data_dir.join(&default.token_file);
+    let token_file = PathBuf::from(r.text_or("api.token_file", &token_file.to_string_lossy()));
     let read_token_file = files::read_token(r, &token_file);
-    let idle_timeout = r.duration("api.idle_timeout", d.idle_timeout, Duration::from_millis(100));
-    let max_event_bytes = r.size("api.max_event_bytes", d.max_event_bytes, 256, 16 << 20);
-    let max_batch_bytes = r.size("api.max_batch_bytes", d.max_batch_bytes, 256, 1 << 40);
+    let idle_timeout =
+        r.duration("api.idle_timeout", default.idle_timeout, Duration::from_millis(100));
+    let max_event_bytes = r.size("api.max_event_bytes", default.max_event_bytes, 256, 16 << 20);
+    let max_batch_bytes = r.size("api.max_batch_bytes", default.max_batch_bytes, 256, 1 << 40);
     if max_batch_bytes < max_event_bytes {
         r.fault("api.max_batch_bytes", "is smaller than api.max_event_bytes");
     }
-    let metrics_destinations = r.size("metrics.destinations", d.metrics_destinations, 0, 1000);
+    let metrics_destinations =
+        r.size("metrics.destinations", default.metrics_destinations, 0, 1000);
     files::warn_if_open(r, "api.token_file", &token_file);
     let tls = files::pair(r, "api.tls_cert_file", "api.tls_key_file");
     if tls.is_none() && !listen.ip().to_canonical().is_loopback() {
@@ -71,18 +75,71 @@ pub(super) fn api_settings(r: &mut Reader, data_dir: &Path) -> api::Settings {
     }
 }
 
+pub(super) fn outbox_settings(r: &mut Reader) -> outbox::sled::Settings {
+    let default = outbox::sled::Settings::default();
+    outbox::sled::Settings {
+        cache_bytes: r.number("outbox.cache_bytes", default.cache_bytes, 1 << 20, 1 << 40),
+        max_pending: r.number("outbox.max_pending", default.max_pending, 1, 1 << 40),
+        min_free_bytes: r.number("outbox.min_free_bytes", default.min_free_bytes, 0, 1 << 50),
+        ..default
+    }
+}
+
+pub(super) fn retention(r: &mut Reader) -> Retention {
+    const MS: Duration = Duration::from_millis(1);
+    let default = Retention::default();
+    Retention {
+        delivered: r.duration("retention.delivered", default.delivered, MS),
+        failed: r.duration("retention.failed", default.failed, MS),
+    }
+}
+
+pub(super) fn attempt_settings(r: &mut Reader) -> attempt::Settings {
+    const MS: Duration = Duration::from_millis(1);
+    let default = attempt::Settings::default();
+    let (max_response, excerpt) = (default.max_response_bytes, default.excerpt_bytes);
+    attempt::Settings {
+        timeout: r.duration("delivery.timeout", default.timeout, MS),
+        max_response_bytes: r.size("delivery.max_response_bytes", max_response, 0, 1 << 30),
+        excerpt_bytes: r.size("delivery.excerpt_bytes", excerpt, 0, 65_536),
+    }
+}
+
+pub(super) fn breaker_settings(r: &mut Reader) -> breaker::Settings {
+    const MS: Duration = Duration::from_millis(1);
+    let default = breaker::Settings::default();
+    let settings = breaker::Settings {
+        failures: small(r.number("breaker.failures", default.failures.into(), 0, 1_000_000)),
+        initial_pause: r.duration("breaker.initial_pause", default.initial_pause, MS),
+        max_pause: r.duration("breaker.max_pause", default.max_pause, MS),
+    };
+    if settings.initial_pause > settings.max_pause {
+        r.fault("breaker.initial_pause", "is longer than breaker.max_pause");
+    }
+    settings
+}
+
 pub(super) fn retry_settings(r: &mut Reader) -> retry::Settings {
     const MS: Duration = Duration::from_millis(1);
-    let d = retry::Settings::default();
+    let default = retry::Settings::default();
     let settings = retry::Settings {
-        initial_interval: r.duration("retry.initial_interval", d.initial_interval, MS),
-        multiplier: r.fraction("retry.multiplier", d.multiplier, 1.0, 100.0),
-        max_interval: r.duration("retry.max_interval", d.max_interval, MS),
-        jitter: r.fraction("retry.jitter", d.jitter, 0.0, 1.0),
-        max_age: r.duration("retry.max_age", d.max_age, MS),
-        max_attempts: small(r.number("retry.max_attempts", d.max_attempts.into(), 0, 1 << 30)),
-        max_retry_after: r.duration("retry.max_retry_after", d.max_retry_after, Duration::ZERO),
-        final_statuses: statuses(r, d.final_statuses),
+        initial_interval: r.duration("retry.initial_interval", default.initial_interval, MS),
+        multiplier: r.fraction("retry.multiplier", default.multiplier, 1.0, 100.0),
+        max_interval: r.duration("retry.max_interval", default.max_interval, MS),
+        jitter: r.fraction("retry.jitter", default.jitter, 0.0, 1.0),
+        max_age: r.duration("retry.max_age", default.max_age, MS),
+        max_attempts: small(r.number(
+            "retry.max_attempts",
+            default.max_attempts.into(),
+            0,
+            1 << 30,
+        )),
+        max_retry_after: r.duration(
+            "retry.max_retry_after",
+            default.max_retry_after,
+            Duration::ZERO,
+        ),
+        final_statuses: statuses(r, default.final_statuses),
     };
     if settings.initial_interval > settings.max_interval {
         r.fault("retry.initial_interval", "is longer than retry.max_interval");

@@ -14,15 +14,15 @@ use super::{
     files,
     reader::{Effective, Reader},
     sections::{
-        api_settings, egress_policy, log_settings, proxy, retry_settings, secrets, small,
-        tracker_template,
+        api_settings, attempt_settings, breaker_settings, egress_policy, log_settings,
+        outbox_settings, proxy, retention, retry_settings, secrets, tracker_template,
     },
     source::{self, DEFAULT_FILE, ENV_PREFIX},
 };
 use crate::{
     api,
+    callback::SecretUrl,
     delivery::{
-        schedule::breaker,
         send::{attempt, client, signing},
         settings,
     },
@@ -87,79 +87,56 @@ impl Config {
         Self::read(Figment::new())
     }
 
-    /// How long callbacks are tried and kept.
+    /// How long callbacks are retried and kept.
     pub fn terms(&self) -> api::view::Terms {
         api::view::Terms { max_age: self.dispatcher.retry.max_age, retention: self.retention }
     }
 
     fn read(figment: Figment) -> Result<Self, ConfigError> {
         const MS: Duration = Duration::from_millis(1);
-        const GIB: u64 = 1 << 30;
         let mut r = Reader::new(figment);
         // Without a slash at its end, which would hide that it is a symbolic link.
         let data_dir: PathBuf = Path::new(&r.text_or("data_dir", "data")).components().collect();
-        let loop_ = settings::Settings::default();
-        let shutdown_grace = r.duration("shutdown_grace", loop_.shutdown_grace, Duration::ZERO);
+        let default_loop = settings::Settings::default();
+        let shutdown_grace =
+            r.duration("shutdown_grace", default_loop.shutdown_grace, Duration::ZERO);
         let api = api_settings(&mut r, &data_dir);
         let tracker_template = tracker_template(&mut r);
-        let store = outbox::sled::Settings::default();
-        let mut outbox = outbox::sled::Settings {
-            cache_bytes: r.number("outbox.cache_bytes", store.cache_bytes, 1 << 20, 1024 * GIB),
-            max_pending: r.number("outbox.max_pending", store.max_pending, 1, 1 << 40),
-            min_free_bytes: r.number("outbox.min_free_bytes", store.min_free_bytes, 0, 1 << 50),
-            ..store
-        };
-        let kept = Retention::default();
-        let retention = Retention {
-            delivered: r.duration("retention.delivered", kept.delivered, MS),
-            failed: r.duration("retention.failed", kept.failed, MS),
-        };
-        let concurrency = r.size("delivery.concurrency", loop_.concurrency, 1, 100_000);
-        let per_destination = r.size("delivery.per_destination", loop_.per_destination, 1, 100_000);
+        let mut outbox = outbox_settings(&mut r);
+        let retention = retention(&mut r);
+        let concurrency = r.size("delivery.concurrency", default_loop.concurrency, 1, 100_000);
+        let per_destination =
+            r.size("delivery.per_destination", default_loop.per_destination, 1, 100_000);
         let max_unsettled = r.size("delivery.max_unsettled", 4 * concurrency, 1, 1_000_000);
         if max_unsettled < concurrency {
             r.fault("delivery.max_unsettled", "is smaller than delivery.concurrency");
         }
         let connect_timeout =
             r.duration("delivery.connect_timeout", client::Settings::default().connect_timeout, MS);
-        let one = attempt::Settings::default();
-        let attempt = attempt::Settings {
-            timeout: r.duration("delivery.timeout", one.timeout, MS),
-            max_response_bytes: r.size(
-                "delivery.max_response_bytes",
-                one.max_response_bytes,
-                0,
-                GIB,
-            ),
-            excerpt_bytes: r.size("delivery.excerpt_bytes", one.excerpt_bytes, 0, 65_536),
-        };
+        let attempt = attempt_settings(&mut r);
         if connect_timeout > attempt.timeout && r.is_set("delivery.connect_timeout") {
             r.fault("delivery.connect_timeout", "is longer than delivery.timeout, which covers it");
         }
         let retry = retry_settings(&mut r);
         outbox.longest_pause = retry.longest_pause();
-        let rest = breaker::Settings::default();
-        let breaker = breaker::Settings {
-            failures: small(r.number("breaker.failures", rest.failures.into(), 0, 1_000_000)),
-            initial_pause: r.duration("breaker.initial_pause", rest.initial_pause, MS),
-            max_pause: r.duration("breaker.max_pause", rest.max_pause, MS),
-        };
-        if breaker.initial_pause > breaker.max_pause {
-            r.fault("breaker.initial_pause", "is longer than breaker.max_pause");
-        }
+        let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
         egress.own = Some(api.listen);
         let client = client::Settings {
             connect_timeout,
-            per_destination,
+            idle_per_destination: per_destination,
             proxy: proxy(&mut r),
             ca_file: files::ca_file(&mut r),
             identity: files::pair(&mut r, "tls.client_cert_file", "tls.client_key_file"),
             auth: files::auth(&mut r),
         };
         let secrets = secrets(&mut r);
-        for key in ["signing.secrets", "egress.proxy"] {
-            if let Some(file) = r.file(key) {
+        let has_password = |it: &SecretUrl| it.to_string() != it.reveal();
+        for (key, is_secret) in [
+            ("signing.secrets", !secrets.is_empty()),
+            ("egress.proxy", client.proxy.as_ref().is_some_and(has_password)),
+        ] {
+            if let Some(file) = r.file(key).filter(|_| is_secret) {
                 files::warn_if_open(&mut r, key, &file);
             }
         }
@@ -208,7 +185,7 @@ fn not_utf8() -> Vec<Fault> {
     ours.map(fault).collect()
 }
 
-/// What delivery is built from.
+/// The parts from which delivery is built.
 impl Config {
     /// Builds the HTTP clients; certificates and credentials are read from their files now.
     pub fn clients(&self) -> Result<client::Clients, client::ClientError> {

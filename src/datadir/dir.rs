@@ -18,7 +18,7 @@ use super::{
 
 /// The file that is locked.
 pub(super) const LOCK: &str = "lock";
-/// The file in which a running service says where it listens.
+/// The file in which a running service publishes its address.
 const NOTE: &str = "service.json";
 const OUTBOX: &str = "outbox";
 
@@ -114,7 +114,7 @@ impl DataDir {
         self.path.join(OUTBOX)
     }
 
-    /// Removes exports that were not taken.
+    /// Removes exports that were not fetched.
     pub fn remove_exports(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(EXPORT)
@@ -169,13 +169,13 @@ fn unusable(dir: &Path, path: &Path, error: io::Error) -> DataDirError {
 /// The error for a directory that is locked.
 pub(super) fn in_use(path: &Path) -> DataDirError {
     let holder = holder(&path.join(LOCK));
-    // A note that a killed process has left says nothing of this one.
+    // A note left by a killed process does not describe this one.
     let note =
         note(path).filter(|note| holder.as_ref().is_none_or(|holder| holder.pid == note.pid));
     DataDirError::InUse { path: path.to_owned(), holder, note }
 }
 
-/// The content of the lock file; `None` on systems where a locked file cannot be read.
+/// The content of the lock file; `None` on systems on which a locked file cannot be read.
 fn holder(lock: &Path) -> Option<Holder> {
     let text = fs::read_to_string(lock).ok()?;
     let (pid, command) = text.trim_end().split_once(' ')?;
@@ -189,8 +189,8 @@ fn note(data_dir: &Path) -> Option<Note> {
 
 /// Opens an export that the service reports to have written in `data_dir`, and removes it from the
 /// folder. The service's user must not make another user's command (perhaps root's) read or remove
-/// another file. So only the file name is taken from the response, and the file has to be a regular one
-/// of the folder's owner.
+/// another file. Therefore only the file name of the response is used, and the file must be a regular
+/// file of the folder's owner.
 pub fn take_export(data_dir: &Path, said: &str) -> io::Result<File> {
     let refused = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
     let Some(name) = Path::new(said).file_name().and_then(|name| name.to_str()) else {

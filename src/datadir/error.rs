@@ -1,4 +1,4 @@
-//! Why a data directory cannot be used, and who uses it.
+//! The errors of a data directory, and the process that uses it.
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 /// The subcommand of the service.
 pub(super) const SERVE: &str = "serve";
 
-/// What a running service publishes in its data directory.
+/// The note that a running service publishes in its data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Note {
@@ -50,7 +50,7 @@ pub enum DataDirError {
     Unusable {
         /// The directory or a file in it.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// It belongs to another user, without access for others.
@@ -59,7 +59,7 @@ pub enum DataDirError {
     Closed {
         /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The id of its owner.
         owner: u32,
     },
     /// It belongs to another user, and no service runs on it. Files that this user creates there could
@@ -69,7 +69,7 @@ pub enum DataDirError {
     Foreign {
         /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The id of its owner.
         owner: u32,
     },
     /// A file in it was not created by its owner.
@@ -89,7 +89,7 @@ pub enum DataDirError {
     InUse {
         /// The directory.
         path: PathBuf,
-        /// Who has it locked, if that can be read.
+        /// The process that has locked it, if that can be read.
         holder: Option<Holder>,
         /// The note of the service, if one runs and listens.
         note: Option<Note>,
@@ -123,7 +123,7 @@ fn shown(holder: Option<&Holder>, note: Option<&Note>) -> String {
     }
 }
 
-/// Who has locked a data directory.
+/// The process that has locked a data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// Its process.

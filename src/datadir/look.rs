@@ -1,5 +1,5 @@
-//! Opening a data directory to read, even if nothing can be written: on a file system that is full, or
-//! that was remounted read-only after a disk error.
+//! Opening a data directory for reading, even if nothing can be written: on a file system that is full,
+//! or that was remounted read-only after a disk error.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -15,7 +15,7 @@ use super::{
 
 impl DataDir {
     /// The same as [`DataDir::open`] for a command that only reads. A directory that exists and cannot
-    /// be written is locked as well; see [`DataDir::is_writable`].
+    /// be written is also locked; see [`DataDir::is_writable`].
     pub fn open_to_look(path: &Path, command: &str) -> Result<Self, DataDirError> {
         match Self::open(path, command) {
             Err(refused @ DataDirError::Unusable { .. }) => unwritable(path, refused),
@@ -45,11 +45,11 @@ fn unwritable(path: &Path, refused: DataDirError) -> Result<DataDir, DataDirErro
     }
     let lock = match File::open(path.join(LOCK)) {
         Ok(lock) => Some(lock),
-        // Whoever works on the directory has made one.
+        // A process that uses the directory has created the lock file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(_) => return Err(refused),
     };
-    // A lock of one's own wants a file that is open for writing on some network file systems.
+    // An exclusive lock requires a file that is open for writing on some network file systems.
     match lock.as_ref().map_or(Ok(()), File::try_lock_shared) {
         Ok(()) => match foreign_owner(&path) {
             Some(owner) => Err(DataDirError::Foreign { path, owner }),

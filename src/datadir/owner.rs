@@ -34,7 +34,7 @@ pub(super) fn refuse_planted(_: &Path, _: &str) -> Result<(), DataDirError> {
 }
 
 /// Whether a command may send the content of this token file to the service on a directory. If the
-/// directory belongs to another user, the file has to belong to that user as well.
+/// directory belongs to another user, the file must also belong to that user.
 #[cfg(unix)]
 pub fn may_show(token_file: &Path, data_dir: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;

@@ -1,5 +1,5 @@
-//! The delivery loop. One task owns all lanes. It sleeps until something is due, a slot is free, or it
-//! is asked; then it claims, and spawns one task for each attempt.
+//! The delivery loop. One task owns all lanes. It sleeps until a callback is due, a slot is free, or a
+//! request (news, shutdown, health check) arrives; then it claims, and spawns one task for each attempt.
 //!
 //! ```text
 //!  news (outbox) ────┐                              ┌─► attempt task: PUT ─► Ended
@@ -9,9 +9,9 @@
 //!
 //! A slot is free when its PUT has ended ([`Event::Ended`]). The job's next callback is due when the
 //! outcome is durable, which the outbox signals. Lanes have turns of at most [`CLAIMS_PER_TURN`] claims,
-//! so a long queue delays the others by one turn; the order is in
+//! so a long queue delays the others by one turn at most; the order is in
 //! [`shares`](crate::delivery::schedule::shares). Nothing is claimed while too many outcomes wait for the
-//! disk, because what is sent meanwhile would be repeated after a kill.
+//! disk, because everything sent in the meantime would be repeated if the process were killed.
 
 use std::{collections::hash_map::Entry, sync::Arc, time::Duration};
 
@@ -26,13 +26,14 @@ use super::{
     outcome::DestinationHealth,
     recent::Recent,
     schedule::{
+        breaker::Change,
         lane::{Lane, Remembered},
         shares::{Shares, Turn},
         timers::Timers,
     },
     send::{attempt::Sender, connections::Connections},
     settings::Settings,
-    task::{self, AttemptTask, Ended, Event, Settling, Taken, Unsettled},
+    task::{self, AttemptTask, Ended, Event, Settling, SlotGuard, Unsettled},
 };
 use crate::{
     callback::{Destination, DestinationMap},
@@ -42,11 +43,10 @@ use crate::{
     report,
 };
 
-/// Callbacks of one destination that are claimed in one turn.
+/// Maximum number of callbacks of one destination that are claimed in one turn.
 const CLAIMS_PER_TURN: usize = 16;
 
-/// The longest sleep until a timer: timers use the monotonic clock, and the system clock may jump
-/// meanwhile.
+/// The longest sleep until a timer: timers use the monotonic clock, and the system clock may jump.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 
 /// Pause of a destination whose rows cannot be read.
@@ -62,7 +62,7 @@ pub struct Dispatcher {
     /// Backward jumps of the clock that the lanes have been adjusted for.
     back: u64,
     lanes: DestinationMap<Lane>,
-    /// What is remembered of destinations without a lane.
+    /// Breaker and pace of destinations without a lane.
     remembered: Recent<Destination, Remembered>,
     shares: Shares,
     timers: Timers,
@@ -121,26 +121,26 @@ impl Dispatcher {
         let outbox = Arc::clone(&self.outbox);
         let mut batch = Vec::new();
         loop {
-            // First, because ended attempts free slots, however much else comes in.
+            // Process ended attempts first, because they free slots, however many other events arrive.
             while let Ok(event) = self.received.try_recv() {
                 self.handle(event);
             }
             self.recheck_after_clock_jump();
             self.raise_slow_lanes();
-            self.resume_limited_lanes();
+            self.resume_waiting_lanes();
             self.fire_timers();
-            // Before attempts are started: it receives news as well, and no lane with a turn may be
-            // left when the loop goes to sleep.
+            // This must come before `start_attempts`: it also receives news, and a lane that is given a
+            // turn must be served before the loop sleeps.
             self.forget_idle_lanes();
             self.start_attempts().await;
             let sleep = self.sleep();
-            // A resumed lane may have had no use for its slot, which another one can have.
-            let again = !self.maybe_idle.is_empty() || self.shares.has_unlimited();
+            // A resumed lane may not have used its slot; another lane can take it.
+            let again = !self.maybe_idle.is_empty() || self.shares.has_resumable();
             tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => break,
                 Some(check) = checks.recv() => drop(check.send(())),
-                news = outbox.news() => self.hear(news),
+                news = outbox.news() => self.receive(news),
                 n = self.received.recv_many(&mut batch, 1024) => {
                     debug_assert!(n > 0, "the loop holds a sender itself");
                     batch.drain(..).for_each(|event| self.handle(event));
@@ -168,17 +168,16 @@ impl Dispatcher {
         }
         // The tasks release their claims and report that they have ended.
         drop(std::mem::replace(&mut self.abort, watch::channel(()).0));
-        while self.unsettled > 0 {
-            match self.received.recv().await {
-                Some(event) => self.handle(event),
-                None => return,
-            }
+        while self.unsettled > 0
+            && let Some(event) = self.received.recv().await
+        {
+            self.handle(event);
         }
     }
 
     fn sleep(&mut self) -> impl Future<Output = ()> + use<> {
         let timer = self.timers.first().map(|at| {
-            // Timers of tokio round to the millisecond below; the next one is never early.
+            // tokio's timers round down to the millisecond; one more is never early.
             let pause = at.since(self.clock.now()) + Duration::from_millis(1);
             Instant::now() + pause.min(LONGEST_SLEEP)
         });
@@ -191,7 +190,7 @@ impl Dispatcher {
         }
     }
 
-    fn hear(&mut self, news: Vec<News>) {
+    fn receive(&mut self, news: Vec<News>) {
         let now = self.clock.now();
         for it in news {
             let (destination, at) = match it {
@@ -202,12 +201,12 @@ impl Dispatcher {
                 || self.remembered.take(&destination).map(Lane::restored).unwrap_or_default();
             let lane = self.lanes.entry(destination.clone()).or_insert_with(again);
             if let Some(at) = at {
-                // A later time was stored while the clock was ahead: it is due now.
+                // A time beyond that was stored while the clock was ahead; treat it as due now.
                 let latest = now.after(self.settings.retry.longest_pause());
                 lane.due(if at > latest { now } else { at });
             } else if lane.close() {
-                self.outbox.report(&destination, None);
-                report::breaker(&destination, None);
+                self.outbox.set_open(&destination, None);
+                report::closed_by_operator(&destination);
             }
             self.schedule(&destination);
         }
@@ -223,10 +222,15 @@ impl Dispatcher {
                 let now = self.clock.now();
                 let Some(lane) = self.lanes.get_mut(&destination) else { return };
                 lane.pace.ended(took, health);
-                if lane.end(health, &self.settings.breaker, now) {
-                    let open = lane.open();
-                    self.outbox.report(&destination, open);
-                    report::breaker(&destination, open.map(|it| it.next_probe_at));
+                if let Some(change) = lane.end(health, &self.settings.breaker, now) {
+                    self.outbox.set_open(&destination, lane.open());
+                    match change {
+                        Change::Opened(open) => report::opened(&destination, open.next_probe_at),
+                        Change::Extended(open) => {
+                            report::probe_failed(&destination, open.next_probe_at);
+                        }
+                        Change::Closed => report::works_again(&destination),
+                    }
                 }
                 self.schedule(&destination);
             }
@@ -248,9 +252,9 @@ impl Dispatcher {
         self.timers.clear(destination);
         let (now, level) = (self.clock.now(), lane.pace.level());
         let (limit, spare) = (self.settings.per_destination, self.shares.spare(level));
-        if lane.limited != Some(level) && lane.is_limited(limit, spare, now) {
-            lane.limited = Some(level);
-            self.shares.limit(destination.clone(), level);
+        if lane.waits_at != Some(level) && lane.lacks_slots(limit, spare, now) {
+            lane.waits_at = Some(level);
+            self.shares.wait_for_slots(destination.clone(), level);
         }
         match lane.wake_at(limit, spare) {
             Some(at) if at > now => {
@@ -264,7 +268,7 @@ impl Dispatcher {
         }
     }
 
-    /// After the clock has gone back, times that lanes wait for may be far away.
+    /// After the clock has gone back, times that lanes wait for may be far in the future.
     fn recheck_after_clock_jump(&mut self) {
         let back = self.jumps.back();
         if std::mem::replace(&mut self.back, back) == back {
@@ -281,7 +285,7 @@ impl Dispatcher {
         }
     }
 
-    /// Raises the level of lanes whose attempts take long, before these end.
+    /// Raises the level of lanes whose attempts take long, before these attempts end.
     fn raise_slow_lanes(&mut self) {
         for (destination, so_far) in self.shares.risen(Instant::now()) {
             if let Some(lane) = self.lanes.get_mut(&destination) {
@@ -291,20 +295,20 @@ impl Dispatcher {
         }
     }
 
-    /// Resumes limited lanes when half of all slots are free again: only as many as there are slots for,
-    /// because each freed slot would otherwise wake all of them.
-    fn resume_limited_lanes(&mut self) {
-        for (destination, level) in self.shares.unlimited() {
+    /// Resumes lanes that waited for slots when half of all slots are free again: only as many as there are
+    /// slots for, because each freed slot would otherwise wake all of them.
+    fn resume_waiting_lanes(&mut self) {
+        for (destination, level) in self.shares.take_resumable() {
             let Some(lane) = self.lanes.get_mut(&destination) else { continue };
-            if lane.limited == Some(level) {
-                lane.limited = None;
+            if lane.waits_at == Some(level) {
+                lane.waits_at = None;
                 self.schedule(&destination);
             }
         }
     }
 
     fn fire_timers(&mut self) {
-        // All are taken first: where the clock goes back just now, a lane sets its timer again.
+        // Take all timers first: if the clock goes back now, `schedule` sets some of them again.
         for destination in self.timers.take_due(self.clock.now()) {
             self.schedule(&destination);
         }
@@ -352,16 +356,15 @@ impl Dispatcher {
         }
     }
 
-    /// Removes lanes without anything to do, and remembers their breaker and pace: the job's next
-    /// callback may only be waiting for another destination. Pending news are received first, because a
-    /// lane with news is not idle.
+    /// Removes idle lanes but remembers their breaker and pace, because the next callback of a job may be
+    /// waiting for one at another destination. Pending news are received first: a lane with news is not idle.
     fn forget_idle_lanes(&mut self) {
         if self.maybe_idle.is_empty() {
             return;
         }
         let outbox = Arc::clone(&self.outbox);
         while let Some(news) = outbox.news().now_or_never() {
-            self.hear(news);
+            self.receive(news);
         }
         for destination in std::mem::take(&mut self.maybe_idle) {
             if let Entry::Occupied(lane) = self.lanes.entry(destination)
@@ -386,12 +389,12 @@ impl Dispatcher {
             settings: Arc::clone(&self.settings),
             jumps: Arc::clone(&self.jumps),
             settling: self.settling.clone(),
-            taken: Taken::new(destination.clone(), slot, self.events.clone()),
+            slot: SlotGuard::new(destination.clone(), slot, self.events.clone()),
             unsettled: Unsettled::new(destination.clone(), self.events.clone()),
             close_after: !keep_connection,
         };
         let abort = self.abort.subscribe();
-        // In a box, because the runtime moves a task's future several times.
+        // Boxed, because the runtime moves a task's future several times.
         tokio::spawn(Box::pin(attempt.run(claim, abort)));
     }
 }

@@ -1,12 +1,12 @@
-//! Jumps of the system clock, whose times are stored. The rules:
+//! Jumps of the system clock. Stored times are system-clock times, so these rules apply:
 //!
 //! - **Forward**: time skipped by a jump does not count toward a callback's age or retention. Callbacks
 //!   accepted after the jump are not affected. A jump that is reversed no longer counts.
 //! - **Back**: nothing waits longer than the settings allow. A callback that is due later than the
-//!   longest pause from now was scheduled while the clock was ahead, and is due at once.
-//! - **While the service was not running**, a jump cannot be distinguished from elapsed time. So in the
-//!   first minutes nothing expires without an attempt: each overdue callback gets one, and expires with
-//!   its outcome.
+//!   longest pause from now was scheduled while the clock was ahead, and is treated as due now.
+//! - **While the service was not running**, a jump cannot be distinguished from elapsed time. Therefore
+//!   nothing expires without an attempt in the first minutes: each overdue callback gets one attempt,
+//!   and expires with its outcome.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -78,13 +78,13 @@ impl Jumps {
 
 impl Seen {
     fn skipped(&self, since: Timestamp) -> Duration {
-        let behind = self.forward.iter().filter(|(after, _)| since < *after);
-        behind.fold(Duration::ZERO, |sum, (_, far)| sum.saturating_add(*far))
+        let later = self.forward.iter().filter(|(after, _)| since < *after);
+        later.fold(Duration::ZERO, |sum, (_, far)| sum.saturating_add(*far))
     }
 
     fn ago(&self, now: Timestamp, age: Duration) -> Timestamp {
         let mut at = now.before(age);
-        // A jump that lies behind moves it further back, where it may be behind another one.
+        // Each jump after `at` moves `at` further back, where more jumps may lie after it.
         loop {
             let further = now.before(age.saturating_add(self.skipped(at)));
             if further >= at {
@@ -114,7 +114,7 @@ impl Seen {
         );
     }
 
-    /// Forgets skipped time that is ahead again.
+    /// Discards skipped time that a backward jump has undone.
     fn take_back(&mut self, now: Timestamp) {
         self.forward.retain_mut(|(after, far)| {
             if *after > now {
@@ -143,7 +143,7 @@ mod tests {
     fn small_deviations_of_the_clock_are_not_jumps() {
         let begin = Instant::now();
         let mut seen = Seen { at: START, passed: begin, back: 0, forward: Vec::new() };
-        // A night in which nobody looked, and a clock that is set by seconds.
+        // Eight hours without a check, and clock corrections within the tolerance.
         seen.look(START.after(8 * HOUR), begin + 8 * HOUR);
         seen.look(START.after(8 * HOUR + TOLERANCE), begin + 8 * HOUR);
         seen.look(START.after(8 * HOUR), begin + 8 * HOUR);
@@ -175,7 +175,7 @@ mod tests {
         let mut seen = Seen { at: START, passed: begin, back: 0, forward: Vec::new() };
         let jump = START.after(500_000 * HOUR);
         seen.look(jump, begin);
-        // Half of the time lies before the jump.
+        // Half of the time is before the jump.
         assert_eq!(seen.ago(jump.after(HOUR), 2 * HOUR), START.before(HOUR));
         assert_eq!(seen.ago(jump.after(2 * HOUR), HOUR), jump.after(HOUR));
         assert_eq!(seen.ago(jump.after(HOUR), HOUR), jump);

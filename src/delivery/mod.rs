@@ -1,11 +1,11 @@
 //! Delivery.
 //!
-//! - [`dispatcher`] is the loop that claims what is due, and [`task`] one attempt in it, from its
+//! - [`dispatcher`] is the loop that claims due callbacks, and [`task`] is one attempt in it, from its
 //!   claim to its recorded outcome.
-//! - [`schedule`] says whose turn it is: it makes no request.
-//! - [`send`] makes one PUT: it knows nothing of turns.
-//! - [`retry`] decides what follows from an [`outcome`]; it is pure.
-//! - [`jumps`] corrects for a clock that jumps.
+//! - [`schedule`] decides which destination is next; it makes no requests.
+//! - [`send`] makes one PUT; it is independent of the scheduling.
+//! - [`retry`] decides what happens after an [`outcome`] (pure functions).
+//! - [`jumps`] corrects for jumps of the clock.
 
 pub mod dispatcher;
 pub mod jumps;

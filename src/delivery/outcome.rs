@@ -28,9 +28,10 @@ pub struct Outcome {
 
 impl Outcome {
     /// What it means for the destination.
-    pub fn health(&self) -> DestinationHealth {
+    pub fn destination_health(&self) -> DestinationHealth {
         match (&self.attempt.error, self.attempt.status) {
             (_, Some(408 | 429 | 500..)) => DestinationHealth::Failing,
+            // An incomplete body is a failure of the destination, even after a 2xx.
             (Some(error), _) if error.kind == ErrorKind::Body => DestinationHealth::Failing,
             (_, Some(_)) => DestinationHealth::Working,
             (None, None) => DestinationHealth::Unknown,

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
 use foldhash::fast::RandomState;
 
-/// The map keeps the latest entries: at least this many, and at most twice as many.
+/// The map contains the latest entries: at least this many, and at most twice as many.
 const HALF: usize = 4096;
 
 /// The latest entries of a map.

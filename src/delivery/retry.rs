@@ -1,7 +1,7 @@
 //! The retry decision: whether a callback is delivered, retried and when, or failed
 //! (docs/receiving-callbacks.md). Pure: time and randomness are arguments.
 //!
-//! This is the only file that names the `backoff` crate, which is unmaintained.
+//! Only this file uses the `backoff` crate, which is unmaintained.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -53,7 +53,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Why no further attempt is made, or `None`. Without `may_expire`, the age does not count.
+    /// The reason why no further attempt may be made, if there is one. The age is ignored unless
+    /// `may_expire`.
     pub fn over(&self, record: &Record, now: Timestamp, may_expire: bool) -> Option<Failure> {
         if self.max_attempts > 0 && record.budget_attempts >= self.max_attempts {
             return Some(self.exhausted());
@@ -81,7 +82,7 @@ impl Settings {
         Failure::new(ErrorKind::Exhausted, message)
     }
 
-    /// Decides what follows from an outcome.
+    /// Decides whether the callback is delivered, retried or failed.
     pub fn decide(
         &self,
         record: &Record,
@@ -90,8 +91,8 @@ impl Settings {
         random: &mut fastrand::Rng,
     ) -> Settlement {
         let Outcome { attempt, verdict, retry_after } = outcome;
-        let asked = retry_after.map(|pause| pause.min(self.max_retry_after));
-        let hold = asked
+        let requested = retry_after.map(|pause| pause.min(self.max_retry_after));
+        let hold = requested
             .filter(|_| matches!(attempt.status, Some(429 | 503)))
             .map(|pause| now.after(pause));
         match (verdict, attempt.error.clone()) {
@@ -110,8 +111,9 @@ impl Settings {
                     let failure = self.expired();
                     return Settlement::Failed { attempt: Some(attempt), failure, hold };
                 }
-                let pause = self.pause(failures, random).max(asked.unwrap_or_default());
-                // A retry after the maximum age would only find the callback expired, so it comes at that age.
+                let pause = self.pause(failures, random).max(requested.unwrap_or_default());
+                // Do not schedule a retry after the maximum age; it would only find the callback
+                // expired.
                 Settlement::Retry { attempt, due: now.after(pause).min(end), hold }
             }
         }

@@ -13,7 +13,7 @@ pub struct Settings {
     pub per_destination: usize,
     /// Maximum number of attempts in progress or waiting for their outcome to be durable.
     pub max_unsettled: usize,
-    /// When a destination opens.
+    /// When the breaker of a destination opens.
     pub breaker: breaker::Settings,
     /// The retry decision.
     pub retry: retry::Settings,

@@ -1,8 +1,8 @@
 //! The task of one attempt, which sends and settles, and the one task that waits until outcomes are
 //! durable and logs them.
 //!
-//! Whatever happens to a task, even a panic: the loop hears that its slot is free ([`Taken`]) and that no
-//! outcome is outstanding ([`Unsettled`]), and the outbox gets its claim back. All three do this on drop.
+//! Even if a task panics, the loop is told that its slot is free ([`SlotGuard`]) and that no outcome is
+//! outstanding ([`Unsettled`]), and the claim is returned to the outbox. All three happen on drop.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -23,7 +23,7 @@ use crate::{
 pub(super) enum Event {
     /// The PUT has ended.
     Ended(Ended),
-    /// Its outcome is durable, or never will be.
+    /// Its outcome is durable, or could not be recorded.
     Settled(Destination),
 }
 
@@ -34,14 +34,14 @@ pub(super) struct Ended {
     pub(super) slot: Slot,
 }
 
-/// The slot that an attempt holds.
-pub(super) struct Taken {
+/// The slot of an attempt. It is freed on drop.
+pub(super) struct SlotGuard {
     destination: Destination,
     slot: Option<Slot>,
     events: mpsc::UnboundedSender<Event>,
 }
 
-impl Taken {
+impl SlotGuard {
     pub(super) fn new(
         destination: Destination,
         slot: Slot,
@@ -53,13 +53,13 @@ impl Taken {
     fn free(&mut self, health: DestinationHealth) {
         if let Some(slot) = self.slot.take() {
             let destination = self.destination.clone();
-            // Fails only after the loop has ended, when nothing needs the report.
+            // Ignore the error: the loop has ended.
             drop(self.events.send(Event::Ended(Ended { destination, health, slot })));
         }
     }
 }
 
-impl Drop for Taken {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
         self.free(DestinationHealth::Unknown);
     }
@@ -79,7 +79,7 @@ impl Unsettled {
 
 impl Drop for Unsettled {
     fn drop(&mut self) {
-        // Fails only after the loop has ended, when nothing needs the report.
+        // Ignore the error: the loop has ended.
         drop(self.events.send(Event::Settled(self.destination.clone())));
     }
 }
@@ -92,10 +92,10 @@ pub(super) struct Settling {
 }
 
 /// Waits for outcomes to become durable, in the order in which they were passed to the outbox, which is
-/// the order of its answers. So a whole commit wakes one task once.
+/// also the order of its answers. This way a commit wakes one task only once.
 pub(super) async fn settle(mut settling: mpsc::UnboundedReceiver<Settling>) {
     while let Some(Settling { id, record, unsettled }) = settling.recv().await {
-        let heard = async {
+        let recorded = async {
             match record.await {
                 Ok(record) => report::outcome(&record),
                 Err(error) => tracing::error!(
@@ -106,8 +106,8 @@ pub(super) async fn settle(mut settling: mpsc::UnboundedReceiver<Settling>) {
                 ),
             }
         };
-        // A panic must not keep the other outcomes from being received; it is on standard error.
-        drop(AssertUnwindSafe(heard).catch_unwind().await);
+        // A panic (reported on standard error) must not prevent the other outcomes from being received.
+        drop(AssertUnwindSafe(recorded).catch_unwind().await);
         drop(unsettled);
     }
 }
@@ -119,10 +119,9 @@ pub(super) struct AttemptTask {
     pub(super) settings: Arc<Settings>,
     pub(super) jumps: Arc<Jumps>,
     pub(super) settling: mpsc::UnboundedSender<Settling>,
-    /// Its slot.
-    pub(super) taken: Taken,
+    pub(super) slot: SlotGuard,
     pub(super) unsettled: Unsettled,
-    /// The connection is closed after the answer.
+    /// The connection is closed after the response.
     pub(super) close_after: bool,
 }
 
@@ -131,29 +130,30 @@ impl AttemptTask {
         let settings = Arc::clone(&self.settings);
         let retry = &settings.retry;
         let jumps = Arc::clone(&self.jumps);
-        // Time skipped by a clock jump does not count toward the age. A jump may come at any moment.
+        // Time skipped by a clock jump does not count toward the age. A jump may occur at any moment.
         let since = claim.record.budget_since;
-        let lived = || {
+        let now_and_skipped = || {
             let (now, skipped) = jumps.skipped(since);
             (now.before(skipped), skipped)
         };
-        let over = retry.over(&claim.record, lived().0, jumps.may_expire());
+        let over = retry.over(&claim.record, now_and_skipped().0, jumps.may_expire());
         if let Some(failure) = over {
-            self.taken.free(DestinationHealth::Unknown);
+            self.slot.free(DestinationHealth::Unknown);
             self.settle(claim, Settlement::Failed { attempt: None, failure, hold: None });
             return;
         }
         let outcome = tokio::select! {
             outcome = self.sender.put(&claim.record, self.close_after) => outcome,
-            // Nothing is ever sent; the loop drops its end to abort.
+            // No value is ever sent; the loop aborts attempts by dropping the sender.
             _ = abort.changed() => None,
         };
-        // Without an outcome, the DNS look-up could not start, or the attempt was aborted at shutdown, in
-        // which case the receiver may have the request. The callback is released and sent later.
-        let Some(outcome) = outcome else { return self.outbox.release(claim) };
-        self.taken.free(outcome.health());
+        // Without an outcome, the DNS look-up could not start, or the attempt was aborted at shutdown;
+        // in the latter case the receiver may have received the request. The callback is released and
+        // sent later.
+        let Some(outcome) = outcome else { return claim.release() };
+        self.slot.free(outcome.destination_health());
         let mut random = fastrand::Rng::new();
-        let (now, skipped) = lived();
+        let (now, skipped) = now_and_skipped();
         let settlement = match retry.decide(&claim.record, outcome, now, &mut random) {
             Settlement::Retry { attempt, due, hold } => Settlement::Retry {
                 attempt,

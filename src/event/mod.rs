@@ -78,7 +78,7 @@ pub struct JobEvent {
     pub url: SecretUrl,
 }
 
-/// Why an event leads to no callback.
+/// The reason why an event does not request a callback.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Ignored {
     /// Another kind of event.
@@ -119,13 +119,13 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// Whether the event cannot be parsed (400), as opposed to one that breaks a rule (422).
+    /// Whether the event cannot be parsed (400), as opposed to one that violates a rule (422).
     pub fn is_syntax(&self) -> bool {
         matches!(self, Self::Json(_) | Self::Utf8(_))
     }
 }
 
-/// What an event requests.
+/// The request of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     /// A callback.
@@ -134,13 +134,13 @@ pub enum Parsed {
     Ignored(Ignored),
 }
 
-/// Reads one event from its JSON.
+/// Parses one event from JSON.
 pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
     let text = std::str::from_utf8(json).map_err(|e| Malformed::Utf8(e.valid_up_to() + 1))?;
-    // Editors on Windows put a mark before the first line; it says nothing (RFC 8259, 8.1).
+    // Editors on Windows write a byte order mark before the first line; it is ignored (RFC 8259, 8.1).
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = &*with_whole_characters(text);
-    // Serde would take an array as well, its items as the fields in their order.
+    // serde would also accept an array, with the fields in order.
     if !text.trim_start().starts_with('{') {
         return Err(Malformed::Json("an event is a JSON object, in braces".into()));
     }
@@ -184,7 +184,7 @@ fn with_whole_characters(json: &str) -> Cow<'_, str> {
     whole.into()
 }
 
-/// What serde says of a text in a wrong place repeats the text, which may be a URL with a
+/// The message without quoted text: serde quotes a string in a wrong place, which may be a URL with a
 /// password.
 fn without_text(message: &str) -> String {
     const BEGIN: &str = "string \"";

@@ -1,4 +1,4 @@
-//! The job's parameters, of which one is used.
+//! The job's parameters, only one of which is used.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::callback::SecretUrl;
 
-/// The job parameter that asks for a callback, as DPF's documents spell it.
+/// The job parameter that requests a callback, as spelled in DPF's documentation.
 pub const URL_PARAMETER: &str = "DpfControlCallbackUrl";
 
-/// Of all the job's parameters, the values of those that are called `DpfControlCallbackUrl`.
+/// The values of the job's parameters named `DpfControlCallbackUrl`.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Parameters {
     pub(super) urls: Vec<SecretUrl>,

@@ -6,16 +6,16 @@ use super::record::{Readiness, Record, State};
 use crate::{callback::CallbackId, clock::Timestamp};
 
 /// The store of a claim, to which it is released.
-pub trait Holder: Send + Sync + 'static {
+pub trait ClaimOwner: Send + Sync + 'static {
     /// Releases a claimed callback, which was due at `due`.
     fn release(&self, id: CallbackId, due: Timestamp);
 }
 
 /// A due callback, claimed for delivery. Nothing else changes it while it is claimed.
 ///
-/// A claim ends with [`Outbox::settle`](crate::outbox::Outbox::settle) or
-/// [`Outbox::release`](crate::outbox::Outbox::release). One that is dropped, because a task panicked, is
-/// released and logged: otherwise the callback and its job would wait for a restart.
+/// A claim ends with [`Outbox::settle`](crate::outbox::Outbox::settle) or [`Claim::release`]. A claim
+/// that is dropped, because a task panicked, is released and logged: otherwise the callback and its job
+/// would wait for a restart.
 #[derive(Debug)]
 pub struct Claim {
     /// The callback as it is stored.
@@ -24,19 +24,19 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A claim of a callback in the store `holder`.
-    pub fn new(record: Box<Record>, holder: Weak<dyn Holder>) -> Self {
+    /// A claim of a callback in the store `owner`.
+    pub fn new(record: Box<Record>, owner: Weak<dyn ClaimOwner>) -> Self {
         let due = match record.state {
             State::Pending(Readiness::Scheduled(due)) => due,
             _ => record.created_at,
         };
-        let lease = Lease { id: record.id, due, holder: Some(holder) };
+        let lease = Lease { id: record.id, due, owner: Some(owner) };
         Self { record, lease }
     }
 
     /// Ends the claim without releasing it, for [`Outbox::settle`](crate::outbox::Outbox::settle).
     pub fn into_record(mut self) -> Box<Record> {
-        self.lease.holder = None;
+        self.lease.owner = None;
         self.record
     }
 
@@ -50,13 +50,13 @@ struct Lease {
     id: CallbackId,
     due: Timestamp,
     /// `None` after the claim has ended.
-    holder: Option<Weak<dyn Holder>>,
+    owner: Option<Weak<dyn ClaimOwner>>,
 }
 
 impl Lease {
     fn end(&mut self) {
-        if let Some(holder) = self.holder.take().and_then(|holder| holder.upgrade()) {
-            holder.release(self.id, self.due);
+        if let Some(owner) = self.owner.take().and_then(|owner| owner.upgrade()) {
+            owner.release(self.id, self.due);
         }
     }
 }
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.holder.is_some() {
+        if self.owner.is_some() {
             tracing::error!(
                 event.action = "claim-dropped",
                 callback.id = %self.id,

@@ -10,10 +10,10 @@ use super::record::CodecError;
 /// The result of the outbox's functions.
 pub type Result<T> = std::result::Result<T, OutboxError>;
 
-/// An error of the outbox. It is cloned to everyone whose write was in the same batch.
+/// An error of the outbox. Every caller whose write was in the same batch gets a clone.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OutboxError {
-    /// `outbox.max_pending` is reached. It passes when callbacks end.
+    /// `outbox.max_pending` is reached. The error is gone when callbacks end.
     #[error("{pending} callbacks are pending and outbox.max_pending is {max}")]
     Full {
         /// How many are pending now.
@@ -29,8 +29,8 @@ pub enum OutboxError {
         /// The setting.
         min: u64,
     },
-    /// A write or sync failed earlier, so it is unknown what the disk has. Only opening the store again
-    /// can tell.
+    /// A write or sync failed earlier, so the content of the disk is unknown until the store is opened
+    /// again.
     #[error("the store at {} stopped after an error, restart the service: {reason}", dir.display())]
     Stopped {
         /// The store's directory.
@@ -82,7 +82,7 @@ pub enum OutboxError {
     UnreadableRow {
         /// The row's key, in hex.
         key: String,
-        /// Why not.
+        /// The reason.
         reason: Arc<str>,
     },
     /// sled failed.
@@ -91,7 +91,7 @@ pub enum OutboxError {
 }
 
 impl OutboxError {
-    /// Whether it passes when callbacks end or space is freed.
+    /// Whether the error disappears when callbacks end or space is freed.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::DiskLow { .. })
     }

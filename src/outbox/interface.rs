@@ -10,7 +10,7 @@ use super::{
     record::{Failure, Record},
     retention::Over,
     transfer::{Entry, ExportCursor, Exported, Identity},
-    views::{DestinationPage, DestinationQuery, Detail, Open, Page, Query, Summary},
+    views::{Delivered, DestinationPage, DestinationQuery, Detail, Open, Page, Query, Summary},
     writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Sequence, Settlement},
 };
 use crate::{
@@ -21,20 +21,20 @@ use crate::{
 /// The future of a call.
 pub type OutboxFuture<T> = BoxFuture<'static, Result<T, OutboxError>>;
 
-/// The store of callbacks. Its promises are in the [module](super).
+/// The store of callbacks. Its guarantees are in the [module](super).
 pub trait Outbox: Send + Sync + 'static {
-    /// Stores a batch, in its order. If it fails, nothing of the batch is stored, except with
-    /// [`OutboxError::Stopped`], where only a restart can tell; neither is any later batch of the same
-    /// `sequence`.
+    /// Stores a batch in order. On error, no callback of the batch is stored, and no later batch of the
+    /// same `sequence`. The exception is [`OutboxError::Stopped`]: then only a restart shows what was
+    /// stored.
     fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>>;
 
-    /// Waits until destinations have something due that was not due or not known before, or are to be tried
-    /// now. Supports one caller at a time.
+    /// Waits until callbacks of some destinations have become due, or a destination is to be tried now.
+    /// Supports one caller at a time.
     fn news(&self) -> BoxFuture<'_, Vec<News>>;
 
-    /// Claims at most `limit` callbacks of one destination that are due at `now`. It may return none while
-    /// the store is being written; after the write, there are news of the destination. Of a paused
-    /// destination nothing is claimed.
+    /// Claims at most `limit` callbacks of one destination that are due at `now`. It may return none
+    /// while the store is being written; after the write, [`Outbox::news`] reports the destination.
+    /// Callbacks of a paused destination are not claimed.
     fn claim(
         &self,
         destination: &Destination,
@@ -43,29 +43,25 @@ pub trait Outbox: Send + Sync + 'static {
     ) -> OutboxFuture<Claims>;
 
     /// Records the outcome of an attempt. If the callback has ended, the job's next one becomes due.
-    /// Returns the callback as it is stored now.
+    /// Returns the stored callback.
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record>;
 
-    /// Releases a claimed callback, as if it had not been claimed.
-    fn release(&self, claim: Claim) {
-        claim.release();
-    }
-
-    /// Makes failed callbacks pending again and returns how many there were. Ids of others are ignored. To
-    /// keep the order of a job, pass its callbacks in the order of their ids.
+    /// Makes failed callbacks pending again and returns their number. Ids of callbacks that have not
+    /// failed are ignored. To keep the order of a job over several calls, pass its callbacks in the
+    /// order of their ids.
     fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64>;
 
-    /// Cancels pending callbacks, which become failed, and returns what became of each.
+    /// Cancels pending callbacks, which are then failed, and returns the result for each.
     fn cancel(&self, ids: Vec<CallbackId>) -> OutboxFuture<Vec<Cancelled>>;
 
-    /// Makes pending callbacks that were postponed due now, ends the holds of their destinations, and has
-    /// their breakers closed ([`News::RetryNow`]). Returns how many of them are due now: not those that wait
-    /// for another callback, are in flight, or belong to a paused destination.
+    /// Makes postponed callbacks due now, ends the holds of their destinations, and requests that their
+    /// breakers be closed ([`News::RetryNow`]). Returns how many of them are due now: not those that
+    /// wait for another callback, are in flight, or belong to a paused destination.
     fn retry_now(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64>;
 
-    /// Pauses or resumes a destination. A paused one keeps what it has, and nothing of it is claimed or
-    /// expires. The time of the pause does not count toward the age of its callbacks: that begins anew when
-    /// it is resumed. Returns whether anything changed.
+    /// Pauses or resumes a destination. The callbacks of a paused destination are kept, but neither
+    /// claimed nor expired. Their age starts again when the destination is resumed. Returns whether
+    /// anything changed.
     fn pause(&self, destination: &Destination, paused: bool) -> OutboxFuture<bool>;
 
     /// Fails pending callbacks whose budget began before `cutoff` and that are not in flight. Returns a
@@ -76,8 +72,9 @@ pub trait Outbox: Send + Sync + 'static {
     /// none are left.
     fn purge(&self, over: Over) -> OutboxFuture<u64>;
 
-    /// Searches a bounded number of rows after `after` (empty: from the beginning) for pending callbacks
-    /// that would never be claimed, and repairs what can be proven.
+    /// Searches a bounded number of rows after `after` (empty: from the beginning) for pending
+    /// callbacks that would never be claimed, and repairs them where the correct state can be derived
+    /// from other rows.
     fn mend(&self, after: Vec<u8>) -> OutboxFuture<Mended>;
 
     /// One callback.
@@ -89,32 +86,35 @@ pub trait Outbox: Send + Sync + 'static {
     /// The key of the store's ids.
     fn identity(&self) -> Identity;
 
-    /// One step of an export. A callback that changes meanwhile may be returned more than once; the
-    /// version with more attempts counts.
+    /// One step of an export. A callback that changes during the export may be returned more than once;
+    /// the version with more attempts is the later one.
     fn export(&self, cursor: ExportCursor) -> OutboxFuture<Exported>;
 
-    /// Stores exported callbacks, in any order, and returns how many were new or newer than what is
-    /// stored. The store must not be in use for delivery yet. An uncertain pending callback becomes
-    /// failed, because it may have been delivered.
+    /// Stores exported callbacks, in any order, and returns how many were new or newer than the stored
+    /// version. The store must not be in use for delivery yet. An uncertain pending callback is stored
+    /// as failed, because it may have been delivered.
     fn import(&self, entries: Vec<Entry>) -> OutboxFuture<u64>;
 
-    /// One page of the destinations with pending or failed callbacks, and of paused ones, as they are at
-    /// `now`: those that stand still first.
+    /// One page of the destinations with pending or failed callbacks, and of paused ones, at `now`,
+    /// with paused, open and held destinations first.
     fn destinations(
         &self,
         query: DestinationQuery,
         now: Timestamp,
     ) -> OutboxFuture<DestinationPage>;
 
+    /// How many callbacks were delivered in each minute since `since` and are still stored.
+    fn delivered(&self, since: Timestamp) -> OutboxFuture<Delivered>;
+
     /// Summary of the outbox at `now`.
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary>;
 
-    /// Reports the state of a destination's breaker, for the summary. It is not stored.
-    fn report(&self, destination: &Destination, open: Option<Open>);
+    /// Sets the state of a destination's breaker, which the summary shows. It is not stored.
+    fn set_open(&self, destination: &Destination, open: Option<Open>);
 
     /// `Ok` if events are accepted now.
     fn ready(&self) -> OutboxFuture<()>;
 
     /// How long the write in progress has taken so far, if there is one.
-    fn write_under_way(&self) -> Option<Duration>;
+    fn write_in_progress(&self) -> Option<Duration>;
 }

@@ -1,9 +1,9 @@
 //! The stored form of a callback.
 //!
-//! A stored value is `format (1 byte) ‖ 0 (1 byte) ‖ postcard`. A callback is stored as it was accepted, and
-//! what has happened to it since is its [`Progress`]. A change of any struct here is a change of the
-//! format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`. A new variant of an enum may be
-//! appended, never inserted, because postcard stores its position.
+//! A stored value is `format (1 byte) ‖ 0 (1 byte) ‖ postcard`. A callback is stored as it was
+//! accepted, and its later changes are its [`Progress`]. A change of any struct here changes the
+//! format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`. A new variant of an enum
+//! may be appended, but never inserted, because postcard stores its position.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -44,7 +44,8 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// All kinds.
+    /// All kinds. [`ErrorKind::as_str`] fails to compile without an arm for a new kind; add the kind
+    /// here as well, or it cannot be selected.
     pub const ALL: [Self; 11] = [
         Self::Status,
         Self::Timeout,
@@ -82,7 +83,7 @@ impl ErrorKind {
 pub struct Failure {
     /// The kind, for decisions and scripts.
     pub kind: ErrorKind,
-    /// A message for people, without secrets.
+    /// A human-readable message without secrets.
     pub message: String,
     /// The response status, if there was a response.
     pub status: Option<u16>,
@@ -93,13 +94,18 @@ impl Failure {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), status: None }
     }
+
+    /// The failure of a callback to an address that the egress policy denies, for this reason.
+    pub fn denied(reason: &impl ToString) -> Self {
+        Self::new(ErrorKind::Egress, reason.to_string())
+    }
 }
 
 /// One attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
-    /// 1, 2, 3 …; continues over replays.
+    /// 1, 2, 3 …; replays continue the numbering.
     pub number: u32,
     /// When it began.
     #[schema(value_type = String, format = DateTime)]
@@ -139,7 +145,7 @@ pub enum State {
     Failed(Timestamp),
 }
 
-/// [`State`] as the API names it.
+/// The name of a [`State`] in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StateName {
@@ -162,7 +168,7 @@ impl StateName {
     }
 }
 
-/// A stored callback. Attempts before the last one have rows of their own, so that a retry writes a
+/// A stored callback. Attempts before the last one have their own rows, so that a retry writes a
 /// bounded number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -203,9 +209,13 @@ impl Record {
             State::Failed(_) => StateName::Failed,
         }
     }
+    /// Whether it waits for another callback of its job.
+    pub const fn is_blocked(&self) -> bool {
+        matches!(self.state, State::Pending(Readiness::Blocked(_)))
+    }
 
-    /// When it ended, if it has.
-    pub const fn finished_at(&self) -> Option<Timestamp> {
+    /// When it ended, if it has ended.
+    pub const fn ended_at(&self) -> Option<Timestamp> {
         match self.state {
             State::Pending(_) => None,
             State::Delivered(at) | State::Failed(at) => Some(at),
@@ -218,7 +228,7 @@ impl Record {
     }
 }
 
-/// What changes of a callback: the part of a [`Record`] that is written again.
+/// The part of a [`Record`] that changes after it was accepted, and is written again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     state: State,

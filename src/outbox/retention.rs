@@ -9,9 +9,9 @@ use crate::clock::Timestamp;
 /// How long ended callbacks are kept: the settings `retention.*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
-    /// Delivered ones.
+    /// Delivered callbacks.
     pub delivered: Duration,
-    /// Failed ones.
+    /// Failed callbacks.
     pub failed: Duration,
 }
 
@@ -23,17 +23,17 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// The times up to which ended callbacks are removed at `now`.
-    pub fn over(self, now: Timestamp) -> Over {
-        Over { delivered: now.before(self.delivered), failed: now.before(self.failed) }
+    /// The times up to which ended callbacks are removed; `ago` returns the time this long ago.
+    pub fn over(self, ago: impl Fn(Duration) -> Timestamp) -> Over {
+        Over { delivered: ago(self.delivered), failed: ago(self.failed) }
     }
 }
 
 /// Callbacks that ended at these times or earlier are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Over {
-    /// Delivered ones.
+    /// Delivered callbacks.
     pub delivered: Timestamp,
-    /// Failed ones.
+    /// Failed callbacks.
     pub failed: Timestamp,
 }

@@ -11,13 +11,13 @@ pub struct Identity(pub [u8; 16]);
 pub struct Entry {
     /// The callback.
     pub record: Record,
-    /// All its attempts, in order.
+    /// All its stored attempts, in order.
     pub attempts: Vec<Attempt>,
     /// Whether a later version may have been lost, in a damaged store.
     pub uncertain: bool,
 }
 
-/// Where an export continues; the default is the beginning.
+/// The position at which an export continues; the default is the beginning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExportCursor {
     /// Key of the last row.
@@ -29,6 +29,6 @@ pub struct ExportCursor {
 pub struct Exported {
     /// Callbacks, in no particular order.
     pub entries: Vec<Entry>,
-    /// Where it continues; `None` at the end.
+    /// The position of the next step; `None` at the end.
     pub next: Option<ExportCursor>,
 }

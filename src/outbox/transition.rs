@@ -5,7 +5,7 @@
 //!             accept                        deliver
 //!  (event) ───────────► Pending ─────────────────────────► Delivered
 //!     │                 ▲  │  ▲ │
-//!     │ refuse          │  └──┘ │ fail (final answer, expired, exhausted, cancelled)
+//!     │ refuse          │  └──┘ │ fail (final status, expired, exhausted, cancelled)
 //!     │                 │ retry │
 //!     │          replay │       ▼
 //!     └───────────────► └──── Failed
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{callback::CallbackId, clock::Timestamp};
 
-/// A new callback. `first`: no earlier one of its job is pending.
+/// A new callback. `first`: no earlier callback of its job is pending.
 pub fn accept(new: NewCallback, id: CallbackId, now: Timestamp, first: bool) -> Record {
     let place = if first { Readiness::Fresh } else { Readiness::Blocked(now) };
     begin(new, id, now, State::Pending(place))
@@ -48,14 +48,14 @@ fn begin(new: NewCallback, id: CallbackId, now: Timestamp, state: State) -> Reco
     }
 }
 
-/// The receiver took it.
+/// The receiver accepted it.
 #[must_use]
 pub fn deliver(record: Record, attempt: Attempt, now: Timestamp) -> Record {
     Record { state: State::Delivered(now), ..attempted(record, attempt) }
 }
 
-/// The attempt failed, and the next one is due at `due`. `first`: the callback is the first pending one of
-/// its job; otherwise it waits.
+/// The attempt failed, and the next attempt is due at `due`. `first`: the callback is the first pending
+/// one of its job; otherwise it waits.
 #[must_use]
 pub fn retry(record: Record, attempt: Attempt, due: Timestamp, first: bool) -> Record {
     let place = if first { Readiness::Scheduled(due) } else { Readiness::Blocked(due) };
@@ -96,8 +96,8 @@ pub fn activate(record: Record, now: Timestamp) -> Record {
     }
 }
 
-/// An operator wants it to be sent now: it is due at `now`, or, if it waits for another callback, when that
-/// one has ended.
+/// An operator requests that it be sent now: it is due at `now`, or, if it waits for another callback,
+/// when that callback has ended.
 #[must_use]
 pub fn retry_now(record: Record, now: Timestamp) -> Record {
     let state = match record.state {
@@ -112,7 +112,8 @@ pub fn retry_now(record: Record, now: Timestamp) -> Record {
     Record { state, ..record }
 }
 
-/// An earlier callback of the job has become pending again. This one waits for it, and keeps its due time.
+/// An earlier callback of the job has become pending again. This callback waits for it, and keeps its
+/// due time.
 #[must_use]
 pub fn block(record: Record) -> Record {
     let not_before = match record.state {

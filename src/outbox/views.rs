@@ -1,6 +1,6 @@
 //! Queries of the outbox, and their results.
 
-use std::{cmp::Reverse, fmt, str::FromStr, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
 
@@ -51,7 +51,7 @@ impl Query {
 
 /// A callback with its position in the queue.
 #[derive(Debug)]
-pub struct Standing {
+pub struct CallbackStatus {
     /// The callback.
     pub record: Record,
     /// The other callback of the same job that has to end first.
@@ -60,10 +60,11 @@ pub struct Standing {
     pub in_flight: bool,
     /// Whether its destination is paused, so that it is neither sent nor expires.
     pub paused: bool,
-    /// Whether it is blocked although no callback is found that it waits for, so that it would never be
+    /// Whether it is blocked but the callback it waits for cannot be found, so that it would never be
     /// claimed. This is caused by damage, and repaired where possible
-    /// ([`Outbox::mend`](super::Outbox::mend)). While the job index still names a lost callback,
-    /// `waiting_for` has its id, and this is `false` until the next repair.
+    /// ([`Outbox::mend`](super::Outbox::mend)). While the job index still contains a lost callback,
+    /// `waiting_for` is its id, and this is `false`: until the next repair or, if that callback cannot be
+    /// read, until this one expires.
     pub stuck: bool,
 }
 
@@ -71,8 +72,8 @@ pub struct Standing {
 #[derive(Debug, Default)]
 pub struct Page {
     /// The callbacks.
-    pub callbacks: Vec<Standing>,
-    /// Cursor of the next page; `None` at the end. Because the work for a page is bounded, it may be
+    pub callbacks: Vec<CallbackStatus>,
+    /// Cursor of the next page; `None` at the end. Because the work for a page is bounded, a page may be
     /// short, even empty, and have a next one.
     pub next: Option<CallbackId>,
 }
@@ -81,21 +82,21 @@ pub struct Page {
 #[derive(Debug)]
 pub struct Detail {
     /// The callback.
-    pub standing: Standing,
-    /// Its attempts, in order; at most the latest thousand.
+    pub status: CallbackStatus,
+    /// Its attempts, in order; at most the latest thousand and the last one.
     pub attempts: Vec<Attempt>,
 }
 
-/// An open breaker, as delivery reports it for the summary.
+/// An open breaker, as the delivery loop sets it for the summary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Open {
     /// When it opened.
     pub since: Timestamp,
-    /// When the next probe may go out.
+    /// When the next probe may be sent.
     pub next_probe_at: Timestamp,
 }
 
-/// A callback that is due for longer than this should have been sent.
+/// A callback that has been due for longer than this should have been sent.
 pub const OVERDUE: Duration = Duration::from_secs(60);
 
 /// Summary of the outbox.
@@ -103,9 +104,9 @@ pub const OVERDUE: Duration = Duration::from_secs(60);
 pub struct Summary {
     /// Not ended: the sum of due, waiting and in flight.
     pub pending: u64,
-    /// Could be sent now.
+    /// Due, including those of open, held and paused destinations.
     pub due: u64,
-    /// Wait for a retry or for an earlier callback of their job.
+    /// Waiting for a retry or for another callback of their job.
     pub waiting: u64,
     /// Being sent.
     pub in_flight: u64,
@@ -119,8 +120,8 @@ pub struct Summary {
     pub oldest_failed: Option<Timestamp>,
     /// When the oldest due callback became due.
     pub oldest_due: Option<Timestamp>,
-    /// Due callbacks of destinations that are neither open, held nor paused and whose oldest one is due for longer
-    /// than [`OVERDUE`].
+    /// Due callbacks of destinations that are not open, held or paused and whose oldest due callback has been
+    /// due for longer than [`OVERDUE`].
     pub overdue: u64,
     /// Number of destinations with pending or failed callbacks.
     pub destination_count: u64,
@@ -139,11 +140,11 @@ pub struct Summary {
 /// Summary of one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationSummary {
-    /// Which one.
+    /// Scheme, host and port.
     pub destination: Destination,
     /// Not ended.
     pub pending: u64,
-    /// Could be sent now, if it is neither open, held nor paused.
+    /// Due; not sent while the destination is open, held or paused.
     pub due: u64,
     /// Being sent.
     pub in_flight: u64,
@@ -172,7 +173,8 @@ impl DestinationSummary {
         }
     }
 
-    /// Its position in listings: those that stand still come first, then those with the most callbacks.
+    /// Its position in listings: paused, open and held destinations first (the precedence of the states), then
+    /// by the number of callbacks.
     pub fn order(&self) -> DestinationCursor {
         let rank = match () {
             () if self.paused_at.is_some() => 0,
@@ -222,12 +224,21 @@ impl FromStr for DestinationCursor {
 /// A page of [`Outbox::destinations`](super::Outbox::destinations).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DestinationQuery {
-    /// Continue after this one.
+    /// Continue after this destination.
     pub cursor: Option<DestinationCursor>,
-    /// Only this one.
+    /// Only this destination.
     pub destination: Option<Destination>,
     /// Maximum number of destinations, at least 1.
     pub limit: usize,
+}
+
+/// Result of [`Outbox::delivered`](super::Outbox::delivered).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// From when on they were counted: the work is limited.
+    pub from: Timestamp,
+    /// Number by minute ([`Timestamp::minute`]).
+    pub minutes: BTreeMap<u64, u64>,
 }
 
 /// One page of destinations.

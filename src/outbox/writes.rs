@@ -41,7 +41,7 @@ impl NewCallback {
 /// Result of [`Outbox::enqueue`](super::Outbox::enqueue) for one callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
-    /// Stored, as pending, or as failed if it was refused.
+    /// Stored: as pending, or as failed if it was refused.
     Stored(CallbackId),
     /// An event with this key is stored already, under this id.
     Duplicate(CallbackId),
@@ -49,8 +49,9 @@ pub enum Enqueued {
     NotKept,
 }
 
-/// Batches that are enqueued one after the other without waiting for the first: if one is refused, so are
-/// those after it, so that what is stored has no gaps. An independent batch has a sequence of its own.
+/// Batches that are enqueued one after the other without waiting for the result of the first. If one is
+/// refused, the later ones are refused too, so that the stored ones have no gaps. An independent batch
+/// has its own sequence.
 #[derive(Debug, Clone, Default)]
 pub struct Sequence(Arc<OnceLock<OutboxError>>);
 
@@ -71,24 +72,24 @@ impl Sequence {
 pub struct Claims {
     /// Due callbacks, in the order in which they became due.
     pub claimed: Vec<Claim>,
-    /// When the destination has something due again; `None`: not before there are news of it
-    /// ([`Outbox::news`](super::Outbox::news)).
+    /// When the destination has something due again; `None`: not before
+    /// [`Outbox::news`](super::Outbox::news) reports it.
     pub next_due: Option<Timestamp>,
 }
 
 /// How an attempt is settled.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Settlement {
-    /// The receiver accepted it.
+    /// The receiver has accepted it.
     Delivered(Attempt),
     /// It is retried.
     Retry {
         /// The attempt that failed.
         attempt: Attempt,
-        /// When the next one is due.
+        /// When the next attempt is due.
         due: Timestamp,
-        /// Until when nothing is sent to the destination (`Retry-After`). Forgotten with the last pending
-        /// or failed callback to it.
+        /// Until when nothing is sent to the destination (`Retry-After`). Forgotten with the
+        /// destination's last pending or failed callback.
         hold: Option<Timestamp>,
     },
     /// It has failed.
@@ -120,26 +121,26 @@ impl Settlement {
     }
 }
 
-/// What the outbox tells its user ([`Outbox::news`](super::Outbox::news)).
+/// What the outbox reports to the delivery loop ([`Outbox::news`](super::Outbox::news)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
     /// A destination has something due that was not due or not known before.
     Due {
-        /// Which one.
+        /// The destination.
         destination: Destination,
-        /// From which time on.
+        /// When it is due.
         at: Timestamp,
     },
-    /// An operator wants a destination to be tried now: its breaker is to be closed.
+    /// An operator requests that a destination be tried now: its breaker is to be closed.
     RetryNow(Destination),
 }
 
 /// Result of [`Outbox::cancel`](super::Outbox::cancel) for one callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// It was pending, and is failed now.
+    /// It was pending and is now failed.
     Done,
-    /// It is being sent; try again when the attempt has ended.
+    /// It is being sent and stays pending.
     InFlight,
     /// It is not pending.
     NotPending,

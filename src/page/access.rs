@@ -10,8 +10,9 @@ use axum::{
 use data_encoding::BASE64;
 
 use super::{
-    Shared,
     context::{Page, refused},
+    state::Shared,
+    visitor::Visitor,
 };
 use crate::api::{Role, server::Peer};
 
@@ -48,14 +49,6 @@ pub(super) async fn encrypted(
     }
     let page = Page::of(&shared, &request);
     refused(&page, StatusCode::FORBIDDEN, page.words.needs_tls)
-}
-
-/// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Visitor {
-    /// The user name of HTTP Basic, for the log. Anybody can choose it.
-    pub(super) name: String,
-    pub(super) role: Role,
 }
 
 pub(super) async fn check(

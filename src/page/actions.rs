@@ -11,11 +11,10 @@ use axum::{
 };
 
 use super::{
-    Shared,
-    context::{Page, Tab, failed, html, refused},
-    destinations::to,
+    context::{Page, Tab, failed, html, refused, to},
     filter::Filter,
     request::Fields,
+    state::Shared,
 };
 use crate::{
     callback::CallbackId,

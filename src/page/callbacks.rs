@@ -1,22 +1,24 @@
 //! Callbacks: search, list, and one with its attempts.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    http::StatusCode,
+    response::Response,
 };
 
 use super::{
-    Shared,
-    context::{Page, Tab, failed, html, refused},
+    context::{Page, Tab, failed, html, refused, to},
     filter::Filter,
     request::Fields,
+    state::Shared,
 };
 use crate::{
-    api::view::CallbackView,
+    api::{destination_view::DestinationView, view::CallbackView},
     callback::{Body, CallbackId},
-    outbox::{Attempt, DestinationQuery, ErrorKind, StateName},
+    outbox::{Attempt, DestinationQuery, ErrorKind, OutboxError, StateName},
 };
 
 /// A callback in a list.
@@ -28,17 +30,23 @@ pub(super) struct Row {
     pub(super) next_at: Option<String>,
 }
 
+/// Destinations that receive nothing, by name.
+pub(super) type Troubled = HashMap<String, DestinationView>;
+
 impl Row {
-    pub(super) fn new(it: CallbackView, page: &Page) -> Self {
+    pub(super) fn new(it: CallbackView, page: &Page, troubled: &Troubled) -> Self {
         let words = page.words;
+        let destination = it.destination.as_ref().and_then(|name| troubled.get(name));
         let (next, at) = match it.state {
             _ if it.stuck => (words.next_stuck, None),
             _ if it.in_flight => (words.next_in_flight, None),
             StateName::Pending if it.waiting_for.is_some() => (words.next_waits, None),
             StateName::Pending if it.paused => (words.next_paused, None),
-            StateName::Pending => match it.next_attempt_at {
-                Some(at) if at > page.now => (words.next_retry, Some(at)),
-                _ => (words.next_due, None),
+            StateName::Pending => match (it.next_attempt_at, destination) {
+                (Some(at), _) if at > page.now => (words.next_retry, Some(at)),
+                (_, Some(it)) if it.open => (words.next_open, it.next_probe_at),
+                (_, Some(it)) => (words.next_held, it.hold_until),
+                (_, None) => (words.next_due, None),
             },
             StateName::Delivered | StateName::Failed => (words.next_removed, it.purge_at),
         };
@@ -74,7 +82,12 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Resp
         Ok(found) => found,
         Err(error) => return failed(&page, &error),
     };
-    let row = |it| Row::new(CallbackView::new(it, &shared.api.terms), &page);
+    let pending = found.callbacks.iter().any(|it| it.record.state_name() == StateName::Pending);
+    let troubled = match troubled(&shared, &page, pending).await {
+        Ok(troubled) => troubled,
+        Err(error) => return failed(&page, &error),
+    };
+    let row = |it| Row::new(CallbackView::new(it, &shared.api.terms), &page, &troubled);
     let more = |cursor: CallbackId| {
         let query = fields.filter.query_string();
         let and = if query.is_empty() { "" } else { "&" };
@@ -89,6 +102,18 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Resp
         page: &page,
     };
     html(StatusCode::OK, &view)
+}
+
+/// The destinations that receive nothing, the first thousand, if they matter.
+async fn troubled(shared: &Shared, page: &Page, matter: bool) -> Result<Troubled, OutboxError> {
+    if !matter {
+        return Ok(Troubled::new());
+    }
+    let query = DestinationQuery { limit: 1000, ..DestinationQuery::default() };
+    let found = shared.api.outbox.destinations(query, page.now).await?.destinations;
+    let views = found.into_iter().map(DestinationView::from);
+    let troubled = views.filter(|it| it.open || it.hold_until.is_some());
+    Ok(troubled.map(|it| (it.destination.clone(), it)).collect())
 }
 
 /// What an action that led here has done.
@@ -112,23 +137,13 @@ pub(super) async fn search(State(shared): State<Shared>, request: Request) -> Re
         Err(response) => return *response,
     };
     let wanted = fields.get("q");
-    let to = match place(&shared, &page, wanted).await {
-        Ok(to) => to,
-        Err(error) => return failed(&page, &error),
-    };
-    let mut response = StatusCode::SEE_OTHER.into_response();
-    match HeaderValue::from_str(&page.link(to)) {
-        Ok(to) => drop(response.headers_mut().insert(header::LOCATION, to)),
-        Err(_) => return refused(&page, StatusCode::BAD_REQUEST, page.words.no_such_page),
+    match place(&shared, &page, wanted).await {
+        Ok(place) => to(&page, &place),
+        Err(error) => failed(&page, &error),
     }
-    response
 }
 
-async fn place(
-    shared: &Shared,
-    page: &Page,
-    wanted: &str,
-) -> Result<String, crate::outbox::OutboxError> {
+async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, OutboxError> {
     let outbox = &shared.api.outbox;
     let with = |name: &str| {
         let mut filter = Filter::default();
@@ -193,6 +208,10 @@ pub(super) async fn one(
         Ok(None) => return refused(&page, StatusCode::NOT_FOUND, page.words.no_such_callback),
         Err(error) => return failed(&page, &error),
     };
+    let troubled = match troubled(&shared, &page, true).await {
+        Ok(troubled) => troubled,
+        Err(error) => return failed(&page, &error),
+    };
     let view = CallbackView::detailed(detail, &shared.api.terms);
     let body = view.body.as_ref().map(|body| String::from_utf8_lossy(&body.to_json()).into_owned());
     let body = body.unwrap_or_default();
@@ -212,7 +231,7 @@ pub(super) async fn one(
         directory: of("jobIdFs", &view.job_id_fs),
         waiting_for: view.waiting_for.as_ref().map(|id| page.link(format!("callbacks/{id}"))),
         attempts: view.attempts.clone().unwrap_or_default(),
-        row: Row::new(view, &page),
+        row: Row::new(view, &page, &troubled),
         page: &page,
     };
     html(StatusCode::OK, &view)

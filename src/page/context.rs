@@ -11,9 +11,9 @@ use axum::{
 use url::form_urlencoded;
 
 use super::{
-    Shared,
-    access::Visitor,
     assets::{self, Assets},
+    state::Shared,
+    visitor::Visitor,
     words::{DE, EN, Words},
 };
 use crate::{api::Role, clock::Timestamp, outbox::OutboxError};
@@ -165,6 +165,16 @@ pub(super) async fn method_not_allowed(
     let page = Page::of(&shared, &request);
     let detail = format!("{} does not take {method}", uri.path());
     refused(&page, StatusCode::METHOD_NOT_ALLOWED, &detail)
+}
+
+/// Leads to a view after an action, so that a reload does not repeat it.
+pub(super) fn to(page: &Page, view: &str) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    match HeaderValue::from_str(&page.link(view)) {
+        Ok(to) => drop(response.headers_mut().insert(header::LOCATION, to)),
+        Err(_) => return refused(page, StatusCode::BAD_REQUEST, page.words.no_such_page),
+    }
+    response
 }
 
 /// Without the slash at its end, relative links would lead elsewhere.

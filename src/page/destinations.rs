@@ -3,15 +3,16 @@
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    http::StatusCode,
+    response::Response,
 };
 use url::form_urlencoded;
 
 use super::{
-    Shared, charts,
-    context::{Page, Tab, failed, html, refused},
+    charts,
+    context::{Page, Tab, failed, html, refused, to},
     request::Fields,
+    state::Shared,
 };
 use crate::{
     api::destination_view::{DestinationState, DestinationView},
@@ -159,14 +160,4 @@ pub(super) async fn act(
     };
     let host = form_urlencoded::byte_serialize(fields.get("host").as_bytes()).collect::<String>();
     to(&page, &format!("destinations?done={action}{done}&host={host}"))
-}
-
-/// Leads to a view after an action, so that a reload does not repeat it.
-pub(super) fn to(page: &Page, view: &str) -> Response {
-    let mut response = StatusCode::SEE_OTHER.into_response();
-    match HeaderValue::from_str(&page.link(view)) {
-        Ok(to) => drop(response.headers_mut().insert(header::LOCATION, to)),
-        Err(_) => return refused(page, StatusCode::BAD_REQUEST, page.words.no_such_page),
-    }
-    response
 }

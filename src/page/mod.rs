@@ -18,21 +18,15 @@ mod filter;
 mod overview;
 mod request;
 mod sign_in;
+mod state;
+mod visitor;
 mod words;
 
 use axum::{Router, middleware, routing::get, routing::post};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::api::{self, strict};
-
-/// What the handlers share.
-#[derive(Clone)]
-pub struct Shared {
-    /// Outbox, tokens, clock and terms.
-    pub api: api::Shared,
-    /// Whether the callbacks are signed.
-    pub signed: bool,
-}
+pub use self::state::Shared;
+use crate::api::strict;
 
 /// Everything below `/ui`.
 pub fn router(shared: Shared) -> Router {

@@ -8,10 +8,10 @@ use axum::{
 };
 
 use super::{
-    Shared,
-    callbacks::Row,
+    callbacks::{Row, Troubled},
     charts,
     context::{Page, Tab, failed, html},
+    state::Shared,
 };
 use crate::{
     api::{
@@ -65,6 +65,7 @@ struct View<'a> {
     failed: Vec<Row>,
     throughput: [Throughput; 2],
     began: String,
+    delivered_from: Option<String>,
     empty: bool,
     /// Why no events are accepted.
     trouble: Option<String>,
@@ -84,7 +85,8 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Resp
     let mut troubled: Vec<_> =
         queue.destinations.iter().filter(|it| it.state != DestinationState::Ok).cloned().collect();
     troubled.truncate(DESTINATIONS);
-    let row = |it| Row::new(CallbackView::new(it, &api.terms), &page);
+    let none = Troubled::new();
+    let row = |it| Row::new(CallbackView::new(it, &api.terms), &page, &none);
     let words = page.words;
     let view = View {
         troubled,
@@ -94,6 +96,7 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Resp
             Throughput::of(words.last_day, &recent::minutes(recent::DAY, page.now), 15),
         ],
         began: api.started_at.to_string(),
+        delivered_from: recent::delivered_from().map(|at| at.to_string()),
         empty: queue.pending + queue.delivered + queue.failed == 0,
         trouble: ready.err(),
         queue,

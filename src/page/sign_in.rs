@@ -12,8 +12,8 @@ use axum::{
 };
 
 use super::{
-    Shared,
     context::{self, Page, html, refused},
+    state::Shared,
 };
 
 /// The page that a link opens; its script does the rest.

@@ -52,6 +52,7 @@ words! {
     accepted: "Accepted", "Angenommen";
     failed_attempts: "Failed attempts", "Fehlversuche";
     counted_since: "Counted since the start of the service:", "Gezählt seit dem Start des Dienstes:";
+    delivered_since: "delivered ones, by the store, since:", "zugestellte, laut Speicher, seit:";
     empty: "There is no callback yet. Submit an event to try it:", "Es gibt noch keinen Callback. Zum Ausprobieren ein Ereignis einreichen:";
     empty_after: "The destination is open until a receiver listens there; start one with", "Das Ziel bleibt gestört, bis dort ein Empfänger lauscht; so wird einer gestartet:";
     job: "Job", "Job";
@@ -72,6 +73,8 @@ words! {
     next_waits: "waits for another callback of its job", "wartet auf einen anderen Callback seines Jobs";
     next_paused: "destination paused", "Ziel angehalten";
     next_retry: "retry", "neuer Versuch";
+    next_open: "destination open, probe", "Ziel gestört, Probe";
+    next_held: "destination held until", "Ziel zurückgehalten bis";
     next_due: "due", "fällig";
     next_removed: "removed", "wird entfernt";
     since: "Accepted since", "Angenommen seit";

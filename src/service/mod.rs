@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     api::{self, server::Listener},
-    clock::{SharedClock, SystemClock},
+    clock::{SharedClock, SystemClock, Timestamp},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
     delivery::{
@@ -29,7 +29,7 @@ use crate::{
     intake::Intake,
     measure,
     outbox::{Outbox, OutboxError, sled::SledOutbox},
-    page, report,
+    page, recent, report,
     service::{reload::Reload, signals::Signals},
     telemetry::{self, Log, LogError},
     tls::{self, TlsError},
@@ -68,9 +68,9 @@ pub enum ServiceError {
     /// The address.
     #[error("cannot listen on {address}: {error} (api.listen)")]
     Listen {
-        /// The one that was wanted.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// The threads.
@@ -106,6 +106,7 @@ pub async fn serve(
         std::process::exit(0);
     };
     let outbox: Arc<dyn Outbox> = store.clone();
+    tokio::spawn(read_throughput(Arc::clone(&outbox), clock.now()));
     let (listener, address) = listen(config.api.listen).await?;
 
     // Port 0 is known only now.
@@ -124,15 +125,7 @@ pub async fn serve(
         Arc::clone(&clock),
         Arc::clone(&jumps),
     );
-    let note = Note {
-        pid: std::process::id(),
-        address,
-        certificate,
-        token_file: std::path::absolute(&config.api.token_file)
-            .unwrap_or_else(|_| config.api.token_file.clone()),
-        started_at,
-        version: env!("CARGO_PKG_VERSION").into(),
-    };
+    let note = note(&config, address, certificate, started_at);
     data_dir.write_note(&note)?;
     let gather = tokio::spawn(gather(metrics.clone()));
     let runtime = delivery_threads().map_err(ServiceError::Threads)?;
@@ -195,7 +188,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Opens the store, which may take long; `None` if the service is to stop before it is open.
+/// Opens the store, which may take long; `None` if the service is to stop before the store is open.
 async fn open(
     data_dir: &DataDir,
     config: &Config,
@@ -214,6 +207,34 @@ async fn open(
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },
         () = signals.stop_while_starting() => Ok(None),
+    }
+}
+
+fn note(
+    config: &Config,
+    address: SocketAddr,
+    certificate: Option<String>,
+    started_at: Timestamp,
+) -> Note {
+    Note {
+        pid: std::process::id(),
+        address,
+        certificate,
+        token_file: std::path::absolute(&config.api.token_file)
+            .unwrap_or_else(|_| config.api.token_file.clone()),
+        started_at,
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// Reads how many callbacks were delivered before the start, for the page.
+async fn read_throughput(outbox: Arc<dyn Outbox>, now: Timestamp) {
+    let day = Duration::from_secs(60 * recent::DAY as u64);
+    match outbox.delivered(now.before(day)).await {
+        Ok(known) => recent::delivered_before(known.from, &known.minutes),
+        Err(error) => {
+            tracing::warn!(error.message = %error, "the throughput before the start is not known");
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     tls::{self, PairFiles, TlsError},
 };
 
-/// What is reread, from where, and who uses it.
+/// The files that are reread on SIGHUP, and the users of their content.
 pub(super) struct Reload<'a> {
     pub(super) config: &'a Config,
     pub(super) data_dir: &'a DataDir,

@@ -53,12 +53,12 @@ mod linux {
             if !health.is_draining()
                 && let Ok(Ok(queue)) = timeout(pause / 3, outbox.summary(clock.now())).await
             {
-                let taken = match health.ready().await {
+                let state = match health.ready().await {
                     Ok(()) => "accepting events".into(),
                     Err(reason) => format!("not accepting events: {reason}"),
                 };
                 let status = format!(
-                    "{taken}; pending {}, due {}, in flight {}, failed {}, open destinations {}",
+                    "{state}; pending {}, due {}, in flight {}, failed {}, open destinations {}",
                     queue.pending, queue.due, queue.in_flight, queue.failed, queue.open_count
                 );
                 notify(&[NotifyState::Status(&status)]);

@@ -1,4 +1,4 @@
-//! Periodic work: expiring callbacks, purging ended ones, and repairing stuck ones.
+//! Periodic work: expiring callbacks, purging ended callbacks, and repairing stuck ones.
 
 use std::{
     sync::Arc,
@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     delivery::jumps::Jumps,
     measure,
-    outbox::{Outbox, OutboxError, Over, Retention, purge_gently},
+    outbox::{Outbox, OutboxError, Retention, purge_gently},
     report,
 };
 
@@ -84,8 +84,7 @@ async fn once(outbox: &dyn Outbox, config: &Config, jumps: &Jumps) -> Result<(),
         }
         expired.iter().for_each(report::outcome);
     }
-    let Retention { delivered, failed } = config.retention;
-    let over = || Over { delivered: jumps.ago(delivered), failed: jumps.ago(failed) };
+    let over = || config.retention.over(|age| jumps.ago(age));
     let purged = purge_gently(outbox, over).await?;
     if purged > 0 {
         measure::purged(purged);

@@ -22,7 +22,7 @@ pub enum TlsError {
     Certificates {
         /// Which one.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         error: pem::Error,
     },
     /// A file without certificates.
@@ -33,7 +33,7 @@ pub enum TlsError {
     Key {
         /// Which one.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         error: pem::Error,
     },
     /// The certificate and the key do not match, or are of an unsupported type.
@@ -43,7 +43,7 @@ pub enum TlsError {
         certificates: PathBuf,
         /// The file with the key.
         key: PathBuf,
-        /// What rustls says.
+        /// The error of rustls.
         error: rustls::Error,
     },
     /// A certificate of an authority is invalid.
@@ -51,7 +51,7 @@ pub enum TlsError {
     Authority {
         /// The file that it is in.
         file: PathBuf,
-        /// What rustls says.
+        /// The error of rustls.
         error: rustls::Error,
     },
     /// There is no certificate authority.

@@ -50,7 +50,7 @@ pub(super) struct Alone;
 )]
 pub(super) struct Uncheckable(String);
 
-/// Who is trusted.
+/// The trusted certificates.
 #[derive(Debug)]
 pub(super) enum Trust {
     /// One server, identified by its certificate only.
@@ -115,8 +115,8 @@ impl ServerCertVerifier for Verifier {
         if unknown {
             return Err(OtherError(Arc::new(UnknownAuthority)).into());
         }
-        // The error itself is a dump of the algorithm's bytes, or says that the signature is bad.
-        // Only who has signed something here can be to blame.
+        // The error itself is a dump of the algorithm's bytes, or says that the signature is invalid.
+        // Only an authority that has signed one of these certificates can be the cause.
         let signed = || std::iter::once(end_entity).chain(intermediates);
         let signers = extra
             .iter()
@@ -128,7 +128,7 @@ impl ServerCertVerifier for Verifier {
         }
     }
 
-    // A certificate is public; that its key is there as well is what these two find out.
+    // A certificate is public; these two functions verify that the peer has its key.
     fn verify_tls12_signature(
         &self,
         message: &[u8],

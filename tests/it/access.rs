@@ -16,7 +16,7 @@ fn text(bytes: &[u8]) -> String {
 fn status_fails_if_the_data_directory_is_inaccessible() {
     let service = Service::prepare("");
     fs::write(service.path("closed"), "").unwrap();
-    // A file in the way is what root meets as well.
+    // A file in place of the folder causes an error even for root.
     service.configure("data_dir = \"closed/data\"");
     for command in ["status", "inspect-queue", "export"] {
         let output = service.run(&[command]);
@@ -44,13 +44,13 @@ fn an_export_works_from_any_working_directory() {
     };
     assert!(!names(&service.path("data")).iter().any(|name| name.starts_with("export-")));
     assert_eq!(names(elsewhere.path()).len(), 2);
-    // And it goes over no file.
+    // An existing file is not overwritten.
     let again = crate::support::run_in(elsewhere.path(), &args, b"");
     assert_eq!(again.status.code(), Some(1), "{again:?}");
     assert_eq!(fs::read_to_string(elsewhere.path().join("all.ndjson")).unwrap(), written);
 }
 
-/// A service that is not ours, whose answers to an export name these files.
+/// A foreign service whose responses to an export name these files.
 fn false_service(service: &Service, named: &str) -> crate::support::Receiver {
     let answer = json!({"file": named, "callbacks": 1}).to_string();
     let receiver =
@@ -85,7 +85,7 @@ fn an_export_must_be_a_regular_file_of_the_directorys_owner() {
         "lock",
         "",
     ];
-    // Only root can be made to do what the owner of the folder cannot do himself.
+    // Only a command run as root could be tricked into doing more than the folder's owner may.
     if owned_by_another(&data) {
         symlink(&secret, data.join("export-link.ndjson")).unwrap();
         fs::hard_link(&secret, data.join("export-hard.ndjson")).unwrap();
@@ -101,7 +101,7 @@ fn an_export_must_be_a_regular_file_of_the_directorys_owner() {
         let output = service.run(&["export", "--file", "out"]);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {said}");
-        assert!(said.contains("cannot take the service"), "{name}: {said}");
+        assert!(said.contains("cannot read the service"), "{name}: {said}");
         assert!(!service.path("out").exists(), "{name}");
         assert!(service.path("secret").exists(), "{name}");
     }
@@ -160,7 +160,7 @@ fn submit_splits_a_file_by_the_services_limits() {
         })
         .collect();
     fs::write(service.path("events.ndjson"), lines).unwrap();
-    // The command has settings of its own.
+    // The command has different settings.
     service.configure("");
     let output = service.run(&["submit", "--file", "events.ndjson"]);
     let (said, results) = (text(&output.stderr), text(&output.stdout));
@@ -172,7 +172,7 @@ fn submit_splits_a_file_by_the_services_limits() {
     }
 }
 
-/// What a command that only reads says of the one callback, and of the temporary files that it leaves.
+/// Output of a read-only command about the callback, and the temporary files left behind.
 fn looks(service: &Service, id: &str, run: impl Fn(&[&str]) -> std::process::Output) {
     let output = run(&["inspect-queue", "--output", "json"]);
     assert!(output.status.success(), "{output:?}");
@@ -206,13 +206,13 @@ fn reading_commands_work_on_a_read_only_store() {
     let before = fs::read(service.path("data/outbox/db")).unwrap();
     looks(&service, &id, |args| service.run_with_env(args, &[("TMPDIR", tmp.to_str().unwrap())]));
     assert_eq!(fs::read(service.path("data/outbox/db")).unwrap(), before);
-    // And where there is no room for a copy, the command says what it wants.
+    // If there is no space for a copy, the error says what is needed.
     let output = service.run_with_env(&["inspect-queue"], &[("TMPDIR", "/proc")]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(!text(&output.stderr).is_empty());
 }
 
-/// The command that reads a copy and the one that owns the terminal hear the same signal.
+/// The command that reads a copy and the one that owns the terminal receive the same signal.
 #[test]
 fn ctrl_c_ends_watching_a_read_only_store_and_cleans_up() {
     let mut service = Service::start("");
@@ -254,7 +254,7 @@ fn a_read_only_mount_can_be_read_and_not_changed() {
 #[test]
 fn an_export_to_a_read_only_directory_says_what_to_do() {
     let mut service = Service::prepare("");
-    // The export's file lies beside the store.
+    // The export's file is next to the store.
     service.put_on_a_disk_that_can_fail_at("data/export-");
     service.serve();
     service.fail_disk("open EROFS");

@@ -1,4 +1,4 @@
-//! What an operator does with callbacks and destinations: finds them, cancels them, sends them now, pauses.
+//! The actions of an operator on callbacks and destinations: search, cancel, send now, pause.
 
 use std::{
     net::TcpListener,
@@ -27,7 +27,7 @@ fn destination(api: &Api, name: &str) -> Value {
     found.find(|it| it["destination"] == name).cloned().unwrap_or_default()
 }
 
-/// Waits so long that what would happen without a pause has happened.
+/// Waits long enough for anything that would happen without the pause.
 fn pass(time: Duration) {
     let end = Instant::now() + time;
     while Instant::now() < end {
@@ -160,7 +160,7 @@ fn after_a_repair_retry_now_waits_for_nothing() {
     );
     assert_eq!(open["since"], open["openSince"]);
     assert!(open["nextProbeAt"].is_string(), "{open}");
-    // And one that asked to wait.
+    // A held destination.
     let held = Receiver::answering(
         vec![Answer::With(503, vec![("retry-after", "3600".into())])],
         Answer::Status(200),
@@ -168,7 +168,8 @@ fn after_a_repair_retry_now_waits_for_nothing() {
     let asked = api.accept(&event("job_sending", "3", &held.url("/")));
     held.wait_for(1);
     let name = held.url("");
-    eventually("it is held", || (destination(&api, &name)["state"] == "held").then_some(()));
+    eventually("it is held", || destination(&api, &name)["holdUntil"].is_string().then_some(()));
+    assert_eq!(destination(&api, &name)["state"], "open", "it is both");
 
     let receiver =
         Receiver::listening(TcpListener::bind(address).unwrap(), vec![], Answer::Status(200));
@@ -223,7 +224,7 @@ fn a_paused_destination_keeps_its_callbacks_over_a_kill() {
     let api = service.api();
     let elsewhere = api.accept(&event("job_sending", "3", &other.url("/")));
     api.wait_for_state(&elsewhere, "delivered");
-    // Longer than `retry.max_age`, and than many probes take.
+    // Longer than `retry.max_age`, and long enough for many probes.
     pass(Duration::from_millis(1500));
     assert_eq!(receiver.count(), sent, "a paused destination is not even probed");
     for id in [&tried, &new] {
@@ -255,7 +256,7 @@ fn a_paused_destination_keeps_its_callbacks_over_a_kill() {
     let output = service.run(&["resume", "--destination", &name]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("resumed {name}: 2 pending\n"));
     eventually("it is sent again", || (receiver.count() > sent).then_some(()));
-    // Its age begins anew, and ends as it does without a pause.
+    // Its age starts again, and it expires as it does without a pause.
     let ended = api.wait_for_state(&new, "failed");
     assert_eq!(ended["lastError"]["kind"], "expired", "{ended}");
     for action in ["destination-paused", "destination-resumed"] {
@@ -301,7 +302,7 @@ fn destinations_are_listed_page_by_page() {
     assert_eq!(found[5..], [gone.url("")]);
     for (query, said) in [
         ("cursor=abc", "invalid cursor"),
-        ("limit=0", "`limit` is from 1 to 1000"),
+        ("limit=0", "`limit` must be from 1 to 1000"),
         ("destination=nowhere", "invalid destination `nowhere`"),
     ] {
         let answer = api.get(&format!("/v1/destinations?{query}"));

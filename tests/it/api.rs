@@ -1,4 +1,4 @@
-//! The HTTP API (docs/producing-events.md), with bad input above all.
+//! The HTTP API, mainly with invalid input.
 
 use std::path::Path;
 
@@ -219,7 +219,7 @@ fn the_openapi_document_names_every_path() {
     for (method, path) in documented {
         assert!(document["paths"][path][method].is_object(), "{method} {path}");
     }
-    // And whatever else the code calls a path.
+    // All other paths found in the code.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
     for entry in std::fs::read_dir(folder).unwrap() {
         let code = std::fs::read_to_string(entry.unwrap().path()).unwrap();

@@ -1,4 +1,4 @@
-//! The map in ARCHITECTURE.md is true.
+//! Checks the map in ARCHITECTURE.md against the code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 
 use syn::{Expr, Item, Macro, Token, UseTree, Visibility, punctuated::Punctuated, visit::Visit};
 
-/// Groups of modules, in the order of the map: one imports only from groups before its own.
+/// Groups of modules, in the order of the map: a module imports only from earlier groups.
 type Groups = Vec<Vec<String>>;
 
 fn names(list: &str) -> Vec<String> {
@@ -30,13 +30,11 @@ fn modules() -> Groups {
     map()[0].lines().map(names).collect()
 }
 
-/// The rooms of a module, by its folder. A file of the module that is in no room may import from all
-/// of them.
-fn rooms() -> Vec<(String, Groups)> {
-    let rooms = map()[1].clone();
-    let rooms = rooms.lines().map(|line| line.split_once(": ").unwrap());
-    rooms
-        .map(|(folder, rooms)| (folder.to_owned(), rooms.split('<').map(names).collect()))
+/// The sub-modules of a module, by its folder. A file outside these sub-modules may import from all of them.
+fn submodules() -> Vec<(String, Groups)> {
+    let all = map()[1].clone();
+    let all = all.lines().map(|line| line.split_once(": ").unwrap());
+    all.map(|(folder, groups)| (folder.to_owned(), groups.split('<').map(names).collect()))
         .collect()
 }
 
@@ -72,7 +70,7 @@ fn module(file: &str) -> Vec<String> {
     path.split('/').filter(|it| !["lib", "main"].contains(it)).map(str::to_owned).collect()
 }
 
-/// The paths that a file names in code that is not a test's, from the crate's root.
+/// The paths that a file uses outside of tests, from the root of the crate.
 struct Paths {
     module: Vec<String>,
     found: Vec<Vec<String>>,
@@ -118,7 +116,7 @@ impl<'ast> Visit<'ast> for Paths {
     fn visit_item(&mut self, item: &'ast Item) {
         match item {
             Item::Use(item) => self.tree(&[], &item.tree),
-            // What tests import is not part of the map.
+            // Imports of tests are not part of the map.
             Item::Mod(item) if item.ident == "tests" => {}
             other => syn::visit::visit_item(self, other),
         }
@@ -127,7 +125,7 @@ impl<'ast> Visit<'ast> for Paths {
     // `pub(super)` imports nothing.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
-    // What looks like expressions in a macro is taken for them.
+    // Macro arguments that parse as expressions are treated as expressions.
     fn visit_macro(&mut self, it: &'ast Macro) {
         let parser = Punctuated::<Expr, Token![,]>::parse_terminated;
         for expression in it.parse_body_with(parser).into_iter().flatten() {
@@ -144,7 +142,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 }
 
-/// Which files each file of a crate names, whose root is in this folder.
+/// The files that each file of a crate imports; `root` is the folder of the crate.
 fn imports(root: &str) -> BTreeMap<String, BTreeSet<String>> {
     let all = files_in(root);
     let files: BTreeMap<_, _> = all.keys().map(|file| (module(file), file.clone())).collect();
@@ -157,7 +155,7 @@ fn imports(root: &str) -> BTreeMap<String, BTreeSet<String>> {
     all.iter().map(|(file, text)| (file.clone(), imported(file, text))).collect()
 }
 
-/// Asserts that a file imports only from groups before its own.
+/// Asserts that a file imports only from earlier groups.
 fn assert_order(groups: &Groups, folder: &str) {
     let group_of = |file: &str| {
         let within = file.strip_prefix(folder)?.trim_start_matches('/');
@@ -189,20 +187,20 @@ fn a_module_imports_only_from_modules_above_it() {
 }
 
 #[test]
-fn a_room_imports_only_from_rooms_before_it() {
-    for (folder, groups) in rooms() {
-        for room in groups.concat() {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(&folder).join(&room);
-            assert!(path.is_dir(), "{folder} has no {room}");
+fn a_sub_module_imports_only_from_sub_modules_before_it() {
+    for (folder, groups) in submodules() {
+        for name in groups.concat() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(&folder).join(&name);
+            assert!(path.is_dir(), "{folder} has no {name}");
         }
         assert_order(&groups, &folder);
     }
 }
 
-/// The files that are part of a circle, and what they name of it.
-fn circles(root: &str) -> BTreeMap<String, BTreeSet<String>> {
+/// The files that are part of an import cycle, with the files of the cycle that they import.
+fn cycles(root: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut left = imports(root);
-    // What names nothing that is left is in no circle, and neither is what nothing names.
+    // Files without remaining imports, and files that no other file imports, are not part of a cycle.
     loop {
         let named: BTreeSet<String> = left.values().flatten().cloned().collect();
         let files: BTreeSet<String> = left.keys().cloned().collect();
@@ -215,10 +213,10 @@ fn circles(root: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn no_files_import_each_other_in_a_circle() {
+fn there_are_no_import_cycles_between_files() {
     for root in ["src", "benches/throughput"] {
-        let circles = circles(root);
-        assert!(circles.is_empty(), "{circles:#?}");
+        let cycles = cycles(root);
+        assert!(cycles.is_empty(), "{cycles:#?}");
     }
 }
 
@@ -233,14 +231,14 @@ fn no_file_is_longer_than_400_lines() {
 }
 
 #[test]
-fn sled_backoff_and_the_system_clock_are_named_in_one_place() {
+fn sled_backoff_and_the_system_clock_are_used_in_one_place() {
     for (file, text) in files_in("src") {
         for (what, place) in [
             ("sled::Config", "outbox/sled/"),
             ("backoff::", "delivery/retry.rs"),
             ("SystemTime::now", "clock.rs"),
         ] {
-            assert!(!text.contains(what) || file.starts_with(place), "{file} names {what}");
+            assert!(!text.contains(what) || file.starts_with(place), "{file} uses {what}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One attempt, without the service around it.
+//! One attempt, without a running service.
 
 use std::{
     sync::{
@@ -27,7 +27,7 @@ use seal_dpf_urlcallback::{
 
 use crate::{outbox::new, support::Receiver};
 
-/// A clock that fails the second time, which is when an answer is read.
+/// A clock that panics at the second call, which is made when a response is read.
 #[derive(Debug)]
 struct FailingClock(AtomicU64);
 
@@ -57,7 +57,7 @@ async fn a_panic_in_the_client_is_one_failed_attempt() {
     assert_eq!(receiver.count(), 2);
 }
 
-/// A clock that fails once, in another task than the spared one.
+/// A clock that panics once, in any task except the spared one.
 #[derive(Debug, Default)]
 struct ClockOfATask {
     spared: OnceLock<tokio::task::Id>,
@@ -72,7 +72,7 @@ impl Clock for ClockOfATask {
     }
 }
 
-/// The callback, its slot and its destination are free again: each of them is the only one.
+/// The callback, its slot and its destination are free again: there is only one of each.
 #[test]
 fn a_panic_in_a_task_frees_callback_and_slot() {
     let folder = tempfile::tempdir().unwrap();
@@ -136,7 +136,7 @@ fn statuses_and_errors_determine_the_destinations_health() {
         (599, Failing),
     ];
     let answered = statuses.into_iter().flat_map(|(status, health)| {
-        // An answer without its body is none, whatever its status.
+        // A response without a complete body is a failure, whatever its status.
         [
             (Some(status), Some(ErrorKind::Status), health),
             (Some(status), Some(ErrorKind::Body), Failing),
@@ -165,6 +165,6 @@ fn statuses_and_errors_determine_the_destinations_health() {
             response_excerpt: None,
         };
         let outcome = Outcome { attempt, verdict: Verdict::Transient, retry_after: None };
-        assert_eq!(outcome.health(), health, "{status:?}, {kind:?}");
+        assert_eq!(outcome.destination_health(), health, "{status:?}, {kind:?}");
     }
 }

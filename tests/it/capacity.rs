@@ -76,7 +76,7 @@ fn callbacks_that_can_never_be_sent_do_not_count_as_pending() {
     let receiver = Receiver::start();
     let id = api.accept(&event("job_sending", "good", &receiver.url("/")));
     api.wait_for_state(&id, "delivered");
-    // Each is shown, and counted, also after a restart.
+    // Each is listed and counted, even after a restart.
     for _ in 0..2 {
         let queue = service.api().queue();
         assert_eq!((&queue["failed"], &queue["destinationCount"]), (&MOST.into(), &MOST.into()));
@@ -94,7 +94,7 @@ fn callbacks_that_can_never_be_sent_do_not_count_as_pending() {
 
 #[test]
 fn an_interrupted_batch_reports_the_outcomes_so_far() {
-    // With 540 lines there is room for the last ones, but not for those before them.
+    // With 540 lines there would be room for the last ones, but not for the earlier ones.
     for all in [600, 540] {
         let service = Service::start("outbox.max_pending = 300");
         let receiver = Receiver::answering(vec![], Answer::Wait);

@@ -111,7 +111,7 @@ fn submit_exits_with_1_if_an_event_failed_or_was_refused() {
     assert_eq!(usage.status.code(), Some(2));
 }
 
-/// A text that JavaScript has cut within a character.
+/// A string truncated by JavaScript inside a surrogate pair.
 #[test]
 fn a_lone_surrogate_costs_no_callback() {
     let receiver = Receiver::start();
@@ -251,7 +251,7 @@ fn receive_prints_bodies_and_responds_as_configured() {
 #[test]
 fn serve_needs_no_settings() {
     let folder = tempfile::tempdir().unwrap();
-    // Its own port may be taken on this machine; everything else is the default.
+    // The default port may be in use on this machine; everything else is the default.
     let mut child = binary()
         .current_dir(folder.path())
         .env("URLCALLBACK__API__LISTEN", "127.0.0.1:0")
@@ -266,7 +266,8 @@ fn serve_needs_no_settings() {
     child.wait().unwrap();
 }
 
-/// Runs a command whose standard output goes through this piece of shell; gives its own exit code.
+/// Runs a command with its standard output connected to this shell fragment; returns the command's exit
+/// code.
 #[cfg(unix)]
 fn piped(service: &Service, args: &str, into: &str) -> (Option<i32>, String) {
     let binary = env!("CARGO_BIN_EXE_seal-dpf-urlcallback");
@@ -303,16 +304,16 @@ fn a_command_completes_its_work_after_a_closed_pipe() {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(queue()["queue"]["failed"], 50);
 
-    // Nothing can be printed: that is said, and the work is done.
+    // If nothing can be printed, the work is completed and the error reported.
     let (code, said) = piped(&service, &format!("cancel{}", named(&ids[50..])), "> /dev/full");
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("the work is done"), "{said}");
+    assert!(said.contains("the command succeeded"), "{said}");
     assert_eq!(queue()["queue"]["failed"], 60);
     let (code, said) = piped(&service, "replay-failed --all", "> /dev/full");
     assert_eq!(code, Some(1), "{said}");
     assert_eq!(queue()["queue"]["failed"], 0);
 
-    // Who only looks may end, and an export that is cut off has failed.
+    // A read-only command may end silently; a truncated export is a failure.
     assert_eq!(piped(&service, "inspect-queue --limit 1000", "| true").0, Some(0));
     assert_eq!(piped(&service, "export", "| head -1").0, Some(1));
 }

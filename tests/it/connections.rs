@@ -13,7 +13,7 @@ use crate::support::{RawReceiver, Receiver, Service, event, read_request};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// A receiver that answers the first request of each connection and does `then` with the second one.
+/// A receiver that responds to the first request of each connection and runs `then` for the second one.
 fn closing(
     then: impl Fn(&mut TcpStream) + Send + Sync + 'static,
 ) -> (RawReceiver, Arc<AtomicUsize>) {
@@ -100,7 +100,7 @@ fn a_request_is_repeated_once_at_most() {
     assert_eq!((callback["attemptCount"].as_u64(), connections.load(SeqCst)), (Some(1), 2));
 }
 
-/// A connection that fell silent is given up with all others to its destination, and to no other one.
+/// When a connection stops responding, all connections to its destination are replaced, and no others.
 #[tokio::test]
 async fn connections_are_renewed_by_destination_once_in_a_pause() {
     use seal_dpf_urlcallback::{callback::Destination, config::Config};
@@ -119,20 +119,20 @@ async fn connections_are_renewed_by_destination_once_in_a_pause() {
     };
     let connections = || receivers.each_ref().map(Receiver::connections);
     let rounds = [
-        // Who has given up nothing uses what is there.
+        // Without a renewal, the existing connection is reused.
         (None, [1, 1]),
         (None, [1, 1]),
         (Some(LONG), [2, 1]),
         (None, [2, 1]),
-        // Again so soon, it changes nothing.
+        // A second renewal within the pause has no effect.
         (Some(LONG), [2, 1]),
         (Some(std::time::Duration::ZERO), [3, 1]),
         (None, [3, 1]),
     ];
-    for (round, (give_up, expected)) in rounds.into_iter().enumerate() {
-        if let Some(pause) = give_up {
+    for (round, (renewed, expected)) in rounds.into_iter().enumerate() {
+        if let Some(pause) = renewed {
             let (url, destination) = &targets[0];
-            clients.give_up(url, destination, pause).unwrap();
+            clients.renew(url, destination, pause).unwrap();
         }
         for target in &targets {
             put(target).await;

@@ -189,7 +189,7 @@ fn an_expired_callback_keeps_its_last_attempts_error() {
 
 #[test]
 fn retry_after_holds_the_whole_destination() {
-    // Also where the callback that was answered so is not tried again.
+    // Also if that callback is not retried.
     for (settings, count) in [("", 3), ("retry.max_attempts = 1", 2)] {
         let service = Service::start(settings);
         let hold = Answer::With(503, vec![("retry-after", "1".into())]);
@@ -231,7 +231,7 @@ fn connections_are_reused() {
         service.api().accept(&event("job_sending", &job.to_string(), &receiver.url("/")));
     }
     receiver.wait_for(50);
-    // One that has just answered is not always free again when the next callback goes out.
+    // A connection whose response has just arrived may not yet be back in the pool.
     assert!(receiver.connections() <= 10, "{} connections", receiver.connections());
 }
 
@@ -300,7 +300,7 @@ fn every_attempt_is_signed_verifiably_by_every_secret() {
             webhook.verify(put.body.as_bytes(), &put.headers).unwrap();
             assert!(webhook.verify(other.as_bytes(), &put.headers).is_err());
         }
-        // The library knows `v1` alone.
+        // The library supports only `v1`.
         let signature = put.header("webhook-signature");
         let signature = signature.split(' ').find_map(|it| it.strip_prefix("v1a,")).unwrap();
         let decode = |text: &str| data_encoding::BASE64.decode(text.as_bytes()).unwrap();
@@ -340,7 +340,7 @@ fn credentials_that_are_not_utf_8_are_sent_unchanged() {
     let url = format!("http://j%FCrgen:p%E4ss@{}/", receiver.address);
     let id = api.accept(&event("job_sending", "1", &url));
     assert_eq!(receiver.wait_for(1)[0].header("authorization"), header(b"j\xfcrgen:p\xe4ss"));
-    // What the receiver repeats is not kept.
+    // Echoed secrets are not stored.
     let failed = api.wait_for_state(&id, "failed").to_string();
     let secret = data_encoding::BASE64.encode(b"j\xfcrgen:p\xe4ss");
     assert!(failed.contains("***") && !failed.contains(&secret), "{failed}");

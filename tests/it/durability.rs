@@ -1,4 +1,4 @@
-//! What survives the process: at-least-once delivery, backoff, shutdown.
+//! Behaviour across restarts: at-least-once delivery, backoff, shutdown.
 
 use std::net::TcpListener;
 
@@ -133,7 +133,7 @@ fn a_callback_shown_as_delivered_is_not_repeated_after_a_kill() {
         service.api().wait_for_state(&id, "delivered");
         service.kill();
         service.serve();
-        // It goes out after whatever is left of those before it.
+        // It is sent after the remaining earlier ones.
         let last = service.api().accept(&event);
         service.api().wait_for_state(&last, "delivered");
         assert_eq!(receiver.count(), 2 * round, "in round {round}");
@@ -193,7 +193,7 @@ fn a_second_signal_exits_at_once() {
 #[test]
 fn sighup_reopens_the_log() {
     let service = Service::start("");
-    // A thread of its own writes the log.
+    // A separate thread writes the log.
     eventually("the log has its first line", || {
         service.read("service.log").contains("service-started").then_some(())
     });
@@ -218,7 +218,7 @@ fn a_batch_of_a_hundred_thousand_events_is_delivered_once() {
     let output = service.run(&["submit", "--file", "events.ndjson"]);
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("100000 events, 100000 accepted"));
-    // So many take a while on a slow machine; what counts is that they go on.
+    // This many take some time on a slow machine; only progress matters.
     let mut delivered = 0;
     while delivered < 100_000 {
         delivered = eventually("more are delivered", || {

@@ -1,4 +1,4 @@
-//! Where an untrusted URL does not lead: the settings `egress.*`.
+//! Denied callback URLs: the settings `egress.*`.
 
 #[cfg(target_os = "linux")]
 mod names;

@@ -91,7 +91,7 @@ fn a_service_can_be_stopped_while_opening_the_store() {
     assert_eq!(service.api().callback(&id)["state"], "pending");
 }
 
-/// Of the writes of one commit the first fails, and last: the engine wakes nobody then.
+/// The first or the last write of a commit fails; sled then wakes no waiting thread.
 #[test]
 fn a_write_error_that_sled_does_not_report_is_detected() {
     let mut service = Service::prepare("");
@@ -128,7 +128,7 @@ fn a_transient_read_error_fails_only_the_read() {
     let all_delivered = |api: &Api| (api.queue()["delivered"] == 1000).then_some(());
     eventually("all are delivered", || all_delivered(&service.api()));
     assert_eq!(service.terminate(), Some(0));
-    // What a new process has not read yet it has to read from the disk.
+    // A new process has to read everything from the disk.
     service.serve();
     let api = service.api();
     service.fail_disk("pread EIO");
@@ -172,8 +172,8 @@ fn a_read_only_store_at_startup_is_a_clear_error() {
     assert_eq!(service.api().callback(&id)["state"], "pending");
 }
 
-/// A real file system of a few megabytes. It wants user namespaces, which not every machine
-/// grants; `.ci/run` runs it.
+/// A real file system of a few megabytes. It requires user namespaces, which not every machine grants;
+/// `.ci/run` runs it.
 #[test]
 #[ignore = "wants user namespaces: cargo test --test it -- --ignored a_full_disk"]
 fn a_full_disk_refuses_events_until_space_is_freed() {
@@ -201,7 +201,7 @@ fn a_full_disk_refuses_events_until_space_is_freed() {
     let id = api.accept(&event("job_sending", "3", &receiver.url("/")));
     api.wait_for_state(&id, "delivered");
 
-    // And where nothing is left at all: the store says so and stops, and nothing is lost.
+    // If no space is left at all, the store reports it and stops; nothing is lost.
     fs::write(&ballast, vec![1; 12_000_000]).unwrap();
     let mut more = fs::File::options().append(true).open(&ballast).unwrap();
     while std::io::Write::write_all(&mut more, &[1; 4096]).is_ok() {}

@@ -38,7 +38,7 @@ fn the_token_file_is_private() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// Fills the door with strangers that say nothing, or a bit at a time.
+/// Opens many unauthenticated connections that send nothing, or send slowly.
 #[test]
 fn unauthenticated_connections_are_closed_and_others_kept() {
     const STRANGERS: usize = 300;
@@ -64,12 +64,12 @@ fn unauthenticated_connections_are_closed_and_others_kept() {
         })
         .collect();
     ask(&mut known);
-    // A new one with the token comes in as soon as the first strangers are out.
+    // A new connection with the token is accepted as soon as the first unauthenticated ones are closed.
     assert_eq!(api.get("/v1/queue").status, 200);
     for stranger in &mut strangers {
         stranger.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
         let mut rest = Vec::new();
-        // Closed, well or not.
+        // Closed, cleanly or with an error.
         drop(stranger.read_to_end(&mut rest));
     }
     ask(&mut known);
@@ -111,7 +111,7 @@ fn a_stalled_request_gets_408_with_the_outcomes_so_far() {
         .unwrap();
         client.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
         let mut answer = Vec::new();
-        // Closed, well or not.
+        // Closed, cleanly or with an error.
         drop(client.read_to_end(&mut answer));
         text(&answer)
     };

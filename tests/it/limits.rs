@@ -95,9 +95,9 @@ fn settings_that_limit_each_other_may_be_equal() {
         let said = checked(&[(smaller, more), (larger, equal)]).expect_err(smaller);
         assert!(said.contains(smaller) && said.contains(larger), "{said}");
     }
-    // Where only the whole is set, the connection has what there is.
+    // If only `delivery.timeout` is set, it also limits the connection time-out.
     checked(&[("delivery.timeout", "\"10ms\"")]).unwrap();
-    // And the default follows what it is a multiple of.
+    // The default of `max_unsettled` follows `concurrency`.
     let said = checked(&[("delivery.concurrency", "1000")]).unwrap();
     assert!(said.contains("delivery.max_unsettled = 4000"), "{said}");
 }

@@ -1,5 +1,5 @@
-//! Tests through the public surface: the real binary, a real store, a real HTTP server on
-//! loopback. Every test has a folder of its own and takes free ports.
+//! Tests through the public surface: the real binary, a real store, a real HTTP server on loopback.
+//! Every test has a separate folder and uses free ports.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,6 +35,7 @@ mod outbox;
 mod page;
 #[cfg(target_os = "linux")]
 mod power;
+mod read_token;
 mod scale;
 mod secrets;
 mod settings;

@@ -1,6 +1,6 @@
-//! A store of format 1 is taken to this version's format with everything in it. `tests/data/format-1` was
-//! made by the last version that wrote that format: a callback in every state, with and without
-//! attempts, event ids and replays, and `export.ndjson`, that version's export of it.
+//! A store of format 1 is migrated completely. `tests/data/format-1` was made by the last version that
+//! wrote that format: a callback in every state, with and without attempts, event ids and replays, and
+//! `export.ndjson`, that version's export of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -87,9 +87,9 @@ pub(crate) fn put_large_store(folder: &Path) {
     db.apply_batch(batch).unwrap();
     db.flush().unwrap();
     drop(db);
-    // So that the log is as a service leaves it that has been started since.
+    // Leaves the log as if a service had been started since.
     drop(eventually("the store is closed", || sled::open(folder.join("outbox")).ok()));
-    // One more batch, and the log has other segments now than those that it was closed with.
+    // After one more batch, the log has other segments than when it was closed.
     let witness = folder.join("outbox.witness");
     let text = fs::read_to_string(&witness).unwrap();
     let identity = text.split(' ').next().unwrap();
@@ -167,7 +167,7 @@ fn a_store_of_format_1_keeps_everything() {
             for claim in outbox.claim(&destination, 100, now).await.unwrap().claimed {
                 let record = &claim.record;
                 due.entry(record.body.job_id.clone()).or_default().push(record.id.to_string());
-                outbox.release(claim);
+                claim.release();
             }
         }
         let one_each = due.values().all(|ids| ids.len() == 1);

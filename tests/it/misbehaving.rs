@@ -39,7 +39,7 @@ fn fails(service: &Service, receiver: &RawReceiver, kind: &str, says: &str) -> V
     error.clone()
 }
 
-/// Writes again and again until the other side has had enough.
+/// Writes repeatedly until the peer closes the connection.
 fn for_ever(stream: &mut TcpStream, bytes: &[u8]) {
     while stream.write_all(bytes).is_ok() {}
 }
@@ -126,7 +126,7 @@ fn endless_chunks_are_not_read() {
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"));
         for_ever(&mut stream, b"4\r\nmore\r\n");
     });
-    // Beside other tests, it may take more than a second to read so many pieces.
+    // While other tests run, it may take more than a second to read this many parts.
     let service = Service::start("retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"");
     fails(&service, &receiver, "body", "the response body is longer than 65536 bytes");
 }
@@ -143,7 +143,7 @@ fn endless_trailers_are_cut_off() {
 
 #[test]
 fn compressed_bodies_are_not_decompressed() {
-    // A gzip of nothing but its own header: whoever unpacks it fails.
+    // Only a gzip header, so that decompression would fail.
     let mut answer =
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 10\r\n\r\n".to_vec();
     answer.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
@@ -229,7 +229,7 @@ fn a_receiver_that_never_reads_or_responds_ends_at_the_deadline() {
 #[test]
 fn an_early_response_counts() {
     let early = RawReceiver::start(|mut stream| {
-        // The request is on its way, and nothing of it is read before the answer.
+        // The request has been sent, and none of it is read before the response.
         drop(stream.peek(&mut [0]));
         drop(stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"));
         drop(stream.shutdown(Shutdown::Write));

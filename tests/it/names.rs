@@ -8,8 +8,8 @@ use std::{
 
 use crate::support::{Receiver, Service, event, eventually, preloaded};
 
-/// A service in whose world each look-up of a `.test` name leads to 127.0.0.1, and that of a
-/// `.slow.test` name takes so many seconds.
+/// A service whose resolver (`LD_PRELOAD`) resolves `.test` names to 127.0.0.1 and delays `.slow.test`
+/// names by n seconds.
 fn serve(settings: &str, seconds: &str) -> Service {
     let mut service = Service::prepare(settings);
     fs::write(service.path("answers"), "127.0.0.1\n").unwrap();

@@ -84,11 +84,11 @@ fn inspect_queue_shows_a_callback_as_a_timeline() {
         for part in [
             "pending, in 1 h",
             "last error   503 Service Unavailable",
-            "given up",
+            "expires",
             "body",
             "{\"jobId\":\"3\"",
             "ATTEMPT",
-            "answered: come again",
+            "response: come again",
         ] {
             assert!(retried_shown.contains(part), "{part} in\n{retried_shown}");
         }
@@ -156,7 +156,7 @@ fn listings_of_many_pages_are_complete() {
 
 #[test]
 fn an_interrupted_replay_can_be_run_again() {
-    // Several steps, so that the interrupt comes long before the end.
+    // Several steps, so that the interrupt arrives long before the end.
     const COUNT: usize = 30_000;
     let service = Service::prepare("");
     service.run_with_input(&["submit", "--file", "-"], &never_sendable(COUNT));
@@ -306,7 +306,7 @@ fn commands_wait_for_other_commands_and_report_a_starting_service() {
     assert!(waiting.status.success(), "{waiting:?}");
 }
 
-/// Another user than ours, where we are root; otherwise a directory that is closed to us.
+/// As root: a directory of another user. Otherwise: a directory that we cannot access.
 #[test]
 fn a_data_directory_of_another_user_is_a_clear_error() {
     use std::os::unix::fs::{PermissionsExt as _, chown};

@@ -46,7 +46,7 @@ fn counting(listener: TcpListener, jobs: usize) -> Counts {
     counts
 }
 
-/// The number that stands in a request as its `jobId`.
+/// The `jobId` of a request as a number.
 fn job(request: &[u8]) -> usize {
     const NAME: &[u8] = b"\"jobId\":\"";
     let at = request.windows(NAME.len()).position(|it| it == NAME).unwrap() + NAME.len();
@@ -67,7 +67,7 @@ fn batches(count: usize, line: impl Fn(usize) -> Value) -> impl Iterator<Item = 
     })
 }
 
-/// One callback to each of so many destinations, with 1,024 open files.
+/// One callback to each of many destinations, with 1,024 open files.
 fn one_to_each_destination(destinations: usize) {
     // On every address of the loopback range.
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
@@ -96,7 +96,7 @@ fn scale_a_hundred_thousand_destinations_with_one_callback_each() {
     one_to_each_destination(100_000);
 }
 
-/// So many callbacks of one job, which have to go out one by one.
+/// Many callbacks of one job, which have to be sent one by one.
 fn one_job(callbacks: usize) {
     let (service, receiver) = (Service::start(""), Receiver::start());
     let api = service.api();

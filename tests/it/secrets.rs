@@ -14,8 +14,9 @@ const TOKEN: &str = "a-token-for-a-receiver";
 const BASIC: &str = "a-password-for-a-receiver";
 const SIGNING: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const API: &str = "a-token-for-the-own-api";
+const READ: &str = "a-token-that-only-looks";
 
-/// Everything that was said in a run, with what said it.
+/// All output of a run, with its source.
 #[derive(Default)]
 struct Said(Vec<(String, Vec<u8>)>);
 
@@ -93,7 +94,7 @@ fn hand_in(api: &Api, said: &mut Said, receivers: [&Receiver; 3]) {
     });
 }
 
-/// What the API says to who has the token and to who has not.
+/// API responses with and without the token.
 fn ask(api: &Api, said: &mut Said, ids: &[String]) {
     for id in ids {
         said.note("one callback", api.get(&format!("/v1/callbacks/{id}")).body);
@@ -105,7 +106,7 @@ fn ask(api: &Api, said: &mut Said, ids: &[String]) {
     }
 }
 
-/// What every command says that looks at the queue or changes it.
+/// Output of every command that reads or changes the queue.
 fn command(service: &Service, said: &mut Said, ids: &[String]) {
     let not_a_parameter = url("h");
     let mut commands = vec![
@@ -134,11 +135,13 @@ fn secrets_are_only_in_the_store_and_their_files() {
     let basic = Receiver::answering(vec![], Answer::Echo(422));
     let in_url = Receiver::answering(vec![Answer::Echo(500)], Answer::Echo(200));
     let mut service = Service::prepare("");
-    for (name, secret) in [("token", TOKEN), ("password", BASIC), ("own-token", API)] {
+    for (name, secret) in
+        [("token", TOKEN), ("password", BASIC), ("own-token", API), ("read-token", READ)]
+    {
         fs::write(service.path(name), secret).unwrap();
     }
     service.configure(&format!(
-        "[api]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"own-token\"\n\
+        "[api]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"own-token\"\nread_token_file = \"read-token\"\n\
          [egress]\ndeny = [\"127.0.0.9\"]\n\
          [signing]\nsecrets = [\"whsec_{SIGNING}\"]\n\
          [auth.\"{}\"]\nbearer_token_file = \"token\"\n\
@@ -155,6 +158,7 @@ fn secrets_are_only_in_the_store_and_their_files() {
     let ids: Vec<_> = all.iter().map(|it| it["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 14);
     ask(&api, &mut said, &ids);
+    ask(&Api { token: READ.into(), ..api.clone() }, &mut said, &ids);
     command(&service, &mut said, &ids);
     assert_eq!(service.terminate(), Some(0));
     command(&service, &mut said, &ids);
@@ -177,6 +181,7 @@ fn secrets_are_only_in_the_store_and_their_files() {
         (header(&format!("u:{BASIC}")), &[]),
         (SIGNING.to_owned(), &["config.toml"]),
         (API.to_owned(), &["own-token"]),
+        (READ.to_owned(), &["read-token"]),
     ] {
         assert_eq!(said.by(&secret), Vec::<&str>::new(), "{secret} was said");
         assert_eq!(on_disk.by(&secret), own, "where {secret} lies");

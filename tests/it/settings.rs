@@ -60,6 +60,7 @@ fn all_errors_are_reported_at_once_with_key_and_expectation() {
         [api]
         listen = "somewhere"
         max_event_bytes = "many"
+        read_token_file = "not-there"
         [egress]
         deny = ["10.0.0.0/99"]
         proxy = "proxy:1"
@@ -86,6 +87,7 @@ fn all_errors_are_reported_at_once_with_key_and_expectation() {
             "retry.final_statuses",
             "api.listen",
             "api.max_event_bytes",
+            "api.read_token_file",
             "egress.deny",
             "egress.proxy",
             "tls.client_cert_file",
@@ -120,7 +122,7 @@ fn every_key_can_be_set_by_the_environment_and_log_level_by_its_own_name() {
     let output = binary()
         .current_dir(folder.path())
         .env("URLCALLBACK__RETRY__MAX_AGE", "48h")
-        .env("URLCALLBACK__RETRY__FINAL_STATUSES", "[400]")
+        .env("URLCALLBACK__RETRY__FINAL_STATUSES", "400, 410")
         .env("URLCALLBACK__EGRESS__DENY", "10.0.0.0/8, fe80::/10")
         .env("URLCALLBACK__DATA_DIR", "elsewhere")
         .env("URLCALLBACK__SIGNING__SECRETS", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -131,7 +133,7 @@ fn every_key_can_be_set_by_the_environment_and_log_level_by_its_own_name() {
     let said = String::from_utf8(output.stdout).unwrap();
     for line in [
         "retry.max_age = \"2days\"  # environment variable URLCALLBACK__RETRY__MAX_AGE",
-        "retry.final_statuses = [400]",
+        "retry.final_statuses = [400, 410]",
         "egress.deny = [\"10.0.0.0/8\", \"fe80::/10\"]",
         "data_dir = \"elsewhere\"",
         "signing.secrets = [\"***\"]",
@@ -250,8 +252,8 @@ fn credentials_are_shown_by_destination_only() {
     let twice = said(&[one, &again].concat());
     assert!(twice.contains("names a destination that has a section already"), "{twice}");
     for (wrong, why) in [
-        ("username = \"u\"", "it takes bearer_token_file, or username and password_file"),
-        ("bearer_token_file = \"token\"\nusername = \"u\"", "it takes bearer_token_file"),
+        ("username = \"u\"", "it requires bearer_token_file, or username and password_file"),
+        ("bearer_token_file = \"token\"\nusername = \"u\"", "it requires bearer_token_file"),
         ("token = \"geheim\"", "unknown setting `token`"),
     ] {
         let refused = said(&format!("[auth.\"http://h\"]\n{wrong}\n"));
@@ -285,6 +287,36 @@ fn a_world_readable_settings_file_with_secrets_is_warned_about() {
     }
     assert_eq!(said("", 0o604, None), "");
     assert_eq!(said("", 0o604, Some(secret)), "", "it is in no file");
+    let harmless = "signing.secrets = []\negress.proxy = \"http://proxy:3128\"";
+    assert_eq!(said(harmless, 0o604, None), "", "nothing in it is secret");
+}
+
+#[test]
+fn every_list_can_be_set_by_the_environment_separated_by_commas() {
+    let folder = tempfile::tempdir().unwrap();
+    let statuses = |value: &str| {
+        let mut command = binary();
+        command.current_dir(folder.path()).env("URLCALLBACK__RETRY__FINAL_STATUSES", value);
+        command.arg("check-config").output().unwrap()
+    };
+    for (value, shown) in [
+        ("400,410", "[400, 410]"),
+        ("410", "[410]"),
+        ("[400, 410]", "[400, 410]"),
+        ("[]", "[]"),
+        ("", "[]"),
+    ] {
+        let output = statuses(value);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let line = format!("retry.final_statuses = {shown}  # environment variable");
+        assert!(said.contains(&line), "{value}: {said}");
+    }
+    for wrong in ["400,soon", "-1", "4.5", "200", "true"] {
+        let output = statuses(wrong);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+        assert!(said.contains("retry.final_statuses (environment variable"), "{wrong}: {said}");
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -20,8 +20,8 @@ fn receivers(count: usize, last: &Answer) -> Vec<Receiver> {
     (0..count).map(|_| Receiver::answering(vec![], last.clone())).collect()
 }
 
-/// Hands in callbacks for a receiver that answers, one after the other, and gives the longest time
-/// that one of them took.
+/// Submits callbacks for a receiver that responds, one after the other, and returns the longest time
+/// that a callback took.
 fn longest(service: &Service, good: &Receiver, count: usize) -> Duration {
     let api = service.api();
     let took = (0..count).map(|job| {
@@ -43,7 +43,7 @@ fn slow_destinations_leave_slots_to_new_and_fast_ones() {
     let good = Receiver::start();
     service.api().post_lines(&lines("slow", &slow, 50));
     let under_way = || slow.iter().map(Receiver::count).sum::<usize>();
-    // What they get is what the level of such destinations has.
+    // They get the share of their level.
     eventually("they have their share", || (under_way() >= 48).then_some(()));
     assert!(longest(&service, &good, 20) < PATIENCE);
     assert_eq!(under_way(), 48);

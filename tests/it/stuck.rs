@@ -30,7 +30,7 @@ impl Rows {
         (bytes[..8].try_into().unwrap(), bytes[8..].try_into().unwrap())
     }
 
-    /// The row with an entry of this callback, and where its bytes are.
+    /// The row with an entry of this callback, and the byte range of its value.
     fn entry(
         &self,
         prefix: u8,
@@ -56,7 +56,7 @@ impl Rows {
         panic!("{id} has no such entry");
     }
 
-    /// Makes a callback's record one that cannot be read.
+    /// Makes a callback's record unreadable.
     fn corrupt(&self, id: &str) {
         let (key, mut row, entry) = self.entry(b'r', id, 16);
         row[entry].fill(0xff);
@@ -75,7 +75,7 @@ impl Rows {
         self.remove_due(id);
     }
 
-    /// Takes a callback out of the set of pending ones.
+    /// Removes a callback from the set of pending callbacks.
     fn remove_from_set(&self, id: &str) {
         let (seq, queue) = Self::parts(id);
         let block = (u64::from_be_bytes(seq) / 1024).to_be_bytes();
@@ -96,8 +96,8 @@ impl Rows {
     }
 
     fn remove_due(&self, id: &str) {
-        let (seq, lane) = Self::parts(id);
-        let rows = self.0.scan_prefix(Self::key(b'd', &[&lane])).keys();
+        let (seq, queue_key) = Self::parts(id);
+        let rows = self.0.scan_prefix(Self::key(b'd', &[&queue_key])).keys();
         let due = rows.map(Result::unwrap).find(|key| key.ends_with(&seq)).unwrap();
         self.0.remove(due).unwrap();
     }
@@ -126,7 +126,7 @@ impl Rows {
     }
 }
 
-/// A service that has stopped, with callbacks of these jobs that were tried once; and where they go.
+/// A service that has stopped, with callbacks of these jobs that were tried once; and their receiver.
 fn stopped(jobs: &[&str], settings: &str) -> (Service, TcpListener, Vec<[String; 2]>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -210,7 +210,7 @@ fn a_doubtful_store_with_a_stuck_job_is_refused() {
     let rows = Rows::open(&service);
     rows.block(&ids[0][0]);
     drop(rows);
-    // A witness that speaks of other segments has all rows compared.
+    // A witness that names other segments triggers a full check of all rows.
     let witness = service.path("data/outbox.witness");
     let text = fs::read_to_string(&witness).unwrap();
     let (known, _) = text.trim_end().rsplit_once(' ').unwrap();

@@ -29,7 +29,7 @@ impl Clocked {
         self.0.serve_with(&env.each_ref().map(|(name, value)| (*name, value.as_str())));
     }
 
-    /// Sets the clock so many seconds before or behind the machine's.
+    /// Sets the clock this many seconds ahead of (or, if negative, behind) the machine's.
     fn set(&self, ahead: i64) {
         fs::write(self.0.path("ahead.new"), ahead.to_string()).unwrap();
         fs::rename(self.0.path("ahead.new"), self.0.path("ahead")).unwrap();
@@ -50,7 +50,7 @@ impl Clocked {
     }
 }
 
-/// Where nobody listens yet.
+/// A free address on which nothing listens yet.
 fn nobody() -> (std::net::SocketAddr, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -99,7 +99,7 @@ fn a_backward_jump_while_stopped_stalls_nothing() {
     clocked.0.api().wait_for_state(&next, "delivered");
 }
 
-/// A receiver that is away while so many callbacks wait for it, each for its own next attempt.
+/// An unreachable receiver with 40 callbacks waiting for their next attempt.
 fn many_wait(clocked: &Clocked) -> (std::net::SocketAddr, Vec<String>) {
     let (address, url) = nobody();
     let api = clocked.0.api();
@@ -111,8 +111,8 @@ fn many_wait(clocked: &Clocked) -> (std::net::SocketAddr, Vec<String>) {
 
 #[test]
 fn a_backward_jump_stalls_none_of_many_callbacks_of_a_destination() {
-    // A hardware clock in local time is hours ahead; one that was wrong, days. Settings with
-    // which each of them waits for longer than this test does, and the defaults.
+    // A hardware clock in local time is ahead by hours, a wrong clock by days. Settings with which
+    // every callback would wait longer than this test, and the defaults.
     for (settings, back, restart) in [
         ("retry.initial_interval = \"5m\"", -3 * DAY, false),
         ("retry.initial_interval = \"5m\"", -3 * DAY, true),

@@ -75,7 +75,7 @@ fn a_self_signed_certificate_in_the_ca_file_is_trusted_for_its_name() {
         let callback = attempted(&service, "2", &other_name.url());
         let message = callback["lastError"]["message"].as_str().unwrap();
         assert!(message.contains("not valid for name"), "{authority}: {message}");
-        // Of the same name, and nobody knows it.
+        // An unknown authority with the same name.
         let unknown = TlsReceiver::start(plain(&self_signed("127.0.0.1", authority)));
         let callback = attempted(&service, "3", &unknown.url());
         assert_eq!(callback["lastError"]["kind"], "tls", "{authority}: {callback}");
@@ -171,8 +171,8 @@ fn a_client_certificate_is_sent_on_request() {
         TlsReceiver::start(servers.identity("127.0.0.1").wanting_certificates_of(&clients));
     let service = trusting(&servers, "");
     let callback = attempted(&service, "1", &receiver.url());
-    // With TLS 1.3 the refusal comes when we take the handshake to be over, and may come with
-    // the connection's end or after it.
+    // With TLS 1.3 the server may reject the certificate after the client considers the handshake
+    // complete, and the rejection may arrive with the end of the connection or after it.
     let message = callback["lastError"]["message"].as_str().unwrap();
     assert!(
         message.contains("CertificateRequired") || message.contains("closed the connection"),

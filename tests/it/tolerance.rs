@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{RawReceiver, Service, event, eventually};
 
-/// The one attempt that is made to a receiver that answers with these bytes, and the callback then.
+/// The only attempt to a receiver that responds with these bytes, and the resulting callback.
 fn answered(service: &Service, answer: impl Into<Vec<u8>>) -> Value {
     let receiver = RawReceiver::answering(answer);
     let api = service.api();

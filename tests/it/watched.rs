@@ -1,6 +1,7 @@
 //! Monitoring: systemd, metrics and the log.
 
 use std::{
+    net::TcpListener,
     os::unix::net::UnixDatagram,
     time::{Duration, Instant},
 };
@@ -43,18 +44,18 @@ fn destinations_without_progress_are_shown_first() {
         "breaker.failures = 1\nbreaker.initial_pause = \"1h\"\nbreaker.max_pause = \"1h\"\n\
          delivery.concurrency = 8",
     );
-    // At every address of the loopback network.
+    // On every address of the loopback network.
     let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let busy = Receiver::listening(everywhere, vec![], Answer::Wait);
     let api = service.api();
-    // One that is open, with less to do than all others.
+    // An open destination with fewer callbacks than all others.
     let open = api.accept(&event("job_sending", "open", "http://127.0.0.1:1/"));
     eventually("it is open", || (api.queue()["destinations"][0]["open"] == true).then_some(()));
     let lines: String = (0..2200)
         .map(|n| {
             let url = format!("http://127.0.{}.{}:{}/", n / 250, n % 250 + 1, busy.address.port());
             let job = |of: &str| event("job_sending", &format!("{of}{n}"), &url).to_string() + "\n";
-            // Every second one has two.
+            // Every second destination has two.
             if n % 2 == 0 { job("a") + &job("b") } else { job("a") }
         })
         .collect();
@@ -70,6 +71,37 @@ fn destinations_without_progress_are_shown_first() {
     );
     assert_eq!(api.callback(&open)["state"], "pending");
     busy.open();
+}
+
+#[test]
+fn a_destination_is_logged_once_when_it_opens_and_with_the_reason_when_it_closes() {
+    let settings = "[breaker]\nfailures = 1\ninitial_pause = \"20ms\"\nmax_pause = \"20ms\"\n\
+                    [retry]\ninitial_interval = \"10ms\"\nmax_interval = \"10ms\"";
+    let service = Service::start(settings);
+    let api = service.api();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let id = api.accept(&event("job_sending", "1", &format!("http://{address}/")));
+    let lines = |action: &str| -> Vec<_> {
+        service.log().into_iter().filter(|line| line["event.action"] == action).collect()
+    };
+    let wait_for = |action: &str, count: usize| {
+        eventually(action, || (lines(action).len() >= count).then_some(()));
+    };
+    wait_for("callback-retry", 5);
+    assert_eq!(lines("destination-open").len(), 1, "it has been open since the first failure");
+    assert!(lines("destination-closed").is_empty());
+
+    api.post("/v1/callbacks/retry-now", &json!({"filter": {"all": true}}));
+    wait_for("destination-open", 2);
+    assert_eq!(lines("destination-closed")[0]["message"], "an operator has closed the breaker");
+
+    let listener = TcpListener::bind(address).unwrap();
+    let _receiver = Receiver::listening(listener, vec![], Answer::Status(200));
+    api.wait_for_state(&id, "delivered");
+    wait_for("destination-closed", 2);
+    assert_eq!(lines("destination-closed")[1]["message"], "the destination works again");
 }
 
 #[test]

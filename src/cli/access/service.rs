@@ -34,7 +34,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// Time-out for a query.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time-out for a batch, which is more work, perhaps on a slow disk.
+/// Time-out for a batch, which is more work, possibly on a slow disk.
 const BATCH_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Time-out for an export, which reads the whole store.
@@ -71,8 +71,8 @@ impl Service {
                 SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
             });
         }
-        // The service was perhaps started with other settings than ours.
-        // One that cannot be reached is ours as well, and says why when it is read.
+        // The service may have been started with different settings. If the check itself fails, assume
+        // that our token file exists; reading it then reports the error.
         let ours = config.api.token_file.try_exists().unwrap_or(true);
         let token_file = if ours { config.api.token_file.clone() } else { note.token_file.clone() };
         // A path from the user's own settings may be sent; a path from the note only if the file belongs
@@ -124,7 +124,7 @@ impl Service {
                         }
                     }
                     Ok(refused) if answers.is_empty() => return Err(refused.into()),
-                    // What was taken before has to be said.
+                    // The outcomes so far must still be reported.
                     Ok(refused) => {
                         answers.push(not_taken(begin as u64 + 1, refused.detail));
                         break;
@@ -146,7 +146,7 @@ impl Service {
         {
             Ok(answer) => answer,
             Err(error) => match error.downcast::<Refused>() {
-                // What was taken before stays taken, and has to be said.
+                // The lines accepted before the error stay accepted and must be reported.
                 Ok(refused) if !refused.lines.is_empty() => return Ok(broken_off(refused)),
                 Ok(refused) => return Err(refused.into()),
                 Err(error) => return Err(error),
@@ -225,7 +225,7 @@ impl Service {
     pub(in crate::cli) async fn export(&self) -> anyhow::Result<(File, u64)> {
         let export: ExportView =
             self.call(Method::POST, "/v1/export", None::<&()>, EXPORT_PATIENCE).await?;
-        let context = || format!("cannot take the service's export {}", export.file);
+        let context = || format!("cannot read the service's export {}", export.file);
         let file = datadir::take_export(&self.data_dir, &export.file).with_context(context)?;
         Ok((file, export.callbacks))
     }
@@ -314,7 +314,7 @@ impl Service {
         let problem: Option<Problem> = serde_json::from_slice(&body).ok();
         let base = self.base.clone();
         let (detail, lines) = problem.map_or_else(
-            || ("with a body that this program does not understand".into(), Vec::new()),
+            || ("the body of the response is not a problem document".into(), Vec::new()),
             |problem| (problem.detail, problem.lines),
         );
         Err(Refused { base, status, detail, lines }.into())

@@ -2,8 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::bail;
-
 use super::listing::Listing;
 use crate::{
     api::{
@@ -12,17 +10,17 @@ use crate::{
         view::{CallbackView, LineView, PageView, QueueView, Terms},
     },
     callback::CallbackId,
-    cli::{leftover::Leftover, output::say},
+    cli::{output::say, temporary::Temporary},
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::DataDir,
     event::Malformed,
     intake::Intake,
     outbox::{
-        Cancelled, Outbox, OutboxError, Query, Sequence,
+        Outbox, OutboxError, Query, Sequence,
         sled::{CopyError, SledOutbox},
     },
-    select::{self, Acted, Action},
+    select::{self, Action, ActionResult},
 };
 
 pub(in crate::cli) struct Store {
@@ -33,7 +31,7 @@ pub(in crate::cli) struct Store {
     max_event_bytes: usize,
     lock: DataDir,
     /// The folder of a private copy, removed after the store is closed.
-    _aside: Option<Leftover>,
+    _aside: Option<Temporary>,
 }
 
 impl Store {
@@ -42,14 +40,14 @@ impl Store {
         Ok(Self::new(config, lock, outbox, None))
     }
 
-    /// Opens the store to read. If it cannot be written, a private copy of it is opened.
+    /// Opens the store for reading. If it cannot be written, a private copy of it is opened.
     pub(super) fn open_to_look(config: &Config, lock: DataDir) -> anyhow::Result<Self> {
         if !lock.is_writable() {
             let (outbox, aside) = open_copy(config, &lock)?;
             return Ok(Self::new(config, lock, outbox, Some(aside)));
         }
         match open(config, &lock.outbox()) {
-            // A disk that is full lets the lock be taken, and not the store be opened.
+            // On a full disk the lock can be taken, but the store cannot be opened.
             Err(first @ OutboxError::CannotOpen { .. }) => match open_copy(config, &lock) {
                 Ok((outbox, aside)) => Ok(Self::new(config, lock, outbox, Some(aside))),
                 Err(_) => Err(first.into()),
@@ -58,7 +56,7 @@ impl Store {
         }
     }
 
-    fn new(config: &Config, lock: DataDir, outbox: SledOutbox, aside: Option<Leftover>) -> Self {
+    fn new(config: &Config, lock: DataDir, outbox: SledOutbox, aside: Option<Temporary>) -> Self {
         let outbox: Arc<dyn Outbox> = Arc::new(outbox);
         let intake = Intake::new(
             Arc::clone(&outbox),
@@ -76,7 +74,7 @@ impl Store {
         }
     }
 
-    /// The store itself.
+    /// The store.
     pub(in crate::cli) fn outbox(&self) -> &Arc<dyn Outbox> {
         &self.outbox
     }
@@ -125,7 +123,7 @@ impl Store {
         Ok(found.map(|detail| CallbackView::detailed(detail, &self.terms)))
     }
 
-    pub(super) async fn act<T: From<Acted>>(
+    pub(super) async fn act<T: From<ActionResult>>(
         &self,
         action: Action,
         request: &ActionRequest,
@@ -145,12 +143,7 @@ impl Store {
     }
 
     pub(super) async fn cancel(&self, id: CallbackId) -> anyhow::Result<()> {
-        match select::cancel(&*self.outbox, id).await? {
-            Cancelled::Done => Ok(()),
-            Cancelled::Unknown => bail!("there is no callback {id}"),
-            Cancelled::NotPending => bail!("{id} is not pending"),
-            Cancelled::InFlight => bail!("{id} is being sent"),
-        }
+        Ok(select::cancel(&*self.outbox, id).await??)
     }
 }
 
@@ -165,17 +158,17 @@ fn open(config: &Config, dir: &Path) -> Result<SledOutbox, OutboxError> {
     Ok(outbox)
 }
 
-/// Opens a private copy of the store. Errors name the store, not the copy.
-fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(SledOutbox, Leftover)> {
+/// Opens a private copy of the store. Errors refer to the store, not to the copy.
+fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(SledOutbox, Temporary)> {
     let dir = lock.outbox();
-    let aside = Leftover::folder()?;
+    let aside = Temporary::folder()?;
     let copy = aside.path().join("outbox");
     SledOutbox::copy(&dir, &copy).map_err(|error| match error {
         CopyError::Read { .. } => {
             OutboxError::Damaged { dir: dir.clone(), reason: error.to_string().into() }.into()
         }
         CopyError::Write { .. } => anyhow::anyhow!(
-            "{} is not writable and has to be copied to be read, and there is no space for the copy: set TMPDIR to a folder with as much free space as the store takes: {error}",
+            "{} is not writable, so it has to be copied to be read, and there is no space for the copy: set TMPDIR to a folder with as much free space as the store takes: {error}",
             dir.display()
         ),
     })?;

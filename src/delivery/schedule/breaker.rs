@@ -2,15 +2,19 @@
 //! after each pause.
 //!
 //! ```text
-//!           `failures` in a row                 the pause is over
-//!  Closed ───────────────────────► Open ─────────────────────────► one probe
-//!    ▲                              ▲ │                               │
-//!    └──────── working ─────────────┼─┘ ◄──── failed: longer pause ───┤
-//!    └──────────────────────────────┴──────── working ────────────────┘
+//!            `failures` in a row             the pause is over
+//!  Closed ───────────────────────► Open ───────────────────────► Probing
+//!    ▲ ▲                           │  ▲                           │  │
+//!    │ └─── an attempt works ──────┘  └─ it fails: longer pause ──┘  │
+//!    └──────────────────── the probe works ──────────────────────────┘
 //! ```
 //!
-//! What counts as a failure of the *destination* is in
-//! [`DestinationHealth`].
+//! Any attempt that works closes the breaker, also one that began before it opened. So does an operator's
+//! *retry now*, and a restart, because the breaker is not stored. What counts as a failure of the
+//! *destination* is in [`DestinationHealth`].
+//!
+//! When the breaker closes, callbacks that were never tried are sent immediately. Callbacks that have
+//! failed before wait until their own next attempt is due; only *retry now* makes them due.
 
 use std::time::Duration;
 
@@ -45,6 +49,17 @@ pub struct Breaker(State);
 enum State {
     Closed { failures: u32 },
     Open { open: Open, pause: Duration, probing: bool },
+}
+
+/// What the end of an attempt has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The breaker has opened.
+    Opened(Open),
+    /// A probe has failed, and the next pause has begun.
+    Extended(Open),
+    /// The destination works, and the breaker has closed.
+    Closed,
 }
 
 impl Default for Breaker {
@@ -90,15 +105,14 @@ impl Breaker {
         }
     }
 
-    /// An attempt has ended; `last` if no other one is in progress. Returns whether the breaker has opened,
-    /// closed or extended its pause.
+    /// An attempt has ended; `last` if no other attempt is in progress. Returns what this has changed.
     pub fn end(
         &mut self,
         health: DestinationHealth,
         last: bool,
         settings: &Settings,
         now: Timestamp,
-    ) -> bool {
+    ) -> Option<Change> {
         use DestinationHealth::{Failing, Unknown, Working};
         let before = self.0;
         self.0 = match (before, health) {
@@ -126,8 +140,14 @@ impl Breaker {
             }
             (unchanged, _) => unchanged,
         };
-        self.0 != before
-            && matches!((before, self.0), (State::Open { .. }, _) | (_, State::Open { .. }))
+        match (before, self.0) {
+            (State::Closed { .. }, State::Open { open, .. }) => Some(Change::Opened(open)),
+            (State::Open { .. }, State::Closed { .. }) => Some(Change::Closed),
+            (State::Open { open: before, .. }, State::Open { open, .. }) if open != before => {
+                Some(Change::Extended(open))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -152,9 +172,10 @@ mod tests {
         let mut breaker = opened(&settings);
         let now = NOW.after(settings.initial_pause);
         breaker.start();
-        assert!(!breaker.end(DestinationHealth::Failing, false, &settings, now));
+        assert_eq!(breaker.end(DestinationHealth::Failing, false, &settings, now), None);
         assert_eq!(breaker.next_probe(), None, "the probe is in progress");
-        assert!(breaker.end(DestinationHealth::Failing, true, &settings, now));
+        let change = breaker.end(DestinationHealth::Failing, true, &settings, now);
+        assert!(matches!(change, Some(Change::Extended(_))), "{change:?}");
         assert_eq!(breaker.next_probe(), Some(now.after(2 * settings.initial_pause)));
     }
 

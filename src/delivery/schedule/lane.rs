@@ -1,8 +1,8 @@
-//! One destination as the delivery loop sees it: how many attempts run, when something is due, and
-//! its breaker.
+//! The state of one destination in the delivery loop: its attempts in progress, when something is due,
+//! and its breaker.
 
 use super::{
-    breaker::{Breaker, Settings},
+    breaker::{Breaker, Change, Settings},
     pace::{Level, Pace},
     shares::Ticket,
 };
@@ -17,16 +17,16 @@ pub struct Lane {
     pub unsettled: usize,
     /// When the outbox has something due.
     pub next_due: Option<Timestamp>,
-    /// Its place among the destinations that wait for a turn.
+    /// Its position among the destinations that wait for a turn.
     pub(crate) ticket: Option<Ticket>,
     /// The level at which it waits until more slots are free.
-    pub(crate) limited: Option<Level>,
-    /// How quick it is.
+    pub(crate) waits_at: Option<Level>,
+    /// Its pace.
     pub(crate) pace: Pace,
     breaker: Breaker,
 }
 
-/// What is remembered of a destination without anything to do.
+/// The state kept for an idle destination.
 #[derive(Debug, Clone, Copy)]
 pub struct Remembered {
     pace: Pace,
@@ -34,26 +34,26 @@ pub struct Remembered {
 }
 
 impl Lane {
-    /// A destination without anything to do, of which this is remembered.
+    /// A lane for an idle destination, with its remembered state.
     pub fn restored(remembered: Remembered) -> Self {
         let Remembered { pace, breaker } = remembered;
         Self { pace, breaker, ..Self::default() }
     }
 
-    /// What is worth remembering of it.
+    /// The state to be kept when the destination is idle.
     pub fn remembered(&self) -> Remembered {
         Remembered { pace: self.pace, breaker: self.breaker }
     }
 
     /// How many more attempts the limits allow: `per_destination`, and the `spare` slots that may be
-    /// taken while half of all stay free.
+    /// taken while half of all slots stay free.
     fn allowed(&self, per_destination: usize, spare: usize) -> usize {
         let most = self.pace.most(per_destination, self.in_flight + spare);
         most.saturating_sub(self.in_flight)
     }
 
     /// Whether something is due at `now` that cannot start only because too few slots are free.
-    pub fn is_limited(&self, per_destination: usize, spare: usize, now: Timestamp) -> bool {
+    pub fn lacks_slots(&self, per_destination: usize, spare: usize, now: Timestamp) -> bool {
         self.next_due.is_some_and(|due| due <= now)
             && self.breaker.is_closed()
             && self.allowed(per_destination, spare) == 0
@@ -70,8 +70,8 @@ impl Lane {
         }
     }
 
-    /// When an attempt may start, unless one in progress ends first. `None`: not before one has ended, or
-    /// nothing is due.
+    /// When an attempt may start, unless an attempt in progress ends first. `None`: not before one has
+    /// ended, or nothing is due.
     pub fn wake_at(&self, per_destination: usize, spare: usize) -> Option<Timestamp> {
         let due = self.next_due?;
         if self.breaker.is_closed() {
@@ -86,8 +86,8 @@ impl Lane {
         self.next_due = Some(self.next_due.map_or(at, |known| known.min(at)));
     }
 
-    /// The clock has gone back, so the times that are known may be far away: the outbox is asked
-    /// again what is due, and an open destination is probed, now.
+    /// The clock has gone back, so the known times may be far in the future: due callbacks are claimed
+    /// again and an open destination is probed, now.
     pub fn clock_went_back(&mut self, now: Timestamp) {
         self.next_due = self.next_due.map(|_| now);
         self.breaker.clock_went_back(now);
@@ -100,18 +100,23 @@ impl Lane {
         self.breaker.start();
     }
 
-    /// An attempt has ended. Returns whether the breaker has opened, closed or extended its pause.
-    pub fn end(&mut self, health: DestinationHealth, settings: &Settings, now: Timestamp) -> bool {
+    /// An attempt has ended. Returns what this has changed of the breaker.
+    pub fn end(
+        &mut self,
+        health: DestinationHealth,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Option<Change> {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.breaker.end(health, self.in_flight == 0, settings, now)
     }
 
-    /// An operator wants it to be tried now: closes the breaker. Returns whether it was open.
+    /// Closes the breaker, because an operator requests an attempt now. Returns whether it was open.
     pub fn close(&mut self) -> bool {
         !std::mem::take(&mut self.breaker).is_closed()
     }
 
-    /// Its breaker, where it is open.
+    /// Its breaker, if it is open.
     pub fn open(&self) -> Option<Open> {
         self.breaker.open()
     }
@@ -138,7 +143,7 @@ mod tests {
         }
     }
 
-    fn fail(lane: &mut Lane, now: Timestamp) -> bool {
+    fn fail(lane: &mut Lane, now: Timestamp) -> Option<Change> {
         lane.start();
         lane.end(DestinationHealth::Failing, &settings(), now)
     }
@@ -147,9 +152,9 @@ mod tests {
         let mut lane = Lane::default();
         lane.due(NOW);
         for _ in 0..2 {
-            assert!(!fail(&mut lane, NOW));
+            assert_eq!(fail(&mut lane, NOW), None);
         }
-        assert!(fail(&mut lane, NOW));
+        assert!(matches!(fail(&mut lane, NOW), Some(Change::Opened(_))));
         assert_eq!(lane.open().unwrap().next_probe_at, NOW.after(Duration::from_secs(5)));
         lane
     }
@@ -178,10 +183,12 @@ mod tests {
             assert_eq!(lane.room(16, 0, now), 1);
             lane.start();
             assert_eq!((lane.room(16, 0, now), lane.wake_at(16, 0)), (0, None));
-            assert!(lane.end(DestinationHealth::Failing, &settings(), now));
+            let change = lane.end(DestinationHealth::Failing, &settings(), now);
+            assert!(matches!(change, Some(Change::Extended(_))), "{change:?}");
         }
         lane.start();
-        assert!(lane.end(DestinationHealth::Working, &settings(), now));
+        let change = lane.end(DestinationHealth::Working, &settings(), now);
+        assert_eq!(change, Some(Change::Closed));
         assert_eq!(lane.open(), None);
         assert_eq!(lane.room(16, 14, now), 14);
     }
@@ -226,23 +233,23 @@ mod tests {
         let mut lane = Lane::default();
         for _ in 0..100 {
             lane.start();
-            assert!(!lane.end(DestinationHealth::Failing, &off, NOW));
+            assert_eq!(lane.end(DestinationHealth::Failing, &off, NOW), None);
         }
     }
 
     #[test]
-    fn a_destination_is_limited_if_something_is_due_and_only_slots_are_missing() {
+    fn a_destination_lacks_slots_if_something_is_due_and_only_slots_are_missing() {
         let mut lane = Lane::default();
         (0..2).for_each(|_| lane.start());
-        assert!(!lane.is_limited(16, 0, NOW), "nothing is due");
+        assert!(!lane.lacks_slots(16, 0, NOW), "nothing is due");
         lane.due(NOW);
-        assert!(lane.is_limited(16, 0, NOW));
-        assert!(!lane.is_limited(16, 0, NOW.before(Duration::from_millis(1))));
-        assert!(!lane.is_limited(16, 1, NOW), "a slot is free");
-        assert!(!lane.is_limited(2, 0, NOW), "that is its own limit");
+        assert!(lane.lacks_slots(16, 0, NOW));
+        assert!(!lane.lacks_slots(16, 0, NOW.before(Duration::from_millis(1))));
+        assert!(!lane.lacks_slots(16, 1, NOW), "a slot is free");
+        assert!(!lane.lacks_slots(2, 0, NOW), "that is its own limit");
         let mut open = opened();
         open.start();
         open.start();
-        assert!(!open.is_limited(16, 0, NOW), "it waits for its probe");
+        assert!(!open.lacks_slots(16, 0, NOW), "it waits for its probe");
     }
 }

@@ -1,8 +1,8 @@
-//! Scheduling: whose turn it is. Nothing here makes a request or names the HTTP client.
+//! Scheduling: which destination is next. Nothing here makes requests or uses the HTTP client.
 //!
-//! [`lane`] is what the loop knows of one destination: how fast it is ([`pace`]), whether its
-//! [`breaker`] is open, and what it waits for. [`shares`] gives turns and slots to destinations,
-//! and [`timers`] wakes those that wait for a time.
+//! [`lane`] is the loop's state of one destination: how fast it is ([`pace`]), whether its [`breaker`]
+//! is open, and what it waits for. [`shares`] gives turns and slots to destinations, and [`timers`]
+//! wakes the destinations that wait for a time.
 
 pub mod breaker;
 pub mod lane;

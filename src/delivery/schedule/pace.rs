@@ -19,7 +19,7 @@ pub(crate) const SLOW: Level = Level(2);
 /// Slots of a destination while less than half of all slots are free.
 pub(crate) const AT_FIRST: usize = 2;
 
-/// The slot time that a failed attempt counts with, at least.
+/// Minimum slot time of a failed attempt.
 const FAILED: Duration = Duration::from_secs(2);
 
 /// How long after an attempt to a fast destination another one is expected.
@@ -39,13 +39,14 @@ impl Pace {
         Level(BOUNDS.iter().filter(|bound| held >= **bound).count())
     }
 
-    /// Maximum number of slots, given the limit `most`, and `could`, which leaves half of all slots free.
+    /// Maximum number of slots, given the limit `most` and the number `could` that would leave half of
+    /// all slots free.
     /// A slow destination is limited by its level only.
     pub(crate) fn most(self, most: usize, could: usize) -> usize {
         if self.level() >= SLOW { most } else { most.min(could.max(AT_FIRST)) }
     }
 
-    /// An attempt has ended. It counts as much as all before it together.
+    /// An attempt has ended. It has the same weight as all earlier attempts together.
     pub(crate) fn ended(&mut self, took: Duration, health: DestinationHealth) {
         let took = match health {
             DestinationHealth::Working => took,
@@ -55,8 +56,8 @@ impl Pace {
         self.0 = Some(self.0.map_or(took, |before| (before + took) / 2));
     }
 
-    /// An attempt has been in progress for so long. A new destination, which may need a moment for its
-    /// first connection, stays new until it is slow.
+    /// An attempt has been in progress for this long. A new destination, which may need some time for
+    /// its first connection, stays new until it is slow.
     pub(crate) fn at_least(&mut self, so_far: Duration) {
         if self.0.is_some() || so_far >= BOUNDS[SLOW.0 - 1] {
             self.0 = self.0.max(Some(so_far));

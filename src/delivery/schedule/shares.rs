@@ -1,15 +1,15 @@
 //! Turns and slots: one rule for destinations that are fast, slow, failing or new.
 //!
 //! The rule depends on how long a destination's recent attempts have held their slots
-//! ([`Pace`](crate::delivery::schedule::pace::Pace)). A failed attempt counts with a minimum time, because
-//! it delivered nothing. This gives each destination a [`Level`]. An attempt that runs longer than its
-//! level allows moves to the next level while it runs.
+//! ([`Pace`](crate::delivery::schedule::pace::Pace)). A failed attempt counts as a minimum time,
+//! because it delivered nothing. This gives each destination a [`Level`]. An attempt that runs longer
+//! than its level allows moves to the next level while it runs.
 //!
-//! - **Slots.** The receiver determines how long a slot is held. So each level leaves an eighth of all
-//!   slots to the faster levels: whatever slow destinations hold, a fast one finds a slot. A new
-//!   destination may be slow, and a fast one may stall. So once half of all slots are taken, a
-//!   destination that is not known to be slow holds
-//!   [`AT_FIRST`](crate::delivery::schedule::pace::AT_FIRST) slots at most.
+//! - **Slots.** The receiver determines how long a slot is held. Therefore each level leaves an eighth
+//!   of all slots to the faster levels: however many slots slow destinations hold, a fast one finds a
+//!   slot. A new destination may be slow, and a fast one may stall. Therefore, once half of all slots
+//!   are taken, a destination that is not known to be slow holds at most
+//!   [`AT_FIRST`](crate::delivery::schedule::pace::AT_FIRST) slots.
 //! - **Turns.** Starting an attempt takes time of the loop. Levels have turns in proportion to
 //!   [`STRIDES`] (stride scheduling); within a level, destinations take turns. While fast destinations
 //!   have work, a turn of a slower one is one attempt, and the slowest levels may have 250 failed
@@ -38,7 +38,7 @@ const STRIDES: [u64; LEVELS] = [1, 8, 16, 16];
 /// While fast destinations have work, slow ones may have one failed attempt in this time.
 const PER_FAILURE: Duration = Duration::from_millis(4);
 
-/// Failed attempts that are allowed at once after a pause.
+/// Maximum number of failed attempts that are allowed at once after a pause.
 const AT_ONCE: u32 = 32;
 
 /// The position of a destination that waits for a turn.
@@ -91,9 +91,9 @@ pub(crate) struct Shares {
     /// The next turn of each level, and the last turn, in strides.
     turns: [u64; LEVELS],
     last_turn: u64,
-    /// By level: destinations that could start more if more slots were free, first come first. One whose
-    /// level has changed since is skipped.
-    limited: [VecDeque<Destination>; LEVELS],
+    /// By level: destinations that could start more if more slots were free, in order of arrival. A
+    /// destination whose level has changed since then is skipped.
+    waiting: [VecDeque<Destination>; LEVELS],
     running: HashMap<u64, Running, RandomState>,
     /// Number of slots taken so far.
     taken: u64,
@@ -103,7 +103,7 @@ pub(crate) struct Shares {
     rising: [VecDeque<Slot>; LEVELS - 1],
     /// Until when another attempt to a fast destination is expected.
     expected: Instant,
-    /// Failed attempts that slow destinations may have now, and when that was last increased.
+    /// Failed attempts that slow destinations may have now, and when that number was last increased.
     may_fail: u32,
     paid_until: Instant,
 }
@@ -117,7 +117,7 @@ impl Shares {
             tickets: 0,
             turns: [0; LEVELS],
             last_turn: 0,
-            limited: Default::default(),
+            waiting: Default::default(),
             running: HashMap::default(),
             taken: 0,
             held: [0; LEVELS],
@@ -139,27 +139,27 @@ impl Shares {
     }
 
     /// Registers a destination of this level that could start more if there were spare slots.
-    /// [`Shares::unlimited`] returns it once.
-    pub(crate) fn limit(&mut self, destination: Destination, level: Level) {
-        self.limited[level.0].push_back(destination);
+    /// [`Shares::take_resumable`] returns it once.
+    pub(crate) fn wait_for_slots(&mut self, destination: Destination, level: Level) {
+        self.waiting[level.0].push_back(destination);
     }
 
-    /// Returns destinations that were limited and may start more now, with the level at which they were
-    /// limited: as many as there are spare slots, because each will take one.
-    pub(crate) fn unlimited(&mut self) -> Vec<(Destination, Level)> {
+    /// Returns destinations that waited for slots and may start more now, with the level at which they
+    /// waited: as many as there are spare slots, because each will take one.
+    pub(crate) fn take_resumable(&mut self) -> Vec<(Destination, Level)> {
         let mut found = Vec::new();
         for level in (0..LEVELS).map(Level) {
             let may = self.spare(level).saturating_sub(found.len());
-            let limited = &mut self.limited[level.0];
-            let may = may.min(limited.len());
-            found.extend(limited.drain(..may).map(|it| (it, level)));
+            let waiting = &mut self.waiting[level.0];
+            let may = may.min(waiting.len());
+            found.extend(waiting.drain(..may).map(|it| (it, level)));
         }
         found
     }
 
-    /// Whether [`Shares::unlimited`] would return any.
-    pub(crate) fn has_unlimited(&self) -> bool {
-        (0..LEVELS).map(Level).any(|it| !self.limited[it.0].is_empty() && self.spare(it) > 0)
+    /// Whether [`Shares::take_resumable`] would return any.
+    pub(crate) fn has_resumable(&self) -> bool {
+        (0..LEVELS).map(Level).any(|it| !self.waiting[it.0].is_empty() && self.spare(it) > 0)
     }
 
     /// Slots held by this level and slower ones.
@@ -199,15 +199,15 @@ impl Shares {
         Some(Turn { destination, ticket, share, paid })
     }
 
-    /// Attempts of this level that may start, leaving slots to the faster levels. Attempts in progress to
-    /// new destinations may turn out slow, so they count as well.
+    /// Attempts of this level that may start, leaving slots to the faster levels. Attempts in progress
+    /// to new destinations may turn out to be slow, so they are counted too.
     fn budget(&self, level: Level) -> usize {
         let left = level.0 * (self.slots / LEFT);
         let free = self.slots.saturating_sub(self.running.len());
         (self.slots - left).saturating_sub(self.held_from(level.min(NEW))).min(free)
     }
 
-    /// When to look again without an event: an attempt exceeds the time of its level, or a slow
+    /// When to check again without an event: an attempt exceeds the time of its level, or a slow
     /// destination may have another failed attempt.
     pub(crate) fn wake_at(&mut self) -> Option<Instant> {
         let Self { rising, running, .. } = self;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     client::{CheckError, ClientError, Clients},
-    failure::{describe, egress_failure, is_not_looked_up, is_unheard, status_message},
+    failure::{describe, is_not_looked_up, is_unheard, status_message},
     progress::Progress,
     signing,
 };
@@ -38,7 +38,7 @@ pub struct Settings {
     pub timeout: Duration,
     /// Maximum size of a response body, in bytes.
     pub max_response_bytes: usize,
-    /// How much of a response body is stored, in bytes.
+    /// Maximum number of bytes of a response body that are stored.
     pub excerpt_bytes: usize,
 }
 
@@ -68,7 +68,7 @@ pub struct Sender {
 enum NotMade {
     /// No request was made: its DNS look-up could not start.
     NoLookup,
-    /// A failure, as described above.
+    /// The exchange failed.
     Failed(Failure),
 }
 
@@ -81,7 +81,7 @@ impl From<Failure> for NotMade {
 impl From<CheckError> for NotMade {
     fn from(error: CheckError) -> Self {
         match error {
-            CheckError::Denied(denied) => Self::Failed(egress_failure(&denied)),
+            CheckError::Denied(denied) => Self::Failed(Failure::denied(&denied)),
             CheckError::Unsupported => {
                 Self::Failed(Failure::new(ErrorKind::InvalidUrl, error.to_string()))
             }
@@ -96,7 +96,7 @@ impl From<ClientError> for NotMade {
     }
 }
 
-/// What is known of an exchange so far, for when the deadline passes.
+/// The part of a response received so far, in case the deadline passes.
 #[derive(Debug, Default)]
 struct Seen {
     status: Option<u16>,
@@ -117,7 +117,7 @@ impl Sender {
         measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
         let mut seen = Seen::default();
         let deadline = self.settings.timeout;
-        // A panic in the client costs this attempt only: the slot and the claim are freed.
+        // A panic in the client affects only this attempt: the slot and the claim are released.
         let progress = Progress::default();
         let exchange =
             progress.of(self.exchange(record, close_after, started_at, &progress, &mut seen));
@@ -143,7 +143,7 @@ impl Sender {
         let took = clock.elapsed();
         let (verdict, error) = self.judge(result, &seen);
         if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
-            self.give_up_connections(record);
+            self.renew_connections(record);
         }
         measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
         let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
@@ -165,13 +165,13 @@ impl Sender {
     /// After a time-out over TLS, renews the connections to the destination, at most once in
     /// [`RENEWAL_PAUSE`]: an HTTP/2 connection whose peer is gone is never idle, and would be used for
     /// ever.
-    fn give_up_connections(&self, record: &Record) {
+    fn renew_connections(&self, record: &Record) {
         let Ok(url) = parse_url(record.url.reveal()) else { return };
         if url.scheme() != "https" {
             return;
         }
         let clients = self.clients.load();
-        if let Err(error) = clients.give_up(&url, &record.destination, RENEWAL_PAUSE) {
+        if let Err(error) = clients.renew(&url, &record.destination, RENEWAL_PAUSE) {
             tracing::error!(
                 event.action = "client-failed",
                 callback.destination = record.destination.as_str(),
@@ -181,7 +181,7 @@ impl Sender {
         }
     }
 
-    /// A status other than 2xx decides alone, whether or not its body is complete.
+    /// A status other than 2xx determines the verdict, whether or not the body is complete.
     fn judge(&self, result: Result<(), Failure>, seen: &Seen) -> (Verdict, Option<Failure>) {
         match (seen.status, result) {
             (Some(200..=299), Ok(())) => (Verdict::Success, None),
@@ -206,9 +206,9 @@ impl Sender {
                 };
                 (verdict, Some(failure))
             }
-            // An exchange without an error has a status.
             (None, Ok(())) => {
-                (Verdict::Transient, Some(Failure::new(ErrorKind::Connect, "no answer")))
+                debug_assert!(false, "an exchange without an error has a status");
+                (Verdict::Transient, Some(Failure::new(ErrorKind::Connect, "no response")))
             }
         }
     }
@@ -306,7 +306,7 @@ fn excerpt(seen: &Seen, max: usize) -> String {
     let text = String::from_utf8_lossy(&seen.excerpt);
     let mut shown = String::new();
     let mut at = 0;
-    // What begins behind the end is left away, so that no secret is cut in two.
+    // Text that begins after the limit is omitted, so that no secret is cut in two.
     while let Some(next) = text[at..].chars().next().filter(|_| at < max) {
         match seen.secrets.iter().find(|secret| text[at..].starts_with(secret.as_str())) {
             Some(secret) => {
@@ -323,9 +323,8 @@ fn excerpt(seen: &Seen, max: usize) -> String {
     shown
 }
 
-/// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); `None` if it is missing or invalid. Of
-/// several headers, the first valid one counts. A number of seconds may have any number of digits and
-/// saturates.
+/// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); `None` if it is missing or invalid. The
+/// first valid header is used. A number of seconds may have any number of digits and saturates.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     headers.get_all(header::RETRY_AFTER).iter().find_map(|value| {
         let value = value.to_str().ok()?.trim();
@@ -340,7 +339,7 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     })
 }
 
-/// A date with a leap second (RFC 9110, 5.6.7) as the second before it.
+/// A date with a leap second (RFC 9110, 5.6.7), converted to the second before it.
 fn leap_second(date: &str) -> Option<String> {
     let at = date.find(":60").filter(|at| date[..*at].contains(':'))?;
     Some(format!("{}:59{}", &date[..at], &date[at + 3..]))
@@ -353,26 +352,26 @@ mod tests {
     #[test]
     fn retry_after_is_read_as_seconds_and_as_a_date() {
         let now: Timestamp = "2015-10-21T07:28:00Z".parse().unwrap();
-        let asked = |value: &'static str| {
+        let requested = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(value));
             retry_after(&headers, now)
         };
-        assert_eq!(asked("120"), Some(Duration::from_mins(2)));
-        assert_eq!(asked("Wed, 21 Oct 2015 07:29:00 GMT"), Some(Duration::from_mins(1)));
-        assert_eq!(asked("Wed, 21 Oct 2015 07:27:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(requested("120"), Some(Duration::from_mins(2)));
+        assert_eq!(requested("Wed, 21 Oct 2015 07:29:00 GMT"), Some(Duration::from_mins(1)));
+        assert_eq!(requested("Wed, 21 Oct 2015 07:27:00 GMT"), Some(Duration::ZERO));
         for broken in ["", "soon", "-1", "+1", "1.5", "1 2", "Wed, 21 Oct 2015 07:60:00 GMT"] {
-            assert_eq!(asked(broken), None, "{broken}");
+            assert_eq!(requested(broken), None, "{broken}");
         }
         let longest = Some(Duration::from_secs(u64::MAX));
-        assert_eq!(asked("99999999999999999999"), longest);
-        assert_eq!(asked(" 0120 "), Some(Duration::from_mins(2)));
+        assert_eq!(requested("99999999999999999999"), longest);
+        assert_eq!(requested(" 0120 "), Some(Duration::from_mins(2)));
         for date in [
             "Wed, 21 Oct 2015 07:28:60 GMT",
             "Wednesday, 21-Oct-15 07:28:60 GMT",
             "Wed Oct 21 07:28:60 2015",
         ] {
-            assert_eq!(asked(date), Some(Duration::from_secs(59)), "{date}");
+            assert_eq!(requested(date), Some(Duration::from_secs(59)), "{date}");
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     connections::IDLE_TIMEOUT,
     credentials::{CredentialError, CredentialFile, Credentials},
     names::{Names, NoLookup},
-    progress::{Limited, Progress},
+    progress::{ConnectLimit, Progress},
 };
 use crate::{
     callback::{Destination, SecretUrl},
@@ -26,10 +26,10 @@ use crate::{
     tls::{self, PairFiles, TlsError},
 };
 
-/// Maximum number of destinations with a client of their own.
-const GIVEN_UP: usize = 256;
+/// Maximum number of destinations with their own client, after their connections were renewed.
+const MAX_RENEWED: usize = 256;
 
-/// Interval of pings on an HTTP/2 connection in use, and the time-out for each.
+/// Interval of pings on an HTTP/2 connection in use, and the time-out for each ping.
 const PING_PAUSE: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,7 +39,7 @@ pub struct Settings {
     /// Time-out for establishing a connection, TLS included.
     pub connect_timeout: Duration,
     /// Maximum number of idle connections to one destination.
-    pub per_destination: usize,
+    pub idle_per_destination: usize,
     /// Proxy for all callbacks (`egress.proxy`).
     pub proxy: Option<SecretUrl>,
     /// Certificates that are trusted in addition to the system's (`tls.ca_file`).
@@ -54,7 +54,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(5),
-            per_destination: 16,
+            idle_per_destination: 16,
             proxy: None,
             ca_file: None,
             identity: None,
@@ -74,10 +74,10 @@ pub enum ClientError {
     Credentials {
         /// The destination.
         destination: Destination,
-        /// Why not.
+        /// The reason.
         error: CredentialError,
     },
-    /// The client library refused a setting.
+    /// The client library rejected a setting.
     #[error("cannot build the HTTP client: {0}")]
     Client(#[from] reqwest::Error),
 }
@@ -88,13 +88,13 @@ pub enum CheckError {
     /// The egress policy denies it.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// The HTTP client takes the brackets of the address for a part of the name that it checks the
-    /// certificate for.
+    /// The HTTP client treats the brackets of the address as part of the name for which it verifies the
+    /// certificate.
     #[error(
         "an https URL with an IPv6 address is not supported with egress.proxy; use a host name"
     )]
     Unsupported,
-    /// Unknown: the DNS look-up could not start.
+    /// It cannot be checked, because the DNS look-up could not start.
     #[error(transparent)]
     NoLookup(#[from] NoLookup),
 }
@@ -102,9 +102,9 @@ pub enum CheckError {
 /// The clients, with everything that is read from files, so that they can be replaced while the service
 /// runs.
 ///
-/// There is one client for everything, and one for URLs with the port of the service's own API: a
-/// resolver does not see the port, so the second client's resolver is told. A destination whose
-/// connections were renewed has a client of its own.
+/// There is one client for all URLs, except those with the port of the service's own API: a resolver is
+/// not told the port, so the second client has a resolver that knows it. A destination whose
+/// connections were renewed has its own client.
 #[derive(Debug)]
 pub struct Clients {
     general: reqwest::Client,
@@ -117,12 +117,12 @@ pub struct Clients {
     auth: BTreeMap<Destination, Credentials>,
 }
 
-/// The clients that few destinations need.
+/// The clients that only a few destinations need.
 #[derive(Debug, Default)]
 struct Others {
     own_port: Option<reqwest::Client>,
-    /// Clients by destination, and when each was created.
-    given_up: HashMap<Destination, (Instant, reqwest::Client)>,
+    /// Clients of destinations whose connections were renewed, and when.
+    renewed: HashMap<Destination, (Instant, reqwest::Client)>,
 }
 
 impl Clients {
@@ -150,7 +150,7 @@ impl Clients {
     /// The client for a URL of this destination.
     pub fn of(&self, url: &Url, destination: &Destination) -> Result<reqwest::Client, ClientError> {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, client)) = others.given_up.get(destination) {
+        if let Some((_, client)) = others.renewed.get(destination) {
             return Ok(client.clone());
         }
         if url.port_or_known_default() != self.own_port || self.own_port.is_none() {
@@ -167,9 +167,9 @@ impl Clients {
         self.another(url, Pool::None)
     }
 
-    /// Renews the connections to a destination: its next attempts open new ones. Does nothing if that was
-    /// done less than `pause` ago.
-    pub fn give_up(
+    /// Renews the connections to a destination: its next attempts open new ones. Does nothing if they
+    /// were renewed less than `pause` ago.
+    pub fn renew(
         &self,
         url: &Url,
         destination: &Destination,
@@ -178,17 +178,17 @@ impl Clients {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let recent = |at: &Instant| now.duration_since(*at) < pause;
-        if others.given_up.get(destination).is_some_and(|(at, _)| recent(at)) {
+        if others.renewed.get(destination).is_some_and(|(at, _)| recent(at)) {
             return Ok(());
         }
         let client = self.another(url, Pool::Kept)?;
-        if others.given_up.len() >= GIVEN_UP {
-            let oldest = others.given_up.iter().min_by_key(|(_, (at, _))| *at);
+        if others.renewed.len() >= MAX_RENEWED {
+            let oldest = others.renewed.iter().min_by_key(|(_, (at, _))| *at);
             if let Some(oldest) = oldest.map(|(destination, _)| destination.clone()) {
-                others.given_up.remove(&oldest);
+                others.renewed.remove(&oldest);
             }
         }
-        others.given_up.insert(destination.clone(), (now, client));
+        others.renewed.insert(destination.clone(), (now, client));
         Ok(())
     }
 
@@ -197,8 +197,8 @@ impl Clients {
         make(&self.settings, self.tls.clone(), &self.policy, &self.names, port, pool)
     }
 
-    /// The credentials: user and password of the URL, which are removed from it, or those set for the
-    /// destination.
+    /// The credentials: user and password of the URL, which are removed from it, or those configured
+    /// for the destination.
     pub fn credentials(
         &self,
         url: &mut Url,
@@ -209,8 +209,8 @@ impl Clients {
             .or_else(|| self.auth.get(destination).map(Cow::Borrowed))
     }
 
-    /// Checks a URL. With a proxy, the proxy resolves the name. If the name can be resolved here as well,
-    /// all its addresses have to be allowed; the proxy may see others.
+    /// Checks a URL. With a proxy, the proxy resolves the name. If the name can also be resolved here,
+    /// all its addresses must be allowed; the proxy may resolve it to others.
     pub async fn check(&self, url: &Url) -> Result<(), CheckError> {
         self.policy.check_url(url)?;
         if self.settings.proxy.is_some()
@@ -253,7 +253,7 @@ fn make(
     pool: Pool,
 ) -> Result<reqwest::Client, ClientError> {
     let proxy = settings.proxy.as_ref().map(|url| url::Url::parse(url.reveal())).transpose();
-    // The settings have been checked.
+    // The settings have been validated.
     let proxy = proxy.ok().flatten();
     let resolver = Resolver {
         policy: Arc::clone(policy),
@@ -270,17 +270,17 @@ fn make(
         .http2_keep_alive_interval(PING_PAUSE)
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(if pool == Pool::Kept { settings.per_destination } else { 0 })
+        .pool_max_idle_per_host(if pool == Pool::Kept { settings.idle_per_destination } else { 0 })
         // Only Retry-After is interpreted, so an unusual header must not turn a success into a failure:
-        // folds become spaces (RFC 9112, 5.2), and invalid headers are ignored.
+        // line folding is replaced by spaces (RFC 9112, 5.2), and invalid headers are ignored.
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_ignore_invalid_headers_in_responses(true)
-        .connector_layer(Limited(settings.connect_timeout))
+        .connector_layer(ConnectLimit(settings.connect_timeout))
         .dns_resolver(Arc::new(resolver));
     let builder = match proxy {
         Some(mut url) => {
-            // The client decodes them as UTF-8. SOCKS has no other way to get them.
+            // The client would decode them as UTF-8. With SOCKS there is no other way to pass them.
             let socks = url.scheme().starts_with("socks");
             let header = if socks { None } else { Credentials::take(&mut url) };
             let proxy = reqwest::Proxy::all(url)?;
@@ -295,11 +295,11 @@ fn make(
     Ok(builder.build()?)
 }
 
-/// A resolver that uses the system's, and returns only addresses that the policy allows.
+/// A resolver that uses the system's resolver, and returns only addresses that the policy allows.
 struct Resolver {
     policy: Arc<Policy>,
     names: Arc<Names>,
-    /// The port of the connection, where it is known.
+    /// The port of the connection, if it is known.
     port: Option<u16>,
     /// The name of the proxy, to which the policy does not apply.
     trusted: Option<String>,
@@ -308,7 +308,7 @@ struct Resolver {
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (policy, port) = (Arc::clone(&self.policy), self.port);
-        // Behind a SOCKS proxy an address comes here as well, in its brackets.
+        // With a SOCKS proxy, an address in brackets is also passed to the resolver.
         let literal = name.as_str().strip_prefix('[').and_then(|it| it.strip_suffix(']'));
         if let Some(address) = literal.and_then(|it| it.parse::<IpAddr>().ok()) {
             let checked = policy.check(address, port);

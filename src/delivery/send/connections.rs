@@ -1,8 +1,9 @@
-//! To which destinations idle connections are kept.
+//! Limits the number of destinations to which idle connections are kept.
 //!
-//! How long one is kept is [`IDLE_TIMEOUT`], which the client's pool applies (`client.rs`). To how many
-//! destinations connections are kept is decided by [`Connections`]. How many are kept to one destination
-//! is `delivery.per_destination`, which the pool applies as well.
+//! Three limits apply to idle connections: [`IDLE_TIMEOUT`], the number of destinations
+//! ([`Connections`]), and the number of connections to one destination (`idle_per_destination` in the
+//! settings of the client, from `delivery.per_destination`). The client's pool applies the first and
+//! the last (`client.rs`).
 
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::callback::{Destination, DestinationMap};
 /// How long an idle connection is kept.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// To how many destinations connections are kept. With more, they could be more than the files that
-/// a process may have open.
+/// Maximum number of destinations to which connections are kept. A higher limit could exceed the number
+/// of open files that a process may have.
 const MAX_DESTINATIONS: usize = 256;
 
 /// The destinations to which connections are kept, and when an attempt to each last began.
@@ -22,8 +23,8 @@ const MAX_DESTINATIONS: usize = 256;
 pub(crate) struct Connections(DestinationMap<Instant>);
 
 impl Connections {
-    /// An attempt begins. Returns whether its connection is kept for later ones; otherwise it is
-    /// closed after the answer.
+    /// An attempt begins. Returns whether its connection is kept for later attempts; otherwise it is
+    /// closed after the response.
     pub(crate) fn keep(&mut self, destination: &Destination, now: Instant) -> bool {
         if self.0.len() >= MAX_DESTINATIONS && !self.0.contains_key(destination) {
             self.0.retain(|_, began| now.duration_since(*began) < IDLE_TIMEOUT);
@@ -35,7 +36,7 @@ impl Connections {
         true
     }
 
-    /// An attempt failed, so there is no connection, and another destination may have its place.
+    /// An attempt failed, so its connection is gone, and another destination may take its place.
     pub(crate) fn lost(&mut self, destination: &Destination) {
         self.0.remove(destination);
     }

@@ -15,11 +15,15 @@ use crate::{
 /// Maximum length of an error message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 400;
 
-/// The egress policy forbids it.
-pub(crate) fn egress_failure(denied: &Denied) -> Failure {
-    Failure::new(ErrorKind::Egress, denied.to_string())
+/// The causes of an error, from the outermost to the innermost, without the error itself.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
 }
-
 /// The message for a status other than 2xx.
 pub(crate) fn status_message(status: u16) -> String {
     let reason = http::StatusCode::from_u16(status).ok().and_then(|it| it.canonical_reason());
@@ -48,11 +52,10 @@ pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
         ErrorKind::Connect
     };
     let mut message = String::new();
-    let mut source: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(cause) = source {
+    for cause in causes(&error) {
         let text = cause.to_string();
         if let Some(denied) = cause.downcast_ref::<Denied>() {
-            return egress_failure(denied);
+            return Failure::denied(denied);
         }
         if cause.is::<DnsError>() {
             return Failure::new(ErrorKind::Dns, text);
@@ -91,7 +94,7 @@ pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
                 message.push_str("the response is not HTTP: ");
             }
         }
-        // Causes often repeat the one below, and the client's own layers add nothing.
+        // Causes often repeat the next one, and the client's own layers add no information.
         let repeats = cause.source().is_some_and(|below| text.contains(&below.to_string()));
         let layer =
             ["client error (", "error reading a body"].iter().any(|it| text.starts_with(it));
@@ -101,7 +104,6 @@ pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
             }
             message.push_str(&text);
         }
-        source = cause.source();
     }
     if message.is_empty() {
         message = error.to_string();
@@ -116,8 +118,7 @@ pub(crate) fn describe(error: reqwest::Error, answering: bool) -> Failure {
 /// Whether the receiver closed a kept-alive connection without having processed this request (RFC 9112,
 /// 9.3.1; RFC 9113, 8.7).
 pub(crate) fn is_unheard(error: &reqwest::Error) -> bool {
-    let mut source: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(cause) = source {
+    causes(error).any(|cause| {
         let reset = cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
             use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
             matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe)
@@ -127,24 +128,13 @@ pub(crate) fn is_unheard(error: &reqwest::Error) -> bool {
                 || error.reason() == Some(h2::Reason::REFUSED_STREAM)
         });
         let canceled = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
-        if closed(cause) || reset || refused || canceled {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
+        closed(cause) || reset || refused || canceled
+    })
 }
 
 /// Whether the DNS look-up could not start.
 pub(crate) fn is_not_looked_up(error: &reqwest::Error) -> bool {
-    let mut source: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(cause) = source {
-        if cause.is::<NoLookup>() {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
+    causes(error).any(|cause| cause.is::<NoLookup>())
 }
 
 fn closed_message(answering: bool) -> &'static str {
@@ -163,7 +153,7 @@ fn closed(cause: &(dyn Error + 'static)) -> bool {
             .is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
-/// A rustls error travels inside an I/O error, and that inside another one.
+/// Whether it is a rustls error, which may be wrapped in several I/O errors.
 fn is_tls(cause: &(dyn Error + 'static)) -> bool {
     cause.is::<rustls::Error>()
         || cause
@@ -187,12 +177,12 @@ mod tests {
     /// An error of a look-up, and its cause.
     #[derive(Debug, Clone, thiserror::Error)]
     #[error("{text}")]
-    struct Said {
+    struct LookupFailed {
         text: String,
-        source: Option<Box<Said>>,
+        source: Option<Box<LookupFailed>>,
     }
 
-    impl Resolve for Said {
+    impl Resolve for LookupFailed {
         fn resolve(&self, _: Name) -> Resolving {
             Box::pin(std::future::ready(Err(self.clone().into())))
         }
@@ -208,22 +198,22 @@ mod tests {
         client.build().unwrap().put(url).body("{}").send().await.unwrap_err()
     }
 
-    /// What the client says before the error of a look-up.
+    /// The prefix that the client adds to the error of a look-up.
     const CLIENT: &str = "dns error: error resolving DNS: ";
 
-    /// The message for a look-up that failed with these errors, each the cause of the one before.
+    /// The message for a look-up that failed with these errors, each the cause of the previous one.
     async fn message(texts: &[&str]) -> String {
         let mut source = None;
         for text in texts.iter().rev() {
-            source = Some(Box::new(Said { text: (*text).to_owned(), source }));
+            source = Some(Box::new(LookupFailed { text: (*text).to_owned(), source }));
         }
         let client = client().dns_resolver(Arc::new(*source.unwrap()));
         let message = describe(put(client, "http://h/").await, false).message;
         message.strip_prefix(CLIENT).unwrap_or_else(|| panic!("{message}")).to_owned()
     }
 
-    /// The error of a request over HTTP/2 that the receiver answers with these frames. Without any, it
-    /// closes the connection.
+    /// The error of a request over HTTP/2 to which the receiver responds with these frames. Without
+    /// frames, it closes the connection.
     async fn answered(frames: &[u8]) -> reqwest::Error {
         const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -237,7 +227,7 @@ mod tests {
                 request.extend_from_slice(&buffer[..read]);
             }
             stream.write_all(&frames).unwrap();
-            // Until the client closes it, so that it reads them.
+            // Until the client closes the connection, so that it reads the frames.
             while frames.len() > SETTINGS.len() && stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
         });
         put(client().http2_prior_knowledge(), &url).await
@@ -246,7 +236,7 @@ mod tests {
     /// Resets the request's stream.
     const RESET: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1];
 
-    /// Closes the connection, of whose streams none was processed.
+    /// Closes the connection, none of whose streams was processed.
     const GO_AWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
     #[tokio::test]
@@ -261,8 +251,9 @@ mod tests {
             let error = answered(&[frame, &u32::from(reason).to_be_bytes()].concat()).await;
             assert_eq!(is_unheard(&error), unheard, "{error:?}");
             let failure = describe(error, false);
-            let said = format!("HTTP/2 protocol error of the receiver: {}", reason.description());
-            assert_eq!((failure.kind, failure.message), (ErrorKind::Body, said));
+            let expected =
+                format!("HTTP/2 protocol error of the receiver: {}", reason.description());
+            assert_eq!((failure.kind, failure.message), (ErrorKind::Body, expected));
         }
         let error = answered(&[]).await;
         assert!(is_unheard(&error), "{error:?}");

@@ -1,7 +1,7 @@
-//! Sending: one PUT. Nothing here knows of turns, retries or the outbox's queues.
+//! Sending: one PUT. Independent of turns, retries and the outbox's queues.
 //!
 //! [`attempt`] makes it, with the pooled [`client`], which resolves [`names`]. [`connections`] limits
-//! idle connections, [`progress`] tracks how far an exchange is, [`failure`] classifies errors, and
+//! idle connections, [`progress`] tracks the phase of an exchange, [`failure`] classifies errors, and
 //! [`credentials`] and [`signing`] add headers.
 
 pub mod attempt;

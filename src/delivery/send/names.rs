@@ -1,15 +1,15 @@
 //! DNS look-ups: by the system's resolver, which company networks rely on, and bounded.
 //!
-//! A look-up of the system blocks a thread until it has an answer or times out. So:
+//! A look-up of the system blocks a thread until it has an answer or times out. Therefore:
 //!
-//! - A name is looked up once at a time, whoever asks for it.
-//! - The number of concurrent look-ups is limited. Names that were found the last time may use all
-//!   slots, new names most of them, and names that were not found or took long a part: however many
+//! - There is at most one look-up of a name at a time, which all callers share.
+//! - The number of concurrent look-ups is limited. Names whose previous look-up succeeded may use all
+//!   slots, new names most of them, and names whose look-up failed or took long a part: however many
 //!   hang, a known name finds a slot.
-//! - An exchange whose look-up could not start fails with [`NoLookup`], which is not charged to the
-//!   destination.
-//! - A slow answer is cached for a short time. A fast one is not: the system has it cached, and knows its
-//!   time to live.
+//! - An exchange whose look-up could not start fails with [`NoLookup`], which does not count against
+//!   the destination.
+//! - A slow answer is cached for a short time. A fast one is not: the system has cached it, and knows
+//!   its time to live.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,8 @@ use crate::delivery::recent::Recent;
 /// Maximum number of concurrent look-ups. Each blocks a thread.
 pub const LOOKUPS: usize = 1024;
 
-/// Maximum number of them for names that were not found the last time, and for those and new names.
+/// Maximum number of look-ups for names whose previous look-up did not succeed (new or bad), and for
+/// bad names only.
 const NEW: usize = LOOKUPS - LOOKUPS / 8;
 const BAD: usize = LOOKUPS / 4;
 
@@ -39,7 +40,7 @@ const LONG: Duration = Duration::from_millis(10);
 /// How long a slow answer is cached.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// A name whose look-up takes longer than this counts as not found for the next one's slot.
+/// After a look-up that takes longer than this, the name is treated as bad.
 const HANGS: Duration = Duration::from_secs(2);
 
 /// A look-up failed.
@@ -48,17 +49,17 @@ pub enum DnsError {
     /// The system reports an error.
     #[error("cannot resolve the name {name}: {error}")]
     Failed {
-        /// Which name.
+        /// The name.
         name: String,
-        /// What the system says.
+        /// The error of the operating system.
         error: Arc<std::io::Error>,
     },
     /// It takes too long.
     #[error("the name {name} was not resolved within {} (delivery.connect_timeout)", humantime::format_duration(*.limit))]
     TimedOut {
-        /// Which name.
+        /// The name.
         name: String,
-        /// The setting.
+        /// The time limit.
         limit: Duration,
     },
 }
@@ -79,7 +80,7 @@ enum LookupState {
     Done(Result<Addresses, LookupError>),
 }
 
-/// The look-ups.
+/// The look-ups in progress, and cached results.
 #[derive(Debug)]
 pub struct Names {
     /// Time-out of one look-up, and how long it may wait for a slot.
@@ -92,14 +93,14 @@ pub struct Names {
 
 #[derive(Debug, Default)]
 struct Known {
-    under_way: HashMap<String, watch::Receiver<LookupState>>,
+    in_progress: HashMap<String, watch::Receiver<LookupState>>,
     kept: Recent<String, (Instant, Addresses)>,
     /// Whether the last look-up of a name was fast and successful.
     good: Recent<String, bool>,
 }
 
 impl Names {
-    /// Nothing is known; a look-up may take as long as `limit`.
+    /// Creates an empty cache. A look-up may take up to `limit`.
     pub fn new(limit: Duration) -> Arc<Self> {
         let places = |count| Arc::new(Semaphore::new(count));
         Arc::new(Self {
@@ -131,7 +132,7 @@ impl Names {
             return Err(NoLookup(name.to_owned()).into());
         }
         progress.resolves();
-        // Who joins a look-up that has begun before gives it as much time as the first one did.
+        // A caller that joins a look-up in progress also waits for up to `limit`.
         let done = state.wait_for(|state| matches!(state, LookupState::Done(_)));
         let done = timeout(self.limit, done).await.map(|it| it.map(|it| it.clone()));
         match done {
@@ -139,7 +140,7 @@ impl Names {
             Ok(Ok(LookupState::Done(Err(error)))) => {
                 Err(DnsError::Failed { name: name.to_owned(), error }.into())
             }
-            // Its task has gone with its runtime.
+            // The task was dropped with its runtime.
             Ok(_) => Err(NoLookup(name.to_owned()).into()),
             Err(_) => {
                 self.known().good.put(name.to_owned(), false);
@@ -156,11 +157,11 @@ impl Names {
         {
             return Ok(Arc::clone(found));
         }
-        if let Some(state) = known.under_way.get(name) {
+        if let Some(state) = known.in_progress.get(name) {
             return Err(state.clone());
         }
         let (tell, state) = watch::channel(LookupState::Waits);
-        known.under_way.insert(name.to_owned(), state.clone());
+        known.in_progress.insert(name.to_owned(), state.clone());
         let good = known.good.get(name).copied();
         drop(known);
         tokio::spawn(Arc::clone(self).run(name.to_owned(), good, tell));
@@ -175,7 +176,7 @@ impl Names {
     ) {
         let places = tokio::select! {
             places = self.places(good) => Some(places),
-            // Every waiter is gone.
+            // No caller is waiting any more.
             () = tell.closed() => None,
         };
         if let Some(places) = places {
@@ -202,10 +203,10 @@ impl Names {
             drop(known);
             tell.send_replace(LookupState::Done(found));
         }
-        self.known().under_way.remove(&name);
+        self.known().in_progress.remove(&name);
     }
 
-    /// Waits for a slot that a name like this may use.
+    /// Waits for a slot that a name with this history may use.
     async fn places(&self, good: Option<bool>) -> Vec<OwnedSemaphorePermit> {
         let lines: &[&Arc<Semaphore>] = match good {
             Some(true) => &[&self.all],
@@ -214,7 +215,7 @@ impl Names {
         };
         let mut places = Vec::with_capacity(lines.len());
         for line in lines {
-            // None of them is ever closed.
+            // The semaphores are never closed.
             places.extend(Arc::clone(line).acquire_owned().await);
         }
         places
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cached_answer_is_used_until_its_time_is_over() {
+    async fn a_cached_answer_is_used_until_it_expires() {
         let names = Names::new(Duration::from_secs(60));
         let now = Instant::now();
         let keep =

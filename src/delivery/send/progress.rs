@@ -1,8 +1,8 @@
-//! How far an exchange has come on its way to a connection, which determines what an error means.
+//! The phase of an exchange before its request is sent, which determines the meaning of an error.
 //!
-//! The HTTP client does not report whether it reuses a connection, waits for a look-up or connects. So
-//! each exchange runs in the task-local scope of its own [`Progress`], which the connector's
-//! [`layer`](Limited) and the resolver update.
+//! The HTTP client does not report whether it reuses a connection, waits for a look-up or connects.
+//! Therefore each exchange runs in the task-local scope of its own [`Progress`], which the connector's
+//! [`layer`](ConnectLimit) and the resolver update.
 
 use std::{
     future::Future,
@@ -34,12 +34,12 @@ const CONNECTS: u8 = 3;
 pub struct Progress(Arc<AtomicU8>);
 
 impl Progress {
-    /// Runs an exchange, in which [`Progress::current`] returns this one.
+    /// Runs an exchange, in which [`Progress::current`] returns this progress.
     pub async fn of<T>(&self, exchange: impl Future<Output = T>) -> T {
         PROGRESS.scope(self.clone(), exchange).await
     }
 
-    /// The progress of the current exchange; outside of one, a new one.
+    /// The progress of the current exchange; outside of an exchange, a new one.
     pub fn current() -> Self {
         PROGRESS.try_with(Self::clone).unwrap_or_default()
     }
@@ -57,12 +57,12 @@ impl Progress {
         self.set(POOLED);
     }
 
-    /// A look-up waits for a slot.
+    /// The look-up waits for a slot.
     pub fn waits_for_place(&self) {
         self.set(WAITS);
     }
 
-    /// A look-up has started.
+    /// The look-up has started.
     pub fn resolves(&self) {
         self.set(RESOLVES);
     }
@@ -72,12 +72,12 @@ impl Progress {
         self.set(CONNECTS);
     }
 
-    /// Whether it reused a connection.
+    /// Whether the exchange uses a connection from the pool.
     pub fn is_pooled(&self) -> bool {
         self.is(POOLED)
     }
 
-    /// Whether it waits for its look-up to start.
+    /// Whether the exchange waits for its look-up to start.
     pub fn is_waiting(&self) -> bool {
         self.is(WAITS)
     }
@@ -90,26 +90,26 @@ pub struct ConnectTimeout(Duration);
 
 /// Limits the time for establishing a connection after its name is resolved: TCP, proxy and TLS.
 #[derive(Debug, Clone, Copy)]
-pub struct Limited(pub Duration);
+pub struct ConnectLimit(pub Duration);
 
-impl<S> Layer<S> for Limited {
-    type Service = LimitedService<S>;
+impl<S> Layer<S> for ConnectLimit {
+    type Service = LimitedConnector<S>;
 
-    fn layer(&self, inner: S) -> LimitedService<S> {
-        LimitedService { inner, limit: self.0 }
+    fn layer(&self, inner: S) -> LimitedConnector<S> {
+        LimitedConnector { inner, limit: self.0 }
     }
 }
 
-/// A connector with this limit.
+/// A connector with a time limit.
 #[derive(Debug, Clone)]
-pub struct LimitedService<S> {
+pub struct LimitedConnector<S> {
     inner: S,
     limit: Duration,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-impl<S, R> Service<R> for LimitedService<S>
+impl<S, R> Service<R> for LimitedConnector<S>
 where
     S: Service<R, Error = BoxError>,
     S::Future: Send + 'static,
@@ -135,7 +135,7 @@ where
                 return Poll::Ready(done);
             }
             if progress.is(WAITS) || progress.is(RESOLVES) {
-                // A look-up has limits of its own.
+                // A look-up has its own limits.
                 since = None;
                 return Poll::Pending;
             }
@@ -154,7 +154,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(10);
 
-    /// Connects, limited, in an exchange of its own.
+    /// Connects with a time limit, in a separate exchange.
     async fn connect<F>(connecting: impl Fn(Progress) -> F) -> Result<(), BoxError>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -166,7 +166,7 @@ mod tests {
                 Ok::<_, BoxError>(())
             }
         });
-        Progress::default().of(async { Limited(LIMIT).layer(inner).call(()).await }).await
+        Progress::default().of(async { ConnectLimit(LIMIT).layer(inner).call(()).await }).await
     }
 
     #[tokio::test]

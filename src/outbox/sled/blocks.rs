@@ -1,7 +1,7 @@
 //! Rows that many callbacks share: sets of callbacks, and entries.
 //!
-//! sled copies a leaf for each row that changes. Callbacks that are accepted together mostly end together
-//! as well, so with one row for many of them a batch changes a few rows instead of a few thousand.
+//! sled copies a leaf for each row that changes. Callbacks accepted together usually also end together,
+//! so with one row for many of them a batch changes a few rows instead of a few thousand.
 
 use sled::IVec;
 
@@ -11,7 +11,7 @@ use crate::outbox::{
     record::{CodecError, RECORD_FORMAT},
 };
 
-/// Number of callbacks of a set's block.
+/// Number of callbacks covered by one set.
 pub(super) const SET: u64 = 1024;
 
 /// Number of callbacks whose records may share a row.
@@ -22,7 +22,7 @@ pub(super) const PROGRESS: u64 = PROGRESS_LEN as u64;
 pub(super) const PROGRESS_LEN: usize = 8;
 
 const WORDS: usize = 16;
-/// Sets with fewer members are stored as a list of them, which is shorter.
+/// A set with fewer members is stored as a list, which is shorter.
 const SPARSE: usize = 64;
 const DENSE: u8 = u8::MAX;
 
@@ -36,7 +36,7 @@ impl Set {
         ((at / 64) as usize, 1 << (at % 64))
     }
 
-    /// Returns whether it was not in the set.
+    /// Adds a callback. Returns whether it is new.
     pub(super) fn insert(&mut self, seq: u64) -> bool {
         let (word, bit) = Self::place(seq);
         let new = self.0[word] & bit == 0;
@@ -44,7 +44,7 @@ impl Set {
         new
     }
 
-    /// Returns whether it was in the set.
+    /// Removes a callback. Returns whether it was a member.
     pub(super) fn remove(&mut self, seq: u64) -> bool {
         let (word, bit) = Self::place(seq);
         let known = self.0[word] & bit != 0;
@@ -65,8 +65,8 @@ impl Set {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// The members of both sets.
-    pub(super) fn with(&self, other: &Self) -> Self {
+    /// The union of both sets.
+    pub(super) fn union(&self, other: &Self) -> Self {
         Self(std::array::from_fn(|at| self.0[at] | other.0[at]))
     }
 
@@ -77,7 +77,7 @@ impl Set {
             .filter(move |seq| set.contains(*seq))
     }
 
-    /// The first member at or after `from`, which is in block `block` or before it.
+    /// The first member at or after `from`. `from` must not be after the end of block `block`.
     pub(super) fn next(&self, block: u64, from: u64) -> Option<u64> {
         let begin = block * SET;
         let at = from.saturating_sub(begin);
@@ -166,7 +166,7 @@ impl Pending {
     }
 
     pub(super) fn all(&self) -> Set {
-        self.fresh.with(&self.others)
+        self.fresh.union(&self.others)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -179,7 +179,7 @@ impl Pending {
     }
 }
 
-/// An entry of a shared row: the callback's position in the block, and where its bytes are.
+/// An entry of a shared row: the callback's position in the block, and the byte range of its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) offset: u8,

@@ -1,5 +1,5 @@
-//! sled panics on damage, even when it only reads. Here such a panic becomes an error, without a message
-//! on standard error.
+//! sled panics on damage, even when it only reads. [`guarded`] turns such a panic into an error,
+//! without a message on standard error.
 
 use std::{
     any::Any,

@@ -1,9 +1,9 @@
-//! Which stored times are still to come.
+//! Which stored times are in the future.
 
 use crate::clock::Timestamp;
 
-/// What a stored time is compared with: now, and the latest time to which anything can have been put
-/// off. A later one was stored while the clock was ahead, and counts as past.
+/// The times with which a stored time is compared: now, and the latest time to which anything can have
+/// been postponed. A later time was stored while the clock was ahead, and is treated as past.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Horizon {
     pub(super) now: Timestamp,
@@ -11,7 +11,7 @@ pub(super) struct Horizon {
 }
 
 impl Horizon {
-    /// Whether `at` is still to come.
+    /// Whether `at` is in the future.
     pub(super) fn is_later(&self, at: Timestamp) -> bool {
         at > self.now && at <= self.latest
     }

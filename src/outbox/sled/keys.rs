@@ -1,32 +1,32 @@
 //! The layout of the store: one sled tree, because a batch is atomic within one tree, with a prefix byte
 //! for each kind of row. Numbers are big-endian, so that rows are sorted by them.
 //!
-//! | key | value | what |
+//! | key | value | content |
 //! |---|---|---|
 //! | `m` name | | format, salt, totals |
 //! | `r` first-seq | entries | callbacks as they were accepted, up to 16 in a row |
-//! | `s` first-seq | entries | what has happened to up to 8 of them since, if anything: their progress |
+//! | `s` first-seq | entries | progress of up to 8 callbacks that have changed since they were accepted |
 //! | `t` seq | progress | a progress that is too large for a shared row |
 //! | `b` queue block | 2 sets | which of 1024 callbacks are pending: the fresh ones, and the others |
 //! | `y` block | set | which of 1024 callbacks are delivered |
 //! | `z` block | set | which of 1024 callbacks are failed |
 //! | `j` length job-id seq | queue | the job index: the callbacks of a job, in order |
-//! | `l` length job-id | seq | no callback of the job before this one is pending |
+//! | `l` length job-id | seq | lower bound: all earlier callbacks of the job have ended |
 //! | `i` length job-id-fs seq | queue | the directory index: the callbacks of a job directory, in order |
 //! | `d` queue due seq | | the due index: active callbacks that were postponed |
 //! | `a` seq number | attempt | an attempt before the last one |
 //! | `e` event-id | id | the idempotency key of a stored callback |
-//! | `g` state finished batch | seqs | the retention index: what one batch ended |
+//! | `g` state ended batch | seqs | the retention index: the callbacks that ended in one batch |
 //! | `q` queue | row | the counters of a destination with pending or failed callbacks, or a paused one |
 //!
-//! *queue* is 8 bytes of SHA-256 over the store's random salt and the destination; *seq* is the position
-//! in the order of acceptance. The public id is `seq ‖ queue`: it sorts by age, says where the callback is
-//! without an index, and, because of the salt, is unique over all stores.
+//! *queue* is 8 bytes of SHA-256 over the store's random salt and the destination; *seq* is the
+//! position in the order of acceptance. The public id is `seq ‖ queue`: it sorts by age, locates the
+//! callback without an index, and, because of the salt, is unique across stores.
 //!
-//! A callback stays where it was written until it is purged. A settlement changes its progress and moves
-//! it from one set to another, and callbacks that were accepted together share those rows. A fresh
-//! callback, which was never postponed and waits for nothing, has no row in `d`, because `b` has it in the
-//! right order.
+//! A callback's record is not moved until it is purged. A settlement changes its progress and moves it
+//! from one set to another, and callbacks that were accepted together share those rows. A fresh
+//! callback (never postponed, not blocked) has no row in `d`, because `b` already lists it in the right
+//! order.
 
 use crate::{
     callback::{CallbackId, Destination},
@@ -36,7 +36,7 @@ use crate::{
 
 /// Number of the stored format (`u32`, big-endian).
 pub(super) const FORMAT: &[u8] = b"mformat";
-/// While a migration is not complete: the format that it began with.
+/// While a migration is not complete: the format of the store before the migration.
 pub(super) const MIGRATING: &[u8] = b"mmigrating";
 /// 16 random bytes, created with the store.
 pub(super) const SALT: &[u8] = b"msalt";
@@ -44,8 +44,10 @@ pub(super) const SALT: &[u8] = b"msalt";
 pub(super) const TOTALS: &[u8] = b"mtotals";
 /// The prefix of destination rows.
 pub(super) const QUEUES: &[u8] = b"q";
-/// The prefix of records.
-pub(super) const RECORDS: &[u8] = b"r";
+/// The prefix of rows with records.
+pub(super) const RECORD_PREFIX: u8 = b'r';
+/// The prefix of rows with the pending callbacks of a block.
+pub(super) const PENDING_PREFIX: u8 = b'b';
 
 /// The key of a destination's queue within one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,37 +99,37 @@ pub(super) fn last_number(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |last| u64::from_be_bytes(*last))
 }
 
-/// The row of records that begins with this one.
+/// The key of the records row whose first callback is `first`.
 pub(super) fn record(first: u64) -> Vec<u8> {
-    key(b'r', &[&first.to_be_bytes()])
+    key(RECORD_PREFIX, &[&first.to_be_bytes()])
 }
 
-/// The row of progress that begins with this callback.
+/// The key of the progress row whose first callback is `first`.
 pub(super) fn progress(first: u64) -> Vec<u8> {
     key(b's', &[&first.to_be_bytes()])
 }
 
-/// A progress that is too large for a shared row.
+/// The key of a progress that is too large for a shared row.
 pub(super) fn large_progress(seq: u64) -> Vec<u8> {
     key(b't', &[&seq.to_be_bytes()])
 }
 
-/// The pending ones of a block.
+/// The key of the set of pending callbacks in a block.
 pub(super) fn pending(queue: QueueKey, block: u64) -> Vec<u8> {
-    key(b'b', &[&queue.0.to_be_bytes(), &block.to_be_bytes()])
+    key(PENDING_PREFIX, &[&queue.0.to_be_bytes(), &block.to_be_bytes()])
 }
 
 pub(super) fn pending_prefix(queue: QueueKey) -> Vec<u8> {
-    key(b'b', &[&queue.0.to_be_bytes()])
+    key(PENDING_PREFIX, &[&queue.0.to_be_bytes()])
 }
 
-/// The queue of a key of `b`.
+/// The queue in a key with the prefix `b`.
 pub(super) fn pending_queue(key: &[u8]) -> QueueKey {
     QueueKey(key.get(1..9).map_or(0, number))
 }
 
-/// A prefix with a name. `event::MAX_NAME_BYTES` limits the length to one byte. With the length first, no
-/// name's prefix is the prefix of another name.
+/// A prefix followed by a name. `event::MAX_NAME_BYTES` limits the length to one byte. Because the
+/// length comes first, the prefix of one name is never the beginning of another's.
 fn named(prefix: u8, name: &str) -> Vec<u8> {
     let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
     key(prefix, &[&[length], name.as_bytes()])
@@ -137,7 +139,7 @@ pub(super) fn job_prefix(job_id: &str) -> Vec<u8> {
     named(b'j', job_id)
 }
 
-/// The row that says where the pending callbacks of a job begin.
+/// The key of the row with the lower bound for the pending callbacks of a job.
 pub(super) fn job_begin(job_id: &str) -> Vec<u8> {
     named(b'l', job_id)
 }
@@ -171,7 +173,7 @@ pub(super) fn due_time(key: &[u8]) -> Timestamp {
     Timestamp::from_millis(key.get(9..17).map_or(0, number))
 }
 
-/// The prefix of the sets with callbacks that ended in this state.
+/// The prefix of the sets of callbacks that ended in this state.
 pub(super) const fn ended_prefix(state: StateName) -> u8 {
     match state {
         StateName::Failed => b'z',
@@ -179,7 +181,7 @@ pub(super) const fn ended_prefix(state: StateName) -> u8 {
     }
 }
 
-/// The delivered or failed ones of a block.
+/// The key of the set of delivered or failed callbacks in a block.
 pub(super) fn ended(state: StateName, block: u64) -> Vec<u8> {
     key(ended_prefix(state), &[&block.to_be_bytes()])
 }
@@ -192,19 +194,19 @@ pub(super) fn attempt(seq: u64, number: u32) -> Vec<u8> {
     key(b'a', &[&seq.to_be_bytes(), &number.to_be_bytes()])
 }
 
-/// Whether a row has entries: records or progress.
+/// Whether a row contains entries: records or progress.
 pub(super) fn is_entries(key: &[u8]) -> bool {
-    matches!((key.first(), key.len()), (Some(b'r' | b's'), 9))
+    matches!((key.first(), key.len()), (Some(&RECORD_PREFIX | b's'), 9))
 }
 
-/// Whether a row has a large progress.
+/// Whether a row contains a large progress.
 pub(super) fn is_large_progress(key: &[u8]) -> bool {
     matches!((key.first(), key.len()), (Some(b't'), 9))
 }
 
-/// Whether a row has the pending callbacks of a block.
+/// Whether a row contains the pending callbacks of a block.
 pub(super) fn is_pending(key: &[u8]) -> bool {
-    matches!((key.first(), key.len()), (Some(b'b'), 17))
+    matches!((key.first(), key.len()), (Some(&PENDING_PREFIX), 17))
 }
 
 /// The callback and number of an attempt's key.
@@ -231,12 +233,12 @@ pub(super) fn retention(state: StateName) -> Vec<u8> {
     key(b'g', &[&[retention_prefix(state)]])
 }
 
-pub(super) fn finished_batch(state: StateName, at: Timestamp, batch: u64) -> Vec<u8> {
+pub(super) fn ended_batch(state: StateName, at: Timestamp, batch: u64) -> Vec<u8> {
     key(b'g', &[&[retention_prefix(state)], &at.as_millis().to_be_bytes(), &batch.to_be_bytes()])
 }
 
 /// The time in a key of the retention index.
-pub(super) fn finished_time(key: &[u8]) -> Timestamp {
+pub(super) fn ended_time(key: &[u8]) -> Timestamp {
     Timestamp::from_millis(key.get(2..10).map_or(0, number))
 }
 

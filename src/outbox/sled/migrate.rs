@@ -1,10 +1,10 @@
 //! Migrates a store to the format of this version, forward only, with one file in `migrations/` for each
 //! step.
 //!
-//! A step runs when the store is open and not in use. Before it writes anything, the new format number and
-//! a row that says that the migration is not complete are synced: from then on an older version refuses the
-//! store. An interrupted step runs again and continues with what it finds. A store of a newer format is
-//! refused before anything is changed.
+//! A step runs when the store is open and not in use. Before it writes anything, the new format number
+//! and a row that marks the migration as incomplete are synced: from then on an older version refuses
+//! the store. An interrupted step runs again and continues where it stopped. A store of a newer format
+//! is refused before anything is changed.
 
 use std::path::Path;
 
@@ -23,9 +23,9 @@ mod m0001_first_format;
 #[path = "../../../migrations/m0002_shared_rows.rs"]
 mod m0002_shared_rows;
 
-/// One step. Its position in the list, from 1, is the format that it leads to. It has to call the second
-/// argument, which syncs what was written, after each of its batches: sled uses space again that was freed
-/// by writes which are not on the disk yet.
+/// One step. Its position in the list, from 1, is the format that it results in. It must call the
+/// second argument, which syncs the changes so far, after each of its batches: sled reuses space that
+/// was freed by writes which are not on the disk yet.
 pub(super) type Migration = fn(&Tree, &dyn Fn() -> Result<()>) -> Result<()>;
 
 /// All steps.
@@ -44,13 +44,13 @@ pub(super) fn init(db: &Db, dir: &Path) -> Result<()> {
 pub(super) enum Found {
     /// The format of this version.
     Latest,
-    /// An older one.
+    /// An older format.
     Older(u32),
-    /// A migration from this format was interrupted: rows of both formats are there.
+    /// A migration from this format was interrupted: there are rows of both formats.
     Interrupted(u32),
 }
 
-/// Looks at the format of a store. One that is newer or foreign is an error.
+/// Determines the format of a store. A newer or foreign format is an error.
 pub(super) fn look(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<Found> {
     let number = |key: &[u8]| -> Result<Option<u32>> {
         let row = db.get(key)?;
@@ -69,7 +69,7 @@ pub(super) fn look(db: &Db, dir: &Path, migrations: &[Migration]) -> Result<Foun
     })
 }
 
-/// Runs the steps that the store lacks.
+/// Runs the missing steps.
 pub(super) fn run(db: &Db, dir: &Path, found: Found, migrations: &[Migration]) -> Result<()> {
     let (Found::Older(from) | Found::Interrupted(from)) = found else { return Ok(()) };
     let sync = || sync(db, dir);
@@ -91,7 +91,7 @@ fn latest(migrations: &[Migration]) -> u32 {
     u32::try_from(migrations.len()).unwrap_or(u32::MAX)
 }
 
-/// Syncs what was written so far. `flush()` alone is no barrier in sled 0.34.
+/// Syncs the changes so far. `flush()` alone is no barrier in sled 0.34.
 fn sync(db: &Db, dir: &Path) -> Result<()> {
     db.flush()?;
     Ok(sync_log(dir)?)
@@ -109,7 +109,7 @@ fn foreign(dir: &Path) -> OutboxError {
 mod tests {
     use super::*;
 
-    /// An empty database in a folder of its own.
+    /// An empty database in a temporary folder.
     fn empty() -> (Db, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         (sled::Config::new().path(folder.path()).open().unwrap(), folder)

@@ -1,4 +1,4 @@
-//! The outbox on sled, the embedded store. Nothing outside this folder names sled.
+//! The outbox implemented with sled. Only this folder uses the sled API.
 //!
 //! ```text
 //!  enqueue, settle, … ──► commit: one thread, one batch at a time: apply, flush, sync_data
@@ -7,21 +7,20 @@
 //!    └─────► tree                                                   answered after the sync
 //! ```
 //!
-//! | folder | what |
+//! | folder | content |
 //! |---|---|
-//! | [`commit`] | every write: the commands, the transaction that they change, and the thread that commits it |
+//! | [`commit`] | writes: the commands, the transaction they build, and the thread that commits it |
 //! | [`claim`] | what is due: one queue of callbacks for each destination |
 //! | [`read`] | look-ups, listings, summary and export |
-//! | [`shared`] | what the three share in memory |
-//! | [`rescue`] | damage: everything that knows sled's file format |
+//! | [`shared`] | in-memory state shared by these three |
+//! | [`rescue`] | damage: all code that depends on sled's file format |
 //!
 //! The rows and their keys are in [`keys`] and [`rows`]. `commit`, `claim` and `read` can be read
 //! without `rescue`, which only [`open`] and the committer call.
 //!
-//! Opening is recovery: counters are rows of the same tree and change in the same batch as what
-//! they count, claims live in memory only, and the due index says what is due. No row is scanned
-//! that is not needed.
-
+//! Opening is recovery: counters are rows of the same tree and change in the same batch as what they
+//! count, claims exist only in memory, and the due index lists what is due. No other rows need to be
+//! scanned.
 mod blocks;
 mod claim;
 mod commit;

@@ -29,6 +29,7 @@ use crate::{
             rows::{Totals, decode},
             shared::{
                 barrier::Barrier,
+                commit_timer::CommitTimer,
                 store::{Settings, Store},
             },
         },
@@ -39,7 +40,8 @@ use crate::{
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Opens a store, after checking what sled would lose silently. Also returns whether it was migrated.
+/// Opens a store, after checking for damage that sled would discard silently. Also returns whether it
+/// was migrated.
 pub(super) fn open_checked(
     dir: &Path,
     settings: Settings,
@@ -49,7 +51,7 @@ pub(super) fn open_checked(
         if let Some(known) = witness_record(dir) {
             return Err(precheck::missing(dir, &known));
         }
-        // A backup without a store is of one that was removed.
+        // A backup without a store belongs to a store that was removed.
         backup::forget(dir)?;
         create(dir, None)?;
     }
@@ -58,7 +60,7 @@ pub(super) fn open_checked(
         let db = db(dir, settings.cache_bytes)?;
         let found = migrate::look(&db, dir, migrate::MIGRATIONS)?;
         check(&db, &before)?;
-        // What follows writes only if there is something to migrate, and then the store is sound.
+        // The following steps write only if there is something to migrate, and then the store is sound.
         let store = match found {
             Found::Latest => Ok(store(dir, db, settings, clock)?),
             older => Err((db, older, settings, clock)),
@@ -67,11 +69,11 @@ pub(super) fn open_checked(
     });
     match opened {
         Ok(store) => {
-            // A killed process may have applied a batch without syncing it. It is visible now, and must
-            // not be sent before it is durable.
+            // A killed process may have applied a batch without syncing it. The batch is visible now,
+            // and must be durable before it is sent.
             sync_log(dir)?;
             // sled renames its new snapshot without syncing the folder, and then reuses space that the
-            // old one refers to.
+            // old snapshot refers to.
             sync_dir(dir)?;
             // From here on, the backup is older than the store.
             before.done()?;
@@ -81,7 +83,7 @@ pub(super) fn open_checked(
                     Ok((store, witness, false))
                 }
                 Err((db, older, settings, clock)) => guarded(|| {
-                    // First, because from here on the store is not as it was closed.
+                    // First, because from here on the store is no longer as it was closed.
                     let witness = Witness::open(dir, Identity(salt(&db)?))?;
                     migrate::run(&db, dir, older, migrate::MIGRATIONS)?;
                     Ok((self::store(dir, db, settings, clock)?, witness, true))
@@ -95,7 +97,7 @@ pub(super) fn open_checked(
     }
 }
 
-/// Checks that the store is the one of the witness and, if it may be damaged, all its rows.
+/// Checks that the store is the one of the witness and, if it may be damaged, verifies all its rows.
 fn check(db: &Db, before: &Precheck) -> Result<()> {
     let totals: Totals = match db.get(keys::TOTALS)? {
         Some(bytes) => decode(keys::TOTALS, &bytes)?,
@@ -114,7 +116,7 @@ fn store(dir: &Path, db: Db, settings: Settings, clock: SharedClock) -> Result<S
     let tree = Tree::clone(&db);
     let salt = salt(&tree)?;
     let queues = queues::load(&tree)?;
-    begin_ids_anew(&queues, clock.now());
+    advance_next_seq(&queues, clock.now());
     Ok(Store {
         dir: dir.to_owned(),
         db,
@@ -122,25 +124,25 @@ fn store(dir: &Path, db: Db, settings: Settings, clock: SharedClock) -> Result<S
         salt,
         queues,
         barrier: Barrier::default(),
-        commits: Barrier::default(),
+        commits: CommitTimer::default(),
         known_queues: Mutex::default(),
         clock,
         settings,
     })
 }
 
-/// A store that was restored from a backup or export may have assigned ids after the last one in it. So
-/// at each opening, the next id is at least at the clock: with 65,536 ids per millisecond, no store can be
-/// further.
-fn begin_ids_anew(queues: &Queues, now: Timestamp) {
+/// Raises the next id to at least the clock. A store that was restored from a backup or export may have
+/// assigned ids after the last one in it. With 65,536 ids per millisecond, no store can be ahead of the
+/// clock.
+fn advance_next_seq(queues: &Queues, now: Timestamp) {
     let mut inner = queues.lock();
     inner.totals.next_seq = inner.totals.next_seq.max(now.as_millis() << 16);
 }
 
-/// Creates an empty store under another name and renames it when it is complete. So a store without a
-/// format number is never an unfinished one: it is damaged or foreign.
+/// Creates an empty store under another name and renames it when it is complete. Therefore a store
+/// without a format number is never an unfinished one: it is damaged or foreign.
 ///
-/// With an identity, its ids continue those of another store.
+/// With an identity, the callbacks of the store with this identity can be imported with their ids.
 pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<()> {
     let parent = dir.parent().unwrap_or(Path::new("."));
     let mut name = dir.file_name().unwrap_or_default().to_owned();
@@ -164,7 +166,7 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<()> {
     }
     sync_dir(&new)?;
     if dir.try_exists()? {
-        // Fails unless it is empty.
+        // Fails unless the folder is empty.
         std::fs::remove_dir(dir)?;
     }
     std::fs::rename(&new, dir)?;
@@ -182,7 +184,7 @@ fn db(dir: &Path, cache_bytes: u64) -> Result<Db> {
     let give_up = Instant::now() + LOCK_PATIENCE;
     loop {
         match config.open() {
-            // sled's threads release a store that this process has closed a moment later.
+            // sled's threads release a store shortly after this process has closed it.
             Err(sled::Error::Io(error))
                 if error.to_string().contains("could not acquire lock")
                     && Instant::now() < give_up =>

@@ -1,4 +1,4 @@
-//! [`SledOutbox`]: the [`Outbox`] trait over the threads of one store.
+//! [`SledOutbox`]: the [`Outbox`] trait, implemented with the threads of one store.
 
 use std::{
     fmt,
@@ -19,7 +19,7 @@ use super::{
     fsync::sync_dir,
     guard::guarded,
     open,
-    read::{destinations, export, listing, lookup, summary},
+    read::{delivered, destinations, export, listing, lookup, summary},
     rescue::{
         backup,
         files::{WITNESS, beside},
@@ -31,21 +31,21 @@ use crate::{
     callback::{CallbackId, Destination},
     clock::{SharedClock, Timestamp},
     outbox::{
-        Cancelled, Claim, Claims, DestinationPage, DestinationQuery, Detail, Enqueued, Entry,
-        ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
+        Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
+        Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
         OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement, Summary,
         error::Result,
     },
 };
 
-/// The outbox on sled.
+/// The outbox implemented with sled.
 pub struct SledOutbox {
     store: Arc<Store>,
     commands: Mutex<Option<mpsc::UnboundedSender<Write>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     migrated: bool,
     recovered: Vec<Record>,
-    /// The committer, to be woken while it gathers outcomes.
+    /// The committer, to be woken while it collects outcomes.
     gathering: Thread,
 }
 
@@ -93,8 +93,8 @@ impl SledOutbox {
         })
     }
 
-    /// Creates and opens an empty store in `dir`, where none may exist. With an identity, its ids continue
-    /// those of another store.
+    /// Creates and opens an empty store in `dir`, where none may exist. With an identity, the callbacks
+    /// of the store with this identity can be imported with their ids.
     pub fn create(
         dir: &Path,
         identity: Option<Identity>,
@@ -108,7 +108,8 @@ impl SledOutbox {
         Self::open(dir, settings, clock)
     }
 
-    /// The witness of the store in `dir`: the file beside it that says how much was acknowledged.
+    /// The witness of the store in `dir`: the file next to it that contains the number of acknowledged
+    /// batches.
     pub fn witness(dir: &Path) -> PathBuf {
         beside(dir, WITNESS)
     }
@@ -120,7 +121,7 @@ impl SledOutbox {
         sync_dir(to.parent().unwrap_or(Path::new(".")))
     }
 
-    /// Removes a store with the files beside it.
+    /// Removes a store with the files next to it.
     pub fn remove(dir: &Path) -> std::io::Result<()> {
         if dir.try_exists()? {
             std::fs::remove_dir_all(dir)?;
@@ -175,13 +176,14 @@ impl SledOutbox {
         read: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> OutboxFuture<T> {
         self.read_now(move |store| {
-            let result = guarded(|| read(store));
+            let result = read(store);
             store.barrier.wait();
             result
         })
     }
 
-    /// Runs a read without that wait, for the summary, which is needed most while the disk hangs.
+    /// Runs a read without waiting for the sync, for the summary, which is needed most while the disk
+    /// does not respond.
     fn read_now<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T> + Send + 'static,
@@ -219,8 +221,8 @@ impl Outbox for SledOutbox {
         let horizon = self.store.horizon(now);
         let found = self.store.queues.claim(&self.store.tree, queue, limit, horizon);
         let claims = found.map_err(|error| self.store.classify(error)).map(|found| {
-            let holder: Weak<Store> = Arc::downgrade(&self.store);
-            let claim = |record| Claim::new(record, holder.clone());
+            let owner: Weak<Store> = Arc::downgrade(&self.store);
+            let claim = |record| Claim::new(record, owner.clone());
             let claimed = found.records.into_iter().map(claim).collect();
             Claims { claimed, next_due: found.next_due }
         });
@@ -288,11 +290,15 @@ impl Outbox for SledOutbox {
         self.read(move |store| destinations::page(store, &query, now))
     }
 
+    fn delivered(&self, since: Timestamp) -> OutboxFuture<Delivered> {
+        self.read(move |store| delivered::since(store, since))
+    }
+
     fn summary(&self, now: Timestamp) -> OutboxFuture<Summary> {
         self.read_now(move |store| summary::of(store, now))
     }
 
-    fn report(&self, destination: &Destination, open: Option<Open>) {
+    fn set_open(&self, destination: &Destination, open: Option<Open>) {
         let queue = self.store.queue(destination);
         if let Some(queue) = self.store.queues.lock().queues.get_mut(&queue)
             && queue.row.pending > 0
@@ -305,7 +311,7 @@ impl Outbox for SledOutbox {
         self.ask(Write::Ping)
     }
 
-    fn write_under_way(&self) -> Option<Duration> {
-        self.store.commits.under_way()
+    fn write_in_progress(&self) -> Option<Duration> {
+        self.store.commits.elapsed()
     }
 }

@@ -1,5 +1,5 @@
-//! A private copy of a store. sled writes when it opens a store, so one that cannot be written has to be
-//! copied to be read.
+//! A private copy of a store. sled writes when it opens a store, so a store that cannot be written has
+//! to be copied to be read.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use super::{
     rescue::files::{BESIDE, beside},
 };
 
-/// Bytes that are copied at once.
+/// Number of bytes that are copied at a time.
 const STEP: usize = 1 << 20;
 
 /// A store cannot be copied.
@@ -23,7 +23,7 @@ pub enum CopyError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// The copy cannot be written.
@@ -31,14 +31,14 @@ pub enum CopyError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
 }
 
 impl SledOutbox {
-    /// Copies the store in `dir`, with the files beside it, to `to`, which must not exist. The store must
-    /// not be open.
+    /// Copies the store in `dir`, with the files next to it, to `to`, which must not exist. The store
+    /// must not be open.
     pub fn copy(dir: &Path, to: &Path) -> Result<(), CopyError> {
         for suffix in [""].into_iter().chain(BESIDE) {
             copy(&beside(dir, suffix), &beside(to, suffix))?;

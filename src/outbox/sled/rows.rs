@@ -46,7 +46,7 @@ pub(super) struct QueueRow {
     pub(super) hold_until: Timestamp,
     /// When an operator paused the destination, if it is paused.
     pub(super) paused_at: Option<Timestamp>,
-    /// When it was resumed the last time. The age of its callbacks does not begin before that.
+    /// When it was last resumed. The age of its callbacks is counted from then at the earliest.
     pub(super) resumed_at: Timestamp,
 }
 
@@ -73,17 +73,17 @@ impl QueueRow {
         self.pending.saturating_sub(self.fresh).saturating_sub(self.scheduled)
     }
 
-    /// Whether none of its callbacks is older than `cutoff`.
+    /// Whether none of its callbacks can be older than `cutoff`: it is paused, or was resumed after it.
     pub(super) fn is_younger(&self, cutoff: Timestamp) -> bool {
         self.paused_at.is_some() || self.resumed_at >= cutoff
     }
 
-    /// Whether it is one of the destinations with pending or failed callbacks, or paused.
+    /// Whether it has pending or failed callbacks or is paused.
     pub(super) fn counts(&self) -> bool {
         !self.destination.is_none() && !self.is_idle()
     }
 
-    /// Whether the row is not needed any more.
+    /// Whether the row is no longer needed.
     pub(super) fn is_idle(&self) -> bool {
         self.pending == 0 && self.failed == 0 && self.paused_at.is_none()
     }
@@ -91,18 +91,15 @@ impl QueueRow {
 
 /// Reads the value of the row with this key.
 pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T> {
-    record::decode(bytes).map_err(|error| OutboxError::UnreadableRow {
-        key: data_encoding::HEXLOWER.encode(key),
-        reason: error.to_string().into(),
-    })
+    record::decode(bytes).map_err(|error| blocks::unreadable(key, &error.to_string()))
 }
 
-/// The value, or an empty one for a row that cannot be read.
+/// The value, or the default if the row cannot be read.
 pub(super) fn or_empty<T: Default>(read: Result<T>) -> Result<T> {
     readable(read.map(Some)).map(Option::unwrap_or_default)
 }
 
-/// `None` as well for a row that cannot be read, so that it hides nothing else.
+/// Also `None` if the row cannot be read, so that one bad row does not hide the others.
 pub(super) fn readable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
     match read {
         Err(OutboxError::UnreadableRow { .. }) => Ok(None),
@@ -116,13 +113,13 @@ pub(super) const fn offset(seq: u64, block: u64) -> u8 {
     (seq % block) as u8
 }
 
-/// The pending ones of a queue's block.
+/// The set of pending callbacks in a block of a queue.
 pub(super) fn pending(tree: &Tree, queue: QueueKey, block: u64) -> Result<Pending> {
     let key = keys::pending(queue, block);
     tree.get(&key)?.map_or_else(|| Ok(Pending::default()), |row| Pending::decode(&key, &row))
 }
 
-/// The delivered or failed ones of a block.
+/// The set of delivered or failed callbacks in a block.
 pub(super) fn ended(tree: &Tree, state: StateName, block: u64) -> Result<Set> {
     let key = keys::ended(state, block);
     let Some(row) = tree.get(&key)? else { return Ok(Set::default()) };
@@ -134,7 +131,7 @@ pub(super) fn is_pending(tree: &Tree, queue: QueueKey, seq: u64) -> Result<bool>
     Ok(pending(tree, queue, seq / SET)?.contains(seq))
 }
 
-/// What has happened to a callback since it was accepted; `None`: nothing.
+/// The progress of a callback; `None` if it has not changed since it was accepted.
 pub(super) fn progress(tree: &Tree, seq: u64) -> Result<Option<Progress>> {
     let key = keys::progress(seq - seq % PROGRESS);
     for last in [false, true] {
@@ -149,7 +146,7 @@ pub(super) fn progress(tree: &Tree, seq: u64) -> Result<Option<Progress>> {
         if let Some(entry) = tree.get(&own)? {
             return decode(&own, &entry).map(Some);
         }
-        // A commit between the two reads may have removed it, and changed the entry.
+        // A commit between the two reads may have removed the row and changed the entry.
         if last {
             break;
         }
@@ -159,8 +156,8 @@ pub(super) fn progress(tree: &Tree, seq: u64) -> Result<Option<Progress>> {
 
 /// One callback, or `None` if there is none.
 ///
-/// Its progress is read first: if the callback is purged in between, nothing is found, and not the
-/// callback as it was accepted.
+/// The progress is read first. If the callback is purged between the two reads, the result is `None`
+/// rather than the callback in its original state.
 pub(super) fn callback(tree: &Tree, seq: u64) -> Result<Option<Record>> {
     let progress = progress(tree, seq)?;
     Records::default().get(tree, seq).map(|found| found.map(|record| record.with(progress)))
@@ -169,13 +166,13 @@ pub(super) fn callback(tree: &Tree, seq: u64) -> Result<Option<Record>> {
 /// Records by seq, with the keys of their rows.
 type Entries = BTreeMap<u64, (Vec<u8>, IVec)>;
 
-/// Reads records as they were accepted, and keeps the rows of the last block, because neighbours are read
-/// one after the other.
+/// Reads records as they were accepted. The rows of the last block are kept, because neighbours are
+/// usually read one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     block: Option<u64>,
     found: Entries,
-    /// Why a row of the block cannot be read, if there is one.
+    /// Why a row of the block cannot be read, if one cannot be read.
     unreadable: Option<OutboxError>,
 }
 
@@ -190,14 +187,14 @@ impl Records {
         }
         match (self.found.get(&seq), &self.unreadable) {
             (Some((key, bytes)), _) => decode(key, bytes).map(Some),
-            // It may be in that row.
+            // The missing record may be in the row that cannot be read.
             (None, Some(error)) => Err(error.clone()),
             (None, None) => Ok(None),
         }
     }
 }
 
-/// The records of a block, with the keys of their rows, and why a row cannot be read, if there is one.
+/// The records of a block with the keys of their rows, and the error if a row cannot be read.
 pub(super) fn entries_of(tree: &Tree, block: u64) -> Result<(Entries, Option<OutboxError>)> {
     let first = block * RECORDS;
     let (mut found, mut unreadable) = (BTreeMap::new(), None);

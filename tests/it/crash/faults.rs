@@ -1,6 +1,6 @@
-//! The same load on a disk that fails now and then: for good, or only for a moment. After a
-//! moment the disk looks well again, and nothing that was acknowledged may rest on what it
-//! failed to write (as happened to databases that tried `fsync` once more after it had failed).
+//! The same load on a disk that fails occasionally: permanently, or only for a moment. Afterwards the
+//! disk works again, and no acknowledged write may depend on data that it failed to write (as happened
+//! to databases that called `fsync` again after it had failed).
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use crate::support::{event, number};
 const FAULTS: [&str; 5] =
     ["pwrite EIO", "pwrite ENOSPC", "pwrite EDQUOT", "fdatasync EIO", "fdatasync ENOSPC"];
 
-/// Lets the disk fail so many times, each time after a moment of at most `longest`; the service
-/// is started again after each.
+/// Lets the disk fail this many times, each time after at most `longest`; the service is started again
+/// after each.
 fn failed(faults: u64, longest: Duration) {
     let seed = seed();
     eprintln!("faults: CRASH_SEED={seed} DISK_FAULTS={faults}");
@@ -33,7 +33,7 @@ fn failed(faults: u64, longest: Duration) {
         let api = run.service.api();
         if api.get("/readyz").status == 503 {
             stopped += 1;
-            // For good, also where the disk is well again.
+            // The store stays stopped even after the disk has recovered.
             let refused = api.post("/v1/events", &event("job_sending", "after", "http://h/"));
             assert_eq!(refused.status, 503, "CRASH_SEED={seed}: {refused:?}");
         }

@@ -1,6 +1,6 @@
-//! What a run leaves behind: every answer that a submitter or an operator got, every request
-//! that a receiver got, every kill. All bear ticks of one counter, so that "before" means
-//! before, on whichever thread it was.
+//! The record of a run: every answer that a submitter or an operator received, every request that a
+//! receiver received, every kill. All are numbered with one counter, which gives a total order across
+//! threads.
 
 use std::{
     sync::{
@@ -13,16 +13,16 @@ use std::{
 /// A place in the order of everything that happens in a run.
 pub(super) type Tick = u64;
 
-/// What a submitter knows of an event that it handed in.
+/// The submitter's record of an event that it submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said {
     Accepted(String),
     Duplicate(String),
     /// Stored as failed at once.
     Failed(String),
-    /// The answer never came: the kill was first.
+    /// There was no answer: the process was killed before.
     Nothing,
-    /// What no event of ours should be answered with.
+    /// An unexpected answer.
     Wrong(String),
 }
 
@@ -35,7 +35,7 @@ impl Said {
     }
 }
 
-/// One time that an event was handed in.
+/// One submission of an event.
 #[derive(Debug, Clone)]
 pub(super) struct HandedIn {
     pub(super) sent: Tick,
@@ -56,13 +56,13 @@ pub(super) struct Event {
 }
 
 impl Event {
-    /// Its id, where any answer has said it.
+    /// Its id, if an answer contained it.
     pub(super) fn id(&self) -> Option<&str> {
         self.handed_in.iter().find_map(|it| it.said.id())
     }
 }
 
-/// What an operator asked for.
+/// A request of an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     Cancel(String),
@@ -71,14 +71,14 @@ pub(super) enum Action {
     ReplayAll,
 }
 
-/// One thing that an operator asked for, and what came of it.
+/// One request of an operator, and its result.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) action: Action,
     pub(super) sent: Tick,
     /// The same as a time.
     pub(super) wall: Duration,
-    /// `None`: the answer never came.
+    /// `None`: there was no answer.
     pub(super) answered: Option<Tick>,
     /// The status; of a replay, how many were replayed.
     pub(super) status: u16,
@@ -109,13 +109,13 @@ pub(super) struct Seen {
     pub(super) arrived: Tick,
     /// The same as a time, for comparison with what the service has recorded.
     pub(super) wall: Duration,
-    /// Which process sent it: each one has a bearer token of its own.
+    /// The process that sent it: each process has its own bearer token.
     pub(super) process: u32,
     pub(super) id: String,
     pub(super) attempt: u64,
     pub(super) key: String,
     pub(super) job: String,
-    /// Taken before the answer is written; `None` where none was.
+    /// Recorded before the answer is written; `None` if there was none.
     pub(super) answered: Option<(Tick, Instant)>,
     pub(super) status: u16,
 }
@@ -125,7 +125,7 @@ impl Seen {
         self.answered.filter(|_| (200..300).contains(&self.status)).map(|(tick, _)| tick)
     }
 
-    /// When the answer came that ended the callback.
+    /// When the answer that ended the callback was received.
     pub(super) fn ended(&self) -> Option<Tick> {
         self.answered.filter(|_| matches!(self.status, 200..300 | 422)).map(|(tick, _)| tick)
     }
@@ -146,7 +146,7 @@ pub(super) struct History {
     pub(super) calls: Mutex<Vec<Call>>,
     pub(super) seen: Mutex<Vec<Seen>>,
     pub(super) acknowledged: Mutex<Vec<Acknowledged>>,
-    /// Whatever was wrong on its face, such as an answer that should not be.
+    /// Obvious errors, such as an unexpected answer.
     pub(super) faults: Mutex<Vec<String>>,
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::seed;
 use crate::support::{PAUSE, Receiver, Service, event, number};
 
-/// Nothing keeps a callback back, so this is far more than it needs on a busy machine.
+/// Nothing delays a callback, so this is far more than it needs on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 #[test]

@@ -17,24 +17,24 @@ use super::{
 };
 use crate::support::{Api, PAUSE, Response, event};
 
-/// With so many pending, the submitters wait: the machine is not the limit of this test. In every
-/// other run there are more for one destination than one claim looks at.
+/// With this many pending callbacks, the submitters wait: the machine is not the limit of this test. In
+/// every other run there are more for one destination than one claim looks at.
 const ENOUGH_PENDING: [u64; 2] = [400, 6_000];
 
-/// How many jobs a submitter has under way at once.
+/// Number of jobs that a submitter has in progress at the same time.
 const JOBS: usize = 8;
 
 /// How many of the latest events are handed in again, cancelled and replayed.
 pub(super) const RECENT: usize = 400;
 
-/// What everybody in a run shares.
+/// The state shared by all threads of a run.
 pub(super) struct Stage {
     pub(super) history: Arc<History>,
     pub(super) receivers: Receivers,
     /// The running process: its number and its API.
     pub(super) service: RwLock<Option<(u32, Api)>>,
-    /// The process whose disk fails: from it, and only from it, 503 is an answer. What becomes
-    /// of such a write nobody knows before the next process.
+    /// The process whose disk fails: only this process may respond with 503. The outcome of such a write
+    /// is unknown until the next start.
     pub(super) without_disk: AtomicU32,
     pub(super) pending: AtomicU64,
     pub(super) stop: AtomicBool,
@@ -65,7 +65,7 @@ impl Stage {
     }
 }
 
-/// One submitter: jobs with several callbacks each, one event at a time or in batches.
+/// A submitter: jobs with several callbacks each, single events or batches.
 pub(super) struct Submitter<'a> {
     stage: &'a Stage,
     random: fastrand::Rng,
@@ -113,9 +113,9 @@ impl<'a> Submitter<'a> {
         }
     }
 
-    /// An event whose answer never came, an older one once more, or a new one.
+    /// An event that was not answered, an older event again, or a new event.
     fn choose(&mut self) -> usize {
-        // Most producers ask again what was not answered; some are gone for good.
+        // Most producers submit unanswered events again; some never do.
         while let Some(place) = self.unanswered.pop() {
             if self.random.u32(..4) > 0 {
                 return place;
@@ -197,7 +197,7 @@ impl<'a> Submitter<'a> {
                 self.unanswered.push(*place);
             }
             if self.stage.forgets {
-                // Memory is not without end, but what is wrong on its face still counts.
+                // To save memory, only obvious errors are recorded.
                 event.handed_in.clear();
                 if matches!(said, Said::Wrong(_) | Said::Nothing) {
                     self.stage.history.fault(format!("{event:?}: {said:?}"));
@@ -228,7 +228,7 @@ pub(super) fn body(receivers: &Receivers, known: &Event) -> Value {
     body
 }
 
-/// What an answer says of each event.
+/// The outcome of each event in an answer.
 pub(super) fn said(response: &Response, count: usize) -> Vec<Said> {
     let lines = match response.status {
         200 if count > 1 || !response.body.starts_with(b"{\"outcome\"") => response.lines(),
@@ -253,7 +253,7 @@ fn said_of_one(line: &Value) -> Said {
     }
 }
 
-/// The same where the store has stopped: a batch's first lines may have been stored before.
+/// The same if the store has stopped: the first lines of a batch may have been stored.
 fn said_before_the_end(response: &Response, count: usize) -> Vec<Said> {
     let mut said = vec![Said::Nothing; count];
     for line in response.json()["lines"].as_array().into_iter().flatten() {

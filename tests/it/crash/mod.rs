@@ -1,9 +1,9 @@
-//! The real binary under load, killed with SIGKILL at moments that nobody chose well, and
-//! started again; and the same load for a long time without a kill.
+//! The real binary under load, killed with SIGKILL at random moments and restarted; and the same load
+//! for a long time without a kill.
 //!
 //! A run is judged from outside: by the answers that submitters and operators got, and by the
-//! receivers' own record. A seed stands for all choices of a run; the machine's own timing is
-//! not part of it, so a seed gives the same load and the same kills, not the same run.
+//! receivers' own record. A seed determines all choices of a run, but not the timing of the machine; so
+//! a seed gives the same load and the same kills, but not the same run.
 
 #[cfg(target_os = "linux")]
 mod faults;
@@ -39,7 +39,7 @@ use crate::support::{Api, DEADLINE, PAUSE, Service, number};
 /// `retry.max_attempts` of these runs.
 const MAX_ATTEMPTS: u64 = 8;
 
-/// With something due and no request for so long, somebody was not woken.
+/// If something is due and no request arrives for this long, a wake-up was lost.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// How many lines a batch has at most.
@@ -58,7 +58,7 @@ struct Run {
 }
 
 impl Run {
-    /// Starts the receivers; `settings` beside the run's own.
+    /// Starts the receivers; `settings` are added to those of the run.
     fn prepare(seed: u64, settings: &str, forgets: bool) -> Self {
         let history = Arc::new(History::default());
         let receivers = Receivers::start(seed, &history, !forgets);
@@ -114,14 +114,14 @@ impl Run {
         }
     }
 
-    /// From now on the disk fails in this way, and the process may answer that it cannot write.
+    /// From now on the disk fails in this way, and the process may respond that it cannot write.
     #[cfg(target_os = "linux")]
     fn break_disk(&self, how: &str) {
         self.stage.without_disk.store(self.process, Ordering::SeqCst);
         self.service.fail_disk(how);
     }
 
-    /// Lets the load go on until then, and tells it how much is pending.
+    /// Lets the load continue until then, and updates its number of pending callbacks.
     fn go_on(&self, until: Instant) {
         let api = self.service.api();
         while Instant::now() < until {
@@ -162,7 +162,7 @@ impl Run {
         }
     }
 
-    /// What helps to find out why nothing goes on.
+    /// Information for finding out why there is no progress.
     fn dump(&self) -> String {
         let mut text =
             self.service.api().get("/v1/callbacks?state=pending&limit=20").json().to_string();
@@ -238,7 +238,7 @@ impl Run {
         assert!(verdict.is_good(), "CRASH_SEED={seed}");
         assert!(verdict.accepted > 0 && verdict.delivered > 0 && verdict.failed > 0);
 
-        // What has failed can be sent after all, each job in its order.
+        // Failed callbacks can be sent after all, each job in its order.
         self.stage.receivers.be_kind();
         assert!(call(&self.stage, self.process, &self.service.api(), Action::ReplayAll));
         self.drain();
@@ -249,7 +249,7 @@ impl Run {
     }
 }
 
-/// Kills the service so many times, each time after a moment of at most `longest`.
+/// Kills the service this many times, each time after at most `longest`.
 fn killed(kills: u64, longest: Duration) {
     let seed = seed();
     eprintln!("crash: CRASH_SEED={seed} CRASH_KILLS={kills}");
@@ -258,8 +258,8 @@ fn killed(kills: u64, longest: Duration) {
     run.serve();
     run.load(seed);
     for kill in 0..kills {
-        // Most moments are early ones: a process that has just started is killed as well. But
-        // some processes live so long that much of what they recorded is certain.
+        // Most moments are early: a process that has just started is also killed. But some processes
+        // live so long that much of what they recorded is certain.
         let moment = if kill % 25 == 12 {
             2 * verdict::HEARD
         } else {
@@ -278,7 +278,7 @@ fn killed(kills: u64, longest: Duration) {
     }
 }
 
-/// The failed ones by their reasons.
+/// The failed callbacks by reason.
 fn reasons(stored: &[Value]) -> BTreeMap<String, usize> {
     let mut reasons = BTreeMap::new();
     for one in stored.iter().filter(|it| it["state"] == "failed") {

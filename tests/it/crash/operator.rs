@@ -1,4 +1,4 @@
-//! An operator beside the load.
+//! An operator who works during the load.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::support::{Api, PAUSE};
 
-/// One operator, who cancels and replays, pauses, resumes and retries.
+/// An operator, who cancels, replays, pauses, resumes and retries.
 pub(super) fn operate(stage: &Stage, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut dead = u32::MAX;
@@ -33,7 +33,8 @@ pub(super) fn operate(stage: &Stage, seed: u64) {
             replay(stage, &api, &mut random)
         };
         let Some(action) = action else { continue };
-        // One that comes back at once finds the next of its job under way, or about to be.
+        // When a callback is replayed immediately, the next callback of its job is in flight, or about
+        // to be.
         let back = match &action {
             Action::Cancel(id) if random.bool() => Some(Action::ReplayIds(vec![id.clone()])),
             _ => None,
@@ -46,8 +47,8 @@ pub(super) fn operate(stage: &Stage, seed: u64) {
     }
 }
 
-/// Pauses or resumes one of the destinations, or has what is pending sent now. Returns `false` if no answer
-/// came.
+/// Pauses or resumes one of the destinations, or sends pending callbacks now. Returns `false` if no
+/// answer came.
 fn rule(stage: &Stage, process: u32, api: &Api, random: &mut fastrand::Rng) -> bool {
     let post = |path: &str, body: &Value| {
         api.ask("POST", path, "application/json", &body.to_string())
@@ -60,7 +61,7 @@ fn rule(stage: &Stage, process: u32, api: &Api, random: &mut fastrand::Rng) -> b
         let all = all.json();
         let names = all["destinations"].as_array().into_iter().flatten();
         let names = names.filter_map(|it| it["destination"].as_str());
-        // What can never be called has nothing to pause.
+        // A destination that can never be called cannot be paused.
         let names: Vec<_> = names.filter(|name| name.starts_with("http")).collect();
         if names.is_empty() {
             return true;
@@ -97,7 +98,7 @@ fn cancel(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action
         let pending = api.ask("GET", "/v1/callbacks?state=pending&limit=200", "", "")?.json();
         let pending = pending["callbacks"].as_array()?;
         let place = (!pending.is_empty()).then(|| random.usize(..pending.len()))?;
-        // The one that another one waits for, where there is one.
+        // The callback that another one waits for, if there is one.
         let first = pending[place]["waitingFor"].as_str().or(pending[place]["id"].as_str())?;
         return Some(Action::Cancel(first.to_owned()));
     }
@@ -133,7 +134,7 @@ fn replay(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action
     })
 }
 
-/// Asks for it and writes down what came of it; `false` where no answer came.
+/// Makes the request and records its result; `false` if there was no answer.
 pub(super) fn call(stage: &Stage, process: u32, api: &Api, action: Action) -> bool {
     let filter = match &action {
         Action::Cancel(_) => Value::Null,

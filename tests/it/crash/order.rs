@@ -54,14 +54,14 @@ fn same_batch(earlier: &Event, later: &Event) -> bool {
 
 /// The calls by the id or job that they name; a run has too many to look at all of them for
 /// each pair of callbacks.
-struct Concerning<'a> {
+pub(super) struct Concerning<'a> {
     calls: &'a [Call],
     named: HashMap<&'a str, Vec<usize>>,
     everything: Vec<usize>,
 }
 
 impl<'a> Concerning<'a> {
-    fn of(calls: &'a [Call]) -> Self {
+    pub(super) fn of(calls: &'a [Call]) -> Self {
         let mut named: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut everything = Vec::new();
         for (place, call) in calls.iter().enumerate() {
@@ -78,8 +78,14 @@ impl<'a> Concerning<'a> {
         Self { calls, named, everything }
     }
 
+    /// Those that may concern one callback. Most were sent once, and no call names them.
+    pub(super) fn one(&self, one: &Known<'_>) -> Vec<&'a Call> {
+        let matter = one.seen.len() > 1 || self.named.contains_key(one.id);
+        if matter { self.line(one.job, &[one]) } else { Vec::new() }
+    }
+
     /// Those that may concern a job, in their order.
-    fn line(&self, job: &str, line: &[&Known<'_>]) -> Vec<&'a Call> {
+    pub(super) fn line(&self, job: &str, line: &[&Known<'_>]) -> Vec<&'a Call> {
         let names = line.iter().map(|it| it.id).chain([job]);
         let places = names.filter_map(|name| self.named.get(name)).chain([&self.everything]);
         let places: BTreeSet<usize> = places.flatten().copied().collect();
@@ -90,7 +96,7 @@ impl<'a> Concerning<'a> {
 /// Looks at every job.
 pub(super) fn jobs_keep_their_order(
     known: &BTreeMap<&str, Known<'_>>,
-    calls: &[Call],
+    calls: &Concerning<'_>,
     detail: &dyn Fn(&str) -> Value,
     faults: &mut Vec<String>,
 ) {
@@ -98,7 +104,6 @@ pub(super) fn jobs_keep_their_order(
     for one in known.values() {
         jobs.entry(one.job).or_default().push(one);
     }
-    let calls = Concerning::of(calls);
     for (job, line) in &jobs {
         let calls = calls.line(job, line);
         let calls = calls.as_slice();
@@ -193,7 +198,7 @@ fn replayed_goes_first(
     detail: &dyn Fn(&str) -> Value,
     found: &mut Vec<String>,
 ) {
-    // Of one that can never be sent nobody outside knows when it ended.
+    // The end time of a callback that can never be sent is not visible from outside.
     if one.is_unsendable() || behind.iter().all(|it| it.seen.is_empty()) {
         return;
     }

@@ -1,5 +1,6 @@
-//! Receivers of every temper. How each request is answered follows from the seed, the event
-//! and how often the event has come, so that a seed gives the same receivers again.
+//! Receivers with different behaviours. The response to each request is derived from the seed, the
+//! event and the number of times that the event has been received, so that a seed always gives the same
+//! receivers.
 
 use std::{
     collections::HashMap,
@@ -16,16 +17,16 @@ use std::{
 use super::history::{History, Seen, wall};
 use crate::support::{PAUSE, RawReceiver, read_request};
 
-/// How long the one that is down half of the time is down, and then up.
+/// Duration of each down and up phase of the receiver that is down half of the time.
 const PHASE: Duration = Duration::from_millis(1200);
 
-/// What a receiver is like.
+/// The behaviour of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Temper {
     Good,
     /// Takes its time, and now and then for ever.
     Slow,
-    /// 503, 500, or no answer at all, a part of the time.
+    /// 503, 500, or no response, part of the time.
     Flaky,
     /// 422, which is final, a part of the time.
     Picky,
@@ -33,7 +34,7 @@ pub(super) enum Temper {
     Down,
     /// 503 with `Retry-After` now and then, which holds the whole destination.
     Tired,
-    /// Never takes anything.
+    /// Never accepts a callback.
     Never,
 }
 
@@ -61,7 +62,7 @@ struct Shared {
     /// Whether each request is kept, or only counted.
     keep: bool,
     count: AtomicU64,
-    /// How often an event has come.
+    /// Number of times that an event has been received.
     times: Mutex<HashMap<String, u32>>,
     begin: Instant,
     mended: AtomicBool,
@@ -107,17 +108,17 @@ impl Receivers {
         self.all.iter().map(section).collect()
     }
 
-    /// From now on nobody is slow, down or flaky; who never takes anything goes on so.
+    /// From now on no receiver is slow, down or flaky; those that refuse everything still do.
     pub(super) fn mend(&self) {
         self.shared.mended.store(true, Ordering::SeqCst);
     }
 
-    /// From now on everybody takes everything.
+    /// From now on all receivers accept everything.
     pub(super) fn be_kind(&self) {
         self.shared.kind.store(true, Ordering::SeqCst);
     }
 
-    /// How many requests have come.
+    /// Number of requests received.
     pub(super) fn count(&self) -> u64 {
         self.shared.count.load(Ordering::SeqCst)
     }
@@ -128,7 +129,7 @@ impl Shared {
         stream.set_nodelay(true).unwrap();
         while !self.is_down(number) {
             let request = read_request(&mut stream);
-            // Of a process that was killed while it sent, only a part has come.
+            // A process that was killed while it was sending has sent only a part.
             if !request.ends_with('}') {
                 return;
             }
@@ -221,7 +222,7 @@ impl Shared {
         match (TEMPERS[number], dice.u32(..100)) {
             // It is there, so nothing keeps its callbacks from using up their attempts.
             (Temper::Never, _) => answer(Some(404)),
-            // The same whenever it comes, as a receiver that does not know the job.
+            // The same for every attempt, like a receiver that does not know the job.
             (Temper::Picky, _) if random(0).u32(..100) < 25 => answer(Some(422)),
             _ if mended => answer(Some(200)),
             (Temper::Slow, 0) => Answer { after: Duration::from_millis(1), ..answer(None) },

@@ -23,7 +23,7 @@ const STORE_MAY_GROW: (f64, u64) = (1.5, 16 << 20);
 const IDLE_FILES: usize = 6;
 const IDLE_THREADS: usize = 3;
 
-/// What the process holds.
+/// The resources of the process.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: Duration,
@@ -82,7 +82,7 @@ fn open(process: &Path) -> (usize, usize) {
     (entries("fd"), entries("task"))
 }
 
-/// Bytes of all files in a folder; one that goes away meanwhile counts nothing.
+/// Bytes of all files in a folder; a file that is removed in the meantime counts as empty.
 fn size(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let bytes = entries.map(|entry| match entry.metadata() {

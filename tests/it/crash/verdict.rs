@@ -1,5 +1,5 @@
-//! What a run has to be judged by: the answers that submitters and operators got, the
-//! receivers' own record, and what the service says it has, after everything has ended.
+//! The basis of the verdict on a run: the answers that submitters and operators got, the receivers' own
+//! record, and what the service says it has, after everything has ended.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     MAX_ATTEMPTS,
     history::{Acknowledged, Action, Call, Event, History, Said, Seen, Tick},
-    order,
+    order::{self, Concerning},
 };
 
 /// How long after a receiver has answered the service has certainly heard it, on a machine
@@ -20,7 +20,7 @@ use super::{
 /// since writes take effect in their order.
 pub(super) const HEARD: Duration = Duration::from_secs(3);
 
-/// A callback with all that is known of it.
+/// A callback with everything recorded about it.
 pub(super) struct Known<'a> {
     pub(super) id: &'a str,
     pub(super) job: &'a str,
@@ -44,7 +44,7 @@ impl Known<'_> {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Default)]
 pub(super) struct Verdict {
     pub(super) accepted: usize,
@@ -114,6 +114,7 @@ pub(super) fn judge(
     verdict.replayed = calls.iter().map(|call| call.replayed).sum();
     let cancels = calls.iter().filter(|call| matches!(call.action, Action::Cancel(_)));
     verdict.cancelled = cancels.filter(|call| call.status == 200).count();
+    let concerning = Concerning::of(&calls);
     let mut known = BTreeMap::new();
     for stored in listed {
         let id = stored["id"].as_str().unwrap();
@@ -148,6 +149,7 @@ pub(super) fn judge(
                 .map(|it| format!("sent is not what is stored: {it:?}, stored {}", one.stored)),
         );
         attempts_grow(one, faults);
+        let calls = concerning.one(one);
         verdict.repeated += repeats(one, &calls, &acknowledged, detail, faults);
         cancelled_stays(one, &calls, faults);
     }
@@ -161,7 +163,7 @@ pub(super) fn judge(
                 .iter()
                 .all(|seen| seen.took().is_none())
                 .then(|| format!("no receiver took it, and yet: {}", it.stored)),
-            Some(it) if it.stored["state"] == "failed" && !has_failed(it, &calls) => {
+            Some(it) if it.stored["state"] == "failed" && !has_failed(it, &concerning.one(it)) => {
                 Some(format!("it failed without a reason: {}", it.stored))
             }
             Some(_) => None,
@@ -169,12 +171,12 @@ pub(super) fn judge(
         verdict.lost.extend(lost.map(|why| format!("{why}: {event:?}")));
     }
     order::ids_follow_submission(&events, &mut verdict.out_of_order);
-    order::jobs_keep_their_order(&known, &calls, detail, &mut verdict.out_of_order);
+    order::jobs_keep_their_order(&known, &concerning, detail, &mut verdict.out_of_order);
     verdict
 }
 
-/// Whether there was what it is said to have failed of.
-fn has_failed(known: &Known<'_>, calls: &[Call]) -> bool {
+/// Whether the recorded reason of the failure is justified.
+fn has_failed(known: &Known<'_>, calls: &[&Call]) -> bool {
     match known.reason() {
         "status" => known.seen.iter().any(|it| it.status == 422),
         "exhausted" => known.attempts() >= MAX_ATTEMPTS,
@@ -208,8 +210,8 @@ fn by_key<'a>(events: &'a [Event], faults: &mut Vec<String>) -> HashMap<&'a str,
     events.iter().map(|event| (event.key.as_str(), event)).collect()
 }
 
-/// The numbers of attempts grow. A kill makes one come again, and so does a kept connection that the
-/// receiver closed without an answer: then the same attempt goes out once more.
+/// The numbers of attempts increase. An attempt is repeated after a kill, and after a receiver has
+/// closed a kept-alive connection without a response: then the same attempt is sent again.
 fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
     for pair in known.seen.windows(2) {
         let again = pair[0].process != pair[1].process || pair[0].answered.is_none();
@@ -225,11 +227,11 @@ fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
     }
 }
 
-/// What a receiver has ended comes again only where a kill came between the answer and its
+/// A callback that a receiver has ended is repeated only if a kill happened between the answer and its
 /// record. Gives how often a success was repeated.
 fn repeats(
     known: &Known<'_>,
-    calls: &[Call],
+    calls: &[&Call],
     acknowledged: &[Acknowledged],
     detail: &dyn Fn(&str) -> Value,
     faults: &mut Vec<String>,
@@ -265,7 +267,7 @@ fn unexplained(
         detail(&before.id)["attempts"][place]["error"]["kind"].as_str().map(str::to_owned)
     };
     if before.process == again.process {
-        // The answer may have come too late for the service to hear it.
+        // The response may have arrived after the service stopped waiting.
         let late = recorded().as_deref() == Some("timeout");
         return (!late).then_some("it ended, and came again from the same process");
     }
@@ -273,13 +275,13 @@ fn unexplained(
     if acknowledged.iter().any(|it| it.process == before.process && it.began > heard) {
         return Some("a later write was acknowledged before the kill, and yet it came again");
     }
-    // Between the two, the same attempt was made again where no receiver could note it.
+    // Between the two, the same attempt was repeated without reaching a receiver.
     let made_again = again.attempt > before.attempt && recorded().is_some();
     (again.attempt != before.attempt && !made_again).then_some("it ended and was recorded")
 }
 
-/// What was cancelled is not sent any more, unless somebody replayed it.
-fn cancelled_stays(known: &Known<'_>, calls: &[Call], faults: &mut Vec<String>) {
+/// A cancelled callback is no longer sent, unless it was replayed.
+fn cancelled_stays(known: &Known<'_>, calls: &[&Call], faults: &mut Vec<String>) {
     for cancel in calls.iter().filter(|it| it.may_cancel(known.id) && it.status == 200) {
         let answered = cancel.answered.unwrap();
         let replayed_before = |tick: Tick| {

@@ -1,4 +1,4 @@
-//! Damaged stores: noticed, refused, left as they are, and what can be read comes out.
+//! Damaged stores are detected, refused and left unchanged, and their readable part is exported.
 
 mod replaced;
 mod way_out;
@@ -53,7 +53,7 @@ fn filled(kill: bool) -> Service {
     service
 }
 
-/// The same store once more, in a folder of its own.
+/// A copy of the store, in a separate folder.
 fn copy(service: &Service) -> Service {
     let copy = Service::prepare("");
     copy_folder(&service.path("data"), &copy.path("data"));
@@ -135,13 +135,13 @@ fn states(service: &Service) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Takes the way out; gives what came through. That something is broken has been said.
+/// Recovers the store by export and import, and returns the recovered callbacks.
 fn way_out(service: &Service, what: &str) -> BTreeMap<String, String> {
     let output = service.run(&["export", "--file", "callbacks.ndjson"]);
     assert!(output.status.success(), "{what}: {output:?}");
     let said = text(&output.stderr);
     assert!(said.contains("is damaged"), "{what}: {said}");
-    // A log that is cut off between two writes is whole as far as it goes.
+    // A log that is truncated between two writes is valid as far as it goes.
     let whole = said.contains(" 0 more cannot be read, and 0 places");
     assert!(!whole || said.contains("writes are lost"), "{what}: {said}");
     fs::rename(service.path("data/outbox"), service.path("outbox.damaged")).unwrap();
@@ -150,16 +150,16 @@ fn way_out(service: &Service, what: &str) -> BTreeMap<String, String> {
     states(service)
 }
 
-/// What became of the stores that were damaged.
+/// The results of all damaged stores.
 #[derive(Debug, Default)]
 struct Damaged {
     stores: usize,
     harmless: usize,
     refused: usize,
-    /// The callbacks in those that were refused, and how many of them came through.
+    /// The callbacks in the refused stores, and how many of them were recovered.
     callbacks: usize,
     came_through: usize,
-    /// How many of those came through as failed, because nobody can be sure of their state.
+    /// How many of those were recovered as failed, because their state is uncertain.
     uncertain: usize,
     /// How many came through as pending, because their end is what was damaged.
     again: usize,
@@ -171,7 +171,7 @@ impl Damaged {
         let whole = filled(kill);
         let unharmed = states(&copy(&whole));
         assert_eq!(unharmed.len() as u64, ALL.iter().sum::<u64>());
-        // Where the file is cut off, what comes out is what was in the rest.
+        // If the file is truncated, the callbacks in the remaining part are recovered.
         let keeps_most = !std::ptr::fn_addr_eq(harm, cut_off as Harm);
         let mut random = fastrand::Rng::with_seed(seed);
         for _ in 0..times {
@@ -208,7 +208,7 @@ impl Damaged {
     }
 }
 
-/// What is done to a file, and where.
+/// The damage to a file, and its position.
 type Harm = fn(Vec<u8>, usize) -> Vec<u8>;
 
 fn flip_a_bit(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
@@ -228,7 +228,7 @@ fn cut_off(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
     bytes
 }
 
-/// Damages stores of both kinds, some of them so that it is noticed.
+/// Damages stores of both kinds, some of them detectably.
 fn damage(times: usize, seed: u64, harm: Harm) {
     for kill in [true, false] {
         let mut damaged = Damaged::default();

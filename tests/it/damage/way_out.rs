@@ -67,7 +67,7 @@ fn damage_in_old_segments_is_detected_when_they_are_read() {
     assert!(output.status.success(), "{output:?}");
     let said = text(&output.stderr);
     assert!(!said.contains("panicked"), "{said}");
-    // At once, or when it comes to them.
+    // Immediately, or when these callbacks are read.
     let met = ["is damaged", "reading what is left from its log"];
     assert!(met.iter().any(|it| said.contains(it)), "{said}");
     assert!(!said.contains(" 0 more cannot be read, and 0 places"), "{said}");
@@ -216,7 +216,7 @@ fn a_left_backup_is_not_put_over_a_restored_store() {
     fs::create_dir_all(older.path("data/outbox.before/blobs")).unwrap();
     fs::write(older.path("data/outbox.before/segments"), "").unwrap();
     fs::write(older.path("data/outbox.before/whole"), "10").unwrap();
-    // As the operator has been told to do who means it.
+    // As documented for an intentional restore.
     let (witness, copied) =
         (older.path("data/outbox.witness"), "data/outbox.before/outbox.witness");
     fs::rename(witness, older.path(copied)).unwrap();

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use crate::support::{Answer, Receiver, Service, event, eventually, preloaded};
 
-/// A service in whose world each look-up of a `.test` name gives the next of these answers.
+/// A service whose resolver returns the next of these answers for each look-up of a `.test` name.
 pub(super) fn serve(settings: &str, answers: &str) -> Service {
     let mut service = Service::prepare(settings);
     std::fs::write(service.path("answers"), answers).unwrap();
@@ -33,7 +33,7 @@ fn dns_rebinding_is_denied() {
     let answers = "127.0.0.1\n127.0.0.2\n".repeat(20 * CALLBACKS);
     let service = serve(DENY, &answers);
     let [allowed, denied] = twins();
-    // Every callback needs a connection, and so a look-up, of its own.
+    // Every callback needs a separate connection, and therefore a look-up.
     let close = Answer::With(200, vec![("connection", "close".into())]);
     let (allowed, denied) = (
         Receiver::listening(allowed, vec![], close),
@@ -41,8 +41,8 @@ fn dns_rebinding_is_denied() {
     );
     let url = format!("http://rebind.test:{}/", allowed.address.port());
     let api = service.api();
-    // They go out one after the other. Only what a look-up says that took long is used again, as on a
-    // machine with much else to do.
+    // They are sent one after the other. Only answers of slow look-ups are cached, which may happen on
+    // a busy machine.
     eventually("each look-up counts where look-ups are quick", || {
         let ids: Vec<_> = (0..CALLBACKS)
             .map(|job| api.accept(&event("job_sending", &job.to_string(), &url)))

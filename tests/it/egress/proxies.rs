@@ -11,7 +11,7 @@ use crate::support::{Answer, RawReceiver, Receiver, Service, event, read_request
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// A proxy for plain HTTP that notes what it is asked for, and answers 200 itself.
+/// A proxy for plain HTTP that records its requests and responds with 200.
 fn http_proxy() -> (RawReceiver, Asked) {
     let asked = Asked::default();
     let noted = Arc::clone(&asked);
@@ -25,8 +25,7 @@ fn http_proxy() -> (RawReceiver, Asked) {
     (proxy, asked)
 }
 
-/// A SOCKS5 proxy (RFC 1928) that notes what it is asked for, and connects to addresses and to
-/// nothing else.
+/// A SOCKS5 proxy (RFC 1928) that records its requests, and connects to addresses and to nothing else.
 fn socks_proxy() -> (RawReceiver, Asked) {
     let asked = Asked::default();
     let noted = Arc::clone(&asked);
@@ -73,7 +72,7 @@ fn all_allowed_callbacks_go_through_the_proxy() {
     let settings = format!("egress.proxy = \"http://{}\"", proxy.address);
     let service = Service::start(&settings);
     let api = service.api();
-    // Names that only the proxy knows are its own business.
+    // Names that only the proxy can resolve are not checked.
     let id = api.accept(&event("job_sending", "1", "http://known-to-the-proxy.invalid/x"));
     api.wait_for_state(&id, "delivered");
     let request = asked.lock().unwrap()[0].clone();
@@ -111,7 +110,7 @@ fn socks5_gets_a_checked_address_and_socks5h_the_name() {
     let receiver = Receiver::start();
     let url = format!("http://localhost:{}/", receiver.address.port());
     let (proxy, asked) = socks_proxy();
-    // Where `localhost` leads to both, the proxy of this test knows only one of them.
+    // If `localhost` resolves to both, the proxy of this test knows only one of them.
     let deny = "egress.deny = [\"::1\"]";
     let service = Service::start(&format!("{deny}\negress.proxy = \"socks5://{}\"", proxy.address));
     let id = service.api().accept(&event("job_sending", "1", &url));
@@ -133,7 +132,7 @@ fn dns_rebinding_is_denied_with_a_socks5_proxy() {
     let (proxy, asked) = socks_proxy();
     let settings =
         format!("egress.deny = [\"127.0.0.2\"]\negress.proxy = \"socks5://{}\"", proxy.address);
-    // The check before the proxy is asked sees the first one, the connection the second.
+    // The check before the request to the proxy gets the first answer, the connection the second.
     let service = super::names::serve(&settings, "127.0.0.1\n127.0.0.2\n");
     let id = service.api().accept(&event("job_sending", "1", "http://rebind.test:9/"));
     let failed = service.api().wait_for_state(&id, "failed");

@@ -1,4 +1,4 @@
-//! One case: an outbox and its model go through the same steps.
+//! One case: the same operations on an outbox and its model.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -68,7 +68,7 @@ impl Case {
     }
 
     fn close(&mut self) {
-        // Whoever waits for signals holds it too.
+        // The task that waits for news also holds a reference.
         self.wakes = Wakes::default();
         let outbox = self.outbox.take().unwrap();
         assert_eq!(Arc::strong_count(&outbox), 1, "somebody else has it open");
@@ -118,7 +118,7 @@ impl Case {
         }
     }
 
-    /// Asks for all of it before waiting for any of it, and then for the last one first.
+    /// Makes all calls before waiting for the first, and then waits for the last one first.
     async fn write(&mut self, writes: Vec<Write>) {
         let answers: Vec<_> = writes.into_iter().filter_map(|write| self.ask(write)).collect();
         self.judge(answers).await;
@@ -159,7 +159,7 @@ impl Case {
         assert_eq!(since, free, "what is due, the longest first");
     }
 
-    /// Takes a claim in hand; gives when it was due.
+    /// Keeps a claim; returns when it was due.
     fn claimed(&mut self, claim: Claim) -> Timestamp {
         let number = self.ids.number(claim.record.id);
         let stored = &self.model.kept[&number];
@@ -178,8 +178,8 @@ impl Case {
         since
     }
 
-    /// What such writes are doing can only make more callbacks free, so whatever is claimed
-    /// meanwhile is free afterwards as well.
+    /// Such writes can only make more callbacks free, so a callback that is claimed in the meantime
+    /// would also be free afterwards.
     async fn claim_during(&mut self, writes: Vec<Write>, asked: Asked) {
         let to = &destinations()[asked.to];
         let answers: Vec<_> = writes.into_iter().filter_map(|write| self.ask(write)).collect();
@@ -199,14 +199,15 @@ impl Case {
 
     fn release(&mut self, claim: Claim) {
         self.model.release(self.ids.number(claim.record.id));
-        self.outbox().release(claim);
+        claim.release();
     }
 
     /// The breaker's state is forgotten with the last pending callback to its destination. Whether that
-    /// happened between the writes of a burst, or whether they were one, nobody can know.
+    /// The breaker's state is forgotten with the last pending callback to its destination. It cannot be
+    /// determined whether that happened between the writes of a burst, or whether they were one batch.
     fn close_idle(&mut self) {
         for to in std::mem::take(&mut self.model.idle) {
-            self.outbox().report(&to, None);
+            self.outbox().set_open(&to, None);
             self.model.open.remove(&to);
         }
     }
@@ -215,7 +216,7 @@ impl Case {
         let to = &destinations()[to];
         let now = self.model.now;
         let state = open.then(|| Open { since: now, next_probe_at: now.after(UNIT) });
-        self.outbox().report(to, state);
+        self.outbox().set_open(to, state);
         self.model.open.remove(to);
         if let Some(state) = state.filter(|_| !self.model.has_nothing_pending(to)) {
             self.model.open.insert(to.clone(), state);

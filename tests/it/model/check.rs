@@ -6,8 +6,8 @@ use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query, Readiness, Record, Standing,
-        State, StateName, Summary,
+        CallbackStatus, DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query, Readiness,
+        Record, State, StateName, Summary,
     },
 };
 
@@ -25,7 +25,7 @@ const ALL: usize = 10_000;
 pub(super) struct Ids(BTreeMap<Number, CallbackId>);
 
 impl Ids {
-    /// Notes an id; ids sort by age and never come twice.
+    /// Records an id; ids sort by age and are unique.
     pub(super) fn note(&mut self, number: Number, id: CallbackId) {
         assert!(self.0.values().all(|known| *known < id), "{id} is not later than all before it");
         assert!(self.0.insert(number, id).is_none());
@@ -44,7 +44,7 @@ impl Ids {
         self.0.keys().copied()
     }
 
-    /// Whether `record` is what the model has of it.
+    /// Whether `record` agrees with the model.
     pub(super) fn agree(&self, stored: &Stored, record: &Record) {
         assert_eq!(record.id, self.of(stored.number));
         let new = &stored.new;
@@ -55,7 +55,7 @@ impl Ids {
         assert_eq!(record.created_at, stored.created_at);
         assert_eq!(shown(record), meant(stored), "{stored:#?}");
         assert_eq!(record.state_name(), stored.state_name());
-        assert_eq!(record.finished_at(), stored.finished().map(|(_, at)| at));
+        assert_eq!(record.ended_at(), stored.finished().map(|(_, at)| at));
         assert_eq!(record.attempt_count as usize, stored.attempts.len());
         assert_eq!(record.last_attempt.as_ref(), stored.attempts.last());
         assert_eq!(
@@ -82,7 +82,7 @@ fn meant(stored: &Stored) -> Option<(bool, Timestamp)> {
     }
 }
 
-/// Everything that can be seen of an outbox, against everything that the model has.
+/// Compares everything that an outbox returns with the model.
 pub(super) struct Check<'a> {
     pub(super) outbox: &'a dyn Outbox,
     pub(super) model: &'a Model,
@@ -90,7 +90,7 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// What holds after each step.
+    /// The checks after each operation.
     pub(super) async fn step(&self, wakes: &Wakes) {
         let query = Query { limit: ALL, oldest_first: true, ..Query::default() };
         self.list(query, |_| true).await;
@@ -106,7 +106,7 @@ impl Check<'_> {
         }
     }
 
-    /// Every callback with its attempts, also the forgotten ones.
+    /// Every callback with its attempts, including removed callbacks.
     pub(super) async fn all(&self) {
         for number in self.ids.numbers() {
             let found = self.outbox.get(self.ids.of(number)).await.unwrap();
@@ -115,21 +115,21 @@ impl Check<'_> {
                 continue;
             };
             let detail = found.unwrap_or_else(|| panic!("{number} is lost"));
-            self.standing(stored, &detail.standing);
+            self.status(stored, &detail.status);
             assert_eq!(detail.attempts, stored.attempts);
             let numbers = detail.attempts.iter().map(|attempt| attempt.number as usize);
             assert!(numbers.eq(1..=stored.attempts.len()));
         }
     }
 
-    fn standing(&self, stored: &Stored, standing: &Standing) {
-        self.ids.agree(stored, &standing.record);
-        assert_eq!(standing.in_flight, stored.is_claimed());
+    fn status(&self, stored: &Stored, status: &CallbackStatus) {
+        self.ids.agree(stored, &status.record);
+        assert_eq!(status.in_flight, stored.is_claimed());
         let waits_for = self.model.waits_for(stored).map(|number| self.ids.of(number));
-        assert_eq!(standing.waiting_for, waits_for, "{stored:#?}");
+        assert_eq!(status.waiting_for, waits_for, "{stored:#?}");
     }
 
-    /// A listing as somebody asked for it.
+    /// A listing with these filters.
     pub(super) async fn listing(&self, asked: Listing, behind: Option<Number>) {
         let state =
             asked.state.map(|it| [StateName::Pending, StateName::Delivered, StateName::Failed][it]);
@@ -187,8 +187,8 @@ impl Check<'_> {
         }
         let numbers: Vec<_> = found.iter().map(|it| self.ids.number(it.record.id)).collect();
         assert_eq!(numbers, expected.iter().map(|it| it.number).collect::<Vec<_>>());
-        for (stored, standing) in expected.into_iter().zip(&found) {
-            self.standing(stored, standing);
+        for (stored, status) in expected.into_iter().zip(&found) {
+            self.status(stored, status);
         }
     }
 

@@ -1,33 +1,34 @@
-//! The outbox against a model of it: random steps, and after each of them everything that the
-//! outbox shows is what the model has.
+//! The outbox, compared with a model: random operations, after each of which everything that the outbox
+//! returns is compared with the model.
 //!
-//! Steps are enqueues (batches, keys that come again, refused ones, more than there is room
-//! for), claims, settlements of every kind, releases, replays, cancels, expiry and purges, also
-//! several at once and claims in between; time that passes; and closing and opening again. After
-//! each step it holds that
+//! The operations are enqueues (batches, repeated keys, refused callbacks, more than there is room
+//! for), claims, settlements of every kind, releases, replays, cancels, expiry and purges, also several
+//! at once with claims in between; the passing of time; and closing and reopening. After each operation
+//! the following holds:
 //!
-//! - every callback that was accepted and not purged is listed once, in the order of
-//!   acceptance, as what it is: nothing is lost, nothing is due and finished, attempts and
-//!   replays are counted, duplicates are answered with the first one's id;
-//! - what was claimed was due, in nobody's hands, and the earliest of its job, but for the
-//!   exception that the trait names; and a claim took everything that was due, or its limit;
+//! - every callback that was accepted and not purged is listed once, in the order of acceptance, in its
+//!   state: nothing is lost, nothing is both due and ended, attempts and replays are counted,
+//!   duplicates are answered with the id of the first one;
+//! - every claimed callback was due, not claimed by anyone else, and the earliest of its job, with the
+//!   exception in guarantee 4 of the outbox; and a claim returned everything that was due, up to its
+//!   limit;
 //! - the summary is a recount of the listing;
-//! - nothing of a paused destination is claimed or expires;
-//! - whoever is guided by the news and by `next_due` alone looks at each destination no later
-//!   than it has something due.
+//! - no callback of a paused destination is claimed or expires;
+//! - a delivery loop that uses only the news and `next_due` looks at each destination no later than it
+//!   has something due.
 //!
-//! In the end all of it is delivered by following the signals, and purged, and then the store
-//! is as empty as a new one.
+//! At the end, everything is delivered by following the signals, and purged; then the store is as empty
+//! as a new one.
 //!
-//! `PROPTEST_CASES` says how many cases there are. A long run, where a folder in memory spares
-//! the disk its syncs:
+//! `PROPTEST_CASES` is the number of cases. For a long run, use a folder in memory, so that the disk
+//! has no syncs:
 //!
 //! ```sh
 //! PROPTEST_CASES=20000 TMPDIR=/dev/shm cargo test --test it model::
 //! ```
 //!
-//! A case that fails is made smaller and noted in `tests/proptest-regressions/`, and runs first
-//! from then on. What was found once is also in `regressions`, in words.
+//! A case that fails is reduced and stored in `tests/proptest-regressions/`, and is run first from then
+//! on. Earlier findings are also tests in `regressions`.
 
 mod case;
 mod check;
@@ -52,7 +53,7 @@ use seal_dpf_urlcallback::{
 use self::{case::Case, operation::operations};
 use crate::support::eventually;
 
-/// How many may be pending; few, so that there is no room at times.
+/// Maximum number of pending callbacks; small, so that it is sometimes reached.
 const MAX_PENDING: usize = 16;
 
 /// How many cases there are without `PROPTEST_CASES`.
@@ -61,12 +62,12 @@ const CASES: u32 = 64;
 /// For how long, in milliseconds, a failing case is made smaller.
 const SHRINK_TIME: u32 = 180_000;
 
-/// One implementation of the outbox.
+/// An implementation of the outbox.
 #[derive(Debug, Clone, Copy)]
 struct Factory {
-    /// Opens it in this folder, with room for [`MAX_PENDING`]; makes it where there is none.
+    /// Opens the outbox in this folder, with room for [`MAX_PENDING`]; creates it if there is none.
     open: fn(&Path, SharedClock) -> Arc<dyn Outbox>,
-    /// What a closed one has stored in this folder that a new one has not.
+    /// The files that a closed store has left in this folder and that a new store does not have.
     leftovers: fn(&Path) -> Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What can be done to an outbox, in values that print and shrink well.
+//! The operations on an outbox, as values that print and shrink well.
 //!
 //! Everything is small on purpose: with few jobs, destinations, keys and moments, the random
 //! ones meet. All times are whole [`UNIT`]s.
@@ -15,30 +15,30 @@ use seal_dpf_urlcallback::{
 /// The grain of time.
 pub(super) const UNIT: Duration = Duration::from_secs(10);
 
-/// Two of them begin alike.
+/// Two of them have a common prefix.
 pub(super) const JOBS: [&str; 3] = ["1", "12", "2"];
 
-/// Where callbacks go: two hosts, and nowhere, which is where a URL leads that does not parse.
+/// The destinations: two hosts, and none (for a URL that cannot be parsed).
 pub(super) fn destinations() -> [Destination; 3] {
     let host = |text| Destination::parse(text).unwrap();
     [host("http://a:80"), host("http://b:80"), Destination::none()]
 }
 
-/// How many of them take callbacks.
+/// Number of destinations that can be called.
 pub(super) const HOSTS: usize = 2;
 
-/// One step.
+/// One operation.
 #[derive(Debug, Clone)]
 pub(super) enum Operation {
-    /// One write, waited for.
+    /// One write, whose result is awaited.
     Write(Write),
-    /// Writes that are all asked for before the first is waited for.
+    /// Several writes that are all made before the first result is awaited.
     Burst(Vec<Write>),
-    /// A claim, and what remains of it is kept in hand.
+    /// A claim, which is kept.
     Claim(Asked),
     /// A claim while these writes, enqueues and settlements alone, are on their way to the disk.
     ClaimDuring(Vec<Write>, Asked),
-    /// One of the claims in hand is given back.
+    /// One of the kept claims is released.
     Release(usize),
     /// So many units pass.
     Pass(u32),
@@ -46,13 +46,13 @@ pub(super) enum Operation {
     Report { to: usize, open: bool },
     /// Asks whether events are accepted.
     Ready,
-    /// The outbox is closed and opened again; what was in hand is gone.
+    /// The outbox is closed and reopened; the kept claims are lost.
     Reopen,
     /// A listing from its beginning to its end.
     List(Listing),
 }
 
-/// What a claim asks for.
+/// The arguments of a claim.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub(super) to: usize,
@@ -64,7 +64,7 @@ pub(super) struct Asked {
 #[derive(Debug, Clone)]
 pub(super) enum Write {
     Enqueue(Vec<Event>),
-    /// Ends the attempt of one of the claims in hand.
+    /// Settles one of the kept claims.
     Settle(usize, Ending),
     Replay(Vec<usize>),
     Cancel(usize),
@@ -73,7 +73,7 @@ pub(super) enum Write {
     Pause(usize, bool),
     /// Cancels what was never accepted.
     CancelUnknown(usize),
-    /// Of the age of so many units and more.
+    /// Callbacks that are at least this many units old.
     Expire(u32),
     Purge(Kept),
 }
@@ -95,14 +95,14 @@ pub(super) enum Ending {
     Failed { attempted: bool, hold: Option<i32> },
 }
 
-/// For how many units, and a half, finished ones are kept.
+/// The retention of ended callbacks: this many units and a half.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kept {
     pub(super) delivered: u32,
     pub(super) failed: u32,
 }
 
-/// What a listing asks for.
+/// The filters of a listing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Listing {
     pub(super) state: Option<usize>,
@@ -117,7 +117,7 @@ pub(super) struct Listing {
     pub(super) until: Option<u32>,
     pub(super) limit: usize,
     pub(super) oldest_first: bool,
-    /// It continues behind one of the callbacks, which may be gone.
+    /// It continues after one of the callbacks, which may have been removed.
     pub(super) behind: Option<usize>,
 }
 
@@ -164,7 +164,7 @@ impl Ending {
 /// How long a hold is at most, in units.
 const LONGEST_HOLD: i32 = 6;
 
-/// A number that stands for something there may be any number of.
+/// A number that selects one of any number of items.
 fn number() -> impl Strategy<Value = usize> {
     0..24_usize
 }

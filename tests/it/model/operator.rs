@@ -1,4 +1,4 @@
-//! What an operator does, in the model.
+//! The actions of an operator, in the model.
 
 use seal_dpf_urlcallback::{
     callback::Destination,
@@ -20,7 +20,7 @@ impl Model {
         }
     }
 
-    /// Gives how many of them are due now.
+    /// Returns how many of them are due now.
     pub(super) fn retry_now(&mut self, numbers: &[Number]) -> u64 {
         let now = self.now;
         let mut due = 0;

@@ -1,9 +1,9 @@
-//! The model: what the outbox promises, in the plainest words that say it. It keeps everything
-//! in one map and looks through all of it for every answer.
+//! The model: what the outbox promises, in the plainest words that say it. It keeps everything in one
+//! map and searches all of them for every answer.
 //!
-//! Of the pending callbacks of one job one has the *turn*: it alone may be claimed. It keeps
-//! the turn until its attempt has been settled or it has ended, or until an earlier one of the
-//! job is replayed while it is in nobody's hands; then the earliest has it.
+//! One of the pending callbacks of a job is *active*: only it may be claimed. It keeps the turn until
+//! its attempt has been settled or it has ended, or until an earlier one of the job is replayed while
+//! it is not claimed; then the earliest is active.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use seal_dpf_urlcallback::{
 /// A callback's place in the order of acceptance.
 pub(super) type Number = usize;
 
-/// What has become of a callback.
+/// The state of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Not due before `at`. With the turn, that is when it is due.
@@ -63,7 +63,7 @@ impl Stored {
         matches!(self.state, State::Pending { claimed: true, .. })
     }
 
-    /// When it is due, if it may be claimed then.
+    /// When it is due, if it may be claimed.
     pub(super) fn free_from(&self) -> Option<Timestamp> {
         match self.state {
             State::Pending { at, turn: true, claimed: false } => Some(at),
@@ -90,7 +90,7 @@ impl Stored {
     }
 }
 
-/// What an enqueue does with one event.
+/// The effect of an enqueue on one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     Stored(Number),
@@ -98,7 +98,7 @@ pub(super) enum Taken {
     NotKept,
 }
 
-/// Everything that is known of the callbacks.
+/// The state of all callbacks.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) now: Timestamp,
@@ -135,12 +135,12 @@ impl Model {
         self.pending() + more <= self.max_pending
     }
 
-    /// `None` where there is no room for all of them; then none is taken.
+    /// `None` if there is no room for all of them; then none is stored.
     pub(super) fn enqueue(&mut self, batch: Vec<NewCallback>) -> Option<Vec<Taken>> {
         let mut keys = BTreeSet::new();
         let known: BTreeSet<_> =
             self.kept.values().filter_map(|it| it.new.event_id.clone()).collect();
-        // What is known already is answered in any case, and what can never be sent is not pending.
+        // Duplicates are always answered, and callbacks that can never be sent are not pending.
         let is_new = |new: &&NewCallback| {
             new.event_id.as_ref().is_none_or(|key| !known.contains(key) && keys.insert(key.clone()))
         };
@@ -196,7 +196,7 @@ impl Model {
                 stored.attempted(attempt);
                 stored.state = State::Pending { at: due, turn: false, claimed: false };
                 self.hold(number, hold);
-                // The first of its job keeps the very time, also where that has passed.
+                // The first callback of a job keeps its exact time even if that has passed.
                 if self.earliest(&job) == Some(number) {
                     self.set(number, State::Pending { at: due, turn: true, claimed: false });
                 }
@@ -233,7 +233,7 @@ impl Model {
         *claimed = false;
     }
 
-    /// What was in somebody's hands is due again, and what was only in memory is gone.
+    /// Claimed callbacks are due again; state that was only in memory is lost.
     pub(super) fn reopen(&mut self) {
         let claimed: Vec<_> =
             self.kept.values().filter(|it| it.is_claimed()).map(|it| it.number).collect();
@@ -312,17 +312,17 @@ impl Model {
         self.kept.values().filter(move |it| it.is_pending() && it.job() == job)
     }
 
-    /// The earliest accepted of the pending ones of a job.
+    /// The earliest accepted pending callback of a job.
     pub(super) fn earliest(&self, job: &str) -> Option<Number> {
         self.of_job(job).map(|it| it.number).next()
     }
 
-    /// Who has the turn.
+    /// The active callback.
     pub(super) fn holder(&self, job: &str) -> Option<&Stored> {
         self.of_job(job).find(|it| matches!(it.state, State::Pending { turn: true, .. }))
     }
 
-    /// Where nobody has the turn, the earliest gets it, and is due from now on, or later.
+    /// If no callback is active, the earliest becomes active, and is due now or later.
     fn pass_turn(&mut self, job: &str) {
         if self.holder(job).is_some() {
             return;
@@ -333,8 +333,8 @@ impl Model {
         self.set(number, State::Pending { at, turn: true, claimed: false });
     }
 
-    /// What has to end before `stored` may be claimed: the one before it; where it is the
-    /// earliest, the one that has the turn.
+    /// The callback that has to end before `stored` may be claimed: the previous one; for the earliest,
+    /// the active one.
     pub(super) fn waits_for(&self, stored: &Stored) -> Option<Number> {
         let State::Pending { turn: false, .. } = stored.state else { return None };
         let before = self.of_job(stored.job()).take_while(|it| it.number < stored.number).last();
@@ -354,13 +354,13 @@ impl Model {
         self.kept.values().filter(move |it| it.new.destination == *to)
     }
 
-    /// Whether nothing pending or failed goes there, and it is not paused.
+    /// Whether it has no pending or failed callbacks and is not paused.
     pub(super) fn is_idle(&self, destination: &Destination) -> bool {
         !self.paused.contains_key(destination)
             && !self.to(destination).any(|it| it.is_pending() || it.is_failed())
     }
 
-    /// Whether nothing pending goes there: then its breaker is forgotten.
+    /// Whether it has no pending callbacks: then the state of its breaker is discarded.
     pub(super) fn has_nothing_pending(&self, destination: &Destination) -> bool {
         !self.to(destination).any(Stored::is_pending)
     }

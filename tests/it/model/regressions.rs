@@ -1,4 +1,4 @@
-//! What the random steps have found, in the fewest steps that show it. Each went wrong in the
+//! Errors found by random operations, with the fewest steps that reproduce them. Each went wrong in the
 //! check after its last step, or in a claim.
 
 use super::{
@@ -28,7 +28,7 @@ fn fail() -> Operation {
     Write(Settle(0, Ending::Failed { attempted: true, hold: None }))
 }
 
-/// Callbacks of one job, all failed but the last one, and that one under way.
+/// Callbacks of one job, all failed but the last one, and that one in flight.
 fn last_under_way(count: usize) -> Vec<Operation> {
     let mut operations = vec![Write(Enqueue(vec![event(0); count]))];
     for _ in 1..count {

@@ -1,5 +1,4 @@
-//! What somebody who delivers knows without asking: when to look at which destination. It is
-//! told by the outbox's signals and by what each claim says, and by nothing else.
+//! When a delivery loop has to look at which destination, derived only from news and `next_due`.
 
 use std::{
     collections::BTreeMap,
@@ -66,7 +65,7 @@ impl Wakes {
         }
     }
 
-    /// A claim has said when to come again.
+    /// A claim has returned when the next callback is due.
     pub(super) fn come_again(&mut self, destination: Destination, at: Option<Timestamp>) {
         match at {
             Some(at) => self.times.insert(destination, at),
@@ -78,7 +77,7 @@ impl Wakes {
         self.times.get(destination).copied()
     }
 
-    /// Where to look next, and when.
+    /// The destination to look at next, and when.
     pub(super) fn next(&self) -> Option<(Destination, Timestamp)> {
         self.times.iter().min_by_key(|(_, at)| **at).map(|(to, at)| (to.clone(), *at))
     }

@@ -1,5 +1,5 @@
-//! The writes of a case: each is asked of the outbox and of its model at the same moment, and
-//! what came of it is compared when the answer is there.
+//! The writes of a case: each is made on the outbox and on its model at the same moment, and the
+//! results are compared when the outbox has answered.
 
 use futures_util::future::BoxFuture;
 use seal_dpf_urlcallback::{
@@ -17,11 +17,11 @@ use super::{
     reference::{Number, Stored, Taken},
 };
 
-/// What came of a write, held against what the model said when it was asked for.
+/// Compares the result of a write with the result of the model when the write was made.
 pub(super) type Verdict = Box<dyn FnOnce(&mut Ids)>;
 
 impl Case {
-    /// Asks the outbox and its model; `None` where there is nothing to ask for.
+    /// Makes the write on the outbox and its model; `None` if there is nothing to write.
     pub(super) fn ask(&mut self, write: Write) -> Option<BoxFuture<'static, Verdict>> {
         Some(match write {
             Write::Enqueue(events) => {
@@ -100,11 +100,13 @@ impl Case {
     }
 
     fn purge(&mut self, kept: Kept) -> BoxFuture<'static, Verdict> {
-        // Not to the very moment: what ended in this moment may be kept or not.
+        // Not exact: callbacks that ended at this moment may be kept or removed.
         let units = |units: u32| UNIT * units + UNIT / 2;
         let retention = Retention { delivered: units(kept.delivered), failed: units(kept.failed) };
-        let (answer, expected) =
-            (self.outbox().purge(retention.over(self.model.now)), self.model.purge(retention));
+        let (answer, expected) = (
+            self.outbox().purge(retention.over(|age| self.model.now.before(age))),
+            self.model.purge(retention),
+        );
         judged(answer, move |purged, _| assert_eq!(purged.unwrap(), expected))
     }
 

@@ -1,9 +1,11 @@
-//! What one commit contains.
+//! What one commit contains, and what is counted of commits.
+
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use seal_dpf_urlcallback::outbox::{NewCallback, Outbox as _, Sequence, sled::SledOutbox};
 
-use super::{Bench, new};
+use super::{Bench, START, new};
 
 /// Number of batches that were acknowledged.
 fn batches(bench: &Bench) -> u64 {
@@ -28,4 +30,26 @@ fn large_callbacks_are_committed_a_few_at_a_time() {
     // At most 1 MiB in each.
     let batches = batches(&bench) - before;
     assert!(batches >= WRITES as u64 / 4, "{batches} batches");
+}
+
+#[test]
+fn delivered_callbacks_are_counted_by_minute() {
+    let bench = Bench::new();
+    for job in ["1", "2", "3", "4"] {
+        bench.enqueue(job);
+    }
+    bench.deliver(bench.one());
+    bench.fail(bench.one());
+    let later = START.after(Duration::from_mins(2));
+    bench.clock.set(later);
+    bench.deliver(bench.one());
+    bench.deliver(bench.one());
+    let counted = |since| {
+        let found = bench.wait(bench.outbox().delivered(since));
+        (found.from, found.minutes.into_iter().collect::<Vec<_>>())
+    };
+    let minute = START.minute();
+    assert_eq!(counted(START), (START, vec![(minute, 1), (minute + 2, 2)]));
+    assert_eq!(counted(later), (later, vec![(minute + 2, 2)]));
+    assert_eq!(counted(later.after(Duration::from_mins(1))).1, []);
 }

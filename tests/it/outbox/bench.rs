@@ -1,4 +1,4 @@
-//! What the tests of the outbox work with.
+//! The test bench of the outbox.
 
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -10,14 +10,14 @@ use seal_dpf_urlcallback::{
     clock::{Clock, ManualClock, Timestamp},
     outbox::{
         Attempt, Claim, Enqueued, ErrorKind, Failure, NewCallback, Outbox as _, OutboxError,
-        Sequence, Settlement, StateName,
+        Retention, Sequence, Settlement, StateName,
         sled::{Settings, SledOutbox},
     },
 };
 
 pub(super) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// An outbox in a folder of its own, and a clock that is set by hand.
+/// An outbox in a temporary folder, and a clock that is set by the test.
 pub(super) struct Bench {
     pub(super) folder: crate::support::StoreFolder,
     pub(super) clock: Arc<ManualClock>,
@@ -68,7 +68,7 @@ impl Bench {
     pub(super) fn claimed_ids(&self) -> Vec<CallbackId> {
         let claims = self.claim(100);
         let ids = claims.iter().map(|claim| claim.record.id).collect();
-        claims.into_iter().for_each(|claim| self.outbox().release(claim));
+        claims.into_iter().for_each(|claim| claim.release());
         ids
     }
 
@@ -94,8 +94,13 @@ impl Bench {
         self.wait(self.outbox().settle(claim, settlement));
     }
 
+    /// Removes the ended callbacks whose retention is over now.
+    pub(super) fn purge(&self, retention: Retention) -> u64 {
+        self.wait(self.outbox().purge(retention.over(|age| self.clock.now().before(age))))
+    }
+
     pub(super) fn state(&self, id: CallbackId) -> Option<StateName> {
-        self.wait(self.outbox().get(id)).map(|detail| detail.standing.record.state_name())
+        self.wait(self.outbox().get(id)).map(|detail| detail.status.record.state_name())
     }
 
     pub(super) fn counts(&self) -> (u64, u64, u64) {
@@ -105,7 +110,7 @@ impl Bench {
     }
 }
 
-/// A clock with which the store's writer tells somebody that it has looked, and then waits.
+/// A clock that notifies the test when the store's writer has read it, and then waits.
 #[derive(Debug)]
 pub(super) struct Halting {
     pub(super) clock: Arc<ManualClock>,
@@ -119,7 +124,7 @@ impl Default for Halting {
 }
 
 impl Halting {
-    /// An outbox with such a clock, in a folder of its own.
+    /// An outbox with such a clock, in a temporary folder.
     pub(super) fn open() -> (crate::support::StoreFolder, SledOutbox, Arc<Self>) {
         let folder = crate::support::StoreFolder::new();
         let settings = Settings { min_free_bytes: 0, ..Settings::default() };
@@ -128,8 +133,8 @@ impl Halting {
         (folder, outbox, clock)
     }
 
-    /// The writer halts the next time that it looks: it says so on the first of these, and goes on
-    /// when something comes by the second one.
+    /// The writer stops the next time that it reads the clock: it reports that on the first channel,
+    /// and continues when it receives something on the second one.
     pub(super) fn halt(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let ((looks, looked), (go, goes_on)) = (mpsc::channel(), mpsc::channel());
         *self.halt.lock().unwrap() = Some((looks, goes_on));

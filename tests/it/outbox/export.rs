@@ -1,4 +1,4 @@
-//! What is exported while it changes.
+//! Exports of callbacks that change.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -65,7 +65,7 @@ async fn listed(outbox: &SledOutbox, oldest_first: bool) -> usize {
     }
 }
 
-/// Counts all callbacks with `count` again and again while they are delivered.
+/// Counts all callbacks with `count` repeatedly while they are delivered.
 fn while_they_are_delivered(count: &impl AsyncFn(&SledOutbox, usize) -> usize) {
     let folder = crate::support::StoreFolder::new();
     let settings = Settings { min_free_bytes: 0, ..Settings::default() };
@@ -115,7 +115,7 @@ fn an_export_includes_callbacks_that_end_as_it_begins() {
         loop {
             let mut step = outbox.export(cursor);
             let early = timeout(Duration::from_millis(100), &mut step).await;
-            // The write goes on when the export waits for it, or has read one step.
+            // The write continues when the export waits for it, or has read one step.
             if let Some(settled) = settled.take() {
                 go.send(()).unwrap();
                 settled.await.unwrap();

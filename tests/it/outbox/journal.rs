@@ -67,7 +67,7 @@ fn open(folder: &StoreFolder, id: CallbackId) -> (usize, Record) {
     let outbox = SledOutbox::open(folder.path(), settings, clock).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let detail = runtime.block_on(outbox.get(id)).unwrap().unwrap();
-    (outbox.recovered().len(), detail.standing.record)
+    (outbox.recovered().len(), detail.status.record)
 }
 
 #[test]

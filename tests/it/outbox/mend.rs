@@ -1,4 +1,4 @@
-//! Looking for jobs that stand still changes nothing of jobs that do not, whatever happens meanwhile.
+//! The search for stuck jobs does not change other jobs, whatever happens concurrently.
 
 use seal_dpf_urlcallback::outbox::{Outbox as _, Sequence, Settlement};
 
@@ -47,7 +47,7 @@ fn a_replay_in_the_same_batch_is_seen_by_the_check() {
         outbox.settle(failed, settlement).await.unwrap();
         enqueue("1").await.unwrap();
         enqueue("1").await.unwrap();
-        // All that comes while the writer halts is one write.
+        // All writes that arrive while the writer is stopped form one batch.
         let (looked, go) = clock.halt();
         let other = enqueue("2");
         looked.recv().unwrap();

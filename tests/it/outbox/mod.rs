@@ -64,7 +64,7 @@ fn a_released_callback_keeps_its_position() {
     let ids: Vec<_> = (0..5).map(|job| bench.enqueue(&job.to_string())).collect();
     let claims = bench.claim(3);
     assert_eq!(claims.len(), 3);
-    claims.into_iter().for_each(|claim| bench.outbox().release(claim));
+    claims.into_iter().for_each(|claim| claim.release());
     assert_eq!(bench.claimed_ids(), ids);
 }
 
@@ -94,7 +94,7 @@ fn a_replayed_callback_precedes_later_ones_of_its_job() {
     assert_eq!(bench.claimed_ids(), [second]);
     assert_eq!(bench.wait(bench.outbox().replay(vec![first, first])), 1);
     assert_eq!(bench.claimed_ids(), [first]);
-    let waiting = bench.wait(bench.outbox().get(second)).unwrap().standing.waiting_for;
+    let waiting = bench.wait(bench.outbox().get(second)).unwrap().status.waiting_for;
     assert_eq!(waiting, Some(first));
     bench.reopen();
     let claim = bench.one();
@@ -115,7 +115,7 @@ fn a_replayed_callback_waits_for_a_later_one_in_flight() {
         assert_eq!(under_way.record.id, second);
         bench.wait(bench.outbox().replay(vec![first]));
         assert!(bench.claim(9).is_empty());
-        let waiting = bench.wait(bench.outbox().get(first)).unwrap().standing.waiting_for;
+        let waiting = bench.wait(bench.outbox().get(first)).unwrap().status.waiting_for;
         assert_eq!(waiting, Some(second));
         if retried {
             bench.retry(under_way, Duration::ZERO);
@@ -164,7 +164,7 @@ fn an_event_id_is_recognized_while_its_callback_is_kept() {
     bench.clock.advance(Duration::from_hours(2));
     let retention =
         Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(3) };
-    assert_eq!(bench.wait(bench.outbox().purge(retention.over(bench.clock.now()))), 1);
+    assert_eq!(bench.purge(retention), 1);
     assert_eq!(bench.state(id), None);
     let again = bench.wait(bench.outbox().enqueue(vec![keyed()], Sequence::default()));
     assert!(matches!(again[0], Enqueued::Stored(other) if other != id));
@@ -180,14 +180,14 @@ fn each_state_has_its_retention_and_a_replay_restarts_it() {
     let retention =
         Retention { delivered: Duration::from_hours(1), failed: Duration::from_hours(2) };
     bench.clock.advance(Duration::from_hours(1));
-    assert_eq!(bench.wait(bench.outbox().purge(retention.over(bench.clock.now()))), 0);
+    assert_eq!(bench.purge(retention), 0);
     bench.wait(bench.outbox().replay(vec![replayed]));
     bench.fail(bench.one());
     bench.clock.advance(Duration::from_hours(1));
-    assert_eq!(bench.wait(bench.outbox().purge(retention.over(bench.clock.now()))), 1);
+    assert_eq!(bench.purge(retention), 1);
     assert_eq!((bench.state(failed), bench.state(replayed)), (None, Some(StateName::Failed)));
     bench.clock.advance(Duration::from_hours(1));
-    assert_eq!(bench.wait(bench.outbox().purge(retention.over(bench.clock.now()))), 1);
+    assert_eq!(bench.purge(retention), 1);
     assert_eq!(bench.counts(), (0, 0, 0));
     let rows = sled_rows(bench);
     assert_eq!(rows, ["mformat", "msalt", "mtotals"], "nothing of them is left");
@@ -223,7 +223,7 @@ fn callbacks_accepted_by_a_fast_clock_do_not_keep_later_ones_from_expiring() {
     }
 }
 
-/// Makes the record at this position, of those that share rows, one that cannot be read.
+/// Makes the record at this position among the shared rows unreadable.
 fn corrupt(bench: &Bench, position: usize) {
     let db = open_closed(bench.folder.path());
     let mut left = position;
@@ -276,7 +276,7 @@ fn a_blocked_callback_expires() {
     let failure = || Failure::new(ErrorKind::Expired, "too old");
     let expired = bench.wait(bench.outbox().expire(cutoff, failure()));
     assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), [waiting], "one is in flight");
-    bench.outbox().release(claim);
+    claim.release();
     let expired = bench.wait(bench.outbox().expire(cutoff, failure()));
     assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), [old]);
     assert!(bench.wait(bench.outbox().expire(cutoff, failure())).is_empty());
@@ -321,7 +321,7 @@ fn a_listing_merges_all_states_in_both_directions() {
         match n % 3 {
             0 => bench.deliver(claim),
             1 => bench.fail(claim),
-            _ => bench.outbox().release(claim),
+            _ => claim.release(),
         }
     }
     let list = |oldest_first| {

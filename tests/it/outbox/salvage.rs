@@ -1,4 +1,4 @@
-//! What comes out of a store that sled is not asked to open.
+//! Reading a store without sled.
 
 use std::time::Duration;
 
@@ -16,13 +16,16 @@ fn purged_callbacks_are_not_salvaged_as_pending() {
     let mut bench = Bench::new();
     let ids: Vec<_> = (0..ALL).map(|job| bench.enqueue(&job.to_string())).collect();
     bench.reopen();
-    // So few that their page still has them, with the changes behind it.
+    // So few that their page still contains them, with the changes after it.
     for id in &ids[ALL / 2..ALL / 2 + FORGOTTEN] {
         assert!(matches!(bench.wait(bench.outbox().cancel(vec![*id]))[..], [Cancelled::Done]));
     }
     bench.clock.advance(Duration::from_mins(1));
     let none = Retention { delivered: Duration::ZERO, failed: Duration::ZERO };
-    assert_eq!(bench.wait(bench.outbox().purge(none.over(bench.clock.now()))), FORGOTTEN as u64);
+    assert_eq!(
+        bench.wait(bench.outbox().purge(none.over(|age| bench.clock.now().before(age)))),
+        FORGOTTEN as u64
+    );
     bench.outbox = None;
     let salvage = Salvage::read(bench.folder.path()).unwrap();
     let found: Vec<_> = salvage.entries().map(Option::unwrap).collect();

@@ -34,7 +34,7 @@ fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
     let ids = all.iter().map(|claim| claim.record.id).collect();
     all.into_iter().for_each(|claim| bench.fail(claim));
     assert_eq!(bench.wait(bench.outbox().replay(ids)), 2 * BUSY as u64);
-    // The last one claimed stands where a claim ends that looks from the beginning.
+    // The last claimed callback is at the scan limit of a claim that starts at the beginning.
     let mut busy = bench.claim(2 * BUSY);
     while bench.outbox().news().now_or_never().is_some() {}
 
@@ -47,7 +47,7 @@ fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
     assert_eq!(bench.claim(16).len(), 1, "one more is within reach");
 }
 
-/// Claims, as long as the outbox says that it is to be asked again at once.
+/// Claims repeatedly, as long as the outbox returns that something is due now.
 fn claim_at_last(bench: &Bench) -> (Vec<Claim>, Option<Timestamp>) {
     let now = bench.clock.now();
     for _ in 0..100 {

@@ -7,7 +7,7 @@ use seal_dpf_urlcallback::{
     clock::Clock as _,
     health::Health,
     outbox::{Sequence, StateName},
-    select::{self, Acted, Action, ActionLimits, Selection},
+    select::{self, Action, ActionLimits, ActionResult, Selection},
 };
 
 use super::{
@@ -62,7 +62,7 @@ async fn claim(
     Ok(outbox.claim(to, 1, now).await?.claimed.pop().unwrap())
 }
 
-fn replay(bench: &Bench, selection: &Selection, limits: ActionLimits) -> Acted {
+fn replay(bench: &Bench, selection: &Selection, limits: ActionLimits) -> ActionResult {
     bench.wait(select::act(bench.outbox(), Action::Replay, selection, limits))
 }
 

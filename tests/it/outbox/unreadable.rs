@@ -1,4 +1,4 @@
-//! A record that cannot be read concerns its own callback only.
+//! A record that cannot be read affects only its own callback.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_claimed() {
 
 #[test]
 fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_cancelled() {
-    // The second time of one job, so that each waits for the one before.
+    // In the second round all callbacks have the same job, so each waits for the previous one.
     for (broken, jobs) in (0..3).flat_map(|at| [(at, ["1", "2", "3"]), (at, ["1"; 3])]) {
         let (mut bench, ids) = bench(&jobs);
         let others = without(&mut bench, &ids, broken);
@@ -69,7 +69,7 @@ fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_replayed() {
         assert_eq!(bench.wait(bench.outbox().replay(ids)), 2, "{broken}");
         assert_eq!(bench.claimed_ids(), others, "{broken}");
     }
-    // The one that cannot be read would wait for the one that is replayed.
+    // The unreadable callback would wait for the replayed one.
     let (mut bench, ids) = bench(&["1", "1"]);
     bench.fail(bench.one());
     let others = without(&mut bench, &ids, 1);
@@ -87,7 +87,8 @@ fn a_record_that_cannot_be_read_is_purged_and_keeps_no_other_callback_from_being
         let others = without(&mut bench, &ids, broken);
         bench.clock.advance(Duration::from_hours(1));
         let none = Retention { delivered: Duration::ZERO, failed: Duration::ZERO };
-        let purge = || bench.wait(bench.outbox().purge(none.over(bench.clock.now())));
+        let purge =
+            || bench.wait(bench.outbox().purge(none.over(|age| bench.clock.now().before(age))));
         assert_eq!((purge(), purge()), (3, 0), "{broken}, delivered: {delivered}");
         assert!(others.iter().all(|id| bench.state(*id).is_none()), "{broken}");
         assert_eq!(bench.counts(), (0, 0, 0), "{broken}, delivered: {delivered}");
@@ -167,13 +168,13 @@ fn a_callback_that_waits_for_a_record_that_cannot_be_read_is_listed() {
     bench.fail(bench.one());
     let later = bench.one();
     assert_eq!(bench.wait(bench.outbox().replay(vec![ids[0]])), 1);
-    bench.outbox().release(later);
+    later.release();
     let others = without(&mut bench, &ids, 1);
     assert_eq!(listed(&bench, &Query { limit: 9, ..Query::default() }), others);
     assert_eq!(bench.state(ids[0]), Some(StateName::Pending));
 }
 
-/// A row that callbacks share cannot be read: what concerns other callbacks goes on.
+/// A shared row cannot be read: other callbacks are not affected.
 #[test]
 fn a_shared_row_that_cannot_be_read_does_not_stop_the_store() {
     for prefix in ["r", "s", "b", "y", "z"] {

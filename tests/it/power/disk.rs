@@ -1,5 +1,4 @@
-//! A disk as a program has left it: what it has been told, what of that it was told to keep, and
-//! what it may hold after a power cut.
+//! A model of a disk: what was written, what was synced, and what it may contain after a power failure.
 //!
 //! What is taken for granted of a file system, and nothing more: what was written before a sync
 //! of its file is there afterwards; names in a directory are there after a sync of the directory,
@@ -27,7 +26,7 @@ pub(super) enum Op {
     Remove(PathBuf),
 }
 
-/// Reads a recording; gives each operation with the position behind it.
+/// Reads a recording; returns each operation with the position after it.
 pub(super) fn read(trace: &[u8], root: &Path) -> Vec<(usize, Op)> {
     let number = |at: usize| u64::from_le_bytes(trace[at..at + 8].try_into().unwrap());
     let size = |at: usize| usize::try_from(number(at)).unwrap();
@@ -72,7 +71,7 @@ enum Name {
     Rename(String, String, usize),
 }
 
-/// A file or a folder: what is surely on the disk, and what may be.
+/// A file or a folder: its content that is certainly on the disk, and content that may be.
 #[derive(Debug, Clone)]
 enum Node {
     File { kept: Vec<u8>, told: Vec<Change> },
@@ -85,12 +84,12 @@ pub(super) struct Disk {
     nodes: Vec<Node>,
 }
 
-/// What a power cut leaves of what was not synced.
+/// The part of unsynced data that a power failure leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
     /// Nothing.
     Lost,
-    /// All of it: a killed process.
+    /// Everything: a killed process.
     Kept,
     /// Some of the changes, each whole.
     Some,
@@ -230,7 +229,7 @@ fn rename(names: &mut BTreeMap<String, usize>, change: Name) {
     }
 }
 
-/// Applies a change, or those of its sectors that `keep` wants.
+/// Applies a change, or only the sectors that `keep` selects.
 fn write(content: &mut Vec<u8>, change: &Change, mut keep: impl FnMut(u64) -> bool) {
     match change {
         Change::Size(size) => {

@@ -73,7 +73,7 @@ pub(crate) fn commands() -> Vec<String> {
     names
 }
 
-/// The path of a store, within a temporary folder, because there are files beside it.
+/// The path of a store within a temporary folder, because there are files next to it.
 pub(crate) struct StoreFolder {
     path: PathBuf,
     _parent: TempDir,

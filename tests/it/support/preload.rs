@@ -18,7 +18,7 @@ pub(crate) fn preloaded(source: &'static str) -> String {
             .status()
             .unwrap();
         assert!(status.success(), "{source} does not compile");
-        // Always the same name, so that old ones do not pile up.
+        // Always the same name, so that old files do not accumulate.
         let last = folder.join(format!("{source}.so"));
         std::fs::rename(&library, &last).unwrap();
         last.to_str().unwrap().to_owned()

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-/// Runs a script for each connection, each in a thread of its own. The threads end with their
+/// Runs a script for each connection, each in a separate thread. The threads end with their
 /// connections, the listening one with the tests' process.
 pub(crate) struct RawReceiver {
     pub(crate) address: SocketAddr,
@@ -26,7 +26,7 @@ impl RawReceiver {
         Self { address }
     }
 
-    /// Reads each request and answers with these bytes, then closes.
+    /// Reads each request, responds with these bytes, and closes the connection.
     pub(crate) fn answering(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::start(move |mut stream| {

@@ -93,7 +93,7 @@ impl Receiver {
         Self::listening(TcpListener::bind("127.0.0.1:0").unwrap(), answers, last)
     }
 
-    /// The same, on a listener that is there already.
+    /// The same, on an existing listener.
     pub(crate) fn listening(listener: TcpListener, answers: Vec<Answer>, last: Answer) -> Self {
         let address = listener.local_addr().unwrap();
         let record = Record { answers: answers.into(), ..Record::default() };
@@ -132,17 +132,17 @@ impl Receiver {
         self.shared.record.lock().unwrap().most_at_once
     }
 
-    /// From now on, each request is noted with how long this file was when it came.
+    /// From now on, each request is recorded with the length of this file at that time.
     pub(crate) fn watch(&self, file: &Path) {
         self.shared.record.lock().unwrap().watched = Some(file.to_owned());
     }
 
-    /// Lets everything go that waits.
+    /// Answers all waiting requests.
     pub(crate) fn open(&self) {
         self.shared.open.send_replace(true);
     }
 
-    /// Waits until so many requests have come.
+    /// Waits until this many requests have been received.
     pub(crate) fn wait_for(&self, count: usize) -> Vec<Put> {
         eventually(&format!("{count} requests"), || (self.count() >= count).then(|| self.puts()))
     }

@@ -1,4 +1,4 @@
-//! The real binary: `serve` in a folder of its own, and any other command.
+//! The real binary: `serve` in a temporary folder, and any other command.
 
 use std::{
     fs,
@@ -85,12 +85,12 @@ impl Service {
         if !settings.contains("outbox.min_free_bytes") {
             text.push_str("outbox.min_free_bytes = 0\n");
         }
-        // Not the folder of the seed, which this machine may have.
+        // Not DPF's log folder, which this machine may have.
         text.push_str("log.file = \"service.log\"\n");
         fs::write(self.path("config.toml"), text + settings).unwrap();
     }
 
-    /// Starts the service and waits until it takes events.
+    /// Starts the service and waits until it accepts events.
     pub(crate) fn serve(&mut self) {
         self.serve_with(&[]);
     }
@@ -153,7 +153,7 @@ impl Service {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The lines of the log; of one that is just being written only the beginning is there.
+    /// The lines of the log, without a line that is just being written.
     pub(crate) fn log(&self) -> Vec<Value> {
         let text = self.read("service.log");
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -258,7 +258,7 @@ pub(crate) struct Api {
     pub(crate) token: String,
 }
 
-/// An answer of the API.
+/// A response of the API.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -297,7 +297,7 @@ impl Api {
         self.try_request(method, path, token, kind, body).unwrap()
     }
 
-    /// The same, where the whole answer may not come.
+    /// The same, if the response may be incomplete.
     pub(crate) fn try_request(
         &self,
         method: &str,
@@ -334,7 +334,7 @@ impl Api {
         })
     }
 
-    /// A request with the token; `None` where the whole answer did not come.
+    /// A request with the token; `None` if the response was incomplete.
     pub(crate) fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> Option<Response> {
         let token = format!("Bearer {}", self.token);
         self.try_request(method, path, Some(&token), kind, body.to_owned()).ok()

@@ -23,7 +23,7 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a command in `folder` on a terminal with so many columns, and 50 lines.
+    /// Starts a command in `folder` on a terminal with this many columns, and 50 lines.
     pub(crate) fn start(folder: &Path, columns: u16, args: &[&str], env: &[(&str, &str)]) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let ours = openpt(flags).unwrap();
@@ -69,7 +69,7 @@ impl Terminal {
         printed
     }
 
-    /// What it has printed so far.
+    /// The output so far.
     pub(crate) fn printed(&self) -> String {
         String::from_utf8_lossy(&self.printed.lock().unwrap()).replace("\r\n", "\n")
     }

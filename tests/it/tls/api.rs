@@ -16,7 +16,7 @@ use crate::support::{DEADLINE, Service};
 const API_TLS: &str =
     "[api]\nlisten = \"127.0.0.1:0\"\ntls_cert_file = \"api.pem\"\ntls_key_file = \"api.key\"";
 
-/// A service whose API speaks TLS with this identity.
+/// A service whose API uses TLS with this identity.
 fn behind_tls(identity: &Identity) -> Service {
     let mut service = Service::prepare(API_TLS);
     identity.write(&service.path("api.pem"), &service.path("api.key"));
@@ -39,7 +39,7 @@ fn commands_verify_the_apis_certificate() {
     assert!(status.status.success(), "{status:?}");
     assert!(String::from_utf8(status.stdout).unwrap().contains("on https://127.0.0.1:"));
 
-    // Who does not speak TLS gets nothing of the API.
+    // A client without TLS gets no response of the API.
     let mut plain = TcpStream::connect(service.api().address).unwrap();
     plain.set_read_timeout(Some(DEADLINE)).unwrap();
     plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
@@ -53,7 +53,7 @@ fn a_command_does_not_send_its_token_to_another_certificate() {
     let authority = Authority::new();
     let service = behind_tls(&authority.identity("localhost"));
     let other = authority.identity("localhost");
-    // Whoever listens at that address now has a good certificate, but not the service's.
+    // The server that now listens at that address has a valid certificate, but not the service's.
     let impostor = TlsReceiver::start(plain(&other));
     let note = service.path("data/service.json");
     let mut said: Value = serde_json::from_slice(&std::fs::read(&note).unwrap()).unwrap();
@@ -134,5 +134,5 @@ fn invalid_certificates_are_errors_of_their_keys() {
     );
     assert!(!said().contains("geheim"));
     service.configure("api.tls_cert_file = \"api.pem\"");
-    assert!(said().contains("requires api.tls_key_file as well"));
+    assert!(said().contains("also requires api.tls_key_file"));
 }

@@ -1,4 +1,4 @@
-//! What stands between a receiver's certificate and an authority that is known.
+//! Intermediate certificates between a receiver's certificate and a trusted authority.
 
 use super::{
     ONCE, attempted, openssl_authority,

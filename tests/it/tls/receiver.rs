@@ -26,7 +26,7 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// An authority of its own.
+/// A new authority.
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -34,7 +34,7 @@ impl Authority {
         Self::named(&format!("authority {:x}", fastrand::u64(..)))
     }
 
-    /// One that says that it has this name.
+    /// An authority with this name.
     pub(super) fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -42,7 +42,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// One that this one has signed.
+    /// An authority signed by this one.
     pub(super) fn intermediate(&self) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let name = format!("intermediate {:x}", fastrand::u64(..));
@@ -77,8 +77,7 @@ impl Authority {
     }
 }
 
-/// A certificate that nobody has signed but its own key; it may say, as openssl's do, that it
-/// is an authority's.
+/// A self-signed certificate, optionally marked as a CA as openssl does by default.
 pub(super) fn self_signed(name: &str, authority: bool) -> Identity {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     if authority {
@@ -111,7 +110,7 @@ impl Identity {
         (vec![self.certificate.der().clone()], key)
     }
 
-    /// A server with it that lets only those in whom `authority` knows.
+    /// A server with this identity that accepts only clients with a certificate of `authority`.
     pub(super) fn wanting_certificates_of(&self, authority: &Authority) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -130,7 +129,7 @@ impl Identity {
     }
 }
 
-/// A server with this identity that lets everybody in.
+/// A server with this identity that accepts all clients.
 pub(super) fn plain(identity: &Identity) -> ServerConfig {
     let (chain, key) = identity.chain();
     ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -141,7 +140,7 @@ pub(super) fn plain(identity: &Identity) -> ServerConfig {
         .unwrap()
 }
 
-/// The same, with an authority's certificate behind its own.
+/// The same, with an authority's certificate after its own.
 pub(super) fn plain_with(identity: &Identity, authority: &Authority) -> ServerConfig {
     let (mut chain, key) = identity.chain();
     chain.push(authority.0.der().clone());
@@ -172,7 +171,7 @@ impl TlsReceiver {
         Self::silent_after(config, usize::MAX)
     }
 
-    /// The same, but each connection answers only so many requests.
+    /// The same, but each connection answers only this many requests.
     pub(super) fn silent_after(config: ServerConfig, answers: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

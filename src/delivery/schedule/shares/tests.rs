@@ -6,7 +6,7 @@ fn destination(name: &str) -> Destination {
     Destination::parse(&format!("http://{name}")).unwrap()
 }
 
-/// The shares of a loop with so many slots.
+/// The shares of a loop with this many slots.
 struct Loop {
     shares: Shares,
     now: Instant,
@@ -44,7 +44,8 @@ impl Loop {
         self.shares.start(&turn, self.now)
     }
 
-    /// Who is served when each attempt is over at once, until nobody has a turn.
+    /// The destinations that are served if each attempt ends immediately, until no destination has a
+    /// turn.
     fn serve(&mut self, health: DestinationHealth) -> Vec<String> {
         let mut served = Vec::new();
         while let Some(turn) = self.shares.next(1, self.now) {
@@ -204,18 +205,18 @@ fn as_many_limited_destinations_resume_as_there_are_spare_slots() {
     let mut it = Loop::new(8);
     let held = it.fill(NEW);
     for name in ["a", "b", "c"] {
-        it.shares.limit(destination(name), NEW);
+        it.shares.wait_for_slots(destination(name), NEW);
     }
-    assert!(!it.shares.has_unlimited() && it.shares.unlimited().is_empty());
+    assert!(!it.shares.has_resumable() && it.shares.take_resumable().is_empty());
     let spare = |it: &Loop| it.shares.spare(NEW);
     let mut ended = held.into_iter();
     while spare(&it) < 2 {
         it.shares.end(ended.next().unwrap(), DestinationHealth::Working, it.now);
     }
-    assert!(it.shares.has_unlimited());
-    assert_eq!(it.shares.unlimited(), [(destination("a"), NEW), (destination("b"), NEW)]);
-    assert_eq!(it.shares.unlimited(), [(destination("c"), NEW)]);
-    assert!(!it.shares.has_unlimited());
+    assert!(it.shares.has_resumable());
+    assert_eq!(it.shares.take_resumable(), [(destination("a"), NEW), (destination("b"), NEW)]);
+    assert_eq!(it.shares.take_resumable(), [(destination("c"), NEW)]);
+    assert!(!it.shares.has_resumable());
 }
 
 #[test]

@@ -28,12 +28,12 @@ pub(crate) struct Queue {
     pub(crate) busy: HashMap<u64, Busy, RandomState>,
     pub(crate) open: Option<Open>,
     pub(crate) window: Window,
-    /// No scheduled callback that is not busy is due before this time.
+    /// Every scheduled callback that is not busy is due at this time or later.
     pub(crate) due_from: Timestamp,
-    /// No budget of the pending callbacks before `aged_to` began before this time.
+    /// The budget of every pending callback before `aged_to` began at this time or later.
     pub(crate) oldest: Timestamp,
     pub(crate) aged_to: u64,
-    /// The last claim found only busy callbacks. Whoever frees one signals the queue.
+    /// The last claim found only busy callbacks. The queue is signalled when one of them is freed.
     pub(crate) starved: bool,
     /// Number of claims that were postponed in a row.
     pub(crate) postponed_claims: u8,
@@ -58,12 +58,12 @@ impl Queue {
         self.busy.values().filter(|busy| **busy == Busy::Claimed).count() as u64
     }
 
-    /// A callback is no longer busy. Returns whether the queue has to be signalled.
+    /// Frees a busy callback. Returns whether the queue has to be signalled.
     pub(crate) fn free(&mut self, seq: u64) -> bool {
         self.busy.remove(&seq).is_some() && std::mem::take(&mut self.starved)
     }
 
-    /// Whether it is not needed in memory any more.
+    /// Whether it is no longer needed in memory.
     pub(crate) fn is_over(&self) -> bool {
         self.row.pending == 0 && self.row.paused_at.is_none() && self.busy.is_empty()
     }

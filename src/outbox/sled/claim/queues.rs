@@ -30,13 +30,14 @@ use crate::{
     },
 };
 
-/// Signals that are returned at once.
+/// Maximum number of signals that are returned by one call.
 const SIGNALS_AT_ONCE: usize = 1024;
 
-/// When a postponed claim is due again. It is signalled before.
+/// When a postponed claim is due again, unless it is signalled earlier.
 const POSTPONED_FOR: Duration = Duration::from_secs(1);
 
-/// How often a queue's claims are postponed in a row; after that, a claim waits for the commit.
+/// Maximum number of times in a row that a queue's claims are postponed; after that, a claim waits for
+/// the commit.
 const MAX_POSTPONED: u8 = 16;
 
 /// The part that the mutex guards.
@@ -51,13 +52,13 @@ pub(crate) struct Inner {
     pub(crate) destinations: u64,
     pub(crate) broken: Option<Arc<str>>,
     signals: HashMap<QueueKey, Timestamp, RandomState>,
-    /// The queues that are to be tried now.
+    /// The queues that an operator wants to be tried now.
     retried: HashSet<QueueKey>,
     /// Number of callbacks in the windows of all queues.
     read_ahead: usize,
     /// Whether the committer is applying a batch, during which reads of the tree wait.
     applying: bool,
-    /// The queues whose claims were postponed, to be signalled after it.
+    /// The queues whose claims were postponed, to be signalled when the batch has been applied.
     postponed: Vec<QueueKey>,
 }
 
@@ -71,7 +72,7 @@ impl Inner {
         }
     }
 
-    /// Records that the queue is to be tried now.
+    /// Records that an operator wants the queue to be tried now.
     pub(crate) fn retry_now(&mut self, queue: QueueKey) {
         self.signal(queue, Timestamp::default());
         self.retried.insert(queue);
@@ -92,7 +93,7 @@ impl Inner {
         }
     }
 
-    /// Removes a queue that is not needed any more.
+    /// Removes a queue that is no longer needed.
     pub(crate) fn sweep(&mut self, queue: QueueKey) {
         if self.queues.get(&queue).is_some_and(Queue::is_over) {
             self.forget_window(queue);
@@ -111,8 +112,8 @@ pub(crate) struct Queues {
 
 impl Queues {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change under the lock is complete before anything can panic, so what a
-        // poisoned lock guards is whole.
+        // Every change under the lock is complete before anything can panic, so the data behind a
+        // poisoned lock is consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,8 +152,8 @@ impl Queues {
     /// Claims at most `limit` due callbacks of a queue, in the order in which they became due.
     ///
     /// The mutex is held from the check for busy callbacks until the claimed ones are marked busy, so
-    /// that `Transaction::mark` (in `commit/transaction.rs`) cannot run between the two: a callback is either
-    /// claimed, or about to change, never both.
+    /// that `Transaction::mark` (in `commit/transaction.rs`) cannot run in between: a callback is
+    /// either claimed, or about to change, never both.
     pub(crate) fn claim(
         &self,
         tree: &Tree,
@@ -203,7 +204,7 @@ impl Queues {
         self.lock().applying = true;
     }
 
-    /// It has applied the batch, which is not synced yet.
+    /// The committer has applied the batch, which is not synced yet.
     pub(crate) fn apply_ended(&self) {
         let mut inner = self.lock();
         inner.applying = false;
@@ -270,7 +271,7 @@ mod tests {
     const HORIZON: Horizon = Horizon { now: NOW, latest: Timestamp::MAX };
     const QUEUE: QueueKey = QueueKey(1);
 
-    /// One fresh callback, stored, and the queues that know of it.
+    /// One stored fresh callback, and the queues that contain it.
     fn stored() -> (sled::Db, Queues, Destination) {
         let destination = Destination::parse("http://receiver").unwrap();
         let body = Body {

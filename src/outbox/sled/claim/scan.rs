@@ -1,18 +1,17 @@
 //! The scan for due callbacks of one destination: a merge of the due index and the fresh callbacks.
 //!
 //! A read of the tree waits while the committer applies a batch, and a seek costs more than reading the
-//! rows after it. So fresh callbacks, which are the usual ones, are read ahead into a
-//! [`Window`](super::window::Window), and most claims read no row. The invariant: a fresh callback before
-//! `Window::from` is in the window, or busy.
-//! `Transaction::mark` (in `commit/transaction.rs`) discards the window of a callback that is about to
-//! change.
+//! rows after it. Therefore fresh callbacks, which are the most frequent ones, are read ahead into a
+//! [`Window`](super::window::Window), and most claims read no row. The invariant: a fresh callback
+//! before `Window::from` is in the window, or busy. `Transaction::mark` (in `commit/transaction.rs`)
+//! discards the window of a callback that is about to change.
 
 use sled::Tree;
 
 use crate::{
     clock::Timestamp,
     outbox::{
-        OutboxError, Readiness, Record, State,
+        Readiness, Record, State,
         error::Result,
         record::Progress,
         sled::{
@@ -26,14 +25,17 @@ use crate::{
     },
 };
 
-/// Rows that one claim reads before it returns.
+/// Maximum number of rows that one claim reads before it returns.
 const SCAN_LIMIT: usize = 1024;
 
 /// Result of a claim.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
     /// Due callbacks, in the order in which they became due.
-    #[expect(clippy::vec_box, reason = "a window has boxes, and a claim keeps its box")]
+    #[expect(
+        clippy::vec_box,
+        reason = "the records in a window are boxed, and a claim keeps the box"
+    )]
     pub(crate) records: Vec<Box<Record>>,
     /// When the queue has something due again; `None`: not before it is signalled.
     pub(crate) next_due: Option<Timestamp>,
@@ -46,7 +48,8 @@ impl Due {
     }
 }
 
-/// Claims `limit` callbacks that were read ahead; `None` if other ones may be due, or there are not so many.
+/// Claims `limit` callbacks from the window; `None` if scheduled callbacks may be due, or the window
+/// has fewer.
 pub(crate) fn claim_ahead(queue: &mut Queue, limit: usize, horizon: Horizon) -> Option<Due> {
     if limit == 0 || queue.may_have_scheduled(horizon) || queue.window.len() < limit {
         return None;
@@ -78,7 +81,8 @@ pub(crate) struct DueScan<'a> {
     reach: usize,
     /// The due index: first up to now, then after [`Horizon::latest`].
     due: sled::Iter,
-    /// The blocks of the queue from the cursor on, and the fresh ones of the block that was read last.
+    /// The blocks of the queue from the cursor on, and the fresh callbacks of the block that was read
+    /// last.
     blocks: sled::Iter,
     fresh: Option<(u64, Set)>,
     records: Records,
@@ -92,7 +96,7 @@ pub(crate) struct DueScan<'a> {
     due_moves: bool,
     /// Whether the cursor can move past everything so far.
     cursor_moves: bool,
-    /// The fresh callbacks before this one were looked at.
+    /// The fresh callbacks before this seq have been looked at.
     passed: u64,
     looked_at: usize,
 }
@@ -136,7 +140,7 @@ impl<'a> DueScan<'a> {
         let mut found = Due::nothing_before(now);
         let began = queue.window.from;
         while found.records.len() < limit {
-            // If sled panics, what was claimed before is kept.
+            // If sled panics, the earlier claims are kept.
             match guarded(|| self.next(queue)) {
                 Ok(Next::Record(mut record)) => {
                     record.budget_since = record.budget_since.max(queue.row.resumed_at);
@@ -149,13 +153,13 @@ impl<'a> DueScan<'a> {
                 }
                 Ok(Next::Unknown) => {
                     // The next claim continues where this one ends. If the cursor has not moved,
-                    // everything in reach is busy, and claiming again at once would keep the committer
-                    // from the mutex that it needs to free them.
+                    // everything in reach is busy. Claiming again immediately would then keep the
+                    // committer from the mutex that it needs to free them.
                     queue.starved = found.records.is_empty() && queue.window.from == began;
                     found.next_due = (!queue.starved).then_some(now);
                     break;
                 }
-                // The error comes again with the next claim.
+                // The next claim returns the error again.
                 Err(_) if !found.records.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -184,7 +188,7 @@ impl<'a> DueScan<'a> {
             }
         }
         if let Some(error) = unreadable {
-            // The other source is used up first; the error comes again with the next claim.
+            // The other source is used up first; the next claim returns the error again.
             self.looked_at = SCAN_LIMIT;
             self.due_moves = false;
             if self.next_due.is_none() && self.next_fresh.is_none() {
@@ -192,7 +196,7 @@ impl<'a> DueScan<'a> {
             }
         }
         let since = |record: &Record| match record.state {
-            // It was scheduled by a clock that was ahead, so since when it is due is unknown.
+            // It was scheduled by a clock that was ahead, so it is unknown when it became due.
             State::Pending(Readiness::Scheduled(due)) if due > self.horizon.latest => {
                 Timestamp::default()
             }
@@ -235,7 +239,7 @@ impl<'a> DueScan<'a> {
                 if self.due_moves {
                     queue.due_from = at;
                 }
-                // What lies after the latest time is due as well; what lies in between is skipped.
+                // Rows after the latest time are also due; the rows in between are skipped.
                 self.due_done = self.horizon.latest == Timestamp::MAX;
                 let beyond = keys::due(self.key, self.horizon.latest, u64::MAX);
                 self.due = self.tree.range(beyond..keys::due(self.key, Timestamp::MAX, u64::MAX));
@@ -251,8 +255,8 @@ impl<'a> DueScan<'a> {
         Ok(None)
     }
 
-    /// A callback with this progress. One that is missing or cannot be read is passed over, so that it
-    /// keeps no other one from being sent; the search for stuck callbacks reports it.
+    /// A callback with this progress. A callback that is missing or cannot be read is skipped, so that
+    /// it does not keep others from being sent; the search for stuck callbacks reports it.
     fn read(
         &mut self,
         seq: u64,
@@ -262,10 +266,7 @@ impl<'a> DueScan<'a> {
             let record = self.records.get(self.tree, seq)?;
             Ok(record.map(|record| Box::new(record.with(progress))))
         });
-        match read {
-            Err(OutboxError::UnreadableRow { .. }) => Ok(None),
-            read => read,
-        }
+        rows::readable(read)
     }
 
     /// The next fresh callback at or after the cursor; `None` at the end.
@@ -278,7 +279,7 @@ impl<'a> DueScan<'a> {
             }
             let Some(row) = self.blocks.next() else { return Ok(None) };
             let (key, bytes) = row?;
-            // Of a block that cannot be read, nothing is claimed.
+            // No callback of a block that cannot be read is claimed.
             let fresh = Pending::decode(&key, &bytes).map(|it| it.fresh).unwrap_or_default();
             self.fresh = Some((keys::last_number(&key), fresh));
         }
@@ -286,7 +287,7 @@ impl<'a> DueScan<'a> {
 
     fn advance_fresh(&mut self, queue: &mut Queue) -> Result<Option<Box<Record>>> {
         let Queue { window, busy, .. } = queue;
-        // A claim reads ahead once; after that, only what it needs.
+        // A claim reads ahead once; after that, it reads only the callbacks that it needs.
         let reach = std::mem::take(&mut self.reach).max(1);
         while !self.fresh_done && self.looked_at < SCAN_LIMIT && window.len() < reach {
             self.looked_at += 1;
@@ -313,7 +314,8 @@ impl<'a> DueScan<'a> {
                     Ok(Some(record)) if !self.cursor_moves => return Ok(Some(record)),
                     Ok(Some(record)) => window.ahead.push_back(record),
                     Ok(None) => {}
-                    // What was read before goes first; the error comes again with the next claim.
+                    // The callbacks that were read before are claimed first; the next claim returns the
+                    // error again.
                     Err(_) if !window.ahead.is_empty() => {
                         self.looked_at = SCAN_LIMIT;
                         break;

@@ -7,8 +7,8 @@ use crate::{
     outbox::{Record, sled::keys},
 };
 
-/// Callbacks in all windows, few enough to stay in the processor's cache until they are claimed; and the
-/// part of the rest that one window may take.
+/// Maximum number of callbacks in all windows, few enough to stay in the processor's cache until they
+/// are claimed, and the fraction of the remaining room that one window may use.
 const ALL_WINDOWS: usize = 2048;
 const PART: usize = 8;
 
@@ -21,7 +21,7 @@ pub(crate) struct Window {
     /// The cursor: every fresh callback before this seq is in the window, or busy.
     pub(crate) from: u64,
     pub(crate) ahead: VecDeque<Box<Record>>,
-    /// Number of callbacks that were read the last time, and when.
+    /// Number of callbacks that were read ahead the last time, and when.
     reach: usize,
     read_at: Timestamp,
 }
@@ -31,13 +31,13 @@ impl Window {
         self.ahead.len()
     }
 
-    /// Whether this callback is in it.
+    /// Whether this callback is in the window.
     pub(crate) fn holds(&self, seq: u64) -> bool {
         let first = self.ahead.front().map(|record| keys::seq_of(record.id));
         first.is_some_and(|first| (first..self.from).contains(&seq))
     }
 
-    /// Discards it and returns how many callbacks were in it.
+    /// Discards the window and returns how many callbacks were in it.
     pub(crate) fn forget(&mut self) -> usize {
         if let Some(first) = self.ahead.front() {
             self.from = keys::seq_of(first.id);
@@ -47,15 +47,18 @@ impl Window {
         forgotten
     }
 
-    /// A claimed callback was released: moves the cursor back. The window has to be empty.
+    /// Moves the cursor back, because a claimed callback was released. The window must be empty.
     pub(crate) fn look_from(&mut self, seq: u64) {
-        debug_assert!(self.ahead.is_empty(), "what is read again must not be there twice");
+        debug_assert!(
+            self.ahead.is_empty(),
+            "callbacks that are read again must not be in the window"
+        );
         self.from = self.from.min(seq);
     }
 
-    /// How many callbacks a claim of `limit` reads ahead. 0 unless the window is half empty, or, while a
-    /// batch is being applied, empty. It doubles while windows are used up quickly and the windows of
-    /// `others` leave room.
+    /// How many callbacks a claim of `limit` reads ahead. 0 unless the window is half empty, or, while
+    /// a batch is being applied, empty. The number doubles while windows are used up quickly and the
+    /// windows of `others` leave room.
     pub(crate) fn reach(
         &mut self,
         limit: usize,

@@ -20,7 +20,7 @@ fn when_synced<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
     Box::new(move |synced| answer(reply, synced.map(|()| value)))
 }
 
-/// Adds one write to the transaction. An error leaves the transaction incomplete, so it is abandoned.
+/// Adds one write to the transaction. After an error the transaction is incomplete and must be discarded.
 pub(crate) fn apply(
     store: &Store,
     disk: &mut Disk,
@@ -30,7 +30,7 @@ pub(crate) fn apply(
 ) -> Result<()> {
     match command {
         Write::Enqueue(new, sequence, reply) => {
-            let room = || room_for(store, disk, txn, &new);
+            let room = || check_capacity_for(store, disk, txn, &new);
             if let Err(error) = sequence.refused().map_or_else(room, Err) {
                 sequence.refuse(&error);
                 answer(reply, Err(error));
@@ -56,8 +56,8 @@ pub(crate) fn apply(
             result
         }
         Write::Replay(mut ids, reply) => {
-            // In order: then each later callback of a job finds the first one at the head of the job
-            // index, and the active one is not searched for each time.
+            // Sorted, so that each later callback of a job finds the first one at the start of the job index
+            // and the active one need not be searched for each time.
             ids.sort_unstable();
             let (replayed, result) = each(ids, |id| txn.replay(id));
             answers.push(when_synced(reply, how_many(&replayed)));
@@ -103,13 +103,13 @@ pub(crate) fn apply(
             result
         }
         Write::Ping(reply) => {
-            answer(reply, room(store, disk, txn.pending() + 1));
+            answer(reply, check_capacity(store, disk, txn.pending() + 1));
             Ok(())
         }
     }
 }
 
-/// Does something with each item, until it fails.
+/// Calls `run` for each item until one fails.
 fn each<I, T>(items: Vec<I>, run: impl FnMut(I) -> Result<T>) -> (Vec<T>, Result<()>) {
     let mut done = Vec::with_capacity(items.len());
     let result = items.into_iter().map(run).try_for_each(|one| {
@@ -123,26 +123,26 @@ fn how_many(changed: &[bool]) -> u64 {
     changed.iter().filter(|it| **it).count() as u64
 }
 
-/// Whether these may be stored. Duplicates are answered in any case.
-fn room_for(
+/// Checks that there is room for these callbacks. Duplicates are always answered.
+fn check_capacity_for(
     store: &Store,
     disk: &mut Disk,
     txn: &Transaction<'_>,
     new: &[NewCallback],
 ) -> Result<()> {
-    match room(store, disk, txn.pending() + new.len() as u64) {
+    match check_capacity(store, disk, txn.pending() + new.len() as u64) {
         Err(error) if error.is_transient() => match txn.wanted(new)? {
             (_, false) => Ok(()),
-            // What can never be sent does not count as pending; it only needs space on the disk.
+            // Callbacks that can never be sent are not pending; they only need disk space.
             (0, true) => disk.free(),
-            (pending, true) => room(store, disk, txn.pending() + pending),
+            (pending, true) => check_capacity(store, disk, txn.pending() + pending),
         },
         known => known,
     }
 }
 
-/// Whether this many callbacks may be pending, and the disk has space.
-fn room(store: &Store, disk: &mut Disk, pending: u64) -> Result<()> {
+/// Checks that this many callbacks may be pending, and that the disk has space.
+fn check_capacity(store: &Store, disk: &mut Disk, pending: u64) -> Result<()> {
     let max = store.settings.max_pending;
     if pending > max {
         return Err(OutboxError::Full { pending: store.queues.lock().totals.pending, max });

@@ -1,4 +1,4 @@
-//! Writes on their way to the committer.
+//! The messages that are sent to the committer.
 
 use tokio::sync::oneshot;
 
@@ -81,7 +81,7 @@ impl Write {
         Weight { callbacks: callbacks.max(1), bytes }
     }
 
-    /// Whether it must not be delayed. Only the job's next callback waits for an outcome.
+    /// Whether it must be committed without delay. Only the job's next callback waits for an outcome.
     pub(crate) fn is_urgent(&self) -> bool {
         !matches!(self, Self::Settle(..))
     }
@@ -108,6 +108,6 @@ impl Write {
 }
 
 pub(crate) fn answer<T>(reply: Reply<T>, result: Result<T>) {
-    // The caller may have gone; the write is done all the same.
+    // The caller may be gone, but the write has been made.
     drop(reply.send(result));
 }

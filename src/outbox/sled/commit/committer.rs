@@ -1,14 +1,15 @@
 //! The committer: the one thread that writes (group commit). All writes that are waiting become one
-//! batch: one atomic apply, one flush, one sync, then all are answered. Meanwhile the next batch gathers.
+//! batch: one atomic apply, one flush, one sync, then all are answered. The next
+//! batch is collected in the meantime.
 //!
 //! `flush()` alone is no barrier (sled issue 1452: it ends in `sync_file_range`, which
 //! flushes neither the drive's cache nor the file's size), so `sync_data()` on the log file
 //! follows it, and only then is anything acknowledged.
 //!
 //! An error of apply, flush or sync is ambiguous: the batch may or may not be on the disk. So the store
-//! stops for good and answers every write with
-//! [`OutboxError::Stopped`](crate::outbox::OutboxError::Stopped); the next start reads from the
-//! disk what is there.
+//! stops permanently and answers every write with
+//! [`OutboxError::Stopped`](crate::outbox::OutboxError::Stopped); the next start determines
+//! what is on the disk.
 
 use std::{
     collections::VecDeque,
@@ -38,13 +39,13 @@ use crate::{
     },
 };
 
-/// After a batch with at least this many outcomes, the next batch gathers outcomes even if callbacks wait for
-/// others of their job.
+/// After a batch with at least this many outcomes, the committer waits for more outcomes even if other
+/// callbacks of their jobs are blocked.
 const MANY_OUTCOMES: usize = 32;
 
-/// How long outcomes are gathered. Only the job's next callback waits for an outcome to be durable, and a
-/// commit costs the same however many outcomes are in it. Any other write ends the wait and takes the
-/// outcomes along: so an event that is submitted does not wait for a commit of outcomes alone.
+/// How long outcomes are gathered. Only the job's next callback waits for an outcome to be durable, and the
+/// cost of a commit hardly depends on the number of outcomes. Any other write ends the wait, and the outcomes
+/// are committed with it: so a submitted event never waits for a commit of outcomes alone.
 const GATHER_PAUSE: Duration = Duration::from_millis(6);
 
 /// The intervals at which the outcomes that have arrived are written to the journal, and the number of
@@ -126,12 +127,11 @@ impl Committer {
             commands.into_iter().for_each(|command| command.refuse(error.clone()));
             return;
         }
-        // Guards: the flush waker watches how long the commit takes, as does the health check; and, from the
-        // apply on, reads wait for it.
+        // Guards: both time the commit, for the flush waker and the health check.
         let (committing, watched) = (store.commits.begin(), wake.begin());
         let mut answers = Vec::with_capacity(commands.len());
         let mut unsynced = None;
-        // On a damaged page, sled panics; the answers must be sent all the same.
+        // sled panics on a damaged page; every write must still be answered.
         let result = guarded(|| {
             let mut txn = Transaction::new(store, store.clock.now());
             while let Some(command) = commands.pop_front() {

@@ -28,7 +28,7 @@ impl Disk {
         }
     }
 
-    /// Syncs the log, which `flush()` does not, and returns its length.
+    /// Syncs the log file, because `flush()` does not, and returns its length.
     pub(crate) fn sync(&mut self) -> std::io::Result<u64> {
         let log = match &mut self.log {
             Some(log) => log,
@@ -36,7 +36,7 @@ impl Disk {
         };
         log.sync_data()?;
         let len = log.metadata()?.len();
-        // sled stores a value of 128 KiB or more in a file of its own, and syncs it, but not its
+        // sled stores a value of 128 KiB or more in a separate file, and syncs it, but not its
         // directory entry.
         let blobs = self.dir.join("blobs");
         let changed = std::fs::metadata(&blobs).and_then(|it| it.modified()).ok();

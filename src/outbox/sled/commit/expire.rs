@@ -9,18 +9,19 @@ use crate::{
     },
 };
 
-/// Callbacks that one step ends.
+/// Maximum number of callbacks that one step expires.
 const EXPIRE_STEP: usize = 512;
 
 impl Transaction<'_> {
-    /// Ends pending callbacks whose budget began before `cutoff`, unless they are in flight, a
-    /// bounded number at a time, and returns them; an empty list when none are left.
+    /// Fails pending callbacks whose budget began before `cutoff`, unless they are in flight, a bounded
+    /// number at a time, and returns them; an empty list when none are left.
     pub(crate) fn expire_before(
         &mut self,
         cutoff: Timestamp,
         failure: &Failure,
     ) -> Result<Vec<Record>> {
-        // Where rows have not been checked yet, or are older than the cutoff by now.
+        // Where to start: at callbacks not checked yet, or at the beginning if some may now be older
+        // than the cutoff.
         let from = |queue: &Queue| {
             if queue.row.is_younger(cutoff) {
                 return None;
@@ -44,7 +45,7 @@ impl Transaction<'_> {
                 let block = keys::last_number(&row?.0);
                 let pending = self.shared.pending(queue, block * SET)?.all();
                 for seq in pending.members(block).filter(|seq| *seq >= from) {
-                    // One that cannot be read stays pending, and stops no other one.
+                    // A callback that cannot be read stays pending and does not block the others.
                     let Some(record) = self.shared.readable_pending(queue, seq)? else { continue };
                     if record.budget_since < cutoff
                         && let Some(record) = self.expire(record.id, cutoff, failure)?
@@ -57,8 +58,8 @@ impl Transaction<'_> {
                         continue;
                     }
                     oldest = oldest.min(record.budget_since);
-                    // A queue is in order of acceptance, and no budget begins before it. Only
-                    // callbacks that were accepted while the clock was ahead are before older ones.
+                    // A queue is ordered by acceptance, and a budget never begins before acceptance.
+                    // Only callbacks accepted while the clock was ahead can precede older ones.
                     if (cutoff..=self.now).contains(&record.created_at) {
                         oldest = oldest.min(record.created_at);
                         break 'queue;

@@ -12,14 +12,14 @@ use crate::outbox::{
 };
 
 impl Transaction<'_> {
-    /// Stores an entry under its own id. Returns `false` if the stored version is as new. In a store with
-    /// another identity, the id changes and the order is kept.
+    /// Stores an entry under its own id. Returns `false` if the stored version is at least as new. In a
+    /// store with another identity, the id changes and the order is kept.
     pub(crate) fn restore(&mut self, entry: Entry) -> Result<bool> {
         let seq = keys::seq_of(entry.record.id);
         let queue = self.store.queue(&entry.record.destination);
         let mut record = Record { id: keys::id(seq, queue), ..entry.record };
         if entry.uncertain && record.state_name() == StateName::Pending {
-            let why = "recovered from a damaged store: whether it was delivered is not known";
+            let why = "recovered from a damaged store; it is unknown whether it was delivered";
             let failure = Failure::new(ErrorKind::Cancelled, why);
             record = transition::fail(record, None, failure, self.now);
         }
@@ -39,7 +39,7 @@ impl Transaction<'_> {
                 let place = self.place(&record, place)?;
                 let record = Record { state: State::Pending(place), ..record };
                 self.shared.put_record(&record)?;
-                self.begin_job_at(&record.body.job_id, seq)?;
+                self.lower_job_begin(&record.body.job_id, seq)?;
                 self.put_pending(queue, &record)?;
             }
             State::Delivered(at) | State::Failed(at) => {
@@ -59,7 +59,7 @@ impl Transaction<'_> {
         Ok(true)
     }
 
-    /// The readiness of an imported callback among those of its job so far.
+    /// The readiness of an imported callback, given the callbacks of its job imported so far.
     fn place(&mut self, record: &Record, place: Readiness) -> Result<Readiness> {
         let (job_id, seq) = (&record.body.job_id, keys::seq_of(record.id));
         let first = match self.first_pending(job_id, None)? {
@@ -74,8 +74,8 @@ impl Transaction<'_> {
         })
     }
 
-    /// Removes an older version. Its entry in the retention index may stay: it does not apply to a version
-    /// that ended at another time.
+    /// Removes an older version. Its entry in the retention index can stay; it is ignored because the
+    /// end time differs.
     fn forget_version(&mut self, queue: QueueKey, known: &Record) -> Result<()> {
         let (state, seq) = (known.state_name(), keys::seq_of(known.id));
         match state {
@@ -98,7 +98,7 @@ impl Transaction<'_> {
     }
 }
 
-/// Which of two versions of a callback is the later one.
+/// The age of a version: of two versions of a callback, the later one compares greater.
 fn age(record: &Record) -> (u32, u32, bool) {
     (record.replays, record.attempt_count, record.state_name() != StateName::Pending)
 }

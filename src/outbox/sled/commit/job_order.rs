@@ -1,11 +1,11 @@
 //! The order of a job's callbacks. The invariant is in [`transaction`](super::transaction).
 //!
-//! The job index has all callbacks of a job until they are purged, so a search for the pending ones passes
-//! over those that have ended. If there are many, it writes down where the pending ones begin, so that
-//! they are passed over once.
+//! The job index contains all callbacks of a job until they are purged, so a search for pending ones
+//! has to skip those that have ended. If there are many, it stores the position of the first pending
+//! one, so that they are skipped only once.
 
 use crate::outbox::{
-    OutboxError, Readiness, State,
+    OutboxError,
     error::Result,
     sled::{
         commit::transaction::Transaction,
@@ -14,25 +14,25 @@ use crate::outbox::{
     transition,
 };
 
-/// Ended callbacks that a search passes over before it looks for the row that says where to begin.
+/// Number of ended callbacks skipped before the stored start position is read.
 const PASSED: u32 = 4;
 
-/// Ended callbacks that a search passes over before it writes that row.
+/// Number of ended callbacks skipped before a start position is stored.
 const MANY_PASSED: u32 = 32;
 
 impl Transaction<'_> {
-    /// The first pending callback of a job, or the first one after `behind`.
+    /// The first pending callback of a job, or the first one after `after`.
     pub(crate) fn first_pending(
         &mut self,
         job_id: &str,
-        behind: Option<u64>,
+        after: Option<u64>,
     ) -> Result<Option<(u64, QueueKey)>> {
         let job = keys::job_prefix(job_id);
-        let mut at = behind.map(|seq| keys::job(job_id, seq));
+        let mut at = after.map(|seq| keys::job(job_id, seq));
         let mut passed = 0;
         let mut begin = 0;
         let found = loop {
-            let Some((key, value)) = self.writes.first_behind(&job, at.as_deref())? else {
+            let Some((key, value)) = self.writes.first_after(&job, at.as_deref())? else {
                 break None;
             };
             let (seq, queue) = (keys::last_number(&key), QueueKey(keys::number(&value)));
@@ -41,14 +41,14 @@ impl Transaction<'_> {
             }
             passed += 1;
             at = Some(key.to_vec());
-            if passed == PASSED && behind.is_none() {
+            if passed == PASSED && after.is_none() {
                 begin = self.job_begin(job_id)?;
                 if begin > seq + 1 {
                     at = Some(keys::job(job_id, begin - 1));
                 }
             }
         };
-        if passed >= MANY_PASSED && behind.is_none() {
+        if passed >= MANY_PASSED && after.is_none() {
             let last = at.as_deref().map_or(0, keys::last_number);
             let known = found.map_or(last + 1, |(seq, _)| seq);
             if known > begin {
@@ -58,14 +58,14 @@ impl Transaction<'_> {
         Ok(found)
     }
 
-    /// Where the pending callbacks of a job begin, at the earliest.
+    /// The lower bound for the pending callbacks of a job.
     fn job_begin(&self, job_id: &str) -> Result<u64> {
         let row = self.writes.get(&keys::job_begin(job_id))?;
         Ok(row.map_or(0, |row| keys::number(&row)))
     }
 
-    /// A callback becomes pending again: the pending ones of its job begin there, or before.
-    pub(crate) fn begin_job_at(&mut self, job_id: &str, seq: u64) -> Result<()> {
+    /// Lowers the stored start position of a job because this callback is pending again.
+    pub(crate) fn lower_job_begin(&mut self, job_id: &str, seq: u64) -> Result<()> {
         if self.job_begin(job_id)? > seq {
             self.writes.put(keys::job_begin(job_id), &seq.to_be_bytes());
         }
@@ -74,7 +74,7 @@ impl Transaction<'_> {
 
     /// Activates the first pending callback of a job, if it is blocked.
     pub(crate) fn activate_first(&mut self, job_id: &str) -> Result<()> {
-        // Most jobs have no blocked callback, and a search would be a good part of a settlement's cost.
+        // Usually nothing is blocked; the search would be a large part of a settlement's cost.
         if self.blocked == 0 {
             return Ok(());
         }
@@ -92,11 +92,11 @@ impl Transaction<'_> {
                     self.shared.remove_pending(queue, seq)?;
                     continue;
                 }
-                // A callback that cannot be read keeps its position: its job is stuck.
+                // A callback that cannot be read keeps its position, and its job is stuck.
                 Err(OutboxError::UnreadableRow { .. }) => break,
                 Err(error) => return Err(error),
             };
-            if let State::Pending(Readiness::Blocked(_)) = record.state {
+            if record.is_blocked() {
                 self.mark(queue, seq, &record)?;
                 self.take_pending(queue, &record)?;
                 self.put_pending(queue, &transition::activate(record, self.now))?;
@@ -106,14 +106,14 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Blocks the active callback of a job, because an earlier one was replayed. Returns `false` if it is
-    /// claimed. It need not be the first one of the job: those before it were replayed while it was
-    /// claimed.
+    /// Blocks the active callback of a job, because an earlier one was replayed. Returns `false` if it
+    /// is claimed. The active callback need not be the first pending one: earlier ones may have been
+    /// replayed while it was claimed.
     pub(crate) fn block_active(&mut self, job_id: &str) -> Result<bool> {
-        let mut behind = None;
-        while let Some((seq, queue)) = self.first_pending(job_id, behind)? {
+        let mut after = None;
+        while let Some((seq, queue)) = self.first_pending(job_id, after)? {
             match self.shared.readable_pending(queue, seq)? {
-                Some(record) if !matches!(record.state, State::Pending(Readiness::Blocked(_))) => {
+                Some(record) if !record.is_blocked() => {
                     if !self.mark(queue, seq, &record)? {
                         return Ok(false);
                     }
@@ -121,7 +121,7 @@ impl Transaction<'_> {
                     self.put_pending(queue, &transition::block(record))?;
                     return Ok(true);
                 }
-                _ => behind = Some(seq),
+                _ => after = Some(seq),
             }
         }
         Ok(true)

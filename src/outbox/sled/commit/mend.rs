@@ -1,9 +1,9 @@
 //! Repair of stuck jobs: pending callbacks that would never be claimed.
 //!
 //! By the invariant in [`transaction`](super::transaction), exactly one pending callback of a job is
-//! active. No code violates it, but damage that nothing else detects may lose a row, and the job would
-//! then wait without an attempt. So all callbacks are checked again and again, a few with each call, and
-//! what can be proven is repaired:
+//! active. The code maintains this, but undetected damage can lose a row, and the job would then never
+//! be sent. Therefore all callbacks are checked repeatedly, a few with each call, and the following
+//! cases are repaired:
 //!
 //! - A callback without a record is removed from the set of pending ones.
 //! - A callback that is missing in the set of its state is added to it.
@@ -12,7 +12,8 @@
 //! - Of two active callbacks, the earlier one stays active, unless the later one is claimed.
 //! - After a repair, the destination's callbacks are counted again.
 //!
-//! A job with a row that cannot be read cannot be repaired: it is *stuck*, and reported.
+//! A job with a row that cannot be read cannot be repaired: it is *stuck*, and reported. Its callbacks
+//! fail as expired after `retry.max_age`, except those that cannot be read themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,8 +31,8 @@ use crate::{
     },
 };
 
-/// Rows of records that one step checks, and the callbacks of their jobs. A row has up to 16 records, and other
-/// writes wait for the step.
+/// Number of record rows checked per step (with the other callbacks of the jobs found in them). A row
+/// has up to 16 records. Kept small because other writes wait for the step.
 const STEP: usize = 16;
 
 /// A pending callback of a job.
@@ -42,7 +43,7 @@ type Found = (QueueKey, u64, Record);
 struct Work {
     mended: u64,
     stuck: u64,
-    /// Queues with repairs, whose counters may be wrong as well.
+    /// Queues with repairs, whose counters may also be wrong.
     queues: BTreeMap<QueueKey, Option<Destination>>,
 }
 
@@ -50,8 +51,8 @@ impl Transaction<'_> {
     /// Checks the rows after `after`: first the sets of pending callbacks, then the records.
     pub(crate) fn mend(&mut self, after: &[u8]) -> Result<Mended> {
         let mut work = Work::default();
-        let next = if after.first().is_none_or(|prefix| *prefix == b'b') {
-            self.mend_sets(after, &mut work)?.or_else(|| Some(keys::RECORDS.to_vec()))
+        let next = if after.first().is_none_or(|prefix| *prefix == keys::PENDING_PREFIX) {
+            self.mend_sets(after, &mut work)?.or_else(|| Some(vec![keys::RECORD_PREFIX]))
         } else {
             self.mend_records(after, &mut work)?
         };
@@ -63,10 +64,10 @@ impl Transaction<'_> {
 
     /// Checks that each pending callback has a record; `None` at the end.
     fn mend_sets(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
-        let from = if after.is_empty() { b"b".to_vec() } else { next_key(after) };
+        let from = if after.is_empty() { vec![keys::PENDING_PREFIX] } else { next_key(after) };
         let mut last = None;
         // One row, which has up to 1,024 callbacks.
-        for row in self.store.tree.range(from..vec![b'b' + 1]).take(1) {
+        for row in self.store.tree.range(from..vec![keys::PENDING_PREFIX + 1]).take(1) {
             let (key, bytes) = row?;
             last = Some(key.to_vec());
             if blocks::Pending::decode(&key, &bytes).is_err() {
@@ -86,10 +87,12 @@ impl Transaction<'_> {
         Ok(last)
     }
 
-    /// Checks that each callback is in its set and indexes, and each job; `None` at the end.
+    /// Checks that each callback is in its set and indexes, and that each job has one active callback;
+    /// `None` at the end.
     fn mend_records(&mut self, after: &[u8], work: &mut Work) -> Result<Option<Vec<u8>>> {
         let mut last = None;
-        for row in self.store.tree.range(next_key(after)..vec![b'r' + 1]).take(STEP) {
+        for row in self.store.tree.range(next_key(after)..vec![keys::RECORD_PREFIX + 1]).take(STEP)
+        {
             let (key, bytes) = row?;
             last = Some(key.to_vec());
             let Ok(entries) = blocks::entries(&key, &bytes) else {
@@ -130,16 +133,16 @@ impl Transaction<'_> {
             return Ok(());
         };
         if ended {
-            // It has ended, but its outcome is lost.
+            // The set says that it has ended, but its outcome is missing.
             work.stuck += 1;
             return Ok(());
         }
         if !self.shared.is_pending(queue, seq)? {
-            // Until this batch is synced, it is not to be claimed.
+            // It must not be claimed before this batch is synced.
             self.mark(queue, seq, &record)?;
             self.shared.insert(queue, &record)?;
-            self.lowest_fresh(queue, &record)?;
-            self.begin_job_at(&record.body.job_id, seq)?;
+            self.note_fresh(queue, &record)?;
+            self.lower_job_begin(&record.body.job_id, seq)?;
             work.queues.insert(queue, Some(record.destination.clone()));
             work.mended += 1;
         }
@@ -147,7 +150,7 @@ impl Transaction<'_> {
         if self.writes.get(&in_job)?.is_none() {
             work.queues.insert(queue, Some(record.destination.clone()));
             self.writes.put(in_job, &queue.0.to_be_bytes());
-            self.begin_job_at(&record.body.job_id, seq)?;
+            self.lower_job_begin(&record.body.job_id, seq)?;
             work.mended += 1;
         }
         if let Readiness::Scheduled(at) = readiness
@@ -157,7 +160,7 @@ impl Transaction<'_> {
             self.signal(queue, at);
             work.mended += 1;
         }
-        // Once for each job.
+        // Check the job only once: when its first pending callback is reached.
         if self.first_pending(&record.body.job_id, None)?.is_some_and(|(first, _)| first == seq) {
             self.mend_job(&record.body.job_id, work)?;
         }
@@ -166,8 +169,8 @@ impl Transaction<'_> {
 
     /// Checks that one callback of a job is active.
     ///
-    /// A job is always checked as a whole, as this transaction leaves it, because all callbacks in a part
-    /// of it may be blocked.
+    /// A job is always checked as a whole, with the changes of this transaction, because all callbacks
+    /// in a part of it may be blocked.
     fn mend_job(&mut self, job_id: &str, work: &mut Work) -> Result<()> {
         let mut pending = Vec::new();
         let mut next = self.first_pending(job_id, None)?;
@@ -175,7 +178,7 @@ impl Transaction<'_> {
             match self.shared.callback(seq) {
                 Ok(Some(record)) => pending.push((queue, seq, record)),
                 Ok(None) => {}
-                // Reported where it is checked itself.
+                // It is counted as stuck when the scan reaches it.
                 Err(OutboxError::UnreadableRow { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -228,7 +231,7 @@ impl Transaction<'_> {
             pending += it.all().len();
             fresh += it.fresh.len();
             for seq in it.others.members(block) {
-                // One that cannot be read is never claimed.
+                // A callback that cannot be read is never claimed.
                 if let Some(record) = self.shared.readable(seq)?
                     && matches!(record.state, State::Pending(Readiness::Scheduled(_)))
                 {
@@ -247,7 +250,7 @@ impl Transaction<'_> {
 }
 
 fn is_active(record: &Record) -> bool {
-    !matches!(record.state, State::Pending(Readiness::Blocked(_)))
+    !record.is_blocked()
 }
 
 /// The first key after this one.

@@ -1,27 +1,26 @@
-//! Writes: one thread turns whatever has queued up into one batch.
+//! Writes: one thread combines all waiting writes into one batch.
 //!
 //! # From an event to its PUT
 //!
-//! The order of these calls is what makes an acknowledged event durable and keeps a PUT from going
-//! out for what a power cut could undo:
+//! The order of these calls ensures that an acknowledged event is durable and that no PUT is sent for a
+//! change that a power failure could undo:
 //!
 //! 1. `SledOutbox::enqueue` sends a [`command::Write`] to the committer and waits for its answer.
-//! 2. [`committer`] takes all writes that are waiting and runs each on one
-//!    [`transaction::Transaction`], which sees what the writes before it changed
-//!    ([`write_set`]). A stored callback that changes is marked busy here
-//!    ([`transaction::Transaction::mark`]), before anything is applied.
-//! 3. `Transaction::seal` adds the rows that a batch has once: counters, the retention index.
-//! 4. `Tree::apply_batch` applies all of it at once. From now on readers of the tree see it; claims
-//!    do not (see [`claim`](super::claim)), and listings are answered after the sync
+//! 2. [`committer`] receives all waiting writes and runs them on one [`transaction::Transaction`], in
+//!    which each write sees the changes of the earlier ones ([`write_set`]). A stored callback that
+//!    changes is marked busy here ([`transaction::Transaction::mark`]), before anything is applied.
+//! 3. `Transaction::seal` adds the rows written once per batch: counters, the retention index.
+//! 4. `Tree::apply_batch` applies the whole batch. From now on, readers of the tree see it; claims do
+//!    not (see [`claim`](super::claim)), and listings are answered after the sync
 //!    ([`barrier`](super::shared::barrier)).
-//! 5. `Db::flush`, then `sync_data` on the log file: the disk has it.
-//! 6. The witness notes the number of the batch.
-//! 7. [`published::Published::publish`] makes it visible to claims, frees what was busy and
+//! 5. `Db::flush`, then `sync_data` on the log file make it durable.
+//! 6. The batch number is written to the witness file.
+//! 7. [`published::Published::publish`] makes it visible to claims, frees the busy callbacks and
 //!    signals destinations that have something due.
 //! 8. Every write of the batch is answered.
 //!
-//! A failure in 4 to 6 is ambiguous: the disk may or may not have the batch. The store then stops for
-//! good, nothing is published, and the next start finds out.
+//! A failure in 4 to 6 is ambiguous: the disk may or may not contain the batch. The store then stops
+//! permanently, nothing is published, and the state is determined at the next start.
 
 mod apply;
 pub(crate) mod command;

@@ -6,8 +6,7 @@ use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        Cancelled, Enqueued, ErrorKind, Failure, NewCallback, Readiness, Record, Settlement, State,
-        StateName,
+        Cancelled, Enqueued, ErrorKind, Failure, NewCallback, Record, Settlement, StateName,
         error::Result,
         record,
         sled::{
@@ -19,12 +18,12 @@ use crate::{
     },
 };
 
-/// Attempts of a callback that are kept, apart from the last one.
+/// Maximum number of attempts of a callback that are kept, in addition to the last one.
 const ATTEMPTS_KEPT: u32 = 1000;
 
 impl Transaction<'_> {
-    /// The number of these that would be pending, and whether any of them would be stored; duplicates are
-    /// not.
+    /// How many of these callbacks would become pending, and whether any would be stored. Duplicates
+    /// are not.
     pub(crate) fn wanted(&self, batch: &[NewCallback]) -> Result<(u64, bool)> {
         let (mut pending, mut stored) = (0, false);
         let mut keys = HashSet::new();
@@ -46,7 +45,8 @@ impl Transaction<'_> {
         if let Some(key) = &event_key
             && let Some(known) = self.writes.get(key)?
         {
-            // A key that cannot be read is written again: better a repeat than a lost callback.
+            // If the row cannot be read, accept the event: a repeated callback is better than a lost
+            // one.
             if let Ok(id) = decode(key, &known) {
                 return Ok(Enqueued::Duplicate(id));
             }
@@ -62,7 +62,7 @@ impl Transaction<'_> {
         if new.refusal.is_some() {
             let record = transition::refuse(new, id, self.now);
             self.put_indexes(queue, &record)?;
-            self.put_finished(queue, &record)?;
+            self.put_ended(queue, &record)?;
         } else {
             let first = self.first_pending(&new.body.job_id, None)?.is_none();
             let record = transition::accept(new, id, self.now, first);
@@ -77,18 +77,19 @@ impl Transaction<'_> {
         let (seq, queue) = keys::parts(record.id);
         let job_id = record.body.job_id.clone();
         let began = record.budget_since;
-        let record = self.aged(queue, record)?;
+        let record = self.with_resumed_age(queue, record)?;
         self.to_free.push((queue, seq));
         let row = self.row(queue, &record.destination)?;
         let settlement = match settlement {
-            // Decided by the age that it had when it was claimed, and the destination was paused since.
+            // The decision was based on the age at the time of the claim; the destination has been
+            // paused or resumed since.
             Settlement::Failed { attempt, failure, hold }
                 if failure.kind == ErrorKind::Expired
                     && (row.paused_at.is_some() || record.budget_since > began) =>
             {
                 let Some(attempt) = attempt else {
-                    self.commit_row(queue);
-                    self.lowest_fresh(queue, &record)?;
+                    self.require_commit(queue);
+                    self.note_fresh(queue, &record)?;
                     self.signal(queue, self.now);
                     return Ok(record);
                 };
@@ -107,18 +108,18 @@ impl Transaction<'_> {
         let record = match settlement {
             Settlement::Delivered(attempt) => {
                 let record = transition::deliver(record, attempt, self.now);
-                self.put_finished(queue, &record)?;
+                self.put_ended(queue, &record)?;
                 record
             }
             Settlement::Failed { attempt, failure, hold } => {
                 self.hold(queue, &record, hold)?;
                 let record = transition::fail(record, attempt, failure, self.now);
-                self.put_finished(queue, &record)?;
+                self.put_ended(queue, &record)?;
                 record
             }
             Settlement::Retry { attempt, due, hold } => {
                 self.hold(queue, &record, hold)?;
-                // If an earlier one was replayed meanwhile, that one is next.
+                // If an earlier callback was replayed in the meantime, it is sent first.
                 let first = self.first_pending(&job_id, None)?.is_none_or(|(first, _)| first > seq);
                 let record = transition::retry(record, attempt, due, first);
                 self.put_pending(queue, &record)?;
@@ -139,8 +140,7 @@ impl Transaction<'_> {
         let (seq, queue) = keys::parts(id);
         let number = outcome.attempt().map(|attempt| attempt.number);
         let found = self.shared.readable_pending(queue, seq)?.filter(|record| {
-            let blocked = matches!(record.state, State::Pending(Readiness::Blocked(_)));
-            record.id == id && !blocked && number == Some(record.attempt_count + 1)
+            record.id == id && !record.is_blocked() && number == Some(record.attempt_count + 1)
         });
         found.map(|record| self.settle(record, outcome)).transpose()
     }
@@ -172,7 +172,7 @@ impl Transaction<'_> {
             None => true,
             Some((first, _)) => first > seq && self.block_active(&record.body.job_id)?,
         };
-        self.begin_job_at(&record.body.job_id, seq)?;
+        self.lower_job_begin(&record.body.job_id, seq)?;
         let record = transition::replay(record, self.now, first);
         self.put_pending(queue, &record)?;
         Ok(true)
@@ -194,24 +194,24 @@ impl Transaction<'_> {
         Ok(Cancelled::Done)
     }
 
-    /// Makes a pending callback due now. Returns whether it is: not if it waits for another one, is claimed,
-    /// or its destination is paused.
+    /// Makes a pending callback due now. Returns `false` if it is blocked or claimed, or if its
+    /// destination is paused.
     pub(crate) fn retry_now(&mut self, id: CallbackId) -> Result<bool> {
         let (seq, queue) = keys::parts(id);
         let Some(record) = self.shared.readable_pending(queue, seq)? else { return Ok(false) };
         let row = self.row(queue, &record.destination)?;
         row.hold_until = Timestamp::default();
         let paused = row.paused_at.is_some();
-        self.commit_row(queue);
+        self.require_commit(queue);
         self.retried.insert(queue);
         if !self.mark(queue, seq, &record)? {
             return Ok(false);
         }
-        let due = !matches!(record.state, State::Pending(Readiness::Blocked(_)));
-        let now = transition::retry_now(record.clone(), self.now);
-        if now != record {
+        let due = !record.is_blocked();
+        let changed = transition::retry_now(record.clone(), self.now);
+        if changed != record {
             self.take_pending(queue, &record)?;
-            self.put_pending(queue, &now)?;
+            self.put_pending(queue, &changed)?;
         }
         Ok(due && !paused)
     }
@@ -229,7 +229,7 @@ impl Transaction<'_> {
             row.resumed_at = now;
             self.signal(queue, Timestamp::default());
         }
-        self.commit_row(queue);
+        self.require_commit(queue);
         Ok(true)
     }
 
@@ -250,18 +250,18 @@ impl Transaction<'_> {
         }
     }
 
-    /// The callback, whose age does not begin before its destination was resumed.
-    fn aged(&mut self, queue: QueueKey, record: Record) -> Result<Record> {
+    /// The callback with its age counted from the last resume of its destination, if that is later.
+    fn with_resumed_age(&mut self, queue: QueueKey, record: Record) -> Result<Record> {
         let resumed_at = self.row(queue, &record.destination)?.resumed_at;
         Ok(Record { budget_since: record.budget_since.max(resumed_at), ..record })
     }
 
     fn end(&mut self, queue: QueueKey, record: Record, failure: Failure) -> Result<Record> {
-        let was_active = !matches!(record.state, State::Pending(Readiness::Blocked(_)));
+        let was_active = !record.is_blocked();
         self.take_pending(queue, &record)?;
-        let record = self.aged(queue, record)?;
+        let record = self.with_resumed_age(queue, record)?;
         let record = transition::fail(record, None, failure, self.now);
-        self.put_finished(queue, &record)?;
+        self.put_ended(queue, &record)?;
         if was_active {
             self.activate_first(&record.body.job_id)?;
         }

@@ -33,7 +33,8 @@ impl Published {
     /// Makes the batch visible to claims and the summary.
     ///
     /// Must be called after the sync: it raises `Totals::next_seq`, up to which claims read, and frees
-    /// busy callbacks. Before, a claim could return what a power failure would undo.
+    /// busy callbacks. If it were called earlier, a claim could return a callback that a power failure
+    /// would undo.
     pub(crate) fn publish(self, store: &Store) {
         measure::ended(self.ended.0, self.ended.1);
         let mut inner = store.queues.lock();
@@ -58,7 +59,7 @@ impl Published {
                 None if row.pending > 0 || row.paused_at.is_some() => {
                     inner.queues.insert(*key, Queue::new(row.clone()));
                 }
-                // It is read from the disk when it is needed.
+                // Not kept in memory; it is read from the disk when needed.
                 None => {}
             }
         }

@@ -1,5 +1,5 @@
-//! Purge. The retention index has one row for each batch that ended callbacks, oldest first, so the purge
-//! reads nothing whose retention is not over.
+//! Purge. The retention index has one row for each batch that ended callbacks, oldest first, so the
+//! purge reads only callbacks whose retention is over.
 
 use crate::{
     clock::Timestamp,
@@ -10,7 +10,8 @@ use crate::{
     },
 };
 
-/// Approximate number of callbacks that one step removes: a row of the index is not divided.
+/// Approximate number of callbacks that one step removes. Approximate because a row of the index is
+/// always processed as a whole.
 const PURGE_STEP: u64 = 512;
 
 impl Transaction<'_> {
@@ -22,12 +23,12 @@ impl Transaction<'_> {
         {
             while purged < PURGE_STEP {
                 let Some((key, seqs)) = self.writes.first(&keys::retention(state))? else { break };
-                let finished_at = keys::finished_time(&key);
-                if finished_at > cutoff {
+                let ended_at = keys::ended_time(&key);
+                if ended_at > cutoff {
                     break;
                 }
                 for seq in seqs.chunks_exact(8).map(keys::number) {
-                    purged += u64::from(self.forget(state, seq, finished_at)?);
+                    purged += u64::from(self.forget(state, seq, ended_at)?);
                 }
                 self.writes.remove(key.to_vec());
             }
@@ -35,12 +36,12 @@ impl Transaction<'_> {
         Ok(purged)
     }
 
-    fn forget(&mut self, state: StateName, seq: u64, finished_at: Timestamp) -> Result<bool> {
+    fn forget(&mut self, state: StateName, seq: u64, ended_at: Timestamp) -> Result<bool> {
         let Some(record) = self.shared.readable(seq)? else {
             return self.forget_unreadable(state, seq);
         };
-        // It was replayed and has ended again: a later row of the index has it.
-        if record.state_name() != state || record.finished_at() != Some(finished_at) {
+        // It was replayed and ended again, so a later row of the index lists it.
+        if record.state_name() != state || record.ended_at() != Some(ended_at) {
             return Ok(false);
         }
         self.remove(state, seq)?;
@@ -65,7 +66,7 @@ impl Transaction<'_> {
         Ok(true)
     }
 
-    /// Removes a record that cannot be read, so that it does not stay for ever. Its event id, its rows in
+    /// Removes a record that cannot be read, so that it is not kept for ever. Its event id, its rows in
     /// the indexes and the counter of its destination are unknown and stay.
     fn forget_unreadable(&mut self, state: StateName, seq: u64) -> Result<bool> {
         if !self.shared.is_ended(state, seq)? {

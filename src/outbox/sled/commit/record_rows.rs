@@ -27,14 +27,14 @@ struct Row {
 impl RecordRows {
     pub(crate) fn read(tree: &Tree, block: u64) -> Result<Self> {
         let mut rows = Self::default();
-        // A row that cannot be read stays as it is.
+        // Rows that cannot be read are left unchanged.
         for (seq, (key, bytes)) in rows::entries_of(tree, block)?.0 {
             rows.0.entry(key).or_default().entries.push((offset(seq, RECORDS), bytes.to_vec()));
         }
         Ok(rows)
     }
 
-    /// Replaces an entry, or removes it, in the row that has it. Returns whether there is one.
+    /// Replaces or removes the entry with this offset. Returns whether there is one.
     pub(crate) fn replace(&mut self, offset: u8, bytes: Option<&[u8]>) -> bool {
         for Row { entries, changed } in self.0.values_mut() {
             if let Some(at) = entries.iter().position(|(known, _)| *known == offset) {

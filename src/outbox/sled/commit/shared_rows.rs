@@ -1,5 +1,5 @@
 //! The part of a batch that changes rows shared by many callbacks: records, progress and sets. Changes
-//! gather here, and each row is written once, when the batch is sealed.
+//! are collected here, and each row is written once, when the batch is sealed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use sled::Tree;
 
 use crate::outbox::{
-    OutboxError, Record, State, StateName,
+    Record, State, StateName,
     error::Result,
     record,
     sled::{
@@ -18,10 +18,11 @@ use crate::outbox::{
     },
 };
 
-/// Bytes of records after which a new row begins. sled stores a value of 128 KiB in a file of its own.
+/// Maximum size of the records in a row. (sled stores values of 128 KiB and more in separate files.)
 const ROW_BYTES: usize = 8192;
 
-/// A progress of more bytes has a row of its own, so that a small one beside it does not write it again.
+/// A progress above this size has its own row, so that it is not rewritten whenever a neighbour
+/// changes.
 const LARGE_PROGRESS: usize = 2048;
 
 /// A set, and whether this batch has changed it.
@@ -33,13 +34,14 @@ struct Cached<T> {
 
 /// Changes of shared rows.
 ///
-/// A shared row that cannot be read stops nothing: a set or a row of progress is written anew with what
-/// changes, and the search for stuck callbacks completes the sets; a row of records stays as it is.
+/// A shared row that cannot be read does not stop the store: a set or progress row is rewritten with
+/// the changes of this batch, and the search for stuck callbacks completes the sets; a row of records
+/// stays unchanged.
 pub(crate) struct SharedRows<'a> {
     tree: &'a Tree,
-    /// No stored callback has this seq or a later one.
+    /// The first seq that is not stored yet.
     first_new: u64,
-    /// `None`: removed.
+    /// By seq. `None`: removed.
     records: BTreeMap<u64, Option<Vec<u8>>>,
     progress: BTreeMap<u64, Option<Vec<u8>>>,
     pending: HashMap<(QueueKey, u64), Cached<Pending>, RandomState>,
@@ -68,7 +70,7 @@ impl<'a> SharedRows<'a> {
     }
 
     /// Whether a callback with this seq can be stored already.
-    pub(crate) fn may_be_stored(&self, seq: u64) -> bool {
+    fn may_be_stored(&self, seq: u64) -> bool {
         seq < self.first_new
     }
 
@@ -82,7 +84,7 @@ impl<'a> SharedRows<'a> {
         Ok(())
     }
 
-    /// Stores what has changed of a callback, which is all of it if it is new in this batch.
+    /// Stores the progress of a callback, or the whole record if it is new in this batch.
     pub(crate) fn put(&mut self, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         if !self.may_be_stored(seq) || self.records.contains_key(&seq) {
@@ -118,13 +120,10 @@ impl<'a> SharedRows<'a> {
         Ok(Some(record.with(progress)))
     }
 
-    /// The same, or `None` if it cannot be read. An error would stop the store, and one damaged row must
-    /// not stop all other callbacks.
+    /// The same, or `None` if it cannot be read. An error would stop the store, and one damaged row
+    /// must not stop all other callbacks.
     pub(crate) fn readable(&mut self, seq: u64) -> Result<Option<Record>> {
-        match self.callback(seq) {
-            Err(OutboxError::UnreadableRow { .. }) => Ok(None),
-            known => known,
-        }
+        rows::readable(self.callback(seq))
     }
 
     /// The same, if it is pending in this queue.
@@ -171,24 +170,24 @@ impl<'a> SharedRows<'a> {
     }
 
     /// Adds a callback to the set of its state.
-    pub(crate) fn insert(&mut self, queue: QueueKey, record: &Record) -> Result<bool> {
+    pub(crate) fn insert(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
-        let new = match record.state {
+        match record.state {
             State::Pending(readiness) => {
                 let it = self.pending_of(queue, seq)?;
                 it.changed = true;
                 match readiness {
                     record::Readiness::Fresh => it.set.fresh.insert(seq),
                     _ => it.set.others.insert(seq),
-                }
+                };
             }
             State::Delivered(_) | State::Failed(_) => {
                 let it = self.ended_of(record.state_name(), seq)?;
                 it.changed = true;
-                it.set.insert(seq)
+                it.set.insert(seq);
             }
-        };
-        Ok(new)
+        }
+        Ok(())
     }
 
     /// Adds an ended callback to its set, if it is not in it. Returns whether it was missing.
@@ -196,7 +195,8 @@ impl<'a> SharedRows<'a> {
         if self.is_ended(record.state_name(), keys::seq_of(record.id))? {
             return Ok(false);
         }
-        self.insert(queue, record)
+        self.insert(queue, record)?;
+        Ok(true)
     }
 
     /// The blocks with pending callbacks of a queue.
@@ -210,18 +210,20 @@ impl<'a> SharedRows<'a> {
     }
 
     /// Removes a callback from the set of pending ones.
-    pub(crate) fn remove_pending(&mut self, queue: QueueKey, seq: u64) -> Result<bool> {
+    pub(crate) fn remove_pending(&mut self, queue: QueueKey, seq: u64) -> Result<()> {
         let it = self.pending_of(queue, seq)?;
         it.changed = true;
-        let (fresh, other) = (it.set.fresh.remove(seq), it.set.others.remove(seq));
-        Ok(fresh || other)
+        it.set.fresh.remove(seq);
+        it.set.others.remove(seq);
+        Ok(())
     }
 
     /// Removes a callback from the set of those that ended in this state.
-    pub(crate) fn remove_ended(&mut self, state: StateName, seq: u64) -> Result<bool> {
+    pub(crate) fn remove_ended(&mut self, state: StateName, seq: u64) -> Result<()> {
         let it = self.ended_of(state, seq)?;
         it.changed = true;
-        Ok(it.set.remove(seq))
+        it.set.remove(seq);
+        Ok(())
     }
 
     /// Whether a callback is in the set of those that ended in this state.
@@ -256,8 +258,8 @@ impl<'a> SharedRows<'a> {
         self.seal_progress(writes)
     }
 
-    /// A record never moves to another row: a reader goes from row to row, and would miss one that moves
-    /// behind it.
+    /// A record never moves to another row; a reader that scans the rows could miss one that moves
+    /// backward.
     fn seal_records(&mut self, writes: &mut WriteSet<'_>) -> Result<()> {
         let changes = std::mem::take(&mut self.records);
         let mut changes = changes.into_iter().peekable();
@@ -358,7 +360,7 @@ mod tests {
 
     /// The seqs in each row, by the number in its key.
     fn stored(tree: &Tree) -> Vec<(u64, Vec<u64>)> {
-        let rows = tree.scan_prefix(keys::RECORDS).map(|row| {
+        let rows = tree.scan_prefix([keys::RECORD_PREFIX]).map(|row| {
             let (key, bytes) = row.unwrap();
             let entries = blocks::entries(&key, &bytes).unwrap();
             (keys::last_number(&key), entries.iter().map(|it| u64::from(it.offset)).collect())
@@ -387,7 +389,7 @@ mod tests {
         assert_eq!(stored(&db), [(0, vec![1]), (2, vec![3])]);
         seal(&db, 4, &[(1, None)]);
         assert_eq!(stored(&db), [(2, vec![3])]);
-        // One that is imported again may share the key of a row whose first record was removed.
+        // A record that is imported again may share the key of a row whose first record was removed.
         seal(&db, 4, &[(2, Some("c")), (3, Some("e"))]);
         assert_eq!(stored(&db), [(2, vec![3, 2])]);
     }

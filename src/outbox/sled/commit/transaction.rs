@@ -1,11 +1,11 @@
-//! One batch in the making. The committer runs all writes of a batch on it, one after the other; nothing
-//! reaches the disk before all have run.
+//! A batch under construction. The committer applies all writes of a batch to it in order; nothing is
+//! written to disk until all have been applied.
 //!
 //! # Invariant
 //!
 //! Of the pending callbacks of one job, exactly one is *active*, that is [`Readiness::Fresh`] or
-//! [`Readiness::Scheduled`]: the first one, or one that was claimed when an earlier one was replayed. All
-//! others are blocked.
+//! [`Readiness::Scheduled`]: normally the first one, or a later one that was claimed while an earlier
+//! one was replayed. All others are blocked.
 
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
@@ -33,11 +33,11 @@ pub(crate) struct Changed {
     pub(crate) row: QueueRow,
     /// Whether the destination had pending or failed callbacks before.
     pub(crate) counted: bool,
-    /// The first callback that becomes fresh in this batch.
+    /// The first callback that becomes fresh in this batch; claims start no later than it.
     pub(crate) lowest_fresh: u64,
 }
 
-/// The stored counters of a destination; `None` as well if they cannot be read, so that one damaged row
+/// The stored counters of a destination; also `None` if they cannot be read, so that one damaged row
 /// does not stop all other callbacks.
 fn stored_row(writes: &WriteSet<'_>, queue: QueueKey) -> Result<Option<QueueRow>> {
     let key = keys::queue(queue);
@@ -45,7 +45,7 @@ fn stored_row(writes: &WriteSet<'_>, queue: QueueKey) -> Result<Option<QueueRow>
     Ok(decode(&key, &bytes).ok())
 }
 
-/// A batch in the making.
+/// A batch under construction.
 pub(crate) struct Transaction<'a> {
     pub(crate) store: &'a Store,
     pub(crate) writes: WriteSet<'a>,
@@ -55,16 +55,17 @@ pub(crate) struct Transaction<'a> {
     /// Number of blocked callbacks, with the changes so far.
     pub(crate) blocked: u64,
     pub(crate) rows: HashMap<QueueKey, Changed, RandomState>,
-    /// Callbacks to be freed after the sync: those that this batch settles, and those that it marked busy.
+    /// Callbacks to be freed after the sync: those that this batch settles, and those that it marked
+    /// busy.
     pub(crate) to_free: Vec<(QueueKey, u64)>,
     pub(crate) signals: Vec<(QueueKey, Timestamp)>,
-    /// Destinations that are to be tried now.
+    /// Destinations that an operator wants to be tried now.
     pub(crate) retried: HashSet<QueueKey>,
-    /// By queue: the earliest begin of a budget among callbacks that become pending.
+    /// By queue: the earliest `budget_since` of the callbacks that become pending.
     pub(crate) budgets: HashMap<QueueKey, Timestamp, RandomState>,
     pub(crate) delivered: Vec<u64>,
     pub(crate) failed: Vec<u64>,
-    /// Imported callbacks that have ended, by the state and time of their end: whether it is failed.
+    /// Imported callbacks that have ended, by (whether they failed, end time).
     pub(crate) restored: BTreeMap<(bool, Timestamp), Vec<u64>>,
 }
 
@@ -111,7 +112,7 @@ impl<'a> Transaction<'a> {
         match record.state {
             State::Pending(Readiness::Fresh) => {
                 row.fresh += 1;
-                self.lowest_fresh(queue, record)?;
+                self.note_fresh(queue, record)?;
             }
             State::Pending(Readiness::Scheduled(_)) => row.scheduled += 1,
             _ => self.blocked += 1,
@@ -130,8 +131,8 @@ impl<'a> Transaction<'a> {
         self.shared.put(record)
     }
 
-    /// Has claims look for a callback that becomes fresh.
-    pub(crate) fn lowest_fresh(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
+    /// Makes the next claim start no later than this callback, if it is fresh.
+    pub(crate) fn note_fresh(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
         self.row(queue, &record.destination)?;
         if record.state == State::Pending(Readiness::Fresh)
             && let Some(changed) = self.rows.get_mut(&queue)
@@ -155,11 +156,10 @@ impl<'a> Transaction<'a> {
             }
             _ => self.blocked = self.blocked.saturating_sub(1),
         }
-        self.shared.remove_pending(queue, seq)?;
-        Ok(())
+        self.shared.remove_pending(queue, seq)
     }
 
-    /// Writes the rows that lead to a callback: of its job, its directory and its event.
+    /// Writes the index rows of a callback: job, directory and event id.
     pub(crate) fn put_indexes(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         let value = queue.0.to_be_bytes();
@@ -171,9 +171,9 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Has this batch committed even if only the counters of a destination change. The row itself is written
-    /// when the batch is sealed.
-    pub(crate) fn commit_row(&mut self, queue: QueueKey) {
+    /// Ensures that the batch is committed even if only the counters of a destination have changed: its
+    /// row must be written. Its value is written when the batch is sealed.
+    pub(crate) fn require_commit(&mut self, queue: QueueKey) {
         self.writes.remove(keys::queue(queue));
     }
 
@@ -182,7 +182,8 @@ impl<'a> Transaction<'a> {
         self.signals.push((queue, at));
     }
 
-    pub(crate) fn put_finished(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
+    /// Makes a callback ended: its set, its entry in the retention index, and the counters.
+    pub(crate) fn put_ended(&mut self, queue: QueueKey, record: &Record) -> Result<()> {
         let seq = keys::seq_of(record.id);
         let state = record.state_name();
         if state == StateName::Failed {
@@ -199,9 +200,9 @@ impl<'a> Transaction<'a> {
 
     /// Marks a callback busy until this batch is synced. Returns `false` if it is claimed.
     ///
-    /// Must be called before a stored callback is changed. Otherwise a claim between the apply and the
-    /// sync could return the changed callback, or one between the read and the apply the old version,
-    /// which would then be sent twice.
+    /// Must be called before a stored callback is changed. Otherwise the callback could be sent twice:
+    /// a claim between the apply and the sync could return the changed callback, or a claim between the
+    /// read and the apply the old version.
     pub(crate) fn mark(&mut self, queue: QueueKey, seq: u64, record: &Record) -> Result<bool> {
         let row = self.row(queue, &record.destination)?.clone();
         let mut inner = self.store.queues.lock();
@@ -225,8 +226,8 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// The counters of a destination, with the changes so far. Without pending callbacks, they are on the
-    /// disk only.
+    /// The counters of a destination, with the changes so far. If it has no pending callbacks, they are
+    /// read from the disk.
     pub(crate) fn row(
         &mut self,
         queue: QueueKey,
@@ -247,7 +248,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// The same for a destination that is perhaps known by its key only; `None` if there is no such
+    /// The same if possibly only the key of the destination is known; `None` if there is no such
     /// destination.
     pub(crate) fn known_row(
         &mut self,
@@ -266,21 +267,21 @@ impl<'a> Transaction<'a> {
         self.row(queue, &destination).map(Some)
     }
 
-    /// Adds the rows that each batch has once: counters and the retention index.
+    /// Adds the rows written once per batch: counters and the retention index.
     pub(crate) fn seal(&mut self) -> Result<()> {
         for (state, seqs) in
             [(StateName::Delivered, &self.delivered), (StateName::Failed, &self.failed)]
         {
             if !seqs.is_empty() {
                 let value: Vec<u8> = seqs.iter().flat_map(|seq| seq.to_be_bytes()).collect();
-                let key = keys::finished_batch(state, self.now, self.totals.next_batch);
+                let key = keys::ended_batch(state, self.now, self.totals.next_batch);
                 self.writes.put(key, value);
             }
         }
         for ((failed, at), seqs) in &self.restored {
             let state = if *failed { StateName::Failed } else { StateName::Delivered };
             let value: Vec<u8> = seqs.iter().flat_map(|seq| seq.to_be_bytes()).collect();
-            self.writes.put(keys::finished_batch(state, *at, self.totals.next_batch), value);
+            self.writes.put(keys::ended_batch(state, *at, self.totals.next_batch), value);
         }
         self.shared.seal(&mut self.writes)?;
         self.totals.next_batch += 1;

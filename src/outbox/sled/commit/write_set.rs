@@ -1,5 +1,5 @@
-//! The writes of one batch over the stored tree, readable before they are applied, so that each write of a
-//! batch sees the changes of those before it.
+//! The pending writes of a batch on top of the stored tree. Reads see them before they are applied, so
+//! that each write of a batch sees the changes of the earlier ones.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -51,16 +51,16 @@ impl<'a> WriteSet<'a> {
 
     /// The first row under `prefix`.
     pub(crate) fn first(&self, prefix: &[u8]) -> Result<Option<(IVec, IVec)>> {
-        self.first_behind(prefix, None)
+        self.first_after(prefix, None)
     }
 
-    /// The first row under `prefix` after the key `behind`, which has that prefix itself.
-    pub(crate) fn first_behind(
+    /// The first row with this prefix after the key `after`, which must have the prefix too.
+    pub(crate) fn first_after(
         &self,
         prefix: &[u8],
-        behind: Option<&[u8]>,
+        after: Option<&[u8]>,
     ) -> Result<Option<(IVec, IVec)>> {
-        let begin = behind.map_or(Bound::Included(prefix), Bound::Excluded);
+        let begin = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let written = self
             .writes
             .range::<[u8], _>((begin, Bound::Unbounded))
@@ -134,7 +134,7 @@ mod tests {
         writes.put(b"b0".to_vec(), b"new");
         let mut found = Vec::new();
         while let Some((key, _)) =
-            writes.first_behind(b"a", found.last().map(Vec::as_slice)).unwrap()
+            writes.first_after(b"a", found.last().map(Vec::as_slice)).unwrap()
         {
             found.push(key.to_vec());
         }

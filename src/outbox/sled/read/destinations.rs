@@ -26,7 +26,7 @@ use crate::{
 const OLDEST_SCAN_LIMIT: usize = 256;
 
 /// A destination as it was at one moment.
-pub(crate) struct Seen {
+pub(crate) struct DestinationSnapshot {
     key: QueueKey,
     pub(crate) row: QueueRow,
     pub(crate) in_flight: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Seen {
     pub(crate) open: Option<Open>,
 }
 
-impl Seen {
+impl DestinationSnapshot {
     /// A destination that is not in memory.
     fn stored(key: QueueKey, row: QueueRow) -> Self {
         Self { key, row, in_flight: 0, busy: HashSet::new(), open: None }
@@ -57,9 +57,9 @@ impl Seen {
 }
 
 /// The destinations in memory.
-pub(crate) fn in_memory(store: &Store) -> Vec<Seen> {
+pub(crate) fn in_memory(store: &Store) -> Vec<DestinationSnapshot> {
     let inner = store.queues.lock();
-    let seen = inner.queues.iter().map(|(key, queue)| Seen {
+    let seen = inner.queues.iter().map(|(key, queue)| DestinationSnapshot {
         key: *key,
         row: queue.row.clone(),
         in_flight: queue.in_flight(),
@@ -71,7 +71,7 @@ pub(crate) fn in_memory(store: &Store) -> Vec<Seen> {
 }
 
 /// What is due of a destination.
-pub(crate) struct Due {
+pub(crate) struct DueCount {
     /// Callbacks that could be sent, or are being sent.
     pub(crate) ready: u64,
     /// When the oldest one became due that is not busy.
@@ -81,13 +81,13 @@ pub(crate) struct Due {
 /// Counts what is due of a destination. `looked_at` counts rows over all destinations.
 pub(crate) fn due(
     store: &Store,
-    queue: &Seen,
+    queue: &DestinationSnapshot,
     horizon: Horizon,
     looked_at: &mut usize,
-) -> Result<Due> {
-    let Seen { key, row, busy, .. } = queue;
+) -> Result<DueCount> {
+    let DestinationSnapshot { key, row, busy, .. } = queue;
     let now = horizon.now;
-    let mut due = Due { ready: row.fresh, oldest: None };
+    let mut due = DueCount { ready: row.fresh, oldest: None };
     if row.scheduled > 0 {
         let due_by =
             |from, to| store.tree.range(keys::due(*key, from, 0)..=keys::due(*key, to, u64::MAX));
@@ -157,7 +157,7 @@ pub(crate) fn only_failed(
             continue;
         };
         if row.pending == 0 && row.counts() && !store.queues.lock().queues.contains_key(&queue) {
-            found.push(Seen::stored(queue, row).summary(0, horizon));
+            found.push(DestinationSnapshot::stored(queue, row).summary(0, horizon));
             if found.len() >= most {
                 break;
             }
@@ -187,7 +187,9 @@ pub(crate) fn page(
             let queue = store.queue(wanted);
             let key = keys::queue(queue);
             if let Some(bytes) = store.tree.get(&key)? {
-                all.push(Seen::stored(queue, decode(&key, &bytes)?).summary(0, horizon));
+                all.push(
+                    DestinationSnapshot::stored(queue, decode(&key, &bytes)?).summary(0, horizon),
+                );
             }
         }
         Some(_) => {}

@@ -1,8 +1,8 @@
 //! Listings: pages of callbacks in order of acceptance.
 //!
-//! A page reads one *run* of callbacks in order, or a merge of several: the records, the set of a state, the
-//! pending ones of a destination, or the index of a job or a directory. Which one is the shortest is
-//! chosen by the filters, and every filter is then checked with each callback.
+//! A page reads one *run* of callbacks in order, or a merge of several: the records, the set of a
+//! state, the pending callbacks of a destination, or the index of a job or a directory. The filters
+//! determine which run is the shortest; every filter is then applied to each callback.
 
 use std::{
     cmp::Reverse,
@@ -11,31 +11,31 @@ use std::{
 };
 
 use crate::outbox::{
-    OutboxError, Page, Query, Record, StateName,
+    Page, Query, Record, StateName,
     error::Result,
     sled::{
         blocks::{self, Pending, RECORDS, SET},
         keys::{self, QueueKey},
-        read::lookup::standing,
+        read::lookup::status,
         rows,
         shared::store::Store,
     },
 };
 
-/// Callbacks that one page of a listing, or a summary, reads.
+/// Maximum number of callbacks that one page of a listing, or a summary, reads.
 pub(crate) const LIST_SCAN_LIMIT: usize = 100_000;
 
 /// Maximum number of runs that keep an iterator.
 const RUNS_KEPT: usize = 64;
 
-/// Where a run reads.
+/// The rows that a run reads.
 #[derive(Clone)]
 enum Source {
     /// All callbacks.
     Records,
-    /// The ended ones in this state.
+    /// The callbacks that ended in this state.
     Ended(StateName),
-    /// The pending ones of a queue.
+    /// The pending callbacks of a queue.
     Pending(QueueKey),
     /// The index of a job or directory, with this prefix.
     Index(Vec<u8>),
@@ -48,7 +48,7 @@ struct Run<'a> {
     oldest_first: bool,
     /// The seqs that are left.
     left: RangeInclusive<u64>,
-    /// Those of the row that was read last, in the order of the listing.
+    /// The callbacks of the row that was read last, in the order of the listing.
     ahead: VecDeque<u64>,
     /// The iterator, which keeps a page of the tree in memory. With too many runs, none is kept.
     rows: Option<sled::Iter>,
@@ -66,7 +66,7 @@ impl<'a> Run<'a> {
         Self { store, source, oldest_first, left, ahead: VecDeque::new(), rows: None }
     }
 
-    /// The rows that can have callbacks that are left.
+    /// The rows that may contain callbacks that are left.
     fn rows(&self) -> sled::Iter {
         let (from, to) = (*self.left.start(), *self.left.end());
         let tree = &self.store.tree;
@@ -97,7 +97,7 @@ impl<'a> Run<'a> {
                 set.members(at).collect()
             }
             Source::Pending(_) => Pending::decode(key, bytes)?.all().members(at).collect(),
-            // All of its block, because imported records may be in rows of their own.
+            // All of its block, because imported records may be in separate rows.
             Source::Records => {
                 rows::entries_of(&self.store.tree, at / RECORDS)?.0.into_keys().collect()
             }
@@ -114,14 +114,11 @@ impl<'a> Run<'a> {
             let Some(row) = row else { return Ok(None) };
             self.rows = keep.then_some(rows);
             let (key, bytes) = row?;
-            // A row that cannot be read hides no other callback.
-            let found = match self.of(&key, &bytes) {
-                Err(OutboxError::UnreadableRow { .. }) => Vec::new(),
-                found => found?,
-            };
+            // A row that cannot be read does not hide other callbacks.
+            let found = rows::or_empty(self.of(&key, &bytes))?;
             self.ahead.extend(found.into_iter().filter(|seq| self.left.contains(seq)));
             if self.ahead.is_empty() && !keep {
-                // Past what this row can have, so that it is not read again.
+                // Skip this row, so that it is not read again.
                 self.pass_row(&key);
             }
         }
@@ -179,10 +176,10 @@ pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
             && query.matches(&record)
             && query.state.is_none_or(|state| state == record.state_name())
         {
-            page.callbacks.push(standing(store, record)?);
+            page.callbacks.push(status(store, record)?);
         }
         if page.callbacks.len() >= query.limit.max(1) || looked_at >= LIST_SCAN_LIMIT {
-            // Only the position counts in a cursor.
+            // Only the position matters in a cursor.
             let id = id.unwrap_or_else(|| keys::id(seq, QueueKey(0)));
             page.next = (!heads.is_empty()).then_some(id);
             break;
@@ -191,7 +188,7 @@ pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
     Ok(page)
 }
 
-/// Reads callbacks; neighbours are read from the same rows.
+/// Reads callbacks; neighbours are read from the same rows. A callback that cannot be read is skipped.
 struct Reader<'a> {
     store: &'a Store,
     records: rows::Records,
@@ -199,10 +196,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn get(&mut self, seq: u64) -> Result<Option<Record>> {
-        match self.read(seq) {
-            Err(OutboxError::UnreadableRow { .. }) => Ok(None),
-            found => found,
-        }
+        rows::readable(self.read(seq))
     }
 
     fn read(&mut self, seq: u64) -> Result<Option<Record>> {
@@ -217,7 +211,7 @@ impl Reader<'_> {
     }
 }
 
-/// The runs that have all matching callbacks.
+/// The runs that together contain all matching callbacks.
 fn sources(store: &Store, query: &Query) -> Vec<Source> {
     if let Some(job_id) = &query.job_id {
         return vec![Source::Index(keys::job_prefix(job_id))];

@@ -3,7 +3,7 @@
 use crate::{
     callback::CallbackId,
     outbox::{
-        Attempt, Detail, Readiness, Record, Standing, State, StateName,
+        Attempt, CallbackStatus, Detail, Record, StateName,
         error::Result,
         sled::{
             keys::{self, QueueKey},
@@ -13,12 +13,12 @@ use crate::{
     },
 };
 
-/// One callback with all its attempts.
+/// One callback with all its stored attempts.
 pub(crate) fn get(store: &Store, id: CallbackId) -> Result<Option<Detail>> {
     let found = rows::callback(&store.tree, keys::seq_of(id))?;
     let Some(record) = found.filter(|record| record.id == id) else { return Ok(None) };
     let attempts = attempts(store, &record)?;
-    Ok(Some(Detail { standing: standing(store, record)?, attempts }))
+    Ok(Some(Detail { status: status(store, record)?, attempts }))
 }
 
 /// The attempts of a callback, in order.
@@ -36,28 +36,25 @@ pub(crate) fn attempts(store: &Store, record: &Record) -> Result<Vec<Attempt>> {
     Ok(attempts)
 }
 
-pub(crate) fn standing(store: &Store, record: Record) -> Result<Standing> {
+pub(crate) fn status(store: &Store, record: Record) -> Result<CallbackStatus> {
     let waiting_for = waiting_for(store, &record)?;
-    let blocked = matches!(record.state, State::Pending(Readiness::Blocked(_)));
-    let stuck = blocked && waiting_for.is_none();
+    let stuck = record.is_blocked() && waiting_for.is_none();
     let (seq, queue) = keys::parts(record.id);
     let (mut in_flight, mut paused) = (false, false);
-    let record = store.aged(record);
+    let record = store.with_resumed_age(record);
     if record.state_name() == StateName::Pending
         && let Some(queue) = store.queues.lock().queues.get(&queue)
     {
         in_flight = queue.is_claimed(seq);
         paused = queue.row.paused_at.is_some();
     }
-    Ok(Standing { record, waiting_for, in_flight, paused, stuck })
+    Ok(CallbackStatus { record, waiting_for, in_flight, paused, stuck })
 }
 
-/// The callback that has to end before a blocked one: the previous pending callback of the same job, or,
-/// for the first one of the job, the active one.
+/// The callback that has to end before a blocked one: the previous pending callback of the same job,
+/// or, for the first one of the job, the active one.
 fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
-    let is_blocked =
-        |record: &Record| matches!(record.state, State::Pending(Readiness::Blocked(_)));
-    if !is_blocked(record) {
+    if !record.is_blocked() {
         return Ok(None);
     }
     let (job_id, seq) = (&record.body.job_id, keys::seq_of(record.id));
@@ -69,14 +66,14 @@ fn waiting_for(store: &Store, record: &Record) -> Result<Option<CallbackId>> {
             return Ok(Some(keys::id(earlier, queue)));
         }
     }
-    // It was replayed while a later one was claimed. Those between them were replayed as well, and wait
-    // too.
+    // It was replayed while a later one was claimed. Those between them were replayed too, and also
+    // wait.
     for row in store.tree.range(keys::job(job_id, seq + 1)..=keys::job(job_id, u64::MAX)) {
         let (key, queue) = row?;
         let (later, queue) = (keys::last_number(&key), QueueKey(keys::number(&queue)));
         if rows::is_pending(&store.tree, queue, later)?
             && rows::readable(rows::callback(&store.tree, later))?
-                .is_some_and(|it| !is_blocked(&it))
+                .is_some_and(|it| !it.is_blocked())
         {
             return Ok(Some(keys::id(later, queue)));
         }

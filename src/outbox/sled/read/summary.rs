@@ -7,7 +7,7 @@ use crate::{
         error::Result,
         sled::{
             keys,
-            read::destinations::{self, Due},
+            read::destinations::{self, DueCount},
             rows,
             shared::store::Store,
         },
@@ -17,23 +17,23 @@ use crate::{
 /// Maximum number of destinations in a summary.
 const DESTINATIONS_SHOWN: usize = 1000;
 
-/// Rows that are searched for destinations with failed callbacks only.
+/// Number of rows that are searched for destinations that have only failed callbacks.
 const DESTINATION_SCAN_LIMIT: usize = 20_000;
 
-/// Rows of the retention index that are searched for the oldest ended callback.
+/// Number of rows of the retention index that are searched for the oldest ended callback.
 const OLDEST_SCAN_LIMIT: usize = 256;
 
 /// When the oldest callback in this state ended.
-fn oldest_finished(store: &Store, state: StateName) -> Result<Option<Timestamp>> {
+fn oldest_ended(store: &Store, state: StateName) -> Result<Option<Timestamp>> {
     // A replay does not remove the row of the index.
     for row in store.tree.scan_prefix(keys::retention(state)).take(OLDEST_SCAN_LIMIT) {
         let (key, seqs) = row?;
-        let finished_at = keys::finished_time(&key);
+        let ended_at = keys::ended_time(&key);
         for seq in seqs.chunks_exact(8).map(keys::number) {
             let kept = rows::readable(rows::callback(&store.tree, seq))?;
             let kept = kept.filter(|it| it.state_name() == state);
-            if kept.is_some_and(|it| it.finished_at() == Some(finished_at)) {
-                return Ok(Some(finished_at));
+            if kept.is_some_and(|it| it.ended_at() == Some(ended_at)) {
+                return Ok(Some(ended_at));
             }
         }
     }
@@ -52,15 +52,15 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
         delivered: totals.delivered,
         failed: totals.failed,
         destination_count,
-        oldest_delivered: oldest_finished(store, StateName::Delivered)?,
-        oldest_failed: oldest_finished(store, StateName::Failed)?,
+        oldest_delivered: oldest_ended(store, StateName::Delivered)?,
+        oldest_failed: oldest_ended(store, StateName::Failed)?,
         ..Summary::default()
     };
     let (mut ready, mut looked_at) = (0, 0);
     let mut all = Vec::new();
     for queue in destinations::in_memory(store) {
         let in_flight = queue.in_flight;
-        let Due { ready: queue_ready, oldest } =
+        let DueCount { ready: queue_ready, oldest } =
             destinations::due(store, &queue, horizon, &mut looked_at)?;
         summary.in_flight += in_flight;
         ready += queue_ready;
@@ -77,7 +77,7 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
             all.push(queue.summary(queue_ready, horizon));
         }
     }
-    // The three are read at different moments; this makes them add up to the pending ones.
+    // The three are read at different moments; this makes their sum the number of pending callbacks.
     summary.in_flight = summary.in_flight.min(summary.pending);
     summary.due = ready.saturating_sub(summary.in_flight).min(summary.pending - summary.in_flight);
     summary.waiting = summary.pending - summary.in_flight - summary.due;
@@ -89,7 +89,7 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
         let most = DESTINATIONS_SHOWN - all.len();
         all.extend(destinations::only_failed(store, most, DESTINATION_SCAN_LIMIT, horizon)?);
     }
-    // Those that make no progress come first, because there may be more than are shown.
+    // Destinations that receive nothing come first, because there may be more than are shown.
     all.sort_by_cached_key(DestinationSummary::order);
     all.truncate(DESTINATIONS_SHOWN);
     summary.destinations = all;

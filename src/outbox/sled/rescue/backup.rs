@@ -26,8 +26,8 @@ const WHOLE: &str = "whole";
 const UNFINISHED: &str = "unfinished";
 
 impl Backup {
-    /// Copies the log, except for the segments at these offsets, which sled only reads. Leaves nothing
-    /// behind if it fails.
+    /// Copies the log, except for the segments at these offsets, which sled only reads. Removes the
+    /// copy if it fails.
     pub(crate) fn make(dir: &Path, log: &mut LogFile, old: &BTreeSet<u64>) -> io::Result<Self> {
         let folder = beside(dir, BACKUP);
         if folder.try_exists()? {
@@ -147,7 +147,8 @@ fn copy_synced(path: &Path, folder: &Path) -> io::Result<()> {
     to.sync_all()
 }
 
-/// Removes the files beside a store that is gone, so that they are not applied to the next one.
+/// Removes the files next to a store that no longer exists, so that they are not applied to the next
+/// store.
 pub(crate) fn forget(dir: &Path) -> io::Result<()> {
     for file in [witness_path(dir), beside(dir, JOURNAL)] {
         if file.try_exists()? {

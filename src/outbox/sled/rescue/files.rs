@@ -1,4 +1,4 @@
-//! The files and folders beside a store. Their names begin with the store's own.
+//! The files and folders next to a store. Their names begin with the name of the store.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ pub(crate) const BACKUP: &str = ".before";
 /// The journal of outcomes.
 pub(crate) const JOURNAL: &str = ".journal";
 
-/// All of them.
+/// All suffixes.
 pub(crate) const BESIDE: [&str; 3] = [WITNESS, BACKUP, JOURNAL];
 
-/// The path beside the store in `dir` with this suffix.
+/// The path next to the store in `dir` with this suffix.
 pub(crate) fn beside(dir: &Path, suffix: &str) -> PathBuf {
     let mut name = dir.as_os_str().to_owned();
     name.push(suffix);

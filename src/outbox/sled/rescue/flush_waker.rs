@@ -2,9 +2,9 @@
 //!
 //! If a write of sled's own threads fails, sled 0.34.7 stores the error, but does not always wake the
 //! thread that waits in `flush()` for that write (`exit_reservation` in `pagecache/logger.rs`), so the
-//! committer would wait for ever. The next call of `flush()` finds the error and wakes all waiters. So
-//! while a commit takes long, new threads call `flush()` again and again. On a disk that is only slow,
-//! they end with the commit.
+//! committer would wait for ever. The next call of `flush()` finds the error and wakes all waiters.
+//! Therefore, while a commit takes long, new threads call `flush()` repeatedly. On a disk that is only
+//! slow, they end with the commit.
 //!
 //! This does not help within `apply_batch()`, whose lock `flush()` waits for. There, a commit would wait
 //! only for a page that left the cache after the same batch had changed it.

@@ -1,10 +1,10 @@
 //! The format of sled's log file, to read it without sled and without changing it.
 //!
-//! The format is that of sled 0.34.7 (`pagecache/logger.rs`, `serialization.rs` there). The file
-//! is a row of segments of one size. A segment begins with a header, `crc32 ‖ lsn ‖ stable lsn`,
-//! and holds messages, `crc32 ‖ kind ‖ length ‖ segment number ‖ page ‖ body`. An *lsn* is a
-//! position in the endless log, of which the segments contain the part that is still needed. Of two
-//! messages about the same page, the one with the higher lsn counts.
+//! The format is that of sled 0.34.7 (`pagecache/logger.rs`, `serialization.rs` there). The file is a
+//! sequence of segments of the same size. A segment begins with a header, `crc32 ‖ lsn ‖ stable lsn`,
+//! and holds messages, `crc32 ‖ kind ‖ length ‖ segment number ‖ page ‖ body`. An *lsn* is a position
+//! in the endless log, of which the segments contain the part that is still needed. If two messages are
+//! about the same page, the one with the higher lsn is valid.
 
 use std::{
     fs::{self, File},
@@ -47,7 +47,7 @@ pub(crate) struct Message {
 pub(crate) enum MessageBody {
     /// In the log file: offset and length.
     Inline(u64, usize),
-    /// In a file of its own, with this number.
+    /// In a separate file, with this number.
     Blob(u64),
 }
 

@@ -1,23 +1,23 @@
-//! Damage: everything that knows sled's file format.
+//! Damage: all code that depends on sled's file format.
 //!
-//! When it opens a store, sled skips messages of its log that are broken, as if they had never been
-//! written, and overwrites what it has skipped. For the torn end of a log that is right: what is
-//! there was never acknowledged. For damage it is a loss. So:
+//! When it opens a store, sled skips broken messages of its log as if they had never been written, and
+//! overwrites what it has skipped. For the torn end of a log that is correct, because its content was
+//! never acknowledged. For damage it is a loss. Therefore:
 //!
-//! - The [`witness`], a file beside the store, says how many batches were acknowledged and, when
-//!   the store was closed cleanly, which segments its log had.
+//! - The [`witness`], a file next to the store, contains the number of acknowledged batches and, when
+//!   the store was closed cleanly, the segments of its log.
 //! - Before sled opens a store, [`precheck`] reads the part of the log that sled is going to read
-//!   ([`log_file`]). What sled may change is first copied ([`backup`]). Where something is broken that
-//!   is not the log's end, all rows are compared with each other after the opening ([`verify`]), and
-//!   where they do not agree, the copy is put back.
+//!   ([`log_file`]). What sled may change is first copied ([`backup`]). If something is broken that is
+//!   not the log's end, all rows are compared with each other after the opening ([`verify`]), and if
+//!   they do not agree, the copy is restored.
 //! - [`salvage`] reads callbacks from a log that sled cannot open.
 //! - [`flush_waker`] works around a `flush()` of sled that waits for ever after a write error.
 //!
 //! # Invariants
 //!
-//! - A store that is refused is byte for byte what it was.
-//! - The witness is never ahead of the disk; after a power cut it may be behind.
-//! - A backup is put back only if nothing was acknowledged since it was made.
+//! - A store that is refused is unchanged, byte for byte.
+//! - The witness is never ahead of the disk; after a power failure it may be out of date.
+//! - A backup is restored only if nothing was acknowledged since it was made.
 
 pub(crate) mod backup;
 pub(crate) mod files;

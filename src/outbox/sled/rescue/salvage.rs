@@ -1,9 +1,9 @@
 //! Salvage: reading callbacks from a store that cannot be opened.
 //!
 //! The log is read message by message, skipping what is damaged. A page is its latest complete version
-//! with the changes after it. Of a callback, the latest version counts. A callback that is found only in
-//! an overwritten or removed version is *uncertain*: it may have been delivered and purged since, or the
-//! page with its later version may be damaged.
+//! with the changes after it. The latest version of a callback is used. A callback that is found only
+//! in an overwritten or removed version is *uncertain*: it may have been delivered and purged since, or
+//! the page with its later version may be damaged.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -27,16 +27,16 @@ use crate::outbox::{
 pub struct Salvage {
     /// The key of the store's ids, if it could be read.
     pub identity: Option<Identity>,
-    /// Number of damaged places in the log. Free space that was being overwritten counts as well, so a few
-    /// are normal.
+    /// Number of damaged places in the log. Free space that was being overwritten is also counted, so a
+    /// few are normal.
     pub broken: u64,
     log: LogFile,
-    /// By seq: the callbacks, and what has happened to them since they were accepted.
+    /// By seq: the callbacks, and their progress.
     callbacks: BTreeMap<u64, Location>,
     progress: BTreeMap<u64, Location>,
     /// Callbacks that are pending according to a current set.
     pending: HashSet<u64>,
-    /// Keys of rows of which a current version was found, or that were removed.
+    /// Keys of rows whose current version was found, or that were removed.
     current: HashSet<Vec<u8>>,
     /// Attempts before the last one, by the callback's seq.
     attempts: HashMap<u64, BTreeMap<u32, Location>>,
@@ -120,7 +120,7 @@ impl Salvage {
         self.callbacks.is_empty()
     }
 
-    /// The callbacks, in order of acceptance; `None` for one that cannot be read any more.
+    /// The callbacks, in order of acceptance; `None` for a callback that can no longer be read.
     pub fn entries(mut self) -> impl Iterator<Item = Option<Entry>> {
         let callbacks = std::mem::take(&mut self.callbacks);
         callbacks.into_iter().map(move |(seq, place)| self.entry(seq, place))
@@ -212,7 +212,8 @@ impl Salvage {
                 self.broken += 1;
                 return;
             };
-            let (first, records) = (keys::last_number(key), key.starts_with(keys::RECORDS));
+            let (first, records) =
+                (keys::last_number(key), key.starts_with(&[keys::RECORD_PREFIX]));
             let block = if records { RECORDS } else { PROGRESS };
             for entry in entries {
                 let seq = first - first % block + u64::from(entry.offset);
@@ -237,7 +238,8 @@ impl Salvage {
     }
 }
 
-/// Adds a version of a row: a certain one counts more than an uncertain one, and then the latest.
+/// Adds a version of a row: a certain version takes precedence over an uncertain one, and then the
+/// latest.
 fn add(known: &mut BTreeMap<u64, Location>, seq: u64, place: Location) {
     let known = known.entry(seq).or_insert(place);
     if (!known.uncertain, known.lsn) < (!place.uncertain, place.lsn) {
@@ -245,8 +247,8 @@ fn add(known: &mut BTreeMap<u64, Location>, seq: u64, place: Location) {
     }
 }
 
-/// The messages, those that say what the pages are now before those that say what they were,
-/// and of each kind the latest first.
+/// The messages: those of current versions of pages before those of earlier versions, and within each
+/// group the latest first.
 fn order(pages: HashMap<u64, PageVersions>) -> Vec<LogPages> {
     let mut sources = Vec::new();
     for mut page in pages.into_values() {

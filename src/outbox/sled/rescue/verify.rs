@@ -16,7 +16,7 @@ use crate::outbox::{
     },
 };
 
-/// What the callbacks add up to.
+/// The totals of the callbacks.
 #[derive(Default)]
 struct Counted {
     queues: HashMap<QueueKey, QueueRow>,
@@ -36,7 +36,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         None => Totals::default(),
     };
     let mut counted = Counted::default();
-    for row in tree.scan_prefix(keys::RECORDS) {
+    for row in tree.scan_prefix([keys::RECORD_PREFIX]) {
         let (key, bytes) = row?;
         let first = keys::last_number(&key) / RECORDS * RECORDS;
         for entry in blocks::entries(&key, &bytes)? {

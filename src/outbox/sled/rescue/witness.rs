@@ -1,6 +1,6 @@
-//! The witness: a file beside the store that says how many batches were acknowledged, and, after a clean
-//! close, which segments the log had. It is written after the sync of each batch and is not synced itself:
-//! after a power failure it may be behind, but never ahead.
+//! The witness: a file next to the store that contains the number of acknowledged batches and, after a
+//! clean close, the segments of the log. It is written after the sync of each batch and is not synced
+//! itself: after a power failure it may be out of date, but never ahead.
 
 use std::{
     fs::{self, File},
@@ -79,7 +79,7 @@ impl Witness {
 
     fn write(&mut self, batches: u64, len: u64, segments: &str) {
         let identity = HEXLOWER.encode(&self.identity.0);
-        // Always the same length, so that no part of an old line is left.
+        // Always the same length, so that no part of an old line remains.
         let line = format!("{identity} {batches:020} {len:020} {segments}\n");
         let written =
             self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(line.as_bytes()));

@@ -1,28 +1,23 @@
 //! Reads are answered when what they saw is durable.
 //!
 //! In sled, a batch is visible to readers as soon as it is applied, which is before its sync. A kill in
-//! between would undo it. So a read that may have seen such a batch waits for its sync. After the store
-//! has stopped, it does not wait any more.
+//! between would undo it. Therefore a read that may have seen such a batch waits for its sync. After
+//! the store has stopped, reads no longer wait.
 
-use std::{
-    sync::{Condvar, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Number of commits that have begun and ended.
 #[derive(Debug, Default)]
 struct Count {
     begun: u64,
-    over: u64,
-    /// When the commit in progress began.
-    since: Option<Instant>,
+    ended: u64,
 }
 
 /// Lets readers wait for the commit in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Barrier {
     count: Mutex<Count>,
-    over: Condvar,
+    ended: Condvar,
 }
 
 impl Barrier {
@@ -30,17 +25,10 @@ impl Barrier {
     pub(crate) fn begin(&self) -> Commit<'_> {
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         count.begun += 1;
-        count.since = Some(Instant::now());
         Commit { barrier: self }
     }
 
-    /// How long the commit in progress has taken so far, if there is one.
-    pub(crate) fn under_way(&self) -> Option<Duration> {
-        let since = self.count.lock().unwrap_or_else(PoisonError::into_inner).since;
-        since.map(|since| since.elapsed())
-    }
-
-    /// Waits for the commit in progress, if there is one, to succeed or fail.
+    /// Waits until the commit in progress, if there is one, has succeeded or failed.
     pub(crate) fn wait(&self) {
         self.wait_for(self.begun());
     }
@@ -51,7 +39,7 @@ impl Barrier {
 
     fn wait_for(&self, commits: u64) {
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.over.wait_while(count, |count| count.over < commits));
+        drop(self.ended.wait_while(count, |count| count.ended < commits));
     }
 }
 
@@ -63,12 +51,11 @@ pub(crate) struct Commit<'a> {
 
 impl Drop for Commit<'_> {
     fn drop(&mut self) {
-        let Barrier { count, over } = self.barrier;
+        let Barrier { count, ended } = self.barrier;
         let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
-        count.over += 1;
-        count.since = None;
+        count.ended += 1;
         drop(count);
-        over.notify_all();
+        ended.notify_all();
     }
 }
 

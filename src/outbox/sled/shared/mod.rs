@@ -1,4 +1,5 @@
-//! What commits, claims and reads of one store share in memory.
+//! The in-memory state that commits, claims and reads of one store share.
 
 pub(crate) mod barrier;
+pub(crate) mod commit_timer;
 pub(crate) mod store;

@@ -12,13 +12,13 @@ use crate::{
     callback::{CallbackId, Destination, DestinationMap},
     clock::{SharedClock, Timestamp},
     outbox::{
-        Holder, OutboxError, Record, StateName,
+        ClaimOwner, OutboxError, Record, StateName,
         sled::{
             claim::queues::Queues,
             guard::guarded,
             horizon::Horizon,
             keys::{self, QueueKey},
-            shared::barrier::Barrier,
+            shared::{barrier::Barrier, commit_timer::CommitTimer},
         },
     },
 };
@@ -33,7 +33,7 @@ pub struct Settings {
     /// Minimum free space on the data disk, in bytes.
     pub min_free_bytes: u64,
     /// The longest time until a retry or the end of a hold. A later time was stored while the clock was
-    /// ahead, and counts as past.
+    /// ahead, and is treated as past.
     pub longest_pause: Duration,
 }
 
@@ -48,7 +48,7 @@ impl Default for Settings {
     }
 }
 
-/// Keys of queues that are kept.
+/// Maximum number of queue keys that are cached.
 const KNOWN_QUEUES: usize = 4096;
 
 /// The store and its shared memory.
@@ -58,10 +58,10 @@ pub(crate) struct Store {
     pub(crate) tree: Tree,
     pub(crate) salt: [u8; 16],
     pub(crate) queues: Queues,
-    /// Commits, from the apply on.
+    /// Commits from the apply on, for which reads wait.
     pub(crate) barrier: Barrier,
-    /// Commits as a whole.
-    pub(crate) commits: Barrier,
+    /// Whole commits, which the health check times.
+    pub(crate) commits: CommitTimer,
     pub(crate) known_queues: Mutex<DestinationMap<QueueKey>>,
     pub(crate) clock: SharedClock,
     pub(crate) settings: Settings,
@@ -73,8 +73,9 @@ impl Store {
         Horizon { now, latest: now.after(self.settings.longest_pause) }
     }
 
-    /// A callback, whose age does not begin before its destination was resumed, if it is pending.
-    pub(crate) fn aged(&self, record: Record) -> Record {
+    /// The callback with its age counted from the last resume of its destination, if that is later and
+    /// it is pending.
+    pub(crate) fn with_resumed_age(&self, record: Record) -> Record {
         let queue = keys::parts(record.id).1;
         match self.queues.lock().queues.get(&queue) {
             Some(queue) if record.state_name() == StateName::Pending => {
@@ -85,8 +86,8 @@ impl Store {
         }
     }
 
-    /// The queue of a destination. Its key is a hash that costs as much as a claim, so those that were used
-    /// last are kept.
+    /// The queue of a destination. Its key is a hash that costs as much as a claim, so the recently
+    /// used ones are cached.
     pub(crate) fn queue(&self, destination: &Destination) -> QueueKey {
         let mut known = self.known_queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = known.get(destination) {
@@ -105,11 +106,11 @@ impl Store {
         Some(OutboxError::Stopped { dir: self.dir.clone(), reason })
     }
 
-    /// Stops the store for good. The first reason is kept.
+    /// Stops the store permanently. The first reason is kept.
     pub(crate) fn stop(&self, error: &OutboxError) -> OutboxError {
         let mut queues = self.queues.lock();
         let first = queues.broken.is_none();
-        let said = || match error {
+        let describe = || match error {
             // A restart does not help if the same damage is read again.
             OutboxError::CorruptPage(_) | OutboxError::UnreadableRow { .. } => format!(
                 "{error}. If it stops again, stop the service, `export --file callbacks.ndjson`, \
@@ -118,7 +119,7 @@ impl Store {
             ),
             _ => error.to_string(),
         };
-        let reason = queues.broken.get_or_insert_with(|| said().into()).clone();
+        let reason = queues.broken.get_or_insert_with(|| describe().into()).clone();
         drop(queues);
         if first {
             tracing::error!(
@@ -130,7 +131,7 @@ impl Store {
         OutboxError::Stopped { dir: self.dir.clone(), reason }
     }
 
-    /// Classifies an error of a read. sled writes during reads as well, and after a failed write all its
+    /// Classifies an error of a read. sled also writes during reads, and after a failed write all its
     /// operations fail: then the store is stopped. Otherwise only the read has failed.
     pub(crate) fn classify(&self, error: OutboxError) -> OutboxError {
         if let Some(broken) = self.stopped() {
@@ -144,7 +145,7 @@ impl Store {
     }
 }
 
-impl Holder for Store {
+impl ClaimOwner for Store {
     fn release(&self, id: CallbackId, due: Timestamp) {
         let (seq, queue) = keys::parts(id);
         self.queues.release(queue, seq, due);

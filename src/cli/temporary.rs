@@ -1,7 +1,7 @@
-//! Temporary files and folders of a command. They hold what only their owner may read, so they are
-//! removed at the end, even if a signal ends the command.
+//! Temporary files and folders of a command. Only their owner may read them, so they are removed at the
+//! end, even if a signal ends the command.
 //!
-//! `tempfile::TempDir` was weighed: it does not remove anything on a signal.
+//! `tempfile::TempDir` is not used, because it does not remove anything on a signal.
 
 use std::{
     fs, io,
@@ -16,17 +16,17 @@ use data_encoding::HEXLOWER;
 use super::output::say;
 use crate::datadir::create_private;
 
-/// Those that exist, for the signal thread.
-static LEFTOVERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// The files and folders that exist now; read by the signal thread.
+static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// How long a command may take to end after a signal.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A file or folder that is removed on drop.
+/// A temporary file or folder, which is removed on drop.
 #[derive(Debug)]
-pub(super) struct Leftover(PathBuf);
+pub(super) struct Temporary(PathBuf);
 
-impl Leftover {
+impl Temporary {
     /// Creates a private folder in the system's temporary folder.
     pub(super) fn folder() -> anyhow::Result<Self> {
         let mut bits = [0; 8];
@@ -39,7 +39,7 @@ impl Leftover {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         let create = || builder.create(&folder);
         let context = || format!("cannot create {} (TMPDIR)", folder.display());
-        Self::make(&folder, create).with_context(context).map(|((), leftover)| leftover)
+        Self::make(&folder, create).with_context(context).map(|((), temporary)| temporary)
     }
 
     /// Creates a private file.
@@ -47,14 +47,14 @@ impl Leftover {
         Self::make(path, || create_private(path))
     }
 
-    /// Creates it while the list is locked, so that the signal thread does not miss it.
+    /// Creates the file or folder while the list is locked, so that the signal thread does not miss it.
     fn make<T>(path: &Path, make: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Self)> {
         static LISTENING: LazyLock<Result<(), String>> =
             LazyLock::new(|| listen().map_err(|error| error.to_string()));
         LISTENING.clone().map_err(io::Error::other)?;
-        let mut leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut existing = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
         let new = make()?;
-        leftovers.push(path.to_owned());
+        existing.push(path.to_owned());
         Ok((new, Self(path.to_owned())))
     }
 
@@ -63,14 +63,14 @@ impl Leftover {
     }
 }
 
-impl Drop for Leftover {
+impl Drop for Temporary {
     fn drop(&mut self) {
         remove(&self.0);
-        LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|it| *it != self.0);
+        TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).retain(|it| *it != self.0);
     }
 }
 
-/// Retries for a moment, because sled's threads may still write there after the store was closed.
+/// Retries for half a second, because sled's threads may still write there after the store was closed.
 fn remove(path: &Path) {
     let once = || match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path).is_ok(),
@@ -83,10 +83,10 @@ fn remove(path: &Path) {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    say(format_args!("cannot remove {}; remove it by hand", path.display()));
+    say(format_args!("cannot remove {}; remove it manually", path.display()));
 }
 
-/// Starts the signal thread. It is a thread of its own, because the others may be blocked in a write.
+/// Starts the signal thread. It is a separate thread, because the others may be blocked in a write.
 fn listen() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signal = {
@@ -94,13 +94,14 @@ fn listen() -> io::Result<()> {
         end_signal()?
     };
     let remove_all = || {
-        let leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        leftovers.iter().for_each(|path| remove(path));
+        let existing = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        existing.iter().for_each(|path| remove(path));
     };
     let heard = move || {
         runtime.block_on(signal);
         remove_all();
-        // A command that handles the signal itself, for example to restore the terminal, ends first.
+        // Give a command that handles the signal itself (to restore the terminal, for example) time to
+        // end first.
         std::thread::sleep(GRACE);
         remove_all();
         say("interrupted; temporary files were removed");

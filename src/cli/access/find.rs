@@ -1,4 +1,4 @@
-//! Choosing between the service and the store.
+//! Finds the service, or opens the store if no service runs.
 
 use std::time::{Duration, Instant};
 
@@ -15,13 +15,13 @@ use crate::{
     callback::CallbackId,
     config::Config,
     datadir::{DataDir, DataDirError, Holder, LOCK_PAUSE, Note},
-    select::{Acted, Action},
+    select::{Action, ActionResult},
 };
 
 /// How long to wait for the data directory while a starting service or another command has it locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a command does with the data directory.
+/// How a command uses the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Purpose {
     /// It reads, even if nothing can be written.
@@ -108,7 +108,7 @@ impl Access {
         }
     }
 
-    pub(in crate::cli) async fn act<T: DeserializeOwned + From<Acted>>(
+    pub(in crate::cli) async fn act<T: DeserializeOwned + From<ActionResult>>(
         &self,
         action: Action,
         request: &ActionRequest,

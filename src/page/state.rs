@@ -1,0 +1,12 @@
+//! What the handlers share.
+
+use crate::api;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Outbox, tokens, clock and terms.
+    pub api: api::Shared,
+    /// Whether the callbacks are signed.
+    pub signed: bool,
+}
