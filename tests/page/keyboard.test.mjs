@@ -97,7 +97,7 @@ test("a destination is paused and resumed without a mouse", async () => {
 });
 
 test("the response of an attempt and the curl command open without a mouse", async () => {
-  const page = await open(it.browser, it.service);
+  const page = await open(it.browser, it.service, { permissions: ["clipboard-read", "clipboard-write"] });
   await page.visit(`callbacks/${failed}`);
   await tabTo(page, ".timeline summary");
   await page.keyboard.press("Enter");
@@ -105,5 +105,9 @@ test("the response of an attempt and the curl command open without a mouse", asy
   await tabTo(page, "section:last-of-type summary");
   await page.keyboard.press("Enter");
   assert.match(await page.locator("#curl").innerText(), /^curl -X PUT 'http:\/\/127\.0\.0\.1:\d+\/' /);
+  await tabTo(page, "button.copy");
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Copied" }).waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await page.locator("#curl").innerText());
   await page.end();
 });

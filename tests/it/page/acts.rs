@@ -91,6 +91,29 @@ fn ticked_callbacks_count_alone_whatever_the_filter_was() {
 }
 
 #[test]
+fn an_action_changes_nothing_that_its_list_does_not_show() {
+    let service = Service::start(SLOW);
+    let (api, _, failed) = failed(&service);
+    let (_, pending) = waiting(&api, &["2"]);
+    for (action, state) in [
+        ("cancel", "failed"),
+        ("retry-now", "failed"),
+        ("replay", "pending"),
+        ("cancel", "delivered"),
+    ] {
+        let asked = text(&view(&api, &format!("/ui/actions/{action}?state={state}")));
+        assert!(asked.contains("<b>0</b> callbacks match"), "{action} of {state}: {asked}");
+        assert!(!asked.contains("Confirm"), "{action} of {state}");
+    }
+    for (action, state) in [("cancel", "pending"), ("retry-now", "pending"), ("replay", "failed")] {
+        let asked = text(&view(&api, &format!("/ui/actions/{action}?state={state}")));
+        assert!(asked.contains("<b>1</b> callbacks match"), "{action} of {state}: {asked}");
+    }
+    assert_eq!(api.callback(&pending[0])["state"], "pending");
+    assert_eq!(api.callback(&failed)["state"], "failed");
+}
+
+#[test]
 fn more_than_five_thousand_are_done_in_steps() {
     let service = Service::start("");
     let api = service.api();
