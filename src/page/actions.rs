@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     callback::CallbackId,
+    outbox::StateName,
     select::{self, Action, ActionLimits},
 };
 
@@ -36,6 +37,14 @@ fn action(name: &str) -> Option<Action> {
         "cancel" => Some(Action::Cancel),
         "retry-now" => Some(Action::RetryNow),
         _ => None,
+    }
+}
+
+/// The state of the callbacks that an action changes.
+fn changes(action: Action) -> StateName {
+    match action {
+        Action::Replay => StateName::Failed,
+        Action::Cancel | Action::RetryNow => StateName::Pending,
     }
 }
 
@@ -82,6 +91,11 @@ pub(super) async fn confirm(
         Err(response) => return *response,
     };
     let filter = &mut fields.filter;
+    if filter.ids.is_empty() && !filter.state.is_empty() && filter.state != changes(action).as_str()
+    {
+        // The list shows none that the action changes.
+        return html(StatusCode::OK, &View::new(&page, &name, action, filter));
+    }
     selected_only(filter);
     let selection = match filter.selection(page.now) {
         Ok(selection) => selection,

@@ -34,6 +34,7 @@ mod model;
 mod names;
 mod operate;
 mod outbox;
+mod page;
 #[cfg(target_os = "linux")]
 mod power;
 mod read_token;

@@ -52,6 +52,10 @@ function isUsed(region) {
   const selects = selection && !selection.isCollapsed && region.contains(selection.anchorNode);
   return selects || region.contains(document.activeElement) || region.querySelector(":checked, details[open]");
 }
+// Controls that need the script are hidden in the markup.
+function reveal(within) {
+  for (const control of within.querySelectorAll("#theme, #times, #all")) control.hidden = false;
+}
 let failures = 0;
 async function refresh() {
   if (document.hidden || !document.querySelector("[data-live]")) return;
@@ -64,6 +68,7 @@ async function refresh() {
       const now = fresh.querySelector(`[data-live="${region.dataset.live}"]`);
       if (!now || isUsed(region)) continue;
       showTimes(now);
+      reveal(now);
       if (now.innerHTML !== region.innerHTML) region.replaceChildren(...now.childNodes);
     }
     failures = 0;
@@ -108,10 +113,7 @@ async function signIn(place) {
 
 document.addEventListener("DOMContentLoaded", () => {
   showTimes(document);
-  for (const id of ["theme", "times", "all"]) {
-    const control = document.getElementById(id);
-    if (control) control.hidden = false;
-  }
+  reveal(document);
   document.getElementById("theme").addEventListener("click", toggleTheme);
   document.getElementById("times").addEventListener("click", toggleTimes);
   document.addEventListener("change", (event) => { if (event.target.id === "all") selectAll(event.target); });

@@ -1,0 +1,185 @@
+//! The search, the filter, the languages, and text of strangers.
+
+use super::{ask, basic, encoded, failed, text, view};
+use crate::support::{Answer, Receiver, Service, event};
+
+#[test]
+fn the_search_takes_what_an_operator_holds() {
+    let service = Service::start("");
+    let (api, bad, id) = failed(&service);
+    let far = api.accept(&event("job_sending", "4711", "http://some-host.invalid:8080/"));
+    api.wait_for_state(&id, "failed");
+    let port = bad.address.port().to_string();
+    for (wanted, to) in [
+        (&*id, format!("./callbacks/{id}")),
+        (&*far, format!("./callbacks/{far}")),
+        ("4711", "./callbacks?jobId=4711".to_owned()),
+        (" 4711 ", "./callbacks?jobId=4711".to_owned()),
+        ("fs-4711", "./callbacks?jobIdFs=fs-4711".to_owned()),
+        (&*bad.url(""), format!("./callbacks?destination={}", encoded(&bad.url("")))),
+        ("some-host", "./destinations?host=some-host".to_owned()),
+        (&*port, format!("./destinations?host={port}")),
+        ("", "./callbacks".to_owned()),
+        ("no such & thing", "./destinations?host=no+such+%26+thing".to_owned()),
+    ] {
+        let answer = view(&api, &format!("/ui/search?q={}", encoded(wanted)));
+        assert_eq!((answer.status, answer.header("location")), (303, &*to), "{wanted}");
+        let lead = view(&api, &format!("/ui/{}", to.strip_prefix("./").unwrap()));
+        assert_eq!(lead.status, 200, "{wanted}");
+        let is_there = ["4711", "some-host"].contains(&wanted);
+        assert!(!is_there || text(&lead).contains("some-host.invalid:8080"), "{wanted}");
+    }
+    let kept = view(&api, "/ui/search?q=4711&lang=de");
+    assert_eq!(kept.header("location"), "./callbacks?jobId=4711&lang=de");
+}
+
+#[test]
+fn lists_show_what_the_filter_in_their_url_matches() {
+    let service = Service::start("");
+    let (api, bad, id) = failed(&service);
+    let good = Receiver::start();
+    let other = api.accept(&event("job_sending", "2", &good.url("/")));
+    api.wait_for_state(&other, "delivered");
+    let of = |it: &Receiver| encoded(&it.url(""));
+    for (query, first, second) in [
+        (String::new(), true, true),
+        ("state=&destination=&errorKind=&jobId=&since=&until=".into(), true, true),
+        ("state=failed".into(), true, false),
+        ("state=delivered".into(), false, true),
+        ("state=pending".into(), false, false),
+        (format!("destination={}", of(&bad)), true, false),
+        (format!("destination={}", of(&good)), false, true),
+        ("errorKind=status".into(), true, false),
+        ("jobId=2".into(), false, true),
+        ("jobIdFs=fs-1".into(), true, false),
+        ("since=1h".into(), true, true),
+        ("until=1h".into(), false, false),
+    ] {
+        let page = text(&view(&api, &format!("/ui/callbacks?{query}")));
+        assert_eq!((page.contains(&id), page.contains(&other)), (first, second), "{query}");
+    }
+    let found = text(&view(&api, &format!("/ui/destinations?host={}", good.address.port())));
+    assert!(found.contains(&good.url("")) && !found.contains(&bad.url("")));
+}
+
+#[test]
+fn pages_of_a_list_lead_to_each_other() {
+    let service = Service::start("");
+    let api = service.api();
+    let url = "http://127.0.0.1:1/";
+    let lines: String = (0..120)
+        .map(|job| event("job_sending", &format!("j-{job}-"), url).to_string() + "\n")
+        .collect();
+    api.post_lines(&lines);
+    let (mut to, mut seen, mut pages) = ("/ui/callbacks?jobIdFs=&lang=de".to_owned(), 0, 0);
+    loop {
+        let page = text(&view(&api, &to));
+        seen += page.matches("name=\"id\"").count();
+        pages += 1;
+        let Some((before, _)) = page.split_once("\" rel=\"next\"") else { break };
+        let link = before.rsplit_once("href=\"").unwrap().1.replace("&#38;", "&");
+        assert!(link.contains("lang=de"), "{link}");
+        to = format!("/ui/{}", link.strip_prefix("./").unwrap());
+    }
+    assert_eq!((seen, pages), (120, 3));
+}
+
+#[test]
+fn the_language_is_what_the_browser_prefers_or_what_was_chosen() {
+    let service = Service::start("");
+    let api = service.api();
+    let signed = basic(&api.token);
+    let language = |path: &str, accept: &str| {
+        let headers = [("authorization", &*signed), ("accept-language", accept)];
+        let page = text(&ask(&api, "GET", path, &headers, ""));
+        let lang = page.split_once("<html lang=\"").unwrap().1[..2].to_owned();
+        assert_eq!(page.contains("Übersicht"), lang == "de");
+        (lang, page)
+    };
+    for (accept, lang) in [
+        ("", "en"),
+        ("de", "de"),
+        ("de-AT,de;q=0.9,en;q=0.8", "de"),
+        ("en-GB,en;q=0.9,de;q=0.8", "en"),
+        ("fr,de;q=0.5", "de"),
+        ("fr", "en"),
+        ("den", "en"),
+    ] {
+        assert_eq!(language("/ui/", accept).0, lang, "{accept}");
+    }
+    let (lang, page) = language("/ui/callbacks?lang=de&state=failed", "en");
+    assert_eq!(lang, "de");
+    // Links keep what was chosen, and forms do.
+    assert!(page.contains("href=\"./destinations?lang=de\""));
+    assert!(page.contains("<input type=\"hidden\" name=\"lang\" value=\"de\">"));
+    assert!(page.contains("href=\"./callbacks?state=failed&#38;lang=en\""), "{page}");
+    assert_eq!(language("/ui/?lang=en", "de").0, "en");
+    let headers = [("accept-language", "de")];
+    assert!(
+        text(&ask(&api, "GET", "/ui/", &headers, "")).contains("Anmelden mit"),
+        "before as well"
+    );
+}
+
+#[test]
+fn text_of_strangers_is_escaped_in_every_view() {
+    let service = Service::start("breaker.failures = 1");
+    let api = service.api();
+    let evil = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>&amp;";
+    let body = format!("</pre>{evil}").into_bytes();
+    let bad = Receiver::answering(vec![], Answer::Body(410, body));
+    let mut it = event("job_sending", evil, &bad.url("/a?b=<c>&'$(d)`e`\""));
+    it["jobIdFs"] = format!("fs {evil}").into();
+    it["dpfTrackerUrl"] = "javascript:alert(3)".into();
+    let id = api.accept(&it);
+    api.wait_for_state(&id, "failed");
+    let mut other = event("job_finished", evil, "http://127.0.0.1:1/<b>");
+    other["dpfTrackerUrl"] = "http://tracker.example/\"><script>".into();
+    let other = api.accept(&other);
+    let given = encoded(evil);
+    let mut paths = super::views(&id);
+    paths.push(format!("/ui/callbacks/{other}"));
+    for query in [
+        "jobId",
+        "jobIdFs",
+        "destination",
+        "state",
+        "errorKind",
+        "since",
+        "cursor",
+        "lang",
+        "other",
+    ] {
+        paths.push(format!("/ui/callbacks?{query}={given}"));
+        paths.push(format!("/ui/actions/replay?{query}={given}"));
+    }
+    paths.push(format!("/ui/callbacks?{given}=1"));
+    paths.push(format!("/ui/callbacks?done=replay&matched={given}&changed={given}"));
+    paths.push(format!("/ui/destinations?host={given}"));
+    paths.push(format!("/ui/callbacks/{given}"));
+    paths.push(format!("/ui/{given}"));
+    for path in paths {
+        let page = text(&view(&api, &path));
+        assert!(
+            !page.contains("<script>") && !page.contains("<img") && !page.contains("<b>\""),
+            "{path}"
+        );
+        assert!(!page.contains("href=\"javascript") && !page.contains("</pre>\""), "{path}");
+        assert_eq!(
+            page.matches("<script").count(),
+            page.matches("<script src=\".").count(),
+            "{path}"
+        );
+    }
+    let one = text(&view(&api, &format!("/ui/callbacks/{id}")));
+    assert!(one.contains("&#60;script&#62;alert(1)"), "it is shown, as text");
+    assert!(!one.contains("href=\"http://127.0.0.1"), "a callback's URL is no link");
+    assert!(one.contains("&#60;/pre&#62;"), "nor is the response lost");
+    let two = text(&view(&api, &format!("/ui/callbacks/{other}")));
+    assert!(
+        two.contains(
+            "href=\"http://tracker.example/%22%3E%3Cscript%3E\" rel=\"noreferrer noopener\""
+        ),
+        "{two}"
+    );
+}
