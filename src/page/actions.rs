@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     callback::CallbackId,
-    outbox::StateName,
     select::{self, Action, ActionLimits},
 };
 
@@ -37,14 +36,6 @@ fn action(name: &str) -> Option<Action> {
         "cancel" => Some(Action::Cancel),
         "retry-now" => Some(Action::RetryNow),
         _ => None,
-    }
-}
-
-/// The state of the callbacks that an action changes.
-fn changes(action: Action) -> StateName {
-    match action {
-        Action::Replay => StateName::Failed,
-        Action::Cancel | Action::RetryNow => StateName::Pending,
     }
 }
 
@@ -91,7 +82,7 @@ pub(super) async fn confirm(
         Err(response) => return *response,
     };
     let filter = &mut fields.filter;
-    if filter.ids.is_empty() && !filter.state.is_empty() && filter.state != changes(action).as_str()
+    if filter.ids.is_empty() && !filter.state.is_empty() && filter.state != action.state().as_str()
     {
         // The list shows none that the action changes.
         return html(StatusCode::OK, &View::new(&page, &name, action, filter));
