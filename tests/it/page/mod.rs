@@ -14,9 +14,13 @@ use crate::support::{
 
 /// Headers of a request, and its answer without following a redirect.
 fn ask(api: &Api, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
-    let redirect = reqwest::redirect::Policy::none();
-    let client =
-        reqwest::Client::builder().no_proxy().redirect(redirect).timeout(DEADLINE).build().unwrap();
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(seal_dpf_urlcallback::tls::pinned(None).unwrap())
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(DEADLINE)
+        .build()
+        .unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let url = format!("http://{}{path}", api.address);
