@@ -58,8 +58,8 @@ fn lists_show_what_the_filter_in_their_url_matches() {
         let page = text(&view(&api, &format!("/ui/callbacks?{query}")));
         assert_eq!((page.contains(&id), page.contains(&other)), (first, second), "{query}");
     }
-    let found = text(&view(&api, &format!("/ui/destinations?host={}", good.address.port())));
-    assert!(found.contains(&good.url("")) && !found.contains(&bad.url("")));
+    let found = text(&view(&api, &format!("/ui/destinations?host={}", bad.address.port())));
+    assert!(found.contains(&bad.url("")) && !found.contains(&good.url("")));
 }
 
 #[test]
