@@ -228,8 +228,19 @@ pub struct DestinationQuery {
     pub cursor: Option<DestinationCursor>,
     /// Only this destination.
     pub destination: Option<Destination>,
+    /// Only destinations whose name contains this text.
+    pub part: Option<String>,
     /// Maximum number of destinations, at least 1.
     pub limit: usize,
+}
+
+impl DestinationQuery {
+    /// Whether a destination matches, whatever its position.
+    pub fn matches(&self, destination: &Destination) -> bool {
+        let name = destination.as_str();
+        self.destination.as_ref().is_none_or(|wanted| destination == wanted)
+            && self.part.as_ref().is_none_or(|part| name.contains(&part.to_ascii_lowercase()))
+    }
 }
 
 /// Result of [`Outbox::delivered`](super::Outbox::delivered).

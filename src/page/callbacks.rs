@@ -169,7 +169,11 @@ async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, Out
     if let Ok(selection) = filter.selection(page.now)
         && let Some(destination) = selection.destination
     {
-        let query = DestinationQuery { destination: Some(destination), limit: 1, cursor: None };
+        let query = DestinationQuery {
+            destination: Some(destination),
+            limit: 1,
+            ..DestinationQuery::default()
+        };
         if !outbox.destinations(query, page.now).await?.destinations.is_empty() {
             return Ok(format!("callbacks?{}", filter.query_string()));
         }

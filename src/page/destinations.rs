@@ -17,16 +17,13 @@ use super::{
 use crate::{
     api::destination_view::{DestinationState, DestinationView},
     callback::Destination,
-    outbox::{DestinationQuery, OutboxError},
+    outbox::DestinationQuery,
     recent,
     select::{self, Action, ActionLimits, Selection},
 };
 
 /// Destinations on a page.
 const PAGE: usize = 50;
-
-/// Destinations among which a host is searched.
-const SEARCHED: usize = 20_000;
 
 struct Row {
     it: DestinationView,
@@ -65,20 +62,6 @@ fn row(page: &Page, it: DestinationView) -> Row {
     }
 }
 
-/// The destinations with a host that contains a text, in the order of the listing.
-async fn with_host(
-    shared: &Shared,
-    page: &Page,
-    host: &str,
-) -> Result<Vec<DestinationView>, OutboxError> {
-    let query = DestinationQuery { limit: SEARCHED, ..DestinationQuery::default() };
-    let host = host.to_lowercase();
-    let mut all = shared.api.outbox.destinations(query, page.now).await?.destinations;
-    all.retain(|it| it.destination.as_str().to_lowercase().contains(&host));
-    all.truncate(PAGE);
-    Ok(all.into_iter().map(Into::into).collect())
-}
-
 /// The list, those that do not work first.
 pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Response {
     let page = Page::of(&shared, &request).on(Tab::Destinations);
@@ -95,16 +78,9 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Resp
         }
     };
     let host = fields.get("host");
-    let found = if host.is_empty() {
-        let query = DestinationQuery { cursor, limit: PAGE, destination: None };
-        shared.api.outbox.destinations(query, page.now).await.map(|found| {
-            let all = found.destinations.into_iter().map(Into::into).collect();
-            (all, found.next)
-        })
-    } else {
-        with_host(&shared, &page, host).await.map(|all| (all, None))
-    };
-    let (all, next): (Vec<DestinationView>, _) = match found {
+    let part = (!host.is_empty()).then(|| host.to_owned());
+    let query = DestinationQuery { cursor, part, limit: PAGE, destination: None };
+    let found = match shared.api.outbox.destinations(query, page.now).await {
         Ok(found) => found,
         Err(error) => return failed(&page, &error),
     };
@@ -117,8 +93,15 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Resp
         _ => None,
     };
     let view = View {
-        rows: all.into_iter().map(|it| row(&page, it)).collect(),
-        next: next.map(|cursor| page.link(format!("destinations?cursor={cursor}"))),
+        rows: found.destinations.into_iter().map(|it| row(&page, it.into())).collect(),
+        next: found.next.map(|cursor| {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.append_pair("cursor", &cursor.to_string());
+            if !host.is_empty() {
+                query.append_pair("host", host);
+            }
+            page.link(format!("destinations?{}", query.finish()))
+        }),
         host,
         done,
         page: &page,

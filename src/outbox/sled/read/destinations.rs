@@ -174,10 +174,7 @@ pub(crate) fn page(
 ) -> Result<DestinationPage> {
     let horizon = store.horizon(now);
     let mut seen = in_memory(store);
-    seen.retain(|it| it.row.counts());
-    if let Some(wanted) = &query.destination {
-        seen.retain(|it| it.row.destination == *wanted);
-    }
+    seen.retain(|it| it.row.counts() && query.matches(&it.row.destination));
     // What is due is counted for those on the page only.
     let mut all: Vec<_> = seen.iter().map(|it| it.summary(0, horizon)).collect();
     let seen: HashMap<_, _> = seen.into_iter().map(|it| (it.row.destination.clone(), it)).collect();
@@ -194,6 +191,7 @@ pub(crate) fn page(
         }
         Some(_) => {}
     }
+    all.retain(|it| query.matches(&it.destination));
     all.retain(|it| query.cursor.as_ref().is_none_or(|cursor| it.order() > *cursor));
     all.sort_by_cached_key(DestinationSummary::order);
     let more = all.len() > query.limit.max(1);
