@@ -12,6 +12,7 @@ mod events;
 pub mod export;
 mod health;
 pub mod lines;
+pub mod links;
 mod metrics;
 mod problem;
 mod queue;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::{sign_in::SignIn, tokens::Tokens, view::Terms};
+use super::{links::SignIn, tokens::Tokens, view::Terms};
 use crate::{
     clock::{SharedClock, Timestamp},
     health::Health,

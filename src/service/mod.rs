@@ -139,7 +139,7 @@ pub async fn serve(
         clock: Arc::clone(&clock),
         tokens: tokens.clone(),
         metrics: metrics.clone(),
-        sign_in: api::sign_in::SignIn::default(),
+        sign_in: api::links::SignIn::default(),
         terms: config.terms(),
         started_at,
         data_dir: config.data_dir.clone(),
