@@ -71,7 +71,8 @@ pub(super) async fn check(
         peer.authenticate();
     }
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
-    let path = request.uri().path().to_owned();
+    // The nested router sees the path without `/ui`.
+    let path = format!("/ui{}", request.uri().path());
     let refusal = if looks {
         None
     } else if visitor.role == Role::Reader {

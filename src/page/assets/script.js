@@ -22,9 +22,11 @@ function toggleTheme() {
 }
 
 // Times: UTC in the markup; shown relative and local, or as they are in the markup.
+// The browser's own habits, if they are those of the page's language.
+const locale = navigator.languages.find((it) => it.split("-")[0] === lang) || lang;
 const relative = new Intl.RelativeTimeFormat(lang, { numeric: "auto" });
-const local = new Intl.DateTimeFormat(lang, { dateStyle: "short", timeStyle: "medium" });
-const zone = new Intl.DateTimeFormat(lang, { timeStyle: "long", dateStyle: "short" });
+const local = new Intl.DateTimeFormat(locale, { dateStyle: "short", timeStyle: "medium" });
+const zone = new Intl.DateTimeFormat(locale, { timeStyle: "long", dateStyle: "short" });
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 function ago(seconds) {
   const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) || ["second", 1];

@@ -194,18 +194,14 @@ fn the_log_says_who_did_what_from_where() {
         .map(|line| {
             let field = |name: &str| line[name].as_str().unwrap_or_default();
             assert_eq!((field("source.ip"), field("user.name")), ("127.0.0.1", "anna"), "{line}");
-            (
-                field("url.path").trim_start_matches("/ui"),
-                field("event.outcome"),
-                &line["http.response.status_code"],
-            )
+            (field("url.path"), field("event.outcome"), &line["http.response.status_code"])
         })
         .collect();
     let (done, refused) = (json!(303), json!(403));
     let expected = [
-        ("/actions/replay", "success", &done),
-        ("/destinations/pause", "success", &done),
-        ("/destinations/resume", "failure", &refused),
+        ("/ui/actions/replay", "success", &done),
+        ("/ui/destinations/pause", "success", &done),
+        ("/ui/destinations/resume", "failure", &refused),
     ];
     assert_eq!(told, expected);
 }
