@@ -115,7 +115,8 @@ impl Committer {
             }
             outcomes = taken.iter().filter(|write| !write.is_urgent()).count();
             self.commit(taken, weight.callbacks);
-            if waiting.is_empty() {
+            // After a failure, the next start needs what was noted.
+            if waiting.is_empty() && self.store.stopped().is_none() {
                 self.journal.begin_again();
             }
         }
