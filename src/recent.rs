@@ -115,11 +115,13 @@ fn recent() -> MutexGuard<'static, Recent> {
 /// The number of callbacks that were delivered before the process started, by minute
 /// ([`Timestamp::minute`]), and from when on that is known.
 pub fn delivered_before(from: Timestamp, minutes: &BTreeMap<u64, u64>) {
+    // An older minute would take the place of one in the ring.
+    let oldest = SystemClock.now().minute().saturating_sub(DAY as u64 - 1);
     let mut recent = recent();
     recent.from = Some(from);
-    for (number, delivered) in minutes {
+    for (number, delivered) in minutes.range(oldest..) {
         let minute = recent.all().at(Timestamp::from_millis(number * MILLIS));
-        // Outcomes that were recovered at the start are in both.
+        // Those that were delivered since the start are in both.
         minute.delivered = minute.delivered.max(u32::try_from(*delivered).unwrap_or(u32::MAX));
     }
 }

@@ -9,8 +9,6 @@
 //! called by tasks that serve all callbacks, so they must not block. Ended callbacks that are stored are
 //! counted by the outbox when they are durable ([`measure::ended`]).
 
-use std::time::Duration;
-
 use crate::{
     callback::{CallbackId, Destination, SecretUrl},
     clock::Timestamp,
@@ -210,10 +208,6 @@ pub fn outcome(record: &Record) {
         State::Pending(Readiness::Scheduled(at)) => Some(at),
         _ => None,
     };
-    if let Some(attempt) = &record.last_attempt {
-        let at = attempt.started_at.after(Duration::from_millis(attempt.duration_ms));
-        recent::attempt(&record.destination, matches!(record.state, State::Delivered(_)), at);
-    }
     macro_rules! line {
         ($level:ident, $action:literal, $outcome:literal, $message:literal) => {
             tracing::$level!(

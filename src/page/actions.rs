@@ -82,9 +82,7 @@ pub(super) async fn confirm(
         Err(response) => return *response,
     };
     let filter = &mut fields.filter;
-    if filter.ids.is_empty() && !filter.state.is_empty() && filter.state != action.state().as_str()
-    {
-        // The list shows none that the action changes.
+    if shows_none(filter, action) {
         return html(StatusCode::OK, &View::new(&page, &name, action, filter));
     }
     selected_only(filter);
@@ -101,6 +99,11 @@ pub(super) async fn confirm(
         }
         Err(error) => failed(&page, &error),
     }
+}
+
+/// Whether a list with this filter shows no callback that the action changes.
+fn shows_none(filter: &Filter, action: Action) -> bool {
+    filter.ids.is_empty() && !filter.state.is_empty() && filter.state != action.state().as_str()
 }
 
 /// Rows that were ticked count alone, whatever the filter of the list was.
@@ -134,7 +137,8 @@ pub(super) async fn act(
         (Err(error), _) => return refused(&page, StatusCode::BAD_REQUEST, &error.to_string()),
         (_, Err(error)) => return refused(&page, StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    if !fields.filter.selects() && fields.get("all") != "true" {
+    let nothing = !fields.filter.selects() && fields.get("all") != "true";
+    if nothing || shows_none(&fields.filter, action) {
         return refused(&page, StatusCode::BAD_REQUEST, page.words.nothing_selected);
     }
     let limits = ActionLimits { dry_run: false, limit: Some(STEP), cursor };
@@ -143,7 +147,8 @@ pub(super) async fn act(
         Err(error) => return failed(&page, &error),
     };
     let before = |name| fields.get(name).parse::<u64>().unwrap_or(0);
-    let (matched, changed) = (before("matched") + acted.matched, before("changed") + acted.changed);
+    let matched = before("matched").saturating_add(acted.matched);
+    let changed = before("changed").saturating_add(acted.changed);
     if let Some(next) = acted.next {
         let view = View::new(&page, &name, action, &fields.filter);
         let progress = Some((changed, next.to_string()));

@@ -1,4 +1,5 @@
-//! Signing in with a one-time link. `seal-dpf-urlcallback ui` opens the browser with one, so that nobody copies a token.
+//! Signing in with a one-time link. `seal-dpf-urlcallback ui` opens the browser with one, so that nobody has
+//! to copy a token.
 //!
 //! The link's secret is in the URL's fragment, which browsers send to nobody: it is in no log and no
 //! `Referer`. The script takes it out of the address bar and the history, and exchanges it for a password

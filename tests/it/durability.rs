@@ -93,6 +93,32 @@ fn a_kill_before_the_commit_of_an_outcome_repeats_nothing() {
 }
 
 #[test]
+fn outcomes_after_a_failed_commit_are_committed_at_the_next_start() {
+    let receivers = [(); 2].map(|()| Receiver::answering(vec![Answer::Wait], Answer::Status(200)));
+    let mut service = Service::prepare("");
+    service.put_on_a_disk_that_can_fail();
+    service.serve();
+    let api = service.api();
+    let accept = |receiver: &Receiver| {
+        api.accept(&event("job_sending", &receiver.url(""), &receiver.url("/")))
+    };
+    let ids = receivers.each_ref().map(accept);
+    receivers.iter().for_each(|receiver| drop(receiver.wait_for(1)));
+    service.fail_disk("fdatasync EIO");
+    let size = || std::fs::metadata(service.path("data/outbox.journal")).unwrap().len();
+    receivers[0].open();
+    eventually("the store has stopped", || (api.get("/healthz").status == 503).then_some(()));
+    let first = size();
+    receivers[1].open();
+    eventually("the other outcome is noted as well", || (size() > first).then_some(()));
+    service.kill();
+    service.mend_disk();
+    service.serve();
+    ids.iter().for_each(|id| drop(service.api().wait_for_state(id, "delivered")));
+    assert_eq!(receivers.each_ref().map(Receiver::count), [1, 1]);
+}
+
+#[test]
 fn callbacks_in_flight_at_a_kill_are_repeated_with_the_same_id() {
     let mut service = Service::start("");
     let receiver = Receiver::answering(vec![Answer::Wait], Answer::Status(200));

@@ -26,6 +26,7 @@ use crate::{
     delivery::outcome::{Outcome, Verdict},
     measure,
     outbox::{Attempt, ErrorKind, Failure, Record},
+    recent,
 };
 
 /// Minimum time between two renewals of the connections to one destination.
@@ -145,6 +146,7 @@ impl Sender {
         if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
             self.renew_connections(record);
         }
+        recent::attempt(&record.destination, error.is_none(), self.clock.now());
         measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
         let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
         Some(Outcome {

@@ -140,7 +140,7 @@ impl Transaction<'_> {
         let (seq, queue) = keys::parts(id);
         let number = outcome.attempt().map(|attempt| attempt.number);
         let found = self.shared.readable_pending(queue, seq)?.filter(|record| {
-            record.id == id && !record.is_blocked() && number == Some(record.attempt_count + 1)
+            record.id == id && !record.is_blocked() && number == Some(record.next_attempt())
         });
         found.map(|record| self.settle(record, outcome)).transpose()
     }
