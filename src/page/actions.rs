@@ -7,18 +7,18 @@ use askama::Template;
 use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
-    response::Response,
 };
 
 use super::{
-    context::{Page, Tab, failed, html, refused, to},
+    context::{Answer, Page, Refusal, Tab, html, to},
     filter::Filter,
-    request::Fields,
+    request,
     state::Shared,
+    words::Words,
 };
 use crate::{
     callback::CallbackId,
-    select::{self, Action, ActionLimits},
+    select::{self, Action, ActionLimits, ActionResult},
 };
 
 /// Callbacks that are counted before an action.
@@ -27,16 +27,35 @@ const COUNTED: usize = 100_000;
 /// Callbacks that one request changes.
 const STEP: usize = 5_000;
 
-/// Fields of the forms here.
-const FIELDS: [&str; 3] = ["all", "matched", "changed"];
+/// Fields of the forms here: whether everything is meant, how many matched before the confirmation (and
+/// whether there may be more), and what earlier steps did.
+const FIELDS: [&str; 5] = ["all", "total", "more", "matched", "changed"];
 
-fn action(name: &str) -> Option<Action> {
-    match name {
-        "replay" => Some(Action::Replay),
-        "cancel" => Some(Action::Cancel),
-        "retry-now" => Some(Action::RetryNow),
-        _ => None,
+/// The words of an action.
+struct Texts {
+    title: &'static str,
+    explained: &'static str,
+    confirmed: &'static str,
+}
+
+impl Texts {
+    fn of(action: Action, words: &Words) -> Self {
+        let (title, explained, confirmed) = match action {
+            Action::Replay => (words.replay, words.replay_explained, words.replay_confirmed),
+            Action::Cancel => (words.cancel, words.cancel_explained, words.cancel_confirmed),
+            Action::RetryNow => {
+                (words.retry_now, words.retry_now_explained, words.retry_now_confirmed)
+            }
+        };
+        Self { title, explained, confirmed }
     }
+}
+
+/// What earlier steps did.
+struct Progress {
+    matched: u64,
+    changed: u64,
+    cursor: CallbackId,
 }
 
 #[derive(Template)]
@@ -44,26 +63,27 @@ fn action(name: &str) -> Option<Action> {
 struct View<'a> {
     page: &'a Page,
     name: &'a str,
-    title: &'static str,
-    explained: &'static str,
+    texts: Texts,
     filter: &'a Filter,
-    /// So many match; after a step, so many did.
-    matched: u64,
-    /// There may be more.
+    /// How many matched before the confirmation, and whether there may be more.
+    total: u64,
     more: bool,
-    /// What earlier steps changed, and the cursor of the next one.
-    progress: Option<(u64, String)>,
+    progress: Option<Progress>,
+    /// The list with this filter.
+    list: String,
 }
 
-impl<'a> View<'a> {
-    fn new(page: &'a Page, name: &'a str, action: Action, filter: &'a Filter) -> Self {
-        let words = page.words;
-        let (title, explained) = match action {
-            Action::Replay => (words.replay, words.replay_explained),
-            Action::Cancel => (words.cancel, words.cancel_explained),
-            Action::RetryNow => (words.retry_now, words.retry_now_explained),
-        };
-        Self { page, name, title, explained, filter, matched: 0, more: false, progress: None }
+/// The list with this filter, from `/ui/`.
+fn list(filter: &Filter) -> String {
+    format!("callbacks?{}", filter.query_string())
+}
+
+fn action(page: &Page, name: &str) -> Result<Action, Refusal> {
+    match name {
+        "replay" => Ok(Action::Replay),
+        "cancel" => Ok(Action::Cancel),
+        "retry-now" => Ok(Action::RetryNow),
+        _ => Err(page.refusal(StatusCode::NOT_FOUND, page.words.no_such_page)),
     }
 }
 
@@ -72,33 +92,31 @@ pub(super) async fn confirm(
     State(shared): State<Shared>,
     Path(name): Path<String>,
     request: Request,
-) -> Response {
-    let page = Page::of(&shared, &request).on(Tab::Callbacks);
-    let Some(action) = action(&name) else {
-        return refused(&page, StatusCode::NOT_FOUND, page.words.no_such_page);
-    };
-    let mut fields = match Fields::of_query(&request, &page, &FIELDS) {
-        Ok(fields) => fields,
-        Err(response) => return *response,
-    };
+) -> Answer {
+    let (page, mut fields) = request::query(&shared, &request, Tab::Callbacks, &FIELDS)?;
+    let action = action(&page, &name)?;
     let filter = &mut fields.filter;
-    if shows_none(filter, action) {
-        return html(StatusCode::OK, &View::new(&page, &name, action, filter));
+    let mut counted = ActionResult::default();
+    if !shows_none(filter, action) {
+        selected_only(filter);
+        let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
+        let limits = ActionLimits { dry_run: true, limit: Some(COUNTED), cursor: None };
+        let acted = select::act(&*shared.api.outbox, action, &selection, limits).await;
+        counted = acted.map_err(|error| page.failed(&error))?;
     }
-    selected_only(filter);
-    let selection = match filter.selection(page.now) {
-        Ok(selection) => selection,
-        Err(error) => return refused(&page, StatusCode::BAD_REQUEST, &error.to_string()),
+    let texts = Texts::of(action, page.words);
+    let (total, more) = (counted.matched, counted.next.is_some());
+    let view = View {
+        page: &page,
+        name: &name,
+        texts,
+        filter,
+        total,
+        more,
+        progress: None,
+        list: page.link(list(filter)),
     };
-    let limits = ActionLimits { dry_run: true, limit: Some(COUNTED), cursor: None };
-    match select::act(&*shared.api.outbox, action, &selection, limits).await {
-        Ok(counted) => {
-            let view = View::new(&page, &name, action, filter);
-            let more = counted.next.is_some();
-            html(StatusCode::OK, &View { matched: counted.matched, more, ..view })
-        }
-        Err(error) => failed(&page, &error),
-    }
+    Ok(html(StatusCode::OK, &view))
 }
 
 /// Whether a list with this filter shows no callback that the action changes.
@@ -120,44 +138,38 @@ pub(super) async fn act(
     State(shared): State<Shared>,
     Path(name): Path<String>,
     request: Request,
-) -> Response {
-    let page = Page::of(&shared, &request).on(Tab::Callbacks);
-    let Some(action) = action(&name) else {
-        return refused(&page, StatusCode::NOT_FOUND, page.words.no_such_page);
-    };
-    let mut fields = match Fields::of_form(request, &page, &FIELDS).await {
-        Ok(fields) => fields,
-        Err(response) => return *response,
-    };
+) -> Answer {
+    let (page, mut fields) = request::form(&shared, request, Tab::Callbacks, &FIELDS).await?;
+    let action = action(&page, &name)?;
     let cursor = std::mem::take(&mut fields.filter.cursor);
     let cursor = (!cursor.is_empty()).then(|| cursor.parse::<CallbackId>()).transpose();
-    let selection = fields.filter.selection(page.now);
-    let (cursor, selection) = match (cursor, selection) {
-        (Ok(cursor), Ok(selection)) => (cursor, selection),
-        (Err(error), _) => return refused(&page, StatusCode::BAD_REQUEST, &error.to_string()),
-        (_, Err(error)) => return refused(&page, StatusCode::BAD_REQUEST, &error.to_string()),
-    };
-    let nothing = !fields.filter.selects() && fields.get("all") != "true";
-    if nothing || shows_none(&fields.filter, action) {
-        return refused(&page, StatusCode::BAD_REQUEST, page.words.nothing_selected);
+    let cursor = cursor.map_err(|error| page.invalid(&error))?;
+    let filter = &fields.filter;
+    let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
+    let nothing = !filter.selects() && fields.get("all") != "true";
+    if nothing || shows_none(filter, action) {
+        return Err(page.refusal(StatusCode::BAD_REQUEST, page.words.nothing_selected));
     }
     let limits = ActionLimits { dry_run: false, limit: Some(STEP), cursor };
-    let acted = match select::act(&*shared.api.outbox, action, &selection, limits).await {
-        Ok(acted) => acted,
-        Err(error) => return failed(&page, &error),
-    };
-    let before = |name| fields.get(name).parse::<u64>().unwrap_or(0);
-    let matched = before("matched").saturating_add(acted.matched);
-    let changed = before("changed").saturating_add(acted.changed);
-    if let Some(next) = acted.next {
-        let view = View::new(&page, &name, action, &fields.filter);
-        let progress = Some((changed, next.to_string()));
-        return html(StatusCode::OK, &View { matched, progress, ..view });
+    let acted = select::act(&*shared.api.outbox, action, &selection, limits).await;
+    let acted = acted.map_err(|error| page.failed(&error))?;
+    let matched = fields.number("matched").saturating_add(acted.matched);
+    let changed = fields.number("changed").saturating_add(acted.changed);
+    if let Some(cursor) = acted.next {
+        let texts = Texts::of(action, page.words);
+        // Without a confirmation before, this is what is known.
+        let total = fields.number("total").max(matched);
+        let more = fields.get("more") == "true" || fields.number("total") == 0;
+        let progress = Some(Progress { matched, changed, cursor });
+        let list = page.link(list(filter));
+        let view = View { page: &page, name: &name, texts, filter, total, more, progress, list };
+        return Ok(html(StatusCode::OK, &view));
     }
-    let query = match fields.filter.ids.as_slice() {
-        [] => fields.filter.query_string(),
-        [id] => return to(&page, &format!("callbacks/{id}")),
-        _ => String::new(),
+    let done = format!("done={name}&matched={matched}&changed={changed}");
+    let place = match filter.ids.as_slice() {
+        [] => format!("{}&{done}", list(filter)),
+        [id] => format!("callbacks/{id}?{done}"),
+        _ => format!("callbacks?{done}"),
     };
-    to(&page, &format!("callbacks?{query}&done={name}&matched={matched}&changed={changed}"))
+    Ok(to(&page, &place))
 }

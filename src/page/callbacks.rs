@@ -6,13 +6,12 @@ use askama::Template;
 use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
-    response::Response,
 };
 
 use super::{
-    context::{Page, Tab, failed, html, refused, to},
+    context::{Answer, Page, Refusal, Tab, html, to},
     filter::Filter,
-    request::Fields,
+    request::{self, Fields},
     state::Shared,
 };
 use crate::{
@@ -29,6 +28,9 @@ pub(super) struct Row {
     pub(super) next: &'static str,
     pub(super) next_at: Option<String>,
 }
+
+/// What an action did, in the query of the view to which it leads.
+const DONE: [&str; 3] = ["done", "matched", "changed"];
 
 /// Destinations that receive nothing, by name.
 pub(super) type Troubled = HashMap<String, DestinationView>;
@@ -68,25 +70,12 @@ struct ListView<'a> {
 }
 
 /// A list, by the filter in the URL.
-pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Response {
-    let page = Page::of(&shared, &request).on(Tab::Callbacks);
-    let fields = match Fields::of_query(&request, &page, &["done", "matched", "changed"]) {
-        Ok(fields) => fields,
-        Err(response) => return *response,
-    };
-    let query = match fields.filter.query(page.now) {
-        Ok(query) => query,
-        Err(error) => return refused(&page, StatusCode::BAD_REQUEST, &error.to_string()),
-    };
-    let found = match shared.api.outbox.list(query).await {
-        Ok(found) => found,
-        Err(error) => return failed(&page, &error),
-    };
+pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answer {
+    let (page, fields) = request::query(&shared, &request, Tab::Callbacks, &DONE)?;
+    let query = fields.filter.query(page.now).map_err(|error| page.invalid(&error))?;
+    let found = shared.api.outbox.list(query).await.map_err(|error| page.failed(&error))?;
     let pending = found.callbacks.iter().any(|it| it.record.state_name() == StateName::Pending);
-    let troubled = match troubled(&shared, &page, pending).await {
-        Ok(troubled) => troubled,
-        Err(error) => return failed(&page, &error),
-    };
+    let troubled = troubled(&shared, &page, pending).await?;
     let row = |it| Row::new(CallbackView::new(it, &shared.api.terms), &page, &troubled);
     let more = |cursor: CallbackId| {
         let query = fields.filter.query_string();
@@ -101,16 +90,17 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Resp
         filter: &fields.filter,
         page: &page,
     };
-    html(StatusCode::OK, &view)
+    Ok(html(StatusCode::OK, &view))
 }
 
 /// The destinations that receive nothing, the first thousand, if they matter.
-async fn troubled(shared: &Shared, page: &Page, matter: bool) -> Result<Troubled, OutboxError> {
+async fn troubled(shared: &Shared, page: &Page, matter: bool) -> Result<Troubled, Refusal> {
     if !matter {
         return Ok(Troubled::new());
     }
     let query = DestinationQuery { limit: 1000, ..DestinationQuery::default() };
-    let found = shared.api.outbox.destinations(query, page.now).await?.destinations;
+    let found = shared.api.outbox.destinations(query, page.now).await;
+    let found = found.map_err(|error| page.failed(&error))?.destinations;
     let views = found.into_iter().map(DestinationView::from);
     let troubled = views.filter(|it| it.open || it.hold_until.is_some());
     Ok(troubled.map(|it| (it.destination.clone(), it)).collect())
@@ -124,23 +114,15 @@ fn done(page: &Page, fields: &Fields) -> Option<String> {
         "retry-now" => page.words.retried,
         _ => return None,
     };
-    let number = |name| fields.get(name).parse::<u64>().unwrap_or(0);
-    let (changed, matched) = (number("changed"), number("matched"));
+    let (changed, matched) = (fields.number("changed"), fields.number("matched"));
     Some(format!("{what} {changed} {} {matched}", page.words.of))
 }
 
 /// What an operator holds leads to a view: a callback id, a job id, a job's directory, or a host.
-pub(super) async fn search(State(shared): State<Shared>, request: Request) -> Response {
-    let page = Page::of(&shared, &request);
-    let fields = match Fields::of_query(&request, &page, &["q"]) {
-        Ok(fields) => fields,
-        Err(response) => return *response,
-    };
-    let wanted = fields.get("q");
-    match place(&shared, &page, wanted).await {
-        Ok(place) => to(&page, &place),
-        Err(error) => failed(&page, &error),
-    }
+pub(super) async fn search(State(shared): State<Shared>, request: Request) -> Answer {
+    let (page, fields) = request::query(&shared, &request, Tab::None, &["q"])?;
+    let place = place(&shared, &page, fields.get("q")).await;
+    Ok(to(&page, &place.map_err(|error| page.failed(&error))?))
 }
 
 async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, OutboxError> {
@@ -187,6 +169,7 @@ async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, Out
 struct OneView<'a> {
     page: &'a Page,
     row: Row,
+    done: Option<String>,
     attempts: Vec<Attempt>,
     body: String,
     headers: Vec<(&'static str, String)>,
@@ -202,20 +185,15 @@ pub(super) async fn one(
     State(shared): State<Shared>,
     Path(id): Path<String>,
     request: Request,
-) -> Response {
-    let page = Page::of(&shared, &request).on(Tab::Callbacks);
-    let Ok(id) = id.parse::<CallbackId>() else {
-        return refused(&page, StatusCode::BAD_REQUEST, page.words.invalid_id);
-    };
-    let detail = match shared.api.outbox.get(id).await {
-        Ok(Some(detail)) => detail,
-        Ok(None) => return refused(&page, StatusCode::NOT_FOUND, page.words.no_such_callback),
-        Err(error) => return failed(&page, &error),
-    };
-    let troubled = match troubled(&shared, &page, true).await {
-        Ok(troubled) => troubled,
-        Err(error) => return failed(&page, &error),
-    };
+) -> Answer {
+    let (page, fields) = request::query(&shared, &request, Tab::Callbacks, &DONE)?;
+    let refusal = |status, detail| page.refusal(status, detail);
+    let id = id.parse::<CallbackId>();
+    let id = id.map_err(|_| refusal(StatusCode::BAD_REQUEST, page.words.invalid_id))?;
+    let detail = shared.api.outbox.get(id).await.map_err(|error| page.failed(&error))?;
+    let detail =
+        detail.ok_or_else(|| refusal(StatusCode::NOT_FOUND, page.words.no_such_callback))?;
+    let troubled = troubled(&shared, &page, true).await?;
     let view = CallbackView::detailed(detail, &shared.api.terms);
     let body = view.body.as_ref().map(|body| String::from_utf8_lossy(&body.to_json()).into_owned());
     let body = body.unwrap_or_default();
@@ -236,9 +214,10 @@ pub(super) async fn one(
         waiting_for: view.waiting_for.as_ref().map(|id| page.link(format!("callbacks/{id}"))),
         attempts: view.attempts.clone().unwrap_or_default(),
         row: Row::new(view, &page, &troubled),
+        done: done(&page, &fields),
         page: &page,
     };
-    html(StatusCode::OK, &view)
+    Ok(html(StatusCode::OK, &view))
 }
 
 /// The link to DPF Tracker, if it is one that a browser may follow.

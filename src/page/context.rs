@@ -1,12 +1,12 @@
 //! What every view has: language, links, sign-in, and the pages for errors.
 
-use std::any::Any;
+use std::{any::Any, fmt::Display};
 
 use askama::Template;
 use axum::{
     extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, Uri, header},
-    response::{IntoResponse as _, Redirect, Response},
+    response::{IntoResponse, Redirect, Response},
 };
 use url::form_urlencoded;
 
@@ -146,9 +146,36 @@ pub(super) fn refused(page: &Page, status: StatusCode, detail: &str) -> Response
     html(status, &ProblemView { page, status: status.as_u16(), detail })
 }
 
-/// The page for an error of the outbox.
-pub(super) fn failed(page: &Page, error: &OutboxError) -> Response {
-    refused(page, StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+/// What a handler returns instead of its view.
+#[derive(Debug)]
+pub(super) struct Refusal(Box<Response>);
+
+/// What a handler returns.
+pub(super) type Answer = Result<Response, Refusal>;
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
+impl Page {
+    /// The page for a request that cannot be met.
+    pub(super) fn refusal(&self, status: StatusCode, detail: &str) -> Refusal {
+        Refusal(Box::new(refused(self, status, detail)))
+    }
+
+    /// The page for a field that cannot be read.
+    pub(super) fn invalid(&self, error: &impl Display) -> Refusal {
+        let detail = format!("{} {error}", self.words.invalid_field);
+        self.refusal(StatusCode::BAD_REQUEST, &detail)
+    }
+
+    /// The page for an error of the outbox.
+    pub(super) fn failed(&self, error: &OutboxError) -> Refusal {
+        let detail = format!("{} {error}", self.words.outbox_failed);
+        self.refusal(StatusCode::SERVICE_UNAVAILABLE, &detail)
+    }
 }
 
 pub(super) async fn not_found(State(shared): State<Shared>, request: Request) -> Response {

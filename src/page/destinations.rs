@@ -4,20 +4,19 @@ use askama::Template;
 use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
-    response::Response,
 };
 use url::form_urlencoded;
 
 use super::{
     charts,
-    context::{Page, Tab, failed, html, refused, to},
-    request::Fields,
+    context::{Answer, Page, Tab, html, to},
+    request,
     state::Shared,
 };
 use crate::{
     api::destination_view::{DestinationState, DestinationView},
     callback::Destination,
-    outbox::DestinationQuery,
+    outbox::{DestinationCursor, DestinationQuery},
     recent,
     select::{self, Action, ActionLimits, Selection},
 };
@@ -44,17 +43,20 @@ struct View<'a> {
     done: Option<String>,
 }
 
+/// The list of the callbacks to a destination.
+pub(super) fn callbacks_to(page: &Page, destination: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    page.link(format!("callbacks?{}", query.append_pair("destination", destination).finish()))
+}
+
 fn row(page: &Page, it: DestinationView) -> Row {
     let minutes = Destination::parse(&it.destination)
         .map(|destination| recent::minutes_of(&destination, 60, page.now))
         .unwrap_or_default();
     let bars: Vec<_> = minutes.iter().map(|it| [it.delivered, it.failed]).collect();
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("destination", &it.destination)
-        .finish();
     let label = format!("{}: {}", it.destination, page.words.last_hour);
     Row {
-        callbacks: page.link(format!("callbacks?{query}")),
+        callbacks: callbacks_to(page, &it.destination),
         chart: charts::bars(&bars, ["good", "bad"], &label),
         delivered: minutes.iter().map(|it| u64::from(it.delivered)).sum(),
         failed_attempts: minutes.iter().map(|it| u64::from(it.failed)).sum(),
@@ -63,33 +65,21 @@ fn row(page: &Page, it: DestinationView) -> Row {
 }
 
 /// The list, those that do not work first.
-pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Response {
-    let page = Page::of(&shared, &request).on(Tab::Destinations);
-    let fields = match Fields::of_query(&request, &page, &["host", "done", "due"]) {
-        Ok(fields) => fields,
-        Err(response) => return *response,
-    };
+pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answer {
+    let known = ["host", "done", "due"];
+    let (page, fields) = request::query(&shared, &request, Tab::Destinations, &known)?;
     let cursor = &fields.filter.cursor;
-    let cursor = match (!cursor.is_empty()).then(|| cursor.parse()).transpose() {
-        Ok(cursor) => cursor,
-        Err(error) => {
-            let error: crate::outbox::ParseCursorError = error;
-            return refused(&page, StatusCode::BAD_REQUEST, &error.to_string());
-        }
-    };
+    let cursor = (!cursor.is_empty()).then(|| cursor.parse::<DestinationCursor>()).transpose();
+    let cursor = cursor.map_err(|error| page.invalid(&error))?;
     let host = fields.get("host");
     let part = (!host.is_empty()).then(|| host.to_owned());
     let query = DestinationQuery { cursor, part, limit: PAGE, destination: None };
-    let found = match shared.api.outbox.destinations(query, page.now).await {
-        Ok(found) => found,
-        Err(error) => return failed(&page, &error),
-    };
+    let found = shared.api.outbox.destinations(query, page.now).await;
+    let found = found.map_err(|error| page.failed(&error))?;
     let done = match fields.get("done") {
         "pause" => Some(page.words.paused_done.to_owned()),
         "resume" => Some(page.words.resumed_done.to_owned()),
-        "retry-now" => {
-            Some(format!("{} {}", page.words.retried, fields.get("due").parse().unwrap_or(0_u64)))
-        }
+        "retry-now" => Some(format!("{} {}", page.words.retried, fields.number("due"))),
         _ => None,
     };
     let view = View {
@@ -106,7 +96,7 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Resp
         done,
         page: &page,
     };
-    html(StatusCode::OK, &view)
+    Ok(html(StatusCode::OK, &view))
 }
 
 /// Pauses or resumes a destination, or retries its callbacks now, and leads back to the list.
@@ -114,16 +104,10 @@ pub(super) async fn act(
     State(shared): State<Shared>,
     Path(action): Path<String>,
     request: Request,
-) -> Response {
-    let page = Page::of(&shared, &request).on(Tab::Destinations);
-    let fields = match Fields::of_form(request, &page, &["host"]).await {
-        Ok(fields) => fields,
-        Err(response) => return *response,
-    };
-    let destination = match select::parse_callable(&fields.filter.destination) {
-        Ok(destination) => destination,
-        Err(error) => return refused(&page, StatusCode::BAD_REQUEST, &error.to_string()),
-    };
+) -> Answer {
+    let (page, fields) = request::form(&shared, request, Tab::Destinations, &["host"]).await?;
+    let destination = select::parse_callable(&fields.filter.destination);
+    let destination = destination.map_err(|error| page.invalid(&error))?;
     let outbox = &*shared.api.outbox;
     let done = match action.as_str() {
         "pause" | "resume" => {
@@ -135,12 +119,9 @@ pub(super) async fn act(
             let acted = select::act(outbox, Action::RetryNow, &selection, ActionLimits::default());
             acted.await.map(|acted| format!("&due={}", acted.changed))
         }
-        _ => return refused(&page, StatusCode::NOT_FOUND, page.words.no_such_page),
+        _ => return Err(page.refusal(StatusCode::NOT_FOUND, page.words.no_such_page)),
     };
-    let done = match done {
-        Ok(done) => done,
-        Err(error) => return failed(&page, &error),
-    };
+    let done = done.map_err(|error| page.failed(&error))?;
     let host = form_urlencoded::byte_serialize(fields.get("host").as_bytes()).collect::<String>();
-    to(&page, &format!("destinations?done={action}{done}&host={host}"))
+    Ok(to(&page, &format!("destinations?done={action}{done}&host={host}")))
 }

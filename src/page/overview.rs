@@ -1,16 +1,18 @@
 //! The first view: what is stuck, and how much is going on.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::{
     extract::{Request, State},
     http::StatusCode,
-    response::Response,
 };
 
 use super::{
     callbacks::{Row, Troubled},
     charts,
-    context::{Page, Tab, failed, html},
+    context::{Answer, Page, Tab, html},
+    destinations::callbacks_to,
     state::Shared,
 };
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
         destination_view::{DestinationState, DestinationView},
         view::{CallbackView, QueueView},
     },
-    outbox::{Query, StateName},
+    outbox::{OVERDUE, Query, StateName},
     recent::{self, Minute},
 };
 
@@ -60,8 +62,10 @@ impl Throughput {
 struct View<'a> {
     page: &'a Page,
     queue: QueueView,
-    /// Those that do not work.
-    troubled: Vec<DestinationView>,
+    /// Since when the oldest due one is due, if that is remarkable.
+    oldest_due: Option<String>,
+    /// Those that do not work, and the lists of their callbacks.
+    troubled: Vec<(DestinationView, String)>,
     failed: Vec<Row>,
     throughput: [Throughput; 2],
     began: String,
@@ -71,24 +75,24 @@ struct View<'a> {
     trouble: Option<String>,
 }
 
-pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Response {
+pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answer {
     let page = Page::of(&shared, &request).on(Tab::Overview);
     let api = &shared.api;
     let query = Query { state: Some(StateName::Failed), limit: FAILED, ..Query::default() };
     let found = async { tokio::try_join!(api.outbox.summary(page.now), api.outbox.list(query)) };
     let (found, ready) = tokio::join!(found, api.health.ready());
-    let (summary, failures) = match found {
-        Ok(found) => found,
-        Err(error) => return failed(&page, &error),
-    };
+    let (summary, failures) = found.map_err(|error| page.failed(&error))?;
     let queue = QueueView::new(summary, &api.terms, page.now);
-    let mut troubled: Vec<_> =
-        queue.destinations.iter().filter(|it| it.state != DestinationState::Ok).cloned().collect();
-    troubled.truncate(DESTINATIONS);
+    let troubled = queue.destinations.iter().filter(|it| it.state != DestinationState::Ok);
+    let link = |it: &DestinationView| (it.clone(), callbacks_to(&page, &it.destination));
+    let troubled = troubled.take(DESTINATIONS).map(link).collect();
+    let oldest_due = Duration::from_secs(queue.oldest_due_seconds);
+    let oldest_due = (oldest_due > OVERDUE).then(|| humantime::format_duration(oldest_due));
     let none = Troubled::new();
     let row = |it| Row::new(CallbackView::new(it, &api.terms), &page, &none);
     let words = page.words;
     let view = View {
+        oldest_due: oldest_due.map(|it| it.to_string()),
         troubled,
         failed: failures.callbacks.iter().map(row).collect(),
         throughput: [
@@ -102,5 +106,5 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Resp
         queue,
         page: &page,
     };
-    html(StatusCode::OK, &view)
+    Ok(html(StatusCode::OK, &view))
 }

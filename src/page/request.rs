@@ -1,11 +1,12 @@
-//! What handlers read from a request: the filter from the query or the form.
+//! What handlers read from a request: the page, and the filter from the query or the form.
 
-use axum::{extract::Request, http::StatusCode, response::Response};
+use axum::{extract::Request, http::StatusCode};
 use url::form_urlencoded;
 
 use super::{
-    context::{Page, refused},
+    context::{Page, Refusal, Tab},
     filter::Filter,
+    state::Shared,
 };
 
 /// The largest form, in bytes: the ids of a page of callbacks, and a filter.
@@ -26,41 +27,51 @@ impl Fields {
         found.map_or("", |(_, value)| value.trim())
     }
 
-    fn parse(text: &[u8], page: &Page, known: &[&str]) -> Result<Self, Box<Response>> {
+    /// The number in a field; 0 if there is none.
+    pub(super) fn number(&self, name: &str) -> u64 {
+        self.get(name).parse().unwrap_or(0)
+    }
+
+    fn parse(text: &[u8], page: &Page, known: &[&str]) -> Result<Self, Refusal> {
         let mut fields = Self::default();
         for (name, value) in form_urlencoded::parse(text) {
             if fields.filter.set(&name, &value) {
                 continue;
             }
             if name != "lang" && !known.contains(&&*name) {
-                let detail = format!("{}: {name}", page.words.unknown_field);
-                return Err(Box::new(refused(page, StatusCode::BAD_REQUEST, &detail)));
+                let detail = format!("{} {name}", page.words.unknown_field);
+                return Err(page.refusal(StatusCode::BAD_REQUEST, &detail));
             }
             fields.others.push((name.into_owned(), value.into_owned()));
         }
         Ok(fields)
     }
+}
 
-    /// Reads the query. `known` are the names of fields that are not of the filter.
-    pub(super) fn of_query(
-        request: &Request,
-        page: &Page,
-        known: &[&str],
-    ) -> Result<Self, Box<Response>> {
-        Self::parse(request.uri().query().unwrap_or_default().as_bytes(), page, known)
-    }
+/// Reads the query of a request to a view. `known` are the names of fields that are not of the filter.
+pub(super) fn query(
+    shared: &Shared,
+    request: &Request,
+    tab: Tab,
+    known: &[&str],
+) -> Result<(Page, Fields), Refusal> {
+    let page = Page::of(shared, request).on(tab);
+    let query = request.uri().query().unwrap_or_default();
+    let fields = Fields::parse(query.as_bytes(), &page, known)?;
+    Ok((page, fields))
+}
 
-    /// Reads the form that is the body.
-    pub(super) async fn of_form(
-        request: Request,
-        page: &Page,
-        known: &[&str],
-    ) -> Result<Self, Box<Response>> {
-        match axum::body::to_bytes(request.into_body(), FORM).await {
-            Ok(form) => Self::parse(&form, page, known),
-            Err(error) => {
-                Err(Box::new(refused(page, StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())))
-            }
-        }
-    }
+/// Reads the form that is the body of a request.
+pub(super) async fn form(
+    shared: &Shared,
+    request: Request,
+    tab: Tab,
+    known: &[&str],
+) -> Result<(Page, Fields), Refusal> {
+    let page = Page::of(shared, &request).on(tab);
+    let form = axum::body::to_bytes(request.into_body(), FORM)
+        .await
+        .map_err(|error| page.refusal(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()))?;
+    let fields = Fields::parse(&form, &page, known)?;
+    Ok((page, fields))
 }

@@ -38,7 +38,7 @@ words! {
     failed: "Failed", "Fehlgeschlagen";
     state: "State", "Zustand";
     any: "any", "beliebig";
-    oldest_due: "Oldest due since (s)", "Ältester fällig seit (s)";
+    oldest_due: "the oldest is due", "ist der älteste fällig";
     trouble: "No events are accepted:", "Es werden keine Ereignisse angenommen:";
     troubled: "Destinations that do not work", "Ziele, die nicht funktionieren";
     none_troubled: "All destinations work.", "Alle Ziele funktionieren.";
@@ -76,7 +76,7 @@ words! {
     next_open: "destination open, probe", "Ziel gestört, Probe";
     next_held: "destination held until", "Ziel zurückgehalten bis";
     next_due: "due", "fällig";
-    next_removed: "removed", "wird entfernt";
+    next_removed: "will be removed", "wird entfernt";
     since: "Accepted since", "Angenommen seit";
     until: "Accepted before", "Angenommen vor";
     time_hint: "2h or 2026-01-31T08:00:00Z", "2h oder 2026-01-31T08:00:00Z";
@@ -97,8 +97,11 @@ words! {
     retry_now_explained: "Pending callbacks are due now, and their destinations are tried at once.", "Ausstehende Callbacks sind sofort fällig, und ihre Ziele werden sofort versucht.";
     matching: "callbacks match", "Callbacks passen";
     or_more: "or more", "oder mehr";
-    confirm: "Confirm", "Bestätigen";
-    back: "Back", "Zurück";
+    replay_confirmed: "Yes, send again", "Ja, erneut senden";
+    cancel_confirmed: "Yes, cancel the callbacks", "Ja, Callbacks abbrechen";
+    retry_now_confirmed: "Yes, try now", "Ja, jetzt versuchen";
+    back: "No, do nothing", "Nein, nichts tun";
+    stop: "Stop here", "Hier aufhören";
     go_on: "Go on", "Weiter";
     done_so_far: "Done so far:", "Bisher erledigt:";
     replayed: "Sent again:", "Erneut gesendet:";
@@ -126,7 +129,9 @@ words! {
     invalid_id: "This is not the id of a callback.", "Das ist keine Id eines Callbacks.";
     no_such_callback: "There is no such callback. It may have been removed after its retention.", "Diesen Callback gibt es nicht. Vielleicht wurde er nach der Aufbewahrung entfernt.";
     no_such_page: "There is no such page.", "Diese Seite gibt es nicht.";
-    unknown_field: "Unknown field", "Unbekanntes Feld";
+    unknown_field: "There is no field with this name:", "Es gibt kein Feld mit diesem Namen:";
+    invalid_field: "Nothing was done, because a field cannot be read:", "Nichts wurde getan, weil ein Feld nicht lesbar ist:";
+    outbox_failed: "The store cannot do this now:", "Der Speicher kann das gerade nicht:";
     nothing_selected: "Nothing was selected, and nothing was done.", "Nichts war ausgewählt, und nichts wurde getan.";
     needs_tls: "From other machines, the page needs TLS (api.tls_cert_file). Nothing was done.", "Von anderen Rechnern aus braucht die Seite TLS (api.tls_cert_file). Nichts wurde getan.";
     needs_sign_in: "Sign in with any name, and the API's token as the password; or run `seal-dpf-urlcallback ui` on the machine of the service.", "Anmelden mit einem beliebigen Namen und dem Token der API als Passwort; oder auf dem Rechner des Dienstes `seal-dpf-urlcallback ui` aufrufen.";
@@ -134,6 +139,7 @@ words! {
     from_elsewhere: "The request came from another site. Nothing was done.", "Die Anfrage kam von einer anderen Website. Nichts wurde getan.";
     signing_in: "Signing in", "Anmeldung";
     sign_in_needs_script: "The link needs JavaScript. Without it, sign in with the API's token as the password:", "Der Link braucht JavaScript. Ohne es mit dem Token der API als Passwort anmelden:";
+    link_is_missing: "This page is for a link that signs in. `seal-dpf-urlcallback ui` opens one.", "Diese Seite ist für einen Link, der anmeldet. `seal-dpf-urlcallback ui` öffnet einen.";
     link_is_over: "This link was used already, or is older than a minute. Run `seal-dpf-urlcallback ui` again.", "Dieser Link wurde schon benutzt oder ist älter als eine Minute. `seal-dpf-urlcallback ui` erneut aufrufen.";
     shortcuts: "Keys: / search, g o overview, g c callbacks, g d destinations, t theme, ? this help", "Tasten: / Suche, g o Übersicht, g c Callbacks, g d Ziele, t Farben, ? diese Hilfe";
     state_ok: "ok", "ok";

@@ -47,7 +47,7 @@ for (const javaScriptEnabled of [true, false]) {
     await page.getByRole("button", { name: "Send again" }).click();
     await page.getByText("3 callbacks match").waitFor();
     assert.deepEqual(await states(ids), ["failed", "failed", "failed"], "nothing is done before the confirmation");
-    await page.getByRole("button", { name: "Confirm" }).click();
+    await page.getByRole("button", { name: /^Yes,/ }).click();
     await page.getByText("Sent again: 3 of 3").waitFor();
     for (const id of ids) await it.service.waitFor(id, "delivered");
     await page.end();
@@ -60,7 +60,7 @@ for (const javaScriptEnabled of [true, false]) {
     for (const id of ids.slice(0, 2)) await page.locator(`input[value="${id}"]`).check();
     await page.getByRole("button", { name: "Cancel" }).click();
     await page.getByText("2 callbacks match").waitFor();
-    await page.getByRole("button", { name: "Confirm" }).click();
+    await page.getByRole("button", { name: /^Yes,/ }).click();
     await page.getByText("Cancelled: 2 of 2").waitFor();
     assert.deepEqual(await states(ids), ["failed", "failed", "pending"]);
     await page.end();
@@ -73,7 +73,7 @@ for (const javaScriptEnabled of [true, false]) {
     const page = await open(it.browser, it.service, { javaScriptEnabled });
     await page.visit(of(dead, "pending"));
     await page.getByRole("button", { name: "Try now" }).click();
-    await page.getByRole("button", { name: "Confirm" }).click();
+    await page.getByRole("button", { name: /^Yes,/ }).click();
     await page.getByText("Due now: 2 of 2").waitFor();
     for (const id of ids) await it.service.waitForRetry(id);
     assert.notDeepEqual(await attempts(), before);
@@ -93,7 +93,7 @@ for (const javaScriptEnabled of [true, false]) {
     await it.service.waitForRetry(id);
     await page.getByRole("button", { name: "Cancel" }).click();
     assert.equal((await it.service.callback(id)).state, "pending", "it asks first");
-    await page.getByRole("button", { name: "Confirm" }).click();
+    await page.getByRole("button", { name: /^Yes,/ }).click();
     await page.waitForURL(`**/callbacks/${id}`);
     assert.equal((await it.service.callback(id)).state, "failed");
     flaky.answer = 200;
@@ -154,7 +154,7 @@ test("more callbacks than one step are done by the script alone", async () => {
   const page = await open(it.browser, service);
   await page.visit("actions/cancel?jobIdFs=many");
   await page.getByText("5100 callbacks match").waitFor();
-  await page.getByRole("button", { name: "Confirm" }).click();
+  await page.getByRole("button", { name: /^Yes,/ }).click();
   await page.getByText("Cancelled: 5100 of 5100").waitFor({ timeout: 60_000 });
   await page.end();
 });

@@ -75,7 +75,7 @@ test("an action on a hostile filter meets these callbacks and no others", async 
   await page.visit(`callbacks?jobIdFs=${encodeURIComponent((await it.service.callback(ids[1])).jobIdFs)}&state=pending`);
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.getByText("1 callbacks match").waitFor();
-  await page.getByRole("button", { name: "Confirm" }).click();
+  await page.getByRole("button", { name: /^Yes,/ }).click();
   await page.getByText("Cancelled: 1 of 1").waitFor();
   assert.equal((await it.service.callback(other)).state, "pending");
   await page.end();

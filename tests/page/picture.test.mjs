@@ -14,7 +14,7 @@ const MOST = 200 * 1024;
 const it = scene(tryOut);
 
 test("the picture in docs is small, and can be made", async () => {
-  const page = await open(it.browser, it.service, { viewport: { width: 1200, height: 750 }, colorScheme: "light" });
+  const page = await open(it.browser, it.service, { viewport: { width: 1200, height: 960 }, colorScheme: "light" });
   await page.visit();
   await page.getByText("4736").first().waitFor();
   const picture = await page.screenshot();

@@ -50,7 +50,7 @@ test("actions and the search work below the path", async () => {
   await page.keyboard.press("Enter");
   await page.waitForURL(`${page.home}callbacks/${id}*`);
   await page.getByRole("button", { name: "Cancel" }).click();
-  await page.getByRole("button", { name: "Confirm" }).click();
+  await page.getByRole("button", { name: /^Yes,/ }).click();
   await page.waitForURL(`${page.home}callbacks/${id}*`);
   assert.equal((await it.service.callback(id)).state, "failed");
   await page.end();

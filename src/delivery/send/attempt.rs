@@ -146,7 +146,7 @@ impl Sender {
         if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
             self.renew_connections(record);
         }
-        recent::attempt(&record.destination, error.is_none(), self.clock.now());
+        recent::attempt(&record.destination, error.is_none(), started_at.after(took));
         measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
         let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
         Some(Outcome {

@@ -102,8 +102,9 @@ function key(event) {
 async function signIn(place) {
   const secret = location.hash.slice(1);
   history.replaceState(null, "", location.pathname);
-  const response = secret && await fetch("sign-in", { method: "POST", body: secret });
-  if (!response || !response.ok) { place.textContent = place.dataset.over; return; }
+  if (!secret) { place.textContent = place.dataset.missing; return; }
+  const response = await fetch("sign-in", { method: "POST", body: secret });
+  if (!response.ok) { place.textContent = place.dataset.over; return; }
   const request = new XMLHttpRequest();
   // The browser remembers a password that was right, as if it had been typed.
   request.open("GET", "./", true, "operator", await response.text());

@@ -29,17 +29,18 @@ fn leads_to(answer: &super::Response) -> String {
 fn one_callback_is_sent_again_cancelled_and_tried_now() {
     let service = Service::start(SLOW);
     let (api, bad, id) = failed(&service);
-    let one = format!("callbacks/{id}");
-    assert_eq!(leads_to(&send(&api, "/ui/actions/replay", &format!("id={id}"))), one);
+    let one = |id: &str, action: &str| format!("callbacks/{id}?done={action}&matched=1&changed=1");
+    let to = leads_to(&send(&api, "/ui/actions/replay", &format!("id={id}")));
+    assert_eq!(to, one(&id, "replay"));
+    assert!(text(&view(&api, &format!("/ui/{to}"))).contains("Sent again: 1 of 1"));
     api.wait_for_state(&id, "delivered");
     assert_eq!(bad.count(), 2);
     let (busy, ids) = waiting(&api, &["2", "3"]);
-    let one = |id: &str| format!("callbacks/{id}");
     let answer = send(&api, "/ui/actions/cancel", &format!("id={}", ids[0]));
-    assert_eq!(leads_to(&answer), one(&ids[0]));
+    assert_eq!(leads_to(&answer), one(&ids[0], "cancel"));
     assert_eq!(api.callback(&ids[0])["lastError"]["kind"], "cancelled");
     let answer = send(&api, "/ui/actions/retry-now", &format!("id={}", ids[1]));
-    assert_eq!(leads_to(&answer), one(&ids[1]));
+    assert_eq!(leads_to(&answer), one(&ids[1], "retry-now"));
     api.wait_for_state(&ids[1], "delivered");
     assert_eq!(busy.count(), 3);
 }
@@ -103,7 +104,7 @@ fn an_action_changes_nothing_that_its_list_does_not_show() {
     ] {
         let asked = text(&view(&api, &format!("/ui/actions/{action}?state={state}")));
         assert!(asked.contains("<b>0</b> callbacks match"), "{action} of {state}: {asked}");
-        assert!(!asked.contains("Confirm"), "{action} of {state}");
+        assert!(!asked.contains("Yes, "), "{action} of {state}");
     }
     for (action, state) in [("cancel", "pending"), ("retry-now", "pending"), ("replay", "failed")] {
         let asked = text(&view(&api, &format!("/ui/actions/{action}?state={state}")));
@@ -124,10 +125,12 @@ fn more_than_five_thousand_are_done_in_steps() {
         .collect();
     api.post_lines(&lines);
     let filter = format!("destination={}", encoded(dead));
-    let first = send(&api, "/ui/actions/cancel", &filter);
+    let asked = text(&view(&api, &format!("/ui/actions/cancel?{filter}")));
+    assert!(asked.contains("name=\"total\" value=\"5003\""), "{asked}");
+    let first = send(&api, "/ui/actions/cancel", &format!("{filter}&total=5003&more=false"));
     let page = text(&first);
     assert_eq!(first.status, 200, "{page}");
-    assert!(page.contains("Done so far: <b>5000</b>"), "{page}");
+    assert!(page.contains("Done so far: <b>5000</b> of 5003</p>"), "{page}");
     assert_eq!(api.queue()["pending"], 3);
     // The form for the rest, as a browser sends it.
     let form = page.split_once("<form method=\"post\"").unwrap().1.split("</form>").next().unwrap();
