@@ -88,9 +88,9 @@ impl Peer {
         self.address
     }
 
-    /// Whether the connection has TLS.
-    pub fn is_tls(&self) -> bool {
-        self.tls
+    /// Whether nobody on the network can read what is sent: it has TLS, or stays on this machine.
+    pub fn is_private(&self) -> bool {
+        self.tls || self.address.ip().is_loopback()
     }
 
     /// A request with a token was received.
@@ -259,13 +259,17 @@ mod tests {
 
     #[test]
     fn a_mapped_address_is_that_of_ipv4() {
-        for (accepted, shown) in [
-            ("[::ffff:192.0.2.1]:7", "192.0.2.1:7"),
-            ("192.0.2.1:7", "192.0.2.1:7"),
-            ("[2001:db8::1]:7", "[2001:db8::1]:7"),
+        for (accepted, shown, local) in [
+            ("[::ffff:192.0.2.1]:7", "192.0.2.1:7", false),
+            ("192.0.2.1:7", "192.0.2.1:7", false),
+            ("[2001:db8::1]:7", "[2001:db8::1]:7", false),
+            ("[::ffff:127.0.0.1]:7", "127.0.0.1:7", true),
+            ("[::1]:7", "[::1]:7", true),
         ] {
-            let (peer, _gone) = Peer::enter(&Arc::default(), accepted.parse().unwrap(), true);
-            assert_eq!((peer.address().to_string().as_str(), peer.is_tls()), (shown, true));
+            let accept = |tls| Peer::enter(&Arc::default(), accepted.parse().unwrap(), tls).0;
+            let (plain, encrypted) = (accept(false), accept(true));
+            assert_eq!(plain.address().to_string(), shown);
+            assert_eq!((plain.is_private(), encrypted.is_private()), (local, true), "{accepted}");
         }
     }
 

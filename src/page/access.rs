@@ -46,7 +46,7 @@ pub(super) async fn encrypted(
     next: Next,
 ) -> Response {
     let peer = request.extensions().get::<Peer>();
-    if peer.is_none_or(|peer| peer.is_tls() || peer.address().ip().is_loopback()) {
+    if peer.is_none_or(Peer::is_private) {
         return next.run(request).await;
     }
     let page = Page::of(&shared, &request);

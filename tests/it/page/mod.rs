@@ -374,3 +374,41 @@ fn the_password_of_a_url_is_never_shown() {
         assert!(!page.contains(PASSWORD) && !page.contains(&again), "{path}");
     }
 }
+
+#[test]
+fn attempts_are_counted_once_and_an_end_without_one_is_none() {
+    let service = Service::start(
+        "[retry]\ninitial_interval = \"300ms\"\nmultiplier = 1\njitter = 0\nmax_age = \"1s\"",
+    );
+    let api = service.api();
+    let busy = Receiver::answering(vec![], Answer::Status(503));
+    let id = api.accept(&event("job_sending", "1", &busy.url("/")));
+    let ended = api.wait_for_state(&id, "failed");
+    assert_eq!(ended["lastError"]["kind"], "expired");
+    let page = text(&view(&api, "/ui/destinations"));
+    let counted = format!("0 Delivered, {} Failed attempts", busy.count());
+    assert!(page.contains(&counted), "{counted}: {page}");
+}
+
+/// Passwords would cross the network in plain text. It wants an address that other machines could reach.
+#[test]
+#[ignore = "wants a network: cargo test --test it -- --ignored beyond_this_machine"]
+fn beyond_this_machine_the_page_needs_tls() {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent; the system chooses the address.
+    socket.connect("192.0.2.1:9").unwrap();
+    let own = socket.local_addr().unwrap().ip();
+    assert!(!own.is_loopback());
+    let mut service = Service::prepare("[api]\nlisten = \"0.0.0.0:0\"");
+    service.serve();
+    let mut api = service.api();
+    let (local, port) = (api.address, api.address.port());
+    for path in ["/ui/", "/ui/sign-in", "/ui/callbacks"] {
+        api.address = (own, port).into();
+        let refused = view(&api, path);
+        assert_eq!(refused.status, 403, "{path}");
+        assert!(text(&refused).contains("api.tls_cert_file"), "{path}");
+        api.address = local;
+        assert_eq!(view(&api, path).status, 200, "{path}");
+    }
+}

@@ -33,6 +33,10 @@ pub(crate) struct Queue {
     /// The budget of every pending callback before `aged_to` began at this time or later.
     pub(crate) oldest: Timestamp,
     pub(crate) aged_to: u64,
+    /// The first fresh callback that is not busy, and when it was accepted, if the summary looked for it.
+    pub(crate) first_fresh: Option<(u64, Timestamp)>,
+    /// Number of changes after which `first_fresh` may have been another one.
+    pub(crate) changes: u64,
     /// The last claim found only busy callbacks. The queue is signalled when one of them is freed.
     pub(crate) starved: bool,
     /// Number of claims that were postponed in a row.
@@ -49,6 +53,8 @@ impl Queue {
             due_from: Timestamp::default(),
             oldest: Timestamp::MAX,
             aged_to: 0,
+            first_fresh: None,
+            changes: 0,
             starved: false,
             postponed_claims: 0,
         }
@@ -60,7 +66,14 @@ impl Queue {
 
     /// Frees a busy callback. Returns whether the queue has to be signalled.
     pub(crate) fn free(&mut self, seq: u64) -> bool {
+        self.may_be_first(seq);
         self.busy.remove(&seq).is_some() && std::mem::take(&mut self.starved)
+    }
+
+    /// Forgets the first fresh callback if it may be this one now, or may have been until now.
+    pub(crate) fn may_be_first(&mut self, seq: u64) {
+        self.changes += 1;
+        self.first_fresh = self.first_fresh.filter(|(first, _)| *first < seq);
     }
 
     /// Whether it is no longer needed in memory.

@@ -32,12 +32,26 @@ pub(crate) struct DestinationSnapshot {
     pub(crate) in_flight: u64,
     busy: HashSet<u64>,
     pub(crate) open: Option<Open>,
+    /// No scheduled callback is due.
+    none_scheduled: bool,
+    first_fresh: Option<(u64, Timestamp)>,
+    /// `Queue::changes` at that moment.
+    changes: u64,
 }
 
 impl DestinationSnapshot {
     /// A destination that is not in memory.
     fn stored(key: QueueKey, row: QueueRow) -> Self {
-        Self { key, row, in_flight: 0, busy: HashSet::new(), open: None }
+        Self {
+            key,
+            row,
+            in_flight: 0,
+            busy: HashSet::new(),
+            open: None,
+            none_scheduled: false,
+            first_fresh: None,
+            changes: 0,
+        }
     }
 
     /// Its summary, with the number of callbacks that could be sent or are being sent.
@@ -57,7 +71,7 @@ impl DestinationSnapshot {
 }
 
 /// The destinations in memory.
-pub(crate) fn in_memory(store: &Store) -> Vec<DestinationSnapshot> {
+pub(crate) fn in_memory(store: &Store, horizon: Horizon) -> Vec<DestinationSnapshot> {
     let inner = store.queues.lock();
     let seen = inner.queues.iter().map(|(key, queue)| DestinationSnapshot {
         key: *key,
@@ -66,6 +80,9 @@ pub(crate) fn in_memory(store: &Store) -> Vec<DestinationSnapshot> {
         busy: queue.busy.keys().copied().collect(),
         // Without pending callbacks, there is nothing to probe with.
         open: queue.open.filter(|_| queue.row.pending > 0),
+        none_scheduled: queue.busy.is_empty() && !queue.may_have_scheduled(horizon),
+        first_fresh: queue.first_fresh,
+        changes: queue.changes,
     });
     seen.collect()
 }
@@ -88,7 +105,7 @@ pub(crate) fn due(
     let DestinationSnapshot { key, row, busy, .. } = queue;
     let now = horizon.now;
     let mut due = DueCount { ready: row.fresh, oldest: None };
-    if row.scheduled > 0 {
+    if row.scheduled > 0 && !queue.none_scheduled {
         let due_by =
             |from, to| store.tree.range(keys::due(*key, from, 0)..=keys::due(*key, to, u64::MAX));
         // What lies after it was scheduled while the clock was ahead, and is due.
@@ -111,7 +128,7 @@ pub(crate) fn due(
         due.ready += scheduled;
     }
     if row.fresh > 0
-        && let Some(created) = oldest_fresh(store, *key, busy)?
+        && let Some(created) = oldest_fresh(store, queue)?
     {
         due.oldest = Some(due.oldest.map_or(created, |known| created.min(known)));
     }
@@ -119,13 +136,17 @@ pub(crate) fn due(
 }
 
 /// When the first fresh callback of a queue that is not busy was accepted.
-fn oldest_fresh(store: &Store, queue: QueueKey, busy: &HashSet<u64>) -> Result<Option<Timestamp>> {
+fn oldest_fresh(store: &Store, queue: &DestinationSnapshot) -> Result<Option<Timestamp>> {
+    let DestinationSnapshot { key, busy, first_fresh, changes, .. } = queue;
+    if let Some((_, created_at)) = first_fresh.filter(|(seq, _)| !busy.contains(seq)) {
+        return Ok(Some(created_at));
+    }
     let mut looked_at = 0;
-    for row in store.tree.scan_prefix(keys::pending_prefix(queue)) {
-        let (key, bytes) = row?;
+    for row in store.tree.scan_prefix(keys::pending_prefix(*key)) {
+        let (place, bytes) = row?;
         // Of a block that cannot be read, nothing is claimed.
-        let Ok(pending) = Pending::decode(&key, &bytes) else { continue };
-        for seq in pending.fresh.members(keys::last_number(&key)) {
+        let Ok(pending) = Pending::decode(&place, &bytes) else { continue };
+        for seq in pending.fresh.members(keys::last_number(&place)) {
             looked_at += 1;
             if looked_at > OLDEST_SCAN_LIMIT {
                 return Ok(None);
@@ -134,6 +155,12 @@ fn oldest_fresh(store: &Store, queue: QueueKey, busy: &HashSet<u64>) -> Result<O
                 && let Some(record) =
                     rows::readable(rows::Records::default().get(&store.tree, seq))?
             {
+                let mut inner = store.queues.lock();
+                if let Some(queue) = inner.queues.get_mut(key)
+                    && queue.changes == *changes
+                {
+                    queue.first_fresh = Some((seq, record.created_at));
+                }
                 return Ok(Some(record.created_at));
             }
         }
@@ -173,7 +200,7 @@ pub(crate) fn page(
     now: Timestamp,
 ) -> Result<DestinationPage> {
     let horizon = store.horizon(now);
-    let mut seen = in_memory(store);
+    let mut seen = in_memory(store, horizon);
     seen.retain(|it| it.row.counts() && query.matches(&it.row.destination));
     // What is due is counted for those on the page only.
     let mut all: Vec<_> = seen.iter().map(|it| it.summary(0, horizon)).collect();

@@ -58,7 +58,7 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
     };
     let (mut ready, mut looked_at) = (0, 0);
     let mut all = Vec::new();
-    for queue in destinations::in_memory(store) {
+    for queue in destinations::in_memory(store, horizon) {
         let in_flight = queue.in_flight;
         let DueCount { ready: queue_ready, oldest } =
             destinations::due(store, &queue, horizon, &mut looked_at)?;
