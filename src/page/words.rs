@@ -13,6 +13,22 @@ macro_rules! words {
     };
 }
 
+impl Words {
+    /// The words for a field of the filter, by its name in URLs and forms.
+    pub(super) fn of_field<'a>(&self, name: &'a str) -> &'a str {
+        match name {
+            "state" => self.state,
+            "destination" => self.destination,
+            "jobId" => self.job,
+            "jobIdFs" => self.directory,
+            "errorKind" => self.error_kind,
+            "since" => self.since,
+            "until" => self.until,
+            _ => name,
+        }
+    }
+}
+
 words! {
     lang: "en", "de";
     other: "de", "en";
@@ -38,7 +54,7 @@ words! {
     failed: "Failed", "Fehlgeschlagen";
     state: "State", "Zustand";
     any: "any", "beliebig";
-    oldest_due: "the oldest is due", "ist der älteste fällig";
+    oldest_due: "Oldest due for", "Ältester fällig seit";
     trouble: "No events are accepted:", "Es werden keine Ereignisse angenommen:";
     troubled: "Destinations that do not work", "Ziele, die nicht funktionieren";
     none_troubled: "All destinations work.", "Alle Ziele funktionieren.";
@@ -52,7 +68,7 @@ words! {
     accepted: "Accepted", "Angenommen";
     failed_attempts: "Failed attempts", "Fehlversuche";
     counted_since: "Counted since the start of the service:", "Gezählt seit dem Start des Dienstes:";
-    delivered_since: "delivered ones, by the store, since:", "zugestellte, laut Speicher, seit:";
+    delivered_since: "delivered ones, from the store, since:", "zugestellte, aus dem Speicher, seit:";
     empty: "There is no callback yet. Submit an event to try it:", "Es gibt noch keinen Callback. Zum Ausprobieren ein Ereignis einreichen:";
     empty_after: "The destination is open until a receiver listens there; start one with", "Das Ziel bleibt gestört, bis dort ein Empfänger lauscht; so wird einer gestartet:";
     job: "Job", "Job";
@@ -95,6 +111,7 @@ words! {
     cancel_explained: "Pending callbacks end and count as failed. Those in flight stay.", "Ausstehende Callbacks enden und zählen als fehlgeschlagen. Die unterwegs sind, bleiben.";
     retry_now: "Try now", "Jetzt versuchen";
     retry_now_explained: "Pending callbacks are due now, and their destinations are tried at once.", "Ausstehende Callbacks sind sofort fällig, und ihre Ziele werden sofort versucht.";
+    matches: "callback matches", "Callback passt";
     matching: "callbacks match", "Callbacks passen";
     or_more: "or more", "oder mehr";
     replay_confirmed: "Yes, send again", "Ja, erneut senden";

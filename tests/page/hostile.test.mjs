@@ -74,7 +74,7 @@ test("an action on a hostile filter meets these callbacks and no others", async 
   const page = await open(it.browser, it.service);
   await page.visit(`callbacks?jobIdFs=${encodeURIComponent((await it.service.callback(ids[1])).jobIdFs)}&state=pending`);
   await page.getByRole("button", { name: "Cancel" }).click();
-  await page.getByText("1 callbacks match").waitFor();
+  await page.getByText("1 callback matches").waitFor();
   await page.getByRole("button", { name: /^Yes,/ }).click();
   await page.getByText("Cancelled: 1 of 1").waitFor();
   assert.equal((await it.service.callback(other)).state, "pending");

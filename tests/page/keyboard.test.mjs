@@ -75,11 +75,14 @@ test("a job is found, ticked and cancelled without a mouse", async () => {
   await page.keyboard.press("Space");
   await tabTo(page, "button.danger");
   await page.keyboard.press("Enter");
-  await page.getByText("1 callbacks match").waitFor();
-  // The button has the focus already.
+  await page.getByText("1 callback matches").waitFor();
+  // What cannot be undone has to be chosen.
+  assert.equal(await page.locator("main button:focus").count(), 0);
+  await tabTo(page, "main button.danger");
   await page.keyboard.press("Enter");
   // One callback leads to its view.
-  await page.waitForURL(/callbacks\/\w+$/);
+  await page.getByText("Cancelled: 1 of 1").waitFor();
+  assert.match(page.url(), /callbacks\/\w+$/);
   assert.equal(await page.locator(".head .state").innerText(), "Failed");
   await page.end();
 });

@@ -81,6 +81,14 @@ async function refresh() {
   showTimes(document);
 }
 
+// What an action did is shown once: neither a reload nor a colleague who gets the address sees it again.
+function forgetDone() {
+  const url = new URL(location.href);
+  if (!url.searchParams.has("done")) return;
+  for (const name of ["done", "matched", "changed", "due"]) url.searchParams.delete(name);
+  history.replaceState(null, "", url);
+}
+
 // Rows: a box for all of them.
 function selectAll(all) {
   for (const box of document.querySelectorAll('input[name="id"][type="checkbox"]')) box.checked = all.checked;
@@ -117,6 +125,7 @@ async function signIn(place) {
 document.addEventListener("DOMContentLoaded", () => {
   showTimes(document);
   reveal(document);
+  forgetDone();
   document.getElementById("theme").addEventListener("click", toggleTheme);
   document.getElementById("times").addEventListener("click", toggleTimes);
   document.addEventListener("change", (event) => { if (event.target.id === "all") selectAll(event.target); });

@@ -108,7 +108,7 @@ fn an_action_changes_nothing_that_its_list_does_not_show() {
     }
     for (action, state) in [("cancel", "pending"), ("retry-now", "pending"), ("replay", "failed")] {
         let asked = text(&view(&api, &format!("/ui/actions/{action}?state={state}")));
-        assert!(asked.contains("<b>1</b> callbacks match"), "{action} of {state}: {asked}");
+        assert!(asked.contains("<b>1</b> callback matches"), "{action} of {state}: {asked}");
     }
     assert_eq!(api.callback(&pending[0])["state"], "pending");
     assert_eq!(api.callback(&failed)["state"], "failed");
