@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{ask, basic, failed, forms, send, text, view, views};
+use super::{ask, basic, failed, forms, text, view, views};
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
 #[test]
