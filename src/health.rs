@@ -49,7 +49,8 @@ impl Health {
     /// `Err` with the reason if the store or the delivery loop makes no progress.
     pub async fn alive(&self) -> Result<(), String> {
         match self.store().await {
-            // A full queue or disk stops events, but not the delivery of stored callbacks.
+            // A full queue or disk stops events, but not the delivery of stored callbacks. A restart
+            // would not bring back a store that cannot be reached.
             Ok(()) | Err(StoreTrouble { transient: true, .. }) => {}
             Err(trouble) => return Err(trouble.text),
         }

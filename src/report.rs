@@ -9,12 +9,17 @@
 //! called by tasks that serve all callbacks, so they must not block. Ended callbacks that are stored are
 //! counted by the outbox when they are durable ([`measure::ended`]).
 
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use crate::{
     callback::{CallbackId, Destination, SecretUrl},
     clock::Timestamp,
     event::Malformed,
     measure,
-    outbox::{ErrorKind, Failure, NewCallback, Query, Readiness, Record, State},
+    outbox::{ErrorKind, Failure, NewCallback, OutboxError, Query, Readiness, Record, State},
     recent,
 };
 
@@ -293,4 +298,41 @@ fn closed(destination: &Destination, why: &str) {
         callback.destination = destination.as_str(),
         "{why}"
     );
+}
+
+/// Something failed because the store cannot be reached, which ends by itself, or because the destination
+/// is another instance's now. Everything may fail at once, so there is at most one line a second.
+pub fn store_away(what: &str, error: &OutboxError) {
+    static SELDOM: Seldom = Seldom::new();
+    if let Some(repeats) = SELDOM.next() {
+        tracing::warn!(
+            event.action = "store-away",
+            event.repeats = repeats,
+            error.message = %error,
+            "{what}; it is repeated later"
+        );
+    }
+}
+
+/// Lets one line a second through, and counts the others.
+struct Seldom(Mutex<(Option<Instant>, u64)>);
+
+impl Seldom {
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    const fn new() -> Self {
+        Self(Mutex::new((None, 0)))
+    }
+
+    /// `Some` if a line may be logged now, with the number of lines that were not logged before it.
+    fn next(&self) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, unsaid) = &mut *state;
+        if last.is_some_and(|last| last.elapsed() < Self::PAUSE) {
+            *unsaid += 1;
+            return None;
+        }
+        *last = Some(Instant::now());
+        Some(std::mem::take(unsaid))
+    }
 }

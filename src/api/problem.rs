@@ -71,10 +71,10 @@ impl Problem {
 impl From<OutboxError> for Problem {
     fn from(error: OutboxError) -> Self {
         match error {
-            OutboxError::Full { .. }
-            | OutboxError::DiskLow { .. }
-            | OutboxError::Stopped { .. }
-            | OutboxError::Closed => Self::unavailable(error.to_string()),
+            OutboxError::Stopped { .. } | OutboxError::Closed => {
+                Self::unavailable(error.to_string())
+            }
+            away if away.is_transient() => Self::unavailable(away.to_string()),
             other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
         }
     }

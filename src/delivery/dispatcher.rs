@@ -13,9 +13,10 @@
 //! [`shares`](crate::delivery::schedule::shares). Nothing is claimed while too many outcomes wait for the
 //! disk, because everything sent in the meantime would be repeated if the process were killed.
 
-use std::{collections::hash_map::Entry, sync::Arc, time::Duration};
+mod news;
 
-use futures_util::FutureExt as _;
+use std::{sync::Arc, time::Duration};
+
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -37,9 +38,9 @@ use super::{
 };
 use crate::{
     callback::{Destination, DestinationMap},
-    clock::SharedClock,
+    clock::{SharedClock, Timestamp},
     health::LoopCheck,
-    outbox::{Claim, News, Outbox},
+    outbox::{Claim, Outbox, OutboxError},
     report,
 };
 
@@ -51,6 +52,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 
 /// Pause of a destination whose rows cannot be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
+
+/// Pause of a destination that cannot be claimed from at the moment, because the store is away.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The delivery loop.
 pub struct Dispatcher {
@@ -190,28 +194,6 @@ impl Dispatcher {
         }
     }
 
-    fn receive(&mut self, news: Vec<News>) {
-        let now = self.clock.now();
-        for it in news {
-            let (destination, at) = match it {
-                News::Due { destination, at } => (destination, Some(at)),
-                News::RetryNow(destination) => (destination, None),
-            };
-            let again =
-                || self.remembered.take(&destination).map(Lane::restored).unwrap_or_default();
-            let lane = self.lanes.entry(destination.clone()).or_insert_with(again);
-            if let Some(at) = at {
-                // A time beyond that was stored while the clock was ahead; treat it as due now.
-                let latest = now.after(self.settings.retry.longest_pause());
-                lane.due(if at > latest { now } else { at });
-            } else if lane.close() {
-                self.outbox.set_open(&destination, None);
-                report::closed_by_operator(&destination);
-            }
-            self.schedule(&destination);
-        }
-    }
-
     fn handle(&mut self, event: Event) {
         match event {
             Event::Ended(Ended { destination, health, slot }) => {
@@ -337,41 +319,12 @@ impl Dispatcher {
                             self.start(claim, &turn);
                         }
                     }
-                    Err(error) => {
-                        lane.next_due = Some(now.after(UNREADABLE_PAUSE));
-                        tracing::error!(
-                            event.action = "claim-failed",
-                            url.domain = destination.host(),
-                            callback.destination = destination.as_str(),
-                            error.message = %error,
-                            "cannot read the due callbacks of a destination"
-                        );
-                    }
+                    Err(error) => claim_failed(lane, destination, &error, now),
                 }
             }
             self.schedule(destination);
             if self.lanes.get(destination).is_some_and(Lane::is_idle) {
                 self.maybe_idle.push(turn.destination);
-            }
-        }
-    }
-
-    /// Removes idle lanes but remembers their breaker and pace, because the next callback of a job may be
-    /// waiting for one at another destination. Pending news are received first: a lane with news is not idle.
-    fn forget_idle_lanes(&mut self) {
-        if self.maybe_idle.is_empty() {
-            return;
-        }
-        let outbox = Arc::clone(&self.outbox);
-        while let Some(news) = outbox.news().now_or_never() {
-            self.receive(news);
-        }
-        for destination in std::mem::take(&mut self.maybe_idle) {
-            if let Entry::Occupied(lane) = self.lanes.entry(destination)
-                && lane.get().is_idle()
-            {
-                let (destination, lane) = lane.remove_entry();
-                self.remembered.put(destination, lane.remembered());
             }
         }
     }
@@ -397,4 +350,21 @@ impl Dispatcher {
         // Boxed, because the runtime moves a task's future several times.
         tokio::spawn(Box::pin(attempt.run(claim, abort)));
     }
+}
+
+/// Nothing could be claimed for a lane: it tries again after a pause.
+fn claim_failed(lane: &mut Lane, destination: &Destination, error: &OutboxError, now: Timestamp) {
+    if error.is_transient() {
+        lane.claim_again(now.after(AWAY_PAUSE));
+        report::store_away("nothing can be claimed", error);
+        return;
+    }
+    lane.next_due = Some(now.after(UNREADABLE_PAUSE));
+    tracing::error!(
+        event.action = "claim-failed",
+        url.domain = destination.host(),
+        callback.destination = destination.as_str(),
+        error.message = %error,
+        "cannot read the due callbacks of a destination"
+    );
 }

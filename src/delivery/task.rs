@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     callback::{CallbackId, Destination},
-    outbox::{Claim, Outbox, OutboxFuture, Record, Settlement},
+    outbox::{Claim, Outbox, OutboxError, OutboxFuture, Record, Settlement},
     report,
 };
 
@@ -98,6 +98,9 @@ pub(super) async fn settle(mut settling: mpsc::UnboundedReceiver<Settling>) {
         let recorded = async {
             match record.await {
                 Ok(record) => report::outcome(&record),
+                Err(error) if error.is_away() || matches!(error, OutboxError::Lost) => {
+                    report::store_away("the outcome of an attempt cannot be recorded", &error);
+                }
                 Err(error) => tracing::error!(
                     event.action = "settle-failed",
                     callback.id = %id,

@@ -38,6 +38,15 @@ pub enum OutboxError {
         /// The error that stopped it.
         reason: Arc<str>,
     },
+    /// The store cannot be reached at the moment. Nothing was changed.
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(Arc<str>),
+    /// The store was lost during a write, which it may have made or not. The same call may be repeated.
+    #[error("the store was lost during a write, so it is not known whether it was made: {0}")]
+    Unsure(Arc<str>),
+    /// The destination is not this instance's any more: what it has claimed of it does not count.
+    #[error("another instance delivers to this destination now")]
+    Lost,
     /// The store was closed.
     #[error("the outbox is closed")]
     Closed,
@@ -91,9 +100,15 @@ pub enum OutboxError {
 }
 
 impl OutboxError {
-    /// Whether the error disappears when callbacks end or space is freed.
+    /// Whether the error disappears by itself: when callbacks end, space is freed, or the store can be
+    /// reached again.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::DiskLow { .. })
+        matches!(self, Self::Full { .. } | Self::DiskLow { .. }) || self.is_away()
+    }
+
+    /// Whether the store could not be reached, so that everything else fails in the same way.
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Unsure(_))
     }
 
     /// The same error about the store in `dir` instead of its private copy in `copy`.
@@ -113,6 +128,9 @@ impl OutboxError {
             }
             Self::Full { .. }
             | Self::DiskLow { .. }
+            | Self::Unreachable(_)
+            | Self::Unsure(_)
+            | Self::Lost
             | Self::Closed
             | Self::UnreadableRow { .. } => {}
         }

@@ -22,6 +22,9 @@ use crate::{
 pub type OutboxFuture<T> = BoxFuture<'static, Result<T, OutboxError>>;
 
 /// The store of callbacks. Its guarantees are in the [module](super).
+///
+/// Any call may fail with [`OutboxError::Unreachable`] or [`OutboxError::Unsure`] while the store cannot
+/// be reached. It answers within a few seconds nevertheless, and the caller goes on later.
 pub trait Outbox: Send + Sync + 'static {
     /// Stores a batch in order. On error, no callback of the batch is stored, and no later batch of the
     /// same `sequence`. The exception is [`OutboxError::Stopped`]: then only a restart shows what was
@@ -44,6 +47,10 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// Records the outcome of an attempt. If the callback has ended, the job's next one becomes due.
     /// Returns the stored callback.
+    ///
+    /// While the store cannot be reached, it keeps the outcome for as long as it may still record it.
+    /// After an error that is [`OutboxError::Lost`] or [transient](OutboxError::is_transient), the claim has
+    /// ended, and whoever claims the callback next repeats the attempt.
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record>;
 
     /// Makes failed callbacks pending again and returns their number. Ids of callbacks that have not

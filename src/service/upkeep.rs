@@ -24,14 +24,20 @@ pub(super) async fn run(outbox: Arc<dyn Outbox>, config: Config, jumps: Arc<Jump
     tokio::join!(age(Arc::clone(&outbox), config, jumps), mend(&*outbox));
 }
 
+fn report_failure(error: &OutboxError) {
+    if error.is_away() {
+        report::store_away("upkeep failed", error);
+    } else {
+        tracing::error!(event.action = "upkeep-failed", error.message = %error, "upkeep failed");
+    }
+}
+
 /// Searches for stuck callbacks, and repairs what can be repaired.
 async fn mend(outbox: &dyn Outbox) {
     loop {
         match mend_all(outbox).await {
             Ok(stuck) => measure::stuck(stuck),
-            Err(error) => {
-                tracing::error!(event.action = "upkeep-failed", error.message = %error, "upkeep failed");
-            }
+            Err(error) => report_failure(&error),
         }
         tokio::time::sleep(BETWEEN_MENDS).await;
     }
@@ -70,7 +76,7 @@ async fn age(outbox: Arc<dyn Outbox>, config: Config, jumps: Arc<Jumps>) {
     loop {
         tokio::time::sleep(pause).await;
         if let Err(error) = once(&*outbox, &config, &jumps).await {
-            tracing::error!(event.action = "upkeep-failed", error.message = %error, "upkeep failed");
+            report_failure(&error);
         }
     }
 }

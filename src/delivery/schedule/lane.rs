@@ -17,6 +17,8 @@ pub struct Lane {
     pub unsettled: usize,
     /// When the outbox has something due.
     pub next_due: Option<Timestamp>,
+    /// Nothing is claimed before, because the store could not be used.
+    pub not_before: Timestamp,
     /// Its position among the destinations that wait for a turn.
     pub(crate) ticket: Option<Ticket>,
     /// The level at which it waits until more slots are free.
@@ -54,7 +56,7 @@ impl Lane {
 
     /// Whether something is due at `now` that cannot start only because too few slots are free.
     pub fn lacks_slots(&self, per_destination: usize, spare: usize, now: Timestamp) -> bool {
-        self.next_due.is_some_and(|due| due <= now)
+        self.next_due.is_some_and(|due| due.max(self.not_before) <= now)
             && self.breaker.is_closed()
             && self.allowed(per_destination, spare) == 0
             && self.in_flight < per_destination
@@ -63,7 +65,9 @@ impl Lane {
     /// How many attempts may start now. While the breaker is open: one if a probe is due, else none. For
     /// `spare`, see [`Shares::spare`](super::shares::Shares::spare).
     pub fn room(&self, per_destination: usize, spare: usize, now: Timestamp) -> usize {
-        if self.breaker.is_closed() {
+        if self.not_before > now {
+            0
+        } else if self.breaker.is_closed() {
             self.allowed(per_destination, spare)
         } else {
             usize::from(self.breaker.next_probe().is_some_and(|at| at <= now))
@@ -73,7 +77,7 @@ impl Lane {
     /// When an attempt may start, unless an attempt in progress ends first. `None`: not before one has
     /// ended, or nothing is due.
     pub fn wake_at(&self, per_destination: usize, spare: usize) -> Option<Timestamp> {
-        let due = self.next_due?;
+        let due = self.next_due?.max(self.not_before);
         if self.breaker.is_closed() {
             (self.allowed(per_destination, spare) > 0).then_some(due)
         } else {
@@ -86,10 +90,17 @@ impl Lane {
         self.next_due = Some(self.next_due.map_or(at, |known| known.min(at)));
     }
 
+    /// The store could not be used: what is due is claimed again at `at`, and not before.
+    pub fn claim_again(&mut self, at: Timestamp) {
+        self.due(at);
+        self.not_before = at;
+    }
+
     /// The clock has gone back, so the known times may be far in the future: due callbacks are claimed
     /// again and an open destination is probed, now.
     pub fn clock_went_back(&mut self, now: Timestamp) {
         self.next_due = self.next_due.map(|_| now);
+        self.not_before = Timestamp::default();
         self.breaker.clock_went_back(now);
     }
 
@@ -191,6 +202,19 @@ mod tests {
         assert_eq!(change, Some(Change::Closed));
         assert_eq!(lane.open(), None);
         assert_eq!(lane.room(16, 14, now), 14);
+    }
+
+    #[test]
+    fn nothing_is_claimed_while_the_store_cannot_be_used_whatever_is_due() {
+        let mut lane = Lane::default();
+        let later = NOW.after(Duration::from_secs(1));
+        lane.claim_again(later);
+        lane.due(NOW);
+        assert_eq!((lane.room(16, 16, NOW), lane.wake_at(16, 16)), (0, Some(later)));
+        assert!(!lane.lacks_slots(16, 0, NOW), "slots are not what it lacks");
+        assert_eq!(lane.room(16, 16, later), 16);
+        lane.clock_went_back(NOW.before(Duration::from_hours(1)));
+        assert_eq!(lane.room(16, 16, NOW.before(Duration::from_hours(1))), 16);
     }
 
     #[test]
