@@ -61,7 +61,7 @@ pub struct Shared {
     pub outbox: Arc<dyn Outbox>,
     /// Health checks.
     pub health: Health,
-    /// The clock.
+    /// The outbox's clock.
     pub clock: SharedClock,
     /// The bearer tokens.
     pub tokens: Tokens,

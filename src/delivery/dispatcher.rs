@@ -88,18 +88,17 @@ impl Dispatcher {
         outbox: Arc<dyn Outbox>,
         sender: Sender,
         settings: Settings,
-        clock: SharedClock,
         jumps: Arc<Jumps>,
     ) -> Self {
         let (events, received) = mpsc::unbounded_channel();
         let (settling, to_settle) = mpsc::unbounded_channel();
         tokio::spawn(task::settle(to_settle));
         Self {
-            outbox,
             sender: Arc::new(sender),
             shares: Shares::new(settings.concurrency, Instant::now()),
             settings: Arc::new(settings),
-            clock,
+            clock: outbox.clock(),
+            outbox,
             jumps,
             back: 0,
             lanes: DestinationMap::default(),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     callback::{CallbackId, Destination},
-    clock::Timestamp,
+    clock::{SharedClock, Timestamp},
 };
 
 /// The future of a call.
@@ -26,6 +26,9 @@ pub type OutboxFuture<T> = BoxFuture<'static, Result<T, OutboxError>>;
 /// Any call may fail with [`OutboxError::Unreachable`] or [`OutboxError::Unsure`] while the store cannot
 /// be reached. It answers within a few seconds nevertheless, and the caller goes on later.
 pub trait Outbox: Send + Sync + 'static {
+    /// The clock of the stored times, and of every `now` that is passed to the store.
+    fn clock(&self) -> SharedClock;
+
     /// Stores a batch in order. On error, no callback of the batch is stored, and no later batch of the
     /// same `sequence`. The exception is [`OutboxError::Stopped`]: then only a restart shows what was
     /// stored.

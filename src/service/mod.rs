@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     api::{self, server::Listener},
-    clock::{SharedClock, SystemClock, Timestamp},
+    clock::{SystemClock, Timestamp},
     config::Config,
     datadir::{DataDir, DataDirError, Note},
     delivery::{
@@ -86,7 +86,6 @@ pub async fn serve(
     mut config: Config,
     announce: impl FnOnce(&Note, &Log),
 ) -> Result<(), ServiceError> {
-    let clock: SharedClock = Arc::new(SystemClock);
     // A command that works on the store is soon done.
     let data_dir = DataDir::open_to_serve(&config.data_dir, LOCK_PATIENCE)?;
     let log = telemetry::start(&config.log)?;
@@ -99,13 +98,14 @@ pub async fn serve(
     let tokens = api::Tokens::new(operator, reader);
     let (tls, certificate) = api_tls(&config)?.unzip();
     let mut signals = Signals::new().map_err(ServiceError::Signals)?;
-    let Some(store) = open(&data_dir, &config, &clock, &mut signals).await? else {
+    let Some(store) = open(&data_dir, &config, &mut signals).await? else {
         tracing::info!(event.action = "service-stopped", "stopped while opening the store");
         drop(log);
         // The thread that opens the store cannot be told; a kill at any moment harms nothing.
         std::process::exit(0);
     };
     let outbox: Arc<dyn Outbox> = store.clone();
+    let clock = outbox.clock();
     tokio::spawn(read_throughput(Arc::clone(&outbox), clock.now()));
     let (listener, address) = listen(config.api.listen).await?;
 
@@ -116,15 +116,10 @@ pub async fn serve(
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, checks) = Health::new(Arc::clone(&outbox));
-    let jumps = jumps(&config, &clock);
+    let jumps = jumps(&config, &*outbox);
     let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), config.clone(), Arc::clone(&jumps)));
-    let dispatcher = Dispatcher::new(
-        Arc::clone(&outbox),
-        sender,
-        config.dispatcher.clone(),
-        Arc::clone(&clock),
-        Arc::clone(&jumps),
-    );
+    let dispatcher =
+        Dispatcher::new(Arc::clone(&outbox), sender, config.dispatcher.clone(), Arc::clone(&jumps));
     let note = note(&config, address, certificate, started_at);
     data_dir.write_note(&note)?;
     let gather = tokio::spawn(gather(metrics.clone()));
@@ -136,7 +131,7 @@ pub async fn serve(
         intake,
         outbox: Arc::clone(&outbox),
         health: health.clone(),
-        clock: Arc::clone(&clock),
+        clock,
         tokens: tokens.clone(),
         metrics: metrics.clone(),
         sign_in: api::links::SignIn::default(),
@@ -158,7 +153,7 @@ pub async fn serve(
 
     log_start(address);
     announce(&note, &log);
-    let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox), clock));
+    let watchdog = tokio::spawn(supervisor::watch(health.clone(), outbox));
     supervisor::ready();
 
     let reload = Reload { config: &config, data_dir: &data_dir, tokens, tls, clients, note };
@@ -192,11 +187,12 @@ pub async fn serve(
 async fn open(
     data_dir: &DataDir,
     config: &Config,
-    clock: &SharedClock,
     signals: &mut Signals,
 ) -> Result<Option<Arc<SledOutbox>>, ServiceError> {
-    let (dir, settings, clock) = (data_dir.outbox(), config.outbox.clone(), Arc::clone(clock));
-    let opening = tokio::task::spawn_blocking(move || SledOutbox::open(&dir, settings, clock));
+    let (dir, settings) = (data_dir.outbox(), config.outbox.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        SledOutbox::open(&dir, settings, Arc::new(SystemClock))
+    });
     tokio::select! {
         opened = opening => match opened {
             Ok(opened) => {
@@ -261,10 +257,10 @@ async fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), Service
 }
 
 /// Observes clock jumps. After the start, the grace gives each callback time for an attempt.
-fn jumps(config: &Config, clock: &SharedClock) -> Arc<Jumps> {
+fn jumps(config: &Config, outbox: &dyn Outbox) -> Arc<Jumps> {
     let retry = &config.dispatcher.retry;
     let grace = (2 * retry.max_interval).min(retry.max_age);
-    Arc::new(Jumps::new(Arc::clone(clock), grace))
+    Arc::new(Jumps::new(outbox.clock(), grace))
 }
 
 /// The runtime of delivery, apart from the API's, so that the responses of receivers do not delay the

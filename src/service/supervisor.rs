@@ -8,7 +8,7 @@ mod linux {
     use sd_notify::NotifyState;
     use tokio::time::timeout;
 
-    use crate::{clock::SharedClock, health::Health, outbox::Outbox};
+    use crate::{health::Health, outbox::Outbox};
 
     /// How often the status line of `systemctl status` is updated without a watchdog.
     const STATUS_PAUSE: Duration = Duration::from_secs(10);
@@ -31,11 +31,8 @@ mod linux {
 
     /// Notifies the watchdog at its interval, but only while the service is alive: a stopped store is
     /// recovered by a restart.
-    pub(in crate::service) async fn watch(
-        health: Health,
-        outbox: Arc<dyn Outbox>,
-        clock: SharedClock,
-    ) {
+    pub(in crate::service) async fn watch(health: Health, outbox: Arc<dyn Outbox>) {
+        let clock = outbox.clock();
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return;
         }
@@ -75,6 +72,8 @@ pub(super) use linux::{ready, stopping, watch};
 mod elsewhere {
     use std::sync::Arc;
 
+    use crate::{health::Health, outbox::Outbox};
+
     /// Does nothing.
     pub(in crate::service) fn ready() {}
 
@@ -82,7 +81,7 @@ mod elsewhere {
     pub(in crate::service) fn stopping() {}
 
     /// Does nothing.
-    pub(in crate::service) async fn watch(_: Health, _: Arc<dyn Outbox>, _: SharedClock) {}
+    pub(in crate::service) async fn watch(_: Health, _: Arc<dyn Outbox>) {}
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -92,8 +92,8 @@ fn a_panic_in_a_task_frees_callback_and_slot() {
         };
         let failing = Arc::new(ClockOfATask::default());
         let jumps = Arc::new(Jumps::new(failing.clone(), Duration::ZERO));
-        let sender = config.sender(Arc::clone(&clock)).unwrap();
-        let dispatcher = Dispatcher::new(Arc::clone(&outbox), sender, settings, clock, jumps);
+        let sender = config.sender(clock).unwrap();
+        let dispatcher = Dispatcher::new(Arc::clone(&outbox), sender, settings, jumps);
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (_probe, probes) = tokio::sync::mpsc::channel(1);
         let delivery = tokio::spawn(dispatcher.run(stopped, probes));

@@ -64,9 +64,9 @@ impl Store {
             config.tracker_template.as_deref(),
         );
         Self {
-            outbox,
             intake,
-            clock: Arc::new(SystemClock),
+            clock: outbox.clock(),
+            outbox,
             terms: config.terms(),
             max_event_bytes: config.api.max_event_bytes,
             lock,

@@ -203,6 +203,10 @@ impl Drop for SledOutbox {
 }
 
 impl Outbox for SledOutbox {
+    fn clock(&self) -> SharedClock {
+        Arc::clone(&self.store.clock)
+    }
+
     fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>> {
         self.ask(|reply| Write::Enqueue(batch, sequence, reply))
     }
