@@ -195,7 +195,7 @@ impl Dispatcher {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Ended(Ended { destination, health, slot }) => {
+            Event::Ended(Ended { destination, health, slot, not_held }) => {
                 let took = self.shares.end(slot, health, Instant::now());
                 if health == DestinationHealth::Failing {
                     self.connections.lost(&destination);
@@ -203,7 +203,14 @@ impl Dispatcher {
                 let now = self.clock.now();
                 let Some(lane) = self.lanes.get_mut(&destination) else { return };
                 lane.pace.ended(took, health);
-                if let Some(change) = lane.end(health, &self.settings.breaker, now) {
+                let change = lane.end(health, &self.settings.breaker, now);
+                if lane.lost {
+                    return;
+                }
+                if not_held {
+                    lane.claim_again(now.after(AWAY_PAUSE));
+                }
+                if let Some(change) = change {
                     self.outbox.set_open(&destination, lane.open());
                     match change {
                         Change::Opened(open) => report::opened(&destination, open.next_probe_at),
@@ -318,6 +325,7 @@ impl Dispatcher {
                             self.start(claim, &turn);
                         }
                     }
+                    Err(OutboxError::Lost) => self.lose(turn.destination.clone()),
                     Err(error) => claim_failed(lane, destination, &error, now),
                 }
             }

@@ -32,6 +32,8 @@ pub(super) struct Ended {
     pub(super) destination: Destination,
     pub(super) health: DestinationHealth,
     pub(super) slot: Slot,
+    /// No PUT was started, because the claim did not count any more.
+    pub(super) not_held: bool,
 }
 
 /// The slot of an attempt. It is freed on drop.
@@ -51,10 +53,18 @@ impl SlotGuard {
     }
 
     fn free(&mut self, health: DestinationHealth) {
+        self.end(health, false);
+    }
+
+    fn not_held(&mut self) {
+        self.end(DestinationHealth::Unknown, true);
+    }
+
+    fn end(&mut self, health: DestinationHealth, not_held: bool) {
         if let Some(slot) = self.slot.take() {
             let destination = self.destination.clone();
             // Ignore the error: the loop has ended.
-            drop(self.events.send(Event::Ended(Ended { destination, health, slot })));
+            drop(self.events.send(Event::Ended(Ended { destination, health, slot, not_held })));
         }
     }
 }
@@ -130,6 +140,13 @@ pub(super) struct AttemptTask {
 
 impl AttemptTask {
     pub(super) async fn run(mut self, claim: Claim, mut abort: watch::Receiver<()>) {
+        // Nothing below waits before the PUT starts.
+        if !claim.hold.valid() {
+            report::store_away("an attempt cannot start", &OutboxError::Lost);
+            // Before the release, so that the loop knows it before the callback is reported again.
+            self.slot.not_held();
+            return claim.release();
+        }
         let settings = Arc::clone(&self.settings);
         let retry = &settings.retry;
         let jumps = Arc::clone(&self.jumps);
@@ -146,13 +163,18 @@ impl AttemptTask {
             return;
         }
         let outcome = tokio::select! {
+            biased;
             outcome = self.sender.put(&claim.record, self.close_after) => outcome,
+            () = claim.hold.lost() => {
+                report::store_away("an attempt was dropped", &OutboxError::Lost);
+                None
+            }
             // No value is ever sent; the loop aborts attempts by dropping the sender.
             _ = abort.changed() => None,
         };
-        // Without an outcome, the DNS look-up could not start, or the attempt was aborted at shutdown;
-        // in the latter case the receiver may have received the request. The callback is released and
-        // sent later.
+        // Without an outcome, the DNS look-up could not start, or the attempt was dropped because of a
+        // shutdown or because the claim was lost; then the receiver may have received the request. The
+        // callback is released and sent later.
         let Some(outcome) = outcome else { return claim.release() };
         self.slot.free(outcome.destination_health());
         let mut random = fastrand::Rng::new();

@@ -1,6 +1,8 @@
 //! Claims.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
+
+use futures_util::future::BoxFuture;
 
 use super::record::{Readiness, Record, State};
 use crate::{callback::CallbackId, clock::Timestamp};
@@ -9,6 +11,48 @@ use crate::{callback::CallbackId, clock::Timestamp};
 pub trait ClaimOwner: Send + Sync + 'static {
     /// Releases a claimed callback, which was due at `due`.
     fn release(&self, id: CallbackId, due: Timestamp);
+}
+
+/// What a store that shares its callbacks with other instances says about a claim.
+pub trait Ownership: Send + Sync + 'static {
+    /// Whether an attempt may start now.
+    fn valid(&self) -> bool;
+
+    /// Waits until the claim does not count any more. Attempts in progress are then dropped.
+    fn lost(&self) -> BoxFuture<'_, ()>;
+}
+
+/// How long a claim counts.
+#[derive(Clone, Default)]
+pub struct Hold(Option<Arc<dyn Ownership>>);
+
+impl Hold {
+    /// Until the claim ends: no other instance can have it.
+    pub const ALWAYS: Self = Self(None);
+
+    /// As long as `ownership` says.
+    pub fn while_owned(ownership: Arc<dyn Ownership>) -> Self {
+        Self(Some(ownership))
+    }
+
+    /// Whether an attempt may start now. It must be asked immediately before.
+    pub fn valid(&self) -> bool {
+        self.0.as_ref().is_none_or(|ownership| ownership.valid())
+    }
+
+    /// Waits until the claim does not count any more, which may be never.
+    pub async fn lost(&self) {
+        match &self.0 {
+            Some(ownership) => ownership.lost().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold").field("valid", &self.valid()).finish_non_exhaustive()
+    }
 }
 
 /// A due callback, claimed for delivery. Nothing else changes it while it is claimed.
@@ -20,18 +64,20 @@ pub trait ClaimOwner: Send + Sync + 'static {
 pub struct Claim {
     /// The callback as it is stored.
     pub record: Box<Record>,
+    /// How long the claim counts.
+    pub hold: Hold,
     lease: Lease,
 }
 
 impl Claim {
-    /// A claim of a callback in the store `owner`.
-    pub fn new(record: Box<Record>, owner: Weak<dyn ClaimOwner>) -> Self {
+    /// A claim of a callback in the store `owner`, which counts as long as `hold` says.
+    pub fn new(record: Box<Record>, owner: Weak<dyn ClaimOwner>, hold: Hold) -> Self {
         let due = match record.state {
             State::Pending(Readiness::Scheduled(due)) => due,
             _ => record.created_at,
         };
         let lease = Lease { id: record.id, due, owner: Some(owner) };
-        Self { record, lease }
+        Self { record, hold, lease }
     }
 
     /// Ends the claim without releasing it, for [`Outbox::settle`](crate::outbox::Outbox::settle).

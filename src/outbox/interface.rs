@@ -35,7 +35,8 @@ pub trait Outbox: Send + Sync + 'static {
     fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>>;
 
     /// Waits until callbacks of some destinations have become due, or a destination is to be tried now.
-    /// Supports one caller at a time.
+    /// Supports one caller at a time. A store that many instances share also reports destinations that
+    /// another one delivers to from now on ([`News::Lost`]).
     fn news(&self) -> BoxFuture<'_, Vec<News>>;
 
     /// Claims at most `limit` callbacks of one destination that are due at `now`. It may return none

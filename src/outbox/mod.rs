@@ -40,7 +40,7 @@ mod views;
 mod writes;
 
 pub use self::{
-    claim::{Claim, ClaimOwner},
+    claim::{Claim, ClaimOwner, Hold, Ownership},
     error::OutboxError,
     interface::{Outbox, OutboxFuture},
     purge::purge_gently,

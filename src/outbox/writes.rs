@@ -8,6 +8,7 @@ use super::{
     claim::Claim,
     error::OutboxError,
     record::{Attempt, Failure},
+    views::Open,
 };
 use crate::{
     callback::{Body, CallbackId, Destination, SecretUrl},
@@ -130,7 +131,13 @@ pub enum News {
         destination: Destination,
         /// When it is due.
         at: Timestamp,
+        /// The breaker as whoever delivered to it before has left it, if the store keeps that. It counts
+        /// if the loop does not know better.
+        open: Option<Open>,
     },
+    /// The destination is another instance's from now on. The holds of its claims are lost already, and
+    /// its callbacks are reported again if it comes back.
+    Lost(Destination),
     /// An operator requests that a destination be tried now: its breaker is to be closed.
     RetryNow(Destination),
 }

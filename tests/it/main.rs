@@ -12,6 +12,7 @@ mod actions;
 mod api;
 mod architecture;
 mod attempt;
+mod away;
 mod capacity;
 mod cli;
 mod connections;

@@ -5,20 +5,31 @@ use std::{collections::hash_map::Entry, sync::Arc};
 use futures_util::FutureExt as _;
 
 use super::Dispatcher;
-use crate::{delivery::schedule::lane::Lane, outbox::News, report};
+use crate::{callback::Destination, delivery::schedule::lane::Lane, outbox::News, report};
 
 impl Dispatcher {
     pub(super) fn receive(&mut self, news: Vec<News>) {
         let now = self.clock.now();
         for it in news {
-            let (destination, at) = match it {
-                News::Due { destination, at } => (destination, Some(at)),
+            let (destination, due) = match it {
+                News::Due { destination, at, open } => (destination, Some((at, open))),
                 News::RetryNow(destination) => (destination, None),
+                News::Lost(destination) => {
+                    self.lose(destination);
+                    continue;
+                }
             };
-            let again =
-                || self.remembered.take(&destination).map(Lane::restored).unwrap_or_default();
+            let breaker = &self.settings.breaker;
+            let open = due.and_then(|(_, open)| open);
+            let again = || match self.remembered.take(&destination) {
+                Some(known) => Lane::restored(known),
+                None => Lane::taken_over(open, breaker, now),
+            };
             let lane = self.lanes.entry(destination.clone()).or_insert_with(again);
-            if let Some(at) = at {
+            if lane.lost {
+                lane.come_back(open, breaker, now);
+            }
+            if let Some((at, _)) = due {
                 // A time beyond that was stored while the clock was ahead; treat it as due now.
                 let latest = now.after(self.settings.retry.longest_pause());
                 lane.due(if at > latest { now } else { at });
@@ -27,6 +38,19 @@ impl Dispatcher {
                 report::closed_by_operator(&destination);
             }
             self.schedule(&destination);
+        }
+    }
+
+    /// Forgets a destination to which another instance delivers from now on. Its attempts end by their
+    /// holds, and the lane stays until they have, because they count against its limits.
+    pub(super) fn lose(&mut self, destination: Destination) {
+        self.timers.clear(&destination);
+        self.remembered.take(&destination);
+        if let Some(lane) = self.lanes.get_mut(&destination) {
+            lane.lose();
+            if lane.is_idle() {
+                self.maybe_idle.push(destination);
+            }
         }
     }
 
@@ -45,7 +69,9 @@ impl Dispatcher {
                 && lane.get().is_idle()
             {
                 let (destination, lane) = lane.remove_entry();
-                self.remembered.put(destination, lane.remembered());
+                if !lane.lost {
+                    self.remembered.put(destination, lane.remembered());
+                }
             }
         }
     }

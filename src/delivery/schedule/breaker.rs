@@ -69,6 +69,15 @@ impl Default for Breaker {
 }
 
 impl Breaker {
+    /// An open breaker, as it was left by whoever delivered to the destination before.
+    pub fn left_open(open: Open, settings: &Settings, now: Timestamp) -> Self {
+        // A later time was stored while the clock was ahead.
+        let next_probe_at = open.next_probe_at.min(now.after(settings.max_pause));
+        let open = Open { next_probe_at, ..open };
+        let pause = settings.initial_pause.max(next_probe_at.since(now)).min(settings.max_pause);
+        Self(State::Open { open, pause, probing: false })
+    }
+
     /// Whether attempts are not restricted.
     pub fn is_closed(&self) -> bool {
         matches!(self.0, State::Closed { .. })

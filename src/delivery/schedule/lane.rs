@@ -23,6 +23,8 @@ pub struct Lane {
     pub(crate) ticket: Option<Ticket>,
     /// The level at which it waits until more slots are free.
     pub(crate) waits_at: Option<Level>,
+    /// Another instance delivers to it, as far as is known: only attempts that have begun keep it.
+    pub lost: bool,
     /// Its pace.
     pub(crate) pace: Pace,
     breaker: Breaker,
@@ -40,6 +42,28 @@ impl Lane {
     pub fn restored(remembered: Remembered) -> Self {
         let Remembered { pace, breaker } = remembered;
         Self { pace, breaker, ..Self::default() }
+    }
+
+    /// A lane for a destination of which nothing is remembered, with the breaker that the outbox reports.
+    pub fn taken_over(open: Option<Open>, settings: &Settings, now: Timestamp) -> Self {
+        let mut lane = Self::default();
+        lane.come_back(open, settings, now);
+        lane
+    }
+
+    /// Another instance delivers to the destination from now on.
+    pub fn lose(&mut self) {
+        (self.next_due, self.ticket, self.waits_at) = (None, None, None);
+        self.not_before = Timestamp::default();
+        self.lost = true;
+    }
+
+    /// The destination is this instance's (again). The breaker is the one that was reported.
+    pub fn come_back(&mut self, open: Option<Open>, settings: &Settings, now: Timestamp) {
+        self.lost = false;
+        self.breaker = open
+            .filter(|_| settings.failures > 0)
+            .map_or_else(Breaker::default, |open| Breaker::left_open(open, settings, now));
     }
 
     /// The state to be kept when the destination is idle.
@@ -224,6 +248,23 @@ mod tests {
         let lane = Lane::restored(known.remembered());
         assert_eq!((lane.open(), lane.pace), (known.open(), known.pace));
         assert!(lane.is_idle());
+    }
+
+    #[test]
+    fn a_destination_that_is_taken_over_is_as_open_as_it_was_left() {
+        let left = Open { since: NOW, next_probe_at: NOW.after(Duration::from_secs(9)) };
+        let mut lane = Lane::taken_over(Some(left), &settings(), NOW);
+        lane.due(NOW);
+        assert_eq!((lane.open(), lane.wake_at(16, 16)), (Some(left), Some(left.next_probe_at)));
+        lane.lose();
+        assert!(lane.is_idle() && lane.lost);
+        lane.come_back(None, &settings(), NOW);
+        lane.due(NOW);
+        assert_eq!((lane.lost, lane.room(16, 16, NOW)), (false, 16), "it has worked elsewhere");
+        // The clock of whoever left it was ahead.
+        let ahead = Open { since: NOW, next_probe_at: NOW.after(Duration::from_hours(9)) };
+        let lane = Lane::taken_over(Some(ahead), &settings(), NOW);
+        assert_eq!(lane.open().unwrap().next_probe_at, NOW.after(Duration::from_secs(15)));
     }
 
     #[test]

@@ -32,9 +32,9 @@ use crate::{
     clock::{SharedClock, Timestamp},
     outbox::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
-        Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
-        OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement, Summary,
-        error::Result,
+        Entry, ExportCursor, Exported, Failure, Hold, Identity, Mended, NewCallback, News, Open,
+        Outbox, OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement,
+        Summary, error::Result,
     },
 };
 
@@ -226,7 +226,7 @@ impl Outbox for SledOutbox {
         let found = self.store.queues.claim(&self.store.tree, queue, limit, horizon);
         let claims = found.map_err(|error| self.store.classify(error)).map(|found| {
             let owner: Weak<Store> = Arc::downgrade(&self.store);
-            let claim = |record| Claim::new(record, owner.clone());
+            let claim = |record| Claim::new(record, owner.clone(), Hold::ALWAYS);
             let claimed = found.records.into_iter().map(claim).collect();
             Claims { claimed, next_due: found.next_due }
         });

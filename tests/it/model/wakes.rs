@@ -56,8 +56,9 @@ impl Wakes {
             self.waiting = None;
             for it in news {
                 let (destination, at) = match it {
-                    News::Due { destination, at } => (destination, at),
+                    News::Due { destination, at, open: None } => (destination, at),
                     News::RetryNow(destination) => (destination, Timestamp::default()),
+                    other => panic!("{other:?}"),
                 };
                 let known = self.times.entry(destination).or_insert(at);
                 *known = at.min(*known);

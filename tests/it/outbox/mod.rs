@@ -290,12 +290,12 @@ fn a_signal_comes_when_the_callback_is_durable() {
     assert!(bench.outbox().news().now_or_never().is_none());
     bench.enqueue("1");
     let news = bench.runtime.block_on(bench.outbox().news());
-    assert_eq!(news, [News::Due { destination: destination(), at: START }]);
+    assert_eq!(news, [News::Due { destination: destination(), at: START, open: None }]);
     assert!(bench.outbox().news().now_or_never().is_none());
     bench.reopen();
     let news = bench.runtime.block_on(bench.outbox().news());
     let at = Timestamp::default();
-    let expected = News::Due { destination: destination(), at };
+    let expected = News::Due { destination: destination(), at, open: None };
     assert_eq!(news, [expected], "after a start everything pending is looked at");
 }
 

@@ -144,7 +144,8 @@ impl Queues {
         news.extend(taken.into_iter().filter_map(|(queue, at)| {
             inner.signals.remove(&queue);
             let destination = inner.queues.get(&queue)?.row.destination.clone();
-            Some(News::Due { destination, at })
+            // The loop itself remembers breakers, and a restart closes them.
+            Some(News::Due { destination, at, open: None })
         }));
         news
     }
@@ -316,7 +317,10 @@ mod tests {
         assert!(postponed.next_due.is_some(), "the loop would forget the destination");
         assert!(queues.take_news().is_empty());
         queues.apply_ended();
-        assert_eq!(queues.take_news(), [News::Due { destination, at: Timestamp::default() }]);
+        assert_eq!(
+            queues.take_news(),
+            [News::Due { destination, at: Timestamp::default(), open: None }]
+        );
         assert_eq!(queues.claim(&db, QUEUE, 1, HORIZON).unwrap().records.len(), 1);
     }
 

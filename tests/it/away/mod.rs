@@ -1,0 +1,206 @@
+//! Delivery and API over a store that is shared with other instances: destinations that it loses, claims
+//! that do not count, and times in which it cannot be reached.
+
+mod api;
+mod store;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::SeqCst},
+    time::{Duration, Instant},
+};
+
+use seal_dpf_urlcallback::{
+    callback::Destination,
+    clock::{Clock as _, SystemClock},
+    config::Config,
+    delivery::{dispatcher::Dispatcher, jumps::Jumps, settings::Settings},
+    health::Health,
+    outbox::{NewCallback, News, Open, Outbox as _, Sequence},
+};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::{Layer, layer::SubscriberExt as _};
+
+use self::store::Shared;
+use crate::{
+    outbox::new,
+    support::{Answer, DEADLINE, PAUSE, Receiver},
+};
+
+/// The `event.action` of each line of the log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn count(&self, action: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|it| *it == action).count()
+    }
+}
+
+impl Visit for Log {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "event.action" {
+            self.0.lock().unwrap().push(value.into());
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        event.record(&mut self.clone());
+    }
+}
+
+/// Runs a test beside a delivery loop over such a store, on one thread.
+fn deliver<F: Future<Output = ()>>(
+    concurrency: usize,
+    test: impl FnOnce(Arc<Shared>, Health, Log) -> F,
+) {
+    // The lines are limited for the whole process.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let log = Log::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let outbox = Shared::open();
+        let config = Config::defaults().unwrap();
+        let settings =
+            Settings { concurrency, per_destination: concurrency, ..config.dispatcher.clone() };
+        let jumps = Arc::new(Jumps::new(outbox.clock(), Duration::ZERO));
+        let sender = config.sender(outbox.clock()).unwrap();
+        let dispatcher = Dispatcher::new(outbox.clone() as _, sender, settings, jumps);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (health, checks) = Health::new(outbox.clone() as _);
+        let delivery = tokio::spawn(dispatcher.run(stopped, checks));
+        test(outbox, health, log).await;
+        stop.send_replace(true);
+        delivery.await.unwrap();
+    });
+}
+
+fn destination(receiver: &Receiver) -> Destination {
+    Destination::parse(&receiver.url("/")).unwrap()
+}
+
+async fn enqueue(outbox: &Shared, receiver: &Receiver, jobs: usize) {
+    let to_receiver = |job: usize| NewCallback {
+        url: receiver.url("/").into(),
+        destination: destination(receiver),
+        ..new(&format!("{}-{job}", receiver.address))
+    };
+    outbox.enqueue((0..jobs).map(to_receiver).collect(), Sequence::default()).await.unwrap();
+}
+
+async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !ask().await {
+        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn delivered(outbox: &Shared, count: u64) {
+    let summary = async || outbox.summary(SystemClock.now()).await.unwrap().delivered;
+    eventually("they are delivered", async || summary().await >= count).await;
+    assert_eq!(summary().await, count);
+}
+
+const A_WHILE: Duration = Duration::from_millis(2500);
+
+#[test]
+fn nothing_is_sent_for_a_claim_that_does_not_count() {
+    deliver(16, async |outbox, _, log| {
+        let (a, b) = (Receiver::start(), Receiver::start());
+        let to = destination(&a);
+        outbox.owned(&to).valid.store(false, SeqCst);
+        enqueue(&outbox, &a, 20).await;
+        enqueue(&outbox, &b, 20).await;
+        delivered(&outbox, 20).await;
+        tokio::time::sleep(A_WHILE).await;
+        assert_eq!((a.count(), b.count()), (0, 20));
+        // Twice for a turn, because it has more callbacks than slots.
+        assert!(outbox.claims(&to) <= 8, "{} claims", outbox.claims(&to));
+        assert!((1..=4).contains(&log.count("store-away")), "{}", log.count("store-away"));
+        outbox.owned(&to).valid.store(true, SeqCst);
+        delivered(&outbox, 40).await;
+    });
+}
+
+#[test]
+fn a_put_is_dropped_when_its_claim_is_lost_and_sent_again_when_the_destination_comes_back() {
+    deliver(1, async |outbox, _, _| {
+        let (a, b) = (Receiver::answering(vec![], Answer::Wait), Receiver::start());
+        let to = destination(&a);
+        enqueue(&outbox, &a, 1).await;
+        eventually("it is sent", async || a.count() == 1).await;
+        enqueue(&outbox, &b, 20).await;
+        outbox.lose(&to);
+        // There is one slot.
+        delivered(&outbox, 20).await;
+        assert!(outbox.claims(&to) <= 3, "{} claims", outbox.claims(&to));
+        tokio::time::sleep(A_WHILE).await;
+        assert!(outbox.claims(&to) <= 3, "{} claims", outbox.claims(&to));
+
+        // As it was left, one probe is sent in an hour, unless an operator wants it now.
+        let next_probe_at = SystemClock.now().after(Duration::from_hours(1));
+        outbox.get(&to, Some(Open { since: SystemClock.now(), next_probe_at }));
+        tokio::time::sleep(A_WHILE / 5).await;
+        assert_eq!(a.count(), 1);
+        outbox.report(News::RetryNow(to));
+        eventually("it is sent again", async || a.count() == 2).await;
+        a.open();
+        delivered(&outbox, 21).await;
+        assert_eq!(a.count(), 2);
+    });
+}
+
+#[test]
+fn a_destination_is_forgotten_when_it_is_lost() {
+    deliver(16, async |outbox, _, log| {
+        let failing = Receiver::answering(vec![Answer::Status(503); 5], Answer::Status(200));
+        let to = destination(&failing);
+        enqueue(&outbox, &failing, 5).await;
+        eventually("it opens", async || log.count("destination-open") == 1).await;
+        outbox.lose(&to);
+        tokio::time::sleep(A_WHILE / 5).await;
+        outbox.get(&to, None);
+        // Only the loop could know of a pause.
+        enqueue(&outbox, &failing, 6).await;
+        eventually("what is new is sent", async || failing.count() == 6).await;
+        assert_eq!(log.count("destination-closed"), 0, "it was not open any more");
+    });
+}
+
+#[test]
+fn delivery_goes_on_after_the_store_was_unreachable() {
+    deliver(16, async |outbox, _, log| {
+        let (a, b) = (Receiver::answering(vec![], Answer::Wait), Receiver::start());
+        let to = destination(&a);
+        enqueue(&outbox, &a, 100).await;
+        eventually("some are sent", async || a.count() > 0).await;
+        *outbox.unreachable.lock().unwrap() = Some(to.clone());
+        // Their outcomes cannot be recorded.
+        a.open();
+        let begin = Instant::now();
+        for round in 1..=5 {
+            enqueue(&outbox, &b, 20).await;
+            enqueue(&outbox, &a, 1).await;
+            delivered(&outbox, round * 20).await;
+            tokio::time::sleep(A_WHILE / 5).await;
+        }
+        let rounds = outbox.rounds.load(SeqCst);
+        tokio::time::sleep(A_WHILE).await;
+        let rounds = outbox.rounds.load(SeqCst) - rounds;
+        assert!(rounds < 20, "the loop spins: {rounds} rounds");
+        let most = usize::try_from(begin.elapsed().as_secs()).unwrap() + 2;
+        let lines = log.count("store-away");
+        assert!((1..=most).contains(&lines), "{lines} lines");
+        assert_eq!(log.count("settle-failed") + log.count("claim-failed"), 0);
+        assert!(outbox.claims(&to) <= 20 + most, "{} claims", outbox.claims(&to));
+        outbox.unreachable.lock().unwrap().take();
+        delivered(&outbox, 205).await;
+    });
+}
