@@ -5,7 +5,6 @@
 use std::{path::Path, sync::Arc};
 
 use divan::{Bencher, black_box, counter::ItemsCount};
-use futures_util::FutureExt as _;
 use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination, parse_url, redact_url},
     clock::{Clock as _, SystemClock},
@@ -115,8 +114,8 @@ impl Store {
     }
 
     fn claim(&self, limit: usize) -> Vec<Claim> {
-        let claims = self.outbox.claim(&self.to, limit, SystemClock.now()).now_or_never();
-        claims.and_then(Result::ok).map(|claims| claims.claimed).unwrap_or_default()
+        let claims = self.outbox.claim(&self.to, limit, SystemClock.now());
+        claims.map(|claims| claims.claimed).unwrap_or_default()
     }
 }
 

@@ -93,7 +93,7 @@ async fn fill(outbox: &SledOutbox, to: &Destination, count: usize) -> anyhow::Re
 async fn drain(outbox: &SledOutbox, to: &Destination) -> anyhow::Result<()> {
     let mut under_way = Vec::new();
     loop {
-        let claims = outbox.claim(to, BATCH, SystemClock.now()).await?;
+        let claims = outbox.claim(to, BATCH, SystemClock.now())?;
         if claims.claimed.is_empty() {
             break;
         }

@@ -135,7 +135,7 @@ impl Dispatcher {
             // This must come before `start_attempts`: it also receives news, and a lane that is given a
             // turn must be served before the loop sleeps.
             self.forget_idle_lanes();
-            self.start_attempts().await;
+            self.start_attempts();
             let sleep = self.sleep();
             // A resumed lane may not have used its slot; another lane can take it.
             let again = !self.maybe_idle.is_empty() || self.shares.has_resumable();
@@ -303,7 +303,7 @@ impl Dispatcher {
     }
 
     /// Starts attempts, lane by lane, while there are slots.
-    async fn start_attempts(&mut self) {
+    fn start_attempts(&mut self) {
         let most = self.settings.max_unsettled;
         while let Some(turn) = self.shares.next(most.saturating_sub(self.unsettled), Instant::now())
         {
@@ -318,7 +318,7 @@ impl Dispatcher {
             let room = lane.room(self.settings.per_destination, spare, now);
             let room = room.min(CLAIMS_PER_TURN).min(turn.share);
             if room > 0 {
-                match self.outbox.claim(destination, room, now).await {
+                match self.outbox.claim(destination, room, now) {
                     Ok(claims) => {
                         lane.next_due = claims.next_due;
                         for claim in claims.claimed {

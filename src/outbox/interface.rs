@@ -39,15 +39,16 @@ pub trait Outbox: Send + Sync + 'static {
     /// another one delivers to from now on ([`News::Lost`]).
     fn news(&self) -> BoxFuture<'_, Vec<News>>;
 
-    /// Claims at most `limit` callbacks of one destination that are due at `now`. It may return none
-    /// while the store is being written; after the write, [`Outbox::news`] reports the destination.
-    /// Callbacks of a paused destination are not claimed.
+    /// Claims at most `limit` callbacks of one destination that are due at `now`. The delivery loop calls
+    /// this, so it must not wait: a store that has read nothing ahead returns none, as it may while it is
+    /// being written, and [`Outbox::news`] reports the destination later. Callbacks of a paused
+    /// destination are not claimed.
     fn claim(
         &self,
         destination: &Destination,
         limit: usize,
         now: Timestamp,
-    ) -> OutboxFuture<Claims>;
+    ) -> Result<Claims, OutboxError>;
 
     /// Records the outcome of an attempt. If the callback has ended, the job's next one becomes due.
     /// Returns the stored callback.

@@ -164,7 +164,7 @@ fn a_store_of_format_1_keeps_everything() {
         for news in outbox.news().now_or_never().unwrap() {
             let News::Due { destination, .. } = news else { panic!("{news:?}") };
             let now = MADE_AT.after(Duration::from_hours(24));
-            for claim in outbox.claim(&destination, 100, now).await.unwrap().claimed {
+            for claim in outbox.claim(&destination, 100, now).unwrap().claimed {
                 let record = &claim.record;
                 due.entry(record.body.job_id.clone()).or_default().push(record.id.to_string());
                 claim.release();

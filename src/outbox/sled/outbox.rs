@@ -215,22 +215,16 @@ impl Outbox for SledOutbox {
         Box::pin(self.store.queues.news())
     }
 
-    fn claim(
-        &self,
-        destination: &Destination,
-        limit: usize,
-        now: Timestamp,
-    ) -> OutboxFuture<Claims> {
+    fn claim(&self, destination: &Destination, limit: usize, now: Timestamp) -> Result<Claims> {
         let queue = self.store.queue(destination);
         let horizon = self.store.horizon(now);
         let found = self.store.queues.claim(&self.store.tree, queue, limit, horizon);
-        let claims = found.map_err(|error| self.store.classify(error)).map(|found| {
+        found.map_err(|error| self.store.classify(error)).map(|found| {
             let owner: Weak<Store> = Arc::downgrade(&self.store);
             let claim = |record| Claim::new(record, owner.clone(), Hold::ALWAYS);
             let claimed = found.records.into_iter().map(claim).collect();
             Claims { claimed, next_due: found.next_due }
-        });
-        Box::pin(std::future::ready(claims))
+        })
     }
 
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {

@@ -152,23 +152,20 @@ impl Outbox for Shared {
         })
     }
 
-    fn claim(&self, to: &Destination, limit: usize, now: Timestamp) -> OutboxFuture<Claims> {
+    fn claim(&self, to: &Destination, limit: usize, now: Timestamp) -> Result<Claims, OutboxError> {
         *self.claims.lock().unwrap().entry(to.clone()).or_default() += 1;
         let owned = self.owned(to);
         if *owned.lost.borrow() {
-            return Box::pin(std::future::ready(Err(OutboxError::Lost)));
+            return Err(OutboxError::Lost);
         }
         if let Some(error) = self.fault(to) {
-            return Box::pin(std::future::ready(Err(error)));
+            return Err(error);
         }
-        let claims = self.inner.claim(to, limit, now);
-        Box::pin(async move {
-            let mut claims = claims.await?;
-            for claim in &mut claims.claimed {
-                claim.hold = Hold::while_owned(Arc::clone(&owned) as _);
-            }
-            Ok(claims)
-        })
+        let mut claims = self.inner.claim(to, limit, now)?;
+        for claim in &mut claims.claimed {
+            claim.hold = Hold::while_owned(Arc::clone(&owned) as _);
+        }
+        Ok(claims)
     }
 
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {

@@ -94,7 +94,7 @@ impl Case {
                 self.write(writes).await;
                 self.close_idle();
             }
-            Operation::Claim(asked) => self.claim(asked).await,
+            Operation::Claim(asked) => self.claim(asked),
             Operation::ClaimDuring(writes, asked) => {
                 self.claim_during(writes, asked).await;
                 self.close_idle();
@@ -136,9 +136,9 @@ impl Case {
         self.model.open.retain(|to, _| !idle.contains(to));
     }
 
-    async fn claim(&mut self, asked: Asked) {
+    fn claim(&mut self, asked: Asked) {
         let to = &destinations()[asked.to];
-        let claims = self.outbox().claim(to, asked.limit, self.model.now).await.unwrap();
+        let claims = self.outbox().claim(to, asked.limit, self.model.now).unwrap();
         self.wakes.come_again(to.clone(), claims.next_due);
         let due = |at: &Timestamp| *at <= self.model.now;
         let held = self.model.holds.get(to).is_some_and(|until| *until > self.model.now);
@@ -183,7 +183,7 @@ impl Case {
     async fn claim_during(&mut self, writes: Vec<Write>, asked: Asked) {
         let to = &destinations()[asked.to];
         let answers: Vec<_> = writes.into_iter().filter_map(|write| self.ask(write)).collect();
-        let claims = self.outbox().claim(to, asked.limit, self.model.now).await.unwrap();
+        let claims = self.outbox().claim(to, asked.limit, self.model.now).unwrap();
         self.wakes.come_again(to.clone(), claims.next_due);
         self.judge(answers).await;
         assert!(claims.claimed.len() <= asked.limit);
@@ -264,7 +264,7 @@ impl Case {
             self.clock.set(at.max(self.model.now));
             self.model.now = self.clock.now();
             let to = destinations().iter().position(|it| *it == to).unwrap();
-            self.claim(Asked { to, limit: MAX_PENDING }).await;
+            self.claim(Asked { to, limit: MAX_PENDING });
             let settled: Vec<_> = std::iter::from_fn(|| self.hand.pop_front()).collect();
             let ending = |claim| self.settle(claim, Ending::Delivered);
             let answers = settled.into_iter().map(ending).collect();

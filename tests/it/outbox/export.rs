@@ -23,7 +23,7 @@ const ALL: usize = 4_000;
 async fn drain(outbox: &SledOutbox) {
     loop {
         let now = SystemClock.now();
-        let claims = outbox.claim(&destination(), 8, now).await.unwrap().claimed;
+        let claims = outbox.claim(&destination(), 8, now).unwrap().claimed;
         let settled = claims.into_iter().map(|claim| {
             let settlement = Settlement::Delivered(attempt(&claim, true));
             outbox.settle(claim, settlement)
@@ -105,7 +105,7 @@ fn an_export_includes_callbacks_that_end_as_it_begins() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         outbox.enqueue(vec![new("1")], Sequence::default()).await.unwrap();
-        let claim = outbox.claim(&destination(), 1, START).await.unwrap().claimed.pop().unwrap();
+        let claim = outbox.claim(&destination(), 1, START).unwrap().claimed.pop().unwrap();
         let (looked, go) = clock.halt();
         let delivered = Settlement::Delivered(attempt(&claim, true));
         let mut settled = Some(outbox.settle(claim, delivered));

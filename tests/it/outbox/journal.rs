@@ -48,7 +48,7 @@ fn killed_before_and_after_the_commit(n: usize) -> (StoreFolder, StoreFolder, Ca
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let stored = runtime.block_on(outbox.enqueue(vec![new("1")], Sequence::default())).unwrap();
     let Enqueued::Stored(id) = stored[0] else { panic!("{stored:?}") };
-    let claims = runtime.block_on(outbox.claim(&destination(), 1, START)).unwrap();
+    let claims = outbox.claim(&destination(), 1, START).unwrap();
     let claim = claims.claimed.into_iter().next().unwrap();
     let settlement = settlements(&claim).into_iter().nth(n).unwrap();
     let (looked, go_on) = clock.halt();

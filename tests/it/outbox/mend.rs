@@ -37,9 +37,9 @@ fn a_replay_in_the_same_batch_is_seen_by_the_check() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let enqueue = |job: &str| outbox.enqueue(vec![new(job)], Sequence::default());
-        let claim = async || outbox.claim(&destination(), 9, START).await.unwrap().claimed;
+        let claim = || outbox.claim(&destination(), 9, START).unwrap().claimed;
         enqueue("1").await.unwrap();
-        let failed = claim().await.pop().unwrap();
+        let failed = claim().pop().unwrap();
         let id = failed.record.id;
         let attempt = attempt(&failed, false);
         let failure = attempt.error.clone().unwrap();
@@ -56,7 +56,7 @@ fn a_replay_in_the_same_batch_is_seen_by_the_check() {
         other.await.unwrap();
         assert_eq!(replayed.await.unwrap(), 1);
         assert_eq!(mended.await.unwrap().mended, 0);
-        let claimed = claim().await;
+        let claimed = claim();
         let of_the_job: Vec<_> = claimed
             .iter()
             .filter(|it| it.record.body.job_id == "1")

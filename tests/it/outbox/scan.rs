@@ -38,7 +38,7 @@ fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
     let mut busy = bench.claim(2 * BUSY);
     while bench.outbox().news().now_or_never().is_some() {}
 
-    let claims = bench.wait(bench.outbox().claim(&destination(), 16, bench.clock.now()));
+    let claims = bench.outbox().claim(&destination(), 16, bench.clock.now()).unwrap();
     assert!(claims.claimed.is_empty(), "nothing free is within reach");
     assert_eq!(claims.next_due, None, "to look again at once would find the same");
     bench.deliver(busy.pop().unwrap());
@@ -51,7 +51,7 @@ fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
 fn claim_at_last(bench: &Bench) -> (Vec<Claim>, Option<Timestamp>) {
     let now = bench.clock.now();
     for _ in 0..100 {
-        let claims = bench.wait(bench.outbox().claim(&destination(), 16, now));
+        let claims = bench.outbox().claim(&destination(), 16, now).unwrap();
         if !claims.claimed.is_empty() || claims.next_due.is_none_or(|at| at > now) {
             return (claims.claimed, claims.next_due);
         }

@@ -30,7 +30,7 @@ fn bench() -> (Bench, Vec<CallbackId>) {
         let to = callback.destination.clone();
         let outbox = bench.outbox();
         bench.wait(enqueue(outbox, callback));
-        let claim = bench.wait(claim(outbox, &to, bench.clock.now()));
+        let claim = claim(outbox, &to, bench.clock.now()).unwrap();
         ids.push(claim.record.id);
         if job == "delivered" {
             bench.deliver(claim);
@@ -53,13 +53,13 @@ async fn enqueue(
     outbox.enqueue(vec![callback], Sequence::default()).await.map(drop)
 }
 
-async fn claim(
+fn claim(
     outbox: &seal_dpf_urlcallback::outbox::sled::SledOutbox,
     to: &Destination,
     now: seal_dpf_urlcallback::clock::Timestamp,
 ) -> Answer<seal_dpf_urlcallback::outbox::Claim> {
     use seal_dpf_urlcallback::outbox::Outbox as _;
-    Ok(outbox.claim(to, 1, now).await?.claimed.pop().unwrap())
+    Ok(outbox.claim(to, 1, now)?.claimed.pop().unwrap())
 }
 
 fn replay(bench: &Bench, selection: &Selection, limits: ActionLimits) -> ActionResult {
