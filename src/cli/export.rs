@@ -18,7 +18,7 @@ use crate::{
     archive::{ArchiveError, Writer},
     config::Config,
     datadir::DataDir,
-    outbox::{OutboxError, sled::Salvage},
+    outbox::{OutboxError, store::Salvage},
 };
 
 /// Export the store as NDJSON, for a backup or to recover from a damaged store
@@ -42,7 +42,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             Ok(error @ (OutboxError::Damaged { .. } | OutboxError::UnreadableRow { .. })) => {
                 let (out, file) = output(&args)?;
                 let lock = DataDir::open_to_look(&config.data_dir, "export")?;
-                let exit = rescue(&lock, &error, out)?;
+                let exit = rescue(config, &lock, &error, out)?;
                 file.put_in_place()?;
                 return Ok(exit);
             }
@@ -59,7 +59,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             out.flush()?;
             callbacks
         }
-        Access::Store(store) => match from_store(*store, out).await? {
+        Access::Store(store) => match from_store(config, *store, out).await? {
             Ok(written) => written,
             Err(exit) => {
                 place.put_in_place()?;
@@ -109,7 +109,11 @@ fn output(args: &Args) -> anyhow::Result<(Box<dyn Write>, OutputFile)> {
     Ok((Box::new(BufWriter::new(file)), OutputFile(Some((unfinished, path.clone())))))
 }
 
-async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<u64, Exit>> {
+async fn from_store(
+    config: &Config,
+    store: Store,
+    out: Box<dyn Write>,
+) -> anyhow::Result<Result<u64, Exit>> {
     let outbox = store.outbox();
     let progress = ProgressBar::new_spinner();
     let mut writer = Writer::begin(out, Some(outbox.identity()))?;
@@ -128,7 +132,7 @@ async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<
         Err(ArchiveError::Outbox(error)) => {
             let lock = store.close();
             say(format_args!("{error}; reading what is left from its log"));
-            let salvage = Salvage::read(&lock.outbox())?;
+            let salvage = config.outbox.salvage(&lock.outbox())?;
             salvaged(salvage, writer).map(Err)
         }
         Err(error) => Err(error.into()),
@@ -136,9 +140,16 @@ async fn from_store(store: Store, out: Box<dyn Write>) -> anyhow::Result<Result<
 }
 
 /// Reads the readable part of a store that cannot be opened.
-fn rescue(lock: &DataDir, error: &OutboxError, out: Box<dyn Write>) -> anyhow::Result<Exit> {
+fn rescue(
+    config: &Config,
+    lock: &DataDir,
+    error: &OutboxError,
+    out: Box<dyn Write>,
+) -> anyhow::Result<Exit> {
     say(format_args!("{error}"));
-    let salvage = Salvage::read(&lock.outbox())
+    let salvage = config
+        .outbox
+        .salvage(&lock.outbox())
         .with_context(|| format!("cannot read {}", lock.outbox().display()))?;
     if salvage.identity.is_none() {
         say("the store's id key was lost, so an import assigns new ids");

@@ -14,13 +14,7 @@ use super::{
     output::{Exit, say},
     results::Results,
 };
-use crate::{
-    archive::ArchiveReader,
-    clock::{Clock as _, SharedClock, SystemClock},
-    config::Config,
-    datadir::DataDir,
-    outbox::{Outbox as _, sled::SledOutbox},
-};
+use crate::{archive::ArchiveReader, clock::SystemClock, config::Config, datadir::DataDir};
 
 /// Number of callbacks stored by one call.
 const STEP: usize = 500;
@@ -57,13 +51,15 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         say("the store's id key was lost, so the callbacks get new ids");
     }
     let new = dir.with_extension("import");
-    remove(&new)?;
+    remove(config, &new)?;
     let taken = take(config, &new, reader, args.partial).await;
     if taken.is_err() {
-        remove(&new)?;
+        remove(config, &new)?;
     }
     let taken = taken?;
-    SledOutbox::rename(&new, &dir)
+    config
+        .outbox
+        .rename(&new, &dir)
         .with_context(|| format!("{} cannot be put in place", new.display()))?;
     let mut results = Results::default();
     results.print(format_args!("imported {taken}"));
@@ -75,26 +71,25 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
 async fn make_room(config: &Config, dir: &Path) -> anyhow::Result<()> {
     if !dir.try_exists()? {
         // The store was moved away, so its witness file is obsolete.
-        return remove(dir);
+        return remove(config, dir);
     }
-    let clock: SharedClock = Arc::new(SystemClock);
     let way_out = || {
         format!(
             "{} is in the way: move it and {} away",
             dir.display(),
-            SledOutbox::witness(dir).display()
+            config.outbox.file_beside(dir).display()
         )
     };
-    let store =
-        SledOutbox::open(dir, config.outbox.clone(), Arc::clone(&clock)).with_context(way_out)?;
-    let queue = store.summary(clock.now()).await?;
+    let opened = config.outbox.open(dir, Arc::new(SystemClock)).with_context(way_out)?;
+    let store = opened.outbox;
+    let queue = store.summary(store.clock().now()).await?;
     store.close();
     drop(store);
     let stored = queue.pending + queue.delivered + queue.failed;
     if stored > 0 {
         bail!("{}: it holds {stored} callbacks", way_out());
     }
-    remove(dir)
+    remove(config, dir)
 }
 
 async fn take(
@@ -103,8 +98,7 @@ async fn take(
     mut reader: ArchiveReader<impl BufRead>,
     partial: bool,
 ) -> anyhow::Result<u64> {
-    let store =
-        SledOutbox::create(new, reader.identity, config.outbox.clone(), Arc::new(SystemClock))?;
+    let store = config.outbox.create(new, reader.identity, Arc::new(SystemClock))?;
     let progress = ProgressBar::new_spinner();
     let mut read = 0_u64;
     loop {
@@ -125,12 +119,12 @@ async fn take(
     if !partial {
         reader.check_end()?;
     }
-    let queue = store.summary(SystemClock.now()).await?;
+    let queue = store.summary(store.clock().now()).await?;
     store.close();
     Ok(queue.pending + queue.delivered + queue.failed)
 }
 
 /// Removes a store, or the remains of one.
-fn remove(dir: &Path) -> anyhow::Result<()> {
-    SledOutbox::remove(dir).with_context(|| format!("cannot remove {}", dir.display()))
+fn remove(config: &Config, dir: &Path) -> anyhow::Result<()> {
+    config.outbox.remove(dir).with_context(|| format!("cannot remove {}", dir.display()))
 }

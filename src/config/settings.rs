@@ -41,7 +41,7 @@ pub struct Config {
     /// Template of a job's page, with `{jobId}` and `{jobIdFs}`; `None` for no page.
     pub tracker_template: Option<String>,
     /// The store.
-    pub outbox: outbox::sled::Settings,
+    pub outbox: outbox::store::StoreSettings,
     /// How long ended callbacks are kept: the settings `retention.*`.
     pub retention: Retention,
     /// The delivery loop.
@@ -157,7 +157,7 @@ impl Config {
             data_dir,
             api,
             tracker_template,
-            outbox,
+            outbox: outbox::store::StoreSettings::Sled(outbox),
             retention,
             dispatcher,
             attempt,

@@ -127,6 +127,9 @@ pub trait Outbox: Send + Sync + 'static {
     /// `Ok` if events are accepted now.
     fn ready(&self) -> OutboxFuture<()>;
 
+    /// Completes the writes in progress and closes the store, which may block. Later writes are refused.
+    fn close(&self);
+
     /// How long the write in progress has taken so far, if there is one.
     fn write_in_progress(&self) -> Option<Duration>;
 }

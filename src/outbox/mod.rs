@@ -34,6 +34,7 @@ mod purge;
 pub mod record;
 mod retention;
 pub mod sled;
+pub mod store;
 mod transfer;
 pub mod transition;
 mod views;

@@ -28,7 +28,7 @@ use crate::{
     health::Health,
     intake::Intake,
     measure,
-    outbox::{Outbox, OutboxError, sled::SledOutbox},
+    outbox::{Outbox, OutboxError},
     page, recent, report,
     service::{reload::Reload, signals::Signals},
     telemetry::{self, Log, LogError},
@@ -98,13 +98,12 @@ pub async fn serve(
     let tokens = api::Tokens::new(operator, reader);
     let (tls, certificate) = api_tls(&config)?.unzip();
     let mut signals = Signals::new().map_err(ServiceError::Signals)?;
-    let Some(store) = open(&data_dir, &config, &mut signals).await? else {
+    let Some(outbox) = open(&data_dir, &config, &mut signals).await? else {
         tracing::info!(event.action = "service-stopped", "stopped while opening the store");
         drop(log);
         // The thread that opens the store cannot be told; a kill at any moment harms nothing.
         std::process::exit(0);
     };
-    let outbox: Arc<dyn Outbox> = store.clone();
     let clock = outbox.clock();
     tokio::spawn(read_throughput(Arc::clone(&outbox), clock.now()));
     let (listener, address) = listen(config.api.listen).await?;
@@ -153,7 +152,7 @@ pub async fn serve(
 
     log_start(address);
     announce(&note, &log);
-    let watchdog = tokio::spawn(supervisor::watch(health.clone(), outbox));
+    let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox)));
     supervisor::ready();
 
     let reload = Reload { config: &config, data_dir: &data_dir, tokens, tls, clients, note };
@@ -176,7 +175,7 @@ pub async fn serve(
     if tokio::time::timeout(API_GRACE, join("api", api)).await.is_err() {
         tracing::warn!("connections to the API were still open and are closed");
     }
-    join("close", tokio::task::spawn_blocking(move || store.close())).await;
+    join("close", tokio::task::spawn_blocking(move || outbox.close())).await;
     watchdog.abort();
     data_dir.remove_note();
     tracing::info!(event.action = "service-stopped", "service stopped");
@@ -188,17 +187,15 @@ async fn open(
     data_dir: &DataDir,
     config: &Config,
     signals: &mut Signals,
-) -> Result<Option<Arc<SledOutbox>>, ServiceError> {
+) -> Result<Option<Arc<dyn Outbox>>, ServiceError> {
     let (dir, settings) = (data_dir.outbox(), config.outbox.clone());
-    let opening = tokio::task::spawn_blocking(move || {
-        SledOutbox::open(&dir, settings, Arc::new(SystemClock))
-    });
+    let opening = tokio::task::spawn_blocking(move || settings.open(&dir, Arc::new(SystemClock)));
     tokio::select! {
         opened = opening => match opened {
             Ok(opened) => {
-                let store = opened?;
-                store.recovered().iter().for_each(report::outcome);
-                Ok(Some(Arc::new(store)))
+                let opened = opened?;
+                opened.recovered.iter().for_each(report::outcome);
+                Ok(Some(opened.outbox))
             }
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },

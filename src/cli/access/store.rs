@@ -16,10 +16,7 @@ use crate::{
     datadir::DataDir,
     event::Malformed,
     intake::Intake,
-    outbox::{
-        Outbox, OutboxError, Query, Sequence,
-        sled::{CopyError, SledOutbox},
-    },
+    outbox::{Outbox, OutboxError, Query, Sequence, store::CopyError},
     select::{self, Action, ActionResult},
 };
 
@@ -56,8 +53,12 @@ impl Store {
         }
     }
 
-    fn new(config: &Config, lock: DataDir, outbox: SledOutbox, aside: Option<Temporary>) -> Self {
-        let outbox: Arc<dyn Outbox> = Arc::new(outbox);
+    fn new(
+        config: &Config,
+        lock: DataDir,
+        outbox: Arc<dyn Outbox>,
+        aside: Option<Temporary>,
+    ) -> Self {
         let intake = Intake::new(
             Arc::clone(&outbox),
             config.egress.clone(),
@@ -147,23 +148,23 @@ impl Store {
     }
 }
 
-fn open(config: &Config, dir: &Path) -> Result<SledOutbox, OutboxError> {
-    let outbox = SledOutbox::open(dir, config.outbox.clone(), Arc::new(SystemClock))?;
-    if outbox.was_migrated() {
+fn open(config: &Config, dir: &Path) -> Result<Arc<dyn Outbox>, OutboxError> {
+    let opened = config.outbox.open(dir, Arc::new(SystemClock))?;
+    if opened.migrated {
         say(format_args!(
             "the store {} was migrated to the format of this version; older versions cannot open it",
             dir.display()
         ));
     }
-    Ok(outbox)
+    Ok(opened.outbox)
 }
 
 /// Opens a private copy of the store. Errors refer to the store, not to the copy.
-fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(SledOutbox, Temporary)> {
+fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(Arc<dyn Outbox>, Temporary)> {
     let dir = lock.outbox();
     let aside = Temporary::folder()?;
     let copy = aside.path().join("outbox");
-    SledOutbox::copy(&dir, &copy).map_err(|error| match error {
+    config.outbox.copy(&dir, &copy).map_err(|error| match error {
         CopyError::Read { .. } => {
             OutboxError::Damaged { dir: dir.clone(), reason: error.to_string().into() }.into()
         }

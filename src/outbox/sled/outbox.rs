@@ -309,6 +309,10 @@ impl Outbox for SledOutbox {
         self.ask(Write::Ping)
     }
 
+    fn close(&self) {
+        Self::close(self);
+    }
+
     fn write_in_progress(&self) -> Option<Duration> {
         self.store.commits.elapsed()
     }

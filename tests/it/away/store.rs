@@ -248,6 +248,10 @@ impl Outbox for Shared {
         self.write(self.inner.ready())
     }
 
+    fn close(&self) {
+        self.inner.close();
+    }
+
     fn write_in_progress(&self) -> Option<Duration> {
         self.inner.write_in_progress()
     }

@@ -1,0 +1,101 @@
+//! Opening a store, whichever one is configured. Everything above the outbox uses these functions, and no
+//! store by its name.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    error::Result,
+    interface::Outbox,
+    record::Record,
+    sled::{self, SledOutbox},
+    transfer::Identity,
+};
+use crate::clock::SharedClock;
+
+pub use super::sled::{CopyError, Salvage};
+
+/// Which store holds the callbacks, with its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// The embedded store, in the data directory.
+    Sled(sled::Settings),
+}
+
+/// A store that was opened.
+pub struct Opened {
+    /// The store.
+    pub outbox: Arc<dyn Outbox>,
+    /// It was migrated from an older format, which older versions cannot read.
+    pub migrated: bool,
+    /// Callbacks with an outcome that an earlier process had received, and was killed before it was
+    /// committed. It is committed now.
+    pub recovered: Vec<Record>,
+}
+
+impl StoreSettings {
+    /// Opens the store, creates it if there is none, and migrates it to this version's format. `dir` is its
+    /// place in the data directory, and `clock` the machine's.
+    pub fn open(&self, dir: &Path, clock: SharedClock) -> Result<Opened> {
+        match self {
+            Self::Sled(settings) => {
+                let outbox = SledOutbox::open(dir, settings.clone(), clock)?;
+                let (migrated, recovered) = (outbox.was_migrated(), outbox.recovered().to_vec());
+                Ok(Opened { outbox: Arc::new(outbox), migrated, recovered })
+            }
+        }
+    }
+
+    /// Creates and opens an empty store, where none may exist. With an identity, the callbacks of the
+    /// store with this identity can be imported with their ids.
+    pub fn create(
+        &self,
+        dir: &Path,
+        identity: Option<Identity>,
+        clock: SharedClock,
+    ) -> Result<Arc<dyn Outbox>> {
+        match self {
+            Self::Sled(settings) => {
+                Ok(Arc::new(SledOutbox::create(dir, identity, settings.clone(), clock)?))
+            }
+        }
+    }
+
+    /// Puts a store that is not open in its place.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self {
+            Self::Sled(_) => SledOutbox::rename(from, to),
+        }
+    }
+
+    /// Removes a store that is not open.
+    pub fn remove(&self, dir: &Path) -> io::Result<()> {
+        match self {
+            Self::Sled(_) => SledOutbox::remove(dir),
+        }
+    }
+
+    /// The file that has to be moved away together with the store.
+    pub fn file_beside(&self, dir: &Path) -> PathBuf {
+        match self {
+            Self::Sled(_) => SledOutbox::witness(dir),
+        }
+    }
+
+    /// Copies a store that is not open, to read it where it cannot be written.
+    pub fn copy(&self, dir: &Path, to: &Path) -> std::result::Result<(), CopyError> {
+        match self {
+            Self::Sled(_) => SledOutbox::copy(dir, to),
+        }
+    }
+
+    /// Reads what can be read of a store that cannot be opened.
+    pub fn salvage(&self, dir: &Path) -> io::Result<Salvage> {
+        match self {
+            Self::Sled(_) => Salvage::read(dir),
+        }
+    }
+}
