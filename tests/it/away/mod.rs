@@ -204,3 +204,17 @@ fn delivery_goes_on_after_the_store_was_unreachable() {
         delivered(&outbox, 205).await;
     });
 }
+
+#[test]
+fn what_was_not_read_ahead_is_sent_when_it_is_reported() {
+    const EACH: usize = 300;
+    deliver(8, async |outbox, _, _| {
+        outbox.reads_late.store(true, SeqCst);
+        let receivers = [Receiver::start(), Receiver::start()];
+        for receiver in &receivers {
+            enqueue(&outbox, receiver, EACH).await;
+        }
+        delivered(&outbox, 2 * EACH as u64).await;
+        assert_eq!(receivers.each_ref().map(Receiver::count), [EACH; 2]);
+    });
+}

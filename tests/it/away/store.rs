@@ -2,7 +2,7 @@
 //! claims not count, and makes it unreachable.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -61,6 +61,9 @@ pub(super) struct Shared {
     pub(super) unreachable: Mutex<Option<Destination>>,
     /// Nothing can be written.
     pub(super) down: AtomicBool,
+    /// Every other claim of a destination finds nothing read ahead, and what is read is reported later.
+    pub(super) reads_late: AtomicBool,
+    reading: Mutex<HashSet<Destination>>,
     /// How often the loop has waited for news.
     pub(super) rounds: AtomicUsize,
     /// Claims so far, by destination.
@@ -80,6 +83,8 @@ impl Shared {
             told: Notify::new(),
             unreachable: Mutex::default(),
             down: AtomicBool::new(false),
+            reads_late: AtomicBool::new(false),
+            reading: Mutex::default(),
             rounds: AtomicUsize::new(0),
             claims: Mutex::default(),
         })
@@ -160,6 +165,14 @@ impl Outbox for Shared {
         }
         if let Some(error) = self.fault(to) {
             return Err(error);
+        }
+        if self.reads_late.load(SeqCst) {
+            let mut reading = self.reading.lock().unwrap();
+            if reading.insert(to.clone()) {
+                self.report(News::Due { destination: to.clone(), at: now, open: None });
+                return Ok(Claims::default());
+            }
+            reading.remove(to);
         }
         let mut claims = self.inner.claim(to, limit, now)?;
         for claim in &mut claims.claimed {
