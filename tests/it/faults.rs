@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use crate::support::{Answer, Api, Receiver, Service, event, eventually};
 
 #[test]
@@ -142,6 +144,33 @@ fn a_transient_read_error_fails_only_the_read() {
     assert_eq!(api.get("/readyz").status, 200);
     let id = api.accept(&event("job_finished", "1", &receiver.url("/")));
     api.wait_for_state(&id, "delivered");
+}
+
+#[test]
+fn a_read_error_in_the_search_for_stuck_callbacks_stops_nothing() {
+    let mut service = Service::prepare("outbox.cache_bytes = 1048576");
+    service.put_on_a_disk_that_can_fail();
+    service.serve();
+    let dead = "http://127.0.0.1:1";
+    service.api().post("/v1/destinations/pause", &json!({ "destination": dead }));
+    let lines: String = (0..3000)
+        .map(|job| event("job_sending", &job.to_string(), dead).to_string() + "\n")
+        .collect();
+    service.api().post_lines(&lines);
+    assert_eq!(service.terminate(), Some(0));
+    // The search begins at the start, and has to read all of them.
+    service.serve();
+    service.fail_disk("pread EIO");
+    eventually("the search has failed", || {
+        service.log().iter().any(|line| line["event.action"] == "upkeep-failed").then_some(())
+    });
+    service.mend_disk();
+    let api = service.api();
+    assert_eq!(api.get("/readyz").status, 200);
+    let receiver = Receiver::start();
+    let id = api.accept(&event("job_finished", "new", &receiver.url("/")));
+    api.wait_for_state(&id, "delivered");
+    assert_eq!(api.queue()["pending"], 3000);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     measure,
     outbox::{
-        Record,
+        OutboxError, Record,
         error::Result,
         sled::{
             commit::{
@@ -132,11 +132,20 @@ impl Committer {
         let (committing, watched) = (store.commits.begin(), wake.begin());
         let mut answers = Vec::with_capacity(commands.len());
         let mut unsynced = None;
+        // The search for stuck callbacks is tried again later: a read of it may fail.
+        let searches = commands.iter().all(|command| matches!(command, Write::Mend(..)));
+        let mut unchanged = false;
         // sled panics on a damaged page; every write must still be answered.
         let result = guarded(|| {
             let mut txn = Transaction::new(store, store.clock.now());
             while let Some(command) = commands.pop_front() {
-                apply(store, disk, &mut txn, command, &mut answers)?;
+                if let Err(error) = apply(store, disk, &mut txn, command, &mut answers) {
+                    unchanged = searches && matches!(error, OutboxError::Engine(_));
+                    if unchanged {
+                        txn.abandon();
+                    }
+                    return Err(error);
+                }
             }
             if txn.is_empty() {
                 return Ok(());
@@ -157,7 +166,10 @@ impl Committer {
             published.publish(store);
             Ok(())
         });
-        let result = result.map_err(|error| store.stop(&error));
+        let result = result.map_err(|error| match unchanged {
+            true => store.classify(error),
+            false => store.stop(&error),
+        });
         drop((unsynced, committing, watched));
         if let Err(error) = &result {
             commands.into_iter().for_each(|command| command.refuse(error.clone()));

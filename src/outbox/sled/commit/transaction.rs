@@ -226,6 +226,23 @@ impl<'a> Transaction<'a> {
         })
     }
 
+    /// Discards the transaction, before any of it is applied. It must not have settled anything.
+    pub(crate) fn abandon(self) {
+        let mut inner = self.store.queues.lock();
+        let mut wake = false;
+        for (queue, seq) in self.to_free {
+            if inner.queues.get_mut(&queue).is_some_and(|it| it.free(seq)) {
+                inner.signal(queue, Timestamp::default());
+                wake = true;
+            }
+            inner.sweep(queue);
+        }
+        drop(inner);
+        if wake {
+            self.store.queues.wake();
+        }
+    }
+
     /// The counters of a destination, with the changes so far. If it has no pending callbacks, they are
     /// read from the disk.
     pub(crate) fn row(
