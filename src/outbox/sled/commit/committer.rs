@@ -166,10 +166,8 @@ impl Committer {
             published.publish(store);
             Ok(())
         });
-        let result = result.map_err(|error| match unchanged {
-            true => store.classify(error),
-            false => store.stop(&error),
-        });
+        let result = result
+            .map_err(|error| if unchanged { store.classify(error) } else { store.stop(&error) });
         drop((unsynced, committing, watched));
         if let Err(error) = &result {
             commands.into_iter().for_each(|command| command.refuse(error.clone()));
