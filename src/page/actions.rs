@@ -18,6 +18,8 @@ use super::{
 };
 use crate::{
     callback::CallbackId,
+    clock::Timestamp,
+    outbox::StateName,
     select::{self, Action, ActionLimits, ActionResult},
 };
 
@@ -71,6 +73,11 @@ struct View<'a> {
     progress: Option<Progress>,
     /// The list with this filter.
     list: String,
+    /// The state to which the action applies.
+    state: StateName,
+    /// Times of the filter that are given as durations, for instance.
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
 }
 
 /// The list with this filter, from `/ui/`.
@@ -96,9 +103,13 @@ pub(super) async fn confirm(
     let (page, mut fields) = request::query(&shared, &request, Tab::Callbacks, &FIELDS)?;
     let action = action(&page, &name)?;
     let filter = &mut fields.filter;
+    let back = page.link(list(filter));
     let mut counted = ActionResult::default();
-    if !shows_none(filter, action) {
-        selected_only(filter);
+    let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
+    let (since, until) = (selection.since, selection.until);
+    let none = shows_none(filter, action);
+    selected_only(filter);
+    if !none {
         let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
         let limits = ActionLimits { dry_run: true, limit: Some(COUNTED), cursor: None };
         let acted = select::act(&*shared.api.outbox, action, &selection, limits).await;
@@ -114,7 +125,10 @@ pub(super) async fn confirm(
         total,
         more,
         progress: None,
-        list: page.link(list(filter)),
+        list: back,
+        state: action.state(),
+        since,
+        until,
     };
     Ok(html(StatusCode::OK, &view))
 }
@@ -162,7 +176,19 @@ pub(super) async fn act(
         let more = fields.get("more") == "true" || fields.number("total") == 0;
         let progress = Some(Progress { matched, changed, cursor });
         let list = page.link(list(filter));
-        let view = View { page: &page, name: &name, texts, filter, total, more, progress, list };
+        let view = View {
+            page: &page,
+            name: &name,
+            texts,
+            filter,
+            total,
+            more,
+            progress,
+            list,
+            state: action.state(),
+            since: selection.since,
+            until: selection.until,
+        };
         return Ok(html(StatusCode::OK, &view));
     }
     let done = format!("done={name}&matched={matched}&changed={changed}");

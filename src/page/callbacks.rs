@@ -7,6 +7,7 @@ use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
 };
+use url::form_urlencoded;
 
 use super::{
     context::{Answer, Page, Refusal, Tab, html, to},
@@ -54,6 +55,11 @@ impl Row {
         };
         let link = page.link(format!("callbacks/{}", it.id));
         Self { link, next, next_at: at.map(|at| at.to_string()), it }
+    }
+
+    /// Whether a list shows the last error.
+    fn shows_error(&self) -> bool {
+        self.it.last_error.is_some() && self.it.state != StateName::Delivered
     }
 }
 
@@ -160,7 +166,7 @@ async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, Out
             return Ok(format!("callbacks?{}", filter.query_string()));
         }
     }
-    let text = url::form_urlencoded::byte_serialize(wanted.as_bytes()).collect::<String>();
+    let text = form_urlencoded::byte_serialize(wanted.as_bytes()).collect::<String>();
     Ok(format!("destinations?host={text}"))
 }
 
@@ -178,6 +184,8 @@ struct OneView<'a> {
     job: String,
     directory: String,
     waiting_for: Option<String>,
+    /// The destination and its row in the list of destinations.
+    destination: Option<(String, String)>,
 }
 
 /// One callback.
@@ -211,6 +219,11 @@ pub(super) async fn one(
         tracker,
         job: of("jobId", &view.job_id),
         directory: of("jobIdFs", &view.job_id_fs),
+        destination: view.destination.clone().map(|it| {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            let link = format!("destinations?{}", query.append_pair("host", &it).finish());
+            (it, page.link(link))
+        }),
         waiting_for: view.waiting_for.as_ref().map(|id| page.link(format!("callbacks/{id}"))),
         attempts: view.attempts.clone().unwrap_or_default(),
         row: Row::new(view, &page, &troubled),

@@ -70,7 +70,7 @@ words! {
     counted_since: "Counted since the start of the service:", "Gezählt seit dem Start des Dienstes:";
     delivered_since: "delivered ones, from the store, since:", "zugestellte, aus dem Speicher, seit:";
     empty: "There is no callback yet. Submit an event to try it:", "Es gibt noch keinen Callback. Zum Ausprobieren ein Ereignis einreichen:";
-    empty_after: "The destination is open until a receiver listens there; start one with", "Das Ziel bleibt gestört, bis dort ein Empfänger lauscht; so wird einer gestartet:";
+    empty_after: "The destination is down until a receiver listens there; start one with", "Das Ziel bleibt gestört, bis dort ein Empfänger lauscht; so wird einer gestartet:";
     job: "Job", "Job";
     directory: "Directory", "Verzeichnis";
     job_state: "Job state", "Job-Zustand";
@@ -89,7 +89,7 @@ words! {
     next_waits: "waits for another callback of its job", "wartet auf einen anderen Callback seines Jobs";
     next_paused: "destination paused", "Ziel angehalten";
     next_retry: "retry", "neuer Versuch";
-    next_open: "destination open, probe", "Ziel gestört, Probe";
+    next_open: "destination down, next probe", "Ziel gestört, nächste Probe";
     next_held: "destination held until", "Ziel zurückgehalten bis";
     next_due: "due", "fällig";
     next_removed: "will be removed", "wird entfernt";
@@ -106,7 +106,7 @@ words! {
     choose_all: "Select all on this page", "Alle auf dieser Seite auswählen";
     on_selected: "On the selected callbacks, or on all that match if none is selected:", "Für die ausgewählten Callbacks, oder für alle passenden, wenn keiner ausgewählt ist:";
     replay: "Send again", "Erneut senden";
-    replay_explained: "Failed callbacks become pending again, with a new age and new attempts.", "Fehlgeschlagene Callbacks stehen wieder aus, mit neuem Alter und neuen Versuchen.";
+    replay_explained: "Failed callbacks become pending again, with a new time limit and new attempts.", "Fehlgeschlagene Callbacks stehen wieder aus, mit neuer Frist und neuen Versuchen.";
     cancel: "Cancel", "Abbrechen";
     cancel_explained: "Pending callbacks end and count as failed. Those in flight stay.", "Ausstehende Callbacks enden und zählen als fehlgeschlagen. Die unterwegs sind, bleiben.";
     retry_now: "Try now", "Jetzt versuchen";
@@ -121,7 +121,7 @@ words! {
     stop: "Stop here", "Hier aufhören";
     go_on: "Go on", "Weiter";
     done_so_far: "Done so far:", "Bisher erledigt:";
-    replayed: "Sent again:", "Erneut gesendet:";
+    replayed: "To be sent again:", "Werden erneut gesendet:";
     cancelled: "Cancelled:", "Abgebrochen:";
     retried: "Due now:", "Jetzt fällig:";
     of: "of", "von";
@@ -160,7 +160,7 @@ words! {
     link_is_over: "This link was used already, or is older than a minute. Run `seal-dpf-urlcallback ui` again.", "Dieser Link wurde schon benutzt oder ist älter als eine Minute. `seal-dpf-urlcallback ui` erneut aufrufen.";
     shortcuts: "Keys: / search, g o overview, g c callbacks, g d destinations, t theme, ? this help", "Tasten: / Suche, g o Übersicht, g c Callbacks, g d Ziele, t Farben, ? diese Hilfe";
     state_ok: "ok", "ok";
-    state_open: "open", "gestört";
+    state_open: "down", "gestört";
     state_held: "held", "zurückgehalten";
     state_paused: "paused", "angehalten";
 }

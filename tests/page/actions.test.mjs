@@ -48,7 +48,7 @@ for (const javaScriptEnabled of [true, false]) {
     await page.getByText("3 callbacks match").waitFor();
     assert.deepEqual(await states(ids), ["failed", "failed", "failed"], "nothing is done before the confirmation");
     await page.getByRole("button", { name: /^Yes,/ }).click();
-    await page.getByText("Sent again: 3 of 3").waitFor();
+    await page.getByText("To be sent again: 3 of 3").waitFor();
     for (const id of ids) await it.service.waitFor(id, "delivered");
     await page.end();
   });
@@ -98,12 +98,12 @@ for (const javaScriptEnabled of [true, false]) {
     assert.equal((await it.service.callback(id)).state, "failed");
     flaky.answer = 200;
     await page.getByRole("button", { name: "Send again" }).click();
-    await page.getByText("Sent again: 1 of 1").waitFor();
+    await page.getByText("To be sent again: 1 of 1").waitFor();
     await it.service.waitFor(id, "delivered");
     // With the script, the address is that of the view alone.
     assert.equal(page.url().endsWith(id), javaScriptEnabled, page.url());
     await page.reload();
-    assert.equal(await page.getByText("Sent again: 1 of 1").count(), javaScriptEnabled ? 0 : 1);
+    assert.equal(await page.getByText("To be sent again: 1 of 1").count(), javaScriptEnabled ? 0 : 1);
     assert.equal(await page.locator(".head .state").innerText(), "Delivered");
     assert.equal(await page.getByRole("button", { name: /again|now|Cancel/ }).count(), 0, "nothing is left to do");
     await page.end();

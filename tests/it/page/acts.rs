@@ -32,7 +32,7 @@ fn one_callback_is_sent_again_cancelled_and_tried_now() {
     let one = |id: &str, action: &str| format!("callbacks/{id}?done={action}&matched=1&changed=1");
     let to = leads_to(&send(&api, "/ui/actions/replay", &format!("id={id}")));
     assert_eq!(to, one(&id, "replay"));
-    assert!(text(&view(&api, &format!("/ui/{to}"))).contains("Sent again: 1 of 1"));
+    assert!(text(&view(&api, &format!("/ui/{to}"))).contains("To be sent again: 1 of 1"));
     api.wait_for_state(&id, "delivered");
     assert_eq!(bad.count(), 2);
     let (busy, ids) = waiting(&api, &["2", "3"]);
@@ -54,6 +54,9 @@ fn an_action_on_a_filter_counts_first_and_then_says_what_it_did() {
     let filter = format!("destination={}", encoded(&busy.url("")));
     let asked = text(&view(&api, &format!("/ui/actions/cancel?{filter}")));
     assert!(asked.contains("<b>3</b> callbacks match"), "{asked}");
+    assert!(asked.contains("<span class=\"state pending\">Pending</span>"), "{asked}");
+    let resolved = text(&view(&api, &format!("/ui/actions/cancel?{filter}&since=2h")));
+    assert!(resolved.contains("2h = <time datetime=\"20"), "{resolved}");
     assert_eq!(api.callback(&ids[0])["state"], "pending", "it is only asked");
     let answer = send(&api, "/ui/actions/cancel", &filter);
     let to = leads_to(&answer);

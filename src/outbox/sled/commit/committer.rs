@@ -8,7 +8,7 @@
 //!
 //! An error of apply, flush or sync is ambiguous: the batch may or may not be on the disk. So the store
 //! stops permanently and answers every write with
-//! [`OutboxError::Stopped`](crate::outbox::OutboxError::Stopped); the next start determines
+//! [`OutboxError::Stopped`]; the next start determines
 //! what is on the disk.
 
 use std::{
