@@ -300,6 +300,17 @@ fn closed(destination: &Destination, why: &str) {
     );
 }
 
+/// The due callbacks of a destination cannot be read.
+pub fn claim_failed(destination: &Destination, error: &OutboxError) {
+    tracing::error!(
+        event.action = "claim-failed",
+        url.domain = destination.host(),
+        callback.destination = destination.as_str(),
+        error.message = %error,
+        "cannot read the due callbacks of a destination"
+    );
+}
+
 /// Something failed because the store cannot be reached, which ends by itself, or because the destination
 /// is another instance's now. Everything may fail at once, so there is at most one line a second.
 pub fn store_away(what: &str, error: &OutboxError) {

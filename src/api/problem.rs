@@ -74,7 +74,7 @@ impl From<OutboxError> for Problem {
             OutboxError::Stopped { .. } | OutboxError::Closed => {
                 Self::unavailable(error.to_string())
             }
-            away if away.is_transient() => Self::unavailable(away.to_string()),
+            error if error.is_transient() => Self::unavailable(error.to_string()),
             other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
         }
     }

@@ -367,11 +367,5 @@ fn claim_failed(lane: &mut Lane, destination: &Destination, error: &OutboxError,
         return;
     }
     lane.next_due = Some(now.after(UNREADABLE_PAUSE));
-    tracing::error!(
-        event.action = "claim-failed",
-        url.domain = destination.host(),
-        callback.destination = destination.as_str(),
-        error.message = %error,
-        "cannot read the due callbacks of a destination"
-    );
+    report::claim_failed(destination, error);
 }

@@ -23,7 +23,6 @@ pub trait Ownership: Send + Sync + 'static {
 }
 
 /// How long a claim counts.
-#[derive(Clone, Default)]
 pub struct Hold(Option<Arc<dyn Ownership>>);
 
 impl Hold {

@@ -41,8 +41,11 @@ pub enum OutboxError {
     /// The store cannot be reached at the moment. Nothing was changed.
     #[error("the store cannot be reached: {0}")]
     Unreachable(Arc<str>),
-    /// The store was lost during a write, which it may have made or not. The same call may be repeated.
-    #[error("the store was lost during a write, so it is not known whether it was made: {0}")]
+    /// The connection to the store broke during a write, which may have been made or not. The same call may
+    /// be repeated.
+    #[error(
+        "the connection to the store broke during a write, which may have been made or not: {0}"
+    )]
     Unsure(Arc<str>),
     /// The destination is not this instance's any more: what it has claimed of it does not count.
     #[error("another instance delivers to this destination now")]

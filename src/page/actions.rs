@@ -20,7 +20,7 @@ use crate::{
     callback::CallbackId,
     clock::Timestamp,
     outbox::StateName,
-    select::{self, Action, ActionLimits, ActionResult},
+    select::{self, Action, ActionLimits, ActionResult, Selection},
 };
 
 /// Callbacks that are counted before an action.
@@ -75,14 +75,33 @@ struct View<'a> {
     list: String,
     /// The state to which the action applies.
     state: StateName,
-    /// Times of the filter that are given as durations, for instance.
+    /// The times of the filter, which may be given as durations.
     since: Option<Timestamp>,
     until: Option<Timestamp>,
 }
 
-/// The list with this filter, from `/ui/`.
-fn list(filter: &Filter) -> String {
-    format!("callbacks?{}", filter.query_string())
+impl<'a> View<'a> {
+    fn new(
+        page: &'a Page,
+        name: &'a str,
+        action: Action,
+        filter: &'a Filter,
+        selection: &Selection,
+    ) -> Self {
+        Self {
+            page,
+            name,
+            texts: Texts::of(action, page.words),
+            filter,
+            total: 0,
+            more: false,
+            progress: None,
+            list: page.link(filter.list()),
+            state: action.state(),
+            since: selection.since,
+            until: selection.until,
+        }
+    }
 }
 
 fn action(page: &Page, name: &str) -> Result<Action, Refusal> {
@@ -103,34 +122,19 @@ pub(super) async fn confirm(
     let (page, mut fields) = request::query(&shared, &request, Tab::Callbacks, &FIELDS)?;
     let action = action(&page, &name)?;
     let filter = &mut fields.filter;
-    let back = page.link(list(filter));
-    let mut counted = ActionResult::default();
-    let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
-    let (since, until) = (selection.since, selection.until);
+    let list = page.link(filter.list());
     let none = shows_none(filter, action);
     selected_only(filter);
+    let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
+    let mut counted = ActionResult::default();
     if !none {
-        let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
         let limits = ActionLimits { dry_run: true, limit: Some(COUNTED), cursor: None };
         let acted = select::act(&*shared.api.outbox, action, &selection, limits).await;
         counted = acted.map_err(|error| page.failed(&error))?;
     }
-    let texts = Texts::of(action, page.words);
     let (total, more) = (counted.matched, counted.next.is_some());
-    let view = View {
-        page: &page,
-        name: &name,
-        texts,
-        filter,
-        total,
-        more,
-        progress: None,
-        list: back,
-        state: action.state(),
-        since,
-        until,
-    };
-    Ok(html(StatusCode::OK, &view))
+    let view = View::new(&page, &name, action, filter, &selection);
+    Ok(html(StatusCode::OK, &View { total, more, list, ..view }))
 }
 
 /// Whether a list with this filter shows no callback that the action changes.
@@ -170,30 +174,16 @@ pub(super) async fn act(
     let matched = fields.number("matched").saturating_add(acted.matched);
     let changed = fields.number("changed").saturating_add(acted.changed);
     if let Some(cursor) = acted.next {
-        let texts = Texts::of(action, page.words);
         // Without a confirmation before, this is what is known.
         let total = fields.number("total").max(matched);
         let more = fields.get("more") == "true" || fields.number("total") == 0;
         let progress = Some(Progress { matched, changed, cursor });
-        let list = page.link(list(filter));
-        let view = View {
-            page: &page,
-            name: &name,
-            texts,
-            filter,
-            total,
-            more,
-            progress,
-            list,
-            state: action.state(),
-            since: selection.since,
-            until: selection.until,
-        };
-        return Ok(html(StatusCode::OK, &view));
+        let view = View::new(&page, &name, action, filter, &selection);
+        return Ok(html(StatusCode::OK, &View { total, more, progress, ..view }));
     }
     let done = format!("done={name}&matched={matched}&changed={changed}");
     let place = match filter.ids.as_slice() {
-        [] => format!("{}&{done}", list(filter)),
+        [] => format!("{}&{done}", filter.list()),
         [id] => format!("callbacks/{id}?{done}"),
         _ => format!("callbacks?{done}"),
     };

@@ -7,10 +7,10 @@ use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
 };
-use url::form_urlencoded;
 
 use super::{
     context::{Answer, Page, Refusal, Tab, html, to},
+    destinations::destinations_with,
     filter::Filter,
     request::{self, Fields},
     state::Shared,
@@ -133,11 +133,6 @@ pub(super) async fn search(State(shared): State<Shared>, request: Request) -> An
 
 async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, OutboxError> {
     let outbox = &shared.api.outbox;
-    let with = |name: &str| {
-        let mut filter = Filter::default();
-        filter.set(name, wanted);
-        filter
-    };
     if wanted.is_empty() {
         return Ok("callbacks".into());
     }
@@ -147,13 +142,13 @@ async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, Out
         return Ok(format!("callbacks/{id}"));
     }
     for name in ["jobIdFs", "jobId"] {
-        let filter = with(name);
+        let filter = Filter::only(name, wanted);
         let Ok(query) = filter.query(page.now) else { continue };
         if !outbox.list(query).await?.callbacks.is_empty() {
-            return Ok(format!("callbacks?{}", filter.query_string()));
+            return Ok(filter.list());
         }
     }
-    let filter = with("destination");
+    let filter = Filter::only("destination", wanted);
     if let Ok(selection) = filter.selection(page.now)
         && let Some(destination) = selection.destination
     {
@@ -163,11 +158,10 @@ async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, Out
             ..DestinationQuery::default()
         };
         if !outbox.destinations(query, page.now).await?.destinations.is_empty() {
-            return Ok(format!("callbacks?{}", filter.query_string()));
+            return Ok(filter.list());
         }
     }
-    let text = form_urlencoded::byte_serialize(wanted.as_bytes()).collect::<String>();
-    Ok(format!("destinations?host={text}"))
+    Ok(destinations_with(wanted))
 }
 
 #[derive(Template)]
@@ -195,23 +189,19 @@ pub(super) async fn one(
     request: Request,
 ) -> Answer {
     let (page, fields) = request::query(&shared, &request, Tab::Callbacks, &DONE)?;
-    let refusal = |status, detail| page.refusal(status, detail);
+    let words = page.words;
     let id = id.parse::<CallbackId>();
-    let id = id.map_err(|_| refusal(StatusCode::BAD_REQUEST, page.words.invalid_id))?;
+    let id = id.map_err(|_| page.refusal(StatusCode::BAD_REQUEST, words.invalid_id))?;
     let detail = shared.api.outbox.get(id).await.map_err(|error| page.failed(&error))?;
     let detail =
-        detail.ok_or_else(|| refusal(StatusCode::NOT_FOUND, page.words.no_such_callback))?;
+        detail.ok_or_else(|| page.refusal(StatusCode::NOT_FOUND, words.no_such_callback))?;
     let troubled = troubled(&shared, &page, true).await?;
     let view = CallbackView::detailed(detail, &shared.api.terms);
     let body = view.body.as_ref().map(|body| String::from_utf8_lossy(&body.to_json()).into_owned());
     let body = body.unwrap_or_default();
     let headers = headers(&view, shared.signed);
     let tracker = view.body.as_ref().and_then(tracker);
-    let of = |name: &str, value: &str| {
-        let mut filter = Filter::default();
-        filter.set(name, value);
-        page.link(format!("callbacks?{}", filter.query_string()))
-    };
+    let of = |name: &str, value: &str| page.link(Filter::only(name, value).list());
     let view = OneView {
         curl: curl(&view.url, &headers, &body),
         headers,
@@ -220,9 +210,8 @@ pub(super) async fn one(
         job: of("jobId", &view.job_id),
         directory: of("jobIdFs", &view.job_id_fs),
         destination: view.destination.clone().map(|it| {
-            let mut query = form_urlencoded::Serializer::new(String::new());
-            let link = format!("destinations?{}", query.append_pair("host", &it).finish());
-            (it, page.link(link))
+            let link = page.link(destinations_with(&it));
+            (it, link)
         }),
         waiting_for: view.waiting_for.as_ref().map(|id| page.link(format!("callbacks/{id}"))),
         attempts: view.attempts.clone().unwrap_or_default(),

@@ -51,11 +51,7 @@ impl Page {
         let path = path.strip_prefix("/ui/").unwrap_or(path).trim_start_matches('/');
         let query = request.uri().query().unwrap_or_default();
         let lang = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "lang");
-        let words = match &lang {
-            Some((_, lang)) if lang == DE.lang => &DE,
-            Some(_) => &EN,
-            None => preferred(request),
-        };
+        let words = lang.as_ref().map_or_else(|| preferred(request), |(_, lang)| chosen(lang));
         Self {
             words,
             chosen: lang.is_some(),
@@ -67,6 +63,11 @@ impl Page {
             may_act: visitor.is_some_and(|it| it.role == Role::Operator),
             here: if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") },
         }
+    }
+
+    /// In the language that a form asks for, which is in its body.
+    pub(super) fn in_language(self, lang: &str) -> Self {
+        Self { words: chosen(lang), chosen: true, ..self }
     }
 
     pub(super) fn on(self, tab: Tab) -> Self {
@@ -101,6 +102,10 @@ impl Page {
     pub(super) fn is_on(&self, tab: Tab) -> bool {
         self.tab == tab
     }
+}
+
+fn chosen(lang: &str) -> &'static Words {
+    if lang == DE.lang { &DE } else { &EN }
 }
 
 /// The language that the browser prefers: German if it comes before English.

@@ -10,6 +10,7 @@ use url::form_urlencoded;
 use super::{
     charts,
     context::{Answer, Page, Tab, html, to},
+    filter::Filter,
     request,
     state::Shared,
 };
@@ -43,10 +44,10 @@ struct View<'a> {
     done: Option<String>,
 }
 
-/// The list of the callbacks to a destination.
-pub(super) fn callbacks_to(page: &Page, destination: &str) -> String {
+/// The list of the destinations that have this in their names, from `/ui/`.
+pub(super) fn destinations_with(part: &str) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    page.link(format!("callbacks?{}", query.append_pair("destination", destination).finish()))
+    format!("destinations?{}", query.append_pair("host", part).finish())
 }
 
 fn row(page: &Page, it: DestinationView) -> Row {
@@ -56,7 +57,7 @@ fn row(page: &Page, it: DestinationView) -> Row {
     let bars: Vec<_> = minutes.iter().map(|it| [it.delivered, it.failed]).collect();
     let label = format!("{}: {}", it.destination, page.words.last_hour);
     Row {
-        callbacks: callbacks_to(page, &it.destination),
+        callbacks: page.link(Filter::only("destination", &it.destination).list()),
         chart: charts::bars(&bars, ["good", "bad"], &label),
         delivered: minutes.iter().map(|it| u64::from(it.delivered)).sum(),
         failed_attempts: minutes.iter().map(|it| u64::from(it.failed)).sum(),

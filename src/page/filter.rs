@@ -66,6 +66,18 @@ impl Filter {
         ids.chain(others.filter(|(_, value)| !value.is_empty())).collect()
     }
 
+    /// A filter by one field.
+    pub(super) fn only(name: &str, value: &str) -> Self {
+        let mut filter = Self::default();
+        filter.set(name, value);
+        filter
+    }
+
+    /// The list of callbacks with this filter, from `/ui/`.
+    pub(super) fn list(&self) -> String {
+        format!("callbacks?{}", self.query_string())
+    }
+
     /// As a query string without `?`.
     pub(super) fn query_string(&self) -> String {
         form_urlencoded::Serializer::new(String::new()).extend_pairs(self.fields()).finish()

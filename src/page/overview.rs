@@ -12,7 +12,7 @@ use super::{
     callbacks::{Row, Troubled},
     charts,
     context::{Answer, Page, Tab, html},
-    destinations::callbacks_to,
+    filter::Filter,
     state::Shared,
 };
 use crate::{
@@ -84,8 +84,9 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answ
     let (summary, failures) = found.map_err(|error| page.failed(&error))?;
     let queue = QueueView::new(summary, &api.terms, page.now);
     let troubled = queue.destinations.iter().filter(|it| it.state != DestinationState::Ok);
-    let link = |it: &DestinationView| (it.clone(), callbacks_to(&page, &it.destination));
-    let troubled = troubled.take(DESTINATIONS).map(link).collect();
+    let list = |name: &str| page.link(Filter::only("destination", name).list());
+    let with_list = |it: &DestinationView| (it.clone(), list(&it.destination));
+    let troubled = troubled.take(DESTINATIONS).map(with_list).collect();
     let oldest_due = Duration::from_secs(queue.oldest_due_seconds);
     let oldest_due = (oldest_due > OVERDUE).then(|| humantime::format_duration(oldest_due));
     let none = Troubled::new();

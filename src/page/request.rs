@@ -72,6 +72,11 @@ pub(super) async fn form(
     let form = axum::body::to_bytes(request.into_body(), FORM)
         .await
         .map_err(|error| page.refusal(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()))?;
+    let lang = form_urlencoded::parse(&form).find(|(name, _)| name == "lang");
+    let page = match lang {
+        Some((_, lang)) => page.in_language(&lang),
+        None => page,
+    };
     let fields = Fields::parse(&form, &page, known)?;
     Ok((page, fields))
 }

@@ -174,6 +174,37 @@ fn a_read_error_in_the_search_for_stuck_callbacks_stops_nothing() {
 }
 
 #[test]
+fn a_read_error_in_the_search_for_old_callbacks_stops_nothing() {
+    let retry = "[retry]\nmax_age = \"4s\"\ninitial_interval = \"1s\"\nmax_interval = \"2s\"";
+    let delivery = "[delivery]\nper_destination = 1";
+    let mut service =
+        Service::prepare(&format!("outbox.cache_bytes = 1048576\n{retry}\n{delivery}"));
+    service.put_on_a_disk_that_can_fail();
+    service.serve();
+    // Only one is in flight, and no outcome is committed in the meantime.
+    let waits = Receiver::answering(vec![], Answer::Wait);
+    let lines: String = (0..3000)
+        .map(|job| event("job_sending", &job.to_string(), &waits.url("/")).to_string() + "\n")
+        .collect();
+    service.api().post_lines(&lines);
+    service.kill();
+    service.serve();
+    eventually("one is in flight", || (service.api().queue()["inFlight"] == 1).then_some(()));
+    service.fail_disk("pread EIO");
+    let failures = || {
+        let log = service.log();
+        log.iter().filter(|line| line["event.action"] == "upkeep-failed").count()
+    };
+    // The first may be that of the search for stuck jobs, which is not repeated so soon.
+    eventually("searches have failed", || (failures() >= 2).then_some(()));
+    service.mend_disk();
+    let api = service.api();
+    assert_eq!(api.get("/readyz").status, 200);
+    // None was passed over by a search that failed.
+    eventually("all but one expire", || (api.queue()["failed"] == 2999).then_some(()));
+}
+
+#[test]
 fn a_read_only_store_at_startup_is_a_clear_error() {
     let mut service = Service::prepare("");
     service.put_on_a_disk_that_can_fail();

@@ -282,3 +282,17 @@ fn an_overdue_callback_gets_one_attempt_after_a_start() {
     );
     assert_eq!(failed["attempts"][1]["error"]["kind"], "connect");
 }
+
+#[test]
+fn the_page_says_for_how_long_the_oldest_callback_is_due() {
+    let mut clocked = Clocked::prepare("");
+    clocked.serve();
+    let api = clocked.0.api();
+    let paused = "http://127.0.0.1:1";
+    api.post("/v1/destinations/pause", &serde_json::json!({ "destination": paused }));
+    api.accept(&event("job_sending", "1", paused));
+    let overview = || crate::page::text(&crate::page::view(&api, "/ui/"));
+    assert!(!overview().contains("Oldest due for"));
+    clocked.set(600);
+    assert!(overview().contains("<b>10m") && overview().contains("Oldest due for"));
+}

@@ -51,6 +51,13 @@ test("a link that was used says so, and signs nobody in", async () => {
   await second.end();
 });
 
+test("the link's page without a link says how to get one", async () => {
+  const page = await open(it.browser, it.service, { signedIn: false });
+  await page.goto(new URL("sign-in", page.home).href);
+  await page.getByText("`seal-dpf-urlcallback ui` opens one").waitFor();
+  await page.end();
+});
+
 test("without the script, the link's page says how to sign in", async () => {
   const page = await open(it.browser, it.service, { signedIn: false, javaScriptEnabled: false });
   await page.goto(await link());

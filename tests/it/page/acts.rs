@@ -176,6 +176,40 @@ fn a_destination_is_paused_resumed_and_tried_now() {
     api.wait_for_state(&ids[0], "delivered");
 }
 
+#[test]
+fn a_form_keeps_the_language_that_was_chosen() {
+    let service = Service::start(SLOW);
+    let (api, bad, id) = failed(&service);
+    let to = leads_to(&send(&api, "/ui/actions/replay", &format!("id={id}&lang=de")));
+    assert_eq!(to, format!("callbacks/{id}?done=replay&matched=1&changed=1&lang=de"));
+    assert!(text(&view(&api, &format!("/ui/{to}"))).contains("Werden erneut gesendet: 1 von 1"));
+    let form = format!("destination={}&lang=de", encoded(&bad.url("")));
+    assert!(leads_to(&send(&api, "/ui/destinations/pause", &form)).ends_with("&lang=de"));
+    let refused = text(&send(&api, "/ui/actions/replay", "id=x&lang=de"));
+    assert!(refused.contains("Nichts wurde getan, weil ein Feld nicht lesbar ist:"), "{refused}");
+}
+
+#[test]
+fn a_list_offers_the_actions_that_change_what_it_shows() {
+    let service = Service::start(SLOW);
+    let (api, _, _) = failed(&service);
+    let (_busy, _) = waiting(&api, &["2"]);
+    let good = Receiver::start();
+    let delivered = api.accept(&event("job_sending", "3", &good.url("/")));
+    api.wait_for_state(&delivered, "delivered");
+    for (state, offered) in [
+        ("", [true, true, true]),
+        ("failed", [true, false, false]),
+        ("pending", [false, true, true]),
+        ("delivered", [false, false, false]),
+    ] {
+        let page = text(&view(&api, &format!("/ui/callbacks?state={state}")));
+        let offers = ["replay", "retry-now", "cancel"]
+            .map(|action| page.contains(&format!("formaction=\"./actions/{action}\"")));
+        assert_eq!(offers, offered, "{state}");
+    }
+}
+
 /// The lines of the log about what operators did.
 fn audit(service: &Service) -> Vec<Value> {
     service.log().into_iter().filter(|line| line["event.action"] == "page-action").collect()

@@ -63,6 +63,20 @@ fn lists_show_what_the_filter_in_their_url_matches() {
 }
 
 #[test]
+fn a_callback_leads_to_its_destination_and_an_old_error_is_history() {
+    let service = Service::start("[retry]\ninitial_interval = \"10ms\"");
+    let api = service.api();
+    let late = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
+    let id = api.accept(&event("job_sending", "1", &late.url("/")));
+    api.wait_for_state(&id, "delivered");
+    let one = text(&view(&api, &format!("/ui/callbacks/{id}")));
+    let link = format!("href=\"../destinations?host={}\"", encoded(&late.url("")));
+    assert!(one.contains(&link) && one.contains("status 503"), "{one}");
+    let list = text(&view(&api, "/ui/callbacks"));
+    assert!(list.contains(&id) && !list.contains("status 503"), "{list}");
+}
+
+#[test]
 fn pages_of_a_list_lead_to_each_other() {
     let service = Service::start("");
     let api = service.api();

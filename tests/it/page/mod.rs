@@ -39,7 +39,7 @@ fn basic(password: &str) -> String {
 }
 
 /// A view, signed in with the API's token.
-fn view(api: &Api, path: &str) -> Response {
+pub(crate) fn view(api: &Api, path: &str) -> Response {
     ask(api, "GET", path, &[("authorization", &basic(&api.token))], "")
 }
 
@@ -48,7 +48,7 @@ fn send(api: &Api, path: &str, form: &str) -> Response {
     ask(api, "POST", path, &[("authorization", &basic(&api.token))], form)
 }
 
-fn text(response: &Response) -> String {
+pub(crate) fn text(response: &Response) -> String {
     String::from_utf8(response.body.clone()).unwrap()
 }
 

@@ -1,6 +1,9 @@
 //! The queue of one destination, in memory.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use foldhash::fast::RandomState;
 
@@ -21,6 +24,12 @@ pub(crate) enum Busy {
     Committing,
 }
 
+/// A queue may be removed and made anew while it is read, so the number is not the queue's own.
+fn next_change() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
+
 /// The queue of one destination, in memory.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -35,8 +44,9 @@ pub(crate) struct Queue {
     pub(crate) aged_to: u64,
     /// The first fresh callback that is not busy, and when it was accepted, if the summary looked for it.
     pub(crate) first_fresh: Option<(u64, Timestamp)>,
-    /// Number of changes after which `first_fresh` may have been another one.
-    pub(crate) changes: u64,
+    /// The last change after which `first_fresh` may have been another one. No two changes of any queues
+    /// have the same number.
+    pub(crate) change: u64,
     /// The last claim found only busy callbacks. The queue is signalled when one of them is freed.
     pub(crate) starved: bool,
     /// Number of claims that were postponed in a row.
@@ -54,7 +64,7 @@ impl Queue {
             oldest: Timestamp::MAX,
             aged_to: 0,
             first_fresh: None,
-            changes: 0,
+            change: next_change(),
             starved: false,
             postponed_claims: 0,
         }
@@ -72,7 +82,7 @@ impl Queue {
 
     /// Forgets the first fresh callback if it may be this one now, or may have been until now.
     pub(crate) fn may_be_first(&mut self, seq: u64) {
-        self.changes += 1;
+        self.change = next_change();
         self.first_fresh = self.first_fresh.filter(|(first, _)| *first < seq);
     }
 

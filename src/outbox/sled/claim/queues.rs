@@ -93,6 +93,18 @@ impl Inner {
         }
     }
 
+    /// Frees callbacks that a batch has marked busy. Returns whether the loop has to be woken.
+    pub(crate) fn free(&mut self, callbacks: Vec<(QueueKey, u64)>) -> bool {
+        let mut wake = false;
+        for (queue, seq) in callbacks {
+            if self.queues.get_mut(&queue).is_some_and(|it| it.free(seq)) {
+                self.signal(queue, Timestamp::default());
+                wake = true;
+            }
+        }
+        wake
+    }
+
     /// Removes a queue that is no longer needed.
     pub(crate) fn sweep(&mut self, queue: QueueKey) {
         if self.queues.get(&queue).is_some_and(Queue::is_over) {

@@ -86,6 +86,11 @@ impl Write {
         !matches!(self, Self::Settle(..))
     }
 
+    /// Whether a part of the store's upkeep, which is tried again if it fails.
+    pub(crate) fn is_upkeep(&self) -> bool {
+        matches!(self, Self::Mend(..) | Self::Expire(..) | Self::Purge(..))
+    }
+
     /// Answers with an error.
     pub(crate) fn refuse(self, error: OutboxError) {
         match self {

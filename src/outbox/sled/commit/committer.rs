@@ -7,9 +7,9 @@
 //! follows it, and only then is anything acknowledged.
 //!
 //! An error of apply, flush or sync is ambiguous: the batch may or may not be on the disk. So the store
-//! stops permanently and answers every write with
-//! [`OutboxError::Stopped`]; the next start determines
-//! what is on the disk.
+//! stops permanently and answers every write with [`OutboxError::Stopped`]; the next start determines what
+//! is on the disk. Before the apply nothing has changed: a failed read then fails a batch of upkeep, and
+//! stops the store for any other, because the outcome of an attempt must not be refused.
 
 use std::{
     collections::VecDeque,
@@ -132,21 +132,22 @@ impl Committer {
         let (committing, watched) = (store.commits.begin(), wake.begin());
         let mut answers = Vec::with_capacity(commands.len());
         let mut unsynced = None;
-        // The search for stuck callbacks is tried again later: a read of it may fail.
-        let searches = commands.iter().all(|command| matches!(command, Write::Mend(..)));
+        // Upkeep may fail, because it is tried again. It reads much that nobody else needs.
+        let upkeep = commands.iter().all(Write::is_upkeep);
         let mut unchanged = false;
         // sled panics on a damaged page; every write must still be answered.
         let result = guarded(|| {
             let mut txn = Transaction::new(store, store.clock.now());
             while let Some(command) = commands.pop_front() {
                 if let Err(error) = apply(store, disk, &mut txn, command, &mut answers) {
-                    unchanged = searches && matches!(error, OutboxError::Engine(_));
+                    unchanged = upkeep && matches!(error, OutboxError::Engine(_));
                     if unchanged {
                         txn.abandon();
                     }
                     return Err(error);
                 }
             }
+            txn.note_searched();
             if txn.is_empty() {
                 return Ok(());
             }

@@ -66,9 +66,7 @@ impl Transaction<'_> {
                     }
                 }
             }
-            if let Some(queue) = self.store.queues.lock().queues.get_mut(&queue) {
-                (queue.oldest, queue.aged_to) = (oldest, aged_to);
-            }
+            self.searched.push((queue, oldest, aged_to));
             if ended.len() >= EXPIRE_STEP {
                 break;
             }

@@ -70,12 +70,7 @@ impl Published {
             }
         }
         let mut wake = !self.signals.is_empty();
-        for (key, seq) in self.to_free {
-            if inner.queues.get_mut(&key).is_some_and(|queue| queue.free(seq)) {
-                inner.signal(key, Timestamp::default());
-                wake = true;
-            }
-        }
+        wake |= inner.free(self.to_free);
         for (queue, at) in self.signals {
             inner.signal(queue, at);
         }

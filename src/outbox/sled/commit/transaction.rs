@@ -63,6 +63,8 @@ pub(crate) struct Transaction<'a> {
     pub(crate) retried: HashSet<QueueKey>,
     /// By queue: the earliest `budget_since` of the callbacks that become pending.
     pub(crate) budgets: HashMap<QueueKey, Timestamp, RandomState>,
+    /// By queue that was searched for old callbacks: `Queue::oldest` and `Queue::aged_to`.
+    pub(crate) searched: Vec<(QueueKey, Timestamp, u64)>,
     pub(crate) delivered: Vec<u64>,
     pub(crate) failed: Vec<u64>,
     /// Imported callbacks that have ended, by (whether they failed, end time).
@@ -87,6 +89,7 @@ impl<'a> Transaction<'a> {
             signals: Vec::new(),
             retried: HashSet::new(),
             budgets: HashMap::default(),
+            searched: Vec::new(),
             delivered: Vec::new(),
             failed: Vec::new(),
             restored: BTreeMap::new(),
@@ -226,20 +229,29 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// Discards the transaction, before any of it is applied. It must not have settled anything.
+    /// Discards the transaction before any of it is applied. It must not have settled anything: the outcome
+    /// of an attempt would be lost.
     pub(crate) fn abandon(self) {
         let mut inner = self.store.queues.lock();
-        let mut wake = false;
-        for (queue, seq) in self.to_free {
-            if inner.queues.get_mut(&queue).is_some_and(|it| it.free(seq)) {
-                inner.signal(queue, Timestamp::default());
-                wake = true;
-            }
+        let marked: Vec<_> = self.to_free.iter().map(|(queue, _)| *queue).collect();
+        let wake = inner.free(self.to_free);
+        for queue in marked {
             inner.sweep(queue);
         }
         drop(inner);
         if wake {
             self.store.queues.wake();
+        }
+    }
+
+    /// Remembers how far the queues were searched for old callbacks, now that the writes of the batch were
+    /// made: those that it expires are not found again.
+    pub(crate) fn note_searched(&mut self) {
+        let mut inner = self.store.queues.lock();
+        for (queue, oldest, aged_to) in self.searched.drain(..) {
+            if let Some(queue) = inner.queues.get_mut(&queue) {
+                (queue.oldest, queue.aged_to) = (oldest, aged_to);
+            }
         }
     }
 

@@ -33,10 +33,10 @@ pub(crate) struct DestinationSnapshot {
     busy: HashSet<u64>,
     pub(crate) open: Option<Open>,
     /// No scheduled callback is due.
-    none_scheduled: bool,
+    no_scheduled_due: bool,
     first_fresh: Option<(u64, Timestamp)>,
-    /// `Queue::changes` at that moment.
-    changes: u64,
+    /// `Queue::change` at that moment; `None` if the destination is not in memory.
+    change: Option<u64>,
 }
 
 impl DestinationSnapshot {
@@ -48,9 +48,9 @@ impl DestinationSnapshot {
             in_flight: 0,
             busy: HashSet::new(),
             open: None,
-            none_scheduled: false,
+            no_scheduled_due: false,
             first_fresh: None,
-            changes: 0,
+            change: None,
         }
     }
 
@@ -80,9 +80,9 @@ pub(crate) fn in_memory(store: &Store, horizon: Horizon) -> Vec<DestinationSnaps
         busy: queue.busy.keys().copied().collect(),
         // Without pending callbacks, there is nothing to probe with.
         open: queue.open.filter(|_| queue.row.pending > 0),
-        none_scheduled: queue.busy.is_empty() && !queue.may_have_scheduled(horizon),
+        no_scheduled_due: queue.busy.is_empty() && !queue.may_have_scheduled(horizon),
         first_fresh: queue.first_fresh,
-        changes: queue.changes,
+        change: Some(queue.change),
     });
     seen.collect()
 }
@@ -105,7 +105,7 @@ pub(crate) fn due(
     let DestinationSnapshot { key, row, busy, .. } = queue;
     let now = horizon.now;
     let mut due = DueCount { ready: row.fresh, oldest: None };
-    if row.scheduled > 0 && !queue.none_scheduled {
+    if row.scheduled > 0 && !queue.no_scheduled_due {
         let due_by =
             |from, to| store.tree.range(keys::due(*key, from, 0)..=keys::due(*key, to, u64::MAX));
         // What lies after it was scheduled while the clock was ahead, and is due.
@@ -137,7 +137,7 @@ pub(crate) fn due(
 
 /// When the first fresh callback of a queue that is not busy was accepted.
 fn oldest_fresh(store: &Store, queue: &DestinationSnapshot) -> Result<Option<Timestamp>> {
-    let DestinationSnapshot { key, busy, first_fresh, changes, .. } = queue;
+    let DestinationSnapshot { key, busy, first_fresh, change, .. } = queue;
     if let Some((_, created_at)) = first_fresh.filter(|(seq, _)| !busy.contains(seq)) {
         return Ok(Some(created_at));
     }
@@ -157,7 +157,7 @@ fn oldest_fresh(store: &Store, queue: &DestinationSnapshot) -> Result<Option<Tim
             {
                 let mut inner = store.queues.lock();
                 if let Some(queue) = inner.queues.get_mut(key)
-                    && queue.changes == *changes
+                    && Some(queue.change) == *change
                 {
                     queue.first_fresh = Some((seq, record.created_at));
                 }
