@@ -101,7 +101,7 @@ for (const javaScriptEnabled of [true, false]) {
     await page.getByText("To be sent again: 1 of 1").waitFor();
     await it.service.waitFor(id, "delivered");
     // With the script, the address is that of the view alone.
-    assert.equal(page.url().endsWith(id), javaScriptEnabled, page.url());
+    await page.waitForURL((url) => url.pathname.endsWith(id) && (url.search === "") === javaScriptEnabled);
     await page.reload();
     assert.equal(await page.getByText("To be sent again: 1 of 1").count(), javaScriptEnabled ? 0 : 1);
     assert.equal(await page.locator(".head .state").innerText(), "Delivered");

@@ -82,7 +82,7 @@ test("a job is found, ticked and cancelled without a mouse", async () => {
   await page.keyboard.press("Enter");
   // One callback leads to its view.
   await page.getByText("Cancelled: 1 of 1").waitFor();
-  assert.match(page.url(), /callbacks\/\w+$/);
+  await page.waitForURL(/callbacks\/\w+$/);
   assert.equal(await page.locator(".head .state").innerText(), "Failed");
   await page.end();
 });
