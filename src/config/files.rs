@@ -16,13 +16,12 @@ use crate::{
     tls::{self, PairFiles, TlsError},
 };
 
-/// `tls.ca_file`.
-pub(super) fn ca_file(r: &mut Reader) -> Option<PathBuf> {
-    const KEY: &str = "tls.ca_file";
-    let file = PathBuf::from(r.text(KEY)?);
+/// Certificates of authorities.
+pub(super) fn ca_file(r: &mut Reader, key: &'static str) -> Option<PathBuf> {
+    let file = PathBuf::from(r.text(key)?);
     match tls::authorities(&file) {
-        Ok(found) => tls::uncheckable(&found).into_iter().for_each(|what| r.warn(KEY, what)),
-        Err(error) => r.fault(KEY, error.to_string()),
+        Ok(found) => tls::uncheckable(&found).into_iter().for_each(|what| r.warn(key, what)),
+        Err(error) => r.fault(key, error.to_string()),
     }
     Some(file)
 }

@@ -6,6 +6,7 @@
 
 mod fault;
 mod files;
+mod postgres;
 mod reader;
 mod sections;
 mod settings;

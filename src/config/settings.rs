@@ -11,7 +11,7 @@ use figment::{Figment, providers::Env};
 
 use super::{
     fault::{ConfigError, Fault},
-    files,
+    files, postgres,
     reader::{Effective, Reader},
     sections::{
         api_settings, attempt_settings, breaker_settings, egress_policy, log_settings,
@@ -119,6 +119,7 @@ impl Config {
         }
         let retry = retry_settings(&mut r);
         outbox.longest_pause = retry.longest_pause();
+        let postgres = postgres::settings(&mut r, &outbox);
         let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
         egress.own = Some(api.listen);
@@ -126,7 +127,7 @@ impl Config {
             connect_timeout,
             idle_per_destination: per_destination,
             proxy: proxy(&mut r),
-            ca_file: files::ca_file(&mut r),
+            ca_file: files::ca_file(&mut r, "tls.ca_file"),
             identity: files::pair(&mut r, "tls.client_cert_file", "tls.client_key_file"),
             auth: files::auth(&mut r),
         };
@@ -157,7 +158,10 @@ impl Config {
             data_dir,
             api,
             tracker_template,
-            outbox: outbox::store::StoreSettings::Sled(outbox),
+            outbox: match postgres {
+                Some(postgres) => outbox::store::StoreSettings::Postgres(postgres),
+                None => outbox::store::StoreSettings::Sled(outbox),
+            },
             retention,
             dispatcher,
             attempt,

@@ -29,7 +29,10 @@
 
 mod claim;
 pub mod error;
+mod horizon;
+mod ids;
 mod interface;
+pub mod postgres;
 mod purge;
 pub mod record;
 mod retention;

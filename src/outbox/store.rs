@@ -10,6 +10,7 @@ use std::{
 use super::{
     error::Result,
     interface::Outbox,
+    postgres::{self, PostgresOutbox},
     record::Record,
     sled::{self, SledOutbox},
     transfer::Identity,
@@ -23,6 +24,8 @@ pub use super::sled::{CopyError, Salvage};
 pub enum StoreSettings {
     /// The embedded store, in the data directory.
     Sled(sled::Settings),
+    /// A schema of a PostgreSQL database.
+    Postgres(postgres::Settings),
 }
 
 /// A store that was opened.
@@ -38,13 +41,18 @@ pub struct Opened {
 
 impl StoreSettings {
     /// Opens the store, creates it if there is none, and migrates it to this version's format. `dir` is its
-    /// place in the data directory, and `clock` the machine's.
+    /// place in the data directory, and `clock` the machine's, which a store that is elsewhere does not use.
     pub fn open(&self, dir: &Path, clock: SharedClock) -> Result<Opened> {
         match self {
             Self::Sled(settings) => {
                 let outbox = SledOutbox::open(dir, settings.clone(), clock)?;
                 let (migrated, recovered) = (outbox.was_migrated(), outbox.recovered().to_vec());
                 Ok(Opened { outbox: Arc::new(outbox), migrated, recovered })
+            }
+            Self::Postgres(settings) => {
+                let outbox = PostgresOutbox::open(settings.clone())?;
+                let migrated = outbox.was_migrated();
+                Ok(Opened { outbox: Arc::new(outbox), migrated, recovered: Vec::new() })
             }
         }
     }
@@ -61,6 +69,9 @@ impl StoreSettings {
             Self::Sled(settings) => {
                 Ok(Arc::new(SledOutbox::create(dir, identity, settings.clone(), clock)?))
             }
+            Self::Postgres(settings) => {
+                Ok(Arc::new(PostgresOutbox::create(settings.clone(), identity)?))
+            }
         }
     }
 
@@ -68,6 +79,9 @@ impl StoreSettings {
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         match self {
             Self::Sled(_) => SledOutbox::rename(from, to),
+            Self::Postgres(settings) => {
+                PostgresOutbox::finish_import(settings).map_err(io::Error::other)
+            }
         }
     }
 
@@ -75,6 +89,10 @@ impl StoreSettings {
     pub fn remove(&self, dir: &Path) -> io::Result<()> {
         match self {
             Self::Sled(_) => SledOutbox::remove(dir),
+            // It is not in the directory, and what it holds is nobody's to remove.
+            Self::Postgres(settings) => {
+                PostgresOutbox::remove_import(settings).map_err(io::Error::other)
+            }
         }
     }
 
@@ -82,6 +100,7 @@ impl StoreSettings {
     pub fn file_beside(&self, dir: &Path) -> PathBuf {
         match self {
             Self::Sled(_) => SledOutbox::witness(dir),
+            Self::Postgres(_) => dir.to_owned(),
         }
     }
 
@@ -89,6 +108,7 @@ impl StoreSettings {
     pub fn copy(&self, dir: &Path, to: &Path) -> std::result::Result<(), CopyError> {
         match self {
             Self::Sled(_) => SledOutbox::copy(dir, to),
+            Self::Postgres(_) => Ok(()),
         }
     }
 
@@ -96,6 +116,7 @@ impl StoreSettings {
     pub fn salvage(&self, dir: &Path) -> io::Result<Salvage> {
         match self {
             Self::Sled(_) => Salvage::read(dir),
+            Self::Postgres(_) => Err(io::Error::other("PostgreSQL has its own ways of recovery")),
         }
     }
 }

@@ -19,20 +19,17 @@
 //! | `g` state ended batch | seqs | the retention index: the callbacks that ended in one batch |
 //! | `q` queue | row | the counters of a destination with pending or failed callbacks, or a paused one |
 //!
-//! *queue* is 8 bytes of SHA-256 over the store's random salt and the destination; *seq* is the
-//! position in the order of acceptance. The public id is `seq ‖ queue`: it sorts by age, locates the
-//! callback without an index, and, because of the salt, is unique across stores.
+//! *queue* and *seq* are the two parts of an [id](crate::outbox::ids), so that it locates the callback
+//! without an index.
 //!
 //! A callback's record is not moved until it is purged. A settlement changes its progress and moves it
 //! from one set to another, and callbacks that were accepted together share those rows. A fresh
 //! callback (never postponed, not blocked) has no row in `d`, because `b` already lists it in the right
 //! order.
 
-use crate::{
-    callback::{CallbackId, Destination},
-    clock::Timestamp,
-    outbox::StateName,
-};
+use crate::{clock::Timestamp, outbox::StateName};
+
+pub(super) use crate::outbox::ids::{QueueKey, id, number, parts, seq_of};
 
 /// Number of the stored format (`u32`, big-endian).
 pub(super) const FORMAT: &[u8] = b"mformat";
@@ -49,37 +46,6 @@ pub(super) const RECORD_PREFIX: u8 = b'r';
 /// The prefix of rows with the pending callbacks of a block.
 pub(super) const PENDING_PREFIX: u8 = b'b';
 
-/// The key of a destination's queue within one store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct QueueKey(pub(super) u64);
-
-impl QueueKey {
-    /// The queue of `destination` in the store with this salt.
-    pub(super) fn of(salt: &[u8; 16], destination: &Destination) -> Self {
-        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-        context.update(salt);
-        context.update(destination.as_str().as_bytes());
-        Self(number(context.finish().as_ref()))
-    }
-}
-
-/// The id of the callback `seq` in `queue`.
-pub(super) fn id(seq: u64, queue: QueueKey) -> CallbackId {
-    CallbackId::from_u128((u128::from(seq) << 64) | u128::from(queue.0))
-}
-
-/// The two halves of an id.
-pub(super) fn parts(id: CallbackId) -> (u64, QueueKey) {
-    let value = id.as_u128();
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of a u128 fit u64")]
-    ((value >> 64) as u64, QueueKey(value as u64))
-}
-
-/// The seq of an id.
-pub(super) fn seq_of(id: CallbackId) -> u64 {
-    parts(id).0
-}
-
 fn key(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
     key.push(prefix);
@@ -87,11 +53,6 @@ fn key(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
         key.extend_from_slice(part);
     }
     key
-}
-
-/// The first eight bytes as a number; 0 if there are fewer.
-pub(super) fn number(bytes: &[u8]) -> u64 {
-    bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// The number at the end of a key: the seq in `r`, `s`, `j`, `i` and `d`, the block in `b`, `y` and `z`.
@@ -272,12 +233,5 @@ mod tests {
     fn no_jobs_prefix_is_a_prefix_of_another() {
         assert!(!job("12", 0).starts_with(&job_prefix("1")));
         assert!(job("12", 5).starts_with(&job_prefix("12")));
-    }
-
-    #[test]
-    fn ids_round_trip_through_their_parts() {
-        let queue = QueueKey::of(&[1; 16], &Destination::parse("http://h").unwrap());
-        assert_eq!(parts(id(77, queue)), (77, queue));
-        assert_ne!(queue, QueueKey::of(&[2; 16], &Destination::parse("http://h").unwrap()));
     }
 }

@@ -26,7 +26,6 @@ mod claim;
 mod commit;
 mod fsync;
 mod guard;
-mod horizon;
 mod keys;
 mod migrate;
 mod open;

@@ -7,7 +7,6 @@ use sled::{IVec, Tree};
 
 use super::{
     blocks::{self, PROGRESS, Pending, RECORDS, SET, Set},
-    horizon::Horizon,
     keys::{self, QueueKey},
 };
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
     outbox::{
         Record, StateName,
         error::{OutboxError, Result},
+        horizon::Horizon,
         record::{self, Progress},
     },
 };

@@ -46,12 +46,13 @@ use seal_dpf_urlcallback::{
     clock::SharedClock,
     outbox::{
         Outbox,
+        postgres::PostgresOutbox,
         sled::{Settings, SledOutbox},
     },
 };
 
 use self::{case::Case, operation::operations};
-use crate::support::eventually;
+use crate::support::{eventually, postgres};
 
 /// Maximum number of pending callbacks; small, so that it is sometimes reached.
 const MAX_PENDING: usize = 16;
@@ -107,4 +108,44 @@ fn sled_leftovers(folder: &Path) -> Vec<String> {
 #[test]
 fn the_outbox_on_sled_behaves_as_its_model() {
     outbox_behaves_as_its_model(SLED);
+}
+
+const POSTGRES: Factory = Factory { open: open_postgres, leftovers: postgres_leftovers };
+
+fn open_postgres(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
+    let server = postgres::server();
+    let settings = server.settings(&postgres::schema_of(folder), MAX_PENDING as u64);
+    // The server may notice a moment later that the session before has ended.
+    let opened = || PostgresOutbox::open_at(settings.clone(), Arc::clone(&clock)).ok();
+    let opened = eventually("the schema is let go", opened);
+    drop(clock);
+    Arc::new(opened)
+}
+
+fn postgres_leftovers(folder: &Path) -> Vec<String> {
+    let schema = format!("\"{}\"", postgres::schema_of(folder));
+    postgres::server().run(async |client| {
+        let mut left = Vec::new();
+        for (table, wanted) in [
+            ("callback", "true"),
+            ("progress", "true"),
+            ("attempt", "true"),
+            ("tally", "pending <> 0 OR failed <> 0"),
+            ("total", "pending <> 0 OR delivered <> 0 OR failed <> 0"),
+        ] {
+            let sql = format!("SELECT count(*) FROM {schema}.{table} WHERE {wanted}");
+            let rows: i64 = client.query_one(&sql, &[]).await.unwrap().get(0);
+            if rows > 0 {
+                left.push(format!("{rows} rows in {table}"));
+            }
+        }
+        client.batch_execute(&format!("DROP SCHEMA {schema} CASCADE")).await.unwrap();
+        left
+    })
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn the_outbox_on_postgres_behaves_as_its_model() {
+    outbox_behaves_as_its_model(POSTGRES);
 }

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod disk;
+pub(crate) mod postgres;
 mod preload;
 mod raw;
 mod receiver;

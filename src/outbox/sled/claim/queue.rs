@@ -11,7 +11,8 @@ use crate::{
     clock::Timestamp,
     outbox::{
         Open,
-        sled::{claim::window::Window, horizon::Horizon, rows::QueueRow},
+        horizon::Horizon,
+        sled::{claim::window::Window, rows::QueueRow},
     },
 };
 

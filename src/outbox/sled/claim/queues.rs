@@ -18,12 +18,12 @@ use crate::{
     outbox::{
         News,
         error::Result,
+        horizon::Horizon,
         sled::{
             claim::{
                 queue::Queue,
                 scan::{self, Due, DueScan},
             },
-            horizon::Horizon,
             keys::{self, QueueKey},
             rows::{QueueRow, Totals, decode},
         },

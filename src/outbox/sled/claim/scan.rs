@@ -13,12 +13,12 @@ use crate::{
     outbox::{
         Readiness, Record, State,
         error::Result,
+        horizon::Horizon,
         record::Progress,
         sled::{
             blocks::{Pending, SET, Set},
             claim::queue::{Busy, Queue},
             guard::guarded,
-            horizon::Horizon,
             keys::{self, QueueKey},
             rows::{self, Records},
         },

@@ -11,9 +11,9 @@ use crate::{
     outbox::{
         DestinationPage, DestinationQuery, DestinationSummary, Open,
         error::Result,
+        horizon::Horizon,
         sled::{
             blocks::Pending,
-            horizon::Horizon,
             keys::{self, QueueKey},
             read::listing::LIST_SCAN_LIMIT,
             rows::{self, QueueRow, decode},

@@ -13,10 +13,10 @@ use crate::{
     clock::{SharedClock, Timestamp},
     outbox::{
         ClaimOwner, OutboxError, Record, StateName,
+        horizon::Horizon,
         sled::{
             claim::queues::Queues,
             guard::guarded,
-            horizon::Horizon,
             keys::{self, QueueKey},
             shared::{barrier::Barrier, commit_timer::CommitTimer},
         },

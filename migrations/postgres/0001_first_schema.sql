@@ -1,0 +1,500 @@
+-- The first schema. `@schema@` stands for the schema's quoted name.
+--
+-- Every write of the service is one call of a function, so that no lock waits for a client that hangs.
+-- A later version adds functions with a new suffix, so that two versions of the service can run at once.
+-- Times are milliseconds since 1970. Texts of strangers are bytea, because text cannot contain U+0000.
+
+CREATE TABLE @schema@.meta (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    version integer NOT NULL,
+    -- The key of the ids.
+    salt bytea NOT NULL,
+    -- An import has begun and not ended.
+    importing boolean NOT NULL
+);
+
+CREATE SEQUENCE @schema@.seq CACHE 1;
+
+CREATE TABLE @schema@.destination (
+    queue bigint PRIMARY KEY,
+    name text COLLATE "C" NOT NULL,
+    hold_until bigint NOT NULL DEFAULT 0,
+    paused_at bigint,
+    resumed_at bigint NOT NULL DEFAULT 0
+);
+
+-- A callback as it was accepted. It is never updated.
+CREATE TABLE @schema@.callback (
+    seq bigint PRIMARY KEY,
+    queue bigint NOT NULL,
+    job bytea NOT NULL,
+    directory bytea NOT NULL,
+    event_id bytea,
+    created_at bigint NOT NULL,
+    accepted bytea NOT NULL
+);
+CREATE INDEX callback_job ON @schema@.callback (job, seq);
+CREATE INDEX callback_directory ON @schema@.callback (directory, seq);
+CREATE UNIQUE INDEX callback_event ON @schema@.callback (event_id) WHERE event_id IS NOT NULL;
+
+-- What has become of it. status: 0 pending, 1 delivered, 2 failed.
+-- readiness of a pending one: 0 fresh, 1 scheduled, 2 blocked; 0 and 1 are active.
+CREATE TABLE @schema@.progress (
+    seq bigint PRIMARY KEY,
+    queue bigint NOT NULL,
+    job bytea NOT NULL,
+    status smallint NOT NULL,
+    readiness smallint,
+    due bigint NOT NULL,
+    attempts integer NOT NULL,
+    budget_attempts integer NOT NULL,
+    budget_since bigint NOT NULL,
+    replays integer NOT NULL,
+    ended_at bigint,
+    error_kind smallint,
+    last_error bytea,
+    last_attempt bytea,
+    CHECK ((status = 0) = (readiness IS NOT NULL)),
+    CHECK ((status = 0) = (ended_at IS NULL))
+) WITH (fillfactor = 85);
+-- The order of delivery.
+CREATE INDEX progress_due ON @schema@.progress (queue, due, seq) WHERE readiness < 2;
+-- The order of a job, of whose pending callbacks at most one is active.
+CREATE INDEX progress_job ON @schema@.progress (job, seq) WHERE status = 0;
+CREATE UNIQUE INDEX progress_active ON @schema@.progress (job) WHERE readiness < 2;
+-- Listings.
+CREATE INDEX progress_status ON @schema@.progress (status, seq);
+CREATE INDEX progress_queue ON @schema@.progress (queue, status, seq);
+-- Expiry and purge.
+CREATE INDEX progress_age ON @schema@.progress (queue, budget_since, seq) WHERE status = 0;
+CREATE INDEX progress_ended ON @schema@.progress (status, ended_at, seq) WHERE status > 0;
+
+-- The attempts before the last one.
+CREATE TABLE @schema@.attempt (
+    seq bigint NOT NULL,
+    number integer NOT NULL,
+    attempt bytea NOT NULL,
+    PRIMARY KEY (seq, number)
+);
+
+-- Counters. Each instance has its own rows, so that instances do not wait for each other.
+CREATE TABLE @schema@.tally (
+    queue bigint NOT NULL,
+    slot integer NOT NULL,
+    pending bigint NOT NULL,
+    failed bigint NOT NULL,
+    PRIMARY KEY (queue, slot)
+) WITH (fillfactor = 50);
+CREATE TABLE @schema@.total (
+    slot integer PRIMARY KEY,
+    pending bigint NOT NULL,
+    delivered bigint NOT NULL,
+    failed bigint NOT NULL
+) WITH (fillfactor = 10);
+
+-- Locks jobs until the end of the call, in an order that is the same for every caller. A statement that
+-- follows sees what the calls before have committed, so no callback is left without a turn.
+CREATE FUNCTION @schema@.lock_jobs_v1(p_jobs bytea[]) RETURNS void LANGUAGE plpgsql AS $body$
+BEGIN
+    PERFORM pg_advisory_xact_lock(it.key)
+    FROM (SELECT DISTINCT hashtextextended(encode(job, 'hex'), '@schema@.meta'::regclass::oid::bigint) AS key
+          FROM unnest(p_jobs) AS job ORDER BY 1) AS it;
+END
+$body$;
+
+CREATE FUNCTION @schema@.count_v1(
+    p_slot integer, p_queues bigint[], p_pending bigint[], p_delivered bigint[], p_failed bigint[]
+) RETURNS void LANGUAGE plpgsql AS $body$
+BEGIN
+    INSERT INTO @schema@.tally AS t (queue, slot, pending, failed)
+    SELECT it.queue, p_slot, sum(it.pending), sum(it.failed)
+    FROM unnest(p_queues, p_pending, p_failed) AS it (queue, pending, failed)
+    GROUP BY it.queue HAVING sum(abs(it.pending)) > 0 OR sum(abs(it.failed)) > 0
+    ORDER BY it.queue
+    ON CONFLICT (queue, slot) DO UPDATE
+        SET pending = t.pending + excluded.pending, failed = t.failed + excluded.failed;
+    INSERT INTO @schema@.total AS t (slot, pending, delivered, failed)
+    SELECT p_slot, sum(it.pending), sum(it.delivered), sum(it.failed)
+    FROM unnest(p_pending, p_delivered, p_failed) AS it (pending, delivered, failed)
+    HAVING count(*) > 0
+    ON CONFLICT (slot) DO UPDATE SET pending = t.pending + excluded.pending,
+        delivered = t.delivered + excluded.delivered, failed = t.failed + excluded.failed;
+END
+$body$;
+
+-- Stores new callbacks in the order of the arrays. p_refused: the kind of error of one that can never be
+-- sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one row alone, and nothing is
+-- stored: 3 there is no room (seq: how many are pending), 4 to be tried one by one.
+CREATE FUNCTION @schema@.enqueue_v1(
+    p_now bigint, p_slot integer, p_max bigint, p_events bytea[], p_jobs bytea[], p_directories bytea[],
+    p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[]
+) RETURNS TABLE (ord bigint, outcome integer, seq bigint, queue bigint, readiness smallint)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    v_pending bigint;
+    v_failed bigint;
+    v_wanted bigint;
+    v_refused bigint := (SELECT count(*) FROM unnest(p_refused) AS kind WHERE kind IS NOT NULL);
+    v_ords bigint[];
+    v_seqs bigint[];
+    v_readiness smallint[];
+BEGIN
+    PERFORM @schema@.lock_jobs_v1(p_jobs);
+    SELECT coalesce(sum(pending), 0), coalesce(sum(failed), 0) INTO v_pending, v_failed FROM @schema@.total;
+    IF v_refused > 0 AND v_failed + v_refused > p_max THEN
+        IF cardinality(p_jobs) > 1 THEN
+            RETURN QUERY SELECT 0::bigint, 4, 0::bigint, 0::bigint, 0::smallint;
+            RETURN;
+        ELSIF NOT EXISTS (SELECT FROM @schema@.callback c WHERE c.event_id = p_events[1]) THEN
+            RETURN QUERY SELECT 1::bigint, 2, 0::bigint, 0::bigint, 0::smallint;
+            RETURN;
+        END IF;
+    END IF;
+    IF v_pending + cardinality(p_jobs) > p_max THEN
+        -- Duplicates are always answered, and what can never be sent is not pending.
+        SELECT count(*) INTO v_wanted FROM (
+            SELECT kind, row_number() OVER (PARTITION BY event ORDER BY ord) AS place, event
+            FROM unnest(p_events, p_refused) WITH ORDINALITY AS it (event, kind, ord)
+        ) AS it
+        WHERE it.kind IS NULL AND (it.event IS NULL OR (it.place = 1
+            AND NOT EXISTS (SELECT FROM @schema@.callback c WHERE c.event_id = it.event)));
+        IF v_wanted > 0 AND v_pending + v_wanted > p_max THEN
+            RETURN QUERY SELECT 0::bigint, 3, v_pending, 0::bigint, 0::smallint;
+            RETURN;
+        END IF;
+    END IF;
+
+    INSERT INTO @schema@.destination (queue, name)
+    SELECT DISTINCT it.queue, it.name FROM unnest(p_queues, p_names) AS it (queue, name)
+    WHERE NOT EXISTS (SELECT FROM @schema@.destination d WHERE d.queue = it.queue)
+    ORDER BY it.queue ON CONFLICT DO NOTHING;
+
+    WITH given AS MATERIALIZED (
+        SELECT *, row_number() OVER (PARTITION BY event ORDER BY ord) AS place
+        FROM unnest(p_events, p_jobs, p_directories, p_queues, p_refused, p_errors, p_accepted)
+            WITH ORDINALITY AS it (event, job, directory, queue, kind, error, accepted, ord)
+    ), numbered AS MATERIALIZED (
+        SELECT nextval('@schema@.seq') AS seq, it.*
+        FROM (SELECT * FROM given WHERE event IS NULL OR (place = 1
+                AND NOT EXISTS (SELECT FROM @schema@.callback c WHERE c.event_id = event))
+              ORDER BY ord) AS it
+    ), stored AS (
+        INSERT INTO @schema@.callback (seq, queue, job, directory, event_id, created_at, accepted)
+        SELECT seq, queue, job, directory, event, p_now, accepted FROM numbered ORDER BY seq
+        ON CONFLICT (event_id) WHERE event_id IS NOT NULL DO NOTHING
+        RETURNING seq
+    ), placed AS MATERIALIZED (
+        SELECT n.*,
+            CASE WHEN n.kind IS NOT NULL THEN NULL
+                 WHEN row_number() OVER (PARTITION BY n.job, n.kind IS NULL ORDER BY n.seq) = 1
+                    AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.job = n.job AND p.status = 0)
+                 THEN 0 ELSE 2 END::smallint AS readiness
+        FROM numbered n JOIN stored USING (seq)
+    ), begun AS (
+        INSERT INTO @schema@.progress (seq, queue, job, status, readiness, due, attempts, budget_attempts,
+            budget_since, replays, ended_at, error_kind, last_error)
+        SELECT seq, queue, job, CASE WHEN kind IS NULL THEN 0 ELSE 2 END, readiness, p_now, 0, 0, p_now, 0,
+            CASE WHEN kind IS NOT NULL THEN p_now END, kind, error
+        FROM placed ORDER BY seq
+    )
+    SELECT array_agg(ord), array_agg(seq), array_agg(readiness) INTO v_ords, v_seqs, v_readiness FROM placed;
+
+    PERFORM @schema@.count_v1(p_slot, array_agg(p_queues[it.ord]), array_agg((it.readiness IS NOT NULL)::int::bigint),
+        array_agg(0::bigint), array_agg((it.readiness IS NULL)::int::bigint))
+    FROM unnest(v_ords, v_readiness) AS it (ord, readiness) HAVING count(*) > 0;
+
+    RETURN QUERY
+    SELECT g.ord, CASE WHEN n.seq IS NULL THEN 1 ELSE 0 END, coalesce(n.seq, c.seq),
+        CASE WHEN n.seq IS NULL THEN c.queue ELSE p_queues[g.ord] END, n.readiness
+    FROM unnest(p_events) WITH ORDINALITY AS g (event, ord)
+    LEFT JOIN unnest(v_ords, v_seqs, v_readiness) AS n (ord, seq, readiness) ON n.ord = g.ord
+    LEFT JOIN @schema@.callback c ON n.seq IS NULL AND c.event_id = g.event
+    ORDER BY g.ord;
+END
+$body$;
+
+-- Gives the turn to the first pending callback of each of these jobs, of which none is active. It is due
+-- at p_now or later; but one of p_settled at its exact time.
+CREATE FUNCTION @schema@.activate_v1(p_now bigint, p_jobs bytea[], p_settled bigint[])
+RETURNS SETOF bigint LANGUAGE plpgsql AS $body$
+BEGIN
+    RETURN QUERY
+    UPDATE @schema@.progress p
+    SET readiness = 1, due = CASE WHEN p.seq = ANY (p_settled) THEN p.due ELSE greatest(p.due, p_now) END
+    FROM (SELECT DISTINCT job FROM unnest(p_jobs) AS job) AS j
+    CROSS JOIN LATERAL (
+        SELECT f.seq FROM @schema@.progress f WHERE f.job = j.job AND f.status = 0 ORDER BY f.seq LIMIT 1
+    ) AS first
+    WHERE p.seq = first.seq AND p.readiness = 2
+        AND NOT EXISTS (SELECT FROM @schema@.progress a WHERE a.job = j.job AND a.readiness < 2)
+    RETURNING p.seq;
+END
+$body$;
+
+-- Records outcomes of claimed callbacks. p_status: 0 to be retried at p_due. p_holds: until when the
+-- destination is held. p_previous: the attempt before. Returns the callbacks that are active now, and one
+-- row with seq null for each destination of them without pending callbacks.
+CREATE FUNCTION @schema@.settle_v1(
+    p_now bigint, p_slot integer, p_kept integer, p_seqs bigint[], p_queues bigint[], p_status smallint[],
+    p_due bigint[], p_attempts integer[], p_budget_attempts integer[], p_budget_since bigint[],
+    p_kinds smallint[], p_errors bytea[], p_last bytea[], p_previous bytea[], p_holds bigint[]
+) RETURNS TABLE (seq bigint, queue bigint) LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    v_jobs bytea[] := (SELECT array_agg(job) FROM @schema@.progress WHERE seq = ANY (p_seqs));
+BEGIN
+    PERFORM @schema@.lock_jobs_v1(v_jobs);
+    UPDATE @schema@.progress p
+    SET status = s.status, readiness = CASE WHEN s.status = 0 THEN 2 END, due = s.due, attempts = s.attempts,
+        budget_attempts = s.budget_attempts, budget_since = s.budget_since,
+        ended_at = CASE WHEN s.status > 0 THEN p_now END, error_kind = s.kind, last_error = s.error,
+        last_attempt = s.last
+    FROM unnest(p_seqs, p_status, p_due, p_attempts, p_budget_attempts, p_budget_since, p_kinds, p_errors, p_last)
+        AS s (seq, status, due, attempts, budget_attempts, budget_since, kind, error, last)
+    WHERE p.seq = s.seq AND p.status = 0;
+    IF array_position(p_status, 0::smallint) IS NOT NULL OR EXISTS (SELECT FROM unnest(p_previous) AS it WHERE it IS NOT NULL) THEN
+        INSERT INTO @schema@.attempt (seq, number, attempt)
+        SELECT s.seq, s.attempts - 1, s.previous FROM unnest(p_seqs, p_attempts, p_previous) AS s (seq, attempts, previous)
+        WHERE s.previous IS NOT NULL ON CONFLICT DO NOTHING;
+        DELETE FROM @schema@.attempt a USING unnest(p_seqs, p_attempts) AS s (seq, attempts)
+        WHERE a.seq = s.seq AND a.number = s.attempts - 1 - p_kept AND s.attempts > p_kept;
+    END IF;
+    UPDATE @schema@.destination d SET hold_until = h.until
+    FROM (SELECT queue, max(until) AS until FROM unnest(p_queues, p_holds) AS s (queue, until)
+          WHERE until IS NOT NULL GROUP BY queue) AS h
+    WHERE d.queue = h.queue;
+    PERFORM @schema@.count_v1(p_slot, array_agg(s.queue), array_agg(-(s.status > 0)::int::bigint),
+        array_agg((s.status = 1)::int::bigint), array_agg((s.status = 2)::int::bigint))
+    FROM unnest(p_queues, p_status) AS s (queue, status);
+    RETURN QUERY
+    SELECT p.seq, p.queue FROM @schema@.activate_v1(p_now, v_jobs, p_seqs) AS a JOIN @schema@.progress p ON p.seq = a;
+    RETURN QUERY
+    SELECT NULL::bigint, t.queue FROM @schema@.tally t WHERE t.queue = ANY (p_queues)
+    GROUP BY t.queue HAVING sum(t.pending) = 0;
+END
+$body$;
+
+-- Makes failed callbacks pending again, in order. p_claimed: what is in flight. Returns the destinations
+-- of which active callbacks have changed, with how many were replayed.
+CREATE FUNCTION @schema@.replay_v1(
+    p_now bigint, p_slot integer, p_seqs bigint[], p_queues bigint[], p_claimed bigint[]
+) RETURNS TABLE (queue bigint, replayed bigint) LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    it record;
+    active record;
+    turn boolean;
+    v_queues bigint[] := '{}';
+    v_replayed bigint[] := '{}';
+BEGIN
+    PERFORM @schema@.lock_jobs_v1((SELECT array_agg(job) FROM @schema@.progress WHERE seq = ANY (p_seqs)));
+    FOR it IN
+        SELECT DISTINCT p.seq, p.queue, p.job
+        FROM unnest(p_seqs, p_queues) AS s (seq, queue) JOIN @schema@.progress p ON p.seq = s.seq AND p.queue = s.queue
+        WHERE p.status = 2 ORDER BY p.seq
+    LOOP
+        SELECT p.seq, p.queue INTO active FROM @schema@.progress p WHERE p.job = it.job AND p.readiness < 2;
+        turn := NOT FOUND;
+        IF NOT turn AND NOT active.seq = ANY (p_claimed)
+            AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.status = 0 AND p.seq < it.seq)
+        THEN
+            UPDATE @schema@.progress SET readiness = 2 WHERE seq = active.seq;
+            v_queues := v_queues || active.queue;
+            v_replayed := v_replayed || 0::bigint;
+            turn := true;
+        END IF;
+        UPDATE @schema@.progress
+        SET status = 0, readiness = CASE WHEN turn THEN 1 ELSE 2 END, due = p_now, budget_attempts = 0,
+            budget_since = p_now, replays = replays + 1, ended_at = NULL
+        WHERE seq = it.seq;
+        v_queues := v_queues || it.queue;
+        v_replayed := v_replayed || 1::bigint;
+    END LOOP;
+    PERFORM @schema@.count_v1(p_slot, array_agg(s.queue), array_agg(s.replayed), array_agg(0::bigint), array_agg(-s.replayed))
+    FROM unnest(v_queues, v_replayed) AS s (queue, replayed) HAVING count(*) > 0;
+    RETURN QUERY SELECT s.queue, sum(s.replayed)::bigint FROM unnest(v_queues, v_replayed) AS s (queue, replayed) GROUP BY 1;
+END
+$body$;
+
+-- Fails pending callbacks that are not in flight. The outcome of each: 0 done, 1 in flight, 2 not
+-- pending, 3 unknown. And one row without an outcome for each destination that has become active.
+CREATE FUNCTION @schema@.fail_v1(
+    p_now bigint, p_slot integer, p_seqs bigint[], p_queues bigint[], p_claimed bigint[], p_kind smallint, p_error bytea
+) RETURNS TABLE (ord bigint, outcome integer, queue bigint) LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    v_done bigint[];
+    v_jobs bytea[];
+BEGIN
+    PERFORM @schema@.lock_jobs_v1((SELECT array_agg(job) FROM @schema@.progress WHERE seq = ANY (p_seqs)));
+    v_done := (SELECT array_agg(DISTINCT p.seq)
+        FROM unnest(p_seqs, p_queues) AS s (seq, queue) JOIN @schema@.progress p ON p.seq = s.seq AND p.queue = s.queue
+        WHERE p.status = 0 AND NOT p.seq = ANY (p_claimed));
+    v_jobs := (SELECT array_agg(p.job) FROM @schema@.progress p WHERE p.seq = ANY (v_done) AND p.readiness < 2);
+    RETURN QUERY
+    SELECT s.ord, CASE WHEN p.seq IS NULL THEN 3 WHEN p.status > 0 THEN 2
+        WHEN p.seq = ANY (p_claimed) THEN 1
+        WHEN row_number() OVER (PARTITION BY p.seq ORDER BY s.ord) > 1 THEN 2 ELSE 0 END, p.queue
+    FROM unnest(p_seqs, p_queues) WITH ORDINALITY AS s (seq, queue, ord)
+    LEFT JOIN @schema@.progress p ON p.seq = s.seq AND p.queue = s.queue ORDER BY s.ord;
+    UPDATE @schema@.progress p
+    SET status = 2, readiness = NULL, ended_at = p_now, error_kind = p_kind, last_error = p_error,
+        budget_since = greatest(p.budget_since, d.resumed_at)
+    FROM @schema@.destination d WHERE p.seq = ANY (v_done) AND d.queue = p.queue;
+    PERFORM @schema@.count_v1(p_slot, array_agg(p.queue), array_agg(-1::bigint), array_agg(0::bigint), array_agg(1::bigint))
+    FROM @schema@.progress p WHERE p.seq = ANY (v_done) HAVING count(*) > 0;
+    RETURN QUERY
+    SELECT NULL::bigint, NULL::integer, p.queue
+    FROM @schema@.activate_v1(p_now, v_jobs, '{}') AS a JOIN @schema@.progress p ON p.seq = a;
+END
+$body$;
+
+-- Makes pending callbacks due now, and ends the holds of their destinations. Returns the destinations
+-- with how many of the callbacks are due now.
+CREATE FUNCTION @schema@.retry_now_v1(p_now bigint, p_seqs bigint[], p_queues bigint[], p_claimed bigint[])
+RETURNS TABLE (queue bigint, due bigint) LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+BEGIN
+    PERFORM @schema@.lock_jobs_v1((SELECT array_agg(job) FROM @schema@.progress WHERE seq = ANY (p_seqs)));
+    UPDATE @schema@.destination SET hold_until = 0
+    WHERE hold_until > 0 AND queue IN (
+        SELECT p.queue FROM unnest(p_seqs, p_queues) AS s (seq, queue)
+        JOIN @schema@.progress p ON p.seq = s.seq AND p.queue = s.queue WHERE p.status = 0);
+    UPDATE @schema@.progress p SET due = p_now
+    FROM unnest(p_seqs, p_queues) AS s (seq, queue)
+    WHERE p.seq = s.seq AND p.queue = s.queue AND p.status = 0 AND p.due > p_now AND p.readiness > 0
+        AND NOT p.seq = ANY (p_claimed);
+    RETURN QUERY
+    SELECT p.queue, count(*) FILTER (WHERE p.readiness < 2 AND d.paused_at IS NULL AND NOT p.seq = ANY (p_claimed))
+    FROM unnest(p_seqs, p_queues) AS s (seq, queue)
+    JOIN @schema@.progress p ON p.seq = s.seq AND p.queue = s.queue
+    JOIN @schema@.destination d ON d.queue = p.queue
+    WHERE p.status = 0 GROUP BY p.queue;
+END
+$body$;
+
+-- Pauses or resumes a destination. Returns whether that changes anything.
+CREATE FUNCTION @schema@.pause_v1(p_now bigint, p_queue bigint, p_name text, p_paused boolean)
+RETURNS boolean LANGUAGE plpgsql AS $body$
+BEGIN
+    INSERT INTO @schema@.destination (queue, name) VALUES (p_queue, p_name) ON CONFLICT DO NOTHING;
+    UPDATE @schema@.destination
+    SET paused_at = CASE WHEN p_paused THEN p_now END,
+        resumed_at = CASE WHEN p_paused THEN resumed_at ELSE p_now END
+    WHERE queue = p_queue AND (paused_at IS NOT NULL) <> p_paused;
+    RETURN FOUND;
+END
+$body$;
+
+-- Removes ended callbacks whose retention is over, at most p_limit, and returns their number.
+CREATE FUNCTION @schema@.purge_v1(p_slot integer, p_delivered bigint, p_failed bigint, p_limit integer)
+RETURNS bigint LANGUAGE plpgsql AS $body$
+DECLARE
+    v_seqs bigint[];
+BEGIN
+    v_seqs := (SELECT array_agg(it.seq) FROM (
+        (SELECT seq FROM @schema@.progress WHERE status = 1 AND ended_at <= p_delivered ORDER BY ended_at, seq LIMIT p_limit)
+        UNION ALL
+        (SELECT seq FROM @schema@.progress WHERE status = 2 AND ended_at <= p_failed ORDER BY ended_at, seq LIMIT p_limit)
+        LIMIT p_limit) AS it);
+    IF v_seqs IS NULL THEN
+        RETURN 0;
+    END IF;
+    -- A replay may have changed one of them in the meantime.
+    v_seqs := (SELECT array_agg(it.seq) FROM (
+        SELECT seq FROM @schema@.progress WHERE seq = ANY (v_seqs) AND status > 0
+            AND ended_at <= CASE status WHEN 1 THEN p_delivered ELSE p_failed END
+        ORDER BY seq FOR UPDATE) AS it);
+    PERFORM @schema@.count_v1(p_slot, array_agg(queue), array_agg(0::bigint), array_agg(-(status = 1)::int::bigint),
+        array_agg(-(status = 2)::int::bigint))
+    FROM @schema@.progress WHERE seq = ANY (v_seqs) HAVING count(*) > 0;
+    DELETE FROM @schema@.attempt WHERE seq = ANY (v_seqs);
+    DELETE FROM @schema@.progress WHERE seq = ANY (v_seqs);
+    DELETE FROM @schema@.callback WHERE seq = ANY (v_seqs);
+    RETURN coalesce(cardinality(v_seqs), 0);
+END
+$body$;
+
+-- Gives a turn to jobs that have pending callbacks and no active one, among p_limit jobs after p_after.
+-- Returns the last job, how many were looked at, and how many were mended.
+CREATE FUNCTION @schema@.mend_v1(p_now bigint, p_after bytea, p_limit integer)
+RETURNS TABLE (last bytea, looked_at bigint, mended bigint) LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    v_jobs bytea[];
+    v_mended bigint := 0;
+BEGIN
+    v_jobs := (SELECT array_agg(it.job ORDER BY it.job) FROM (
+        SELECT DISTINCT job FROM @schema@.progress WHERE status = 0 AND job > p_after ORDER BY job LIMIT p_limit) AS it);
+    IF EXISTS (SELECT FROM unnest(v_jobs) AS j WHERE NOT EXISTS (
+        SELECT FROM @schema@.progress a WHERE a.job = j AND a.readiness < 2))
+    THEN
+        PERFORM @schema@.lock_jobs_v1(v_jobs);
+        v_mended := (SELECT count(*) FROM @schema@.activate_v1(p_now, v_jobs, '{}'));
+    END IF;
+    RETURN QUERY SELECT v_jobs[cardinality(v_jobs)], coalesce(cardinality(v_jobs), 0)::bigint, v_mended;
+END
+$body$;
+
+-- Stores exported callbacks under their seqs, where no newer version is stored, and returns how many.
+CREATE FUNCTION @schema@.import_v1(
+    p_now bigint, p_slot integer, p_seqs bigint[], p_queues bigint[], p_names text[], p_jobs bytea[],
+    p_directories bytea[], p_events bytea[], p_created bigint[], p_accepted bytea[], p_status smallint[],
+    p_readiness smallint[], p_due bigint[], p_attempts integer[], p_budget_attempts integer[],
+    p_budget_since bigint[], p_replays integer[], p_ended bigint[], p_kinds smallint[], p_errors bytea[],
+    p_last bytea[], p_attempt_seqs bigint[], p_attempt_numbers integer[], p_attempt_rows bytea[]
+) RETURNS bigint LANGUAGE plpgsql AS $body$
+DECLARE
+    it record;
+    known record;
+    v_new bigint := 0;
+    v_ready smallint;
+BEGIN
+    PERFORM @schema@.lock_jobs_v1(p_jobs);
+    FOR it IN
+        SELECT * FROM unnest(p_seqs, p_queues, p_names, p_jobs, p_directories, p_events, p_created, p_accepted, p_status,
+            p_readiness, p_due, p_attempts, p_budget_attempts, p_budget_since, p_replays, p_ended, p_kinds, p_errors, p_last)
+            AS s (seq, queue, name, job, directory, event_id, created_at, accepted, status, readiness, due, attempts,
+                budget_attempts, budget_since, replays, ended_at, kind, error, last)
+    LOOP
+        SELECT * INTO known FROM @schema@.progress p WHERE p.seq = it.seq;
+        IF FOUND THEN
+            CONTINUE WHEN (known.replays, known.attempts, known.status > 0) >= (it.replays, it.attempts, it.status > 0);
+            DELETE FROM @schema@.attempt a WHERE a.seq = it.seq;
+            DELETE FROM @schema@.progress p WHERE p.seq = it.seq;
+            DELETE FROM @schema@.callback c WHERE c.seq = it.seq;
+            PERFORM @schema@.count_v1(p_slot, ARRAY[known.queue], ARRAY[-(known.status = 0)::int::bigint],
+                ARRAY[-(known.status = 1)::int::bigint], ARRAY[-(known.status = 2)::int::bigint]);
+            IF known.readiness < 2 THEN
+                PERFORM @schema@.activate_v1(p_now, ARRAY[known.job], '{}');
+            END IF;
+        END IF;
+        INSERT INTO @schema@.destination (queue, name) VALUES (it.queue, it.name) ON CONFLICT DO NOTHING;
+        -- The newer of two callbacks with one key keeps it, as in the other store.
+        UPDATE @schema@.callback c SET event_id = NULL WHERE c.event_id = it.event_id;
+        INSERT INTO @schema@.callback (seq, queue, job, directory, event_id, created_at, accepted)
+        VALUES (it.seq, it.queue, it.job, it.directory, it.event_id, it.created_at, it.accepted);
+        v_ready := it.readiness;
+        IF it.status = 0 THEN
+            IF EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.status = 0 AND p.seq < it.seq) THEN
+                v_ready := 2;
+            ELSE
+                UPDATE @schema@.progress p SET readiness = 2 WHERE p.job = it.job AND p.readiness < 2;
+                v_ready := CASE WHEN v_ready = 2 THEN 1 ELSE v_ready END;
+            END IF;
+        END IF;
+        INSERT INTO @schema@.progress (seq, queue, job, status, readiness, due, attempts, budget_attempts,
+            budget_since, replays, ended_at, error_kind, last_error, last_attempt)
+        VALUES (it.seq, it.queue, it.job, it.status, v_ready, it.due, it.attempts, it.budget_attempts,
+            it.budget_since, it.replays, it.ended_at, it.kind, it.error, it.last);
+        PERFORM @schema@.count_v1(p_slot, ARRAY[it.queue], ARRAY[(it.status = 0)::int::bigint],
+            ARRAY[(it.status = 1)::int::bigint], ARRAY[(it.status = 2)::int::bigint]);
+        v_new := v_new + 1;
+    END LOOP;
+    INSERT INTO @schema@.attempt (seq, number, attempt)
+    SELECT * FROM unnest(p_attempt_seqs, p_attempt_numbers, p_attempt_rows) ON CONFLICT DO NOTHING;
+    PERFORM setval('@schema@.seq', greatest((SELECT max(s) FROM unnest(p_seqs) AS s), (SELECT last_value FROM @schema@.seq)));
+    RETURN v_new;
+END
+$body$;

@@ -1,0 +1,85 @@
+//! The settings `outbox.postgres.*`.
+
+use std::path::PathBuf;
+
+use super::{files, reader::Reader, values::quoted};
+use crate::{
+    callback::SecretUrl,
+    outbox::{postgres, sled},
+    tls,
+};
+
+const URL: &str = "outbox.postgres.url";
+
+/// The store in PostgreSQL, if one is configured. `shared` has the settings that every store has.
+pub(super) fn settings(r: &mut Reader, shared: &sled::Settings) -> Option<postgres::Settings> {
+    let url = url(r);
+    let password_file = password_file(r);
+    let ca_file = files::ca_file(r, "outbox.postgres.ca_file");
+    let identity =
+        files::pair(r, "outbox.postgres.client_cert_file", "outbox.postgres.client_key_file");
+    let schema = r.text_or("outbox.postgres.schema", "urlcallback");
+    // The limit of PostgreSQL's names; its own schemas begin with `pg_`.
+    if schema.is_empty() || schema.len() > 63 || schema.starts_with("pg_") || schema.contains('\0')
+    {
+        r.fault(
+            "outbox.postgres.schema",
+            "has to be the name of a schema, of 1 to 63 bytes and not beginning with pg_",
+        );
+    }
+    let Some(url) = url else {
+        for key in [
+            "outbox.postgres.password_file",
+            "outbox.postgres.ca_file",
+            "outbox.postgres.client_cert_file",
+            "outbox.postgres.schema",
+        ] {
+            if r.is_set(key) {
+                r.fault(key, format!("also requires {URL}"));
+            }
+        }
+        return None;
+    };
+    for key in ["outbox.cache_bytes", "outbox.min_free_bytes"] {
+        if r.is_set(key) {
+            r.warn(key, format!("has no effect with {URL}"));
+        }
+    }
+    Some(postgres::Settings {
+        url,
+        password_file,
+        ca_file,
+        identity,
+        schema,
+        max_pending: shared.max_pending,
+        longest_pause: shared.longest_pause,
+    })
+}
+
+fn url(r: &mut Reader) -> Option<SecretUrl> {
+    let url = SecretUrl::from(r.text(URL)?);
+    let shown = url.to_string();
+    if let Some(noted) = r.effective.iter_mut().find(|it| it.key == URL) {
+        noted.value = Some(quoted(&shown));
+    }
+    if let Err(reason) = postgres::check_url(&url) {
+        r.fault(
+            URL,
+            format!("has to be a URL such as \"postgresql://user@host:5432/database\": {reason}"),
+        );
+    }
+    if let Some(file) = r.file(URL).filter(|_| shown != url.reveal()) {
+        files::warn_if_open(r, URL, &file);
+    }
+    Some(url)
+}
+
+fn password_file(r: &mut Reader) -> Option<PathBuf> {
+    const KEY: &str = "outbox.postgres.password_file";
+    let file = PathBuf::from(r.text(KEY)?);
+    match tls::read_regular(&file) {
+        Ok(_) => files::warn_if_open(r, KEY, &file),
+        Err(error) => r.fault(KEY, format!("cannot read {}: {error}", file.display())),
+    }
+    Some(file)
+}

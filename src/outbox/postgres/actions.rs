@@ -1,0 +1,281 @@
+//! What an operator does, and upkeep. Nothing is claimed in the meantime, and the lanes concerned are read
+//! again.
+
+use tokio_postgres::types::ToSql;
+
+use super::{
+    command::{Action, answer},
+    rows::{self, big, millis, number, unbig},
+    session::{away, unsure},
+    writer::Writer,
+};
+use crate::{
+    callback::{CallbackId, Destination},
+    clock::Timestamp,
+    outbox::{
+        Attempt, Cancelled, Entry, ErrorKind, Failure, Mended, OutboxError, Over, Record,
+        StateName, error::Result, ids::QueueKey, record, transition,
+    },
+};
+
+/// Maximum number of callbacks that one step expires or purges, and of jobs that one step looks at.
+const STEP: i32 = 512;
+
+impl Writer {
+    /// Does it and answers. An error that is returned is one of the connection.
+    pub(super) async fn act(&self, action: Action) -> Result<()> {
+        match action {
+            Action::Replay(ids, reply) => {
+                let done = self.frozen(self.replay(&ids)).await;
+                replied(reply, done)
+            }
+            Action::Cancel(ids, reply) => {
+                let failure = Failure::new(ErrorKind::Cancelled, "cancelled by an operator");
+                let done = self.frozen(self.cancel(&ids, &failure)).await;
+                replied(reply, done)
+            }
+            Action::RetryNow(ids, reply) => {
+                let done = self.frozen(self.retry_now(&ids)).await;
+                replied(reply, done)
+            }
+            Action::Pause(destination, paused, reply) => {
+                let done = self.frozen(self.pause(&destination, paused)).await;
+                replied(reply, done)
+            }
+            Action::Expire(cutoff, failure, reply) => {
+                let done = self.expire(cutoff, &failure).await;
+                replied(reply, done)
+            }
+            Action::Purge(over, reply) => replied(reply, self.purge(over).await),
+            Action::Mend(after, reply) => {
+                let done = self.mend(after).await;
+                replied(reply, done)
+            }
+            Action::Import(entries, reply) => {
+                let done = self.frozen(self.import(entries)).await;
+                replied(reply, done)
+            }
+            Action::Ping(reply) => replied(reply, self.ping().await),
+        }
+    }
+
+    /// Runs an action while nothing is claimed.
+    async fn frozen<T>(&self, action: impl Future<Output = Result<T>>) -> Result<T> {
+        self.lanes.freeze();
+        let done = action.await;
+        self.lanes.thaw();
+        done
+    }
+
+    fn in_flight(&self) -> Vec<i64> {
+        self.lanes.lock().in_flight()
+    }
+
+    async fn replay(&self, ids: &[CallbackId]) -> Result<u64> {
+        let (seqs, queues) = split(ids);
+        let claimed = self.in_flight();
+        let sql = &self.statements.replay;
+        let args: [&(dyn ToSql + Sync); 5] =
+            [&millis(self.now()), &self.slot, &seqs, &queues, &claimed];
+        let changed = self.session.client.query(sql, &args).await.map_err(unsure)?;
+        self.reload(&queues_of(&changed)).await?;
+        Ok(changed.iter().map(|row| rows::count(row.get("replayed"))).sum())
+    }
+
+    async fn cancel(&self, ids: &[CallbackId], failure: &Failure) -> Result<Vec<Cancelled>> {
+        let outcomes = self.fail(ids, failure).await?;
+        Ok(outcomes
+            .into_iter()
+            .map(|outcome| match outcome {
+                0 => Cancelled::Done,
+                1 => Cancelled::InFlight,
+                2 => Cancelled::NotPending,
+                _ => Cancelled::Unknown,
+            })
+            .collect())
+    }
+
+    /// Fails pending callbacks; the outcomes of `fail_v1`.
+    async fn fail(&self, ids: &[CallbackId], failure: &Failure) -> Result<Vec<i32>> {
+        let (seqs, queues) = split(ids);
+        let claimed = self.in_flight();
+        let (kind, error) = (rows::kind(failure.kind), rows::encoded(Some(failure))?);
+        let args: [&(dyn ToSql + Sync); 7] =
+            [&millis(self.now()), &self.slot, &seqs, &queues, &claimed, &kind, &error];
+        let answered =
+            self.session.client.query(&self.statements.fail, &args).await.map_err(unsure)?;
+        self.reload(&queues_of(&answered)).await?;
+        let outcomes = answered.iter().filter_map(|row| row.get::<_, Option<i32>>("outcome"));
+        Ok(outcomes.collect())
+    }
+
+    async fn retry_now(&self, ids: &[CallbackId]) -> Result<u64> {
+        let (seqs, queues) = split(ids);
+        let claimed = self.in_flight();
+        let args: [&(dyn ToSql + Sync); 4] = [&millis(self.now()), &seqs, &queues, &claimed];
+        let changed =
+            self.session.client.query(&self.statements.retry_now, &args).await.map_err(unsure)?;
+        let queues = queues_of(&changed);
+        self.reload(&queues).await?;
+        let mut lanes = self.lanes.lock();
+        queues.into_iter().for_each(|queue| lanes.retry_now(QueueKey(unbig(queue))));
+        drop(lanes);
+        self.lanes.wake();
+        Ok(changed.iter().map(|row| rows::count(row.get("due"))).sum())
+    }
+
+    async fn pause(&self, destination: &Destination, paused: bool) -> Result<bool> {
+        let queue = self.queue(destination);
+        let args: [&(dyn ToSql + Sync); 4] =
+            [&millis(self.now()), &big(queue.0), &destination.as_str(), &paused];
+        let changed = self
+            .session
+            .client
+            .query_one(&self.statements.pause, &args)
+            .await
+            .map_err(unsure)?
+            .get(0);
+        self.reload(&[big(queue.0)]).await?;
+        Ok(changed)
+    }
+
+    async fn expire(&self, cutoff: Timestamp, failure: &Failure) -> Result<Vec<Record>> {
+        let claimed = self.in_flight();
+        let args: [&(dyn ToSql + Sync); 3] = [&millis(cutoff), &claimed, &i64::from(STEP)];
+        let old = self.session.client.query(&self.statements.old, &args).await.map_err(away)?;
+        let ids: Vec<_> =
+            old.iter().map(|row| rows::id(row.get("seq"), row.get("queue"))).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let outcomes = self.frozen(self.fail(&ids, failure)).await?;
+        let done = ids.iter().zip(outcomes).filter(|(_, outcome)| *outcome == 0);
+        let seqs: Vec<_> = done.map(|(id, _)| rows::parts(*id).0).collect();
+        self.records(&seqs).await
+    }
+
+    async fn purge(&self, over: Over) -> Result<u64> {
+        let args: [&(dyn ToSql + Sync); 4] =
+            [&self.slot, &millis(over.delivered), &millis(over.failed), &STEP];
+        let purged = self.session.client.query_one(&self.statements.purge, &args).await;
+        Ok(rows::count(purged.map_err(unsure)?.get(0)))
+    }
+
+    async fn mend(&self, after: Vec<u8>) -> Result<Mended> {
+        let args: [&(dyn ToSql + Sync); 3] = [&millis(self.now()), &after, &STEP];
+        let row =
+            self.session.client.query_one(&self.statements.mend, &args).await.map_err(unsure)?;
+        let looked_at: i64 = row.get("looked_at");
+        let mended = rows::count(row.get("mended"));
+        if mended > 0 {
+            let queues =
+                self.lanes.lock().lanes.keys().map(|queue| big(queue.0)).collect::<Vec<_>>();
+            self.frozen(self.reload(&queues)).await?;
+        }
+        let next = row.get::<_, Option<Vec<u8>>>("last").filter(|_| looked_at >= i64::from(STEP));
+        Ok(Mended { mended, stuck: 0, next })
+    }
+
+    async fn import(&self, entries: Vec<Entry>) -> Result<u64> {
+        let now = self.now();
+        let (mut of_attempts, mut numbers, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut records = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let record = if entry.uncertain && entry.record.state_name() == StateName::Pending {
+                let why = "recovered from a damaged store; it is unknown whether it was delivered";
+                transition::fail(entry.record, None, Failure::new(ErrorKind::Cancelled, why), now)
+            } else {
+                entry.record
+            };
+            let before = |it: &&Attempt| it.number < record.attempt_count;
+            for attempt in entry.attempts.iter().filter(before) {
+                of_attempts.push(rows::parts(record.id).0);
+                numbers.push(number(attempt.number));
+                attempts.push(record::encode_row(attempt)?);
+            }
+            records.push(record);
+        }
+        let each = |part: fn(&Record) -> &str| -> Vec<&[u8]> {
+            records.iter().map(|it| part(it).as_bytes()).collect()
+        };
+        let bytes = |part: &dyn Fn(&Record) -> Result<Option<Vec<u8>>>| {
+            records.iter().map(part).collect::<Result<Vec<_>>>()
+        };
+        let times = |part: fn(&Record) -> Timestamp| -> Vec<i64> {
+            records.iter().map(|it| millis(part(it))).collect()
+        };
+        let numbers_of = |part: fn(&Record) -> u32| -> Vec<i32> {
+            records.iter().map(|it| number(part(it))).collect()
+        };
+        let seqs: Vec<_> = records.iter().map(|it| rows::parts(it.id).0).collect();
+        let queues: Vec<_> = records.iter().map(|it| big(self.queue(&it.destination).0)).collect();
+        let names: Vec<_> = records.iter().map(|it| it.destination.as_str()).collect();
+        let events: Vec<_> =
+            records.iter().map(|it| it.event_id.as_deref().map(str::as_bytes)).collect();
+        let ended: Vec<_> = records.iter().map(|it| it.ended_at().map(millis)).collect();
+        let status: Vec<_> = records.iter().map(|it| rows::status(it.state_name())).collect();
+        let readiness: Vec<_> = records.iter().map(|it| rows::readiness(it.state)).collect();
+        let kinds: Vec<_> = records.iter().map(rows::kind_of).collect();
+        let args: [&(dyn ToSql + Sync); 24] = [
+            &millis(now),
+            &self.slot,
+            &seqs,
+            &queues,
+            &names,
+            &each(|it| &it.body.job_id),
+            &each(|it| &it.body.job_id_fs),
+            &events,
+            &times(|it| it.created_at),
+            &bytes(&|it| rows::accepted(it).map(Some))?,
+            &status,
+            &readiness,
+            &times(rows::due),
+            &numbers_of(|it| it.attempt_count),
+            &numbers_of(|it| it.budget_attempts),
+            &times(|it| it.budget_since),
+            &numbers_of(|it| it.replays),
+            &ended,
+            &kinds,
+            &bytes(&|it| rows::encoded(it.last_error.as_ref()))?,
+            &bytes(&|it| rows::encoded(it.last_attempt.as_ref()))?,
+            &of_attempts,
+            &numbers,
+            &attempts,
+        ];
+        let imported =
+            self.session.client.query_one(&self.statements.import, &args).await.map_err(unsure)?;
+        self.reload(&queues).await?;
+        Ok(rows::count(imported.get(0)))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let row =
+            self.session.client.query_one(&self.statements.pending, &[]).await.map_err(away)?;
+        let (pending, max) = (rows::count(row.get(0)), self.settings.max_pending);
+        if pending >= max {
+            return Err(OutboxError::Full { pending, max });
+        }
+        Ok(())
+    }
+}
+
+/// The seqs and queues of ids.
+fn split(ids: &[CallbackId]) -> (Vec<i64>, Vec<i64>) {
+    ids.iter().map(|id| rows::parts(*id)).unzip()
+}
+
+/// The different queues in the column `queue`.
+fn queues_of(found: &[tokio_postgres::Row]) -> Vec<i64> {
+    let mut queues: Vec<_> =
+        found.iter().filter_map(|row| row.get::<_, Option<i64>>("queue")).collect();
+    queues.sort_unstable();
+    queues.dedup();
+    queues
+}
+
+/// Answers, and returns an error of the connection.
+fn replied<T>(reply: super::command::Reply<T>, done: Result<T>) -> Result<()> {
+    let broken = done.as_ref().err().filter(|error| error.is_away()).cloned();
+    answer(reply, done);
+    broken.map_or(Ok(()), Err)
+}

@@ -1,0 +1,170 @@
+//! The lane of one destination: the first of its active callbacks, read ahead.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    callback::Destination,
+    clock::Timestamp,
+    outbox::{Open, Record, horizon::Horizon, ids},
+};
+
+/// The position of an active callback: when it is due, and its seq.
+pub(super) type Place = (Timestamp, u64);
+
+/// The position before all callbacks.
+pub(super) const BEGIN: Place = (Timestamp::from_millis(0), 0);
+
+/// Callbacks that were read for a lane.
+#[derive(Debug, Default)]
+pub(super) struct ReadAhead {
+    pub(super) callbacks: Vec<(Place, Box<Record>)>,
+    /// How many there are, with those that cannot be decoded, and the place of the last one.
+    pub(super) count: usize,
+    pub(super) last: Place,
+}
+
+/// A lane.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) destination: Destination,
+    pub(super) paused_at: Option<Timestamp>,
+    pub(super) resumed_at: Timestamp,
+    pub(super) hold_until: Timestamp,
+    open: Option<Open>,
+    has_pending: bool,
+    /// Not claimed.
+    window: BTreeMap<Place, Box<Record>>,
+    /// Of the active callbacks up to here, each is in the window or claimed; `None`: of all.
+    known_to: Option<Place>,
+    claimed: HashMap<u64, (Place, Box<Record>), RandomState>,
+    /// The next callbacks are being read, or about to be.
+    filling: bool,
+}
+
+impl Lane {
+    /// A lane of which nothing has been read.
+    pub(super) fn unread(destination: Destination) -> Self {
+        Self {
+            destination,
+            paused_at: None,
+            resumed_at: Timestamp::default(),
+            hold_until: Timestamp::default(),
+            open: None,
+            has_pending: true,
+            window: BTreeMap::new(),
+            known_to: Some(BEGIN),
+            claimed: HashMap::default(),
+            filling: false,
+        }
+    }
+
+    /// The lane of a destination that has no callbacks.
+    pub(super) fn new(destination: Destination) -> Self {
+        Self { known_to: None, has_pending: false, ..Self::unread(destination) }
+    }
+
+    /// Whether it has pending callbacks. Without, there is nothing to probe with, and it is not open.
+    pub(super) fn set_pending(&mut self, has_pending: bool) {
+        self.has_pending = has_pending;
+        self.set_open(self.open);
+    }
+
+    pub(super) fn set_open(&mut self, open: Option<Open>) {
+        self.open = open.filter(|_| self.has_pending);
+    }
+
+    pub(super) fn open(&self) -> Option<Open> {
+        self.open
+    }
+
+    /// A callback is active from now on. At most `window` are read ahead.
+    pub(super) fn insert(&mut self, place: Place, record: Box<Record>, window: usize) {
+        if self.known_to.is_some_and(|known| place > known) || self.claimed.contains_key(&place.1) {
+            return;
+        }
+        self.window.insert(place, record);
+        while self.window.len() > window {
+            self.window.pop_last();
+            self.known_to = self.window.last_key_value().map(|(place, _)| *place);
+        }
+    }
+
+    /// What was read after [`Lane::fill_from`]: `window` callbacks, or fewer if there are no more.
+    pub(super) fn filled(&mut self, read: ReadAhead, window: usize) {
+        self.filling = false;
+        self.known_to = Some(read.last).filter(|_| read.count >= window);
+        for (place, record) in read.callbacks {
+            if !self.claimed.contains_key(&place.1) {
+                self.window.insert(place, record);
+            }
+        }
+    }
+
+    /// Forgets what was read ahead, because rows have changed.
+    pub(super) fn forget(&mut self) {
+        self.window.clear();
+        self.known_to = Some(BEGIN);
+    }
+
+    /// Whether more has to be read, because less than half of the window is left. It is under way then.
+    pub(super) fn wants_more(&mut self, window: usize) -> bool {
+        let wants =
+            self.known_to.is_some() && self.window.len() < window.div_ceil(2) && !self.filling;
+        self.filling |= wants;
+        wants
+    }
+
+    /// Where to read on; `None` if everything is known.
+    pub(super) fn fill_from(&self) -> Option<Place> {
+        self.known_to
+    }
+
+    /// When the next callback is due, as far as it is known.
+    pub(super) fn first_due(&self) -> Option<Timestamp> {
+        self.window.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// Claims the first callbacks that are due.
+    pub(super) fn claim(&mut self, limit: usize, horizon: Horizon) -> Vec<Record> {
+        let mut claimed = Vec::new();
+        while claimed.len() < limit {
+            let due = |(due, _): &Place| !horizon.is_later(*due);
+            // A place beyond the horizon is due as well, and the last one.
+            let first = self.window.first_key_value().map(|(place, _)| *place).filter(due);
+            let last = || self.window.last_key_value().map(|(place, _)| *place).filter(due);
+            let Some(place) = first.or_else(last) else { break };
+            let Some(mut record) = self.window.remove(&place) else { break };
+            record.budget_since = record.budget_since.max(self.resumed_at);
+            self.claimed.insert(place.1, (place, record.clone()));
+            claimed.push(*record);
+        }
+        claimed
+    }
+
+    /// Ends a claim whose outcome is recorded.
+    pub(super) fn settled(&mut self, seq: u64) {
+        self.claimed.remove(&seq);
+    }
+
+    /// Releases a claimed callback. Returns whether it was claimed.
+    pub(super) fn release(&mut self, seq: u64, window: usize) -> bool {
+        let Some((place, record)) = self.claimed.remove(&seq) else { return false };
+        self.insert(place, record, window);
+        true
+    }
+
+    pub(super) fn is_claimed(&self, seq: u64) -> bool {
+        self.claimed.contains_key(&seq)
+    }
+
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = u64> {
+        self.claimed.keys().copied()
+    }
+
+    /// The position of an active callback.
+    pub(super) fn place(record: &Record) -> Place {
+        (super::rows::due(record), ids::seq_of(record.id))
+    }
+}

@@ -1,0 +1,258 @@
+//! All lanes, and what the delivery loop is told about them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use foldhash::fast::RandomState;
+use futures_util::future::BoxFuture;
+use tokio::sync::{Notify, watch};
+
+use super::lane::{Lane, Place, ReadAhead};
+use crate::{
+    callback::{CallbackId, Destination},
+    clock::Timestamp,
+    outbox::{
+        Claim, ClaimOwner, Claims, Hold, News, Ownership, Record,
+        horizon::Horizon,
+        ids::{self, QueueKey},
+    },
+};
+
+/// Maximum number of signals that are returned by one call.
+const SIGNALS_AT_ONCE: usize = 1024;
+
+/// Maximum number of callbacks that all lanes read ahead, and that one lane does.
+const AHEAD: usize = 32_768;
+const AHEAD_OF_ONE: usize = 256;
+
+/// To whom claims are released, and how long they count: as long as the session on which they were made.
+#[derive(Debug)]
+pub(super) struct Claimant {
+    lanes: Weak<Lanes>,
+    /// Whether the session is open.
+    open: watch::Receiver<bool>,
+}
+
+impl Claimant {
+    pub(super) fn new(lanes: &Arc<Lanes>, open: watch::Receiver<bool>) -> Self {
+        Self { lanes: Arc::downgrade(lanes), open }
+    }
+}
+
+impl ClaimOwner for Claimant {
+    fn release(&self, id: CallbackId, due: Timestamp) {
+        // After the session, the callback may have been claimed again.
+        if let Some(lanes) = self.lanes.upgrade().filter(|_| self.valid()) {
+            let (seq, queue) = ids::parts(id);
+            lanes.release(queue, seq, due);
+        }
+    }
+}
+
+impl Ownership for Claimant {
+    fn valid(&self) -> bool {
+        *self.open.borrow()
+    }
+
+    fn lost(&self) -> BoxFuture<'_, ()> {
+        let mut open = self.open.clone();
+        // It fails if the session's task is gone, and so is the session.
+        Box::pin(async move { drop(open.wait_for(|open| !*open).await) })
+    }
+}
+
+/// The part that the mutex guards.
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    /// `None` while there is no session.
+    claimant: Option<Arc<Claimant>>,
+    pub(super) lanes: HashMap<QueueKey, Lane, RandomState>,
+    signals: HashMap<QueueKey, Timestamp, RandomState>,
+    retried: HashSet<QueueKey>,
+    lost: Vec<Destination>,
+    /// An action is on its way, and nothing may be claimed.
+    frozen: bool,
+    /// Lanes from which something was to be claimed in the meantime.
+    postponed: HashSet<QueueKey>,
+    /// Lanes to be filled.
+    wanted: Vec<QueueKey>,
+}
+
+impl Inner {
+    /// How many callbacks each lane reads ahead.
+    pub(super) fn window(&self) -> usize {
+        (AHEAD / self.lanes.len().max(1)).clamp(2, AHEAD_OF_ONE)
+    }
+
+    /// Reports that a lane has something due at `at`.
+    pub(super) fn signal(&mut self, queue: QueueKey, at: Timestamp) {
+        let known = self.signals.entry(queue).or_insert(at);
+        *known = at.min(*known);
+    }
+
+    /// The lane of a destination that is in use from now on.
+    pub(super) fn lane(&mut self, queue: QueueKey, destination: &Destination) -> &mut Lane {
+        self.lanes.entry(queue).or_insert_with(|| Lane::new(destination.clone()))
+    }
+
+    /// A callback of this destination is active from now on.
+    pub(super) fn activated(&mut self, queue: QueueKey, record: Record) {
+        let place = Lane::place(&record);
+        let (destination, window) = (record.destination.clone(), self.window());
+        self.lane(queue, &destination).insert(place, Box::new(record), window);
+        self.signal(queue, place.0);
+    }
+
+    /// An operator requests that a destination be tried now.
+    pub(super) fn retry_now(&mut self, queue: QueueKey) {
+        self.signal(queue, Timestamp::default());
+        self.retried.insert(queue);
+    }
+
+    /// What was read for a lane.
+    pub(super) fn filled(&mut self, queue: QueueKey, read: ReadAhead, window: usize) {
+        if let Some(lane) = self.lanes.get_mut(&queue) {
+            lane.filled(read, window);
+            if let Some(due) = lane.first_due() {
+                self.signal(queue, due);
+            }
+        }
+    }
+
+    /// The seqs of everything that is in flight.
+    pub(super) fn in_flight(&self) -> Vec<i64> {
+        self.lanes.values().flat_map(Lane::in_flight).map(super::rows::big).collect()
+    }
+
+    /// A session begins.
+    pub(super) fn begin(&mut self, claimant: Claimant) {
+        self.claimant = Some(Arc::new(claimant));
+    }
+
+    /// The session is over: everything that was claimed is lost, and the lanes are read again.
+    pub(super) fn lose_all(&mut self) {
+        self.claimant = None;
+        self.lost.extend(self.lanes.drain().map(|(_, lane)| lane.destination));
+        self.signals.clear();
+        self.retried.clear();
+        self.postponed.clear();
+        self.wanted.clear();
+        self.frozen = false;
+    }
+}
+
+/// All lanes.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    inner: Mutex<Inner>,
+    news: Notify,
+    /// Wakes the writer, to fill lanes.
+    pub(super) fill: Notify,
+}
+
+impl Lanes {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change under the lock is complete before anything can panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the caller of [`Lanes::news`].
+    pub(super) fn wake(&self) {
+        self.news.notify_one();
+    }
+
+    pub(super) async fn news(&self) -> Vec<News> {
+        loop {
+            let taken = self.take_news();
+            if !taken.is_empty() {
+                return taken;
+            }
+            self.news.notified().await;
+        }
+    }
+
+    fn take_news(&self) -> Vec<News> {
+        let mut inner = self.lock();
+        let mut news: Vec<_> = inner.lost.drain(..).map(News::Lost).collect();
+        let retried = std::mem::take(&mut inner.retried);
+        let known = |queue: &QueueKey| Some(inner.lanes.get(queue)?.destination.clone());
+        news.extend(retried.iter().filter_map(known).map(News::RetryNow));
+        let taken: Vec<_> = inner.signals.keys().take(SIGNALS_AT_ONCE).copied().collect();
+        for queue in taken {
+            if let (Some(at), Some(lane)) = (inner.signals.remove(&queue), inner.lanes.get(&queue))
+            {
+                news.push(News::Due { destination: lane.destination.clone(), at, open: None });
+            }
+        }
+        news
+    }
+
+    /// Claims at most `limit` due callbacks of a lane, in the order in which they became due.
+    pub(super) fn claim(&self, queue: QueueKey, limit: usize, horizon: Horizon) -> Claims {
+        let mut inner = self.lock();
+        let window = inner.window();
+        let Inner { claimant, lanes, frozen, postponed, wanted, .. } = &mut *inner;
+        let Some(claimant) = claimant else { return Claims::default() };
+        let Some(lane) = lanes.get_mut(&queue) else { return Claims::default() };
+        if lane.paused_at.is_some() {
+            return Claims::default();
+        }
+        if *frozen {
+            postponed.insert(queue);
+            return Claims::default();
+        }
+        if horizon.is_later(lane.hold_until) {
+            return Claims { next_due: Some(lane.hold_until), ..Claims::default() };
+        }
+        let owner: Weak<dyn ClaimOwner> = Arc::downgrade(claimant) as _;
+        let claim = |record: Record| {
+            let hold = Hold::while_owned(Arc::clone(claimant) as _);
+            Claim::new(Box::new(record), owner.clone(), hold)
+        };
+        let claimed = lane.claim(limit, horizon).into_iter().map(claim).collect();
+        // Without anything left, the lane is reported when more was read.
+        let next_due = lane.first_due();
+        if lane.wants_more(window) {
+            wanted.push(queue);
+            self.fill.notify_one();
+        }
+        Claims { claimed, next_due }
+    }
+
+    /// Releases a claimed callback.
+    pub(super) fn release(&self, queue: QueueKey, seq: u64, due: Timestamp) {
+        let mut inner = self.lock();
+        let window = inner.window();
+        if inner.lanes.get_mut(&queue).is_some_and(|lane| lane.release(seq, window)) {
+            inner.signal(queue, due);
+            drop(inner);
+            self.wake();
+        }
+    }
+
+    /// Nothing is claimed until [`Lanes::thaw`].
+    pub(super) fn freeze(&self) {
+        self.lock().frozen = true;
+    }
+
+    /// Claims are possible again.
+    pub(super) fn thaw(&self) {
+        let mut inner = self.lock();
+        inner.frozen = false;
+        for queue in std::mem::take(&mut inner.postponed) {
+            inner.signal(queue, Timestamp::default());
+        }
+        drop(inner);
+        self.wake();
+    }
+
+    /// The lanes to be filled, with the place from which to read.
+    pub(super) fn take_wanted(&self) -> Vec<(QueueKey, Place)> {
+        let mut inner = self.lock();
+        let wanted = std::mem::take(&mut inner.wanted);
+        let from = |queue: QueueKey| Some((queue, inner.lanes.get(&queue)?.fill_from()?));
+        wanted.into_iter().filter_map(from).collect()
+    }
+}

@@ -1,0 +1,318 @@
+//! The trait.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Settings,
+    clock::ServerClock,
+    command::{Action, Command, Enqueue, Reply, Settle},
+    lanes::Lanes,
+    read::Reads,
+    schema::{self, Purpose},
+    session::Connector,
+    writer::{BeginError, Begun, Supervisor},
+};
+use crate::{
+    callback::{CallbackId, Destination},
+    clock::{Clock as _, SharedClock, SystemClock, Timestamp},
+    outbox::{
+        Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
+        Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
+        OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement, Summary,
+        error::Result, horizon::Horizon, ids::QueueKey,
+    },
+};
+
+/// The outbox over a schema of a PostgreSQL database.
+pub struct PostgresOutbox {
+    lanes: Arc<Lanes>,
+    reads: Arc<Reads>,
+    commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    clock: SharedClock,
+    settings: Arc<Settings>,
+    salt: [u8; 16],
+    migrated: bool,
+}
+
+impl std::fmt::Debug for PostgresOutbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresOutbox").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl PostgresOutbox {
+    /// Connects, creates the schema if there is none, and migrates it to this version.
+    pub fn open(settings: Settings) -> Result<Self> {
+        Self::start(settings, None, Purpose::Use)
+    }
+
+    /// The same with a clock other than the server's.
+    pub fn open_at(settings: Settings, clock: SharedClock) -> Result<Self> {
+        Self::start(settings, Some(clock), Purpose::Use)
+    }
+
+    /// Creates the schema for an import, which [`PostgresOutbox::finish_import`] ends. With an identity,
+    /// the callbacks of the store with this identity can be imported with their ids.
+    pub fn create(settings: Settings, identity: Option<Identity>) -> Result<Self> {
+        Self::start(settings, None, Purpose::Import(identity))
+    }
+
+    /// Ends the import into a schema that is not open: from now on it can be used.
+    pub fn finish_import(settings: &Settings) -> Result<()> {
+        once(settings, async |connector, client| schema::finish_import(client, connector).await)
+    }
+
+    /// Removes a schema that is not open, and in which an import did not end.
+    pub fn remove_import(settings: &Settings) -> Result<()> {
+        once(settings, async |connector, client| schema::remove_import(client, connector).await)
+    }
+
+    /// Whether opening it has migrated it from an older version.
+    pub fn was_migrated(&self) -> bool {
+        self.migrated
+    }
+
+    fn start(settings: Settings, clock: Option<SharedClock>, purpose: Purpose) -> Result<Self> {
+        let place = place(&settings);
+        let cannot = |reason: String| OutboxError::CannotOpen {
+            dir: place.as_str().into(),
+            reason: reason.into(),
+        };
+        let connector = Arc::new(Connector::new(&settings).map_err(cannot)?);
+        let (settings, lanes) = (Arc::new(settings), Arc::new(Lanes::default()));
+        let (commands, received) = mpsc::unbounded_channel();
+        let server_clock = Arc::new(ServerClock::new(SystemClock.now()));
+        let clock = clock.unwrap_or_else(|| Arc::clone(&server_clock) as _);
+        let supervisor = Supervisor {
+            server_clock,
+            settings: Arc::clone(&settings),
+            connector: Arc::clone(&connector),
+            lanes: Arc::clone(&lanes),
+            clock: Arc::clone(&clock),
+            commands: received,
+        };
+        let (ready, begun) = std::sync::mpsc::channel();
+        let serve = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let error = OutboxError::Engine(error.to_string().into());
+                    return drop(ready.send(Err(BeginError::Database(error))));
+                }
+            };
+            runtime.block_on(async move {
+                match supervisor.begin(purpose).await {
+                    Ok(Begun { writer, migrated }) => {
+                        let salt = writer.salt();
+                        if ready.send(Ok((salt, migrated))).is_ok() {
+                            supervisor.run(writer).await;
+                        }
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            });
+        };
+        let thread = std::thread::Builder::new()
+            .name("postgres".into())
+            .spawn(serve)
+            .map_err(|error| cannot(error.to_string()))?;
+        let (salt, migrated) = match begun.recv() {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(BeginError::Schema(error))) => return Err(error.of(&place)),
+            Ok(Err(BeginError::Database(error))) => return Err(cannot(error.to_string())),
+            Err(_) => return Err(cannot("its thread has ended".to_owned())),
+        };
+        Ok(Self {
+            reads: Arc::new(Reads::new(connector, Arc::clone(&lanes), salt, &settings)),
+            lanes,
+            commands: Mutex::new(Some(commands)),
+            thread: Mutex::new(Some(thread)),
+            clock,
+            settings,
+            salt,
+            migrated,
+        })
+    }
+
+    fn ask<T: Send + 'static>(&self, command: impl FnOnce(Reply<T>) -> Command) -> OutboxFuture<T> {
+        let (reply, answer) = oneshot::channel();
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = commands.as_ref().is_some_and(|it| it.send(command(reply)).is_ok());
+        drop(commands);
+        Box::pin(async move {
+            if !sent {
+                return Err(OutboxError::Closed);
+            }
+            answer.await.unwrap_or(Err(OutboxError::Closed))
+        })
+    }
+
+    fn act<T: Send + 'static>(&self, action: impl FnOnce(Reply<T>) -> Action) -> OutboxFuture<T> {
+        self.ask(|reply| Command::Act(action(reply)))
+    }
+
+    fn read<T, F>(&self, read: impl FnOnce(Arc<Reads>) -> F) -> OutboxFuture<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        Box::pin(read(Arc::clone(&self.reads)))
+    }
+}
+
+/// Where the callbacks are, without a password.
+fn place(settings: &Settings) -> String {
+    format!("{} (schema {})", settings.url, settings.schema)
+}
+
+/// Runs something on a connection of its own.
+fn once(
+    settings: &Settings,
+    run: impl AsyncFnOnce(&Connector, &tokio_postgres::Client) -> Result<()>,
+) -> Result<()> {
+    let cannot = |reason: String| OutboxError::CannotOpen {
+        dir: place(settings).into(),
+        reason: reason.into(),
+    };
+    let connector = Connector::new(settings).map_err(cannot)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| cannot(error.to_string()))?;
+    runtime.block_on(async {
+        let connection = connector.connect().await?;
+        run(&connector, &connection.client).await
+    })
+}
+
+impl Drop for PostgresOutbox {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Outbox for PostgresOutbox {
+    fn clock(&self) -> SharedClock {
+        Arc::clone(&self.clock)
+    }
+
+    fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>> {
+        self.ask(|reply| Command::Enqueue(Enqueue { place: 0, batch, sequence, reply }))
+    }
+
+    fn news(&self) -> BoxFuture<'_, Vec<News>> {
+        Box::pin(self.lanes.news())
+    }
+
+    fn claim(&self, destination: &Destination, limit: usize, now: Timestamp) -> Result<Claims> {
+        let queue = QueueKey::of(&self.salt, destination);
+        let horizon = Horizon { now, latest: now.after(self.settings.longest_pause) };
+        Ok(self.lanes.claim(queue, limit, horizon))
+    }
+
+    fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
+        if !claim.hold.valid() {
+            // The callback may have been claimed again.
+            drop(claim.into_record());
+            return Box::pin(std::future::ready(Err(OutboxError::Lost)));
+        }
+        let record = claim.into_record();
+        self.ask(|reply| Command::Settle(Settle { place: 0, record, settlement, reply }))
+    }
+
+    fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64> {
+        self.act(|reply| Action::Replay(ids, reply))
+    }
+
+    fn cancel(&self, ids: Vec<CallbackId>) -> OutboxFuture<Vec<Cancelled>> {
+        self.act(|reply| Action::Cancel(ids, reply))
+    }
+
+    fn retry_now(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64> {
+        self.act(|reply| Action::RetryNow(ids, reply))
+    }
+
+    fn pause(&self, destination: &Destination, paused: bool) -> OutboxFuture<bool> {
+        let destination = destination.clone();
+        self.act(move |reply| Action::Pause(destination, paused, reply))
+    }
+
+    fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
+        self.act(|reply| Action::Expire(cutoff, failure, reply))
+    }
+
+    fn purge(&self, over: Over) -> OutboxFuture<u64> {
+        self.act(|reply| Action::Purge(over, reply))
+    }
+
+    fn mend(&self, after: Vec<u8>) -> OutboxFuture<Mended> {
+        self.act(|reply| Action::Mend(after, reply))
+    }
+
+    fn get(&self, id: CallbackId) -> OutboxFuture<Option<Detail>> {
+        self.read(async move |reads| reads.get(id).await)
+    }
+
+    fn list(&self, query: Query) -> OutboxFuture<Page> {
+        self.read(async move |reads| reads.list(query).await)
+    }
+
+    fn identity(&self) -> Identity {
+        Identity(self.salt)
+    }
+
+    fn export(&self, cursor: ExportCursor) -> OutboxFuture<Exported> {
+        self.read(async move |reads| reads.export(cursor).await)
+    }
+
+    fn import(&self, entries: Vec<Entry>) -> OutboxFuture<u64> {
+        self.act(|reply| Action::Import(entries, reply))
+    }
+
+    fn destinations(
+        &self,
+        query: DestinationQuery,
+        now: Timestamp,
+    ) -> OutboxFuture<DestinationPage> {
+        self.read(async move |reads| reads.destinations(query, now).await)
+    }
+
+    fn delivered(&self, since: Timestamp) -> OutboxFuture<Delivered> {
+        self.read(async move |reads| reads.delivered(since).await)
+    }
+
+    fn summary(&self, now: Timestamp) -> OutboxFuture<Summary> {
+        self.read(async move |reads| reads.summary(now).await)
+    }
+
+    fn set_open(&self, destination: &Destination, open: Option<Open>) {
+        let queue = QueueKey::of(&self.salt, destination);
+        if let Some(lane) = self.lanes.lock().lanes.get_mut(&queue) {
+            lane.set_open(open);
+        }
+    }
+
+    fn ready(&self) -> OutboxFuture<()> {
+        self.act(Action::Ping)
+    }
+
+    fn close(&self) {
+        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the database's sessions had panicked");
+        }
+    }
+
+    /// A database that hangs is away, and a restart would not help.
+    fn write_in_progress(&self) -> Option<Duration> {
+        None
+    }
+}

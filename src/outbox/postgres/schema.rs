@@ -1,0 +1,196 @@
+//! The schema: created, migrated, and locked for this instance.
+
+use tokio_postgres::Client;
+
+use super::session::{Connector, away};
+use crate::outbox::{Identity, OutboxError, error::Result};
+
+/// The migrations in order. The number of the schema's version is how many were made.
+const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/postgres/0001_first_schema.sql")];
+
+/// The oldest PostgreSQL that has everything that is used.
+const OLDEST_SERVER: i32 = 140_000;
+
+/// A schema that is ready.
+pub(super) struct Schema {
+    pub(super) salt: [u8; 16],
+    pub(super) migrated: bool,
+}
+
+/// What opening is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The store is used.
+    Use,
+    /// An empty store is made for an import, which [`finish_import`] ends.
+    Import(Option<Identity>),
+}
+
+/// Locks the schema for this session, and creates or migrates it. On error, nothing is changed.
+pub(super) async fn prepare(
+    client: &Client,
+    connector: &Connector,
+    purpose: Purpose,
+) -> std::result::Result<Schema, SchemaError> {
+    let version: String = client.query_one("SHOW server_version_num", &[]).await?.get(0);
+    if version.parse().unwrap_or(0) < OLDEST_SERVER {
+        return Err(SchemaError::Refused(format!(
+            "PostgreSQL 14 or later is needed, and the server has version number {version}"
+        )));
+    }
+    for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
+        let value: String = client.query_one(&format!("SHOW {setting}"), &[]).await?.get(0);
+        if value == "off" {
+            return Err(SchemaError::Refused(format!(
+                "{setting} is off, so that acknowledged callbacks could be lost"
+            )));
+        }
+    }
+    lock(client, connector).await?;
+    client.batch_execute("BEGIN").await?;
+    let made = migrate(client, connector, purpose).await;
+    client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    made
+}
+
+/// One instance at a time uses a schema. The lock is let go when the session ends.
+async fn lock(client: &Client, connector: &Connector) -> std::result::Result<(), SchemaError> {
+    let name = format!("seal-dpf-urlcallback {}", connector.schema());
+    let locked: bool =
+        client.query_one("SELECT pg_try_advisory_lock(hashtext($1), 0)", &[&name]).await?.get(0);
+    if locked {
+        return Ok(());
+    }
+    Err(SchemaError::InUse(connector.schema()))
+}
+
+async fn migrate(
+    client: &Client,
+    connector: &Connector,
+    purpose: Purpose,
+) -> std::result::Result<Schema, SchemaError> {
+    let name = connector.schema();
+    let exists = |sql: &'static str| {
+        let name = &name;
+        async move { client.query_one(sql, &[name]).await.map(|row| row.get::<_, bool>(0)) }
+    };
+    let known = exists(
+        "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'meta')",
+    )
+    .await?;
+    let filled = exists(
+        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)",
+    )
+    .await?;
+    let newest = MIGRATIONS.len();
+    let (version, importing) = if known {
+        let sql = connector.sql("SELECT version, importing FROM @schema@.meta");
+        let row =
+            client.query_one(&sql, &[]).await.map_err(|_| SchemaError::Foreign(name.clone()))?;
+        (usize::try_from(row.get::<_, i32>(0)).unwrap_or(0), row.get(1))
+    } else if filled {
+        return Err(SchemaError::Foreign(name));
+    } else {
+        (0, false)
+    };
+    if version > newest {
+        return Err(SchemaError::Newer { name, found: version, known: newest });
+    }
+    if importing {
+        return Err(SchemaError::Refused(format!(
+            "an import into the schema {name} was interrupted; drop the schema, and import again"
+        )));
+    }
+    if let Purpose::Import(identity) = purpose
+        && known
+    {
+        let held = connector.sql("SELECT EXISTS (SELECT FROM @schema@.callback)");
+        if client.query_one(&held, &[]).await?.get(0) {
+            return Err(SchemaError::Refused(format!("the schema {name} holds callbacks already")));
+        }
+        let given = identity.map(|it| it.0.to_vec());
+        let begin = "UPDATE @schema@.meta SET importing = true, salt = coalesce($1, salt)";
+        client.execute(&connector.sql(begin), &[&given]).await?;
+    }
+    if version == 0 {
+        client.batch_execute(&connector.sql("CREATE SCHEMA IF NOT EXISTS @schema@")).await?;
+    }
+    for migration in &MIGRATIONS[version..] {
+        client.batch_execute(&connector.sql(migration)).await?;
+    }
+    let newest = i32::try_from(newest).unwrap_or(i32::MAX);
+    if version == 0 {
+        let (importing, given) = match purpose {
+            Purpose::Use => (false, None),
+            Purpose::Import(identity) => (true, identity),
+        };
+        let salt = given.map_or_else(new_salt, |identity| Ok(identity.0))?;
+        let sql = connector
+            .sql("INSERT INTO @schema@.meta (version, salt, importing) VALUES ($1, $2, $3)");
+        client.execute(&sql, &[&newest, &salt.as_slice(), &importing]).await?;
+    } else {
+        client.execute(&connector.sql("UPDATE @schema@.meta SET version = $1"), &[&newest]).await?;
+    }
+    let row = client.query_one(&connector.sql("SELECT salt FROM @schema@.meta"), &[]).await?;
+    let salt = <[u8; 16]>::try_from(row.get::<_, &[u8]>(0))
+        .map_err(|_| SchemaError::Foreign(connector.schema()))?;
+    Ok(Schema { salt, migrated: version > 0 && version < MIGRATIONS.len() })
+}
+
+fn new_salt() -> std::result::Result<[u8; 16], SchemaError> {
+    use ring::rand::{SecureRandom as _, SystemRandom};
+    let mut salt = [0; 16];
+    SystemRandom::new()
+        .fill(&mut salt)
+        .map_err(|_| SchemaError::Refused("the system gives no random numbers".into()))?;
+    Ok(salt)
+}
+
+/// The import is complete: the store can be used.
+pub(super) async fn finish_import(client: &Client, connector: &Connector) -> Result<()> {
+    let sql = connector.sql("UPDATE @schema@.meta SET importing = false");
+    client.execute(&sql, &[]).await.map(drop).map_err(away)
+}
+
+/// Removes what an import has left that did not end.
+pub(super) async fn remove_import(client: &Client, connector: &Connector) -> Result<()> {
+    let meta = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'meta')";
+    let known: bool = client.query_one(meta, &[&connector.schema()]).await.map_err(away)?.get(0);
+    let importing = connector.sql("SELECT importing FROM @schema@.meta");
+    if known && client.query_one(&importing, &[]).await.map_err(away)?.get(0) {
+        let drop_it = connector.sql("DROP SCHEMA @schema@ CASCADE");
+        client.batch_execute(&drop_it).await.map_err(away)?;
+    }
+    Ok(())
+}
+
+/// Why a schema cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SchemaError {
+    #[error("another instance uses the schema {0}")]
+    InUse(String),
+    #[error("the schema {0} contains something else; set outbox.postgres.schema to another name")]
+    Foreign(String),
+    #[error("the schema {name} has version {found}, and this version supports up to {known}")]
+    Newer { name: String, found: usize, known: usize },
+    #[error("{0}")]
+    Refused(String),
+    #[error("{}", super::session::said(.0))]
+    Database(#[from] tokio_postgres::Error),
+}
+
+impl SchemaError {
+    /// The same as an error of the store, which is in `place`.
+    pub(super) fn of(self, place: &str) -> OutboxError {
+        match self {
+            Self::Newer { found, known, .. } => OutboxError::NewerFormat {
+                dir: place.into(),
+                found: u32::try_from(found).unwrap_or(u32::MAX),
+                known: u32::try_from(known).unwrap_or(u32::MAX),
+            },
+            other => {
+                OutboxError::CannotOpen { dir: place.into(), reason: other.to_string().into() }
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Connections to PostgreSQL, and what its errors mean.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tokio_postgres::{Client, Config, config::SslMode, error::SqlState};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::Settings;
+use crate::{
+    callback::SecretUrl,
+    outbox::{OutboxError, error::Result},
+    tls::{self, PairFiles},
+};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one call may take before the connection counts as broken.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Plans with an index, whatever the statistics say: they are made while the tables are still empty.
+const PLANS: &str = "SET jit = off; SET enable_seqscan = off; SET enable_hashjoin = off; \
+    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
+
+/// Makes connections.
+pub(super) struct Connector {
+    config: Config,
+    tls: Option<MakeRustlsConnect>,
+    /// The quoted name of the schema.
+    schema: String,
+}
+
+/// A connection.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    /// `false` when it is closed.
+    pub(super) open: watch::Receiver<bool>,
+}
+
+impl Connector {
+    pub(super) fn new(settings: &Settings) -> std::result::Result<Self, String> {
+        let mut config = parsed(&settings.url)?;
+        if let Some(file) = &settings.password_file {
+            let password = tls::read_regular(file)
+                .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            config.password(password.trim_end_matches(['\r', '\n']));
+        }
+        config.connect_timeout(CONNECT_TIMEOUT).keepalives_idle(Duration::from_secs(10));
+        if config.get_application_name().is_none() {
+            config.application_name(env!("CARGO_PKG_NAME"));
+        }
+        let tls = match config.get_ssl_mode() {
+            SslMode::Disable => None,
+            _ => {
+                let read = || {
+                    let trusted = settings.ca_file.as_deref().map(tls::authorities).transpose()?;
+                    let own = settings.identity.as_ref().map(PairFiles::read).transpose()?;
+                    tls::client(trusted.unwrap_or_default(), own)
+                };
+                Some(MakeRustlsConnect::new(read().map_err(|error| error.to_string())?))
+            }
+        };
+        let schema = format!("\"{}\"", settings.schema.replace('"', "\"\""));
+        Ok(Self { config, tls, schema })
+    }
+
+    /// The statement with the name of the schema in it.
+    pub(super) fn sql(&self, text: &str) -> String {
+        text.replace("@schema@", &self.schema)
+    }
+
+    /// The name of the schema, unquoted.
+    pub(super) fn schema(&self) -> String {
+        self.schema.trim_matches('"').replace("\"\"", "\"")
+    }
+
+    /// Connects. The connection is served by a task of this runtime.
+    pub(super) async fn connect(&self) -> Result<Connection> {
+        let (closed, open) = watch::channel(true);
+        let client = match &self.tls {
+            Some(tls) => {
+                let (client, serve) = self.config.connect(tls.clone()).await.map_err(away)?;
+                tokio::spawn(async move {
+                    drop(serve.await);
+                    closed.send_replace(false);
+                });
+                client
+            }
+            None => {
+                let (client, serve) =
+                    self.config.connect(tokio_postgres::NoTls).await.map_err(away)?;
+                tokio::spawn(async move {
+                    drop(serve.await);
+                    closed.send_replace(false);
+                });
+                client
+            }
+        };
+        client.batch_execute(PLANS).await.map_err(away)?;
+        Ok(Connection { client, open })
+    }
+}
+
+fn parsed(url: &SecretUrl) -> std::result::Result<Config, String> {
+    if !["postgresql://", "postgres://"].iter().any(|scheme| url.reveal().starts_with(scheme)) {
+        return Err("it begins with postgresql://".to_owned());
+    }
+    let config: Config =
+        url.reveal().parse().map_err(|error: tokio_postgres::Error| said(&error).to_string())?;
+    if config.get_hosts().is_empty() {
+        return Err("it names no host".to_owned());
+    }
+    Ok(config)
+}
+
+/// Checks the form of a URL; the error says what is wrong.
+pub fn check_url(url: &SecretUrl) -> std::result::Result<(), String> {
+    parsed(url).map(drop)
+}
+
+/// What an error says, in one line.
+pub(super) fn said(error: &tokio_postgres::Error) -> Arc<str> {
+    use std::error::Error as _;
+    match (error.as_db_error(), error.source()) {
+        (Some(db), _) => format!("{} (SQLSTATE {})", db.message(), db.code().code()).into(),
+        (None, Some(source)) => format!("{error}: {source}").into(),
+        (None, None) => error.to_string().into(),
+    }
+}
+
+/// An error before anything was changed.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+pub(super) fn away(error: tokio_postgres::Error) -> OutboxError {
+    if is_away(&error) {
+        OutboxError::Unreachable(said(&error))
+    } else {
+        OutboxError::Engine(said(&error))
+    }
+}
+
+/// An error of a write, which may have been made if the connection broke.
+pub(super) fn unsure(error: tokio_postgres::Error) -> OutboxError {
+    match error.as_db_error() {
+        // PostgreSQL has answered: nothing was changed.
+        Some(_) => away(error),
+        None => OutboxError::Unsure(said(&error)),
+    }
+}
+
+/// Whether the database cannot be used at the moment, whatever is asked of it.
+fn is_away(error: &tokio_postgres::Error) -> bool {
+    let Some(db) = error.as_db_error() else { return true };
+    let code = db.code();
+    // Connection exceptions, insufficient resources, operator intervention, rollbacks.
+    ["08", "53", "57", "40"].iter().any(|class| code.code().starts_with(class))
+        || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        || *code == SqlState::LOCK_NOT_AVAILABLE
+}
