@@ -77,6 +77,32 @@ CREATE TABLE @schema@.attempt (
     PRIMARY KEY (seq, number)
 );
 
+-- Who uses the schema. An instance has one row for each data directory.
+CREATE TABLE @schema@.instance (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    node text NOT NULL UNIQUE,
+    name text NOT NULL,
+    seen_at bigint NOT NULL
+) WITH (fillfactor = 10);
+
+-- A shard is a part of the destinations: those with the same last bits of their queue. It belongs to who
+-- holds its advisory lock. Here is who had it last, and whether it was let go in order.
+CREATE TABLE @schema@.shard (
+    id integer PRIMARY KEY,
+    owner integer REFERENCES @schema@.instance,
+    clean boolean NOT NULL DEFAULT true
+) WITH (fillfactor = 10);
+INSERT INTO @schema@.shard (id) SELECT generate_series(0, 63);
+
+-- What an instance asks the owner of a shard to do, and the answer.
+CREATE TABLE @schema@.asked (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    shard integer NOT NULL,
+    asked_at bigint NOT NULL,
+    question bytea NOT NULL,
+    answer bytea
+);
+
 -- Counters. Each instance has its own rows, so that instances do not wait for each other.
 CREATE TABLE @schema@.tally (
     queue bigint NOT NULL,
@@ -243,16 +269,23 @@ CREATE FUNCTION @schema@.settle_v1(
 #variable_conflict use_column
 DECLARE
     v_jobs bytea[] := (SELECT array_agg(job) FROM @schema@.progress WHERE seq = ANY (p_seqs));
+    v_queues bigint[];
+    v_status smallint[];
 BEGIN
     PERFORM @schema@.lock_jobs_v1(v_jobs);
-    UPDATE @schema@.progress p
-    SET status = s.status, readiness = CASE WHEN s.status = 0 THEN 2 END, due = s.due, attempts = s.attempts,
-        budget_attempts = s.budget_attempts, budget_since = s.budget_since,
-        ended_at = CASE WHEN s.status > 0 THEN p_now END, error_kind = s.kind, last_error = s.error,
-        last_attempt = s.last
-    FROM unnest(p_seqs, p_status, p_due, p_attempts, p_budget_attempts, p_budget_since, p_kinds, p_errors, p_last)
-        AS s (seq, status, due, attempts, budget_attempts, budget_since, kind, error, last)
-    WHERE p.seq = s.seq AND p.status = 0;
+    -- A call that is repeated after the connection broke changes nothing again.
+    WITH changed AS (
+        UPDATE @schema@.progress p
+        SET status = s.status, readiness = CASE WHEN s.status = 0 THEN 2 END, due = s.due, attempts = s.attempts,
+            budget_attempts = s.budget_attempts, budget_since = s.budget_since,
+            ended_at = CASE WHEN s.status > 0 THEN p_now END, error_kind = s.kind, last_error = s.error,
+            last_attempt = s.last
+        FROM unnest(p_seqs, p_status, p_due, p_attempts, p_budget_attempts, p_budget_since, p_kinds, p_errors, p_last)
+            AS s (seq, status, due, attempts, budget_attempts, budget_since, kind, error, last)
+        WHERE p.seq = s.seq AND p.status = 0 AND NOT (s.status = 0 AND p.attempts >= s.attempts)
+        RETURNING p.queue, s.status
+    )
+    SELECT array_agg(queue), array_agg(status) INTO v_queues, v_status FROM changed;
     IF array_position(p_status, 0::smallint) IS NOT NULL OR EXISTS (SELECT FROM unnest(p_previous) AS it WHERE it IS NOT NULL) THEN
         INSERT INTO @schema@.attempt (seq, number, attempt)
         SELECT s.seq, s.attempts - 1, s.previous FROM unnest(p_seqs, p_attempts, p_previous) AS s (seq, attempts, previous)
@@ -266,7 +299,7 @@ BEGIN
     WHERE d.queue = h.queue;
     PERFORM @schema@.count_v1(p_slot, array_agg(s.queue), array_agg(-(s.status > 0)::int::bigint),
         array_agg((s.status = 1)::int::bigint), array_agg((s.status = 2)::int::bigint))
-    FROM unnest(p_queues, p_status) AS s (queue, status);
+    FROM unnest(v_queues, v_status) AS s (queue, status) HAVING count(*) > 0;
     RETURN QUERY
     SELECT p.seq, p.queue FROM @schema@.activate_v1(p_now, v_jobs, p_seqs) AS a JOIN @schema@.progress p ON p.seq = a;
     RETURN QUERY
@@ -416,14 +449,23 @@ BEGIN
 END
 $body$;
 
+-- An instance lives. Returns how many do.
+CREATE FUNCTION @schema@.beat_v1(p_id integer, p_now bigint, p_alive bigint)
+RETURNS bigint LANGUAGE plpgsql AS $body$
+BEGIN
+    UPDATE @schema@.instance SET seen_at = p_now WHERE id = p_id;
+    RETURN (SELECT count(*) FROM @schema@.instance WHERE seen_at > p_now - p_alive);
+END
+$body$;
+
 -- Gives a turn to jobs that have pending callbacks and no active one, among p_limit jobs after p_after.
--- Returns the last job, how many were looked at, and how many were mended.
+-- Returns the last job, how many were looked at, and for each one that was mended its destination.
 CREATE FUNCTION @schema@.mend_v1(p_now bigint, p_after bytea, p_limit integer)
-RETURNS TABLE (last bytea, looked_at bigint, mended bigint) LANGUAGE plpgsql AS $body$
+RETURNS TABLE (last bytea, looked_at bigint, queues bigint[]) LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
 DECLARE
     v_jobs bytea[];
-    v_mended bigint := 0;
+    v_mended bigint[] := '{}';
 BEGIN
     v_jobs := (SELECT array_agg(it.job ORDER BY it.job) FROM (
         SELECT DISTINCT job FROM @schema@.progress WHERE status = 0 AND job > p_after ORDER BY job LIMIT p_limit) AS it);
@@ -431,7 +473,8 @@ BEGIN
         SELECT FROM @schema@.progress a WHERE a.job = j AND a.readiness < 2))
     THEN
         PERFORM @schema@.lock_jobs_v1(v_jobs);
-        v_mended := (SELECT count(*) FROM @schema@.activate_v1(p_now, v_jobs, '{}'));
+        v_mended := (SELECT coalesce(array_agg(p.queue), '{}')
+            FROM @schema@.activate_v1(p_now, v_jobs, '{}') AS a JOIN @schema@.progress p ON p.seq = a);
     END IF;
     RETURN QUERY SELECT v_jobs[cardinality(v_jobs)], coalesce(cardinality(v_jobs), 0)::bigint, v_mended;
 END

@@ -50,7 +50,19 @@ impl StoreSettings {
                 Ok(Opened { outbox: Arc::new(outbox), migrated, recovered })
             }
             Self::Postgres(settings) => {
-                let outbox = PostgresOutbox::open(settings.clone())?;
+                let outbox = PostgresOutbox::open(settings.clone(), folder(dir))?;
+                let migrated = outbox.was_migrated();
+                Ok(Opened { outbox: Arc::new(outbox), migrated, recovered: Vec::new() })
+            }
+        }
+    }
+
+    /// Opens the store for a command. One that is elsewhere may be in use by others, and nothing is delivered.
+    pub fn visit(&self, dir: &Path, clock: SharedClock) -> Result<Opened> {
+        match self {
+            Self::Sled(_) => self.open(dir, clock),
+            Self::Postgres(settings) => {
+                let outbox = PostgresOutbox::visit(settings.clone(), folder(dir))?;
                 let migrated = outbox.was_migrated();
                 Ok(Opened { outbox: Arc::new(outbox), migrated, recovered: Vec::new() })
             }
@@ -70,7 +82,7 @@ impl StoreSettings {
                 Ok(Arc::new(SledOutbox::create(dir, identity, settings.clone(), clock)?))
             }
             Self::Postgres(settings) => {
-                Ok(Arc::new(PostgresOutbox::create(settings.clone(), identity)?))
+                Ok(Arc::new(PostgresOutbox::create(settings.clone(), folder(dir), identity)?))
             }
         }
     }
@@ -119,4 +131,9 @@ impl StoreSettings {
             Self::Postgres(_) => Err(io::Error::other("PostgreSQL has its own ways of recovery")),
         }
     }
+}
+
+/// The data directory, in which a store has its place.
+fn folder(dir: &Path) -> &Path {
+    dir.parent().unwrap_or(dir)
 }

@@ -143,7 +143,7 @@ pub enum News {
 }
 
 /// Result of [`Outbox::cancel`](super::Outbox::cancel) for one callback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cancelled {
     /// It was pending and is now failed.
     Done,

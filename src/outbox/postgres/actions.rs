@@ -6,7 +6,6 @@ use tokio_postgres::types::ToSql;
 use super::{
     command::{Action, answer},
     rows::{self, big, millis, number, unbig},
-    session::{away, unsure},
     writer::Writer,
 };
 use crate::{
@@ -60,7 +59,7 @@ impl Writer {
     }
 
     /// Runs an action while nothing is claimed.
-    async fn frozen<T>(&self, action: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn frozen<T>(&self, action: impl Future<Output = Result<T>>) -> Result<T> {
         self.lanes.freeze();
         let done = action.await;
         self.lanes.thaw();
@@ -71,18 +70,22 @@ impl Writer {
         self.lanes.lock().in_flight()
     }
 
-    async fn replay(&self, ids: &[CallbackId]) -> Result<u64> {
+    pub(super) async fn replay(&self, ids: &[CallbackId]) -> Result<u64> {
         let (seqs, queues) = split(ids);
         let claimed = self.in_flight();
         let sql = &self.statements.replay;
         let args: [&(dyn ToSql + Sync); 5] =
             [&millis(self.now()), &self.slot, &seqs, &queues, &claimed];
-        let changed = self.session.client.query(sql, &args).await.map_err(unsure)?;
+        let changed = self.query(sql, &args).await?;
         self.reload(&queues_of(&changed)).await?;
         Ok(changed.iter().map(|row| rows::count(row.get("replayed"))).sum())
     }
 
-    async fn cancel(&self, ids: &[CallbackId], failure: &Failure) -> Result<Vec<Cancelled>> {
+    pub(super) async fn cancel(
+        &self,
+        ids: &[CallbackId],
+        failure: &Failure,
+    ) -> Result<Vec<Cancelled>> {
         let outcomes = self.fail(ids, failure).await?;
         Ok(outcomes
             .into_iter()
@@ -102,19 +105,17 @@ impl Writer {
         let (kind, error) = (rows::kind(failure.kind), rows::encoded(Some(failure))?);
         let args: [&(dyn ToSql + Sync); 7] =
             [&millis(self.now()), &self.slot, &seqs, &queues, &claimed, &kind, &error];
-        let answered =
-            self.session.client.query(&self.statements.fail, &args).await.map_err(unsure)?;
+        let answered = self.query(&self.statements.fail, &args).await?;
         self.reload(&queues_of(&answered)).await?;
         let outcomes = answered.iter().filter_map(|row| row.get::<_, Option<i32>>("outcome"));
         Ok(outcomes.collect())
     }
 
-    async fn retry_now(&self, ids: &[CallbackId]) -> Result<u64> {
+    pub(super) async fn retry_now(&self, ids: &[CallbackId]) -> Result<u64> {
         let (seqs, queues) = split(ids);
         let claimed = self.in_flight();
         let args: [&(dyn ToSql + Sync); 4] = [&millis(self.now()), &seqs, &queues, &claimed];
-        let changed =
-            self.session.client.query(&self.statements.retry_now, &args).await.map_err(unsure)?;
+        let changed = self.query(&self.statements.retry_now, &args).await?;
         let queues = queues_of(&changed);
         self.reload(&queues).await?;
         let mut lanes = self.lanes.lock();
@@ -124,25 +125,20 @@ impl Writer {
         Ok(changed.iter().map(|row| rows::count(row.get("due"))).sum())
     }
 
-    async fn pause(&self, destination: &Destination, paused: bool) -> Result<bool> {
+    pub(super) async fn pause(&self, destination: &Destination, paused: bool) -> Result<bool> {
         let queue = self.queue(destination);
         let args: [&(dyn ToSql + Sync); 4] =
             [&millis(self.now()), &big(queue.0), &destination.as_str(), &paused];
-        let changed = self
-            .session
-            .client
-            .query_one(&self.statements.pause, &args)
-            .await
-            .map_err(unsure)?
-            .get(0);
+        let changed = self.query_one(&self.statements.pause, &args).await?.get(0);
         self.reload(&[big(queue.0)]).await?;
         Ok(changed)
     }
 
     async fn expire(&self, cutoff: Timestamp, failure: &Failure) -> Result<Vec<Record>> {
         let claimed = self.in_flight();
-        let args: [&(dyn ToSql + Sync); 3] = [&millis(cutoff), &claimed, &i64::from(STEP)];
-        let old = self.session.client.query(&self.statements.old, &args).await.map_err(away)?;
+        let own: Vec<_> = self.lanes.lock().own_shards().into_iter().map(i64::from).collect();
+        let args: [&(dyn ToSql + Sync); 4] = [&millis(cutoff), &claimed, &i64::from(STEP), &own];
+        let old = self.query(&self.statements.old, &args).await?;
         let ids: Vec<_> =
             old.iter().map(|row| rows::id(row.get("seq"), row.get("queue"))).collect();
         if ids.is_empty() {
@@ -157,21 +153,16 @@ impl Writer {
     async fn purge(&self, over: Over) -> Result<u64> {
         let args: [&(dyn ToSql + Sync); 4] =
             [&self.slot, &millis(over.delivered), &millis(over.failed), &STEP];
-        let purged = self.session.client.query_one(&self.statements.purge, &args).await;
-        Ok(rows::count(purged.map_err(unsure)?.get(0)))
+        Ok(rows::count(self.query_one(&self.statements.purge, &args).await?.get(0)))
     }
 
     async fn mend(&self, after: Vec<u8>) -> Result<Mended> {
         let args: [&(dyn ToSql + Sync); 3] = [&millis(self.now()), &after, &STEP];
-        let row =
-            self.session.client.query_one(&self.statements.mend, &args).await.map_err(unsure)?;
+        let row = self.query_one(&self.statements.mend, &args).await?;
         let looked_at: i64 = row.get("looked_at");
-        let mended = rows::count(row.get("mended"));
-        if mended > 0 {
-            let queues =
-                self.lanes.lock().lanes.keys().map(|queue| big(queue.0)).collect::<Vec<_>>();
-            self.frozen(self.reload(&queues)).await?;
-        }
+        let queues: Vec<i64> = row.get("queues");
+        let mended = queues.len() as u64;
+        self.frozen(self.reload(&queues)).await?;
         let next = row.get::<_, Option<Vec<u8>>>("last").filter(|_| looked_at >= i64::from(STEP));
         Ok(Mended { mended, stuck: 0, next })
     }
@@ -242,15 +233,13 @@ impl Writer {
             &numbers,
             &attempts,
         ];
-        let imported =
-            self.session.client.query_one(&self.statements.import, &args).await.map_err(unsure)?;
+        let imported = self.query_one(&self.statements.import, &args).await?;
         self.reload(&queues).await?;
         Ok(rows::count(imported.get(0)))
     }
 
     async fn ping(&self) -> Result<()> {
-        let row =
-            self.session.client.query_one(&self.statements.pending, &[]).await.map_err(away)?;
+        let row = self.query_one(&self.statements.pending, &[]).await?;
         let (pending, max) = (rows::count(row.get(0)), self.settings.max_pending);
         if pending >= max {
             return Err(OutboxError::Full { pending, max });

@@ -3,7 +3,6 @@
 use super::{
     command::{Enqueue, answer},
     rows::{self, big},
-    session::unsure,
     writer::Writer,
 };
 use crate::{
@@ -58,7 +57,7 @@ impl Writer {
                     it.sequence.refuse(&error);
                     answer(it.reply, Err(error.clone()));
                 }
-                Err(error)
+                if error.is_away() { Err(error) } else { Ok(Vec::new()) }
             }
         }
     }
@@ -120,8 +119,6 @@ impl Writer {
         let accepted: Vec<_> = records.iter().map(|(_, accepted)| accepted.as_slice()).collect();
         let max = i64::try_from(self.settings.max_pending).unwrap_or(i64::MAX);
         let answered = self
-            .session
-            .client
             .query(
                 &self.statements.enqueue,
                 &[
@@ -138,8 +135,7 @@ impl Writer {
                     &accepted,
                 ],
             )
-            .await
-            .map_err(unsure)?;
+            .await?;
         match answered.first().map(|row| row.get::<_, i32>("outcome")) {
             Some(FULL) => return Ok(Called::Full(rows::count(answered[0].get("seq")))),
             Some(ONE_BY_ONE) => return Ok(Called::OneByOne),
@@ -170,8 +166,9 @@ impl Writer {
             let queue = ids::parts(id).1;
             let destination = record.destination.clone();
             let readiness: Option<i16> = row.get("readiness");
-            let lane = lanes.lane(queue, &destination);
-            if readiness.is_some() {
+            if readiness.is_some()
+                && let Some(lane) = lanes.lane(queue, &destination)
+            {
                 lane.set_pending(true);
             }
             if readiness == Some(0) {

@@ -41,6 +41,8 @@ pub(super) struct Lane {
     claimed: HashMap<u64, (Place, Box<Record>), RandomState>,
     /// The next callbacks are being read, or about to be.
     filling: bool,
+    /// What was read ahead is to be replaced by what is read next.
+    is_stale: bool,
 }
 
 impl Lane {
@@ -57,6 +59,7 @@ impl Lane {
             known_to: Some(BEGIN),
             claimed: HashMap::default(),
             filling: false,
+            is_stale: false,
         }
     }
 
@@ -94,7 +97,11 @@ impl Lane {
     /// What was read after [`Lane::fill_from`]: `window` callbacks, or fewer if there are no more.
     pub(super) fn filled(&mut self, read: ReadAhead, window: usize) {
         self.filling = false;
+        if std::mem::take(&mut self.is_stale) {
+            self.window.clear();
+        }
         self.known_to = Some(read.last).filter(|_| read.count >= window);
+        self.has_pending |= read.count > 0;
         for (place, record) in read.callbacks {
             if !self.claimed.contains_key(&place.1) {
                 self.window.insert(place, record);
@@ -102,10 +109,9 @@ impl Lane {
         }
     }
 
-    /// Forgets what was read ahead, because rows have changed.
+    /// Rows have changed: it is to be read from the beginning.
     pub(super) fn forget(&mut self) {
-        self.window.clear();
-        self.known_to = Some(BEGIN);
+        self.is_stale = true;
     }
 
     /// Whether more has to be read, because less than half of the window is left. It is under way then.

@@ -1,23 +1,23 @@
 //! All lanes, and what the delivery loop is told about them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use foldhash::fast::RandomState;
-use futures_util::future::BoxFuture;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use super::lane::{Lane, Place, ReadAhead};
+use super::{
+    claimant::Claimant,
+    lane::{Lane, Place, ReadAhead},
+    shards::{SHARDS, shard_of},
+};
 use crate::{
-    callback::{CallbackId, Destination},
+    callback::Destination,
     clock::Timestamp,
-    outbox::{
-        Claim, ClaimOwner, Claims, Hold, News, Ownership, Record,
-        horizon::Horizon,
-        ids::{self, QueueKey},
-    },
+    outbox::{Claim, ClaimOwner, Claims, Hold, News, Record, horizon::Horizon, ids::QueueKey},
 };
 
 /// Maximum number of signals that are returned by one call.
@@ -27,47 +27,31 @@ const SIGNALS_AT_ONCE: usize = 1024;
 const AHEAD: usize = 32_768;
 const AHEAD_OF_ONE: usize = 256;
 
-/// To whom claims are released, and how long they count: as long as the session on which they were made.
-#[derive(Debug)]
-pub(super) struct Claimant {
-    lanes: Weak<Lanes>,
-    /// Whether the session is open.
-    open: watch::Receiver<bool>,
-}
-
-impl Claimant {
-    pub(super) fn new(lanes: &Arc<Lanes>, open: watch::Receiver<bool>) -> Self {
-        Self { lanes: Arc::downgrade(lanes), open }
-    }
-}
-
-impl ClaimOwner for Claimant {
-    fn release(&self, id: CallbackId, due: Timestamp) {
-        // After the session, the callback may have been claimed again.
-        if let Some(lanes) = self.lanes.upgrade().filter(|_| self.valid()) {
-            let (seq, queue) = ids::parts(id);
-            lanes.release(queue, seq, due);
-        }
-    }
-}
-
-impl Ownership for Claimant {
-    fn valid(&self) -> bool {
-        *self.open.borrow()
-    }
-
-    fn lost(&self) -> BoxFuture<'_, ()> {
-        let mut open = self.open.clone();
-        // It fails if the session's task is gone, and so is the session.
-        Box::pin(async move { drop(open.wait_for(|open| !*open).await) })
-    }
+/// Whose a shard is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ShardState {
+    /// Another instance's, or nobody's.
+    Foreign,
+    /// Locked, and left alone until this [`uptime`](super::claimant::uptime).
+    Waiting(Duration),
+    /// This instance's.
+    Owned,
+    /// Nothing more is claimed, and it is let go when nothing is in flight.
+    Draining,
 }
 
 /// The part that the mutex guards.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inner {
     /// `None` while there is no session.
     claimant: Option<Arc<Claimant>>,
+    /// Of the session before, while there is no other.
+    before: Option<Arc<Claimant>>,
+    pub(super) shards: [ShardState; SHARDS],
+    /// Whether no other instance lives.
+    pub(super) is_alone: bool,
+    /// Destinations of other instances of which rows have changed.
+    pub(super) changed: BTreeSet<QueueKey>,
     pub(super) lanes: HashMap<QueueKey, Lane, RandomState>,
     signals: HashMap<QueueKey, Timestamp, RandomState>,
     retried: HashSet<QueueKey>,
@@ -80,7 +64,61 @@ pub(super) struct Inner {
     wanted: Vec<QueueKey>,
 }
 
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            claimant: None,
+            before: None,
+            shards: [ShardState::Foreign; SHARDS],
+            is_alone: true,
+            changed: BTreeSet::new(),
+            lanes: HashMap::default(),
+            signals: HashMap::default(),
+            retried: HashSet::new(),
+            lost: Vec::new(),
+            frozen: false,
+            postponed: HashSet::new(),
+            wanted: Vec::new(),
+        }
+    }
+}
+
 impl Inner {
+    /// Whether this instance delivers to a destination.
+    pub(super) fn owns(&self, queue: QueueKey) -> bool {
+        self.shards[shard_of(queue)] == ShardState::Owned
+    }
+
+    /// How many shards are this instance's, or about to be.
+    pub(super) fn shards_owned(&self) -> usize {
+        let counts = |it: &&ShardState| matches!(it, ShardState::Owned | ShardState::Waiting(_));
+        self.shards.iter().filter(counts).count()
+    }
+
+    /// The shards of this instance.
+    pub(super) fn own_shards(&self) -> Vec<i32> {
+        let own = (0..).zip(&self.shards).filter(|(_, state)| **state == ShardState::Owned);
+        own.map(|(shard, _)| shard).collect()
+    }
+
+    /// Whether a shard can be let go: nothing of it is in flight.
+    pub(super) fn is_drained(&self, shard: usize) -> bool {
+        let mut lanes = self.lanes.iter().filter(|(queue, _)| shard_of(**queue) == shard);
+        self.shards[shard] == ShardState::Draining
+            && lanes.all(|(_, lane)| lane.in_flight().next().is_none())
+    }
+
+    /// A shard is let go.
+    pub(super) fn lose(&mut self, shard: usize) {
+        self.shards[shard] = ShardState::Foreign;
+        let queues: Vec<_> =
+            self.lanes.keys().copied().filter(|queue| shard_of(*queue) == shard).collect();
+        for queue in queues {
+            self.signals.remove(&queue);
+            self.lost.extend(self.lanes.remove(&queue).map(|lane| lane.destination));
+        }
+    }
+
     /// How many callbacks each lane reads ahead.
     pub(super) fn window(&self) -> usize {
         (AHEAD / self.lanes.len().max(1)).clamp(2, AHEAD_OF_ONE)
@@ -92,17 +130,24 @@ impl Inner {
         *known = at.min(*known);
     }
 
-    /// The lane of a destination that is in use from now on.
-    pub(super) fn lane(&mut self, queue: QueueKey, destination: &Destination) -> &mut Lane {
-        self.lanes.entry(queue).or_insert_with(|| Lane::new(destination.clone()))
+    /// The lane of a destination that is in use from now on; `None` if it is not this instance's, whose
+    /// owner is told then.
+    pub(super) fn lane(&mut self, queue: QueueKey, destination: &Destination) -> Option<&mut Lane> {
+        if !self.owns(queue) {
+            self.changed.insert(queue);
+            return None;
+        }
+        Some(self.lanes.entry(queue).or_insert_with(|| Lane::new(destination.clone())))
     }
 
     /// A callback of this destination is active from now on.
     pub(super) fn activated(&mut self, queue: QueueKey, record: Record) {
         let place = Lane::place(&record);
         let (destination, window) = (record.destination.clone(), self.window());
-        self.lane(queue, &destination).insert(place, Box::new(record), window);
-        self.signal(queue, place.0);
+        if let Some(lane) = self.lane(queue, &destination) {
+            lane.insert(place, Box::new(record), window);
+            self.signal(queue, place.0);
+        }
     }
 
     /// An operator requests that a destination be tried now.
@@ -126,14 +171,19 @@ impl Inner {
         self.lanes.values().flat_map(Lane::in_flight).map(super::rows::big).collect()
     }
 
-    /// A session begins.
-    pub(super) fn begin(&mut self, claimant: Claimant) {
-        self.claimant = Some(Arc::new(claimant));
+    /// A session begins. Attempts of the one before are dropped before anything is claimed again.
+    pub(super) fn begin(&mut self, claimant: Arc<Claimant>) {
+        if let Some(before) = self.before.take() {
+            before.supersede();
+        }
+        self.claimant = Some(claimant);
     }
 
     /// The session is over: everything that was claimed is lost, and the lanes are read again.
     pub(super) fn lose_all(&mut self) {
-        self.claimant = None;
+        self.before = self.claimant.take().or(self.before.take());
+        self.shards = [ShardState::Foreign; SHARDS];
+        self.changed.clear();
         self.lost.extend(self.lanes.drain().map(|(_, lane)| lane.destination));
         self.signals.clear();
         self.retried.clear();
@@ -193,8 +243,12 @@ impl Lanes {
     pub(super) fn claim(&self, queue: QueueKey, limit: usize, horizon: Horizon) -> Claims {
         let mut inner = self.lock();
         let window = inner.window();
+        let is_owned = inner.owns(queue);
         let Inner { claimant, lanes, frozen, postponed, wanted, .. } = &mut *inner;
-        let Some(claimant) = claimant else { return Claims::default() };
+        // A lane of a shard that is let go is reported as lost soon.
+        let Some(claimant) = claimant.as_ref().filter(|_| is_owned) else {
+            return Claims::default();
+        };
         let Some(lane) = lanes.get_mut(&queue) else { return Claims::default() };
         if lane.paused_at.is_some() {
             return Claims::default();

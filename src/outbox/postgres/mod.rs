@@ -9,39 +9,49 @@
 //! | file | content |
 //! |---|---|
 //! | `outbox` | the trait |
-//! | `writer` | the task that makes all writes, and the calls `enqueue`, `settle` and `actions` |
-//! | `lanes`, `lane` | what is due, in memory: one lane for each destination |
+//! | `supervisor` | the task that has the session, and begins another one when it breaks |
+//! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`; `statements`, `command` |
+//! | `lanes`, `lane`, `loading` | what is due, in memory: one lane for each destination; reading it |
+//! | `shards`, `claimant`, `node` | which destinations are this instance's, and for how long its claims count |
+//! | `notices`, `asked` | what instances tell and ask each other |
 //! | `read`, `summary` | look-ups, listings, summary and export |
-//! | `session`, `schema` | connecting; creating and migrating the schema |
-//! | `rows` | callbacks as rows |
-//! | `clock` | the server's clock |
+//! | `session`, `schema`, `rows`, `clock` | connections, the schema, callbacks as rows, the server's clock |
 //!
 //! # Invariants
 //!
 //! - A write is one call of a function of the schema, which PostgreSQL commits before it answers.
-//! - All writes, and the reads that fill lanes, go through one session, one after the other. So a lane in
-//!   memory changes in the same order as its rows, and no read has to be compared with a write at the
-//!   same time.
+//! - A destination belongs to a shard, and a shard to the session that holds its advisory lock. Only the owner
+//!   claims, settles, expires and cancels; a session that is gone can write nothing.
+//! - All writes of an instance, and the reads that fill its lanes, go through one session, one after the
+//!   other. So a lane in memory changes in the same order as its rows.
 //! - While an operator's action or an expiry is on its way, nothing is claimed: it may change any callback
 //!   that is not in flight.
 //! - A claim reads memory only. A lane holds the first active callbacks of its destination, in order, and
-//!   knows up to which one it holds all of them.
-//! - The session holds a lock on the schema, so that only one instance uses it. When the session ends,
-//!   PostgreSQL lets go of the lock, and everything that was claimed is lost.
+//!   knows up to which one it holds all of them. Other instances can only add to them, and tell.
+//! - The order of a job is kept in the database, under a lock of the job, because its callbacks may belong to
+//!   different shards.
 
 mod actions;
+mod asked;
+mod claimant;
 mod clock;
 mod command;
 mod enqueue;
 mod lane;
 mod lanes;
+mod loading;
+mod node;
+mod notices;
 mod outbox;
 mod read;
 mod rows;
 mod schema;
 mod session;
 mod settle;
+mod shards;
+mod statements;
 mod summary;
+mod supervisor;
 mod writer;
 
 use std::{path::PathBuf, time::Duration};

@@ -1,23 +1,29 @@
 //! The trait.
 
 use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Settings,
+    asked::{Answer, Question},
     clock::ServerClock,
     command::{Action, Command, Enqueue, Reply, Settle},
     lanes::Lanes,
+    node, notices,
     read::Reads,
     schema::{self, Purpose},
     session::Connector,
-    writer::{BeginError, Begun, Supervisor},
+    shards::shard_of,
+    supervisor::{BeginError, Begun, Supervisor},
+    writer::Kept,
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -26,7 +32,9 @@ use crate::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
         Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
         OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement, Summary,
-        error::Result, horizon::Horizon, ids::QueueKey,
+        error::Result,
+        horizon::Horizon,
+        ids::{self, QueueKey},
     },
 };
 
@@ -49,20 +57,26 @@ impl std::fmt::Debug for PostgresOutbox {
 }
 
 impl PostgresOutbox {
-    /// Connects, creates the schema if there is none, and migrates it to this version.
-    pub fn open(settings: Settings) -> Result<Self> {
-        Self::start(settings, None, Purpose::Use)
+    /// Connects, creates the schema if there is none, and migrates it to this version. `folder` has the
+    /// identity of the instance, and is locked by this process.
+    pub fn open(settings: Settings, folder: &Path) -> Result<Self> {
+        Self::start(settings, folder, None, Purpose::Use)
     }
 
     /// The same with a clock other than the server's.
-    pub fn open_at(settings: Settings, clock: SharedClock) -> Result<Self> {
-        Self::start(settings, Some(clock), Purpose::Use)
+    pub fn open_at(settings: Settings, folder: &Path, clock: SharedClock) -> Result<Self> {
+        Self::start(settings, folder, Some(clock), Purpose::Use)
+    }
+
+    /// The same for a command: it delivers nothing, and leaves the shards to the instances that run.
+    pub fn visit(settings: Settings, folder: &Path) -> Result<Self> {
+        Self::start(settings, folder, None, Purpose::Visit)
     }
 
     /// Creates the schema for an import, which [`PostgresOutbox::finish_import`] ends. With an identity,
     /// the callbacks of the store with this identity can be imported with their ids.
-    pub fn create(settings: Settings, identity: Option<Identity>) -> Result<Self> {
-        Self::start(settings, None, Purpose::Import(identity))
+    pub fn create(settings: Settings, folder: &Path, identity: Option<Identity>) -> Result<Self> {
+        Self::start(settings, folder, None, Purpose::Import(identity))
     }
 
     /// Ends the import into a schema that is not open: from now on it can be used.
@@ -80,7 +94,12 @@ impl PostgresOutbox {
         self.migrated
     }
 
-    fn start(settings: Settings, clock: Option<SharedClock>, purpose: Purpose) -> Result<Self> {
+    fn start(
+        settings: Settings,
+        folder: &Path,
+        clock: Option<SharedClock>,
+        purpose: Purpose,
+    ) -> Result<Self> {
         let place = place(&settings);
         let cannot = |reason: String| OutboxError::CannotOpen {
             dir: place.as_str().into(),
@@ -92,28 +111,27 @@ impl PostgresOutbox {
         let server_clock = Arc::new(ServerClock::new(SystemClock.now()));
         let clock = clock.unwrap_or_else(|| Arc::clone(&server_clock) as _);
         let supervisor = Supervisor {
+            node: node::identity(folder).map_err(|error| cannot(error.to_string()))?,
+            purpose,
             server_clock,
             settings: Arc::clone(&settings),
             connector: Arc::clone(&connector),
             lanes: Arc::clone(&lanes),
             clock: Arc::clone(&clock),
             commands: received,
+            kept: Kept::default(),
         };
         let (ready, begun) = std::sync::mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| cannot(error.to_string()))?;
         let serve = move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    let error = OutboxError::Engine(error.to_string().into());
-                    return drop(ready.send(Err(BeginError::Database(error))));
-                }
-            };
             runtime.block_on(async move {
-                match supervisor.begin(purpose).await {
+                match supervisor.first().await {
                     Ok(Begun { writer, migrated }) => {
-                        let salt = writer.salt();
-                        if ready.send(Ok((salt, migrated))).is_ok() {
-                            supervisor.run(writer).await;
+                        let notices = notices::start(Arc::clone(&supervisor.connector));
+                        let begun = (writer.salt, migrated, notices.send.clone());
+                        if ready.send(Ok(begun)).is_ok() {
+                            supervisor.run(writer, notices).await;
                         }
                     }
                     Err(error) => drop(ready.send(Err(error))),
@@ -124,14 +142,14 @@ impl PostgresOutbox {
             .name("postgres".into())
             .spawn(serve)
             .map_err(|error| cannot(error.to_string()))?;
-        let (salt, migrated) = match begun.recv() {
+        let (salt, migrated, notices) = match begun.recv() {
             Ok(Ok(begun)) => begun,
             Ok(Err(BeginError::Schema(error))) => return Err(error.of(&place)),
             Ok(Err(BeginError::Database(error))) => return Err(cannot(error.to_string())),
             Err(_) => return Err(cannot("its thread has ended".to_owned())),
         };
         Ok(Self {
-            reads: Arc::new(Reads::new(connector, Arc::clone(&lanes), salt, &settings)),
+            reads: Arc::new(Reads::new(connector, Arc::clone(&lanes), salt, &settings, notices)),
             lanes,
             commands: Mutex::new(Some(commands)),
             thread: Mutex::new(Some(thread)),
@@ -139,6 +157,47 @@ impl PostgresOutbox {
             settings,
             salt,
             migrated,
+        })
+    }
+
+    /// Does something with callbacks: with those of own destinations here, and with the others by asking
+    /// their owners. Returns the result for each part.
+    fn routed<T: Send + 'static>(
+        &self,
+        ids: Vec<CallbackId>,
+        act: fn(Vec<CallbackId>, Reply<T>) -> Action,
+        question: fn(Vec<CallbackId>) -> Question,
+        result: fn(Answer) -> Option<T>,
+    ) -> OutboxFuture<Vec<(Vec<CallbackId>, T)>> {
+        let mut own = Vec::new();
+        let mut others = BTreeMap::<usize, Vec<CallbackId>>::new();
+        {
+            let lanes = self.lanes.lock();
+            for id in ids {
+                let queue = ids::parts(id).1;
+                if lanes.owns(queue) {
+                    own.push(id);
+                } else {
+                    others.entry(shard_of(queue)).or_default().push(id);
+                }
+            }
+        }
+        // Sent now, because writes take effect in the order of their calls.
+        let here = (!own.is_empty() || others.is_empty()).then(|| {
+            let own = own.clone();
+            self.act(|reply| act(own, reply))
+        });
+        let (reads, now) = (Arc::clone(&self.reads), self.clock.now());
+        Box::pin(async move {
+            let mut results = Vec::new();
+            if let Some(here) = here {
+                results.push((own, here.await?));
+            }
+            for (shard, ids) in others {
+                let answer = reads.ask(shard, &question(ids.clone()), now).await?;
+                results.push((ids, result(answer).ok_or_else(misunderstood)?));
+            }
+            Ok(results)
         })
     }
 
@@ -165,6 +224,20 @@ impl PostgresOutbox {
     {
         Box::pin(read(Arc::clone(&self.reads)))
     }
+}
+
+fn misunderstood() -> OutboxError {
+    OutboxError::Engine("another instance has answered something else than was asked".into())
+}
+
+const COUNT: fn(Answer) -> Option<u64> = |answer| match answer {
+    Answer::Count(count) => Some(count),
+    _ => None,
+};
+
+/// The sum over all parts.
+fn summed(parts: OutboxFuture<Vec<(Vec<CallbackId>, u64)>>) -> OutboxFuture<u64> {
+    Box::pin(async move { Ok(parts.await?.into_iter().map(|(_, count)| count).sum()) })
 }
 
 /// Where the callbacks are, without a password.
@@ -218,8 +291,8 @@ impl Outbox for PostgresOutbox {
     }
 
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
-        if !claim.hold.valid() {
-            // The callback may have been claimed again.
+        // Of a session that is over, it only counts while there is no other.
+        if claim.hold.lost().now_or_never().is_some() {
             drop(claim.into_record());
             return Box::pin(std::future::ready(Err(OutboxError::Lost)));
         }
@@ -228,20 +301,45 @@ impl Outbox for PostgresOutbox {
     }
 
     fn replay(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64> {
-        self.act(|reply| Action::Replay(ids, reply))
+        summed(self.routed(ids, Action::Replay, Question::Replay, COUNT))
     }
 
     fn cancel(&self, ids: Vec<CallbackId>) -> OutboxFuture<Vec<Cancelled>> {
-        self.act(|reply| Action::Cancel(ids, reply))
+        let order = ids.clone();
+        let parts = self.routed(ids, Action::Cancel, Question::Cancel, |answer| match answer {
+            Answer::Cancelled(outcomes) => Some(outcomes),
+            _ => None,
+        });
+        Box::pin(async move {
+            let mut outcomes = HashMap::<CallbackId, VecDeque<Cancelled>>::new();
+            for (ids, part) in parts.await? {
+                for (id, outcome) in ids.into_iter().zip(part) {
+                    outcomes.entry(id).or_default().push_back(outcome);
+                }
+            }
+            let next = |id| outcomes.get_mut(&id).and_then(VecDeque::pop_front);
+            order.into_iter().map(next).collect::<Option<_>>().ok_or_else(misunderstood)
+        })
     }
 
     fn retry_now(&self, ids: Vec<CallbackId>) -> OutboxFuture<u64> {
-        self.act(|reply| Action::RetryNow(ids, reply))
+        summed(self.routed(ids, Action::RetryNow, Question::RetryNow, COUNT))
     }
 
     fn pause(&self, destination: &Destination, paused: bool) -> OutboxFuture<bool> {
+        let queue = QueueKey::of(&self.salt, destination);
         let destination = destination.clone();
-        self.act(move |reply| Action::Pause(destination, paused, reply))
+        if self.lanes.lock().owns(queue) {
+            return self.act(move |reply| Action::Pause(destination, paused, reply));
+        }
+        let (reads, now) = (Arc::clone(&self.reads), self.clock.now());
+        Box::pin(async move {
+            let question = Question::Pause(destination, paused);
+            match reads.ask(shard_of(queue), &question, now).await? {
+                Answer::Paused(changed) => Ok(changed),
+                _ => Err(misunderstood()),
+            }
+        })
     }
 
     fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::{Client, Row, types::ToSql};
 
 use super::{
     Settings,
     lanes::Lanes,
+    notices::Notice,
     rows::{self, big, millis},
     session::{CALL_TIMEOUT, Connection, Connector, away},
 };
@@ -39,6 +40,7 @@ pub(super) struct Reads {
     pub(super) lanes: Arc<Lanes>,
     salt: [u8; 16],
     pub(super) longest_pause: std::time::Duration,
+    notices: mpsc::UnboundedSender<Notice>,
 }
 
 impl Reads {
@@ -47,9 +49,17 @@ impl Reads {
         lanes: Arc<Lanes>,
         salt: [u8; 16],
         settings: &Settings,
+        notices: mpsc::UnboundedSender<Notice>,
     ) -> Self {
         let connection = Mutex::new(None);
-        Self { connector, connection, lanes, salt, longest_pause: settings.longest_pause }
+        let longest_pause = settings.longest_pause;
+        Self { connector, connection, lanes, salt, longest_pause, notices }
+    }
+
+    /// Tells the other instances that something was asked.
+    pub(super) fn notify_asked(&self) {
+        // Without the task of the notices, they look by themselves.
+        drop(self.notices.send(Notice::Asked));
     }
 
     /// The rows of a query.

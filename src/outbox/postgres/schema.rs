@@ -1,4 +1,4 @@
-//! The schema: created, migrated, and locked for this instance.
+//! The schema, created and migrated.
 
 use tokio_postgres::Client;
 
@@ -20,13 +20,15 @@ pub(super) struct Schema {
 /// What opening is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// The store is used.
+    /// The store is used by the service.
     Use,
+    /// The store is used by a command.
+    Visit,
     /// An empty store is made for an import, which [`finish_import`] ends.
     Import(Option<Identity>),
 }
 
-/// Locks the schema for this session, and creates or migrates it. On error, nothing is changed.
+/// Creates or migrates the schema. On error, nothing is changed.
 pub(super) async fn prepare(
     client: &Client,
     connector: &Connector,
@@ -46,22 +48,13 @@ pub(super) async fn prepare(
             )));
         }
     }
-    lock(client, connector).await?;
     client.batch_execute("BEGIN").await?;
+    // Instances that start together.
+    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('urlcallback ' || $1, 0))";
+    client.query_one(lock, &[&connector.schema()]).await?;
     let made = migrate(client, connector, purpose).await;
     client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
     made
-}
-
-/// One instance at a time uses a schema. The lock is let go when the session ends.
-async fn lock(client: &Client, connector: &Connector) -> std::result::Result<(), SchemaError> {
-    let name = format!("seal-dpf-urlcallback {}", connector.schema());
-    let locked: bool =
-        client.query_one("SELECT pg_try_advisory_lock(hashtext($1), 0)", &[&name]).await?.get(0);
-    if locked {
-        return Ok(());
-    }
-    Err(SchemaError::InUse(connector.schema()))
 }
 
 async fn migrate(
@@ -121,7 +114,7 @@ async fn migrate(
     let newest = i32::try_from(newest).unwrap_or(i32::MAX);
     if version == 0 {
         let (importing, given) = match purpose {
-            Purpose::Use => (false, None),
+            Purpose::Use | Purpose::Visit => (false, None),
             Purpose::Import(identity) => (true, identity),
         };
         let salt = given.map_or_else(new_salt, |identity| Ok(identity.0))?;
@@ -167,8 +160,11 @@ pub(super) async fn remove_import(client: &Client, connector: &Connector) -> Res
 /// Why a schema cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SchemaError {
-    #[error("another instance uses the schema {0}")]
-    InUse(String),
+    #[error(
+        "another instance with the identity of this data directory is connected; if the directory was copied, \
+         remove its file `node`"
+    )]
+    InUse,
     #[error("the schema {0} contains something else; set outbox.postgres.schema to another name")]
     Foreign(String),
     #[error("the schema {name} has version {found}, and this version supports up to {known}")]

@@ -2,8 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
-use tokio_postgres::{Client, Config, config::SslMode, error::SqlState};
+use futures_util::{StreamExt as _, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, watch},
+};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, config::SslMode, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Settings;
@@ -18,6 +22,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one call may take before the connection counts as broken.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// PostgreSQL ends a session that is silent for so long, and with it its locks, also if the instance is
+/// frozen or cut off.
+const GUARD: &str = "SET idle_session_timeout = '20s'; SET idle_in_transaction_session_timeout = '20s'; \
+    SET tcp_user_timeout = '20s'; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; \
+    SET tcp_keepalives_count = 3";
 
 /// Plans with an index, whatever the statistics say: they are made while the tables are still empty.
 const PLANS: &str = "SET jit = off; SET enable_seqscan = off; SET enable_hashjoin = off; \
@@ -75,32 +85,83 @@ impl Connector {
         self.schema.trim_matches('"').replace("\"\"", "\"")
     }
 
-    /// Connects. The connection is served by a task of this runtime.
+    /// Name of the channel of the notices.
+    pub(super) fn channel(&self) -> String {
+        // Names are cut off after 63 bytes.
+        format!("urlcallback_{:x}", crc32fast::hash(self.schema.as_bytes()))
+    }
+
+    /// Connects, with limits on its silence: the session that owns shards.
+    pub(super) async fn session(&self) -> Result<Connection> {
+        let connection = self.connect().await?;
+        connection.client.batch_execute(GUARD).await.map_err(away)?;
+        connection.client.batch_execute(PLANS).await.map_err(away)?;
+        Ok(connection)
+    }
+
+    /// Connects.
     pub(super) async fn connect(&self) -> Result<Connection> {
-        let (closed, open) = watch::channel(true);
-        let client = match &self.tls {
+        match &self.tls {
             Some(tls) => {
                 let (client, serve) = self.config.connect(tls.clone()).await.map_err(away)?;
-                tokio::spawn(async move {
-                    drop(serve.await);
-                    closed.send_replace(false);
-                });
-                client
+                Ok(Connection { client, open: until_closed(serve) })
             }
             None => {
-                let (client, serve) =
-                    self.config.connect(tokio_postgres::NoTls).await.map_err(away)?;
-                tokio::spawn(async move {
-                    drop(serve.await);
-                    closed.send_replace(false);
-                });
-                client
+                let (client, serve) = self.config.connect(NoTls).await.map_err(away)?;
+                Ok(Connection { client, open: until_closed(serve) })
             }
-        };
-        client.batch_execute(PLANS).await.map_err(away)?;
-        Ok(Connection { client, open })
+        }
+    }
+
+    /// Connects to listen: the notices come out of the receiver.
+    pub(super) async fn listen(&self) -> Result<(Client, mpsc::UnboundedReceiver<String>)> {
+        match &self.tls {
+            Some(tls) => {
+                let (client, serve) = self.config.connect(tls.clone()).await.map_err(away)?;
+                Ok((client, notified(serve)))
+            }
+            None => {
+                let (client, serve) = self.config.connect(NoTls).await.map_err(away)?;
+                Ok((client, notified(serve)))
+            }
+        }
     }
 }
+
+/// Serves a connection in a task of this runtime.
+fn until_closed<S: Stream, T: Stream>(
+    serve: tokio_postgres::Connection<S, T>,
+) -> watch::Receiver<bool> {
+    let (closed, open) = watch::channel(true);
+    tokio::spawn(async move {
+        drop(serve.await);
+        closed.send_replace(false);
+    });
+    open
+}
+
+/// The same for a connection that listens.
+fn notified<S: Stream, T: Stream>(
+    mut serve: tokio_postgres::Connection<S, T>,
+) -> mpsc::UnboundedReceiver<String> {
+    let (payloads, notices) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut all = stream::poll_fn(move |context| serve.poll_message(context));
+        while let Some(Ok(message)) = all.next().await {
+            if let AsyncMessage::Notification(notice) = message
+                && payloads.send(notice.payload().to_owned()).is_err()
+            {
+                break;
+            }
+        }
+    });
+    notices
+}
+
+/// What a connection runs over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
 
 fn parsed(url: &SecretUrl) -> std::result::Result<Config, String> {
     if !["postgresql://", "postgres://"].iter().any(|scheme| url.reveal().starts_with(scheme)) {

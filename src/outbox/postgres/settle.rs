@@ -1,17 +1,18 @@
 //! Recording outcomes.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::PoisonError};
 
 use super::{
-    command::{Settle, answer},
+    Settings,
+    command::{Reply, Settle, answer},
+    lanes::Lanes,
     rows::{self, big, millis, number},
-    session::{away, unsure},
     writer::Writer,
 };
 use crate::{
     clock::Timestamp,
     outbox::{
-        Attempt, ErrorKind, Readiness, Record, Settlement, State,
+        Attempt, ErrorKind, OutboxError, Readiness, Record, Settlement, State,
         error::Result,
         horizon::Horizon,
         ids::{self, QueueKey},
@@ -22,96 +23,105 @@ use crate::{
 /// Maximum number of attempts of a callback that are kept, in addition to the last one.
 const ATTEMPTS_KEPT: i32 = 1000;
 
-/// An outcome, and what is written of it.
-struct Outcome {
-    record: Record,
+/// An outcome, what is written of it, and who waits for that.
+pub(super) struct Outcome {
+    pub(super) record: Record,
     previous: Option<Attempt>,
     hold: Option<Timestamp>,
+    reply: Reply<Record>,
 }
 
-/// What an outcome comes to.
-enum Decided {
-    Written(Box<Outcome>),
-    /// Nothing happened, and the callback is due again.
-    Again(Box<Record>),
+impl Outcome {
+    /// Its destination.
+    pub(super) fn queue(&self) -> QueueKey {
+        ids::parts(self.record.id).1
+    }
+
+    /// It cannot be recorded any more.
+    pub(super) fn refuse(self, error: OutboxError) {
+        answer(self.reply, Err(error));
+    }
+}
+
+/// Decides what is written of an outcome; `None` if nothing is, because the callback is due again.
+pub(super) fn decide(
+    lanes: &Lanes,
+    settings: &Settings,
+    it: Settle,
+    now: Timestamp,
+) -> Option<Outcome> {
+    let Settle { record, settlement, reply, .. } = it;
+    let (seq, queue) = ids::parts(record.id);
+    let began = record.budget_since;
+    let (paused, resumed_at, held) = match lanes.lock().lanes.get(&queue) {
+        Some(lane) => (lane.paused_at.is_some(), lane.resumed_at, lane.hold_until),
+        None => (false, Timestamp::default(), Timestamp::default()),
+    };
+    let record = Record { budget_since: began.max(resumed_at), ..*record };
+    let settlement = match settlement {
+        // The decision was based on the age at the time of the claim; the destination has been paused or
+        // resumed since.
+        Settlement::Failed { attempt, failure, hold }
+            if failure.kind == ErrorKind::Expired && (paused || record.budget_since > began) =>
+        {
+            let Some(attempt) = attempt else {
+                lanes.release(queue, seq, now);
+                answer(reply, Ok(record));
+                return None;
+            };
+            Settlement::Retry { attempt, due: now, hold }
+        }
+        settlement => settlement,
+    };
+    let previous = record.last_attempt.clone().filter(|_| settlement.attempt().is_some());
+    let horizon = Horizon { now, latest: now.after(settings.longest_pause) };
+    let known = if horizon.is_later(held) { held } else { Timestamp::default() };
+    let (record, until) = match settlement {
+        Settlement::Delivered(attempt) => (transition::deliver(record, attempt, now), None),
+        Settlement::Failed { attempt, failure, hold } => {
+            (transition::fail(record, attempt, failure, now), hold)
+        }
+        Settlement::Retry { attempt, due, hold } => {
+            (transition::retry(record, attempt, due, true), hold)
+        }
+    };
+    Some(Outcome { record, previous, hold: until.map(|it| it.max(known)), reply })
 }
 
 impl Writer {
     /// Records outcomes with one call.
     pub(super) async fn settle(&self, settles: Vec<Settle>) -> Result<()> {
         let now = self.now();
-        let (mut outcomes, mut replies) = (Vec::new(), Vec::new());
-        for it in settles {
-            match self.decide(*it.record, it.settlement, now) {
-                Decided::Written(outcome) => {
-                    outcomes.push(*outcome);
-                    replies.push(it.reply);
-                }
-                Decided::Again(record) => {
-                    let (seq, queue) = ids::parts(record.id);
-                    self.lanes.release(queue, seq, now);
-                    answer(it.reply, Ok(*record));
-                }
-            }
-        }
+        let decided = |it| decide(&self.lanes, &self.settings, it, now);
+        self.settle_decided(settles.into_iter().filter_map(decided).collect()).await
+    }
+
+    /// The same for outcomes that were decided. If the connection breaks, they are kept, and that is the
+    /// error.
+    pub(super) async fn settle_decided(&self, mut outcomes: Vec<Outcome>) -> Result<()> {
         if outcomes.is_empty() {
             return Ok(());
         }
-        match self.record(&mut outcomes, now).await {
+        match self.record(&mut outcomes, self.now()).await {
             Ok(()) => {
-                for (outcome, reply) in outcomes.into_iter().zip(replies) {
-                    answer(reply, Ok(outcome.record));
+                for Outcome { record, reply, .. } in outcomes {
+                    answer(reply, Ok(record));
                 }
                 Ok(())
             }
-            Err(error) => {
-                for (outcome, reply) in outcomes.iter().zip(replies) {
-                    let (seq, queue) = ids::parts(outcome.record.id);
-                    self.lanes.release(queue, seq, now);
-                    answer(reply, Err(error.clone()));
-                }
+            Err(error) if error.is_away() => {
+                self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(outcomes);
                 Err(error)
             }
+            Err(error) => {
+                for outcome in outcomes {
+                    let (seq, queue) = ids::parts(outcome.record.id);
+                    self.lanes.release(queue, seq, self.now());
+                    outcome.refuse(error.clone());
+                }
+                Ok(())
+            }
         }
-    }
-
-    fn decide(&self, record: Record, settlement: Settlement, now: Timestamp) -> Decided {
-        let queue = ids::parts(record.id).1;
-        let began = record.budget_since;
-        let (paused, resumed_at, held) = match self.lanes.lock().lanes.get(&queue) {
-            Some(lane) => (lane.paused_at.is_some(), lane.resumed_at, lane.hold_until),
-            None => (false, Timestamp::default(), Timestamp::default()),
-        };
-        let record = Record { budget_since: began.max(resumed_at), ..record };
-        let settlement = match settlement {
-            // The decision was based on the age at the time of the claim; the destination has been
-            // paused or resumed since.
-            Settlement::Failed { attempt, failure, hold }
-                if failure.kind == ErrorKind::Expired
-                    && (paused || record.budget_since > began) =>
-            {
-                let Some(attempt) = attempt else { return Decided::Again(Box::new(record)) };
-                Settlement::Retry { attempt, due: now, hold }
-            }
-            settlement => settlement,
-        };
-        let previous = record.last_attempt.clone().filter(|_| settlement.attempt().is_some());
-        let horizon = Horizon { now, latest: now.after(self.settings.longest_pause) };
-        let known = if horizon.is_later(held) { held } else { Timestamp::default() };
-        let (record, until) = match settlement {
-            Settlement::Delivered(attempt) => (transition::deliver(record, attempt, now), None),
-            Settlement::Failed { attempt, failure, hold } => {
-                (transition::fail(record, attempt, failure, now), hold)
-            }
-            Settlement::Retry { attempt, due, hold } => {
-                (transition::retry(record, attempt, due, true), hold)
-            }
-        };
-        Decided::Written(Box::new(Outcome {
-            record,
-            previous,
-            hold: until.map(|it| it.max(known)),
-        }))
     }
 
     async fn record(&self, outcomes: &mut [Outcome], now: Timestamp) -> Result<()> {
@@ -128,8 +138,6 @@ impl Writer {
         let previous = fallible(&|it| rows::encoded(it.previous.as_ref()))?;
         let holds: Vec<_> = outcomes.iter().map(|it| it.hold.map(millis)).collect();
         let answered = self
-            .session
-            .client
             .query(
                 &self.statements.settle,
                 &[
@@ -150,8 +158,7 @@ impl Writer {
                     &holds,
                 ],
             )
-            .await
-            .map_err(unsure)?;
+            .await?;
         let (mut active, mut idle) = (HashSet::new(), Vec::new());
         for row in &answered {
             match row.get::<_, Option<i64>>("seq") {
@@ -197,7 +204,7 @@ impl Writer {
         if seqs.is_empty() {
             return Ok(Vec::new());
         }
-        let found = self.session.client.query(&self.statements.records, &[&seqs]).await;
-        found.map_err(away)?.iter().map(rows::record).collect()
+        let found = self.query(&self.statements.records, &[&seqs]).await?;
+        found.iter().map(rows::record).collect()
     }
 }

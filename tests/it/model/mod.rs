@@ -116,7 +116,9 @@ fn open_postgres(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
     let server = postgres::server();
     let settings = server.settings(&postgres::schema_of(folder), MAX_PENDING as u64);
     // The server may notice a moment later that the session before has ended.
-    let opened = || PostgresOutbox::open_at(settings.clone(), Arc::clone(&clock)).ok();
+    let opened = || {
+        PostgresOutbox::open_at(settings.clone(), folder.parent().unwrap(), Arc::clone(&clock)).ok()
+    };
     let opened = eventually("the schema is let go", opened);
     drop(clock);
     Arc::new(opened)

@@ -1,0 +1,122 @@
+//! What one instance asks another: an operator's action on a destination that the other one owns, and so
+//! knows what is in flight. Question and answer are a row; a notice makes it fast.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::ToSql;
+
+use super::{
+    read::Reads,
+    rows::{self, millis},
+    shards::SHARDS,
+    writer::Writer,
+};
+use crate::{
+    callback::{CallbackId, Destination},
+    clock::Timestamp,
+    outbox::{Cancelled, ErrorKind, Failure, OutboxError, error::Result, record},
+};
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pause between two looks for an answer.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A question that is older was given up.
+const OLD: Duration = Duration::from_mins(1);
+
+/// A question.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Question {
+    Replay(Vec<CallbackId>),
+    Cancel(Vec<CallbackId>),
+    RetryNow(Vec<CallbackId>),
+    Pause(Destination, bool),
+}
+
+/// An answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// Of a replay or of `retry_now`.
+    Count(u64),
+    Cancelled(Vec<Cancelled>),
+    Paused(bool),
+    Failed(String),
+}
+
+impl Reads {
+    /// Asks the owner of a shard.
+    pub(super) async fn ask(
+        &self,
+        shard: usize,
+        question: &Question,
+        now: Timestamp,
+    ) -> Result<Answer> {
+        let bytes = record::encode_row(question)?;
+        let shard = i32::try_from(shard % SHARDS).unwrap_or(0);
+        let args: [&(dyn ToSql + Sync); 3] = [&shard, &millis(now), &bytes];
+        let sql = "INSERT INTO @schema@.asked (shard, asked_at, question) VALUES ($1, $2, $3) RETURNING id";
+        let asked = self.query(sql, &args).await?;
+        let id: i64 = asked.first().map_or(0, |row| row.get(0));
+        self.notify_asked();
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < end {
+            tokio::time::sleep(PAUSE).await;
+            let sql = "SELECT answer FROM @schema@.asked WHERE id = $1 AND answer IS NOT NULL";
+            if let Some(row) = self.query(sql, &[&id]).await?.first() {
+                let answer = record::decode(row.get(0))?;
+                self.query("DELETE FROM @schema@.asked WHERE id = $1", &[&id]).await?;
+                return match answer {
+                    Answer::Failed(reason) => Err(OutboxError::Unreachable(reason.into())),
+                    answer => Ok(answer),
+                };
+            }
+        }
+        self.query("DELETE FROM @schema@.asked WHERE id = $1", &[&id]).await?;
+        let why = "no instance that delivers to this destination has answered";
+        Err(OutboxError::Unsure(why.into()))
+    }
+}
+
+impl Writer {
+    /// Answers what was asked about own shards. Returns whether anything was.
+    pub(super) async fn answer_questions(&self) -> Result<bool> {
+        let own = self.lanes.lock().own_shards();
+        let asked = self.query(&self.statements.asked, &[&own]).await?;
+        for row in &asked {
+            let answer = match record::decode(row.get("question")) {
+                Ok(question) => match self.do_asked(question).await {
+                    Ok(answer) => answer,
+                    Err(error) if error.is_away() => return Err(error),
+                    Err(error) => Answer::Failed(error.to_string()),
+                },
+                Err(error) => Answer::Failed(format!("the question cannot be read: {error}")),
+            };
+            let bytes = record::encode_row(&answer)?;
+            self.query(&self.statements.answered, &[&row.get::<_, i64>("id"), &bytes]).await?;
+        }
+        Ok(!asked.is_empty())
+    }
+
+    async fn do_asked(&self, question: Question) -> Result<Answer> {
+        Ok(match question {
+            Question::Replay(ids) => Answer::Count(self.frozen(self.replay(&ids)).await?),
+            Question::RetryNow(ids) => Answer::Count(self.frozen(self.retry_now(&ids)).await?),
+            Question::Cancel(ids) => {
+                let failure = Failure::new(ErrorKind::Cancelled, "cancelled by an operator");
+                Answer::Cancelled(self.frozen(self.cancel(&ids, &failure)).await?)
+            }
+            Question::Pause(destination, paused) => {
+                Answer::Paused(self.frozen(self.pause(&destination, paused)).await?)
+            }
+        })
+    }
+
+    /// Removes questions that were given up.
+    pub(super) async fn forget_questions(&self) -> Result<()> {
+        let old = rows::millis(self.now().before(OLD));
+        self.query(&self.statements.old_questions, &[&old]).await.map(drop)
+    }
+}

@@ -1,0 +1,129 @@
+//! To whom claims are released, and for how long they count.
+//!
+//! PostgreSQL ends a session that has sent nothing for 20 seconds, and with it its locks. So a claim is
+//! only used while the last answer is recent: no PUT starts when the request of the last answer was sent
+//! more than 8 seconds ago, and running ones are dropped after 17 seconds.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::lanes::Lanes;
+use crate::{
+    callback::CallbackId,
+    clock::Timestamp,
+    outbox::{ClaimOwner, Ownership, ids},
+};
+
+/// How long after the last answer an attempt may start.
+const MAY_START: Duration = Duration::from_secs(8);
+
+/// How long after the last answer attempts are dropped.
+const DROPPED_AFTER: Duration = Duration::from_secs(17);
+
+/// The monotonic time, which goes on while the machine sleeps.
+#[cfg(target_os = "linux")]
+pub(super) fn uptime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+/// The monotonic time.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn uptime() -> Duration {
+    static BEGIN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    BEGIN.get_or_init(std::time::Instant::now).elapsed()
+}
+
+/// When the request was sent to which a session has answered last.
+#[derive(Debug)]
+pub(super) struct LastAnswer(AtomicU64);
+
+impl LastAnswer {
+    pub(super) fn new(sent: Duration) -> Self {
+        let last = Self(AtomicU64::new(0));
+        last.set(sent);
+        last
+    }
+
+    /// The request that was sent at this [`uptime`] was answered.
+    pub(super) fn set(&self, sent: Duration) {
+        let millis = u64::try_from(sent.as_millis()).unwrap_or(u64::MAX);
+        self.0.fetch_max(millis, Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        uptime().saturating_sub(Duration::from_millis(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// Whoever claims on one session.
+#[derive(Debug)]
+pub(super) struct Claimant {
+    lanes: Weak<Lanes>,
+    last_answer: Arc<LastAnswer>,
+    /// Whether the session is open.
+    open: watch::Receiver<bool>,
+    /// Set when another session begins.
+    superseded: watch::Sender<bool>,
+}
+
+impl Claimant {
+    pub(super) fn new(
+        lanes: &Arc<Lanes>,
+        last_answer: Arc<LastAnswer>,
+        open: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            lanes: Arc::downgrade(lanes),
+            last_answer,
+            open,
+            superseded: watch::channel(false).0,
+        }
+    }
+
+    /// Another session begins: from now on, no outcome of these claims counts.
+    pub(super) fn supersede(&self) {
+        self.superseded.send_replace(true);
+    }
+}
+
+impl ClaimOwner for Claimant {
+    fn release(&self, id: CallbackId, due: Timestamp) {
+        // After the session, the callback may have been claimed again.
+        if let Some(lanes) = self.lanes.upgrade().filter(|_| *self.open.borrow()) {
+            let (seq, queue) = ids::parts(id);
+            lanes.release(queue, seq, due);
+        }
+    }
+}
+
+impl Ownership for Claimant {
+    fn valid(&self) -> bool {
+        *self.open.borrow() && self.last_answer.age() <= MAY_START
+    }
+
+    fn lost(&self) -> BoxFuture<'_, ()> {
+        let mut superseded = self.superseded.subscribe();
+        Box::pin(async move {
+            while !*superseded.borrow_and_update() {
+                let left = DROPPED_AFTER.saturating_sub(self.last_answer.age());
+                if left.is_zero() {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(left) => {}
+                    // It cannot fail, because this has the sender.
+                    _ = superseded.changed() => {}
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! The identity of an instance: that of its data directory, whose lock proves that no other process has it.
+
+use std::{fs, io, path::Path};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+/// The file in the data directory.
+const FILE: &str = "node";
+
+/// The identity in this folder, which is made if there is none.
+pub(super) fn identity(folder: &Path) -> io::Result<String> {
+    let file = folder.join(FILE);
+    match fs::read_to_string(&file) {
+        Ok(text) if is_identity(text.trim()) => Ok(text.trim().to_owned()),
+        Ok(_) => Err(io::Error::other(format!(
+            "{} has to contain 32 characters from 0-9 and a-f; without it, a new one is made",
+            file.display()
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let identity = random()?;
+            let mut new = tempfile::NamedTempFile::new_in(folder)?;
+            io::Write::write_all(&mut new, identity.as_bytes())?;
+            new.as_file().sync_all()?;
+            new.persist(&file).map_err(|error| error.error)?;
+            Ok(identity)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A new identity.
+pub(super) fn random() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
+}
+
+fn is_identity(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+}

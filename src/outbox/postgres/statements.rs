@@ -1,0 +1,119 @@
+//! The statements of a session, prepared when it begins.
+
+use tokio_postgres::Statement;
+
+use super::{
+    rows,
+    session::{Connection, Connector, away},
+};
+use crate::outbox::error::Result;
+
+/// The statements of a session.
+pub(super) struct Statements {
+    pub(super) enqueue: Statement,
+    pub(super) settle: Statement,
+    pub(super) records: Statement,
+    pub(super) replay: Statement,
+    pub(super) fail: Statement,
+    pub(super) retry_now: Statement,
+    pub(super) pause: Statement,
+    pub(super) old: Statement,
+    pub(super) purge: Statement,
+    pub(super) mend: Statement,
+    pub(super) import: Statement,
+    pub(super) pending: Statement,
+    pub(super) fill: Statement,
+    pub(super) lanes: Statement,
+    pub(super) beat: Statement,
+    pub(super) shards: Statement,
+    pub(super) own: Statement,
+    pub(super) let_go: Statement,
+    pub(super) lock: Statement,
+    pub(super) unlock: Statement,
+    pub(super) hello: Statement,
+    pub(super) fresh: Statement,
+    pub(super) asked: Statement,
+    pub(super) answered: Statement,
+    pub(super) old_questions: Statement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(connection: &Connection, connector: &Connector) -> Result<Self> {
+        let client = &connection.client;
+        let prepare = async |text: &str| client.prepare(&connector.sql(text)).await.map_err(away);
+        let call = async |name: &str, count: usize| {
+            let args: Vec<_> = (1..=count).map(|at| format!("${at}")).collect();
+            prepare(&format!("SELECT * FROM @schema@.{name}({})", args.join(", "))).await
+        };
+        let from = format!(
+            "SELECT {} FROM @schema@.progress p JOIN @schema@.callback c ON c.seq = p.seq \
+             JOIN @schema@.destination d ON d.queue = p.queue",
+            rows::COLUMNS
+        );
+        Ok(Self {
+            enqueue: call("enqueue_v1", 11).await?,
+            settle: call("settle_v1", 15).await?,
+            replay: call("replay_v1", 5).await?,
+            fail: call("fail_v1", 7).await?,
+            retry_now: call("retry_now_v1", 4).await?,
+            pause: call("pause_v1", 4).await?,
+            purge: call("purge_v1", 4).await?,
+            mend: call("mend_v1", 3).await?,
+            import: call("import_v1", 24).await?,
+            records: prepare(&format!("{from} WHERE p.seq = ANY ($1) ORDER BY p.seq")).await?,
+            pending: prepare("SELECT coalesce(sum(pending), 0)::bigint FROM @schema@.total").await?,
+            beat: call("beat_v1", 3).await?,
+            shards: prepare(
+                "SELECT id, coalesce(owner = $1, false) AS is_mine, clean FROM @schema@.shard ORDER BY id",
+            )
+            .await?,
+            own: prepare("UPDATE @schema@.shard SET owner = $2, clean = false WHERE id = $1").await?,
+            let_go: prepare("UPDATE @schema@.shard SET clean = true WHERE id = $1 AND owner = $2").await?,
+            lock: prepare("SELECT pg_try_advisory_lock($1::integer, $2::integer)").await?,
+            unlock: prepare("SELECT pg_advisory_unlock($1::integer, $2::integer)").await?,
+            hello: prepare(
+                "INSERT INTO @schema@.instance AS i (node, name, seen_at) VALUES ($1, $2, $3) \
+                 ON CONFLICT (node) DO UPDATE SET name = excluded.name, seen_at = excluded.seen_at RETURNING i.id",
+            )
+            .await?,
+            fresh: prepare(
+                "SELECT DISTINCT queue, (SELECT max(seq) FROM @schema@.callback) AS last FROM @schema@.callback \
+                 WHERE seq > $1 UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @schema@.callback)",
+            )
+            .await?,
+            asked: prepare(
+                "SELECT id, question FROM @schema@.asked WHERE answer IS NULL AND shard = ANY ($1) ORDER BY id",
+            )
+            .await?,
+            answered: prepare("UPDATE @schema@.asked SET answer = $2 WHERE id = $1").await?,
+            old_questions: prepare("DELETE FROM @schema@.asked WHERE asked_at < $1").await?,
+            old: prepare(
+                "SELECT p.seq, p.queue FROM @schema@.destination d CROSS JOIN LATERAL ( \
+                    SELECT seq, queue FROM @schema@.progress \
+                    WHERE queue = d.queue AND status = 0 AND budget_since < $1 AND NOT seq = ANY ($2) \
+                    ORDER BY budget_since, seq LIMIT $3) p \
+                 WHERE d.paused_at IS NULL AND d.resumed_at < $1 AND (d.queue & 63) = ANY ($4) LIMIT $3",
+            )
+            .await?,
+            fill: prepare(&format!(
+                "SELECT {} FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS q (queue, due, seq) \
+                 CROSS JOIN LATERAL ( \
+                    SELECT * FROM @schema@.progress \
+                    WHERE queue = q.queue AND readiness < 2 AND (due, seq) > (q.due, q.seq) \
+                    ORDER BY due, seq LIMIT $4) p \
+                 JOIN @schema@.callback c ON c.seq = p.seq \
+                 JOIN @schema@.destination d ON d.queue = p.queue \
+                 ORDER BY p.queue, p.due, p.seq",
+                rows::COLUMNS
+            ))
+            .await?,
+            lanes: prepare(
+                "SELECT d.queue, d.name, d.hold_until, d.paused_at, d.resumed_at, coalesce(t.pending, 0)::bigint AS pending \
+                 FROM @schema@.destination d LEFT JOIN LATERAL ( \
+                    SELECT sum(pending) AS pending FROM @schema@.tally WHERE queue = d.queue) t ON true \
+                 WHERE ($1::bigint[] IS NULL OR d.queue = ANY ($1)) AND ($2::bigint IS NULL OR (d.queue & 63) = $2)",
+            )
+            .await?,
+        })
+    }
+}

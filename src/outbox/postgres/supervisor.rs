@@ -1,0 +1,293 @@
+//! Begins sessions, and keeps one: the task of a store.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    Settings,
+    claimant::{Claimant, LastAnswer, uptime},
+    clock::{RESYNC, ServerClock},
+    command::{Command, Round},
+    lanes::Lanes,
+    notices::{Notice, Notices},
+    rows::{big, millis, unbig},
+    schema::{self, Purpose, SchemaError},
+    session::{CALL_TIMEOUT, Connector},
+    settle::decide,
+    shards::BEAT,
+    statements::Statements,
+    writer::{Kept, Writer},
+};
+use crate::{
+    clock::SharedClock,
+    outbox::{OutboxError, error::Result, ids::QueueKey},
+};
+
+/// Pause between two attempts to connect again.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long another session with the same identity is waited for at the start: PostgreSQL ends it after 20
+/// seconds of silence.
+const IDENTITY_WAIT: Duration = Duration::from_secs(25);
+
+/// How often new callbacks are looked for that no notice was received of.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How often all lanes are read again.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Callbacks are committed in another order than their seqs are given. This many are looked at again.
+const LATE: i64 = 2000;
+
+/// The task of a store.
+pub(super) struct Supervisor {
+    pub(super) node: String,
+    pub(super) purpose: Purpose,
+    pub(super) settings: Arc<Settings>,
+    pub(super) connector: Arc<Connector>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) server_clock: Arc<ServerClock>,
+    pub(super) clock: SharedClock,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) kept: Kept,
+}
+
+/// A session that has begun.
+pub(super) struct Begun {
+    pub(super) writer: Writer,
+    pub(super) migrated: bool,
+}
+
+impl Supervisor {
+    /// Connects, prepares the schema, and takes shards.
+    pub(super) async fn begin(&self, wait: Duration) -> std::result::Result<Begun, BeginError> {
+        let began = uptime();
+        let session = self.connector.session().await?;
+        self.server_clock.set(&session.client).await?;
+        let schema = schema::prepare(&session.client, &self.connector, self.purpose).await?;
+        let statements = Statements::prepare(&session, &self.connector).await?;
+        let last_answer = Arc::new(LastAnswer::new(began));
+        let open = session.open.clone();
+        let mut writer = Writer {
+            settings: Arc::clone(&self.settings),
+            lanes: Arc::clone(&self.lanes),
+            session,
+            statements,
+            claimant: Arc::new(Claimant::new(&self.lanes, Arc::clone(&last_answer), open)),
+            last_answer,
+            kept: Arc::clone(&self.kept),
+            slot: 0,
+            began,
+            is_visitor: self.purpose == Purpose::Visit,
+            clock: Arc::clone(&self.clock),
+            salt: schema.salt,
+        };
+        let host = gethostname::gethostname().to_string_lossy().into_owned();
+        let args: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&self.node, &host, &millis(writer.now())];
+        writer.slot = writer.query_one(&writer.statements.hello, &args).await?.get(0);
+        let end = Instant::now() + wait;
+        while !writer.lock_identity().await? {
+            if Instant::now() >= end {
+                return Err(SchemaError::InUse.into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // Attempts of the session before are dropped before anything is claimed again.
+        self.lanes.lock().begin(Arc::clone(&writer.claimant));
+        writer.beat().await?;
+        Ok(Begun { writer, migrated: schema.migrated })
+    }
+
+    /// The same at the start of the store.
+    pub(super) async fn first(&self) -> std::result::Result<Begun, BeginError> {
+        self.begin(IDENTITY_WAIT).await
+    }
+
+    /// Makes writes until the store is closed.
+    pub(super) async fn run(mut self, mut writer: Writer, mut notices: Notices) {
+        let mut waiting = VecDeque::new();
+        while let Err(error) = self.serve(&writer, &mut waiting, &mut notices).await {
+            tracing::error!(
+                event.action = "store-disconnected",
+                error.message = %error,
+                "the connection to the store broke"
+            );
+            drop(writer);
+            self.lanes.lock().lose_all();
+            self.lanes.wake();
+            match self.reconnect(&error, &mut waiting).await {
+                Some(begun) => writer = begun,
+                None => return,
+            }
+        }
+    }
+
+    /// Makes writes on one session. Returns when the store is closed, or an error when the session is
+    /// broken.
+    async fn serve(
+        &mut self,
+        writer: &Writer,
+        waiting: &mut VecDeque<Command>,
+        notices: &mut Notices,
+    ) -> Result<()> {
+        let mut open = writer.session.open.clone();
+        let ticks = |period| {
+            let mut ticks = tokio::time::interval_at(Instant::now() + period, period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        let (mut beat, mut resync) = (ticks(BEAT), ticks(RESYNC));
+        let (mut poll, mut sweep) = (ticks(POLL), ticks(SWEEP));
+        let mut last_seq = i64::MAX;
+        loop {
+            let mut changed = BTreeSet::new();
+            let mut is_asked = false;
+            tokio::select! {
+                biased;
+                _ = open.wait_for(|open| !*open) => {
+                    return Err(OutboxError::Unreachable("the server closed the connection".into()));
+                }
+                _ = beat.tick() => writer.beat().await?,
+                _ = resync.tick() => self.server_clock.set(&writer.session.client).await?,
+                _ = poll.tick() => {
+                    is_asked = true;
+                    if !self.lanes.lock().is_alone {
+                        changed.extend(writer.fresh(&mut last_seq).await?);
+                    }
+                }
+                _ = sweep.tick() => {
+                    changed.extend(self.lanes.lock().lanes.keys().copied());
+                    writer.forget_questions().await?;
+                }
+                Some(notice) = notices.receive.recv() => note(&notice, &mut changed, &mut is_asked),
+                () = self.lanes.fill.notified() => {}
+                command = self.commands.recv() => match command {
+                    Some(command) => waiting.push_back(command),
+                    None => return writer.let_go_all().await,
+                },
+                () = std::future::ready(()), if !waiting.is_empty() => {}
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                waiting.push_back(command);
+            }
+            while let Ok(notice) = notices.receive.try_recv() {
+                note(&notice, &mut changed, &mut is_asked);
+            }
+            writer.make(Round::take(waiting)).await?;
+            if is_asked && writer.answer_questions().await? {
+                send(notices, Notice::Asked);
+            }
+            writer.read_again(&changed).await?;
+            writer.fill(&self.lanes.take_wanted()).await?;
+            let told = std::mem::take(&mut self.lanes.lock().changed);
+            told.into_iter().for_each(|queue| send(notices, Notice::Changed(queue)));
+        }
+    }
+
+    /// Connects again; `None` if the store is closed meanwhile. Outcomes are kept, and everything else is
+    /// refused.
+    async fn reconnect(
+        &mut self,
+        broken: &OutboxError,
+        waiting: &mut VecDeque<Command>,
+    ) -> Option<Writer> {
+        let mut reason = broken.to_string();
+        loop {
+            let pause = Instant::now() + RECONNECT_PAUSE;
+            loop {
+                for command in waiting.drain(..) {
+                    self.meanwhile(command, &reason);
+                }
+                tokio::select! {
+                    () = tokio::time::sleep_until(pause) => break,
+                    command = self.commands.recv() => waiting.push_back(command?),
+                }
+            }
+            match tokio::time::timeout(CALL_TIMEOUT, self.begin(Duration::ZERO)).await {
+                Ok(Ok(begun)) => {
+                    tracing::info!(
+                        event.action = "store-connected",
+                        "the store can be reached again"
+                    );
+                    return Some(begun.writer);
+                }
+                Ok(Err(error)) => reason = error.to_string(),
+                Err(_) => "no answer from the database".clone_into(&mut reason),
+            }
+            // What it may have begun with.
+            self.lanes.lock().lose_all();
+        }
+    }
+
+    fn meanwhile(&self, command: Command, reason: &str) {
+        match command {
+            Command::Settle(it) => {
+                let outcome = decide(&self.lanes, &self.settings, it, self.clock.now());
+                self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(outcome);
+            }
+            other => other.refuse(OutboxError::Unreachable(reason.into())),
+        }
+    }
+}
+
+fn note(notice: &Notice, changed: &mut BTreeSet<QueueKey>, is_asked: &mut bool) {
+    match notice {
+        Notice::Changed(queue) => {
+            changed.insert(*queue);
+        }
+        Notice::Asked => *is_asked = true,
+    }
+}
+
+fn send(notices: &Notices, notice: Notice) {
+    // Without its task, the others look again by themselves.
+    drop(notices.send.send(notice));
+}
+
+impl Writer {
+    /// The destinations of callbacks that are new since the last call, by whomever they were stored.
+    async fn fresh(&self, last_seq: &mut i64) -> Result<BTreeSet<QueueKey>> {
+        let after = last_seq.saturating_sub(LATE);
+        let found = self.query(&self.statements.fresh, &[&after]).await?;
+        let seqs = found.iter().filter_map(|row| row.get::<_, Option<i64>>("last"));
+        let seen = std::mem::replace(last_seq, seqs.max().unwrap_or(0));
+        if seen == *last_seq {
+            return Ok(BTreeSet::new());
+        }
+        let queues = found.iter().filter_map(|row| row.get::<_, Option<i64>>("queue"));
+        Ok(queues.map(|queue| QueueKey(unbig(queue))).collect())
+    }
+
+    /// Reads own lanes again whose rows were changed by another instance.
+    async fn read_again(&self, changed: &BTreeSet<QueueKey>) -> Result<()> {
+        let own: Vec<_> = {
+            let inner = self.lanes.lock();
+            changed.iter().filter(|queue| inner.owns(**queue)).map(|queue| big(queue.0)).collect()
+        };
+        self.reload(&own).await
+    }
+
+    /// Lets go of all shards, because the store is closed.
+    async fn let_go_all(&self) -> Result<()> {
+        // What is in flight then, will not be recorded, and its shard is not let go in order.
+        self.let_go(0).await
+    }
+}
+
+/// Why a session cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BeginError {
+    #[error("{0}")]
+    Schema(#[from] SchemaError),
+    #[error("{0}")]
+    Database(#[from] OutboxError),
+}
