@@ -36,6 +36,7 @@ mod names;
 mod operate;
 mod outbox;
 mod page;
+mod postgres;
 #[cfg(target_os = "linux")]
 mod power;
 mod read_token;

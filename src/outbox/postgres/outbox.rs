@@ -245,24 +245,25 @@ fn place(settings: &Settings) -> String {
     format!("{} (schema {})", settings.url, settings.schema)
 }
 
-/// Runs something on a connection of its own.
+/// Runs something on a connection of its own, in a thread of its own, because this one may run a runtime.
 fn once(
     settings: &Settings,
-    run: impl AsyncFnOnce(&Connector, &tokio_postgres::Client) -> Result<()>,
+    run: impl AsyncFnOnce(&Connector, &tokio_postgres::Client) -> Result<()> + Send,
 ) -> Result<()> {
     let cannot = |reason: String| OutboxError::CannotOpen {
         dir: place(settings).into(),
         reason: reason.into(),
     };
     let connector = Connector::new(settings).map_err(cannot)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| cannot(error.to_string()))?;
-    runtime.block_on(async {
-        let connection = connector.connect().await?;
-        run(&connector, &connection.client).await
-    })
+    let in_thread = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| cannot(error.to_string()))?.block_on(async {
+            let connection = connector.connect().await?;
+            run(&connector, &connection.client).await
+        })
+    };
+    let ended = std::thread::scope(|scope| scope.spawn(in_thread).join());
+    ended.unwrap_or_else(|_| Err(cannot("its thread has panicked".to_owned())))
 }
 
 impl Drop for PostgresOutbox {

@@ -64,6 +64,12 @@ impl Writer {
         self.take(target).await
     }
 
+    /// This instance is gone from now on, and the others take its part.
+    pub(super) async fn say_goodbye(&self) -> Result<()> {
+        let args: [&(dyn ToSql + Sync); 3] = [&self.slot, &0_i64, &0_i64];
+        self.query(&self.statements.beat, &args).await.map(drop)
+    }
+
     /// A visitor takes shards only where nobody else is there to act.
     fn takes_shards(&self, live: usize) -> bool {
         !self.is_visitor || live <= 1
@@ -125,12 +131,14 @@ impl Writer {
             let inner = self.lanes.lock();
             (0..SHARDS).filter(|shard| over(&inner.shards[*shard])).collect()
         };
-        for shard in ready {
-            self.own(shard).await?;
+        for shard in &ready {
+            self.own(*shard).await?;
+        }
+        if !ready.is_empty() {
             tracing::warn!(
-                event.action = "shard-taken-over",
-                shard.id = shard,
-                "a shard of an instance that is gone was taken over"
+                event.action = "shards-taken-over",
+                shard.count = ready.len(),
+                "shards of an instance that is gone were taken over"
             );
         }
         Ok(())

@@ -32,6 +32,7 @@ pub(super) struct Statements {
     pub(super) unlock: Statement,
     pub(super) hello: Statement,
     pub(super) fresh: Statement,
+    pub(super) all_pending: Statement,
     pub(super) asked: Statement,
     pub(super) answered: Statement,
     pub(super) old_questions: Statement,
@@ -79,6 +80,10 @@ impl Statements {
             fresh: prepare(
                 "SELECT DISTINCT queue, (SELECT max(seq) FROM @schema@.callback) AS last FROM @schema@.callback \
                  WHERE seq > $1 UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @schema@.callback)",
+            )
+            .await?,
+            all_pending: prepare(
+                "SELECT queue FROM @schema@.tally GROUP BY queue HAVING sum(pending) > 0",
             )
             .await?,
             asked: prepare(

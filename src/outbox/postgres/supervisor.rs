@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -85,6 +88,7 @@ impl Supervisor {
             last_answer,
             kept: Arc::clone(&self.kept),
             slot: 0,
+            last_seq: AtomicI64::new(0),
             began,
             is_visitor: self.purpose == Purpose::Visit,
             clock: Arc::clone(&self.clock),
@@ -101,6 +105,9 @@ impl Supervisor {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        // What is stored from now on is looked for, by whomever it is.
+        writer.last_seq.store(i64::MAX, Ordering::Relaxed);
+        writer.fresh().await?;
         // Attempts of the session before are dropped before anything is claimed again.
         self.lanes.lock().begin(Arc::clone(&writer.claimant));
         writer.beat().await?;
@@ -147,7 +154,6 @@ impl Supervisor {
         };
         let (mut beat, mut resync) = (ticks(BEAT), ticks(RESYNC));
         let (mut poll, mut sweep) = (ticks(POLL), ticks(SWEEP));
-        let mut last_seq = i64::MAX;
         loop {
             let mut changed = BTreeSet::new();
             let mut is_asked = false;
@@ -161,11 +167,11 @@ impl Supervisor {
                 _ = poll.tick() => {
                     is_asked = true;
                     if !self.lanes.lock().is_alone {
-                        changed.extend(writer.fresh(&mut last_seq).await?);
+                        changed.extend(writer.fresh().await?);
                     }
                 }
                 _ = sweep.tick() => {
-                    changed.extend(self.lanes.lock().lanes.keys().copied());
+                    changed.extend(writer.all_pending().await?);
                     writer.forget_questions().await?;
                 }
                 Some(notice) = notices.receive.recv() => note(&notice, &mut changed, &mut is_asked),
@@ -255,16 +261,18 @@ fn send(notices: &Notices, notice: Notice) {
 
 impl Writer {
     /// The destinations of callbacks that are new since the last call, by whomever they were stored.
-    async fn fresh(&self, last_seq: &mut i64) -> Result<BTreeSet<QueueKey>> {
-        let after = last_seq.saturating_sub(LATE);
-        let found = self.query(&self.statements.fresh, &[&after]).await?;
+    async fn fresh(&self) -> Result<BTreeSet<QueueKey>> {
+        let seen = self.last_seq.load(Ordering::Relaxed);
+        let found = self.query(&self.statements.fresh, &[&seen.saturating_sub(LATE)]).await?;
         let seqs = found.iter().filter_map(|row| row.get::<_, Option<i64>>("last"));
-        let seen = std::mem::replace(last_seq, seqs.max().unwrap_or(0));
-        if seen == *last_seq {
-            return Ok(BTreeSet::new());
-        }
-        let queues = found.iter().filter_map(|row| row.get::<_, Option<i64>>("queue"));
-        Ok(queues.map(|queue| QueueKey(unbig(queue))).collect())
+        let last = seqs.max().unwrap_or(0);
+        self.last_seq.store(last, Ordering::Relaxed);
+        Ok(if last == seen { BTreeSet::new() } else { queues_of(&found) })
+    }
+
+    /// The destinations with pending callbacks.
+    async fn all_pending(&self) -> Result<BTreeSet<QueueKey>> {
+        Ok(queues_of(&self.query(&self.statements.all_pending, &[]).await?))
     }
 
     /// Reads own lanes again whose rows were changed by another instance.
@@ -278,9 +286,15 @@ impl Writer {
 
     /// Lets go of all shards, because the store is closed.
     async fn let_go_all(&self) -> Result<()> {
-        // What is in flight then, will not be recorded, and its shard is not let go in order.
-        self.let_go(0).await
+        // What is in flight now will not be recorded, and its shard is not let go in order.
+        self.let_go(0).await?;
+        self.say_goodbye().await
     }
+}
+
+fn queues_of(found: &[tokio_postgres::Row]) -> BTreeSet<QueueKey> {
+    let queues = found.iter().filter_map(|row| row.get::<_, Option<i64>>("queue"));
+    queues.map(|queue| QueueKey(unbig(queue))).collect()
 }
 
 /// Why a session cannot begin.

@@ -1,6 +1,6 @@
 //! The writer: it makes all writes of a session, one round after the other.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, atomic::AtomicI64};
 
 use tokio_postgres::{Row, Statement, types::ToSql};
 
@@ -35,6 +35,8 @@ pub(super) struct Writer {
     pub(super) kept: Kept,
     /// The number of this instance, and of its counters.
     pub(super) slot: i32,
+    /// Callbacks up to here were looked for.
+    pub(super) last_seq: AtomicI64,
     /// When the session began, as [`uptime`].
     pub(super) began: std::time::Duration,
     /// A command, which takes shards only if no instance is there.

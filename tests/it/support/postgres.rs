@@ -1,5 +1,5 @@
-//! A PostgreSQL server of this process, which the first test that needs it starts. It ends with the process,
-//! however that ends.
+//! PostgreSQL servers: one for all tests of a process, and others. They end with the process, however that
+//! ends.
 
 use std::{
     net::TcpListener,
@@ -10,31 +10,38 @@ use std::{
 };
 
 use seal_dpf_urlcallback::outbox::postgres::Settings;
+use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
 use super::eventually;
 
-/// Makes a cluster and serves it until standard input is closed.
+/// Makes a cluster.
+const MAKE: &str =
+    r#"exec "$BIN/initdb" -D "$DIR" -U postgres -A trust -E UTF8 --no-sync >/dev/null"#;
+
+/// Serves a cluster until standard input is closed.
 const SERVE: &str = r#"
-    "$BIN/initdb" -D "$DIR" -U postgres -A trust -E UTF8 --no-sync >"$DIR.log" 2>&1 || { cat "$DIR.log" >&2; exit 1; }
-    "$BIN/postgres" -D "$DIR" -k "$DIR" -p "$PORT" -c listen_addresses=127.0.0.1 -c max_connections=200 >"$DIR.log" 2>&1 &
+    "$BIN/postgres" -D "$DIR" -k "$DIR" -p "$PORT" -c listen_addresses=127.0.0.1 -c max_connections=200 >"$DIR/log" 2>&1 &
     cat >/dev/null
     kill -QUIT $!
     wait
-    rm -rf "$DIR" "$DIR.log"
+    [ -z "$REMOVE" ] || rm -rf "$DIR"
 "#;
 
 /// A server.
 pub(crate) struct Server {
+    dir: TempDir,
     port: u16,
+    /// Whether its files are removed by itself, because nothing is left that could do it.
+    is_shared: bool,
     /// Closing its standard input ends it.
-    _child: Child,
+    child: Option<Child>,
 }
 
 /// The server of this process.
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start)
+    SERVER.get_or_init(|| Server::make(true))
 }
 
 /// The folder with `initdb` and `postgres`.
@@ -46,33 +53,59 @@ fn binaries() -> PathBuf {
 }
 
 impl Server {
-    fn start() -> Self {
+    /// A server of its own.
+    pub(crate) fn start() -> Self {
+        Self::make(false)
+    }
+
+    fn make(is_shared: bool) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = std::env::temp_dir().join(format!("callback-postgres-{}", std::process::id()));
+        let dir = tempfile::Builder::new().prefix("callback-postgres").tempdir().unwrap();
+        let mut server = Self { dir, port, is_shared, child: None };
         // The server refuses to run as root.
-        let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
-        let mut command = if is_root {
+        if is_root() {
+            let owned = Command::new("chown").arg("postgres").arg(server.dir.path()).status();
+            assert!(owned.unwrap().success());
+        }
+        assert!(server.shell(MAKE).status().unwrap().success());
+        server.restart();
+        server
+    }
+
+    /// Starts it again.
+    pub(crate) fn restart(&mut self) {
+        let child = self.shell(SERVE).stdin(Stdio::piped()).spawn().unwrap();
+        self.child = Some(child);
+        eventually("PostgreSQL answers", || {
+            std::net::TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+            self.run(async |_| Some(()))
+        });
+    }
+
+    /// Ends it at once, as if it had crashed.
+    pub(crate) fn crash(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+    }
+
+    fn shell(&self, script: &str) -> Command {
+        let mut command = if is_root() {
             let mut command = Command::new("setpriv");
             command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh"]);
             command
         } else {
             Command::new("sh")
         };
-        let child = command
-            .args(["-c", SERVE])
+        command
+            .args(["-c", script])
             .current_dir("/")
             .env("BIN", binaries())
-            .env("DIR", &dir)
-            .env("PORT", port.to_string())
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let server = Self { port, _child: child };
-        eventually("PostgreSQL answers", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
-            server.run(async |_| Some(()))
-        });
-        server
+            .env("DIR", self.dir.path().join("cluster"))
+            .env("PORT", self.port.to_string())
+            .env("REMOVE", if self.is_shared { "1" } else { "" });
+        command
     }
 
     /// The settings of a store in this schema.
@@ -117,6 +150,16 @@ impl Server {
             thread.join().unwrap()
         })
     }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.crash();
+    }
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
 }
 
 /// The schema of the test that has this folder.

@@ -1,0 +1,90 @@
+//! Databases that cannot be used: one clear sentence for each, and nothing is changed.
+
+use super::{alone, settings};
+use crate::support::{Service, postgres};
+
+/// What `serve` says with these settings; it has to fail.
+fn refused(settings: &str) -> String {
+    let service = Service::prepare(settings);
+    let output = service.run(&["serve"]);
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn at(url: &str) -> String {
+    format!("outbox.postgres.url = \"{url}\"\n")
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn what_cannot_be_used_is_named() {
+    let server = postgres::server();
+    let url = server.url();
+    let with = |option: &str| at(&format!("{url}&options=-c%20{option}"));
+    let role = "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN;";
+    server.run(async |client| client.batch_execute(role).await.unwrap());
+    for (settings, expected) in [
+        (at("postgresql://postgres@127.0.0.1:1/postgres"), "refused"),
+        (at(&url.replace("/postgres?", "/no_such_database?")), "no_such_database"),
+        (at(&url.replace("postgres@", "no_such_role@")), "no_such_role"),
+        (at(&url.replace("postgres@", "stranger@")), "permission denied"),
+        (with("synchronous_commit%3Doff"), "synchronous_commit is off"),
+        (with("default_transaction_read_only%3Don"), "read-only transaction"),
+    ] {
+        let said = refused(&settings);
+        assert!(said.contains(expected), "{settings}: {said}");
+        assert!(said.lines().count() < 6, "{said}");
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn a_schema_of_something_else_or_of_a_later_version_is_not_changed() {
+    let server = postgres::server();
+    let schema = "of_something_else";
+    let sql = format!(
+        "DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; CREATE TABLE {schema}.mine (id int)"
+    );
+    server.run(async |client| client.batch_execute(&sql).await.unwrap());
+    let said = refused(&settings(server, schema));
+    assert!(said.contains("contains something else"), "{said}");
+
+    let (mut service, settings) = alone();
+    service.serve();
+    assert_eq!(service.terminate(), Some(0));
+    let schema = service.folder().file_name().unwrap().to_string_lossy().into_owned();
+    let later = format!("UPDATE \"{schema}\".meta SET version = version + 1");
+    server.run(async |client| client.batch_execute(&later).await.unwrap());
+    let said = refused(&settings);
+    assert!(said.contains("supports up to"), "{said}");
+}
+
+#[test]
+fn settings_of_postgres_are_checked() {
+    let check = |settings: &str| {
+        let service = Service::prepare(settings);
+        let output = service.run(&["check-config"]);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    for (settings, expected) in [
+        ("outbox.postgres.schema = \"x\"", "also requires outbox.postgres.url"),
+        ("outbox.postgres.url = \"mysql://host/db\"", "begins with postgresql://"),
+        ("outbox.postgres.url = \"postgresql:///db\"", "names no host"),
+        ("outbox.postgres.url = \"postgresql://h/d?no_such=1\"", "no_such"),
+        (
+            "outbox.postgres.url = \"postgresql://h/d\"\noutbox.postgres.schema = \"pg_x\"",
+            "not beginning with pg_",
+        ),
+        (
+            "outbox.postgres.url = \"postgresql://h/d\"\noutbox.postgres.password_file = \"none\"",
+            "cannot read none",
+        ),
+    ] {
+        let (passed, said) = check(settings);
+        assert!(!passed && said.contains(expected), "{settings}: {said}");
+    }
+    let (passed, said) = check("outbox.postgres.url = \"postgresql://u:nobody-may-see-this@h/d\"");
+    assert!(passed && said.contains("postgresql://u:***@h/d"), "{said}");
+    assert!(!said.contains("nobody-may-see-this"));
+}

@@ -1,0 +1,237 @@
+//! Several instances over one schema.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::alone;
+use crate::support::{Answer, Receiver, Service, event, eventually, postgres};
+
+/// Waits longer than [`eventually`] does, for what takes its time by design.
+fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+/// How many shards each instance has, by its number.
+fn shards(schema: &str) -> BTreeMap<i32, i64> {
+    let sql = format!("SELECT owner, count(*) FROM \"{schema}\".shard WHERE NOT clean GROUP BY 1");
+    postgres::server().run(async |client| {
+        let rows = client.query(&sql, &[]).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    })
+}
+
+/// Two running instances, with the schema, when each has its half of the shards.
+fn two() -> ([Service; 2], String) {
+    let (mut first, settings) = alone();
+    let schema = first.folder().file_name().unwrap().to_string_lossy().into_owned();
+    first.serve();
+    let mut second = Service::prepare(&settings);
+    second.serve();
+    within(Duration::from_secs(20), "each has its half", || {
+        shards(&schema).values().eq([32, 32].iter()).then_some(())
+    });
+    ([first, second], schema)
+}
+
+/// The jobs that receivers have seen, each with the states in their order.
+fn seen(receivers: &[Receiver]) -> HashMap<String, Vec<String>> {
+    let mut puts: Vec<_> = receivers.iter().flat_map(Receiver::puts).collect();
+    puts.sort_by_key(|put| put.at);
+    let mut jobs = HashMap::<String, Vec<String>>::new();
+    for put in puts {
+        let job = put.json()["jobId"].as_str().unwrap().to_owned();
+        jobs.entry(job).or_default().push(put.job_state());
+    }
+    jobs
+}
+
+const RECEIVERS: usize = 12;
+
+fn receivers() -> Vec<Receiver> {
+    (0..RECEIVERS).map(|_| Receiver::start()).collect()
+}
+
+/// Hands in both events of jobs to all receivers, at both instances in turn.
+fn hand_in(services: &[Service], receivers: &[Receiver], jobs: std::ops::Range<usize>) {
+    for job in jobs {
+        let url = receivers[job % receivers.len()].url("/");
+        let sending = event("job_sending", &job.to_string(), &url);
+        services[job % services.len()].api().accept(&sending);
+        let finished = event("job_finished", &job.to_string(), &url);
+        services[(job + 1) % services.len()].api().accept(&finished);
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn instances_share_the_destinations_and_keep_each_jobs_order() {
+    let (services, _) = two();
+    let receivers = receivers();
+    hand_in(&services, &receivers, 0..48);
+    eventually("everything has arrived", || {
+        (receivers.iter().map(Receiver::count).sum::<usize>() >= 96).then_some(())
+    });
+    for (job, states) in seen(&receivers) {
+        assert_eq!(states, ["SENDING", "FINISHED"], "of job {job}");
+    }
+    // Both have delivered.
+    for service in &services {
+        let delivered = service
+            .log()
+            .iter()
+            .filter(|line| line["event.action"] == "callback-delivered")
+            .count();
+        assert!(delivered > 0);
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn an_operator_acts_at_any_instance() {
+    let ([mut first, mut second], _) = two();
+    let receivers: Vec<_> =
+        (0..6).map(|_| Receiver::answering(Vec::new(), Answer::Status(410))).collect();
+    let all: Vec<_> = receivers
+        .iter()
+        .enumerate()
+        .map(|(job, receiver)| {
+            let id =
+                first.api().accept(&event("job_sending", &job.to_string(), &receiver.url("/")));
+            first.api().wait_for_state(&id, "failed");
+            id
+        })
+        .collect();
+    // Of both instances' destinations.
+    for service in [&first, &second] {
+        let before: usize = receivers.iter().map(Receiver::count).sum();
+        let replayed = service.run(&["replay-failed", "--all"]);
+        assert!(replayed.status.success(), "{replayed:?}");
+        eventually("all were sent again", || {
+            (receivers.iter().map(Receiver::count).sum::<usize>() == before + 6).then_some(())
+        });
+        all.iter().for_each(|id| drop(service.api().wait_for_state(id, "failed")));
+    }
+    for (receiver, service) in receivers.iter().zip([&first, &second].into_iter().cycle()) {
+        let destination = receiver.url("");
+        let paused = service.run(&["pause", "--destination", &destination]);
+        assert!(paused.status.success(), "{paused:?}");
+        let count = receiver.count();
+        let id = service.api().accept(&event("job_sending", "paused", &receiver.url("/")));
+        let cancelled = service.run(&["cancel", "--id", &id]);
+        assert!(cancelled.status.success(), "{cancelled:?}");
+        assert_eq!(second.api().callback(&id)["lastError"]["kind"], "cancelled");
+        assert_eq!(receiver.count(), count);
+        let resumed = service.run(&["resume", "--destination", &destination]);
+        assert!(resumed.status.success(), "{resumed:?}");
+    }
+    assert_eq!((first.terminate(), second.terminate()), (Some(0), Some(0)));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn a_killed_instance_is_replaced_and_nothing_is_lost() {
+    let ([first, mut second], schema) = two();
+    let services = [first];
+    let receivers = receivers();
+    hand_in(&services, &receivers, 0..24);
+    second.kill();
+    let killed = Instant::now();
+    hand_in(&services, &receivers, 24..48);
+    within(Duration::from_secs(30), "the other has all shards", || {
+        (shards(&schema).values().copied().max() == Some(64)).then_some(())
+    });
+    let took = killed.elapsed();
+    assert!(took > Duration::from_secs(19), "an old owner may still send after {took:?}");
+    eventually("everything has arrived", || {
+        let seen = seen(&receivers);
+        let ended = seen.values().filter(|states| states.contains(&"FINISHED".to_owned())).count();
+        (ended == 48).then_some(())
+    });
+    for (job, mut states) in seen(&receivers) {
+        // What was in flight in the killed one may be repeated.
+        states.dedup();
+        assert_eq!(states, ["SENDING", "FINISHED"], "of job {job}");
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn a_restart_on_the_same_data_directory_takes_its_shards_back_at_once() {
+    let ([first, mut second], schema) = two();
+    second.kill();
+    second.serve();
+    let receivers = receivers();
+    hand_in(&[first, second], &receivers, 0..24);
+    eventually("everything has arrived", || {
+        (receivers.iter().map(Receiver::count).sum::<usize>() >= 48).then_some(())
+    });
+    assert!(shards(&schema).values().eq([32, 32].iter()));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn a_frozen_instance_is_replaced_and_records_nothing_when_it_goes_on() {
+    let ([first, second], schema) = two();
+    let slow: Vec<_> =
+        (0..RECEIVERS).map(|_| Receiver::answering(Vec::new(), Answer::Wait)).collect();
+    let ids: Vec<_> = slow
+        .iter()
+        .enumerate()
+        .map(|(job, receiver)| {
+            first.api().accept(&event("job_sending", &job.to_string(), &receiver.url("/")))
+        })
+        .collect();
+    slow.iter().for_each(|receiver| drop(receiver.wait_for(1)));
+    second.signal("STOP");
+    within(Duration::from_secs(50), "the other has all shards", || {
+        (shards(&schema).values().copied().max() == Some(64)).then_some(())
+    });
+    second.signal("CONT");
+    slow.iter().for_each(Receiver::open);
+    for id in &ids {
+        let callback: Value = within(Duration::from_secs(30), "it is delivered", || {
+            Some(first.api().callback(id)).filter(|it| it["state"] == "delivered")
+        });
+        assert_eq!(callback["attemptCount"], 1, "no outcome of the frozen one counts");
+    }
+    // Each at most twice: once by each.
+    assert!(slow.iter().all(|receiver| receiver.count() <= 2));
+    within(Duration::from_secs(30), "it has its half again", || {
+        shards(&schema).values().eq([32, 32].iter()).then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn a_stop_lets_go_of_the_shards_in_order() {
+    let ([first, mut second], schema) = two();
+    assert_eq!(second.terminate(), Some(0));
+    within(Duration::from_secs(8), "the other has all shards without a wait", || {
+        (shards(&schema).values().copied().max() == Some(64)).then_some(())
+    });
+    drop(first);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn a_copied_data_directory_is_refused() {
+    let (mut first, settings) = alone();
+    first.serve();
+    let copy = Service::prepare(&settings);
+    std::fs::create_dir(copy.path("data")).unwrap();
+    std::fs::copy(first.path("data/node"), copy.path("data/node")).unwrap();
+    let served = copy.run(&["serve"]);
+    let said = String::from_utf8_lossy(&served.stderr).into_owned();
+    assert!(said.contains("remove its file `node`"), "{said}");
+}
