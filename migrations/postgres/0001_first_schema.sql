@@ -449,15 +449,6 @@ BEGIN
 END
 $body$;
 
--- An instance lives. Returns how many do.
-CREATE FUNCTION @schema@.beat_v1(p_id integer, p_now bigint, p_alive bigint)
-RETURNS bigint LANGUAGE plpgsql AS $body$
-BEGIN
-    UPDATE @schema@.instance SET seen_at = p_now WHERE id = p_id;
-    RETURN (SELECT count(*) FROM @schema@.instance WHERE seen_at > p_now - p_alive);
-END
-$body$;
-
 -- Gives a turn to jobs that have pending callbacks and no active one, among p_limit jobs after p_after.
 -- Returns the last job, how many were looked at, and for each one that was mended its destination.
 CREATE FUNCTION @schema@.mend_v1(p_now bigint, p_after bytea, p_limit integer)

@@ -22,9 +22,6 @@ pub(super) const SHARDS: usize = 64;
 /// Pause between two beats.
 pub(super) const BEAT: Duration = Duration::from_secs(2);
 
-/// An instance that was not seen for longer than this does not count.
-const ALIVE: Duration = Duration::from_secs(10);
-
 /// How long a shard is left alone that was not let go in order. An old owner drops its attempts 17 seconds
 /// after its last answer.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(20);
@@ -33,8 +30,9 @@ const TAKEOVER_WAIT: Duration = Duration::from_secs(20);
 /// outage of the database each takes its own back.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The second key of the lock of an instance's identity, after those of the shards.
-const IDENTITY_LOCKS: i32 = 1000;
+/// The second keys of the locks of identities, after those of the shards: of instances, and of commands.
+const INSTANCE_LOCKS: i32 = 1000;
+const VISITOR_LOCKS: i32 = 1_000_000;
 
 /// The shard of a destination.
 #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
@@ -53,26 +51,23 @@ impl Writer {
     /// Says that this instance lives, takes shards that it should have, and lets go of those that it should
     /// not have.
     pub(super) async fn beat(&self) -> Result<()> {
-        let alive = i64::try_from(ALIVE.as_millis()).unwrap_or(i64::MAX);
-        let args: [&(dyn ToSql + Sync); 3] = [&self.slot, &millis(self.now()), &alive];
-        let row = self.query_one(&self.statements.beat, &args).await?;
-        let live = usize::try_from(row.get::<_, i64>(0)).unwrap_or(1).max(1);
+        let now = millis(self.now());
+        self.query(&self.statements.beat, &[&self.slot, &now]).await?;
+        // An instance lives as long as its session, which has the lock of its identity.
+        let args: [&(dyn ToSql + Sync); 3] =
+            [&rows::class_of(&self.salt), &INSTANCE_LOCKS, &VISITOR_LOCKS];
+        let row = self.query_one(&self.statements.live, &args).await?;
+        let live = usize::try_from(row.get::<_, i64>(0)).unwrap_or(0);
         self.lanes.lock().is_alone = live <= 1;
-        let target = if self.takes_shards(live) { SHARDS.div_ceil(live) } else { 0 };
+        let target = if self.takes_shards(live) { SHARDS.div_ceil(live.max(1)) } else { 0 };
         self.finish_waiting().await?;
         self.let_go(target).await?;
         self.take(target).await
     }
 
-    /// This instance is gone from now on, and the others take its part.
-    pub(super) async fn say_goodbye(&self) -> Result<()> {
-        let args: [&(dyn ToSql + Sync); 3] = [&self.slot, &0_i64, &0_i64];
-        self.query(&self.statements.beat, &args).await.map(drop)
-    }
-
     /// A visitor takes shards only where nobody else is there to act.
     fn takes_shards(&self, live: usize) -> bool {
-        !self.is_visitor || live <= 1
+        !self.is_visitor || live == 0
     }
 
     /// Takes shards that nobody has, up to `target`.
@@ -196,7 +191,8 @@ impl Writer {
 
     /// Locks the identity of this instance; `false` if another session has it.
     pub(super) async fn lock_identity(&self) -> Result<bool> {
-        self.try_lock(IDENTITY_LOCKS.saturating_add(self.slot)).await
+        let first = if self.is_visitor { VISITOR_LOCKS } else { INSTANCE_LOCKS };
+        self.try_lock(first.saturating_add(self.slot)).await
     }
 
     async fn try_lock(&self, key: i32) -> Result<bool> {

@@ -25,6 +25,7 @@ pub(super) struct Statements {
     pub(super) fill: Statement,
     pub(super) lanes: Statement,
     pub(super) beat: Statement,
+    pub(super) live: Statement,
     pub(super) shards: Statement,
     pub(super) own: Statement,
     pub(super) let_go: Statement,
@@ -63,7 +64,14 @@ impl Statements {
             import: call("import_v1", 24).await?,
             records: prepare(&format!("{from} WHERE p.seq = ANY ($1) ORDER BY p.seq")).await?,
             pending: prepare("SELECT coalesce(sum(pending), 0)::bigint FROM @schema@.total").await?,
-            beat: call("beat_v1", 3).await?,
+            beat: prepare("UPDATE @schema@.instance SET seen_at = $2 WHERE id = $1").await?,
+            live: prepare(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                 AND classid = ($1::integer::bigint & 4294967295)::oid \
+                 AND objid >= $2::integer::bigint::oid AND objid < $3::integer::bigint::oid",
+            )
+            .await?,
             shards: prepare(
                 "SELECT id, coalesce(owner = $1, false) AS is_mine, clean FROM @schema@.shard ORDER BY id",
             )

@@ -287,8 +287,7 @@ impl Writer {
     /// Lets go of all shards, because the store is closed.
     async fn let_go_all(&self) -> Result<()> {
         // What is in flight now will not be recorded, and its shard is not let go in order.
-        self.let_go(0).await?;
-        self.say_goodbye().await
+        self.let_go(0).await
     }
 }
 

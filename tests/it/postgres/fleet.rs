@@ -34,6 +34,9 @@ fn shards(schema: &str) -> BTreeMap<i32, i64> {
 /// Two running instances, with the schema, when each has its half of the shards.
 fn two() -> ([Service; 2], String) {
     let (mut first, settings) = alone();
+    // Longer than a takeover takes.
+    let settings = format!("{settings}delivery.timeout = \"5m\"\n");
+    first.configure(&settings);
     let schema = first.folder().file_name().unwrap().to_string_lossy().into_owned();
     first.serve();
     let mut second = Service::prepare(&settings);
@@ -171,8 +174,8 @@ fn a_restart_on_the_same_data_directory_takes_its_shards_back_at_once() {
     let ([first, mut second], schema) = two();
     second.kill();
     second.serve();
-    let receivers = receivers();
-    hand_in(&[first, second], &receivers, 0..24);
+    let (services, receivers) = ([first, second], receivers());
+    hand_in(&services, &receivers, 0..24);
     eventually("everything has arrived", || {
         (receivers.iter().map(Receiver::count).sum::<usize>() >= 48).then_some(())
     });
