@@ -60,6 +60,10 @@ pub struct CallbackStatus {
     pub in_flight: bool,
     /// Whether its destination is paused, so that it is neither sent nor expires.
     pub paused: bool,
+    /// The breaker of its destination, if it is pending and that is open.
+    pub open: Option<Open>,
+    /// Until when `Retry-After` holds its destination, if it is pending.
+    pub hold_until: Option<Timestamp>,
     /// Whether it is blocked but the callback it waits for cannot be found, so that it would never be
     /// claimed. This is caused by damage, and repaired where possible
     /// ([`Outbox::mend`](super::Outbox::mend)). While the job index still contains a lost callback,
@@ -110,6 +114,8 @@ pub struct Summary {
     pub waiting: u64,
     /// Being sent.
     pub in_flight: u64,
+    /// Those of the due ones whose destination is paused.
+    pub due_paused: u64,
     /// Delivered and not yet removed.
     pub delivered: u64,
     /// Failed and not yet removed.
@@ -120,6 +126,8 @@ pub struct Summary {
     pub oldest_failed: Option<Timestamp>,
     /// When the oldest due callback became due.
     pub oldest_due: Option<Timestamp>,
+    /// The same, without paused destinations.
+    pub oldest_due_unpaused: Option<Timestamp>,
     /// Due callbacks of destinations that are not open, held or paused and whose oldest due callback has been
     /// due for longer than [`OVERDUE`].
     pub overdue: u64,
@@ -176,6 +184,12 @@ impl DestinationSummary {
     /// Its position in listings: paused, open and held destinations first (the precedence of the states), then
     /// by the number of callbacks.
     pub fn order(&self) -> DestinationCursor {
+        let (rank, callbacks, destination) = self.position();
+        DestinationCursor(rank, callbacks, destination.clone())
+    }
+
+    /// The same, for comparisons.
+    pub fn position(&self) -> (u8, Reverse<(u64, u64)>, &Destination) {
         let rank = match () {
             () if self.paused_at.is_some() => 0,
             () if self.open.is_some() => 1,
@@ -183,13 +197,20 @@ impl DestinationSummary {
             () if self.pending > 0 && self.failed > 0 => 3,
             () => 4,
         };
-        DestinationCursor(rank, Reverse((self.pending, self.failed)), self.destination.clone())
+        (rank, Reverse((self.pending, self.failed)), &self.destination)
     }
 }
 
 /// A position among the destinations.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationCursor(u8, Reverse<(u64, u64)>, Destination);
+
+impl DestinationCursor {
+    /// Whether a destination comes after it.
+    pub fn is_before(&self, other: &DestinationSummary) -> bool {
+        (self.0, self.1, &self.2) < other.position()
+    }
+}
 
 impl fmt::Display for DestinationCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,6 +251,8 @@ pub struct DestinationQuery {
     pub destination: Option<Destination>,
     /// Only destinations whose name contains this text.
     pub part: Option<String>,
+    /// Destinations that are listed even if they have no callbacks.
+    pub idle: Vec<Destination>,
     /// Maximum number of destinations, at least 1.
     pub limit: usize,
 }

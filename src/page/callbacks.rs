@@ -1,7 +1,5 @@
 //! Callbacks: search, list, and one with its attempts.
 
-use std::collections::HashMap;
-
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
@@ -9,16 +7,17 @@ use axum::{
 };
 
 use super::{
-    context::{Answer, Page, Refusal, Tab, html, to},
+    context::{Answer, Page, Tab, html, to},
     destinations::destinations_with,
     filter::Filter,
     request::{self, Fields},
     state::Shared,
 };
 use crate::{
-    api::{destination_view::DestinationView, view::CallbackView},
+    api::view::{CallbackView, Terms},
     callback::{Body, CallbackId},
-    outbox::{Attempt, DestinationQuery, ErrorKind, OutboxError, StateName},
+    clock::Timestamp,
+    outbox::{Attempt, CallbackStatus, DestinationQuery, ErrorKind, OutboxError, StateName},
 };
 
 /// A callback in a list.
@@ -33,26 +32,10 @@ pub(super) struct Row {
 /// What an action did, in the query of the view to which it leads.
 const DONE: [&str; 3] = ["done", "matched", "changed"];
 
-/// Destinations that receive nothing, by name.
-pub(super) type Troubled = HashMap<String, DestinationView>;
-
 impl Row {
-    pub(super) fn new(it: CallbackView, page: &Page, troubled: &Troubled) -> Self {
-        let words = page.words;
-        let destination = it.destination.as_ref().and_then(|name| troubled.get(name));
-        let (next, at) = match it.state {
-            _ if it.stuck => (words.next_stuck, None),
-            _ if it.in_flight => (words.next_in_flight, None),
-            StateName::Pending if it.waiting_for.is_some() => (words.next_waits, None),
-            StateName::Pending if it.paused => (words.next_paused, None),
-            StateName::Pending => match (it.next_attempt_at, destination) {
-                (Some(at), _) if at > page.now => (words.next_retry, Some(at)),
-                (_, Some(it)) if it.open => (words.next_open, it.next_probe_at),
-                (_, Some(it)) => (words.next_held, it.hold_until),
-                (_, None) => (words.next_due, None),
-            },
-            StateName::Delivered | StateName::Failed => (words.next_removed, it.purge_at),
-        };
+    pub(super) fn new(status: &CallbackStatus, terms: &Terms, page: &Page) -> Self {
+        let it = CallbackView::new(status, terms);
+        let (next, at) = next(status, &it, page);
         let link = page.link(format!("callbacks/{}", it.id));
         Self { link, next, next_at: at.map(|at| at.to_string()), it }
     }
@@ -80,9 +63,7 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     let (page, fields) = request::query(&shared, &request, Tab::Callbacks, &DONE)?;
     let query = fields.filter.query(page.now).map_err(|error| page.invalid(&error))?;
     let found = shared.api.outbox.list(query).await.map_err(|error| page.failed(&error))?;
-    let pending = found.callbacks.iter().any(|it| it.record.state_name() == StateName::Pending);
-    let troubled = troubled(&shared, &page, pending).await?;
-    let row = |it| Row::new(CallbackView::new(it, &shared.api.terms), &page, &troubled);
+    let row = |it| Row::new(it, &shared.api.terms, &page);
     let more = |cursor: CallbackId| {
         let query = fields.filter.query_string();
         let and = if query.is_empty() { "" } else { "&" };
@@ -99,17 +80,33 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     Ok(html(StatusCode::OK, &view))
 }
 
-/// The destinations that receive nothing, the first thousand, if they matter.
-async fn troubled(shared: &Shared, page: &Page, matter: bool) -> Result<Troubled, Refusal> {
-    if !matter {
-        return Ok(Troubled::new());
+/// What comes next for a callback, in words, and when.
+fn next(
+    status: &CallbackStatus,
+    it: &CallbackView,
+    page: &Page,
+) -> (&'static str, Option<Timestamp>) {
+    let words = page.words;
+    let own = it.next_attempt_at.filter(|at| *at > page.now);
+    match (it.state, own) {
+        _ if it.stuck => (words.next_stuck, None),
+        _ if it.in_flight => (words.next_in_flight, None),
+        (StateName::Delivered | StateName::Failed, _) => (words.next_removed, it.purge_at),
+        _ if it.waiting_for.is_some() => (words.next_waits, None),
+        _ if it.paused => (words.next_paused, None),
+        // It has to wait for both. Whether the probe will be this callback is not known.
+        (StateName::Pending, own) => match (status.open, status.hold_until, own) {
+            (Some(open), _, Some(own)) => {
+                (words.next_open_retry, Some(own.max(open.next_probe_at)))
+            }
+            (Some(_), _, None) => (words.next_open, None),
+            (None, Some(hold), own) => {
+                (words.next_held, Some(own.map_or(hold, |own| own.max(hold))))
+            }
+            (None, None, Some(own)) => (words.next_retry, Some(own)),
+            (None, None, None) => (words.next_due, None),
+        },
     }
-    let query = DestinationQuery { limit: 1000, ..DestinationQuery::default() };
-    let found = shared.api.outbox.destinations(query, page.now).await;
-    let found = found.map_err(|error| page.failed(&error))?.destinations;
-    let views = found.into_iter().map(DestinationView::from);
-    let troubled = views.filter(|it| it.open || it.hold_until.is_some());
-    Ok(troubled.map(|it| (it.destination.clone(), it)).collect())
 }
 
 /// What an action that led here has done.
@@ -195,7 +192,7 @@ pub(super) async fn one(
     let detail = shared.api.outbox.get(id).await.map_err(|error| page.failed(&error))?;
     let detail =
         detail.ok_or_else(|| page.refusal(StatusCode::NOT_FOUND, words.no_such_callback))?;
-    let troubled = troubled(&shared, &page, true).await?;
+    let row = Row::new(&detail.status, &shared.api.terms, &page);
     let view = CallbackView::detailed(detail, &shared.api.terms);
     let body = view.body.as_ref().map(|body| String::from_utf8_lossy(&body.to_json()).into_owned());
     let body = body.unwrap_or_default();
@@ -215,7 +212,7 @@ pub(super) async fn one(
         }),
         waiting_for: view.waiting_for.as_ref().map(|id| page.link(format!("callbacks/{id}"))),
         attempts: view.attempts.clone().unwrap_or_default(),
-        row: Row::new(view, &page, &troubled),
+        row,
         done: done(&page, &fields),
         page: &page,
     };

@@ -74,7 +74,7 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     let cursor = cursor.map_err(|error| page.invalid(&error))?;
     let host = fields.get("host");
     let part = (!host.is_empty()).then(|| host.to_owned());
-    let query = DestinationQuery { cursor, part, limit: PAGE, destination: None };
+    let query = DestinationQuery { cursor, part, limit: PAGE, ..DestinationQuery::default() };
     let found = shared.api.outbox.destinations(query, page.now).await;
     let found = found.map_err(|error| page.failed(&error))?;
     let done = match fields.get("done") {

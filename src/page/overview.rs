@@ -9,7 +9,7 @@ use axum::{
 };
 
 use super::{
-    callbacks::{Row, Troubled},
+    callbacks::Row,
     charts,
     context::{Answer, Page, Tab, html},
     filter::Filter,
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{
         destination_view::{DestinationState, DestinationView},
-        view::{CallbackView, QueueView},
+        view::QueueView,
     },
     outbox::{OVERDUE, Query, StateName},
     recent::{self, Minute},
@@ -89,8 +89,7 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answ
     let troubled = troubled.take(DESTINATIONS).map(with_list).collect();
     let oldest_due = Duration::from_secs(queue.oldest_due_seconds);
     let oldest_due = (oldest_due > OVERDUE).then(|| humantime::format_duration(oldest_due));
-    let none = Troubled::new();
-    let row = |it| Row::new(CallbackView::new(it, &api.terms), &page, &none);
+    let row = |it| Row::new(it, &api.terms, &page);
     let words = page.words;
     let view = View {
         oldest_due: oldest_due.map(|it| it.to_string()),

@@ -89,7 +89,8 @@ words! {
     next_waits: "waits for another callback of its job", "wartet auf einen anderen Callback seines Jobs";
     next_paused: "destination paused", "Ziel angehalten";
     next_retry: "retry", "neuer Versuch";
-    next_open: "destination down, next probe", "Ziel gestört, nächste Probe";
+    next_open: "waits until its destination works", "wartet, bis sein Ziel funktioniert";
+    next_open_retry: "destination down; retry not before", "Ziel gestört; neuer Versuch nicht vor";
     next_held: "destination held until", "Ziel zurückgehalten bis";
     next_due: "due", "fällig";
     next_removed: "will be removed", "wird entfernt";
