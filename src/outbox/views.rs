@@ -27,6 +27,10 @@ pub struct Query {
     pub since: Option<Timestamp>,
     /// Only callbacks accepted before this time.
     pub until: Option<Timestamp>,
+    /// Only callbacks that ended at this time or later.
+    pub ended_since: Option<Timestamp>,
+    /// Only callbacks that ended before this time.
+    pub ended_until: Option<Timestamp>,
     /// Continue after this callback.
     pub cursor: Option<CallbackId>,
     /// Maximum number of callbacks, at least 1.
@@ -46,6 +50,8 @@ impl Query {
             })
             && self.since.is_none_or(|since| record.created_at >= since)
             && self.until.is_none_or(|until| record.created_at < until)
+            && self.ended_since.is_none_or(|since| record.ended_at().is_some_and(|at| at >= since))
+            && self.ended_until.is_none_or(|until| record.ended_at().is_some_and(|at| at < until))
     }
 }
 

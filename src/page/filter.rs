@@ -22,6 +22,8 @@ pub(super) struct Filter {
     pub(super) error_kind: String,
     pub(super) since: String,
     pub(super) until: String,
+    pub(super) ended_since: String,
+    pub(super) ended_until: String,
     pub(super) cursor: String,
 }
 
@@ -43,6 +45,8 @@ impl Filter {
             "errorKind" => &mut self.error_kind,
             "since" => &mut self.since,
             "until" => &mut self.until,
+            "endedSince" => &mut self.ended_since,
+            "endedUntil" => &mut self.ended_until,
             "cursor" => &mut self.cursor,
             _ => return false,
         };
@@ -61,6 +65,8 @@ impl Filter {
             ("errorKind", &self.error_kind),
             ("since", &self.since),
             ("until", &self.until),
+            ("endedSince", &self.ended_since),
+            ("endedUntil", &self.ended_until),
         ];
         let others = others.into_iter().map(|(name, value)| (name, value.as_str()));
         ids.chain(others.filter(|(_, value)| !value.is_empty())).collect()
@@ -98,6 +104,8 @@ impl Filter {
             error_kind: given(&self.error_kind),
             since: given(&self.since),
             until: given(&self.until),
+            ended_since: given(&self.ended_since),
+            ended_until: given(&self.ended_until),
         };
         let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
         Ok(Selection { ids, ..selectors.parse(now)? })
@@ -128,6 +136,7 @@ mod tests {
     fn a_filter_round_trips_through_its_query_string() {
         let mut filter = Filter::default();
         let all = ["state", "destination", "jobId", "jobIdFs", "errorKind", "since", "until"];
+        let all = all.into_iter().chain(["endedSince", "endedUntil"]);
         for name in all {
             assert!(filter.set(name, &format!(" {name}&=% ä ")));
         }

@@ -142,6 +142,7 @@ impl Check<'_> {
         let job_id = asked.job.map(|job| JOBS[job].to_owned());
         let ago = |units| self.model.now.before(UNIT * units);
         let (since, until) = (asked.since.map(ago), asked.until.map(ago));
+        let (ended_since, ended_until) = (asked.ended_since.map(ago), asked.ended_until.map(ago));
         let all: Vec<_> = self.model.kept.values().collect();
         let directory = asked.directory.and_then(|at| all.get(at.checked_rem(all.len())?));
         let job_id_fs = directory.map(|it| it.new.body.job_id_fs.clone());
@@ -153,10 +154,13 @@ impl Check<'_> {
             error_kind: asked.kind,
             since,
             until,
+            ended_since,
+            ended_until,
             cursor: behind.map(|number| self.ids.of(number)),
             limit: asked.limit,
             oldest_first: asked.oldest_first,
         };
+        let ended_at = |it: &Stored| it.finished().map(|(_, at)| at);
         let wanted = |it: &Stored| {
             state.is_none_or(|state| it.state_name() == state)
                 && destination.as_ref().is_none_or(|to| it.new.destination == *to)
@@ -167,6 +171,8 @@ impl Check<'_> {
                 })
                 && since.is_none_or(|since| it.created_at >= since)
                 && until.is_none_or(|until| it.created_at < until)
+                && ended_since.is_none_or(|since| ended_at(it).is_some_and(|at| at >= since))
+                && ended_until.is_none_or(|until| ended_at(it).is_some_and(|at| at < until))
                 && behind.is_none_or(|behind| {
                     if asked.oldest_first { it.number > behind } else { it.number < behind }
                 })
