@@ -286,9 +286,9 @@ mod tests {
         START.after(Duration::from_secs(seconds))
     }
 
-    fn error() -> Option<Reason> {
+    fn error() -> Reason {
         let message = "e".repeat(1000);
-        Some(Reason { kind: "status", status: Some(503), message, of_destination: true })
+        Reason { kind: "status", status: Some(503), message, of_destination: true }
     }
 
     fn destination(n: usize) -> Destination {
@@ -301,7 +301,7 @@ mod tests {
         for second in 0..600 {
             recent.count(&one, None, at(second));
             if second % 6 == 0 {
-                recent.count(&one, error(), at(second));
+                recent.count(&one, Some(error()), at(second));
             }
         }
         assert_eq!(recent.rates(&one, at(600)), Rates { delivered: 60.0, failed: 10.0 });
@@ -326,7 +326,7 @@ mod tests {
     fn the_last_minutes_are_in_order_and_old_ones_are_empty() {
         let (mut recent, one) = (Recent::default(), destination(1));
         for minute in [0, 1, 3] {
-            recent.count(&one, error().filter(|_| minute == 1), at(60 * minute));
+            recent.count(&one, (minute == 1).then(error), at(60 * minute));
         }
         let counts = |minutes: Vec<Minute>| -> Vec<_> {
             minutes.iter().map(|it| (it.delivered, it.failed)).collect()
@@ -354,13 +354,13 @@ mod tests {
     fn a_destination_fails_since_the_first_failure_after_a_delivery() {
         let (mut recent, one) = (Recent::default(), destination(1));
         let of = |recent: &Recent| recent.destinations[&one].attempts.clone();
-        let refused = || error().map(|it| Reason { of_destination: false, ..it });
+        let refused = || Some(Reason { of_destination: false, ..error() });
         recent.count(&one, refused(), at(1));
         assert!(of(&recent).are_failing(), "nothing else is known of it");
         recent.count(&one, None, at(2));
         recent.count(&one, refused(), at(3));
         assert!(!of(&recent).are_failing(), "it refused one callback");
-        recent.count(&one, error(), at(4));
+        recent.count(&one, Some(error()), at(4));
         let known = of(&recent);
         assert!(known.are_failing());
         assert_eq!((known.failing_since, known.delivered_at), (Some(at(3)), Some(at(2))));

@@ -11,16 +11,14 @@ use axum::{
 use super::{
     callbacks::Row,
     charts,
-    context::{Answer, Page, Tab, html},
+    context::{Answer, Page, Refusal, Tab, html},
     filter::Filter,
+    standing::Standing,
     state::Shared,
 };
 use crate::{
-    api::{
-        destination_view::{DestinationState, DestinationView},
-        view::QueueView,
-    },
-    outbox::{OVERDUE, Query, StateName},
+    api::view::QueueView,
+    outbox::{DestinationSummary, OVERDUE, Query, StateName},
     recent::{self, Minute},
 };
 
@@ -65,7 +63,10 @@ struct View<'a> {
     /// Since when the oldest due one is due, if that is remarkable.
     oldest_due: Option<String>,
     /// Those that do not work, and the lists of their callbacks.
-    troubled: Vec<(DestinationView, String)>,
+    troubled: Vec<(Standing, String)>,
+    /// Due callbacks, without those of paused destinations.
+    due: u64,
+    due_paused: u64,
     failed: Vec<Row>,
     throughput: [Throughput; 2],
     began: String,
@@ -75,31 +76,68 @@ struct View<'a> {
     trouble: Option<String>,
 }
 
+/// The first ones that do not work, of destinations in the order of their listings.
+async fn troubled(
+    shared: &Shared,
+    page: &Page,
+    all: Vec<DestinationSummary>,
+) -> Result<Vec<(Standing, String)>, Refusal> {
+    let (mut troubled, mut asked) = (Vec::new(), 0);
+    // Those that receive nothing come first in the listing; others only seem to work.
+    for summary in all {
+        let stands =
+            summary.paused_at.is_some() || summary.open.is_some() || summary.hold_until.is_some();
+        let looked_at = stands
+            || match recent::attempts_of(&summary.destination) {
+                Some(known) => known.are_failing(),
+                // Only the store knows; it is not asked for all of many.
+                None => {
+                    asked += usize::from(summary.pending > 0);
+                    summary.pending > 0 && asked <= DESTINATIONS
+                }
+            };
+        if !looked_at {
+            continue;
+        }
+        let list = page.link(Filter::only("destination", summary.destination.as_str()).list());
+        let standing = Standing::of(shared, page, summary).await?;
+        if !standing.is_well() {
+            troubled.push((standing, list));
+        }
+        if troubled.len() >= DESTINATIONS {
+            break;
+        }
+    }
+    Ok(troubled)
+}
+
 pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answer {
     let page = Page::of(&shared, &request).on(Tab::Overview);
     let api = &shared.api;
     let query = Query { state: Some(StateName::Failed), limit: FAILED, ..Query::default() };
     let found = async { tokio::try_join!(api.outbox.summary(page.now), api.outbox.list(query)) };
     let (found, ready) = tokio::join!(found, api.health.ready());
-    let (summary, failures) = found.map_err(|error| page.failed(&error))?;
+    let (mut summary, failures) = found.map_err(|error| page.failed(&error))?;
+    let destinations = std::mem::take(&mut summary.destinations);
+    let troubled = troubled(&shared, &page, destinations).await?;
+    let oldest_due = summary.oldest_due_unpaused.map(|at| page.now.since(at));
+    let oldest_due = oldest_due.filter(|it| *it > OVERDUE).map(|it| it.as_secs());
+    let oldest_due = oldest_due.map(|it| humantime::format_duration(Duration::from_secs(it)));
+    let due_paused = summary.due_paused;
     let queue = QueueView::new(summary, &api.terms, page.now);
-    let troubled = queue.destinations.iter().filter(|it| it.state != DestinationState::Ok);
-    let list = |name: &str| page.link(Filter::only("destination", name).list());
-    let with_list = |it: &DestinationView| (it.clone(), list(&it.destination));
-    let troubled = troubled.take(DESTINATIONS).map(with_list).collect();
-    let oldest_due = Duration::from_secs(queue.oldest_due_seconds);
-    let oldest_due = (oldest_due > OVERDUE).then(|| humantime::format_duration(oldest_due));
     let row = |it| Row::new(it, &api.terms, &page);
     let words = page.words;
     let view = View {
         oldest_due: oldest_due.map(|it| it.to_string()),
         troubled,
+        due: queue.due.saturating_sub(due_paused),
+        due_paused,
         failed: failures.callbacks.iter().map(row).collect(),
         throughput: [
             Throughput::of(words.last_hour, &recent::minutes(60, page.now), 1),
             Throughput::of(words.last_day, &recent::minutes(recent::DAY, page.now), 15),
         ],
-        began: api.started_at.to_string(),
+        began: page.started_at.to_string(),
         delivered_from: recent::delivered_from().map(|at| at.to_string()),
         empty: queue.pending + queue.delivered + queue.failed == 0,
         trouble: ready.err(),

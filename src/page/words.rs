@@ -24,6 +24,8 @@ impl Words {
             "errorKind" => self.error_kind,
             "since" => self.since,
             "until" => self.until,
+            "endedSince" => self.ended_since,
+            "endedUntil" => self.ended_until,
             _ => name,
         }
     }
@@ -41,13 +43,19 @@ words! {
     destination: "Destination", "Ziel";
     search: "Search", "Suchen";
     search_hint: "Job id, job directory, callback id or host", "Job-Id, Job-Verzeichnis, Callback-Id oder Host";
-    theme: "Light or dark", "Hell oder dunkel";
-    times: "Local time or UTC", "Ortszeit oder UTC";
+    theme: "Colours", "Farben";
+    theme_system: "as the system", "wie das System";
+    theme_light: "light", "hell";
+    theme_dark: "dark", "dunkel";
+    times: "Times", "Zeiten";
+    times_local: "local", "Ortszeit";
+    times_utc: "UTC", "UTC";
     stale: "Not up to date: the service does not answer.", "Nicht aktuell: Der Dienst antwortet nicht.";
     read_only: "Read-only", "Nur Lesen";
     signed_in_as: "Signed in as", "Angemeldet als";
     pending: "Pending", "Ausstehend";
     due: "Due", "Fällig";
+    due_paused: "more at paused destinations", "weitere bei angehaltenen Zielen";
     waiting: "Waiting", "Wartend";
     in_flight: "In flight", "Unterwegs";
     delivered: "Delivered", "Zugestellt";
@@ -76,6 +84,7 @@ words! {
     job_state: "Job state", "Job-Zustand";
     accepted_at: "Accepted at", "Angenommen am";
     ended_at: "Ended at", "Beendet am";
+    next_or_ended: "Next, or ended at", "Nächstes, oder beendet am";
     expires_at: "Expires at", "Läuft ab am";
     attempts: "Attempts", "Versuche";
     attempt: "Attempt", "Versuch";
@@ -96,7 +105,16 @@ words! {
     next_removed: "will be removed", "wird entfernt";
     since: "Accepted since", "Angenommen seit";
     until: "Accepted before", "Angenommen vor";
-    time_hint: "2h or 2026-01-31T08:00:00Z", "2h oder 2026-01-31T08:00:00Z";
+    ended_since: "Ended since", "Beendet seit";
+    ended_until: "Ended before", "Beendet vor";
+    time_hint: "12h or 2026-01-31 08:00", "12h oder 2026-01-31 08:00";
+    times_are: "Times are UTC unless they end with an offset such as +01:00; 12h means twelve hours ago.", "Zeiten sind UTC, wenn sie nicht mit einem Versatz wie +01:00 enden; 12h heißt: vor zwölf Stunden.";
+    invalid_state: "expected pending, delivered or failed", "erwartet wird pending, delivered oder failed";
+    invalid_destination: "expected a host, a host and a port, or scheme, host and port, such as http://host:8080", "erwartet wird ein Host, Host und Port, oder Schema, Host und Port, wie http://host:8080";
+    invalid_error_kind: "there is no such kind of error", "diese Art des Fehlers gibt es nicht";
+    invalid_time: "expected a time such as 2026-01-31 08:00 (UTC), or a duration such as 12h", "erwartet wird eine Zeit wie 2026-01-31 08:00 (UTC) oder eine Dauer wie 12h";
+    several_hosts: "Several destinations have this host; choose one:", "Mehrere Ziele haben diesen Host; eines davon wählen:";
+    not_filtered: "Nothing is listed, because the filter cannot be read.", "Nichts ist aufgelistet, weil der Filter nicht lesbar ist.";
     filter: "Filter", "Filtern";
     clear: "Clear", "Zurücksetzen";
     more_filters: "More filters", "Weitere Filter";
@@ -105,7 +123,13 @@ words! {
     next_page: "Next page", "Nächste Seite";
     choose: "Select", "Auswählen";
     choose_all: "Select all on this page", "Alle auf dieser Seite auswählen";
-    on_selected: "On the selected callbacks, or on all that match if none is selected:", "Für die ausgewählten Callbacks, oder für alle passenden, wenn keiner ausgewählt ist:";
+    for_which: "For which callbacks", "Für welche Callbacks";
+    the_ticked: "the selected ones", "die ausgewählten";
+    all_that: "all", "alle";
+    that_match: "that match", "passenden";
+    more_than: "more than", "mehr als";
+    nothing_ticked: "No callback was selected, and nothing was done. Go back and select some, or choose all that match.", "Kein Callback war ausgewählt, und nichts wurde getan. Zurückgehen und welche auswählen, oder alle passenden wählen.";
+    and_more: "and more:", "und weitere:";
     replay: "Send again", "Erneut senden";
     replay_explained: "Failed callbacks become pending again, with a new time limit and new attempts.", "Fehlgeschlagene Callbacks stehen wieder aus, mit neuer Frist und neuen Versuchen.";
     cancel: "Cancel", "Abbrechen";
@@ -132,6 +156,12 @@ words! {
     resumed_done: "Resumed.", "Fortgesetzt.";
     since_when: "Since", "Seit";
     next_probe: "next probe", "nächste Probe";
+    next_probe_not_before: "next probe not before", "nächste Probe nicht vor";
+    next_probe_now: "next probe at once", "nächste Probe sofort";
+    next_probe_when_due: "next probe as soon as a callback is due", "nächste Probe, sobald ein Callback fällig ist";
+    probe_in_flight: "a probe is in flight", "eine Probe ist unterwegs";
+    or_earlier: "or earlier: the service has been started since", "oder früher: der Dienst wurde seither gestartet";
+    oldest_fails: "its oldest callback fails since", "sein ältester Callback scheitert seit";
     held_until: "held until", "zurückgehalten bis";
     no_destinations: "No destination.", "Kein Ziel.";
     timeline: "Attempts, latest first", "Versuche, neueste zuerst";
@@ -162,6 +192,7 @@ words! {
     shortcuts: "Keys: / search, g o overview, g c callbacks, g d destinations, t theme, ? this help", "Tasten: / Suche, g o Übersicht, g c Callbacks, g d Ziele, t Farben, ? diese Hilfe";
     state_ok: "ok", "ok";
     state_open: "down", "gestört";
+    state_failing: "failing", "scheitert";
     state_held: "held", "zurückgehalten";
     state_paused: "paused", "angehalten";
 }

@@ -39,6 +39,20 @@ pub(crate) struct DestinationSnapshot {
 }
 
 impl DestinationSnapshot {
+    fn of(key: QueueKey, queue: &Queue, horizon: Horizon) -> Self {
+        Self {
+            key,
+            row: queue.row.clone(),
+            in_flight: queue.in_flight(),
+            busy: queue.busy.keys().copied().collect(),
+            open: queue.shown_open(),
+            no_scheduled_due: queue.busy.is_empty() && !queue.may_have_scheduled(horizon),
+            first_fresh: queue.first_fresh,
+            due_seen: queue.due_seen,
+            change: Some(queue.change),
+        }
+    }
+
     /// A destination that is not in memory.
     fn stored(key: QueueKey, row: QueueRow) -> Self {
         Self {
@@ -89,18 +103,9 @@ impl DestinationSnapshot {
 /// The destinations in memory, and the number of those that are not: they have failed callbacks only.
 pub(crate) fn in_memory(store: &Store, horizon: Horizon) -> (Vec<DestinationSnapshot>, u64) {
     let inner = store.queues.lock();
-    let seen = inner.queues.iter().map(|(key, queue)| DestinationSnapshot {
-        key: *key,
-        row: queue.row.clone(),
-        in_flight: queue.in_flight(),
-        busy: queue.busy.keys().copied().collect(),
-        open: queue.shown_open(),
-        no_scheduled_due: queue.busy.is_empty() && !queue.may_have_scheduled(horizon),
-        first_fresh: queue.first_fresh,
-        due_seen: queue.due_seen,
-        change: Some(queue.change),
-    });
-    let seen: Vec<_> = seen.collect();
+    let all = inner.queues.iter();
+    let seen: Vec<_> =
+        all.map(|(key, queue)| DestinationSnapshot::of(*key, queue, horizon)).collect();
     let counting = seen.iter().filter(|it| it.row.counts()).count() as u64;
     (seen, inner.destinations.saturating_sub(counting))
 }
@@ -264,7 +269,15 @@ pub(crate) fn page(
     now: Timestamp,
 ) -> Result<DestinationPage> {
     let horizon = store.horizon(now);
-    let (seen, others) = in_memory(store, horizon);
+    let (seen, others) = match &query.destination {
+        None => in_memory(store, horizon),
+        Some(wanted) => {
+            let key = store.queue(wanted);
+            let inner = store.queues.lock();
+            let one = inner.queues.get(&key);
+            (one.map(|it| DestinationSnapshot::of(key, it, horizon)).into_iter().collect(), 0)
+        }
+    };
     // What is due is counted for those on the page only.
     let shown = |it: &DestinationSnapshot| it.row.counts() && query.matches(&it.row.destination);
     let in_memory = seen.iter().enumerate().filter(|(_, it)| shown(it));
