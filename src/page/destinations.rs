@@ -5,6 +5,7 @@ use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
 };
+use futures_util::future::try_join_all;
 use url::form_urlencoded;
 
 use super::{
@@ -85,12 +86,10 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
         "retry-now" => Some(format!("{} {}", page.words.retried, fields.number("due"))),
         _ => None,
     };
-    let mut rows = Vec::with_capacity(found.destinations.len());
-    for summary in found.destinations {
-        rows.push(row(&shared, &page, summary).await?);
-    }
+    // Together, because each may wait for a commit.
+    let rows = found.destinations.into_iter().map(|it| row(&shared, &page, it));
     let view = View {
-        rows,
+        rows: try_join_all(rows).await?,
         began: page.started_at.to_string(),
         next: found.next.map(|cursor| {
             let mut query = form_urlencoded::Serializer::new(String::new());

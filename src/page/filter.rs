@@ -7,7 +7,7 @@ use super::{
     words::Words,
 };
 use crate::{
-    callback::Destination,
+    callback::{Destination, redact_url},
     clock::Timestamp,
     outbox::{self, DestinationQuery, Outbox, OutboxError, StateName},
     recent,
@@ -147,7 +147,7 @@ impl Filter {
             [] => {
                 let http = Destination::parse(&format!("http://{wanted}"));
                 let http =
-                    http.ok_or_else(|| SelectError::Destination(self.destination.clone()))?;
+                    http.ok_or_else(|| SelectError::Destination(redact_url(&self.destination)))?;
                 http.as_str().clone_into(&mut self.destination);
             }
             [one] => one.destination.as_str().clone_into(&mut self.destination),

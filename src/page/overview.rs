@@ -7,6 +7,7 @@ use axum::{
     extract::{Request, State},
     http::StatusCode,
 };
+use futures_util::future::try_join_all;
 
 use super::{
     callbacks::Row,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     api::view::QueueView,
     outbox::{DestinationSummary, OVERDUE, Query, StateName},
-    recent::{self, Minute},
+    recent::{self, Attempts, Minute},
 };
 
 /// Failed callbacks on this view.
@@ -82,33 +83,34 @@ async fn troubled(
     page: &Page,
     all: Vec<DestinationSummary>,
 ) -> Result<Vec<(Standing, String)>, Refusal> {
-    let (mut troubled, mut asked) = (Vec::new(), 0);
-    // Those that receive nothing come first in the listing; others only seem to work.
+    // Those that receive nothing come first in the listing. Others seem to work, and of some of these, only the
+    // store knows more; it is not asked for all of many.
+    let (mut chosen, mut asked) = (Vec::new(), 0);
     for summary in all {
         let stands =
             summary.paused_at.is_some() || summary.open.is_some() || summary.hold_until.is_some();
-        let looked_at = stands
-            || match recent::attempts_of(&summary.destination) {
-                Some(known) => known.are_failing(),
-                // Only the store knows; it is not asked for all of many.
-                None => {
-                    asked += usize::from(summary.pending > 0);
-                    summary.pending > 0 && asked <= DESTINATIONS
-                }
-            };
-        if !looked_at {
-            continue;
+        let known = recent::attempts_of(&summary.destination);
+        let fails = known.as_ref().is_some_and(Attempts::are_failing);
+        let unknown = !stands && known.is_none() && summary.pending > 0;
+        asked += usize::from(unknown);
+        if stands || fails || (unknown && asked <= DESTINATIONS) {
+            chosen.push(summary);
         }
-        let list = page.link(Filter::only("destination", summary.destination.as_str()).list());
-        let standing = Standing::of(shared, page, summary).await?;
-        if !standing.is_well() {
-            troubled.push((standing, list));
-        }
-        if troubled.len() >= DESTINATIONS {
+        if chosen.len() >= 2 * DESTINATIONS {
             break;
         }
     }
-    Ok(troubled)
+    // Together, because each may wait for a commit.
+    let standings = try_join_all(chosen.into_iter().map(|it| Standing::of(shared, page, it)));
+    let mut troubled = standings.await?;
+    troubled.retain(|it| !it.is_well());
+    troubled.truncate(DESTINATIONS);
+    let list = |it: &Standing| page.link(Filter::only("destination", &it.it.destination).list());
+    let with_list = |it: Standing| {
+        let list = list(&it);
+        (it, list)
+    };
+    Ok(troubled.into_iter().map(with_list).collect())
 }
 
 pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answer {

@@ -55,13 +55,16 @@ impl Standing {
         summary: DestinationSummary,
     ) -> Result<Self, Refusal> {
         let known = recent::attempts_of(&summary.destination);
-        let has_worked = known.as_ref().is_some_and(|it| it.delivered_at.is_some());
-        let mut first = None;
-        if summary.pending > 0 && !has_worked {
-            let found = oldest_attempts(&*shared.api.outbox, &summary.destination).await;
-            first = found.map_err(|error| page.failed(&error))?;
+        let mut oldest = None;
+        // After a delivery, everything is known that has happened since.
+        if summary.pending > 0 && known.as_ref().is_none_or(|it| it.delivered_at.is_none()) {
+            let outbox = &*shared.api.outbox;
+            // What was accepted since the start is known, too.
+            let before = known.as_ref().map_or(Timestamp::MAX, |_| page.started_at);
+            let found = oldest_attempts(outbox, &summary.destination, before).await;
+            oldest = found.map_err(|error| page.failed(&error))?;
         }
-        Ok(Self::new(page, summary, known, first))
+        Ok(Self::new(page, summary, known, oldest))
     }
 
     fn new(
@@ -116,10 +119,12 @@ fn stored_reason(attempt: Attempt) -> Option<Reason> {
     Some(Reason { kind, status, message: error.message, of_destination: true })
 }
 
-/// The first attempt and the last one of the oldest pending callback, if its last one failed.
+/// The first attempt and the last one of the oldest pending callback, if that was accepted before `before`, and
+/// the last one failed.
 async fn oldest_attempts(
     outbox: &dyn Outbox,
     destination: &Destination,
+    before: Timestamp,
 ) -> Result<Option<(Attempt, Attempt)>, OutboxError> {
     let query = Query {
         state: Some(StateName::Pending),
@@ -129,10 +134,10 @@ async fn oldest_attempts(
         ..Query::default()
     };
     let found = outbox.list(query).await?.callbacks;
-    let Some(oldest) = found.first().filter(|it| it.record.attempt_count > 0) else {
-        return Ok(None);
-    };
-    let Some(detail) = outbox.get(oldest.record.id).await? else { return Ok(None) };
+    let tried = found.first().map(|it| &it.record);
+    let tried = tried.filter(|it| it.attempt_count > 0 && it.created_at < before);
+    let Some(tried) = tried else { return Ok(None) };
+    let Some(detail) = outbox.get(tried.id).await? else { return Ok(None) };
     let mut attempts = detail.attempts.into_iter();
     let Some(first) = attempts.next() else { return Ok(None) };
     let last = attempts.next_back().unwrap_or_else(|| first.clone());

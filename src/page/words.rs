@@ -123,7 +123,7 @@ words! {
     next_page: "Next page", "Nächste Seite";
     choose: "Select", "Auswählen";
     choose_all: "Select all on this page", "Alle auf dieser Seite auswählen";
-    for_which: "For which callbacks", "Für welche Callbacks";
+    for_which: "For which callbacks:", "Für welche Callbacks:";
     the_ticked: "the selected ones", "die ausgewählten";
     all_that: "all", "alle";
     that_match: "that match", "passenden";
@@ -155,13 +155,14 @@ words! {
     paused_done: "Paused. Events are still accepted; nothing is sent, and nothing expires.", "Angehalten. Ereignisse werden weiter angenommen; nichts wird gesendet, und nichts läuft ab.";
     resumed_done: "Resumed.", "Fortgesetzt.";
     since_when: "Since", "Seit";
+    so_since: "State of the destination since", "Zustand des Ziels seit";
     next_probe: "next probe", "nächste Probe";
     next_probe_not_before: "next probe not before", "nächste Probe nicht vor";
     next_probe_now: "next probe at once", "nächste Probe sofort";
     next_probe_when_due: "next probe as soon as a callback is due", "nächste Probe, sobald ein Callback fällig ist";
     probe_in_flight: "a probe is in flight", "eine Probe ist unterwegs";
-    or_earlier: "or earlier: the service has been started since", "oder früher: der Dienst wurde seither gestartet";
-    oldest_fails: "its oldest callback fails since", "sein ältester Callback scheitert seit";
+    or_earlier: "or earlier, before the service was started", "oder früher, vor dem Start des Dienstes";
+    oldest_fails: "its oldest callback has failed since", "sein ältester Callback scheitert seit";
     held_until: "held until", "zurückgehalten bis";
     no_destinations: "No destination.", "Kein Ziel.";
     timeline: "Attempts, latest first", "Versuche, neueste zuerst";

@@ -47,9 +47,9 @@ function showTimes(within) {
   showMode("times", root.dataset.times);
   for (const time of within.querySelectorAll("time")) {
     const at = new Date(time.dateTime);
-    const shown = utc ? time.dateTime : ago((at - Date.now() - offset) / 1000) + ", " + local.format(at).replaceAll(" ", "\u00a0");
+    const shown = utc ? time.dateTime.replace(/\.\d+Z$/, "Z") : ago((at - Date.now() - offset) / 1000) + ", " + local.format(at).replaceAll(" ", "\u00a0");
     if (time.textContent !== shown) time.textContent = shown;
-    const title = utc ? zone.format(at) : zone.format(at) + " = " + time.dateTime;
+    const title = zone.format(at) + " = " + time.dateTime;
     if (time.title !== title) time.title = title;
   }
 }

@@ -167,7 +167,7 @@ fn a_start_does_not_forget_that_a_destination_failed() {
     let busy = Receiver::answering(vec![], Answer::Status(503));
     let id = tried(&api, "1", &busy.url("/"));
     let first = api.callback(&id)["attempts"][0]["startedAt"].clone();
-    let fails_since = format!("its oldest callback fails since {}", time(&first));
+    let fails_since = format!("its oldest callback has failed since {}", time(&first));
     service.kill();
     service.serve();
     let api = service.api();
