@@ -136,7 +136,8 @@ fn what_ended_is_found_by_the_time_of_its_end_which_the_list_shows() {
         (format!("endedUntil={from}"), false),
         ("endedSince=12h&state=failed".into(), true),
         ("endedUntil=12h".into(), false),
-        ("endedSince=2016-01-31+08%3A00&endedUntil=9999-01-31+08%3A00".into(), true),
+        ("endedSince=2016-01-31+08%3A00&endedUntil=9999-01-31+08%3A00%3A00".into(), true),
+        ("endedSince=2016-01-31&endedUntil=9999-01-31T08%3A00%3A00Z".into(), true),
     ] {
         let page = text(&view(&api, &format!("/ui/callbacks?{query}")));
         assert_eq!(page.contains(&cell), shown, "{query}: {page}");
