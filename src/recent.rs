@@ -27,6 +27,9 @@ const WINDOW: u64 = 5;
 /// Destinations that are kept. Those that had no attempt for the longest time are forgotten first.
 const DESTINATIONS: usize = 4096;
 
+/// Characters of an error's message that are kept.
+const MESSAGE: usize = 200;
+
 const MILLIS: u64 = 60_000;
 
 /// Attempts per minute, as a mean of the last five minutes.
@@ -36,6 +39,50 @@ pub struct Rates {
     pub delivered: f64,
     /// All others.
     pub failed: f64,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// The kind of error.
+    pub kind: &'static str,
+    /// The status of the response, if there was one.
+    pub status: Option<u16>,
+    /// The message, without secrets.
+    pub message: String,
+    /// Whether it was a failure of the destination, and not of this callback alone.
+    pub of_destination: bool,
+}
+
+/// How the last attempts at a destination ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// When the last callback was delivered.
+    pub delivered_at: Option<Timestamp>,
+    /// When the first of the attempts ended that have failed since then.
+    pub failing_since: Option<Timestamp>,
+    /// Why the last attempt failed; `None` if it did not.
+    pub error: Option<Reason>,
+}
+
+impl Attempts {
+    /// Whether it looks as if the destination did not work: its last attempt failed, and not because of the
+    /// callback alone, or no attempt has ever worked.
+    pub fn are_failing(&self) -> bool {
+        let failed = |error: &Reason| error.of_destination || self.delivered_at.is_none();
+        self.error.as_ref().is_some_and(failed)
+    }
+
+    fn count(&mut self, error: Option<Reason>, at: Timestamp) {
+        match error {
+            Some(reason) => {
+                self.failing_since.get_or_insert(at);
+                let message = reason.message.chars().take(MESSAGE).collect();
+                self.error = Some(Reason { message, ..reason });
+            }
+            None => *self = Self { delivered_at: Some(at), ..Self::default() },
+        }
+    }
 }
 
 /// What happened in one minute.
@@ -96,6 +143,13 @@ impl<const N: usize> Ring<N> {
     }
 }
 
+/// What is kept of one destination.
+#[derive(Debug)]
+struct Known {
+    ring: Ring<HOUR>,
+    attempts: Attempts,
+}
+
 #[derive(Debug, Default)]
 struct Recent {
     /// When the first attempt was counted.
@@ -103,7 +157,7 @@ struct Recent {
     /// From when on delivered callbacks are counted.
     from: Option<Timestamp>,
     all: Option<Box<Ring<DAY>>>,
-    destinations: HashMap<Destination, Box<Ring<HOUR>>, RandomState>,
+    destinations: HashMap<Destination, Box<Known>, RandomState>,
 }
 
 static RECENT: LazyLock<Mutex<Recent>> = LazyLock::new(Mutex::default);
@@ -139,9 +193,19 @@ pub fn accepted() {
     minute.accepted = minute.accepted.saturating_add(1);
 }
 
-/// An attempt to a destination ended.
-pub fn attempt(destination: &Destination, delivered: bool, at: Timestamp) {
-    recent().count(destination, delivered, at);
+/// An attempt to a destination ended: why it failed, or `None` if the callback was delivered.
+pub fn attempt(destination: &Destination, error: Option<Reason>, at: Timestamp) {
+    recent().count(destination, error, at);
+}
+
+/// How the last attempts at a destination ended; `None` if none is remembered.
+pub fn attempts_of(destination: &Destination) -> Option<Attempts> {
+    recent().destinations.get(destination).map(|known| known.attempts.clone())
+}
+
+/// The destinations of which attempts are remembered, in no order.
+pub fn destinations() -> Vec<Destination> {
+    recent().destinations.keys().cloned().collect()
 }
 
 /// The rates of a destination.
@@ -152,8 +216,8 @@ pub fn rates(destination: &Destination, now: Timestamp) -> Rates {
 /// The last `count` minutes of a destination, 60 at most, oldest first.
 pub fn minutes_of(destination: &Destination, count: usize, now: Timestamp) -> Vec<Minute> {
     let recent = recent();
-    let ring = recent.destinations.get(destination);
-    ring.map_or_else(Vec::new, |ring| ring.last(count.min(HOUR), now))
+    let known = recent.destinations.get(destination);
+    known.map_or_else(Vec::new, |known| known.ring.last(count.min(HOUR), now))
 }
 
 /// The last `count` minutes of everything together, [`DAY`] at most, oldest first.
@@ -166,35 +230,37 @@ impl Recent {
         self.all.get_or_insert_with(|| Box::new(Ring::EMPTY))
     }
 
-    fn count(&mut self, destination: &Destination, delivered: bool, at: Timestamp) {
+    fn count(&mut self, destination: &Destination, error: Option<Reason>, at: Timestamp) {
         self.since.get_or_insert(at);
-        self.all().at(at).add(delivered);
+        self.all().at(at).add(error.is_none());
         if !self.destinations.contains_key(destination) {
             if self.destinations.len() >= DESTINATIONS {
                 self.forget_some();
             }
-            self.destinations.insert(destination.clone(), Box::new(Ring::EMPTY));
+            let known = Known { ring: Ring::EMPTY, attempts: Attempts::default() };
+            self.destinations.insert(destination.clone(), Box::new(known));
         }
-        if let Some(ring) = self.destinations.get_mut(destination) {
-            ring.at(at).add(delivered);
+        if let Some(known) = self.destinations.get_mut(destination) {
+            known.ring.at(at).add(error.is_none());
+            known.attempts.count(error, at);
         }
     }
 
     /// Forgets the older half, so that this is seldom done.
     fn forget_some(&mut self) {
-        let mut latest: Vec<_> = self.destinations.values().map(|ring| ring.latest).collect();
+        let mut latest: Vec<_> = self.destinations.values().map(|it| it.ring.latest).collect();
         latest.sort_unstable();
         let middle = latest.get(latest.len() / 2).copied().unwrap_or(0);
-        self.destinations.retain(|_, ring| ring.latest > middle);
+        self.destinations.retain(|_, it| it.ring.latest > middle);
     }
 
     fn rates(&self, destination: &Destination, now: Timestamp) -> Rates {
-        let (Some(since), Some(ring)) = (self.since, self.destinations.get(destination)) else {
+        let (Some(since), Some(known)) = (self.since, self.destinations.get(destination)) else {
             return Rates::default();
         };
         let current = now.minute();
         let window = current.saturating_sub(WINDOW)..=current;
-        let counted = ring.minutes.iter().filter(|minute| window.contains(&minute.number));
+        let counted = known.ring.minutes.iter().filter(|minute| window.contains(&minute.number));
         let (delivered, failed) = counted.fold((0, 0), |(delivered, failed), minute| {
             (delivered + u64::from(minute.delivered), failed + u64::from(minute.failed))
         });
@@ -220,6 +286,11 @@ mod tests {
         START.after(Duration::from_secs(seconds))
     }
 
+    fn error() -> Reason {
+        let message = "e".repeat(1000);
+        Reason { kind: "status", status: Some(503), message, of_destination: true }
+    }
+
     fn destination(n: usize) -> Destination {
         Destination::parse(&format!("http://h{n}:80")).unwrap()
     }
@@ -228,16 +299,16 @@ mod tests {
     fn rates_are_means_of_the_last_five_minutes() {
         let (mut recent, one) = (Recent::default(), destination(1));
         for second in 0..600 {
-            recent.count(&one, true, at(second));
+            recent.count(&one, None, at(second));
             if second % 6 == 0 {
-                recent.count(&one, false, at(second));
+                recent.count(&one, Some(error()), at(second));
             }
         }
         assert_eq!(recent.rates(&one, at(600)), Rates { delivered: 60.0, failed: 10.0 });
         assert_eq!(recent.rates(&destination(2), at(600)), Rates::default());
         assert_eq!(recent.rates(&one, at(1200)), Rates::default());
         // A clock that is set back begins anew.
-        recent.count(&one, true, at(0));
+        recent.count(&one, None, at(0));
         assert_eq!(recent.rates(&one, at(1)), Rates { delivered: 61.0, failed: 10.0 });
     }
 
@@ -245,7 +316,7 @@ mod tests {
     fn a_process_that_has_just_started_has_one_minute_at_least() {
         let (mut recent, one) = (Recent::default(), destination(1));
         for _ in 0..30 {
-            recent.count(&one, true, at(0));
+            recent.count(&one, None, at(0));
         }
         assert_eq!(recent.rates(&one, at(1)), Rates { delivered: 30.0, failed: 0.0 });
         assert_eq!(recent.rates(&one, at(120)), Rates { delivered: 15.0, failed: 0.0 });
@@ -255,14 +326,14 @@ mod tests {
     fn the_last_minutes_are_in_order_and_old_ones_are_empty() {
         let (mut recent, one) = (Recent::default(), destination(1));
         for minute in [0, 1, 3] {
-            recent.count(&one, minute != 1, at(60 * minute));
+            recent.count(&one, (minute == 1).then(error), at(60 * minute));
         }
         let counts = |minutes: Vec<Minute>| -> Vec<_> {
             minutes.iter().map(|it| (it.delivered, it.failed)).collect()
         };
         let expected = [(1, 0), (0, 1), (0, 0), (1, 0)];
         assert_eq!(counts(recent.all().last(4, at(200))), expected);
-        assert_eq!(counts(recent.destinations[&one].last(4, at(200))), expected);
+        assert_eq!(counts(recent.destinations[&one].ring.last(4, at(200))), expected);
         let later = at(60 * DAY as u64);
         assert_eq!(counts(recent.all().last(4, later)), [(0, 0); 4]);
     }
@@ -271,11 +342,30 @@ mod tests {
     fn destinations_without_recent_attempts_are_forgotten_first() {
         let mut recent = Recent::default();
         for n in 0..DESTINATIONS {
-            recent.count(&destination(n), true, at(60 * (n / 1024) as u64));
+            recent.count(&destination(n), None, at(60 * (n / 1024) as u64));
         }
-        recent.count(&destination(DESTINATIONS), true, at(240));
+        recent.count(&destination(DESTINATIONS), None, at(240));
         assert!(recent.destinations.len() <= DESTINATIONS / 2);
         assert!(recent.rates(&destination(DESTINATIONS - 1), at(240)).delivered > 0.0);
         assert_eq!(recent.rates(&destination(0), at(240)), Rates::default());
+    }
+
+    #[test]
+    fn a_destination_fails_since_the_first_failure_after_a_delivery() {
+        let (mut recent, one) = (Recent::default(), destination(1));
+        let of = |recent: &Recent| recent.destinations[&one].attempts.clone();
+        let refused = || Some(Reason { of_destination: false, ..error() });
+        recent.count(&one, refused(), at(1));
+        assert!(of(&recent).are_failing(), "nothing else is known of it");
+        recent.count(&one, None, at(2));
+        recent.count(&one, refused(), at(3));
+        assert!(!of(&recent).are_failing(), "it refused one callback");
+        recent.count(&one, Some(error()), at(4));
+        let known = of(&recent);
+        assert!(known.are_failing());
+        assert_eq!((known.failing_since, known.delivered_at), (Some(at(3)), Some(at(2))));
+        assert_eq!(known.error.unwrap().message.len(), MESSAGE);
+        recent.count(&one, None, at(5));
+        assert_eq!(of(&recent), Attempts { delivered_at: Some(at(5)), ..Attempts::default() });
     }
 }

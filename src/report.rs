@@ -144,6 +144,8 @@ macro_rules! audit {
             callback.error_kind = $query.error_kind.map(ErrorKind::as_str),
             callback.since = $query.since.map(tracing::field::display),
             callback.until = $query.until.map(tracing::field::display),
+            callback.ended_since = $query.ended_since.map(tracing::field::display),
+            callback.ended_until = $query.ended_until.map(tracing::field::display),
             dpf.job_id = $query.job_id,
             dpf.job_id_fs = $query.job_id_fs,
             $message

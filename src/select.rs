@@ -31,7 +31,8 @@ pub enum SelectError {
     Id(#[from] ParseIdError),
     /// No selector is given, nor `all`.
     #[error(
-        "no selector; give ids, destination, jobId, jobIdFs, errorKind, since or until, or all"
+        "no selector; give ids, destination, jobId, jobIdFs, errorKind, since, until, endedSince or \
+         endedUntil, or all"
     )]
     Nothing,
     /// Not a number of callbacks.
@@ -74,12 +75,14 @@ pub fn parse_callable(text: &str) -> Result<Destination, SelectError> {
     }
 }
 
-/// Parses a time, or how long ago it was.
+/// Parses a time, or how long ago it was. Without a zone it is UTC, and without seconds or hours they are 0.
 pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, SelectError> {
-    match humantime::parse_duration(text) {
-        Ok(ago) => Ok(now.before(ago)),
-        Err(_) => text.parse().map_err(|_| SelectError::Time(text.into())),
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(now.before(ago));
     }
+    let complete = ["", ":00", " 00:00:00"];
+    let parsed = complete.into_iter().find_map(|rest| format!("{text}{rest}").parse().ok());
+    parsed.ok_or_else(|| SelectError::Time(text.into()))
 }
 
 fn parse_error_kind(text: &str) -> Result<ErrorKind, SelectError> {
@@ -104,6 +107,10 @@ pub struct Selectors {
     pub since: Option<String>,
     /// Only callbacks accepted before this time, or longer ago than this duration.
     pub until: Option<String>,
+    /// Only callbacks that ended since this time, or within this duration.
+    pub ended_since: Option<String>,
+    /// Only callbacks that ended before this time, or longer ago than this duration.
+    pub ended_until: Option<String>,
 }
 
 impl Selectors {
@@ -118,6 +125,8 @@ impl Selectors {
             error_kind: self.error_kind.as_deref().map(parse_error_kind).transpose()?,
             since: time(self.since)?,
             until: time(self.until)?,
+            ended_since: time(self.ended_since)?,
+            ended_until: time(self.ended_until)?,
         })
     }
 }
@@ -139,6 +148,10 @@ pub struct Selection {
     pub since: Option<Timestamp>,
     /// Only callbacks accepted before this time.
     pub until: Option<Timestamp>,
+    /// Only callbacks that ended at this time or later.
+    pub ended_since: Option<Timestamp>,
+    /// Only callbacks that ended before this time.
+    pub ended_until: Option<Timestamp>,
 }
 
 impl Selection {
@@ -151,6 +164,8 @@ impl Selection {
             error_kind: self.error_kind,
             since: self.since,
             until: self.until,
+            ended_since: self.ended_since,
+            ended_until: self.ended_until,
             ..Query::default()
         }
     }

@@ -33,6 +33,12 @@ pub struct FilterView {
     /// Only callbacks accepted before this time, or longer ago than this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+    /// Only callbacks that ended since this time, or within this duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_since: Option<String>,
+    /// Only callbacks that ended before this time, or longer ago than this duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_until: Option<String>,
     /// All callbacks that the action applies to.
     #[serde(default)]
     pub all: bool,
@@ -41,8 +47,28 @@ pub struct FilterView {
 impl FilterView {
     /// A filter with these selectors.
     pub fn new(ids: Vec<String>, selectors: Selectors, all: bool) -> Self {
-        let Selectors { destination, job_id, job_id_fs, error_kind, since, until } = selectors;
-        Self { ids, destination, job_id, job_id_fs, error_kind, since, until, all }
+        let Selectors {
+            destination,
+            job_id,
+            job_id_fs,
+            error_kind,
+            since,
+            until,
+            ended_since,
+            ended_until,
+        } = selectors;
+        Self {
+            ids,
+            destination,
+            job_id,
+            job_id_fs,
+            error_kind,
+            since,
+            until,
+            ended_since,
+            ended_until,
+            all,
+        }
     }
 
     /// The selection, with durations relative to `now`.
@@ -54,6 +80,8 @@ impl FilterView {
             error_kind: self.error_kind.clone(),
             since: self.since.clone(),
             until: self.until.clone(),
+            ended_since: self.ended_since.clone(),
+            ended_until: self.ended_until.clone(),
         };
         let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<Vec<_>, _>>()?;
         let selection = Selection { ids, ..selectors.parse(now)? };

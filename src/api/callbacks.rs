@@ -46,6 +46,10 @@ pub(super) struct ListQuery {
     since: Option<String>,
     /// Only callbacks accepted before this time, or longer ago than this duration.
     until: Option<String>,
+    /// Only callbacks that ended since this time, or within this duration.
+    ended_since: Option<String>,
+    /// Only callbacks that ended before this time, or longer ago than this duration.
+    ended_until: Option<String>,
     /// Maximum number of callbacks on a page: 1 to 1000.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -86,6 +90,8 @@ pub(super) async fn list(
         error_kind: query.error_kind,
         since: query.since,
         until: query.until,
+        ended_since: query.ended_since,
+        ended_until: query.ended_until,
     };
     let selection = selectors.parse(shared.clock.now());
     let (state, selection) = match (state, selection) {

@@ -48,7 +48,7 @@ pub(super) async fn list(
     let cursor = query.cursor.as_deref().map(str::parse).transpose().map_err(bad)?;
     let destination = query.destination.as_deref().map(select::parse_destination).transpose();
     let destination = destination.map_err(|error| Problem::bad_request(error.to_string()))?;
-    let query = DestinationQuery { cursor, destination, limit, part: None };
+    let query = DestinationQuery { cursor, destination, limit, ..DestinationQuery::default() };
     let now = shared.clock.now();
     let page = shared.outbox.destinations(query, now).await?;
     Ok(Json(DestinationsView::with_rates(page, now)))

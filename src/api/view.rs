@@ -130,7 +130,7 @@ pub struct CallbackView {
 impl CallbackView {
     /// A callback in a list.
     pub fn new(status: &CallbackStatus, terms: &Terms) -> Self {
-        let CallbackStatus { record, waiting_for, in_flight, paused, stuck } = status;
+        let CallbackStatus { record, waiting_for, in_flight, paused, stuck, .. } = status;
         let next_attempt_at = match record.state {
             State::Pending(Readiness::Fresh) => Some(record.created_at),
             State::Pending(Readiness::Scheduled(due)) => Some(due),

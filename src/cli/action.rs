@@ -123,7 +123,7 @@ pub(super) async fn run<T: Sum>(
     let filter = args.filter();
     if filter == FilterView::default() {
         let message = "no selector; give --id, --destination, --job-id, --job-id-fs, --error-kind, \
-                       --since, --until or --all";
+                       --since, --until, --ended-since, --ended-until or --all";
         return Err(Usage(message.into()).into());
     }
     let now = SystemClock.now();

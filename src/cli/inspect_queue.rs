@@ -43,7 +43,8 @@ pub(super) struct Args {
     selectors: SelectorArgs,
     /// Only this callback, with its body and its attempts (the latest thousand)
     #[arg(long, conflicts_with_all = [
-        "state", "destination", "job_id", "job_id_fs", "error_kind", "since", "until", "limit", "cursor",
+        "state", "destination", "job_id", "job_id_fs", "error_kind", "since", "until", "ended_since", "ended_until",
+        "limit", "cursor",
     ])]
     id: Option<CallbackId>,
     /// Maximum number of callbacks; 0 for the counts only

@@ -24,11 +24,26 @@ pub(super) struct SelectorArgs {
     /// Only callbacks accepted longer ago than this duration or before this time
     #[arg(long)]
     until: Option<String>,
+    /// Only callbacks that ended (were delivered, or failed) within this duration or since this time
+    #[arg(long)]
+    ended_since: Option<String>,
+    /// Only callbacks that ended longer ago than this duration or before this time
+    #[arg(long)]
+    ended_until: Option<String>,
 }
 
 impl From<SelectorArgs> for Selectors {
     fn from(args: SelectorArgs) -> Self {
-        let SelectorArgs { destination, job_id, job_id_fs, error_kind, since, until } = args;
-        Self { destination, job_id, job_id_fs, error_kind, since, until }
+        let SelectorArgs {
+            destination,
+            job_id,
+            job_id_fs,
+            error_kind,
+            since,
+            until,
+            ended_since,
+            ended_until,
+        } = args;
+        Self { destination, job_id, job_id_fs, error_kind, since, until, ended_since, ended_until }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::outbox::{Attempt, ErrorKind};
+use crate::{
+    outbox::{Attempt, ErrorKind},
+    recent::Reason,
+};
 
 /// What an outcome means for the callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Why it failed, for those who look at its destination.
+    pub fn reason(&self) -> Option<Reason> {
+        let error = self.attempt.error.as_ref()?;
+        Some(Reason {
+            kind: error.kind.as_str(),
+            status: error.status,
+            message: error.message.clone(),
+            of_destination: self.destination_health() == DestinationHealth::Failing,
+        })
+    }
+
     /// What it means for the destination.
     pub fn destination_health(&self) -> DestinationHealth {
         match (&self.attempt.error, self.attempt.status) {

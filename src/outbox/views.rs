@@ -27,6 +27,10 @@ pub struct Query {
     pub since: Option<Timestamp>,
     /// Only callbacks accepted before this time.
     pub until: Option<Timestamp>,
+    /// Only callbacks that ended at this time or later.
+    pub ended_since: Option<Timestamp>,
+    /// Only callbacks that ended before this time.
+    pub ended_until: Option<Timestamp>,
     /// Continue after this callback.
     pub cursor: Option<CallbackId>,
     /// Maximum number of callbacks, at least 1.
@@ -46,6 +50,8 @@ impl Query {
             })
             && self.since.is_none_or(|since| record.created_at >= since)
             && self.until.is_none_or(|until| record.created_at < until)
+            && self.ended_since.is_none_or(|since| record.ended_at().is_some_and(|at| at >= since))
+            && self.ended_until.is_none_or(|until| record.ended_at().is_some_and(|at| at < until))
     }
 }
 
@@ -60,6 +66,10 @@ pub struct CallbackStatus {
     pub in_flight: bool,
     /// Whether its destination is paused, so that it is neither sent nor expires.
     pub paused: bool,
+    /// The breaker of its destination, if it is pending and that is open.
+    pub open: Option<Open>,
+    /// Until when `Retry-After` holds its destination, if it is pending.
+    pub hold_until: Option<Timestamp>,
     /// Whether it is blocked but the callback it waits for cannot be found, so that it would never be
     /// claimed. This is caused by damage, and repaired where possible
     /// ([`Outbox::mend`](super::Outbox::mend)). While the job index still contains a lost callback,
@@ -110,6 +120,8 @@ pub struct Summary {
     pub waiting: u64,
     /// Being sent.
     pub in_flight: u64,
+    /// Those of the due ones whose destination is paused.
+    pub due_paused: u64,
     /// Delivered and not yet removed.
     pub delivered: u64,
     /// Failed and not yet removed.
@@ -120,6 +132,8 @@ pub struct Summary {
     pub oldest_failed: Option<Timestamp>,
     /// When the oldest due callback became due.
     pub oldest_due: Option<Timestamp>,
+    /// The same, without paused destinations.
+    pub oldest_due_unpaused: Option<Timestamp>,
     /// Due callbacks of destinations that are not open, held or paused and whose oldest due callback has been
     /// due for longer than [`OVERDUE`].
     pub overdue: u64,
@@ -176,6 +190,12 @@ impl DestinationSummary {
     /// Its position in listings: paused, open and held destinations first (the precedence of the states), then
     /// by the number of callbacks.
     pub fn order(&self) -> DestinationCursor {
+        let (rank, callbacks, destination) = self.position();
+        DestinationCursor(rank, callbacks, destination.clone())
+    }
+
+    /// The same, for comparisons.
+    pub fn position(&self) -> (u8, Reverse<(u64, u64)>, &Destination) {
         let rank = match () {
             () if self.paused_at.is_some() => 0,
             () if self.open.is_some() => 1,
@@ -183,13 +203,20 @@ impl DestinationSummary {
             () if self.pending > 0 && self.failed > 0 => 3,
             () => 4,
         };
-        DestinationCursor(rank, Reverse((self.pending, self.failed)), self.destination.clone())
+        (rank, Reverse((self.pending, self.failed)), &self.destination)
     }
 }
 
 /// A position among the destinations.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationCursor(u8, Reverse<(u64, u64)>, Destination);
+
+impl DestinationCursor {
+    /// Whether a destination comes after it.
+    pub fn is_before(&self, other: &DestinationSummary) -> bool {
+        (self.0, self.1, &self.2) < other.position()
+    }
+}
 
 impl fmt::Display for DestinationCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,6 +257,8 @@ pub struct DestinationQuery {
     pub destination: Option<Destination>,
     /// Only destinations whose name contains this text.
     pub part: Option<String>,
+    /// Destinations that are listed even if they have no callbacks.
+    pub idle: Vec<Destination>,
     /// Maximum number of destinations, at least 1.
     pub limit: usize,
 }

@@ -10,6 +10,7 @@ use axum::{
 };
 
 use super::{
+    callbacks::Row,
     context::{Answer, Page, Refusal, Tab, html, to},
     filter::Filter,
     request,
@@ -29,9 +30,12 @@ const COUNTED: usize = 100_000;
 /// Callbacks that one request changes.
 const STEP: usize = 5_000;
 
-/// Fields of the forms here: whether everything is meant, how many matched before the confirmation (and
+/// Fields of the forms here: whether the ticked rows or all that match are meant, whether everything is, how many matched before the confirmation (and
 /// whether there may be more), and what earlier steps did.
-const FIELDS: [&str; 5] = ["all", "total", "more", "matched", "changed"];
+const FIELDS: [&str; 6] = ["scope", "all", "total", "more", "matched", "changed"];
+
+/// Callbacks that are named before an action.
+const NAMED: usize = 50;
 
 /// The words of an action.
 struct Texts {
@@ -71,13 +75,24 @@ struct View<'a> {
     total: u64,
     more: bool,
     progress: Option<Progress>,
+    /// The callbacks that were ticked, the first ones, and how many there are besides.
+    named: Vec<Row>,
+    others: usize,
     /// The list with this filter.
     list: String,
     /// The state to which the action applies.
     state: StateName,
     /// The times of the filter, which may be given as durations.
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    times: [(&'static str, Option<Timestamp>); 4],
+}
+
+impl View<'_> {
+    /// What the filter says, without the ids.
+    fn facts(&self) -> Vec<(&'static str, &str, Option<Timestamp>)> {
+        let at = |name| self.times.iter().find(|(known, _)| *known == name).and_then(|(_, at)| *at);
+        let fields = self.filter.fields().into_iter().filter(|(name, _)| *name != "id");
+        fields.map(|(name, value)| (name, value, at(name))).collect()
+    }
 }
 
 impl<'a> View<'a> {
@@ -96,10 +111,16 @@ impl<'a> View<'a> {
             total: 0,
             more: false,
             progress: None,
+            named: Vec::new(),
+            others: 0,
             list: page.link(filter.list()),
             state: action.state(),
-            since: selection.since,
-            until: selection.until,
+            times: [
+                ("since", selection.since),
+                ("until", selection.until),
+                ("endedSince", selection.ended_since),
+                ("endedUntil", selection.ended_until),
+            ],
         }
     }
 }
@@ -121,20 +142,36 @@ pub(super) async fn confirm(
 ) -> Answer {
     let (page, mut fields) = request::query(&shared, &request, Tab::Callbacks, &FIELDS)?;
     let action = action(&page, &name)?;
+    let scope = fields.get("scope").to_owned();
     let filter = &mut fields.filter;
-    let list = page.link(filter.list());
+    let list = page.link(Filter { ids: Vec::new(), ..filter.clone() }.list());
+    match scope.as_str() {
+        "all" => filter.ids.clear(),
+        "ticked" if filter.ids.is_empty() => {
+            return Err(page.refusal(StatusCode::BAD_REQUEST, page.words.nothing_ticked));
+        }
+        _ => {}
+    }
     let none = shows_none(filter, action);
     selected_only(filter);
+    let outbox = &*shared.api.outbox;
+    filter.complete(outbox, &page).await.map_err(|error| error.refusal(&page))?;
     let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
     let mut counted = ActionResult::default();
     if !none {
         let limits = ActionLimits { dry_run: true, limit: Some(COUNTED), cursor: None };
-        let acted = select::act(&*shared.api.outbox, action, &selection, limits).await;
+        let acted = select::act(outbox, action, &selection, limits).await;
         counted = acted.map_err(|error| page.failed(&error))?;
     }
+    let mut named = Vec::new();
+    for id in selection.ids.iter().take(NAMED) {
+        let found = outbox.get(*id).await.map_err(|error| page.failed(&error))?;
+        named.extend(found.map(|it| Row::new(&it.status, &shared.api.terms, &page)));
+    }
+    let others = selection.ids.len().saturating_sub(NAMED);
     let (total, more) = (counted.matched, counted.next.is_some());
     let view = View::new(&page, &name, action, filter, &selection);
-    Ok(html(StatusCode::OK, &View { total, more, list, ..view }))
+    Ok(html(StatusCode::OK, &View { total, more, named, others, list, ..view }))
 }
 
 /// Whether a list with this filter shows no callback that the action changes.
@@ -162,6 +199,8 @@ pub(super) async fn act(
     let cursor = std::mem::take(&mut fields.filter.cursor);
     let cursor = (!cursor.is_empty()).then(|| cursor.parse::<CallbackId>()).transpose();
     let cursor = cursor.map_err(|error| page.invalid(&error))?;
+    let completed = fields.filter.complete(&*shared.api.outbox, &page).await;
+    completed.map_err(|error| error.refusal(&page))?;
     let filter = &fields.filter;
     let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
     let nothing = !filter.selects() && fields.get("all") != "true";

@@ -1,7 +1,5 @@
 //! Callbacks: search, list, and one with its attempts.
 
-use std::collections::HashMap;
-
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
@@ -11,14 +9,20 @@ use axum::{
 use super::{
     context::{Answer, Page, Refusal, Tab, html, to},
     destinations::destinations_with,
-    filter::Filter,
+    filter::{Filter, FilterError, Invalid},
+    matches::Matches,
     request::{self, Fields},
+    standing::Standing,
     state::Shared,
 };
 use crate::{
-    api::{destination_view::DestinationView, view::CallbackView},
-    callback::{Body, CallbackId},
-    outbox::{Attempt, DestinationQuery, ErrorKind, OutboxError, StateName},
+    api::view::{CallbackView, Terms},
+    callback::{Body, CallbackId, Destination},
+    clock::Timestamp,
+    outbox::{
+        Attempt, CallbackStatus, DestinationQuery, DestinationSummary, ErrorKind, OutboxError,
+        Query, StateName,
+    },
 };
 
 /// A callback in a list.
@@ -33,26 +37,10 @@ pub(super) struct Row {
 /// What an action did, in the query of the view to which it leads.
 const DONE: [&str; 3] = ["done", "matched", "changed"];
 
-/// Destinations that receive nothing, by name.
-pub(super) type Troubled = HashMap<String, DestinationView>;
-
 impl Row {
-    pub(super) fn new(it: CallbackView, page: &Page, troubled: &Troubled) -> Self {
-        let words = page.words;
-        let destination = it.destination.as_ref().and_then(|name| troubled.get(name));
-        let (next, at) = match it.state {
-            _ if it.stuck => (words.next_stuck, None),
-            _ if it.in_flight => (words.next_in_flight, None),
-            StateName::Pending if it.waiting_for.is_some() => (words.next_waits, None),
-            StateName::Pending if it.paused => (words.next_paused, None),
-            StateName::Pending => match (it.next_attempt_at, destination) {
-                (Some(at), _) if at > page.now => (words.next_retry, Some(at)),
-                (_, Some(it)) if it.open => (words.next_open, it.next_probe_at),
-                (_, Some(it)) => (words.next_held, it.hold_until),
-                (_, None) => (words.next_due, None),
-            },
-            StateName::Delivered | StateName::Failed => (words.next_removed, it.purge_at),
-        };
+    pub(super) fn new(status: &CallbackStatus, terms: &Terms, page: &Page) -> Self {
+        let it = CallbackView::new(status, terms);
+        let (next, at) = next(status, &it, page);
         let link = page.link(format!("callbacks/{}", it.id));
         Self { link, next, next_at: at.map(|at| at.to_string()), it }
     }
@@ -68,21 +56,95 @@ impl Row {
 struct ListView<'a> {
     page: &'a Page,
     filter: &'a Filter,
+    /// The field that cannot be read; then nothing is listed.
+    invalid: Option<Invalid>,
     kinds: [&'static str; 11],
     rows: Vec<Row>,
+    matches: Option<Matches>,
     /// The next page.
     next: Option<String>,
     done: Option<String>,
 }
 
+impl ListView<'_> {
+    /// Whether it is this field that cannot be read.
+    fn is_bad(&self, field: &str) -> bool {
+        self.invalid.as_ref().is_some_and(|it| it.field == field)
+    }
+
+    /// The fields for times: name, label and value.
+    fn times(&self) -> [(&'static str, &'static str, &str); 4] {
+        let (filter, words) = (self.filter, self.page.words);
+        [
+            ("endedSince", words.ended_since, &filter.ended_since),
+            ("endedUntil", words.ended_until, &filter.ended_until),
+            ("since", words.since, &filter.since),
+            ("until", words.until, &filter.until),
+        ]
+    }
+
+    /// Whether the less common filters are shown.
+    fn has_more_filters(&self) -> bool {
+        let common = ["state", "destination", "errorKind"];
+        self.filter.fields().iter().any(|(name, _)| !common.contains(name))
+    }
+
+    /// What the column is for that has the next step of pending callbacks and the end of others.
+    fn next_or_ended(&self) -> &'static str {
+        let words = self.page.words;
+        match self.filter.state.as_str() {
+            "pending" => words.next,
+            "" => words.next_or_ended,
+            _ => words.ended_at,
+        }
+    }
+}
+
+/// The query of a list; the page that says why there is none, or the form with the field that is wrong.
+async fn query(
+    shared: &Shared,
+    page: &Page,
+    filter: &mut Filter,
+) -> Result<Result<Query, Invalid>, Refusal> {
+    let completed = filter.complete(&*shared.api.outbox, page).await;
+    match completed.and_then(|()| Ok(filter.query(page.now)?)) {
+        Ok(query) => Ok(Ok(query)),
+        Err(FilterError::Several(names)) => {
+            let why = format!("{} {names}", page.words.several_hosts);
+            Ok(Err(Invalid { field: "destination", why }))
+        }
+        Err(FilterError::Select(error)) => match filter.invalid(&error, page.words) {
+            Some(invalid) => Ok(Err(invalid)),
+            None => Err(page.invalid(&error)),
+        },
+        Err(error) => Err(error.refusal(page)),
+    }
+}
+
 /// A list, by the filter in the URL.
 pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answer {
-    let (page, fields) = request::query(&shared, &request, Tab::Callbacks, &DONE)?;
-    let query = fields.filter.query(page.now).map_err(|error| page.invalid(&error))?;
-    let found = shared.api.outbox.list(query).await.map_err(|error| page.failed(&error))?;
-    let pending = found.callbacks.iter().any(|it| it.record.state_name() == StateName::Pending);
-    let troubled = troubled(&shared, &page, pending).await?;
-    let row = |it| Row::new(CallbackView::new(it, &shared.api.terms), &page, &troubled);
+    let (page, mut fields) = request::query(&shared, &request, Tab::Callbacks, &DONE)?;
+    let kinds = ErrorKind::ALL.map(ErrorKind::as_str);
+    let query = match query(&shared, &page, &mut fields.filter).await? {
+        Ok(query) => query,
+        Err(invalid) => {
+            let view = ListView {
+                invalid: Some(invalid),
+                rows: Vec::new(),
+                matches: None,
+                next: None,
+                kinds,
+                done: None,
+                filter: &fields.filter,
+                page: &page,
+            };
+            return Ok(html(StatusCode::BAD_REQUEST, &view));
+        }
+    };
+    let outbox = &*shared.api.outbox;
+    let found = outbox.list(query.clone()).await.map_err(|error| page.failed(&error))?;
+    let matches = Matches::of(outbox, query, &found).await.map_err(|error| page.failed(&error))?;
+    let row = |it| Row::new(it, &shared.api.terms, &page);
     let more = |cursor: CallbackId| {
         let query = fields.filter.query_string();
         let and = if query.is_empty() { "" } else { "&" };
@@ -91,7 +153,9 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     let view = ListView {
         rows: found.callbacks.iter().map(row).collect(),
         next: found.next.map(more),
-        kinds: ErrorKind::ALL.map(ErrorKind::as_str),
+        invalid: None,
+        matches: (matches.count > 0).then_some(matches),
+        kinds,
         done: done(&page, &fields),
         filter: &fields.filter,
         page: &page,
@@ -99,17 +163,33 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     Ok(html(StatusCode::OK, &view))
 }
 
-/// The destinations that receive nothing, the first thousand, if they matter.
-async fn troubled(shared: &Shared, page: &Page, matter: bool) -> Result<Troubled, Refusal> {
-    if !matter {
-        return Ok(Troubled::new());
+/// What comes next for a callback, in words, and when.
+fn next(
+    status: &CallbackStatus,
+    it: &CallbackView,
+    page: &Page,
+) -> (&'static str, Option<Timestamp>) {
+    let words = page.words;
+    let own = it.next_attempt_at.filter(|at| *at > page.now);
+    match (it.state, own) {
+        _ if it.stuck => (words.next_stuck, None),
+        _ if it.in_flight => (words.next_in_flight, None),
+        (StateName::Delivered | StateName::Failed, _) => (words.next_removed, it.purge_at),
+        _ if it.waiting_for.is_some() => (words.next_waits, None),
+        _ if it.paused => (words.next_paused, None),
+        // It has to wait for both. Whether the probe will be this callback is not known.
+        (StateName::Pending, own) => match (status.open, status.hold_until, own) {
+            (Some(open), _, Some(own)) => {
+                (words.next_open_retry, Some(own.max(open.next_probe_at)))
+            }
+            (Some(_), _, None) => (words.next_open, None),
+            (None, Some(hold), own) if own.is_none_or(|own| own <= hold) => {
+                (words.next_held, Some(hold))
+            }
+            (None, _, Some(own)) => (words.next_retry, Some(own)),
+            (None, _, None) => (words.next_due, None),
+        },
     }
-    let query = DestinationQuery { limit: 1000, ..DestinationQuery::default() };
-    let found = shared.api.outbox.destinations(query, page.now).await;
-    let found = found.map_err(|error| page.failed(&error))?.destinations;
-    let views = found.into_iter().map(DestinationView::from);
-    let troubled = views.filter(|it| it.open || it.hold_until.is_some());
-    Ok(troubled.map(|it| (it.destination.clone(), it)).collect())
 }
 
 /// What an action that led here has done.
@@ -178,8 +258,8 @@ struct OneView<'a> {
     job: String,
     directory: String,
     waiting_for: Option<String>,
-    /// The destination and its row in the list of destinations.
-    destination: Option<(String, String)>,
+    /// The destination, and its row in the list of destinations.
+    destination: Option<(Standing, String)>,
 }
 
 /// One callback.
@@ -195,7 +275,15 @@ pub(super) async fn one(
     let detail = shared.api.outbox.get(id).await.map_err(|error| page.failed(&error))?;
     let detail =
         detail.ok_or_else(|| page.refusal(StatusCode::NOT_FOUND, words.no_such_callback))?;
-    let troubled = troubled(&shared, &page, true).await?;
+    let row = Row::new(&detail.status, &shared.api.terms, &page);
+    let destination = match &detail.status.record.destination {
+        none if none.is_none() => None,
+        some => {
+            let summary = summary_of(&shared, &page, some).await?;
+            let standing = Standing::of(&shared, &page, summary).await?;
+            Some((standing, page.link(destinations_with(some.as_str()))))
+        }
+    };
     let view = CallbackView::detailed(detail, &shared.api.terms);
     let body = view.body.as_ref().map(|body| String::from_utf8_lossy(&body.to_json()).into_owned());
     let body = body.unwrap_or_default();
@@ -209,17 +297,30 @@ pub(super) async fn one(
         tracker,
         job: of("jobId", &view.job_id),
         directory: of("jobIdFs", &view.job_id_fs),
-        destination: view.destination.clone().map(|it| {
-            let link = page.link(destinations_with(&it));
-            (it, link)
-        }),
+        destination,
         waiting_for: view.waiting_for.as_ref().map(|id| page.link(format!("callbacks/{id}"))),
         attempts: view.attempts.clone().unwrap_or_default(),
-        row: Row::new(view, &page, &troubled),
+        row,
         done: done(&page, &fields),
         page: &page,
     };
     Ok(html(StatusCode::OK, &view))
+}
+
+/// One destination, whether it has callbacks or not.
+async fn summary_of(
+    shared: &Shared,
+    page: &Page,
+    destination: &Destination,
+) -> Result<DestinationSummary, Refusal> {
+    let query = DestinationQuery {
+        destination: Some(destination.clone()),
+        limit: 1,
+        ..DestinationQuery::default()
+    };
+    let found = shared.api.outbox.destinations(query, page.now).await;
+    let found = found.map_err(|error| page.failed(&error))?.destinations.pop();
+    Ok(found.unwrap_or_else(|| DestinationSummary::idle(destination.clone())))
 }
 
 /// The link to DPF Tracker, if it is one that a browser may follow.

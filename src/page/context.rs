@@ -37,6 +37,8 @@ pub(super) struct Page {
     pub(super) tab: Tab,
     pub(super) assets: &'static Assets,
     pub(super) now: Timestamp,
+    /// When the service was started.
+    pub(super) started_at: Timestamp,
     /// Name of who has signed in; empty before.
     pub(super) user: String,
     pub(super) may_act: bool,
@@ -59,6 +61,7 @@ impl Page {
             tab: Tab::None,
             assets: assets::all(),
             now: shared.api.clock.now(),
+            started_at: shared.api.started_at,
             user: visitor.map(|it| it.name.clone()).unwrap_or_default(),
             may_act: visitor.is_some_and(|it| it.role == Role::Operator),
             here: if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") },

@@ -5,19 +5,19 @@ use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
 };
+use futures_util::future::try_join_all;
 use url::form_urlencoded;
 
 use super::{
     charts,
-    context::{Answer, Page, Tab, html, to},
+    context::{Answer, Page, Refusal, Tab, html, to},
     filter::Filter,
     request,
+    standing::Standing,
     state::Shared,
 };
 use crate::{
-    api::destination_view::{DestinationState, DestinationView},
-    callback::Destination,
-    outbox::{DestinationCursor, DestinationQuery},
+    outbox::{DestinationCursor, DestinationQuery, DestinationSummary},
     recent,
     select::{self, Action, ActionLimits, Selection},
 };
@@ -26,7 +26,7 @@ use crate::{
 const PAGE: usize = 50;
 
 struct Row {
-    it: DestinationView,
+    of: Standing,
     callbacks: String,
     /// The last hour.
     chart: String,
@@ -42,6 +42,8 @@ struct View<'a> {
     rows: Vec<Row>,
     next: Option<String>,
     done: Option<String>,
+    /// Since when attempts are counted.
+    began: String,
 }
 
 /// The list of the destinations that have this in their names, from `/ui/`.
@@ -50,19 +52,19 @@ pub(super) fn destinations_with(part: &str) -> String {
     format!("destinations?{}", query.append_pair("host", part).finish())
 }
 
-fn row(page: &Page, it: DestinationView) -> Row {
-    let minutes = Destination::parse(&it.destination)
-        .map(|destination| recent::minutes_of(&destination, 60, page.now))
-        .unwrap_or_default();
+async fn row(shared: &Shared, page: &Page, summary: DestinationSummary) -> Result<Row, Refusal> {
+    let minutes = recent::minutes_of(&summary.destination, 60, page.now);
+    let of = Standing::of(shared, page, summary).await?;
+    let it = &of.it;
     let bars: Vec<_> = minutes.iter().map(|it| [it.delivered, it.failed]).collect();
     let label = format!("{}: {}", it.destination, page.words.last_hour);
-    Row {
+    Ok(Row {
         callbacks: page.link(Filter::only("destination", &it.destination).list()),
         chart: charts::bars(&bars, ["good", "bad"], &label),
         delivered: minutes.iter().map(|it| u64::from(it.delivered)).sum(),
         failed_attempts: minutes.iter().map(|it| u64::from(it.failed)).sum(),
-        it,
-    }
+        of,
+    })
 }
 
 /// The list, those that do not work first.
@@ -74,7 +76,8 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     let cursor = cursor.map_err(|error| page.invalid(&error))?;
     let host = fields.get("host");
     let part = (!host.is_empty()).then(|| host.to_owned());
-    let query = DestinationQuery { cursor, part, limit: PAGE, destination: None };
+    let idle = recent::destinations();
+    let query = DestinationQuery { cursor, part, idle, limit: PAGE, destination: None };
     let found = shared.api.outbox.destinations(query, page.now).await;
     let found = found.map_err(|error| page.failed(&error))?;
     let done = match fields.get("done") {
@@ -83,8 +86,11 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
         "retry-now" => Some(format!("{} {}", page.words.retried, fields.number("due"))),
         _ => None,
     };
+    // Together, because each may wait for a commit.
+    let rows = found.destinations.into_iter().map(|it| row(&shared, &page, it));
     let view = View {
-        rows: found.destinations.into_iter().map(|it| row(&page, it.into())).collect(),
+        rows: try_join_all(rows).await?,
+        began: page.started_at.to_string(),
         next: found.next.map(|cursor| {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.append_pair("cursor", &cursor.to_string());

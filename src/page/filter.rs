@@ -2,14 +2,23 @@
 
 use url::form_urlencoded;
 
+use super::{
+    context::{Page, Refusal},
+    words::Words,
+};
 use crate::{
+    callback::{Destination, redact_url},
     clock::Timestamp,
-    outbox::{self, StateName},
+    outbox::{self, DestinationQuery, Outbox, OutboxError, StateName},
+    recent,
     select::{self, SelectError, Selection, Selectors},
 };
 
 /// Callbacks on a page.
 const PAGE: usize = 50;
+
+/// Destinations among which those with a host are looked for.
+const HOSTS: usize = 200;
 
 /// Selectors as they are in the URL; empty ones count as absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +31,8 @@ pub(super) struct Filter {
     pub(super) error_kind: String,
     pub(super) since: String,
     pub(super) until: String,
+    pub(super) ended_since: String,
+    pub(super) ended_until: String,
     pub(super) cursor: String,
 }
 
@@ -43,6 +54,8 @@ impl Filter {
             "errorKind" => &mut self.error_kind,
             "since" => &mut self.since,
             "until" => &mut self.until,
+            "endedSince" => &mut self.ended_since,
+            "endedUntil" => &mut self.ended_until,
             "cursor" => &mut self.cursor,
             _ => return false,
         };
@@ -61,6 +74,8 @@ impl Filter {
             ("errorKind", &self.error_kind),
             ("since", &self.since),
             ("until", &self.until),
+            ("endedSince", &self.ended_since),
+            ("endedUntil", &self.ended_until),
         ];
         let others = others.into_iter().map(|(name, value)| (name, value.as_str()));
         ids.chain(others.filter(|(_, value)| !value.is_empty())).collect()
@@ -98,9 +113,68 @@ impl Filter {
             error_kind: given(&self.error_kind),
             since: given(&self.since),
             until: given(&self.until),
+            ended_since: given(&self.ended_since),
+            ended_until: given(&self.ended_until),
         };
         let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
         Ok(Selection { ids, ..selectors.parse(now)? })
+    }
+
+    /// Puts a destination in place of a host, or of a host and a port: the only one with callbacks, or the one
+    /// that is meant by `http://` before it.
+    pub(super) async fn complete(
+        &mut self,
+        outbox: &dyn Outbox,
+        page: &Page,
+    ) -> Result<(), FilterError> {
+        let wanted = self.destination.trim_end_matches('/').to_ascii_lowercase();
+        if wanted.is_empty() || wanted.contains("://") {
+            return Ok(());
+        }
+        let query = DestinationQuery {
+            part: Some(wanted.clone()),
+            idle: recent::destinations(),
+            limit: HOSTS,
+            ..DestinationQuery::default()
+        };
+        let mut found = outbox.destinations(query, page.now).await?.destinations;
+        found.retain(|it| {
+            let name = it.destination.as_str();
+            it.destination.host() == wanted
+                || name.split_once("://").is_some_and(|(_, rest)| rest == wanted)
+        });
+        match found.as_slice() {
+            [] => {
+                let http = Destination::parse(&format!("http://{wanted}"));
+                let http =
+                    http.ok_or_else(|| SelectError::Destination(redact_url(&self.destination)))?;
+                http.as_str().clone_into(&mut self.destination);
+            }
+            [one] => one.destination.as_str().clone_into(&mut self.destination),
+            several => {
+                let names: Vec<_> = several.iter().map(|it| it.destination.as_str()).collect();
+                return Err(FilterError::Several(names.join(", ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The field that cannot be read, and why, in words; `None` if it is no field of the form.
+    pub(super) fn invalid(&self, error: &SelectError, words: &Words) -> Option<Invalid> {
+        let (field, why, given) = match error {
+            SelectError::State(given) => ("state", words.invalid_state, given),
+            SelectError::Destination(given) => ("destination", words.invalid_destination, given),
+            SelectError::ErrorKind(given) => ("errorKind", words.invalid_error_kind, given),
+            SelectError::Time(given) => {
+                let times = ["since", "until", "endedSince", "endedUntil"];
+                let fields = self.fields();
+                let is = |name: &&&str| fields.contains(&(**name, given.as_str()));
+                (*times.iter().find(is)?, words.invalid_time, given)
+            }
+            SelectError::Id(_) | SelectError::Nothing | SelectError::Limit => return None,
+        };
+        let label = words.of_field(field);
+        Some(Invalid { field, why: format!("{label}: {why} ({given})") })
     }
 
     /// The state, if one is given.
@@ -120,6 +194,45 @@ impl Filter {
     }
 }
 
+/// A field of the form that cannot be read.
+pub(super) struct Invalid {
+    pub(super) field: &'static str,
+    pub(super) why: String,
+}
+
+/// Why a filter cannot be used.
+pub(super) enum FilterError {
+    /// A field cannot be read.
+    Select(SelectError),
+    /// More than one destination has this host.
+    Several(String),
+    /// The outbox cannot tell.
+    Outbox(OutboxError),
+}
+
+impl From<SelectError> for FilterError {
+    fn from(error: SelectError) -> Self {
+        Self::Select(error)
+    }
+}
+
+impl From<OutboxError> for FilterError {
+    fn from(error: OutboxError) -> Self {
+        Self::Outbox(error)
+    }
+}
+
+impl FilterError {
+    /// The page that says so.
+    pub(super) fn refusal(&self, page: &Page) -> Refusal {
+        match self {
+            Self::Select(error) => page.invalid(error),
+            Self::Several(names) => page.invalid(&format!("{} {names}", page.words.several_hosts)),
+            Self::Outbox(error) => page.failed(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +240,17 @@ mod tests {
     #[test]
     fn a_filter_round_trips_through_its_query_string() {
         let mut filter = Filter::default();
-        let all = ["state", "destination", "jobId", "jobIdFs", "errorKind", "since", "until"];
+        let all = [
+            "state",
+            "destination",
+            "jobId",
+            "jobIdFs",
+            "errorKind",
+            "since",
+            "until",
+            "endedSince",
+            "endedUntil",
+        ];
         for name in all {
             assert!(filter.set(name, &format!(" {name}&=% ä ")));
         }

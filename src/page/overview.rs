@@ -7,21 +7,20 @@ use axum::{
     extract::{Request, State},
     http::StatusCode,
 };
+use futures_util::future::try_join_all;
 
 use super::{
-    callbacks::{Row, Troubled},
+    callbacks::Row,
     charts,
-    context::{Answer, Page, Tab, html},
+    context::{Answer, Page, Refusal, Tab, html},
     filter::Filter,
+    standing::Standing,
     state::Shared,
 };
 use crate::{
-    api::{
-        destination_view::{DestinationState, DestinationView},
-        view::{CallbackView, QueueView},
-    },
-    outbox::{OVERDUE, Query, StateName},
-    recent::{self, Minute},
+    api::view::QueueView,
+    outbox::{DestinationSummary, OVERDUE, Query, StateName},
+    recent::{self, Attempts, Minute},
 };
 
 /// Failed callbacks on this view.
@@ -65,7 +64,10 @@ struct View<'a> {
     /// Since when the oldest due one is due, if that is remarkable.
     oldest_due: Option<String>,
     /// Those that do not work, and the lists of their callbacks.
-    troubled: Vec<(DestinationView, String)>,
+    troubled: Vec<(Standing, String)>,
+    /// Due callbacks, without those of paused destinations.
+    due: u64,
+    due_paused: u64,
     failed: Vec<Row>,
     throughput: [Throughput; 2],
     began: String,
@@ -75,32 +77,69 @@ struct View<'a> {
     trouble: Option<String>,
 }
 
+/// The first ones that do not work, of destinations in the order of their listings.
+async fn troubled(
+    shared: &Shared,
+    page: &Page,
+    all: Vec<DestinationSummary>,
+) -> Result<Vec<(Standing, String)>, Refusal> {
+    // Those that receive nothing come first in the listing. Others seem to work, and of some of these, only the
+    // store knows more; it is not asked for all of many.
+    let (mut chosen, mut asked) = (Vec::new(), 0);
+    for summary in all {
+        let stands =
+            summary.paused_at.is_some() || summary.open.is_some() || summary.hold_until.is_some();
+        let known = recent::attempts_of(&summary.destination);
+        let fails = known.as_ref().is_some_and(Attempts::are_failing);
+        let unknown = !stands && known.is_none() && summary.pending > 0;
+        asked += usize::from(unknown);
+        if stands || fails || (unknown && asked <= DESTINATIONS) {
+            chosen.push(summary);
+        }
+        if chosen.len() >= 2 * DESTINATIONS {
+            break;
+        }
+    }
+    // Together, because each may wait for a commit.
+    let standings = try_join_all(chosen.into_iter().map(|it| Standing::of(shared, page, it)));
+    let mut troubled = standings.await?;
+    troubled.retain(|it| !it.is_well());
+    troubled.truncate(DESTINATIONS);
+    let list = |it: &Standing| page.link(Filter::only("destination", &it.it.destination).list());
+    let with_list = |it: Standing| {
+        let list = list(&it);
+        (it, list)
+    };
+    Ok(troubled.into_iter().map(with_list).collect())
+}
+
 pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answer {
     let page = Page::of(&shared, &request).on(Tab::Overview);
     let api = &shared.api;
     let query = Query { state: Some(StateName::Failed), limit: FAILED, ..Query::default() };
     let found = async { tokio::try_join!(api.outbox.summary(page.now), api.outbox.list(query)) };
     let (found, ready) = tokio::join!(found, api.health.ready());
-    let (summary, failures) = found.map_err(|error| page.failed(&error))?;
+    let (mut summary, failures) = found.map_err(|error| page.failed(&error))?;
+    let destinations = std::mem::take(&mut summary.destinations);
+    let troubled = troubled(&shared, &page, destinations).await?;
+    let oldest_due = summary.oldest_due_unpaused.map(|at| page.now.since(at));
+    let oldest_due = oldest_due.filter(|it| *it > OVERDUE).map(|it| it.as_secs());
+    let oldest_due = oldest_due.map(|it| humantime::format_duration(Duration::from_secs(it)));
+    let due_paused = summary.due_paused;
     let queue = QueueView::new(summary, &api.terms, page.now);
-    let troubled = queue.destinations.iter().filter(|it| it.state != DestinationState::Ok);
-    let list = |name: &str| page.link(Filter::only("destination", name).list());
-    let with_list = |it: &DestinationView| (it.clone(), list(&it.destination));
-    let troubled = troubled.take(DESTINATIONS).map(with_list).collect();
-    let oldest_due = Duration::from_secs(queue.oldest_due_seconds);
-    let oldest_due = (oldest_due > OVERDUE).then(|| humantime::format_duration(oldest_due));
-    let none = Troubled::new();
-    let row = |it| Row::new(CallbackView::new(it, &api.terms), &page, &none);
+    let row = |it| Row::new(it, &api.terms, &page);
     let words = page.words;
     let view = View {
         oldest_due: oldest_due.map(|it| it.to_string()),
         troubled,
+        due: queue.due.saturating_sub(due_paused),
+        due_paused,
         failed: failures.callbacks.iter().map(row).collect(),
         throughput: [
             Throughput::of(words.last_hour, &recent::minutes(60, page.now), 1),
             Throughput::of(words.last_day, &recent::minutes(recent::DAY, page.now), 15),
         ],
-        began: api.started_at.to_string(),
+        began: page.started_at.to_string(),
         delivered_from: recent::delivered_from().map(|at| at.to_string()),
         empty: queue.pending + queue.delivered + queue.failed == 0,
         trouble: ready.err(),

@@ -24,6 +24,8 @@ impl Words {
             "errorKind" => self.error_kind,
             "since" => self.since,
             "until" => self.until,
+            "endedSince" => self.ended_since,
+            "endedUntil" => self.ended_until,
             _ => name,
         }
     }
@@ -41,13 +43,19 @@ words! {
     destination: "Destination", "Ziel";
     search: "Search", "Suchen";
     search_hint: "Job id, job directory, callback id or host", "Job-Id, Job-Verzeichnis, Callback-Id oder Host";
-    theme: "Light or dark", "Hell oder dunkel";
-    times: "Local time or UTC", "Ortszeit oder UTC";
+    theme: "Colours", "Farben";
+    theme_system: "as the system", "wie das System";
+    theme_light: "light", "hell";
+    theme_dark: "dark", "dunkel";
+    times: "Times", "Zeiten";
+    times_local: "local", "Ortszeit";
+    times_utc: "UTC", "UTC";
     stale: "Not up to date: the service does not answer.", "Nicht aktuell: Der Dienst antwortet nicht.";
     read_only: "Read-only", "Nur Lesen";
     signed_in_as: "Signed in as", "Angemeldet als";
     pending: "Pending", "Ausstehend";
     due: "Due", "Fällig";
+    due_paused: "more at paused destinations", "weitere bei angehaltenen Zielen";
     waiting: "Waiting", "Wartend";
     in_flight: "In flight", "Unterwegs";
     delivered: "Delivered", "Zugestellt";
@@ -76,6 +84,7 @@ words! {
     job_state: "Job state", "Job-Zustand";
     accepted_at: "Accepted at", "Angenommen am";
     ended_at: "Ended at", "Beendet am";
+    next_or_ended: "Next, or ended at", "Nächstes, oder beendet am";
     expires_at: "Expires at", "Läuft ab am";
     attempts: "Attempts", "Versuche";
     attempt: "Attempt", "Versuch";
@@ -89,13 +98,23 @@ words! {
     next_waits: "waits for another callback of its job", "wartet auf einen anderen Callback seines Jobs";
     next_paused: "destination paused", "Ziel angehalten";
     next_retry: "retry", "neuer Versuch";
-    next_open: "destination down, next probe", "Ziel gestört, nächste Probe";
+    next_open: "waits until its destination works", "wartet, bis sein Ziel funktioniert";
+    next_open_retry: "destination down; retry not before", "Ziel gestört; neuer Versuch nicht vor";
     next_held: "destination held until", "Ziel zurückgehalten bis";
     next_due: "due", "fällig";
     next_removed: "will be removed", "wird entfernt";
     since: "Accepted since", "Angenommen seit";
     until: "Accepted before", "Angenommen vor";
-    time_hint: "2h or 2026-01-31T08:00:00Z", "2h oder 2026-01-31T08:00:00Z";
+    ended_since: "Ended since", "Beendet seit";
+    ended_until: "Ended before", "Beendet vor";
+    time_hint: "12h or 2026-01-31 08:00", "12h oder 2026-01-31 08:00";
+    times_are: "Times are UTC unless they end with an offset such as +01:00; 12h means twelve hours ago.", "Zeiten sind UTC, wenn sie nicht mit einem Versatz wie +01:00 enden; 12h heißt: vor zwölf Stunden.";
+    invalid_state: "expected pending, delivered or failed", "erwartet wird pending, delivered oder failed";
+    invalid_destination: "expected a host, a host and a port, or scheme, host and port, such as http://host:8080", "erwartet wird ein Host, Host und Port, oder Schema, Host und Port, wie http://host:8080";
+    invalid_error_kind: "there is no such kind of error", "diese Art des Fehlers gibt es nicht";
+    invalid_time: "expected a time such as 2026-01-31 08:00 (UTC), or a duration such as 12h", "erwartet wird eine Zeit wie 2026-01-31 08:00 (UTC) oder eine Dauer wie 12h";
+    several_hosts: "Several destinations have this host; choose one:", "Mehrere Ziele haben diesen Host; eines davon wählen:";
+    not_filtered: "Nothing is listed, because the filter cannot be read.", "Nichts ist aufgelistet, weil der Filter nicht lesbar ist.";
     filter: "Filter", "Filtern";
     clear: "Clear", "Zurücksetzen";
     more_filters: "More filters", "Weitere Filter";
@@ -104,7 +123,13 @@ words! {
     next_page: "Next page", "Nächste Seite";
     choose: "Select", "Auswählen";
     choose_all: "Select all on this page", "Alle auf dieser Seite auswählen";
-    on_selected: "On the selected callbacks, or on all that match if none is selected:", "Für die ausgewählten Callbacks, oder für alle passenden, wenn keiner ausgewählt ist:";
+    for_which: "For which callbacks:", "Für welche Callbacks:";
+    the_ticked: "the selected ones", "die ausgewählten";
+    all_that: "all", "alle";
+    that_match: "that match", "passenden";
+    more_than: "more than", "mehr als";
+    nothing_ticked: "No callback was selected, and nothing was done. Go back and select some, or choose all that match.", "Kein Callback war ausgewählt, und nichts wurde getan. Zurückgehen und welche auswählen, oder alle passenden wählen.";
+    and_more: "and more:", "und weitere:";
     replay: "Send again", "Erneut senden";
     replay_explained: "Failed callbacks become pending again, with a new time limit and new attempts.", "Fehlgeschlagene Callbacks stehen wieder aus, mit neuer Frist und neuen Versuchen.";
     cancel: "Cancel", "Abbrechen";
@@ -130,7 +155,14 @@ words! {
     paused_done: "Paused. Events are still accepted; nothing is sent, and nothing expires.", "Angehalten. Ereignisse werden weiter angenommen; nichts wird gesendet, und nichts läuft ab.";
     resumed_done: "Resumed.", "Fortgesetzt.";
     since_when: "Since", "Seit";
+    so_since: "State of the destination since", "Zustand des Ziels seit";
     next_probe: "next probe", "nächste Probe";
+    next_probe_not_before: "next probe not before", "nächste Probe nicht vor";
+    next_probe_now: "next probe at once", "nächste Probe sofort";
+    next_probe_when_due: "next probe as soon as a callback is due", "nächste Probe, sobald ein Callback fällig ist";
+    probe_in_flight: "a probe is in flight", "eine Probe ist unterwegs";
+    or_earlier: "or earlier, before the service was started", "oder früher, vor dem Start des Dienstes";
+    oldest_fails: "its oldest callback has failed since", "sein ältester Callback scheitert seit";
     held_until: "held until", "zurückgehalten bis";
     no_destinations: "No destination.", "Kein Ziel.";
     timeline: "Attempts, latest first", "Versuche, neueste zuerst";
@@ -161,6 +193,7 @@ words! {
     shortcuts: "Keys: / search, g o overview, g c callbacks, g d destinations, t theme, ? this help", "Tasten: / Suche, g o Übersicht, g c Callbacks, g d Ziele, t Farben, ? diese Hilfe";
     state_ok: "ok", "ok";
     state_open: "down", "gestört";
+    state_failing: "failing", "scheitert";
     state_held: "held", "zurückgehalten";
     state_paused: "paused", "angehalten";
 }

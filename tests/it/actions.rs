@@ -70,6 +70,9 @@ fn callbacks_are_found_by_directory_error_and_time_in_every_state() {
     assert_eq!(list(&format!("until={accepted}")).len(), 3);
     assert_eq!(list(&format!("since={accepted}")).len(), 3);
     assert_eq!(list("until=1h"), [] as [&str; 0]);
+    let ended = api.callback(failed)["finishedAt"].as_str().unwrap().to_owned();
+    assert_eq!(list(&format!("endedSince={ended}")), [delivered.clone(), failed.clone()]);
+    assert_eq!(list(&format!("endedUntil={ended}")), [all[0][1].clone(), all[0][0].clone()]);
     for (query, said) in [
         ("errorKind=sad", "expected one of status, timeout, connect"),
         ("until=later", "expected a time such as"),
@@ -85,8 +88,11 @@ fn callbacks_are_found_by_directory_error_and_time_in_every_state() {
     };
     assert_eq!(shown(&["--job-id-fs", "fs-2"]).len(), 3);
     assert_eq!(shown(&["--error-kind", "status", "--until", &accepted]), [all[0][0].clone()]);
-    let one = json!({"filter": {"jobIdFs": "fs-1"}, "dryRun": true});
-    assert_eq!(api.post("/v1/callbacks/replay", &one).json(), json!({"matched": 1, "replayed": 0}));
+    assert_eq!(shown(&["--ended-until", &ended]), list(&format!("endedUntil={ended}")));
+    for filter in [json!({"jobIdFs": "fs-1"}), json!({"endedUntil": ended, "endedSince": "1h"})] {
+        let one = api.post("/v1/callbacks/replay", &json!({"filter": filter, "dryRun": true}));
+        assert_eq!(one.json(), json!({"matched": 1, "replayed": 0}));
+    }
     let replay = ["replay-failed", "--job-id-fs", "fs-2", "--error-kind", "status", "--dry-run"];
     let said = String::from_utf8(service.run(&replay).stdout).unwrap();
     assert_eq!(said, "matched 1, replayed 0\n");

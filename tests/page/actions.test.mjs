@@ -44,8 +44,10 @@ for (const javaScriptEnabled of [true, false]) {
     const page = await open(it.browser, it.service, { javaScriptEnabled });
     await page.visit(of(bad.origin, "failed"));
     assert.equal(await page.locator("tbody tr").count(), 3);
-    await page.getByRole("button", { name: "Send again" }).click();
     await page.getByText("3 callbacks match").waitFor();
+    await page.getByLabel("all 3 that match").check();
+    await page.getByRole("button", { name: "Send again" }).click();
+    await page.getByRole("button", { name: /^Yes,/ }).waitFor();
     assert.deepEqual(await states(ids), ["failed", "failed", "failed"], "nothing is done before the confirmation");
     await page.getByRole("button", { name: /^Yes,/ }).click();
     await page.getByText("To be sent again: 3 of 3").waitFor();
@@ -60,6 +62,9 @@ for (const javaScriptEnabled of [true, false]) {
     for (const id of ids.slice(0, 2)) await page.locator(`input[value="${id}"]`).check();
     await page.getByRole("button", { name: "Cancel" }).click();
     await page.getByText("2 callbacks match").waitFor();
+    const port = dead.split(":")[2];
+    assert.deepEqual((await page.locator("tbody a").allInnerTexts()).sort(), [`${port}-1`, `${port}-2`], "what was ticked is named");
+    assert.equal(await page.locator("tbody td", { hasText: dead }).count(), 2);
     await page.getByRole("button", { name: /^Yes,/ }).click();
     await page.getByText("Cancelled: 2 of 2").waitFor();
     assert.deepEqual(await states(ids), ["failed", "failed", "pending"]);
@@ -72,6 +77,7 @@ for (const javaScriptEnabled of [true, false]) {
     const before = await attempts();
     const page = await open(it.browser, it.service, { javaScriptEnabled });
     await page.visit(of(dead, "pending"));
+    await page.getByLabel("all 2 that match").check();
     await page.getByRole("button", { name: "Try now" }).click();
     await page.getByRole("button", { name: /^Yes,/ }).click();
     await page.getByText("Due now: 2 of 2").waitFor();
@@ -132,6 +138,50 @@ for (const javaScriptEnabled of [true, false]) {
     await page.end();
   });
 }
+
+test("without a tick and without a choice of all, nothing is asked or done", async () => {
+  const { dead, ids } = await postponed(1);
+  const page = await open(it.browser, it.service);
+  page.expected.push(/status of 400/);
+  await page.visit(of(dead, "pending"));
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByText("No callback was selected, and nothing was done.").waitFor();
+  assert.deepEqual(await states(ids), ["pending"]);
+  await page.end();
+});
+
+test("the actions are in sight wherever a long list is scrolled to", async () => {
+  const dead = await closed();
+  await it.service.api("POST", "/v1/destinations/pause", { destination: dead });
+  for (let job = 0; job < 40; job += 1) await it.service.accept(`${dead}/`, { jobId: `long-${job}` });
+  for (const width of [360, 1440]) {
+    const page = await open(it.browser, it.service, { viewport: { width, height: 700 } });
+    await page.visit(of(dead, "pending"));
+    const button = page.getByRole("button", { name: "Cancel" });
+    const seen = () => button.evaluate((it) => { const box = it.getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight; });
+    await page.locator("tbody tr").nth(5).scrollIntoViewIfNeeded();
+    assert.ok(await seen(), `in the middle, ${width} pixels`);
+    await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
+    assert.ok(await seen(), `at the end, ${width} pixels`);
+    await page.end();
+  }
+});
+
+test("a filter that cannot be read is corrected in its form", async () => {
+  const page = await open(it.browser, it.service);
+  page.expected.push(/status of 400/);
+  await page.visit("callbacks?jobId=4711");
+  await page.getByLabel("Ended since").fill("last night");
+  await page.getByRole("button", { name: "Filter" }).click();
+  await page.getByRole("alert").waitFor();
+  assert.match(await page.getByRole("alert").innerText(), /Ended since: expected a time such as/);
+  assert.equal(await page.locator('[aria-invalid="true"]').inputValue(), "last night");
+  await page.locator('[aria-invalid="true"]').fill("2026-01-31 08:00");
+  await page.getByRole("button", { name: "Filter" }).click();
+  await page.waitForURL(/jobId=4711.*endedSince=2026-01-31/);
+  await page.getByText("No callback matches.").waitFor();
+  await page.end();
+});
 
 test("the box in the head of the table ticks every row and clears them", async () => {
   const { dead } = await postponed(3);

@@ -73,6 +73,7 @@ test("an action on a hostile filter meets these callbacks and no others", async 
   await it.service.waitForRetry(other);
   const page = await open(it.browser, it.service);
   await page.visit(`callbacks?jobIdFs=${encodeURIComponent((await it.service.callback(ids[1])).jobIdFs)}&state=pending`);
+  await page.getByLabel(/that match/).check();
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.getByText("1 callback matches").waitFor();
   await page.getByRole("button", { name: /^Yes,/ }).click();

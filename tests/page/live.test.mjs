@@ -95,17 +95,40 @@ test("theme and times are kept over a reload", async () => {
   assert.equal(await back(), "rgb(255, 255, 255)");
   const LOCAL = /(now|ago|in \d+ \w+), .*\d+:\d\d/;
   assert.match(await time.innerText(), LOCAL);
-  await page.getByRole("button", { name: "Light or dark" }).click();
-  await page.getByRole("button", { name: "Local time or UTC" }).click();
+  const theme = page.getByRole("button", { name: "Colours" });
+  const times = page.getByRole("button", { name: "Times" });
+  const modes = async () => [await theme.innerText(), await times.innerText()];
+  assert.deepEqual(await modes(), ["Colours: as the system", "Times: local"]);
+  await theme.click();
+  await times.click();
+  assert.deepEqual(await modes(), ["Colours: dark", "Times: UTC"]);
   assert.match(await time.innerText(), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
   await page.reload();
   assert.equal(await back(), "rgb(13, 17, 23)");
   assert.match(await time.innerText(), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
-  await page.getByRole("button", { name: "Light or dark" }).click();
-  await page.getByRole("button", { name: "Local time or UTC" }).click();
+  assert.deepEqual(await modes(), ["Colours: dark", "Times: UTC"]);
+  await theme.click();
+  await times.click();
+  assert.deepEqual(await modes(), ["Colours: light", "Times: local"]);
+  await theme.click();
+  assert.deepEqual(await modes(), ["Colours: as the system", "Times: local"]);
   await page.reload();
   assert.equal(await back(), "rgb(255, 255, 255)");
   await eventually("the times are local", async () => LOCAL.test(await time.innerText()));
   assert.match(await time.getAttribute("title"), /(CET|CEST|GMT\+\d) = \d{4}-.*Z$/, "with the offset and UTC");
   await page.end();
+});
+
+test("a time in UTC is on one line in every view, however narrow", async () => {
+  for (const width of [360, 1440]) {
+    const page = await open(it.browser, it.service, { viewport: { width, height: 800 } });
+    await page.addInitScript(() => localStorage.setItem("times", "utc"));
+    for (const view of ["", "callbacks", "destinations", `callbacks/${failed}`, `callbacks/${pending}`]) {
+      await page.visit(view);
+      const broken = await page.locator("time").evaluateAll((all) => all.filter((it) => it.getClientRects().length > 1 || it.offsetHeight > 30).length);
+      assert.equal(broken, 0, `${view}, ${width} pixels`);
+      assert.ok(await page.locator("time").count() > 0, view);
+    }
+    await page.end();
+  }
 });

@@ -35,6 +35,8 @@ const views = () => [
   ["delivered", it.service, `callbacks/${found.delivered}`],
   ["destinations", it.service, "destinations"],
   ["confirm", it.service, `actions/cancel?destination=${encodeURIComponent(found.dead)}`],
+  ["ticked", it.service, `actions/cancel?scope=ticked&id=${found.pending}&id=${found.failed}`],
+  ["invalid", it.service, "callbacks?endedSince=last+night"],
   ["sign-in", it.service, "sign-in"],
   ["not-found", it.service, "nowhere"],
 ];
@@ -46,7 +48,7 @@ for (const colorScheme of ["light", "dark"]) {
         const faults = [];
         for (const service of [it.service, empty]) {
           const page = await open(it.browser, service, { colorScheme, locale, viewport: { width, height: 800 } });
-          page.expected.push(/status of 40[34]/);
+          page.expected.push(/status of 40[034]/);
           for (const [name, , view] of views().filter(([, of]) => of === service)) {
             await page.visit(view);
             const lang = locale.slice(0, 2);

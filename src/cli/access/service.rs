@@ -174,6 +174,8 @@ impl Service {
             ("errorKind", &listing.selectors.error_kind),
             ("since", &listing.selectors.since),
             ("until", &listing.selectors.until),
+            ("endedSince", &listing.selectors.ended_since),
+            ("endedUntil", &listing.selectors.ended_until),
             ("cursor", &listing.cursor),
         ] {
             if let Some(value) = value {

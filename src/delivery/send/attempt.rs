@@ -146,10 +146,9 @@ impl Sender {
         if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
             self.renew_connections(record);
         }
-        recent::attempt(&record.destination, error.is_none(), started_at.after(took));
         measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
         let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
-        Some(Outcome {
+        let outcome = Outcome {
             attempt: Attempt {
                 number: record.next_attempt(),
                 started_at,
@@ -161,7 +160,9 @@ impl Sender {
             },
             verdict,
             retry_after: seen.retry_after,
-        })
+        };
+        recent::attempt(&record.destination, outcome.reason(), started_at.after(took));
+        Some(outcome)
     }
 
     /// After a time-out over TLS, renews the connections to the destination, at most once in

@@ -9,13 +9,13 @@ use tokio_postgres::types::ToSql;
 use super::{
     read::Reads,
     rows::{self, millis},
-    shards::SHARDS,
+    shard::SHARDS,
     writer::Writer,
 };
 use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
-    outbox::{Cancelled, ErrorKind, Failure, OutboxError, error::Result, record},
+    outbox::{Cancelled, ErrorKind, Failure, OutboxError, OutboxFuture, error::Result, record},
 };
 
 /// How long an answer is waited for.
@@ -119,4 +119,18 @@ impl Writer {
         let old = rows::millis(self.now().before(OLD));
         self.query(&self.statements.old_questions, &[&old]).await.map(drop)
     }
+}
+
+pub(super) fn misunderstood() -> OutboxError {
+    OutboxError::Engine("another instance has answered something else than was asked".into())
+}
+
+pub(super) const COUNT: fn(Answer) -> Option<u64> = |answer| match answer {
+    Answer::Count(count) => Some(count),
+    _ => None,
+};
+
+/// The sum over all parts.
+pub(super) fn summed(parts: OutboxFuture<Vec<(Vec<CallbackId>, u64)>>) -> OutboxFuture<u64> {
+    Box::pin(async move { Ok(parts.await?.into_iter().map(|(_, count)| count).sum()) })
 }

@@ -15,11 +15,10 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::lanes::Lanes;
 use crate::{
     callback::CallbackId,
     clock::Timestamp,
-    outbox::{ClaimOwner, Ownership, ids},
+    outbox::{ClaimOwner, Ownership},
 };
 
 /// How long after the last answer an attempt may start.
@@ -65,9 +64,8 @@ impl LastAnswer {
 }
 
 /// Whoever claims on one session.
-#[derive(Debug)]
 pub(super) struct Claimant {
-    lanes: Weak<Lanes>,
+    lanes: Weak<dyn ClaimOwner>,
     last_answer: Arc<LastAnswer>,
     /// Whether the session is open.
     open: watch::Receiver<bool>,
@@ -75,18 +73,19 @@ pub(super) struct Claimant {
     superseded: watch::Sender<bool>,
 }
 
+impl std::fmt::Debug for Claimant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claimant").field("valid", &self.valid()).finish_non_exhaustive()
+    }
+}
+
 impl Claimant {
     pub(super) fn new(
-        lanes: &Arc<Lanes>,
+        lanes: Weak<dyn ClaimOwner>,
         last_answer: Arc<LastAnswer>,
         open: watch::Receiver<bool>,
     ) -> Self {
-        Self {
-            lanes: Arc::downgrade(lanes),
-            last_answer,
-            open,
-            superseded: watch::channel(false).0,
-        }
+        Self { lanes, last_answer, open, superseded: watch::channel(false).0 }
     }
 
     /// Another session begins: from now on, no outcome of these claims counts.
@@ -99,8 +98,7 @@ impl ClaimOwner for Claimant {
     fn release(&self, id: CallbackId, due: Timestamp) {
         // After the session, the callback may have been claimed again.
         if let Some(lanes) = self.lanes.upgrade().filter(|_| *self.open.borrow()) {
-            let (seq, queue) = ids::parts(id);
-            lanes.release(queue, seq, due);
+            lanes.release(id, due);
         }
     }
 }

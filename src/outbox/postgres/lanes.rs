@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
 };
 
 use foldhash::fast::RandomState;
@@ -12,12 +11,16 @@ use tokio::sync::Notify;
 use super::{
     claimant::Claimant,
     lane::{Lane, Place, ReadAhead},
-    shards::{SHARDS, shard_of},
+    shard::{SHARDS, ShardState, shard_of},
 };
 use crate::{
-    callback::Destination,
+    callback::{CallbackId, Destination},
     clock::Timestamp,
-    outbox::{Claim, ClaimOwner, Claims, Hold, News, Record, horizon::Horizon, ids::QueueKey},
+    outbox::{
+        Claim, ClaimOwner, Claims, Hold, News, Record,
+        horizon::Horizon,
+        ids::{self, QueueKey},
+    },
 };
 
 /// Maximum number of signals that are returned by one call.
@@ -26,19 +29,6 @@ const SIGNALS_AT_ONCE: usize = 1024;
 /// Maximum number of callbacks that all lanes read ahead, and that one lane does.
 const AHEAD: usize = 32_768;
 const AHEAD_OF_ONE: usize = 256;
-
-/// Whose a shard is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ShardState {
-    /// Another instance's, or nobody's.
-    Foreign,
-    /// Locked, and left alone until this [`uptime`](super::claimant::uptime).
-    Waiting(Duration),
-    /// This instance's.
-    Owned,
-    /// Nothing more is claimed, and it is let go when nothing is in flight.
-    Draining,
-}
 
 /// The part that the mutex guards.
 #[derive(Debug)]
@@ -276,7 +266,7 @@ impl Lanes {
     }
 
     /// Releases a claimed callback.
-    pub(super) fn release(&self, queue: QueueKey, seq: u64, due: Timestamp) {
+    pub(super) fn release_now(&self, queue: QueueKey, seq: u64, due: Timestamp) {
         let mut inner = self.lock();
         let window = inner.window();
         if inner.lanes.get_mut(&queue).is_some_and(|lane| lane.release(seq, window)) {
@@ -308,5 +298,12 @@ impl Lanes {
         let wanted = std::mem::take(&mut inner.wanted);
         let from = |queue: QueueKey| Some((queue, inner.lanes.get(&queue)?.fill_from()?));
         wanted.into_iter().filter_map(from).collect()
+    }
+}
+
+impl ClaimOwner for Lanes {
+    fn release(&self, id: CallbackId, due: Timestamp) {
+        let (seq, queue) = ids::parts(id);
+        self.release_now(queue, seq, due);
     }
 }

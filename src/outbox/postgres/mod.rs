@@ -10,10 +10,10 @@
 //! |---|---|
 //! | `outbox` | the trait |
 //! | `supervisor` | the task that has the session, and begins another one when it breaks |
-//! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`; `statements`, `command` |
+//! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`; `statements`, `command`, `outcome` |
 //! | `lanes`, `lane`, `loading` | what is due, in memory: one lane for each destination; reading it |
-//! | `shards`, `claimant`, `node` | which destinations are this instance's, and for how long its claims count |
-//! | `notices`, `asked` | what instances tell and ask each other |
+//! | `shard`, `shards`, `claimant`, `node` | which destinations are this instance's, and for how long its claims count |
+//! | `notices`, `asked`, `routing` | what instances tell and ask each other |
 //! | `read`, `summary` | look-ups, listings, summary and export |
 //! | `session`, `schema`, `rows`, `clock` | connections, the schema, callbacks as rows, the server's clock |
 //!
@@ -43,39 +43,19 @@ mod loading;
 mod node;
 mod notices;
 mod outbox;
+mod outcome;
 mod read;
+mod routing;
 mod rows;
 mod schema;
 mod session;
+mod settings;
 mod settle;
+mod shard;
 mod shards;
 mod statements;
 mod summary;
 mod supervisor;
 mod writer;
 
-use std::{path::PathBuf, time::Duration};
-
-use crate::{callback::SecretUrl, tls::PairFiles};
-
-pub use self::{outbox::PostgresOutbox, session::check_url};
-
-/// The settings `outbox.postgres.*`, and those of `outbox.*` that every store has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// URL of the database, `postgresql://user:password@host/database`.
-    pub url: SecretUrl,
-    /// A file with the password.
-    pub password_file: Option<PathBuf>,
-    /// Certificates that are trusted in addition to the system's.
-    pub ca_file: Option<PathBuf>,
-    /// The client certificate and its key.
-    pub identity: Option<PairFiles>,
-    /// Name of the schema, which the store creates and has for itself.
-    pub schema: String,
-    /// Maximum number of pending callbacks.
-    pub max_pending: u64,
-    /// The longest time until a retry or the end of a hold. A later time was stored while the clock was
-    /// ahead, and is treated as past.
-    pub longest_pause: Duration,
-}
+pub use self::{outbox::PostgresOutbox, session::check_url, settings::Settings};

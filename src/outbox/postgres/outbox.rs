@@ -1,7 +1,7 @@
 //! The trait.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
@@ -12,18 +12,18 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Settings,
-    asked::{Answer, Question},
+    asked::{Answer, COUNT, Question, misunderstood, summed},
     clock::ServerClock,
     command::{Action, Command, Enqueue, Reply, Settle},
     lanes::Lanes,
     node, notices,
+    outcome::Kept,
     read::Reads,
     schema::{self, Purpose},
     session::Connector,
-    shards::shard_of,
+    settings::Settings,
+    shard::shard_of,
     supervisor::{BeginError, Begun, Supervisor},
-    writer::Kept,
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -32,19 +32,17 @@ use crate::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
         Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
         OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement, Summary,
-        error::Result,
-        horizon::Horizon,
-        ids::{self, QueueKey},
+        error::Result, horizon::Horizon, ids::QueueKey,
     },
 };
 
 /// The outbox over a schema of a PostgreSQL database.
 pub struct PostgresOutbox {
-    lanes: Arc<Lanes>,
-    reads: Arc<Reads>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) reads: Arc<Reads>,
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
     settings: Arc<Settings>,
     salt: [u8; 16],
     migrated: bool,
@@ -149,7 +147,14 @@ impl PostgresOutbox {
             Err(_) => return Err(cannot("its thread has ended".to_owned())),
         };
         Ok(Self {
-            reads: Arc::new(Reads::new(connector, Arc::clone(&lanes), salt, &settings, notices)),
+            reads: Arc::new(Reads::new(
+                connector,
+                Arc::clone(&lanes),
+                salt,
+                &settings,
+                notices,
+                Arc::clone(&clock),
+            )),
             lanes,
             commands: Mutex::new(Some(commands)),
             thread: Mutex::new(Some(thread)),
@@ -157,47 +162,6 @@ impl PostgresOutbox {
             settings,
             salt,
             migrated,
-        })
-    }
-
-    /// Does something with callbacks: with those of own destinations here, and with the others by asking
-    /// their owners. Returns the result for each part.
-    fn routed<T: Send + 'static>(
-        &self,
-        ids: Vec<CallbackId>,
-        act: fn(Vec<CallbackId>, Reply<T>) -> Action,
-        question: fn(Vec<CallbackId>) -> Question,
-        result: fn(Answer) -> Option<T>,
-    ) -> OutboxFuture<Vec<(Vec<CallbackId>, T)>> {
-        let mut own = Vec::new();
-        let mut others = BTreeMap::<usize, Vec<CallbackId>>::new();
-        {
-            let lanes = self.lanes.lock();
-            for id in ids {
-                let queue = ids::parts(id).1;
-                if lanes.owns(queue) {
-                    own.push(id);
-                } else {
-                    others.entry(shard_of(queue)).or_default().push(id);
-                }
-            }
-        }
-        // Sent now, because writes take effect in the order of their calls.
-        let here = (!own.is_empty() || others.is_empty()).then(|| {
-            let own = own.clone();
-            self.act(|reply| act(own, reply))
-        });
-        let (reads, now) = (Arc::clone(&self.reads), self.clock.now());
-        Box::pin(async move {
-            let mut results = Vec::new();
-            if let Some(here) = here {
-                results.push((own, here.await?));
-            }
-            for (shard, ids) in others {
-                let answer = reads.ask(shard, &question(ids.clone()), now).await?;
-                results.push((ids, result(answer).ok_or_else(misunderstood)?));
-            }
-            Ok(results)
         })
     }
 
@@ -214,7 +178,10 @@ impl PostgresOutbox {
         })
     }
 
-    fn act<T: Send + 'static>(&self, action: impl FnOnce(Reply<T>) -> Action) -> OutboxFuture<T> {
+    pub(super) fn act<T: Send + 'static>(
+        &self,
+        action: impl FnOnce(Reply<T>) -> Action,
+    ) -> OutboxFuture<T> {
         self.ask(|reply| Command::Act(action(reply)))
     }
 
@@ -224,20 +191,6 @@ impl PostgresOutbox {
     {
         Box::pin(read(Arc::clone(&self.reads)))
     }
-}
-
-fn misunderstood() -> OutboxError {
-    OutboxError::Engine("another instance has answered something else than was asked".into())
-}
-
-const COUNT: fn(Answer) -> Option<u64> = |answer| match answer {
-    Answer::Count(count) => Some(count),
-    _ => None,
-};
-
-/// The sum over all parts.
-fn summed(parts: OutboxFuture<Vec<(Vec<CallbackId>, u64)>>) -> OutboxFuture<u64> {
-    Box::pin(async move { Ok(parts.await?.into_iter().map(|(_, count)| count).sum()) })
 }
 
 /// Where the callbacks are, without a password.

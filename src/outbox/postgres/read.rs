@@ -6,19 +6,20 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::{Client, Row, types::ToSql};
 
 use super::{
-    Settings,
     lanes::Lanes,
     notices::Notice,
     rows::{self, big, millis},
     session::{CALL_TIMEOUT, Connection, Connector, away},
+    settings::Settings,
 };
 use crate::{
     callback::CallbackId,
-    clock::Timestamp,
+    clock::{SharedClock, Timestamp},
     outbox::{
         Attempt, CallbackStatus, Delivered, Detail, Entry, ExportCursor, Exported, OutboxError,
         Page, Query, Record, StateName,
         error::Result,
+        horizon::Horizon,
         ids::{self, QueueKey},
         record,
     },
@@ -41,6 +42,7 @@ pub(super) struct Reads {
     salt: [u8; 16],
     pub(super) longest_pause: std::time::Duration,
     notices: mpsc::UnboundedSender<Notice>,
+    clock: SharedClock,
 }
 
 impl Reads {
@@ -50,10 +52,11 @@ impl Reads {
         salt: [u8; 16],
         settings: &Settings,
         notices: mpsc::UnboundedSender<Notice>,
+        clock: SharedClock,
     ) -> Self {
         let connection = Mutex::new(None);
         let longest_pause = settings.longest_pause;
-        Self { connector, connection, lanes, salt, longest_pause, notices }
+        Self { connector, connection, lanes, salt, longest_pause, notices, clock }
     }
 
     /// Tells the other instances that something was asked.
@@ -124,10 +127,16 @@ impl Reads {
         let stuck = record.is_blocked() && waiting_for.is_none();
         let (seq, queue) = ids::parts(record.id);
         let is_pending = record.state_name() == StateName::Pending;
-        let in_flight = is_pending
-            && self.lanes.lock().lanes.get(&queue).is_some_and(|lane| lane.is_claimed(seq));
+        let (mut in_flight, mut open) = (false, None);
+        if is_pending && let Some(lane) = self.lanes.lock().lanes.get(&queue) {
+            (in_flight, open) = (lane.is_claimed(seq), lane.open());
+        }
         let paused = is_pending && row.get::<_, Option<i64>>("paused_at").is_some();
-        Ok(CallbackStatus { record, waiting_for, in_flight, paused, stuck })
+        let now = self.clock.now();
+        let horizon = Horizon { now, latest: now.after(self.longest_pause) };
+        let hold_until = Some(rows::time(row.get("hold_until")));
+        let hold_until = hold_until.filter(|until| is_pending && horizon.is_later(*until));
+        Ok(CallbackStatus { record, waiting_for, in_flight, paused, open, hold_until, stuck })
     }
 
     /// One page of a listing. The callbacks of the narrowest index are searched in order, up to a limit.
@@ -139,6 +148,8 @@ impl Reads {
         let directory = query.job_id_fs.as_deref().map(str::as_bytes);
         let kind = query.error_kind.map(rows::kind);
         let (since, until) = (query.since.map(millis), query.until.map(millis));
+        let (ended_since, ended_until) =
+            (query.ended_since.map(millis), query.ended_until.map(millis));
         let cursor = query.cursor.map(|id| rows::parts(id).0);
         let (order, after) = if query.oldest_first { ("ASC", ">") } else { ("DESC", "<") };
         let mut args: Vec<&(dyn ToSql + Sync)> = Vec::new();
@@ -178,6 +189,8 @@ impl Reads {
         directory.iter().for_each(|directory| and("c.directory =", directory));
         since.iter().for_each(|since| and("c.created_at >=", since));
         until.iter().for_each(|until| and("c.created_at <", until));
+        ended_since.iter().for_each(|since| and("p.ended_at >=", since));
+        ended_until.iter().for_each(|until| and("p.ended_at <", until));
         args.push(&limit);
         let (narrow, filter) = conditions.split_at(narrowed);
         let source = format!(
@@ -265,7 +278,7 @@ fn all_of(conditions: &[String]) -> String {
 /// Callbacks with what they wait for: the previous pending one of the job, or else the active one.
 fn selected() -> String {
     format!(
-        "SELECT {}, d.paused_at, w.seq AS waits_seq, w.queue AS waits_queue \
+        "SELECT {}, d.paused_at, d.hold_until, w.seq AS waits_seq, w.queue AS waits_queue \
          FROM @schema@.progress p JOIN @schema@.callback c ON c.seq = p.seq \
          JOIN @schema@.destination d ON d.queue = p.queue \
          LEFT JOIN LATERAL ( \

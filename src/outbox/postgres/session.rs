@@ -10,7 +10,7 @@ use tokio::{
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, config::SslMode, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::Settings;
+use super::settings::Settings;
 use crate::{
     callback::SecretUrl,
     outbox::{OutboxError, error::Result},

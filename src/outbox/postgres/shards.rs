@@ -10,14 +10,11 @@ use tokio_postgres::types::ToSql;
 
 use super::{
     claimant::uptime,
-    lanes::ShardState,
     rows::{self, millis},
+    shard::{SHARDS, ShardState},
     writer::Writer,
 };
-use crate::outbox::{OutboxError, error::Result, ids::QueueKey};
-
-/// Number of shards. The schema has a row for each.
-pub(super) const SHARDS: usize = 64;
+use crate::outbox::{OutboxError, error::Result};
 
 /// Pause between two beats.
 pub(super) const BEAT: Duration = Duration::from_secs(2);
@@ -33,12 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The second keys of the locks of identities, after those of the shards: of instances, and of commands.
 const INSTANCE_LOCKS: i32 = 1000;
 const VISITOR_LOCKS: i32 = 1_000_000;
-
-/// The shard of a destination.
-#[expect(clippy::cast_possible_truncation, reason = "less than 64")]
-pub(super) const fn shard_of(queue: QueueKey) -> usize {
-    (queue.0 % SHARDS as u64) as usize
-}
 
 /// A row of `shard`.
 struct Row {

@@ -1,6 +1,6 @@
 //! The summary, and the destinations. What is in flight and open is in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     read::Reads,
@@ -106,6 +106,12 @@ impl Reads {
                 summary.overdue += it.due;
             }
             summary.oldest_due = summary.oldest_due.into_iter().chain(oldest).min();
+            if it.paused_at.is_some() {
+                summary.due_paused += it.due;
+            } else {
+                summary.oldest_due_unpaused =
+                    summary.oldest_due_unpaused.into_iter().chain(oldest).min();
+            }
             if counts(&it) {
                 all.push(it);
             }
@@ -115,6 +121,7 @@ impl Reads {
         summary.due = due.min(summary.pending - summary.in_flight);
         summary.waiting = summary.pending - summary.in_flight - summary.due;
         summary.overdue = summary.overdue.min(summary.due);
+        summary.due_paused = summary.due_paused.min(summary.due);
         summary.destination_count = all.len() as u64;
         summary.open_count = all.iter().filter(|it| it.open.is_some()).count() as u64;
         summary.paused_count = all.iter().filter(|it| it.paused_at.is_some()).count() as u64;
@@ -131,10 +138,12 @@ impl Reads {
         now: Timestamp,
     ) -> Result<DestinationPage> {
         let described = self.described(now).await?.into_iter().map(|it| it.summary);
-        let mut all: Vec<_> = described
-            .filter(|it| counts(it) && query.matches(&it.destination))
-            .filter(|it| query.cursor.as_ref().is_none_or(|cursor| it.order() > *cursor))
-            .collect();
+        let mut all: Vec<_> =
+            described.filter(|it| counts(it) && query.matches(&it.destination)).collect();
+        let known: HashSet<_> = all.iter().map(|it| it.destination.clone()).collect();
+        let idle = query.idle.iter().filter(|it| query.matches(it) && !known.contains(*it));
+        all.extend(idle.cloned().map(DestinationSummary::idle));
+        all.retain(|it| query.cursor.as_ref().is_none_or(|cursor| cursor.is_before(it)));
         all.sort_by_cached_key(DestinationSummary::order);
         let more = all.len() > query.limit.max(1);
         all.truncate(query.limit.max(1));

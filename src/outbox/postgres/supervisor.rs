@@ -15,19 +15,19 @@ use tokio::{
 };
 
 use super::{
-    Settings,
     claimant::{Claimant, LastAnswer, uptime},
     clock::{RESYNC, ServerClock},
     command::{Command, Round},
     lanes::Lanes,
     notices::{Notice, Notices},
+    outcome::{Kept, decide},
     rows::{big, millis, unbig},
     schema::{self, Purpose, SchemaError},
     session::{CALL_TIMEOUT, Connector},
-    settle::decide,
+    settings::Settings,
     shards::BEAT,
     statements::Statements,
-    writer::{Kept, Writer},
+    writer::Writer,
 };
 use crate::{
     clock::SharedClock,
@@ -84,7 +84,11 @@ impl Supervisor {
             lanes: Arc::clone(&self.lanes),
             session,
             statements,
-            claimant: Arc::new(Claimant::new(&self.lanes, Arc::clone(&last_answer), open)),
+            claimant: Arc::new(Claimant::new(
+                Arc::downgrade(&self.lanes) as _,
+                Arc::clone(&last_answer),
+                open,
+            )),
             last_answer,
             kept: Arc::clone(&self.kept),
             slot: 0,

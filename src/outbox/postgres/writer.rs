@@ -1,17 +1,17 @@
 //! The writer: it makes all writes of a session, one round after the other.
 
-use std::sync::{Arc, Mutex, atomic::AtomicI64};
+use std::sync::{Arc, atomic::AtomicI64};
 
 use tokio_postgres::{Row, Statement, types::ToSql};
 
 use super::{
-    Settings,
     claimant::{Claimant, LastAnswer, uptime},
     command::{Command, Round},
     lanes::Lanes,
+    outcome::{Kept, Outcome},
     session::{CALL_TIMEOUT, Connection, unsure},
-    settle::Outcome,
-    shards::shard_of,
+    settings::Settings,
+    shard::shard_of,
     statements::Statements,
 };
 use crate::{
@@ -19,10 +19,6 @@ use crate::{
     clock::{SharedClock, Timestamp},
     outbox::{OutboxError, error::Result, ids::QueueKey},
 };
-
-/// Outcomes that could not be recorded yet, because the connection broke. They still count as long as no
-/// other instance has taken their shard.
-pub(super) type Kept = Arc<Mutex<Vec<Outcome>>>;
 
 /// The writer of one session.
 pub(super) struct Writer {

@@ -10,15 +10,23 @@ const stored = {
   set: (name, value) => { try { localStorage.setItem(name, value); } catch { /* it is only convenient */ } },
 };
 
+// Shows in a button's text which of its modes is chosen.
+function showMode(id, mode) {
+  const place = document.querySelector(`#${id} span`);
+  if (place) place.textContent = place.dataset[mode];
+}
+
 // Theme: as the system has it, or as it was chosen.
 function theme(value) {
-  if (value) root.dataset.theme = value; else delete root.dataset.theme;
+  if (value === "light" || value === "dark") root.dataset.theme = value; else delete root.dataset.theme;
+  showMode("theme", root.dataset.theme || "system");
 }
 theme(stored.get("theme"));
+// The system's, the other one, the same as the system's but kept, and again.
 function toggleTheme() {
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  theme(dark ? "light" : "dark");
-  stored.set("theme", root.dataset.theme);
+  const [same, other] = matchMedia("(prefers-color-scheme: dark)").matches ? ["dark", "light"] : ["light", "dark"];
+  theme({ [other]: same, [same]: "" }[root.dataset.theme] ?? other);
+  stored.set("theme", root.dataset.theme || "");
 }
 
 // Times: UTC in the markup; shown relative and local, or as they are in the markup.
@@ -35,11 +43,13 @@ function ago(seconds) {
 let offset = Date.parse(document.body.dataset.now) - Date.now();
 function showTimes(within) {
   const utc = stored.get("times") === "utc";
+  root.dataset.times = utc ? "utc" : "local";
+  showMode("times", root.dataset.times);
   for (const time of within.querySelectorAll("time")) {
     const at = new Date(time.dateTime);
-    const shown = utc ? time.dateTime : ago((at - Date.now() - offset) / 1000) + ", " + local.format(at);
+    const shown = utc ? time.dateTime.replace(/\.\d+Z$/, "Z") : ago((at - Date.now() - offset) / 1000) + ", " + local.format(at).replaceAll(" ", "\u00a0");
     if (time.textContent !== shown) time.textContent = shown;
-    const title = utc ? zone.format(at) : zone.format(at) + " = " + time.dateTime;
+    const title = zone.format(at) + " = " + time.dateTime;
     if (time.title !== title) time.title = title;
   }
 }
@@ -123,6 +133,7 @@ async function signIn(place) {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
+  theme(stored.get("theme"));
   showTimes(document);
   reveal(document);
   forgetDone();

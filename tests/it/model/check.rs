@@ -125,6 +125,11 @@ impl Check<'_> {
     fn status(&self, stored: &Stored, status: &CallbackStatus) {
         self.ids.agree(stored, &status.record);
         assert_eq!(status.in_flight, stored.is_claimed());
+        let pending = stored.is_pending();
+        let to = &stored.new.destination;
+        assert_eq!(status.paused, pending && self.model.paused.contains_key(to));
+        assert_eq!(status.open, self.model.open.get(to).copied().filter(|_| pending));
+        assert_eq!(status.hold_until, self.hold(to).filter(|_| pending));
         let waits_for = self.model.waits_for(stored).map(|number| self.ids.of(number));
         assert_eq!(status.waiting_for, waits_for, "{stored:#?}");
     }
@@ -137,6 +142,7 @@ impl Check<'_> {
         let job_id = asked.job.map(|job| JOBS[job].to_owned());
         let ago = |units| self.model.now.before(UNIT * units);
         let (since, until) = (asked.since.map(ago), asked.until.map(ago));
+        let (ended_since, ended_until) = (asked.ended_since.map(ago), asked.ended_until.map(ago));
         let all: Vec<_> = self.model.kept.values().collect();
         let directory = asked.directory.and_then(|at| all.get(at.checked_rem(all.len())?));
         let job_id_fs = directory.map(|it| it.new.body.job_id_fs.clone());
@@ -148,10 +154,13 @@ impl Check<'_> {
             error_kind: asked.kind,
             since,
             until,
+            ended_since,
+            ended_until,
             cursor: behind.map(|number| self.ids.of(number)),
             limit: asked.limit,
             oldest_first: asked.oldest_first,
         };
+        let ended_at = |it: &Stored| it.finished().map(|(_, at)| at);
         let wanted = |it: &Stored| {
             state.is_none_or(|state| it.state_name() == state)
                 && destination.as_ref().is_none_or(|to| it.new.destination == *to)
@@ -162,6 +171,8 @@ impl Check<'_> {
                 })
                 && since.is_none_or(|since| it.created_at >= since)
                 && until.is_none_or(|until| it.created_at < until)
+                && ended_since.is_none_or(|since| ended_at(it).is_some_and(|at| at >= since))
+                && ended_until.is_none_or(|until| ended_at(it).is_some_and(|at| at < until))
                 && behind.is_none_or(|behind| {
                     if asked.oldest_first { it.number > behind } else { it.number < behind }
                 })
@@ -201,6 +212,7 @@ impl Check<'_> {
         };
         let count = |wanted: &dyn Fn(&Stored) -> bool| kept().filter(|it| wanted(it)).count();
         let is_due = |it: &Stored| it.free_from().is_some_and(|at| at <= model.now);
+        let is_paused = |it: &Stored| model.paused.contains_key(&it.new.destination);
         let mut busy: Vec<_> =
             destinations().into_iter().filter(|to| !to.is_none() && !model.is_idle(to)).collect();
         let of = |to: &Destination| self.of(to);
@@ -227,7 +239,12 @@ impl Check<'_> {
             failed: count(&Stored::is_failed) as u64,
             oldest_delivered: oldest(StateName::Delivered),
             oldest_failed: oldest(StateName::Failed),
+            due_paused: count(&|it| is_due(it) && is_paused(it)) as u64,
             oldest_due: kept().filter(|it| is_due(it)).filter_map(Stored::free_from).min(),
+            oldest_due_unpaused: kept()
+                .filter(|it| is_due(it) && !is_paused(it))
+                .filter_map(Stored::free_from)
+                .min(),
             overdue: destinations().iter().map(|to| self.overdue(to)).sum(),
             destination_count: shown.len() as u64,
             open_count: shown.iter().filter(|it| it.open.is_some()).count() as u64,
@@ -248,6 +265,17 @@ impl Check<'_> {
             }
         }
         assert_eq!(listed, expected.destinations);
+        // Those without callbacks come last, if they are asked for.
+        let idle = destinations().into_iter().filter(|to| !to.is_none()).collect();
+        let query = DestinationQuery { limit: ALL, idle, ..Default::default() };
+        let listed = self.outbox.destinations(query, model.now).await.unwrap().destinations;
+        let (with, without) = listed.split_at(expected.destinations.len());
+        assert_eq!(with, expected.destinations);
+        let mut others: Vec<_> = destinations().into_iter().collect();
+        others.retain(|to| !to.is_none() && model.is_idle(to));
+        others.sort();
+        let others: Vec<_> = others.into_iter().map(DestinationSummary::idle).collect();
+        assert_eq!(without, others);
     }
 
     fn hold(&self, to: &Destination) -> Option<Timestamp> {

@@ -115,6 +115,8 @@ pub(super) struct Listing {
     /// So many units ago.
     pub(super) since: Option<u32>,
     pub(super) until: Option<u32>,
+    pub(super) ended_since: Option<u32>,
+    pub(super) ended_until: Option<u32>,
     pub(super) limit: usize,
     pub(super) oldest_first: bool,
     /// It continues after one of the callbacks, which may have been removed.
@@ -222,12 +224,13 @@ fn listing() -> impl Strategy<Value = Listing> {
     let wanted = |below: usize| option::weighted(0.3, 0..below);
     (
         (wanted(3), wanted(HOSTS + 1), wanted(JOBS.len()), option::weighted(0.2, number())),
-        (option::weighted(0.3, 0..12_u32), option::weighted(0.2, 0..12_u32)),
+        [0.3, 0.2, 0.2, 0.2].map(|often| option::weighted(often, 0..12_u32)),
         option::weighted(0.2, prop_oneof![Just(ErrorKind::Status), Just(ErrorKind::Cancelled)]),
         (1..4_usize, any::<bool>(), option::weighted(0.3, number())),
     )
         .prop_map(
-            |((state, to, job, directory), (since, until), kind, (limit, oldest_first, behind))| {
+            |((state, to, job, directory), times, kind, (limit, oldest_first, behind))| {
+                let [since, until, ended_since, ended_until] = times;
                 Listing {
                     state,
                     to,
@@ -236,6 +239,8 @@ fn listing() -> impl Strategy<Value = Listing> {
                     kind,
                     since,
                     until,
+                    ended_since,
+                    ended_until,
                     limit,
                     oldest_first,
                     behind,

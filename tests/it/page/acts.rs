@@ -95,6 +95,31 @@ fn ticked_callbacks_count_alone_whatever_the_filter_was() {
 }
 
 #[test]
+fn the_confirmation_names_what_was_ticked_and_all_has_to_be_chosen() {
+    let service = Service::start(SLOW);
+    let api = service.api();
+    let (busy, ids) = waiting(&api, &["job-a", "job-b", "job-c"]);
+    let list = format!("destination={}", encoded(&busy.url("")));
+    let ticked = format!("{list}&id={}&id={}", ids[0], ids[2]);
+    let asked = text(&view(&api, &format!("/ui/actions/cancel?{ticked}&scope=ticked")));
+    assert!(asked.contains("<b>2</b> callbacks match"), "{asked}");
+    for (id, job, named) in
+        [(&ids[0], "job-a", true), (&ids[1], "job-b", false), (&ids[2], "job-c", true)]
+    {
+        let link = format!("<a href=\"../callbacks/{id}\" class=\"mono\">{job}</a>");
+        assert_eq!(asked.contains(&link), named, "{job}: {asked}");
+    }
+    assert!(asked.contains(&format!(">{}</td>", busy.url(""))), "{asked}");
+    let all = text(&view(&api, &format!("/ui/actions/cancel?{ticked}&scope=all")));
+    assert!(all.contains("<b>3</b> callbacks match"), "{all}");
+    assert!(!all.contains("name=\"id\""), "{all}");
+    let none = view(&api, &format!("/ui/actions/cancel?{list}&scope=ticked"));
+    assert_eq!(none.status, 400);
+    assert!(text(&none).contains("No callback was selected"), "{}", text(&none));
+    assert_eq!(api.queue()["pending"], 3, "it is only asked");
+}
+
+#[test]
 fn an_action_changes_nothing_that_its_list_does_not_show() {
     let service = Service::start(SLOW);
     let (api, _, failed) = failed(&service);

@@ -63,6 +63,127 @@ fn lists_show_what_the_filter_in_their_url_matches() {
 }
 
 #[test]
+fn a_filter_that_cannot_be_read_keeps_its_form_and_marks_the_field() {
+    let service = Service::start("");
+    let (api, _, id) = failed(&service);
+    for (field, value, said) in [
+        ("endedSince", "tomorrow", "Ended since: expected a time such as 2026-01-31 08:00 (UTC)"),
+        ("until", "2026-13-01 08:00", "Accepted before: expected a time"),
+        ("destination", "a b", "Destination: expected a host"),
+        ("state", "sad", "State: expected pending, delivered or failed"),
+        ("errorKind", "sad", "Kind of error: there is no such kind of error"),
+    ] {
+        let path = format!("/ui/callbacks?jobId=1&{field}={}", encoded(value));
+        let answer = view(&api, &path);
+        let page = text(&answer);
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(page.contains(&format!("role=\"alert\">{said}")), "{path}: {page}");
+        assert!(page.contains(&format!("({value})</p>")), "{path}");
+        assert!(page.contains("name=\"jobId\" value=\"1\""), "the rest of the form stays");
+        let bad = "aria-invalid=\"true\" aria-describedby=\"invalid\"";
+        let marked = page.split('<').filter(|tag| tag.contains(bad));
+        let marked: Vec<_> = marked.collect();
+        assert_eq!(marked.len(), 1, "{path}");
+        assert!(marked[0].contains(&format!("name=\"{field}\"")), "{path}: {marked:?}");
+        assert!(["state", "errorKind"].contains(&field) || marked[0].contains(value), "{path}");
+        assert!(!page.contains(&id), "nothing is listed: {path}");
+    }
+    let german = text(&view(&api, "/ui/callbacks?since=morgen&lang=de"));
+    assert!(german.contains("Angenommen seit: erwartet wird eine Zeit wie"), "{german}");
+}
+
+#[test]
+fn a_host_alone_is_the_destination_that_has_it() {
+    let service = Service::start("");
+    let (api, bad, id) = failed(&service);
+    let other = api.accept(&event("job_sending", "2", "http://some-host.invalid:8080/"));
+    let address = bad.address.to_string();
+    for (given, full, found) in [
+        (&*address, &*bad.url(""), &id),
+        (&*address.to_uppercase(), &*bad.url(""), &id),
+        ("127.0.0.1", &*bad.url(""), &id),
+        ("some-host.invalid", "http://some-host.invalid:8080", &other),
+        ("Some-Host.invalid:8080/", "http://some-host.invalid:8080", &other),
+    ] {
+        for path in ["callbacks", "actions/cancel"] {
+            let page = text(&view(&api, &format!("/ui/{path}?destination={}", encoded(given))));
+            let field = format!("name=\"destination\" value=\"{full}\"");
+            assert!(page.contains(&field), "{path} {given}: {page}");
+            assert_eq!(path == "callbacks", page.contains(found), "{path} {given}");
+        }
+    }
+    let nowhere = text(&view(&api, "/ui/callbacks?destination=elsewhere"));
+    assert!(nowhere.contains("value=\"http://elsewhere:80\""), "{nowhere}");
+    api.accept(&event("job_sending", "3", "https://some-host.invalid:9/"));
+    let several = view(&api, "/ui/callbacks?destination=some-host.invalid");
+    let page = text(&several);
+    assert_eq!(several.status, 400, "{page}");
+    assert!(page.contains("Several destinations have this host"), "{page}");
+    assert!(page.contains("https://some-host.invalid:9") && page.contains(":8080"), "{page}");
+    assert_eq!(view(&api, "/ui/actions/cancel?destination=some-host.invalid").status, 400);
+}
+
+#[test]
+fn what_ended_is_found_by_the_time_of_its_end_which_the_list_shows() {
+    let service = Service::start("");
+    let (api, _, id) = failed(&service);
+    let ended = api.callback(&id)["finishedAt"].as_str().unwrap().to_owned();
+    let pending = api.accept(&event("job_sending", "2", "http://some-host.invalid:8080/"));
+    let cell = format!("data-label=\"Ended at\"><time datetime=\"{ended}\">");
+    let from = encoded(&ended);
+    for (query, shown) in [
+        (format!("endedSince={from}"), true),
+        (format!("endedUntil={from}"), false),
+        ("endedSince=12h&state=failed".into(), true),
+        ("endedUntil=12h".into(), false),
+        ("endedSince=2016-01-31+08%3A00&endedUntil=9999-01-31+08%3A00%3A00".into(), true),
+        ("endedSince=2016-01-31&endedUntil=9999-01-31T08%3A00%3A00Z".into(), true),
+    ] {
+        let page = text(&view(&api, &format!("/ui/callbacks?{query}")));
+        assert_eq!(page.contains(&cell), shown, "{query}: {page}");
+        assert!(!page.contains(&pending), "it has not ended: {query}");
+    }
+    for (state, head) in [("", "Next, or ended at"), ("failed", "Ended at"), ("pending", "Next")] {
+        let page = text(&view(&api, &format!("/ui/callbacks?state={state}")));
+        assert!(page.contains(&format!("<th>{head}</th><th>Last error")), "{state}: {page}");
+    }
+    let asked = text(&view(&api, "/ui/actions/replay?endedSince=2h"));
+    assert!(asked.contains("Ended since") && asked.contains("2h = <time"), "{asked}");
+}
+
+#[test]
+fn the_number_of_matches_is_above_the_list_up_to_a_limit() {
+    let service = Service::start("");
+    let api = service.api();
+    let dead = "http://127.0.0.1:1";
+    api.post("/v1/destinations/pause", &serde_json::json!({ "destination": dead }));
+    let lines: String = (0..1003)
+        .map(|job| event("job_sending", &job.to_string(), &format!("{dead}/")).to_string() + "\n")
+        .collect();
+    api.post_lines(&lines);
+    let said = |query: &str| {
+        let page = text(&view(&api, &format!("/ui/callbacks?{query}")));
+        let matches = page.split_once("class=\"matches\"><b>");
+        matches.map(|(_, rest)| rest.split("</p>").next().unwrap().replace("</b>", ""))
+    };
+    assert_eq!(said("jobId=1").as_deref(), Some("1 callback matches"));
+    assert_eq!(said("jobIdFs=none"), None);
+    assert_eq!(said("state=pending").as_deref(), Some("more than 1000 callbacks match"));
+    let second = text(&view(&api, "/ui/callbacks"));
+    let cursor = second.split_once("cursor=").unwrap().1.split('"').next().unwrap();
+    assert_eq!(
+        said(&format!("cursor={cursor}")).as_deref(),
+        Some("more than 1000 callbacks match"),
+        "on each page"
+    );
+    let ended: Vec<_> = (0..60).map(|job| format!("id={job}")).collect();
+    assert_eq!(said(&ended.join("&")), None, "these are no ids");
+    let filter = format!("destination={}", encoded(dead));
+    super::send(&api, "/ui/actions/cancel", &format!("{filter}&total=3"));
+    assert_eq!(said("state=failed").as_deref(), Some("more than 1000 callbacks match"));
+}
+
+#[test]
 fn a_callback_leads_to_its_destination_and_an_old_error_is_history() {
     let service = Service::start("[retry]\ninitial_interval = \"10ms\"");
     let api = service.api();

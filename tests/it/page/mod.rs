@@ -3,6 +3,7 @@
 
 mod acts;
 mod finds;
+mod stands;
 mod visitors;
 
 use data_encoding::BASE64;
@@ -182,10 +183,11 @@ fn bad_input_gets_a_page_with_the_right_status() {
         ("callbacks?colour=red", 400, "no field with this name: colour"),
         ("destinations?colour=red", 400, "no field with this name: colour"),
         ("search?colour=red", 400, "no field with this name: colour"),
-        ("callbacks?state=sad", 400, "invalid state `sad`"),
-        ("callbacks?errorKind=sad", 400, "errorKind"),
+        ("callbacks?state=sad", 400, "State"),
+        ("callbacks?errorKind=sad", 400, "Kind of error"),
         ("callbacks?since=later", 400, "later"),
-        ("callbacks?destination=nowhere", 400, "nowhere"),
+        ("callbacks?destination=no%20where", 400, "no where"),
+        ("actions/cancel?destination=no%20where", 400, "no where"),
         ("callbacks?id=x", 400, "id"),
         ("actions/replay?id=x", 400, "id"),
         ("actions/explode", 404, "There is no such page"),

@@ -31,6 +31,19 @@ fn next_change() -> u64 {
     LAST.fetch_add(1, Ordering::Relaxed)
 }
 
+/// What the summary has read of a queue's due index.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DueSeen {
+    /// Scheduled callbacks that are due, busy or not.
+    pub(crate) count: u64,
+    /// The first of them that was not busy, and when it became due.
+    pub(crate) oldest: Option<(u64, Timestamp)>,
+    /// Time alone changes nothing from then on …
+    pub(crate) from: Timestamp,
+    /// … until the next one is due.
+    pub(crate) until: Timestamp,
+}
+
 /// The queue of one destination, in memory.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -45,8 +58,10 @@ pub(crate) struct Queue {
     pub(crate) aged_to: u64,
     /// The first fresh callback that is not busy, and when it was accepted, if the summary looked for it.
     pub(crate) first_fresh: Option<(u64, Timestamp)>,
-    /// The last change after which `first_fresh` may have been another one. No two changes of any queues
-    /// have the same number.
+    /// What the summary has read of the due index since the last change.
+    pub(crate) due_seen: Option<DueSeen>,
+    /// The last change after which `first_fresh` or `due_seen` may have been another one. No two changes of
+    /// any queues have the same number.
     pub(crate) change: u64,
     /// The last claim found only busy callbacks. The queue is signalled when one of them is freed.
     pub(crate) starved: bool,
@@ -65,6 +80,7 @@ impl Queue {
             oldest: Timestamp::MAX,
             aged_to: 0,
             first_fresh: None,
+            due_seen: None,
             change: next_change(),
             starved: false,
             postponed_claims: 0,
@@ -77,14 +93,21 @@ impl Queue {
 
     /// Frees a busy callback. Returns whether the queue has to be signalled.
     pub(crate) fn free(&mut self, seq: u64) -> bool {
-        self.may_be_first(seq);
+        self.changed(seq);
         self.busy.remove(&seq).is_some() && std::mem::take(&mut self.starved)
     }
 
-    /// Forgets the first fresh callback if it may be this one now, or may have been until now.
-    pub(crate) fn may_be_first(&mut self, seq: u64) {
+    /// Forgets what was read of the due index, and the first fresh callback if it may be this one now, or may
+    /// have been until now.
+    pub(crate) fn changed(&mut self, seq: u64) {
         self.change = next_change();
+        self.due_seen = None;
         self.first_fresh = self.first_fresh.filter(|(first, _)| *first < seq);
+    }
+
+    /// Its breaker, if it is open. Without pending callbacks, there is nothing to probe with.
+    pub(crate) fn shown_open(&self) -> Option<Open> {
+        self.open.filter(|_| self.row.pending > 0)
     }
 
     /// Whether it is no longer needed in memory.

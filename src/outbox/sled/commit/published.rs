@@ -52,7 +52,7 @@ impl Published {
                     if row.pending == 0 {
                         queue.open = None;
                     }
-                    queue.may_be_first(*lowest_fresh);
+                    queue.changed(*lowest_fresh);
                     if *lowest_fresh < queue.window.from {
                         inner.look_from(*key, *lowest_fresh);
                     }

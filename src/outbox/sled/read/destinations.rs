@@ -1,10 +1,7 @@
 //! Destinations: their counters, and what is due. Those with pending callbacks and those that are paused are
 //! in memory; those with failed callbacks only are read from the tree.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use crate::{
     clock::Timestamp,
@@ -14,6 +11,7 @@ use crate::{
         horizon::Horizon,
         sled::{
             blocks::Pending,
+            claim::queue::{DueSeen, Queue},
             keys::{self, QueueKey},
             read::listing::LIST_SCAN_LIMIT,
             rows::{self, QueueRow, decode},
@@ -35,11 +33,26 @@ pub(crate) struct DestinationSnapshot {
     /// No scheduled callback is due.
     no_scheduled_due: bool,
     first_fresh: Option<(u64, Timestamp)>,
+    due_seen: Option<DueSeen>,
     /// `Queue::change` at that moment; `None` if the destination is not in memory.
     change: Option<u64>,
 }
 
 impl DestinationSnapshot {
+    fn of(key: QueueKey, queue: &Queue, horizon: Horizon) -> Self {
+        Self {
+            key,
+            row: queue.row.clone(),
+            in_flight: queue.in_flight(),
+            busy: queue.busy.keys().copied().collect(),
+            open: queue.shown_open(),
+            no_scheduled_due: queue.busy.is_empty() && !queue.may_have_scheduled(horizon),
+            first_fresh: queue.first_fresh,
+            due_seen: queue.due_seen,
+            change: Some(queue.change),
+        }
+    }
+
     /// A destination that is not in memory.
     fn stored(key: QueueKey, row: QueueRow) -> Self {
         Self {
@@ -50,7 +63,24 @@ impl DestinationSnapshot {
             open: None,
             no_scheduled_due: false,
             first_fresh: None,
+            due_seen: None,
             change: None,
+        }
+    }
+
+    /// Whether what was read of the due index is what would be read now.
+    fn is_still_so(&self, seen: &DueSeen, now: Timestamp) -> bool {
+        (seen.from..seen.until).contains(&now)
+            && seen.oldest.is_none_or(|(seq, _)| !self.busy.contains(&seq))
+    }
+
+    /// Remembers what was read, unless the queue has changed since this snapshot.
+    fn remember(&self, store: &Store, what: impl FnOnce(&mut Queue)) {
+        let mut inner = store.queues.lock();
+        if let Some(queue) = inner.queues.get_mut(&self.key)
+            && Some(queue.change) == self.change
+        {
+            what(queue);
         }
     }
 
@@ -70,21 +100,31 @@ impl DestinationSnapshot {
     }
 }
 
-/// The destinations in memory.
-pub(crate) fn in_memory(store: &Store, horizon: Horizon) -> Vec<DestinationSnapshot> {
+/// The destinations in memory, and the number of those that are not: they have failed callbacks only.
+pub(crate) fn in_memory(store: &Store, horizon: Horizon) -> (Vec<DestinationSnapshot>, u64) {
     let inner = store.queues.lock();
-    let seen = inner.queues.iter().map(|(key, queue)| DestinationSnapshot {
-        key: *key,
-        row: queue.row.clone(),
-        in_flight: queue.in_flight(),
-        busy: queue.busy.keys().copied().collect(),
-        // Without pending callbacks, there is nothing to probe with.
-        open: queue.open.filter(|_| queue.row.pending > 0),
-        no_scheduled_due: queue.busy.is_empty() && !queue.may_have_scheduled(horizon),
-        first_fresh: queue.first_fresh,
-        change: Some(queue.change),
-    });
-    seen.collect()
+    let all = inner.queues.iter();
+    let seen: Vec<_> =
+        all.map(|(key, queue)| DestinationSnapshot::of(*key, queue, horizon)).collect();
+    let counting = seen.iter().filter(|it| it.row.counts()).count() as u64;
+    (seen, inner.destinations.saturating_sub(counting))
+}
+
+/// Sorts the first ones of a list to its beginning and removes the others, if there are any. There may be
+/// many more than are shown.
+pub(crate) fn keep_first<T>(
+    all: &mut Vec<T>,
+    most: usize,
+    of: impl Fn(&T) -> &DestinationSummary,
+) -> bool {
+    let compare = |a: &T, b: &T| of(a).position().cmp(&of(b).position());
+    let more = all.len() > most;
+    if more {
+        all.select_nth_unstable_by(most, compare);
+        all.truncate(most);
+    }
+    all.sort_unstable_by(compare);
+    more
 }
 
 /// What is due of a destination.
@@ -102,30 +142,15 @@ pub(crate) fn due(
     horizon: Horizon,
     looked_at: &mut usize,
 ) -> Result<DueCount> {
-    let DestinationSnapshot { key, row, busy, .. } = queue;
-    let now = horizon.now;
+    let row = &queue.row;
     let mut due = DueCount { ready: row.fresh, oldest: None };
     if row.scheduled > 0 && !queue.no_scheduled_due {
-        let due_by =
-            |from, to| store.tree.range(keys::due(*key, from, 0)..=keys::due(*key, to, u64::MAX));
-        // What lies after it was scheduled while the clock was ahead, and is due.
-        let beyond = horizon.latest.after(Duration::from_millis(1));
-        let beyond = (beyond > horizon.latest).then(|| due_by(beyond, Timestamp::MAX));
-        let mut scheduled = 0;
-        for entry in due_by(Timestamp::default(), now).chain(beyond.into_iter().flatten()) {
-            if *looked_at >= LIST_SCAN_LIMIT {
-                // At the limit, all scheduled ones of this destination count as due.
-                scheduled = row.scheduled;
-                break;
-            }
-            let (entry, _) = entry?;
-            *looked_at += 1;
-            scheduled += 1;
-            if due.oldest.is_none() && !busy.contains(&keys::last_number(&entry)) {
-                due.oldest = Some(keys::due_time(&entry).min(now));
-            }
-        }
-        due.ready += scheduled;
+        let seen = match queue.due_seen.filter(|seen| queue.is_still_so(seen, horizon.now)) {
+            Some(seen) => seen,
+            None => scheduled_due(store, queue, horizon, looked_at)?,
+        };
+        due.ready += seen.count;
+        due.oldest = seen.oldest.map(|(_, at)| at.min(horizon.now));
     }
     if row.fresh > 0
         && let Some(created) = oldest_fresh(store, queue)?
@@ -135,9 +160,55 @@ pub(crate) fn due(
     Ok(due)
 }
 
+/// Reads what is due in the due index of a queue, and remembers it.
+fn scheduled_due(
+    store: &Store,
+    queue: &DestinationSnapshot,
+    horizon: Horizon,
+    looked_at: &mut usize,
+) -> Result<DueSeen> {
+    let DestinationSnapshot { key, row, busy, .. } = queue;
+    let mut seen = DueSeen { count: 0, oldest: None, from: horizon.now, until: Timestamp::MAX };
+    let rows_from =
+        |at| store.tree.range(keys::due(*key, at, 0)..=keys::due(*key, Timestamp::MAX, u64::MAX));
+    let mut rows = rows_from(Timestamp::default());
+    // With time, what was stored while the clock was ahead may no longer be due.
+    let mut keeps = true;
+    while let Some(entry) = rows.next() {
+        let (entry, _) = entry?;
+        let at = keys::due_time(&entry);
+        if horizon.is_later(at) {
+            // What lies after the horizon was scheduled while the clock was ahead, and is due.
+            seen.until = seen.until.min(at);
+            let beyond = horizon.latest.after(Duration::from_millis(1));
+            if beyond <= horizon.latest {
+                break;
+            }
+            rows = rows_from(beyond);
+            continue;
+        }
+        if *looked_at >= LIST_SCAN_LIMIT {
+            // At the limit, all scheduled ones of this destination count as due.
+            seen.count = row.scheduled;
+            return Ok(seen);
+        }
+        keeps &= at <= horizon.now;
+        *looked_at += 1;
+        seen.count += 1;
+        let seq = keys::last_number(&entry);
+        if seen.oldest.is_none() && !busy.contains(&seq) {
+            seen.oldest = Some((seq, at));
+        }
+    }
+    if keeps {
+        queue.remember(store, |queue| queue.due_seen = Some(seen));
+    }
+    Ok(seen)
+}
+
 /// When the first fresh callback of a queue that is not busy was accepted.
 fn oldest_fresh(store: &Store, queue: &DestinationSnapshot) -> Result<Option<Timestamp>> {
-    let DestinationSnapshot { key, busy, first_fresh, change, .. } = queue;
+    let DestinationSnapshot { key, busy, first_fresh, .. } = queue;
     if let Some((_, created_at)) = first_fresh.filter(|(seq, _)| !busy.contains(seq)) {
         return Ok(Some(created_at));
     }
@@ -155,12 +226,7 @@ fn oldest_fresh(store: &Store, queue: &DestinationSnapshot) -> Result<Option<Tim
                 && let Some(record) =
                     rows::readable(rows::Records::default().get(&store.tree, seq))?
             {
-                let mut inner = store.queues.lock();
-                if let Some(queue) = inner.queues.get_mut(key)
-                    && Some(queue.change) == *change
-                {
-                    queue.first_fresh = Some((seq, record.created_at));
-                }
+                queue.remember(store, |queue| queue.first_fresh = Some((seq, record.created_at)));
                 return Ok(Some(record.created_at));
             }
         }
@@ -177,6 +243,9 @@ pub(crate) fn only_failed(
     horizon: Horizon,
 ) -> Result<Vec<DestinationSummary>> {
     let mut found = Vec::new();
+    if most == 0 {
+        return Ok(found);
+    }
     for row in store.tree.scan_prefix(keys::QUEUES).take(scan_limit) {
         let (key, bytes) = row?;
         let queue = QueueKey(keys::last_number(&key));
@@ -200,36 +269,48 @@ pub(crate) fn page(
     now: Timestamp,
 ) -> Result<DestinationPage> {
     let horizon = store.horizon(now);
-    let mut seen = in_memory(store, horizon);
-    seen.retain(|it| it.row.counts() && query.matches(&it.row.destination));
+    let (seen, others) = match &query.destination {
+        None => in_memory(store, horizon),
+        Some(wanted) => {
+            let key = store.queue(wanted);
+            let inner = store.queues.lock();
+            let one = inner.queues.get(&key);
+            (one.map(|it| DestinationSnapshot::of(key, it, horizon)).into_iter().collect(), 0)
+        }
+    };
     // What is due is counted for those on the page only.
-    let mut all: Vec<_> = seen.iter().map(|it| it.summary(0, horizon)).collect();
-    let seen: HashMap<_, _> = seen.into_iter().map(|it| (it.row.destination.clone(), it)).collect();
-    match &query.destination {
-        None => all.extend(only_failed(store, usize::MAX, usize::MAX, horizon)?),
+    let shown = |it: &DestinationSnapshot| it.row.counts() && query.matches(&it.row.destination);
+    let in_memory = seen.iter().enumerate().filter(|(_, it)| shown(it));
+    let mut all: Vec<_> = in_memory.map(|(at, it)| (it.summary(0, horizon), Some(at))).collect();
+    let stored = match &query.destination {
+        None if others == 0 => Vec::new(),
+        None => only_failed(store, usize::MAX, usize::MAX, horizon)?,
         Some(wanted) if all.is_empty() => {
             let queue = store.queue(wanted);
             let key = keys::queue(queue);
-            if let Some(bytes) = store.tree.get(&key)? {
-                all.push(
-                    DestinationSnapshot::stored(queue, decode(&key, &bytes)?).summary(0, horizon),
-                );
-            }
+            let row = store.tree.get(&key)?.map(|bytes| decode(&key, &bytes)).transpose()?;
+            row.map(|row| DestinationSnapshot::stored(queue, row).summary(0, horizon))
+                .into_iter()
+                .collect()
         }
-        Some(_) => {}
+        Some(_) => Vec::new(),
+    };
+    all.extend(stored.into_iter().filter(|it| query.matches(&it.destination)).map(|it| (it, None)));
+    if !query.idle.is_empty() {
+        let known: HashSet<_> = all.iter().map(|(it, _)| it.destination.clone()).collect();
+        let idle = query.idle.iter().filter(|it| query.matches(it) && !known.contains(*it));
+        all.extend(idle.map(|it| (DestinationSummary::idle(it.clone()), None)));
     }
-    all.retain(|it| query.matches(&it.destination));
-    all.retain(|it| query.cursor.as_ref().is_none_or(|cursor| it.order() > *cursor));
-    all.sort_by_cached_key(DestinationSummary::order);
-    let more = all.len() > query.limit.max(1);
-    all.truncate(query.limit.max(1));
+    all.retain(|(it, _)| query.cursor.as_ref().is_none_or(|cursor| cursor.is_before(it)));
+    let more = keep_first(&mut all, query.limit.max(1), |(it, _)| it);
     let mut looked_at = 0;
-    for it in &mut all {
-        if let Some(seen) = seen.get(&it.destination) {
+    for (it, at) in &mut all {
+        if let Some(seen) = at.and_then(|at| seen.get(at)) {
             let ready = due(store, seen, horizon, &mut looked_at)?.ready;
             it.due = ready.saturating_sub(seen.in_flight);
         }
     }
+    let all: Vec<_> = all.into_iter().map(|(it, _)| it).collect();
     let next = all.last().filter(|_| more).map(DestinationSummary::order);
     Ok(DestinationPage { destinations: all, next })
 }

@@ -219,8 +219,13 @@ fn sources(store: &Store, query: &Query) -> Vec<Source> {
     if let Some(job_id_fs) = &query.job_id_fs {
         return vec![Source::Index(keys::directory_prefix(job_id_fs))];
     }
+    let only_ended = query.ended_since.is_some() || query.ended_until.is_some();
     match query.state {
+        None if only_ended => {
+            vec![Source::Ended(StateName::Delivered), Source::Ended(StateName::Failed)]
+        }
         None => vec![Source::Records],
+        Some(StateName::Pending) if only_ended => Vec::new(),
         Some(StateName::Pending) => match &query.destination {
             Some(destination) => {
                 vec![Source::Pending(store.queue(destination))]

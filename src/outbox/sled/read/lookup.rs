@@ -40,15 +40,27 @@ pub(crate) fn status(store: &Store, record: Record) -> Result<CallbackStatus> {
     let waiting_for = waiting_for(store, &record)?;
     let stuck = record.is_blocked() && waiting_for.is_none();
     let (seq, queue) = keys::parts(record.id);
-    let (mut in_flight, mut paused) = (false, false);
     let record = store.with_resumed_age(record);
-    if record.state_name() == StateName::Pending
+    let mut status = CallbackStatus {
+        record,
+        waiting_for,
+        in_flight: false,
+        paused: false,
+        open: None,
+        hold_until: None,
+        stuck,
+    };
+    if status.record.state_name() == StateName::Pending
         && let Some(queue) = store.queues.lock().queues.get(&queue)
     {
-        in_flight = queue.is_claimed(seq);
-        paused = queue.row.paused_at.is_some();
+        let row = &queue.row;
+        status.in_flight = queue.is_claimed(seq);
+        status.paused = row.paused_at.is_some();
+        status.open = queue.shown_open();
+        let held = row.is_held(store.horizon(store.clock.now()));
+        status.hold_until = held.then_some(row.hold_until);
     }
-    Ok(CallbackStatus { record, waiting_for, in_flight, paused, stuck })
+    Ok(status)
 }
 
 /// The callback that has to end before a blocked one: the previous pending callback of the same job,

@@ -3,7 +3,7 @@
 use crate::{
     clock::Timestamp,
     outbox::{
-        DestinationSummary, OVERDUE, StateName, Summary,
+        OVERDUE, StateName, Summary,
         error::Result,
         sled::{
             keys,
@@ -40,6 +40,10 @@ fn oldest_ended(store: &Store, state: StateName) -> Result<Option<Timestamp>> {
     Ok(None)
 }
 
+fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    a.into_iter().chain(b).min()
+}
+
 /// Summary of the outbox.
 pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
     let (totals, destination_count) = {
@@ -58,7 +62,8 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
     };
     let (mut ready, mut looked_at) = (0, 0);
     let mut all = Vec::new();
-    for queue in destinations::in_memory(store, horizon) {
+    let (seen, others) = destinations::in_memory(store, horizon);
+    for queue in seen {
         let in_flight = queue.in_flight;
         let DueCount { ready: queue_ready, oldest } =
             destinations::due(store, &queue, horizon, &mut looked_at)?;
@@ -69,10 +74,12 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
         if free && oldest.is_some_and(|due| now.since(due) > OVERDUE) {
             summary.overdue += queue_ready.saturating_sub(in_flight);
         }
-        summary.oldest_due = match (summary.oldest_due, oldest) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        summary.oldest_due = earlier(summary.oldest_due, oldest);
+        if queue.row.paused_at.is_some() {
+            summary.due_paused += queue_ready.saturating_sub(in_flight);
+        } else {
+            summary.oldest_due_unpaused = earlier(summary.oldest_due_unpaused, oldest);
+        }
         if queue.row.counts() {
             all.push(queue.summary(queue_ready, horizon));
         }
@@ -82,16 +89,16 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
     summary.due = ready.saturating_sub(summary.in_flight).min(summary.pending - summary.in_flight);
     summary.waiting = summary.pending - summary.in_flight - summary.due;
     summary.overdue = summary.overdue.min(summary.due);
+    summary.due_paused = summary.due_paused.min(summary.due);
     summary.store_bytes = store.db.size_on_disk()?;
     summary.open_count = all.iter().filter(|it| it.open.is_some()).count() as u64;
     summary.paused_count = all.iter().filter(|it| it.paused_at.is_some()).count() as u64;
-    if all.len() < DESTINATIONS_SHOWN {
+    if others > 0 && all.len() < DESTINATIONS_SHOWN {
         let most = DESTINATIONS_SHOWN - all.len();
         all.extend(destinations::only_failed(store, most, DESTINATION_SCAN_LIMIT, horizon)?);
     }
     // Destinations that receive nothing come first, because there may be more than are shown.
-    all.sort_by_cached_key(DestinationSummary::order);
-    all.truncate(DESTINATIONS_SHOWN);
+    destinations::keep_first(&mut all, DESTINATIONS_SHOWN, |it| it);
     summary.destinations = all;
     Ok(summary)
 }

@@ -1,0 +1,87 @@
+//! Outcomes of attempts, and what is written of them.
+
+use std::sync::{Arc, Mutex};
+
+use super::{
+    command::{Reply, Settle, answer},
+    lanes::Lanes,
+    settings::Settings,
+};
+use crate::{
+    clock::Timestamp,
+    outbox::{
+        Attempt, ErrorKind, OutboxError, Record, Settlement,
+        horizon::Horizon,
+        ids::{self, QueueKey},
+        transition,
+    },
+};
+
+/// Outcomes that could not be recorded yet, because the connection broke. They still count as long as no
+/// other instance has taken their shard.
+pub(super) type Kept = Arc<Mutex<Vec<Outcome>>>;
+
+/// An outcome, what is written of it, and who waits for that.
+pub(super) struct Outcome {
+    pub(super) record: Record,
+    pub(super) previous: Option<Attempt>,
+    pub(super) hold: Option<Timestamp>,
+    pub(super) reply: Reply<Record>,
+}
+
+impl Outcome {
+    /// Its destination.
+    pub(super) fn queue(&self) -> QueueKey {
+        ids::parts(self.record.id).1
+    }
+
+    /// It cannot be recorded any more.
+    pub(super) fn refuse(self, error: OutboxError) {
+        answer(self.reply, Err(error));
+    }
+}
+
+/// Decides what is written of an outcome; `None` if nothing is, because the callback is due again.
+pub(super) fn decide(
+    lanes: &Lanes,
+    settings: &Settings,
+    it: Settle,
+    now: Timestamp,
+) -> Option<Outcome> {
+    let Settle { record, settlement, reply, .. } = it;
+    let (seq, queue) = ids::parts(record.id);
+    let began = record.budget_since;
+    let (paused, resumed_at, held) = match lanes.lock().lanes.get(&queue) {
+        Some(lane) => (lane.paused_at.is_some(), lane.resumed_at, lane.hold_until),
+        None => (false, Timestamp::default(), Timestamp::default()),
+    };
+    let record = Record { budget_since: began.max(resumed_at), ..*record };
+    let settlement = match settlement {
+        // The decision was based on the age at the time of the claim; the destination has been paused or
+        // resumed since.
+        Settlement::Failed { attempt, failure, hold }
+            if failure.kind == ErrorKind::Expired && (paused || record.budget_since > began) =>
+        {
+            let Some(attempt) = attempt else {
+                lanes.release_now(queue, seq, now);
+                answer(reply, Ok(record));
+                return None;
+            };
+            Settlement::Retry { attempt, due: now, hold }
+        }
+        settlement => settlement,
+    };
+    let previous = record.last_attempt.clone().filter(|_| settlement.attempt().is_some());
+    let horizon = Horizon { now, latest: now.after(settings.longest_pause) };
+    let known = if horizon.is_later(held) { held } else { Timestamp::default() };
+    let (record, until) = match settlement {
+        Settlement::Delivered(attempt) => (transition::deliver(record, attempt, now), None),
+        Settlement::Failed { attempt, failure, hold } => {
+            (transition::fail(record, attempt, failure, now), hold)
+        }
+        Settlement::Retry { attempt, due, hold } => {
+            (transition::retry(record, attempt, due, true), hold)
+        }
+    };
+    Some(Outcome { record, previous, hold: until.map(|it| it.max(known)), reply })
+}

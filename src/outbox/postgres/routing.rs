@@ -1,0 +1,57 @@
+//! Who does what an operator asks for: this instance with its own destinations, and others with theirs.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    asked::{Answer, Question, misunderstood},
+    command::{Action, Reply},
+    outbox::PostgresOutbox,
+    shard::shard_of,
+};
+use crate::{
+    callback::CallbackId,
+    outbox::{OutboxFuture, ids},
+};
+
+impl PostgresOutbox {
+    /// Does something with callbacks: with those of own destinations here, and with the others by asking
+    /// their owners. Returns the result for each part.
+    pub(super) fn routed<T: Send + 'static>(
+        &self,
+        ids: Vec<CallbackId>,
+        act: fn(Vec<CallbackId>, Reply<T>) -> Action,
+        question: fn(Vec<CallbackId>) -> Question,
+        result: fn(Answer) -> Option<T>,
+    ) -> OutboxFuture<Vec<(Vec<CallbackId>, T)>> {
+        let mut own = Vec::new();
+        let mut others = BTreeMap::<usize, Vec<CallbackId>>::new();
+        {
+            let lanes = self.lanes.lock();
+            for id in ids {
+                let queue = ids::parts(id).1;
+                if lanes.owns(queue) {
+                    own.push(id);
+                } else {
+                    others.entry(shard_of(queue)).or_default().push(id);
+                }
+            }
+        }
+        // Sent now, because writes take effect in the order of their calls.
+        let here = (!own.is_empty() || others.is_empty()).then(|| {
+            let own = own.clone();
+            self.act(|reply| act(own, reply))
+        });
+        let (reads, now) = (Arc::clone(&self.reads), self.clock.now());
+        Box::pin(async move {
+            let mut results = Vec::new();
+            if let Some(here) = here {
+                results.push((own, here.await?));
+            }
+            for (shard, ids) in others {
+                let answer = reads.ask(shard, &question(ids.clone()), now).await?;
+                results.push((ids, result(answer).ok_or_else(misunderstood)?));
+            }
+            Ok(results)
+        })
+    }
+}

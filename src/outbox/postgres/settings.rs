@@ -1,0 +1,25 @@
+//! The settings of the store.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{callback::SecretUrl, tls::PairFiles};
+
+/// The settings `outbox.postgres.*`, and those of `outbox.*` that every store has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// URL of the database, `postgresql://user:password@host/database`.
+    pub url: SecretUrl,
+    /// A file with the password.
+    pub password_file: Option<PathBuf>,
+    /// Certificates that are trusted in addition to the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate and its key.
+    pub identity: Option<PairFiles>,
+    /// Name of the schema, which the store creates and has for itself.
+    pub schema: String,
+    /// Maximum number of pending callbacks.
+    pub max_pending: u64,
+    /// The longest time until a retry or the end of a hold. A later time was stored while the clock was
+    /// ahead, and is treated as past.
+    pub longest_pause: Duration,
+}
