@@ -108,7 +108,7 @@ words! {
     ended_since: "Ended since", "Beendet seit";
     ended_until: "Ended before", "Beendet vor";
     time_hint: "12h or 2026-01-31 08:00", "12h oder 2026-01-31 08:00";
-    times_are: "Times are UTC unless they end with an offset such as +01:00; 12h means twelve hours ago.", "Zeiten sind UTC, wenn sie nicht mit einem Versatz wie +01:00 enden; 12h heißt: vor zwölf Stunden.";
+    times_are: "Times are UTC, also if the page shows local ones; 12h means twelve hours ago.", "Zeiten sind UTC, auch wenn die Seite Ortszeiten zeigt; 12h heißt: vor zwölf Stunden.";
     invalid_state: "expected pending, delivered or failed", "erwartet wird pending, delivered oder failed";
     invalid_destination: "expected a host, a host and a port, or scheme, host and port, such as http://host:8080", "erwartet wird ein Host, Host und Port, oder Schema, Host und Port, wie http://host:8080";
     invalid_error_kind: "there is no such kind of error", "diese Art des Fehlers gibt es nicht";
