@@ -247,7 +247,7 @@ impl Outbox for PostgresOutbox {
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
         // Of a session that is over, it only counts while there is no other.
         if claim.hold.lost().now_or_never().is_some() {
-            drop(claim.into_record());
+            claim.release();
             return Box::pin(std::future::ready(Err(OutboxError::Lost)));
         }
         let record = claim.into_record();

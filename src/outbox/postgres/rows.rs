@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// The columns of [`record`], from `callback c`, `progress p` and `destination d`.
+/// The columns of [`record()`], from `callback c`, `progress p` and `destination d`.
 pub(super) const COLUMNS: &str = "p.seq, p.queue, c.accepted, p.status, p.readiness, p.due, p.attempts, \
     p.budget_attempts, p.budget_since, p.replays, p.ended_at, p.last_error, p.last_attempt, d.resumed_at";
 

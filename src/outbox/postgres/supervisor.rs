@@ -180,7 +180,7 @@ impl Supervisor {
                 }
                 Some(notice) = notices.receive.recv() => note(&notice, &mut changed, &mut is_asked),
                 () = self.lanes.fill.notified() => {}
-                command = self.commands.recv() => match command {
+                command = self.commands.recv(), if waiting.is_empty() => match command {
                     Some(command) => waiting.push_back(command),
                     None => return writer.let_go_all().await,
                 },
