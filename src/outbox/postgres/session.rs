@@ -209,6 +209,11 @@ pub(super) fn unsure(error: tokio_postgres::Error) -> OutboxError {
     }
 }
 
+/// Whether a call was rolled back because of another one: a deadlock, say.
+pub(super) fn is_conflict(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| db.code().code().starts_with("40"))
+}
+
 /// Whether the database cannot be used at the moment, whatever is asked of it.
 fn is_away(error: &tokio_postgres::Error) -> bool {
     let Some(db) = error.as_db_error() else { return true };

@@ -9,7 +9,7 @@ use super::{
     command::{Command, Round},
     lanes::Lanes,
     outcome::{Kept, Outcome},
-    session::{CALL_TIMEOUT, Connection, unsure},
+    session::{CALL_TIMEOUT, Connection, is_conflict, unsure},
     settings::Settings,
     shard::shard_of,
     statements::Statements,
@@ -19,6 +19,9 @@ use crate::{
     clock::{SharedClock, Timestamp},
     outbox::{OutboxError, error::Result, ids::QueueKey},
 };
+
+/// How often a call is repeated that PostgreSQL has rolled back because of another one.
+const CONFLICTS: u32 = 10;
 
 /// The writer of one session.
 pub(super) struct Writer {
@@ -56,14 +59,21 @@ impl Writer {
         statement: &Statement,
         args: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
-        let sent = uptime();
-        let asked = self.session.client.query(statement, args);
-        let rows = match tokio::time::timeout(CALL_TIMEOUT, asked).await {
-            Ok(answered) => answered.map_err(unsure)?,
-            Err(_) => return Err(OutboxError::Unsure("no answer from the database".into())),
-        };
-        self.last_answer.set(sent);
-        Ok(rows)
+        let mut tries = 0;
+        loop {
+            let sent = uptime();
+            let asked = self.session.client.query(statement, args);
+            match tokio::time::timeout(CALL_TIMEOUT, asked).await {
+                Ok(Ok(rows)) => {
+                    self.last_answer.set(sent);
+                    return Ok(rows);
+                }
+                // Another call was in the way, and nothing was changed.
+                Ok(Err(error)) if is_conflict(&error) && tries < CONFLICTS => tries += 1,
+                Ok(Err(error)) => return Err(unsure(error)),
+                Err(_) => return Err(OutboxError::Unsure("no answer from the database".into())),
+            }
+        }
     }
 
     /// The same for a statement that returns one row.
