@@ -1,6 +1,12 @@
 //! Queries of the outbox, and their results.
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    fmt,
+    str::FromStr,
+    time::Duration,
+};
 
 use data_encoding::BASE64URL_NOPAD;
 
@@ -207,6 +213,23 @@ impl DestinationSummary {
     }
 }
 
+/// Sorts the first ones of a list to its beginning and removes the others, if there are any. There may be
+/// many more than are shown.
+pub(crate) fn keep_first<T>(
+    all: &mut Vec<T>,
+    most: usize,
+    of: impl Fn(&T) -> &DestinationSummary,
+) -> bool {
+    let compare = |a: &T, b: &T| of(a).position().cmp(&of(b).position());
+    let more = all.len() > most;
+    if more {
+        all.select_nth_unstable_by(most, compare);
+        all.truncate(most);
+    }
+    all.sort_unstable_by(compare);
+    more
+}
+
 /// A position among the destinations.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationCursor(u8, Reverse<(u64, u64)>, Destination);
@@ -269,6 +292,19 @@ impl DestinationQuery {
         let name = destination.as_str();
         self.destination.as_ref().is_none_or(|wanted| destination == wanted)
             && self.part.as_ref().is_none_or(|part| name.contains(&part.to_ascii_lowercase()))
+    }
+
+    /// The destinations that are listed although they are not among those with callbacks.
+    pub fn idle_besides<'a>(
+        &self,
+        known: impl Iterator<Item = &'a Destination>,
+    ) -> Vec<DestinationSummary> {
+        if self.idle.is_empty() {
+            return Vec::new();
+        }
+        let known: HashSet<_> = known.collect();
+        let idle = self.idle.iter().filter(|it| self.matches(it) && !known.contains(it));
+        idle.cloned().map(DestinationSummary::idle).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The summary, and the destinations. What is in flight and open is in memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::{
     read::Reads,
@@ -11,7 +11,7 @@ use crate::{
     clock::Timestamp,
     outbox::{
         DestinationPage, DestinationQuery, DestinationSummary, OVERDUE, Open, Summary,
-        error::Result, horizon::Horizon,
+        error::Result, horizon::Horizon, views,
     },
 };
 
@@ -125,8 +125,7 @@ impl Reads {
         summary.destination_count = all.len() as u64;
         summary.open_count = all.iter().filter(|it| it.open.is_some()).count() as u64;
         summary.paused_count = all.iter().filter(|it| it.paused_at.is_some()).count() as u64;
-        all.sort_by_cached_key(DestinationSummary::order);
-        all.truncate(DESTINATIONS_SHOWN);
+        views::keep_first(&mut all, DESTINATIONS_SHOWN, |it| it);
         summary.destinations = all;
         Ok(summary)
     }
@@ -140,13 +139,10 @@ impl Reads {
         let described = self.described(now).await?.into_iter().map(|it| it.summary);
         let mut all: Vec<_> =
             described.filter(|it| counts(it) && query.matches(&it.destination)).collect();
-        let known: HashSet<_> = all.iter().map(|it| it.destination.clone()).collect();
-        let idle = query.idle.iter().filter(|it| query.matches(it) && !known.contains(*it));
-        all.extend(idle.cloned().map(DestinationSummary::idle));
+        let idle = query.idle_besides(all.iter().map(|it| &it.destination));
+        all.extend(idle);
         all.retain(|it| query.cursor.as_ref().is_none_or(|cursor| cursor.is_before(it)));
-        all.sort_by_cached_key(DestinationSummary::order);
-        let more = all.len() > query.limit.max(1);
-        all.truncate(query.limit.max(1));
+        let more = views::keep_first(&mut all, query.limit.max(1), |it| it);
         let next = all.last().filter(|_| more).map(DestinationSummary::order);
         Ok(DestinationPage { destinations: all, next })
     }

@@ -17,6 +17,7 @@ use crate::{
             rows::{self, QueueRow, decode},
             shared::store::Store,
         },
+        views,
     },
 };
 
@@ -108,23 +109,6 @@ pub(crate) fn in_memory(store: &Store, horizon: Horizon) -> (Vec<DestinationSnap
         all.map(|(key, queue)| DestinationSnapshot::of(*key, queue, horizon)).collect();
     let counting = seen.iter().filter(|it| it.row.counts()).count() as u64;
     (seen, inner.destinations.saturating_sub(counting))
-}
-
-/// Sorts the first ones of a list to its beginning and removes the others, if there are any. There may be
-/// many more than are shown.
-pub(crate) fn keep_first<T>(
-    all: &mut Vec<T>,
-    most: usize,
-    of: impl Fn(&T) -> &DestinationSummary,
-) -> bool {
-    let compare = |a: &T, b: &T| of(a).position().cmp(&of(b).position());
-    let more = all.len() > most;
-    if more {
-        all.select_nth_unstable_by(most, compare);
-        all.truncate(most);
-    }
-    all.sort_unstable_by(compare);
-    more
 }
 
 /// What is due of a destination.
@@ -296,13 +280,10 @@ pub(crate) fn page(
         Some(_) => Vec::new(),
     };
     all.extend(stored.into_iter().filter(|it| query.matches(&it.destination)).map(|it| (it, None)));
-    if !query.idle.is_empty() {
-        let known: HashSet<_> = all.iter().map(|(it, _)| it.destination.clone()).collect();
-        let idle = query.idle.iter().filter(|it| query.matches(it) && !known.contains(*it));
-        all.extend(idle.map(|it| (DestinationSummary::idle(it.clone()), None)));
-    }
+    let idle = query.idle_besides(all.iter().map(|(it, _)| &it.destination));
+    all.extend(idle.into_iter().map(|it| (it, None)));
     all.retain(|(it, _)| query.cursor.as_ref().is_none_or(|cursor| cursor.is_before(it)));
-    let more = keep_first(&mut all, query.limit.max(1), |(it, _)| it);
+    let more = views::keep_first(&mut all, query.limit.max(1), |(it, _)| it);
     let mut looked_at = 0;
     for (it, at) in &mut all {
         if let Some(seen) = at.and_then(|at| seen.get(at)) {

@@ -11,6 +11,7 @@ use crate::{
             rows,
             shared::store::Store,
         },
+        views,
     },
 };
 
@@ -98,7 +99,7 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
         all.extend(destinations::only_failed(store, most, DESTINATION_SCAN_LIMIT, horizon)?);
     }
     // Destinations that receive nothing come first, because there may be more than are shown.
-    destinations::keep_first(&mut all, DESTINATIONS_SHOWN, |it| it);
+    views::keep_first(&mut all, DESTINATIONS_SHOWN, |it| it);
     summary.destinations = all;
     Ok(summary)
 }
