@@ -32,7 +32,6 @@ pub(super) fn settings(r: &mut Reader, shared: &sled::Settings) -> Option<postgr
             "outbox.postgres.password_file",
             "outbox.postgres.ca_file",
             "outbox.postgres.client_cert_file",
-            "outbox.postgres.schema",
         ] {
             if r.is_set(key) {
                 r.fault(key, format!("also requires {URL}"));

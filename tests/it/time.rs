@@ -285,12 +285,15 @@ fn an_overdue_callback_gets_one_attempt_after_a_start() {
 
 #[test]
 fn the_page_says_for_how_long_the_oldest_callback_is_due() {
-    let mut clocked = Clocked::prepare("");
+    let mut clocked = Clocked::prepare("delivery.per_destination = 1\ndelivery.timeout = \"1h\"\n");
     clocked.serve();
     let api = clocked.0.api();
-    let paused = "http://127.0.0.1:1";
-    api.post("/v1/destinations/pause", &serde_json::json!({ "destination": paused }));
-    api.accept(&event("job_sending", "1", paused));
+    // The first one is being sent, and the second one is due behind it.
+    let receiver = Receiver::answering(Vec::new(), Answer::Wait);
+    for job in ["1", "2"] {
+        api.accept(&event("job_sending", job, &receiver.url("/")));
+    }
+    receiver.wait_for(1);
     let overview = || crate::page::text(&crate::page::view(&api, "/ui/"));
     assert!(!overview().contains("Oldest due for"));
     clocked.set(600);

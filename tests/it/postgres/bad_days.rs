@@ -68,7 +68,7 @@ fn settings_of_postgres_are_checked() {
         (output.status.success(), String::from_utf8(text).unwrap())
     };
     for (settings, expected) in [
-        ("outbox.postgres.schema = \"x\"", "also requires outbox.postgres.url"),
+        ("outbox.postgres.password_file = \"config.toml\"", "also requires outbox.postgres.url"),
         ("outbox.postgres.url = \"mysql://host/db\"", "begins with postgresql://"),
         ("outbox.postgres.url = \"postgresql:///db\"", "names no host"),
         ("outbox.postgres.url = \"postgresql://h/d?no_such=1\"", "no_such"),
