@@ -4,6 +4,8 @@
 //! in the order of acceptance. An id sorts by age and, because of the salt, is unique across stores. All
 //! stores use the same form, so that an import can keep the ids of an export from another kind of store.
 
+use ring::rand::{SecureRandom as _, SystemRandom};
+
 use crate::callback::{CallbackId, Destination};
 
 /// The key of a destination's queue within one store.
@@ -18,6 +20,15 @@ impl QueueKey {
         context.update(destination.as_str().as_bytes());
         Self(number(context.finish().as_ref()))
     }
+}
+
+/// 16 random bytes: a new salt.
+pub(crate) fn random() -> std::io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
+    Ok(bytes)
 }
 
 /// The id of the callback `seq` in `queue`.

@@ -24,8 +24,8 @@
 //!    callbacks in flight, not with the number of callbacks.
 //!
 //! The outbox does not depend on HTTP or on the backoff: the caller decides when the next attempt is
-//! due, and the outbox records it. One process uses an outbox at a time: claims and news are held in
-//! memory.
+//! due, and the outbox records it. One process at a time claims the callbacks of a destination: claims and
+//! news are held in memory. Over [`postgres`], several processes share the destinations.
 
 mod claim;
 pub mod error;

@@ -50,9 +50,7 @@ impl StoreSettings {
                 Ok(Opened { outbox: Arc::new(outbox), migrated, recovered })
             }
             Self::Postgres(settings) => {
-                let outbox = PostgresOutbox::open(settings.clone(), folder(dir))?;
-                let migrated = outbox.was_migrated();
-                Ok(Opened { outbox: Arc::new(outbox), migrated, recovered: Vec::new() })
+                Ok(opened(PostgresOutbox::open(settings.clone(), folder(dir))?))
             }
         }
     }
@@ -62,9 +60,7 @@ impl StoreSettings {
         match self {
             Self::Sled(_) => self.open(dir, clock),
             Self::Postgres(settings) => {
-                let outbox = PostgresOutbox::visit(settings.clone(), folder(dir))?;
-                let migrated = outbox.was_migrated();
-                Ok(Opened { outbox: Arc::new(outbox), migrated, recovered: Vec::new() })
+                Ok(opened(PostgresOutbox::visit(settings.clone(), folder(dir))?))
             }
         }
     }
@@ -131,6 +127,11 @@ impl StoreSettings {
             Self::Postgres(_) => Err(io::Error::other("PostgreSQL has its own ways of recovery")),
         }
     }
+}
+
+fn opened(outbox: PostgresOutbox) -> Opened {
+    let migrated = outbox.was_migrated();
+    Opened { outbox: Arc::new(outbox), migrated, recovered: Vec::new() }
 }
 
 /// The data directory, in which a store has its place.

@@ -231,10 +231,11 @@ fn no_file_is_longer_than_400_lines() {
 }
 
 #[test]
-fn sled_backoff_and_the_system_clock_are_used_in_one_place() {
+fn each_store_backoff_and_the_system_clock_are_used_in_one_place() {
     for (file, text) in files_in("src") {
         for (what, place) in [
             ("sled::Config", "outbox/sled/"),
+            ("tokio_postgres", "outbox/postgres/"),
             ("backoff::", "delivery/retry.rs"),
             ("SystemTime::now", "clock.rs"),
         ] {

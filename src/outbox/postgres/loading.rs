@@ -19,10 +19,9 @@ use crate::{
 const FILLED_AT_ONCE: usize = 64;
 
 impl Writer {
-    /// Reads the lanes of a shard. The first ones are filled at once.
-    pub(super) async fn load(&self, shard: usize) -> Result<()> {
-        let number = i64::try_from(shard).unwrap_or(0);
-        let args: [&(dyn ToSql + Sync); 2] = [&None::<Vec<i64>>, &Some(number)];
+    /// Reads the lanes of shards. The first ones are filled at once.
+    pub(super) async fn load(&self, shards: &[i32]) -> Result<()> {
+        let args: [&(dyn ToSql + Sync); 2] = [&None::<Vec<i64>>, &Some(shards)];
         let found = self.query(&self.statements.lanes, &args).await?;
         let mut first = Vec::new();
         {
@@ -42,7 +41,9 @@ impl Writer {
             }
         }
         first.truncate(FILLED_AT_ONCE);
-        self.fill(&first).await
+        self.fill(&first).await?;
+        self.lanes.wake();
+        Ok(())
     }
 
     /// Reads lanes again, of which rows have changed.
@@ -50,7 +51,7 @@ impl Writer {
         if queues.is_empty() {
             return Ok(());
         }
-        let found = self.query(&self.statements.lanes, &[&Some(queues), &None::<i64>]).await?;
+        let found = self.query(&self.statements.lanes, &[&Some(queues), &None::<Vec<i32>>]).await?;
         let mut lanes = Vec::with_capacity(found.len());
         {
             let mut inner = self.lanes.lock();

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use ring::rand::{SecureRandom as _, SystemRandom};
+use crate::outbox::ids;
 
 /// The file in the data directory.
 const FILE: &str = "node";
@@ -17,7 +17,7 @@ pub(super) fn identity(folder: &Path) -> io::Result<String> {
             file.display()
         ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let identity = random()?;
+            let identity = data_encoding::HEXLOWER.encode(&ids::random()?);
             let mut new = tempfile::NamedTempFile::new_in(folder)?;
             io::Write::write_all(&mut new, identity.as_bytes())?;
             new.as_file().sync_all()?;
@@ -26,15 +26,6 @@ pub(super) fn identity(folder: &Path) -> io::Result<String> {
         }
         Err(error) => Err(error),
     }
-}
-
-/// A new identity.
-pub(super) fn random() -> io::Result<String> {
-    let mut bytes = [0; 16];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| io::Error::other("the system gives no random numbers"))?;
-    Ok(data_encoding::HEXLOWER.encode(&bytes))
 }
 
 fn is_identity(text: &str) -> bool {

@@ -201,7 +201,11 @@ fn place(settings: &Settings) -> String {
 /// Runs something on a connection of its own, in a thread of its own, because this one may run a runtime.
 fn once(
     settings: &Settings,
-    run: impl AsyncFnOnce(&Connector, &tokio_postgres::Client) -> Result<()> + Send,
+    run: impl AsyncFnOnce(
+        &Connector,
+        &tokio_postgres::Client,
+    ) -> std::result::Result<(), schema::SchemaError>
+    + Send,
 ) -> Result<()> {
     let cannot = |reason: String| OutboxError::CannotOpen {
         dir: place(settings).into(),
@@ -212,7 +216,7 @@ fn once(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|error| cannot(error.to_string()))?.block_on(async {
             let connection = connector.connect().await?;
-            run(&connector, &connection.client).await
+            run(&connector, &connection.client).await.map_err(|error| error.of(&place(settings)))
         })
     };
     let ended = std::thread::scope(|scope| scope.spawn(in_thread).join());

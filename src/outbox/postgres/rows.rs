@@ -61,7 +61,7 @@ pub(super) fn id(seq: i64, queue: i64) -> CallbackId {
 
 /// The first key of the advisory locks of the schema with this salt. The keys of a whole database are in one
 /// space.
-pub(super) fn class_of(salt: &[u8; 16]) -> i32 {
+pub(super) fn class_of(salt: &[u8]) -> i32 {
     salt.first_chunk().map_or(0, |first| i32::from_be_bytes(*first))
 }
 

@@ -1,15 +1,25 @@
 //! The schema, created and migrated.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use super::session::{Connector, away};
-use crate::outbox::{Identity, OutboxError, error::Result};
+use super::{
+    rows::class_of,
+    session::{Connector, said},
+    statements::LIVE,
+};
+use crate::outbox::{Identity, OutboxError, ids};
 
 /// The migrations in order. The number of the schema's version is how many were made.
 const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/postgres/0001_first_schema.sql")];
 
 /// The oldest PostgreSQL that has everything that is used.
 const OLDEST_SERVER: i32 = 140_000;
+
+/// How long PostgreSQL may take to notice that the session of a process that has ended is over.
+const LINGERING: Duration = Duration::from_secs(2);
 
 /// A schema that is ready.
 pub(super) struct Schema {
@@ -62,7 +72,7 @@ async fn migrate(
     connector: &Connector,
     purpose: Purpose,
 ) -> std::result::Result<Schema, SchemaError> {
-    let name = connector.schema();
+    let name = connector.schema().to_owned();
     let exists = |sql: &'static str| {
         let name = &name;
         async move { client.query_one(sql, &[name]).await.map(|row| row.get::<_, bool>(0)) }
@@ -101,6 +111,7 @@ async fn migrate(
         if client.query_one(&held, &[]).await?.get(0) {
             return Err(SchemaError::Refused(format!("the schema {name} holds callbacks already")));
         }
+        refuse_if_used(client, connector).await?;
         let given = identity.map(|it| it.0.to_vec());
         let begin = "UPDATE @schema@.meta SET importing = true, salt = coalesce($1, salt)";
         client.execute(&connector.sql(begin), &[&given]).await?;
@@ -117,7 +128,8 @@ async fn migrate(
             Purpose::Use | Purpose::Visit => (false, None),
             Purpose::Import(identity) => (true, identity),
         };
-        let salt = given.map_or_else(new_salt, |identity| Ok(identity.0))?;
+        let random = || ids::random().map_err(|error| SchemaError::Refused(error.to_string()));
+        let salt = given.map_or_else(random, |identity| Ok(identity.0))?;
         let sql = connector
             .sql("INSERT INTO @schema@.meta (version, salt, importing) VALUES ($1, $2, $3)");
         client.execute(&sql, &[&newest, &salt.as_slice(), &importing]).await?;
@@ -126,33 +138,53 @@ async fn migrate(
     }
     let row = client.query_one(&connector.sql("SELECT salt FROM @schema@.meta"), &[]).await?;
     let salt = <[u8; 16]>::try_from(row.get::<_, &[u8]>(0))
-        .map_err(|_| SchemaError::Foreign(connector.schema()))?;
+        .map_err(|_| SchemaError::Foreign(connector.schema().to_owned()))?;
     Ok(Schema { salt, migrated: version > 0 && version < MIGRATIONS.len() })
 }
 
-fn new_salt() -> std::result::Result<[u8; 16], SchemaError> {
-    use ring::rand::{SecureRandom as _, SystemRandom};
-    let mut salt = [0; 16];
-    SystemRandom::new()
-        .fill(&mut salt)
-        .map_err(|_| SchemaError::Refused("the system gives no random numbers".into()))?;
-    Ok(salt)
+/// An import changes the key of the ids, and needs the schema for itself.
+async fn refuse_if_used(
+    client: &Client,
+    connector: &Connector,
+) -> std::result::Result<(), SchemaError> {
+    let salt = client.query_one(&connector.sql("SELECT salt FROM @schema@.meta"), &[]).await?;
+    let class = class_of(salt.get(0));
+    let end = Instant::now() + LINGERING;
+    loop {
+        let used: i64 = client.query_one(LIVE, &[&class, &0_i32, &i32::MAX]).await?.get(0);
+        if used == 0 {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(SchemaError::Refused(format!(
+                "an instance or a command uses the schema {}; stop it first",
+                connector.schema()
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The import is complete: the store can be used.
-pub(super) async fn finish_import(client: &Client, connector: &Connector) -> Result<()> {
+pub(super) async fn finish_import(
+    client: &Client,
+    connector: &Connector,
+) -> std::result::Result<(), SchemaError> {
     let sql = connector.sql("UPDATE @schema@.meta SET importing = false");
-    client.execute(&sql, &[]).await.map(drop).map_err(away)
+    Ok(client.execute(&sql, &[]).await.map(drop)?)
 }
 
 /// Removes what an import has left that did not end.
-pub(super) async fn remove_import(client: &Client, connector: &Connector) -> Result<()> {
+pub(super) async fn remove_import(
+    client: &Client,
+    connector: &Connector,
+) -> std::result::Result<(), SchemaError> {
     let meta = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'meta')";
-    let known: bool = client.query_one(meta, &[&connector.schema()]).await.map_err(away)?.get(0);
+    let known: bool = client.query_one(meta, &[&connector.schema()]).await?.get(0);
     let importing = connector.sql("SELECT importing FROM @schema@.meta");
-    if known && client.query_one(&importing, &[]).await.map_err(away)?.get(0) {
-        let drop_it = connector.sql("DROP SCHEMA @schema@ CASCADE");
-        client.batch_execute(&drop_it).await.map_err(away)?;
+    if known && client.query_one(&importing, &[]).await?.get(0) {
+        refuse_if_used(client, connector).await?;
+        client.batch_execute(&connector.sql("DROP SCHEMA @schema@ CASCADE")).await?;
     }
     Ok(())
 }
@@ -171,7 +203,7 @@ pub(super) enum SchemaError {
     Newer { name: String, found: usize, known: usize },
     #[error("{0}")]
     Refused(String),
-    #[error("{}", super::session::said(.0))]
+    #[error("{}", said(.0))]
     Database(#[from] tokio_postgres::Error),
 }
 

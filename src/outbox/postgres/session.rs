@@ -3,11 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::{mpsc, watch},
-};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, config::SslMode, error::SqlState};
+use tokio::sync::{mpsc, watch};
+use tokio_postgres::{AsyncMessage, Client, Config, Socket, error::SqlState, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::settings::Settings;
@@ -36,8 +33,8 @@ const PLANS: &str = "SET jit = off; SET enable_seqscan = off; SET enable_hashjoi
 /// Makes connections.
 pub(super) struct Connector {
     config: Config,
-    tls: Option<MakeRustlsConnect>,
-    /// The quoted name of the schema.
+    /// Used unless the URL says `sslmode=disable`.
+    tls: MakeRustlsConnect,
     schema: String,
 }
 
@@ -60,29 +57,23 @@ impl Connector {
         if config.get_application_name().is_none() {
             config.application_name(env!("CARGO_PKG_NAME"));
         }
-        let tls = match config.get_ssl_mode() {
-            SslMode::Disable => None,
-            _ => {
-                let read = || {
-                    let trusted = settings.ca_file.as_deref().map(tls::authorities).transpose()?;
-                    let own = settings.identity.as_ref().map(PairFiles::read).transpose()?;
-                    tls::client(trusted.unwrap_or_default(), own)
-                };
-                Some(MakeRustlsConnect::new(read().map_err(|error| error.to_string())?))
-            }
+        let tls = || {
+            let trusted = settings.ca_file.as_deref().map(tls::authorities).transpose()?;
+            let own = settings.identity.as_ref().map(PairFiles::read).transpose()?;
+            tls::client(trusted.unwrap_or_default(), own)
         };
-        let schema = format!("\"{}\"", settings.schema.replace('"', "\"\""));
-        Ok(Self { config, tls, schema })
+        let tls = MakeRustlsConnect::new(tls().map_err(|error| error.to_string())?);
+        Ok(Self { config, tls, schema: settings.schema.clone() })
     }
 
     /// The statement with the name of the schema in it.
     pub(super) fn sql(&self, text: &str) -> String {
-        text.replace("@schema@", &self.schema)
+        text.replace("@schema@", &format!("\"{}\"", self.schema.replace('"', "\"\"")))
     }
 
-    /// The name of the schema, unquoted.
-    pub(super) fn schema(&self) -> String {
-        self.schema.trim_matches('"').replace("\"\"", "\"")
+    /// The name of the schema.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
     }
 
     /// Name of the channel of the notices.
@@ -101,37 +92,22 @@ impl Connector {
 
     /// Connects.
     pub(super) async fn connect(&self) -> Result<Connection> {
-        match &self.tls {
-            Some(tls) => {
-                let (client, serve) = self.config.connect(tls.clone()).await.map_err(away)?;
-                Ok(Connection { client, open: until_closed(serve) })
-            }
-            None => {
-                let (client, serve) = self.config.connect(NoTls).await.map_err(away)?;
-                Ok(Connection { client, open: until_closed(serve) })
-            }
-        }
+        let (client, serve) = self.config.connect(self.tls.clone()).await.map_err(away)?;
+        Ok(Connection { client, open: until_closed(serve) })
     }
 
     /// Connects to listen: the notices come out of the receiver.
     pub(super) async fn listen(&self) -> Result<(Client, mpsc::UnboundedReceiver<String>)> {
-        match &self.tls {
-            Some(tls) => {
-                let (client, serve) = self.config.connect(tls.clone()).await.map_err(away)?;
-                Ok((client, notified(serve)))
-            }
-            None => {
-                let (client, serve) = self.config.connect(NoTls).await.map_err(away)?;
-                Ok((client, notified(serve)))
-            }
-        }
+        let (client, serve) = self.config.connect(self.tls.clone()).await.map_err(away)?;
+        Ok((client, notified(serve)))
     }
 }
 
+type Serve =
+    tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
 /// Serves a connection in a task of this runtime.
-fn until_closed<S: Stream, T: Stream>(
-    serve: tokio_postgres::Connection<S, T>,
-) -> watch::Receiver<bool> {
+fn until_closed(serve: Serve) -> watch::Receiver<bool> {
     let (closed, open) = watch::channel(true);
     tokio::spawn(async move {
         drop(serve.await);
@@ -141,9 +117,7 @@ fn until_closed<S: Stream, T: Stream>(
 }
 
 /// The same for a connection that listens.
-fn notified<S: Stream, T: Stream>(
-    mut serve: tokio_postgres::Connection<S, T>,
-) -> mpsc::UnboundedReceiver<String> {
+fn notified(mut serve: Serve) -> mpsc::UnboundedReceiver<String> {
     let (payloads, notices) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let mut all = stream::poll_fn(move |context| serve.poll_message(context));
@@ -158,14 +132,16 @@ fn notified<S: Stream, T: Stream>(
     notices
 }
 
-/// What a connection runs over.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
-
 fn parsed(url: &SecretUrl) -> std::result::Result<Config, String> {
     if !["postgresql://", "postgres://"].iter().any(|scheme| url.reveal().starts_with(scheme)) {
         return Err("it begins with postgresql://".to_owned());
+    }
+    // Only the password before the `@` is hidden wherever the URL is shown.
+    let query = url.reveal().split_once('?').map_or("", |(_, query)| query);
+    if url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "password") {
+        return Err(
+            "a password belongs before the @, or in outbox.postgres.password_file".to_owned()
+        );
     }
     let config: Config =
         url.reveal().parse().map_err(|error: tokio_postgres::Error| said(&error).to_string())?;

@@ -31,6 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const INSTANCE_LOCKS: i32 = 1000;
 const VISITOR_LOCKS: i32 = 1_000_000;
 
+/// The number of a shard in its row.
+fn number(shard: usize) -> i32 {
+    i32::try_from(shard).unwrap_or(0)
+}
+
 /// A row of `shard`.
 struct Row {
     id: usize,
@@ -79,34 +84,36 @@ impl Writer {
                 outcome.refuse(OutboxError::Lost);
             }
         }
+        let mut locked = Vec::new();
         for row in rows {
             if owned >= target {
                 break;
             }
-            let known = self.lanes.lock().shards[row.id];
-            let at_once = row.is_mine || row.clean;
-            if known != ShardState::Foreign || (!at_once && is_patient) {
-                continue;
-            }
-            if !self.try_lock(i32::try_from(row.id).unwrap_or(0)).await? {
-                continue;
-            }
-            owned += 1;
-            // It may have changed before it was locked.
-            let Some(row) = self.shard_rows().await?.into_iter().find(|it| it.id == row.id) else {
-                continue;
-            };
-            if row.is_mine {
-                // Nobody has delivered to it in the meantime.
-                self.settle_decided(self.take_kept(row.id)).await?;
-            }
-            if row.is_mine || row.clean {
-                self.own(row.id).await?;
-            } else {
-                self.lanes.lock().shards[row.id] = ShardState::Waiting(uptime() + TAKEOVER_WAIT);
+            let is_foreign = self.lanes.lock().shards[row.id] == ShardState::Foreign;
+            let may_take = row.is_mine || row.clean || !is_patient;
+            if is_foreign && may_take && self.try_lock(number(row.id)).await? {
+                owned += 1;
+                locked.push(row.id);
             }
         }
-        Ok(())
+        if locked.is_empty() {
+            return Ok(());
+        }
+        // Read again, because they may have changed before they were locked.
+        let mut rows = self.shard_rows().await?;
+        rows.retain(|row| locked.contains(&row.id));
+        // Nobody else has delivered to these in the meantime.
+        let mine = rows.iter().filter(|row| row.is_mine);
+        let kept = mine.flat_map(|row| self.take_kept(row.id)).collect();
+        self.settle_decided(kept).await?;
+        let (at_once, later): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.is_mine || row.clean);
+        {
+            let mut inner = self.lanes.lock();
+            let until = uptime() + TAKEOVER_WAIT;
+            later.iter().for_each(|row| inner.shards[row.id] = ShardState::Waiting(until));
+        }
+        self.own(&at_once.iter().map(|row| row.id).collect::<Vec<_>>()).await
     }
 
     /// Begins with shards whose wait is over.
@@ -117,9 +124,7 @@ impl Writer {
             let inner = self.lanes.lock();
             (0..SHARDS).filter(|shard| over(&inner.shards[*shard])).collect()
         };
-        for shard in &ready {
-            self.own(*shard).await?;
-        }
+        self.own(&ready).await?;
         if !ready.is_empty() {
             tracing::warn!(
                 event.action = "shards-taken-over",
@@ -130,15 +135,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Owns a shard that is locked.
-    async fn own(&self, shard: usize) -> Result<()> {
-        let id = i32::try_from(shard).unwrap_or(0);
-        let args: [&(dyn ToSql + Sync); 2] = [&id, &self.slot];
-        self.query(&self.statements.own, &args).await?;
-        self.lanes.lock().shards[shard] = ShardState::Owned;
-        self.load(shard).await?;
-        self.lanes.wake();
-        Ok(())
+    /// Owns shards that are locked.
+    async fn own(&self, shards: &[usize]) -> Result<()> {
+        if shards.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<_> = shards.iter().map(|shard| number(*shard)).collect();
+        self.query(&self.statements.own, &[&numbers, &self.slot]).await?;
+        {
+            let mut inner = self.lanes.lock();
+            shards.iter().for_each(|shard| inner.shards[*shard] = ShardState::Owned);
+        }
+        self.load(&numbers).await
     }
 
     /// Lets go of shards until `target` are left: nothing more is claimed, and when nothing is in flight, it
@@ -159,7 +167,7 @@ impl Writer {
             (0..SHARDS).filter(|shard| inner.is_drained(*shard)).collect()
         };
         for shard in drained {
-            let id = i32::try_from(shard).unwrap_or(0);
+            let id = number(shard);
             let args: [&(dyn ToSql + Sync); 2] = [&id, &self.slot];
             self.query(&self.statements.let_go, &args).await?;
             self.lanes.lock().lose(shard);

@@ -8,6 +8,12 @@ use super::{
 };
 use crate::outbox::error::Result;
 
+/// How many sessions hold a lock of class $1 whose second key is at least $2 and less than $3.
+pub(super) const LIVE: &str = "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
+    AND objsubid = 2 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+    AND classid = ($1::integer::bigint & 4294967295)::oid \
+    AND objid >= $2::integer::bigint::oid AND objid < $3::integer::bigint::oid";
+
 /// The statements of a session.
 pub(super) struct Statements {
     pub(super) enqueue: Statement,
@@ -65,18 +71,12 @@ impl Statements {
             records: prepare(&format!("{from} WHERE p.seq = ANY ($1) ORDER BY p.seq")).await?,
             pending: prepare("SELECT coalesce(sum(pending), 0)::bigint FROM @schema@.total").await?,
             beat: prepare("UPDATE @schema@.instance SET seen_at = $2 WHERE id = $1").await?,
-            live: prepare(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 \
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                 AND classid = ($1::integer::bigint & 4294967295)::oid \
-                 AND objid >= $2::integer::bigint::oid AND objid < $3::integer::bigint::oid",
-            )
-            .await?,
+            live: prepare(LIVE).await?,
             shards: prepare(
                 "SELECT id, coalesce(owner = $1, false) AS is_mine, clean FROM @schema@.shard ORDER BY id",
             )
             .await?,
-            own: prepare("UPDATE @schema@.shard SET owner = $2, clean = false WHERE id = $1").await?,
+            own: prepare("UPDATE @schema@.shard SET owner = $2, clean = false WHERE id = ANY ($1)").await?,
             let_go: prepare("UPDATE @schema@.shard SET clean = true WHERE id = $1 AND owner = $2").await?,
             lock: prepare("SELECT pg_try_advisory_lock($1::integer, $2::integer)").await?,
             unlock: prepare("SELECT pg_advisory_unlock($1::integer, $2::integer)").await?,
@@ -124,7 +124,7 @@ impl Statements {
                 "SELECT d.queue, d.name, d.hold_until, d.paused_at, d.resumed_at, coalesce(t.pending, 0)::bigint AS pending \
                  FROM @schema@.destination d LEFT JOIN LATERAL ( \
                     SELECT sum(pending) AS pending FROM @schema@.tally WHERE queue = d.queue) t ON true \
-                 WHERE ($1::bigint[] IS NULL OR d.queue = ANY ($1)) AND ($2::bigint IS NULL OR (d.queue & 63) = $2)",
+                 WHERE ($1::bigint[] IS NULL OR d.queue = ANY ($1)) AND ($2::integer[] IS NULL OR (d.queue & 63) = ANY ($2))",
             )
             .await?,
         })

@@ -1,7 +1,7 @@
 //! Databases that cannot be used: one clear sentence for each, and nothing is changed.
 
 use super::{alone, settings};
-use crate::support::{Service, postgres};
+use crate::support::{PASSWORD, Service, postgres};
 
 /// What `serve` says with these settings; it has to fail.
 fn refused(settings: &str) -> String {
@@ -60,6 +60,28 @@ fn a_schema_of_something_else_or_of_a_later_version_is_not_changed() {
 }
 
 #[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn an_import_needs_the_schema_for_itself() {
+    let (mut service, settings) = alone();
+    service.serve();
+    let mut machine = Service::start("");
+    assert_eq!(machine.terminate(), Some(0));
+    assert!(machine.run(&["export", "--file", "empty.ndjson"]).status.success());
+    let other = Service::prepare(&settings);
+    std::fs::copy(machine.path("empty.ndjson"), other.path("empty.ndjson")).unwrap();
+    let import = || other.run(&["import", "--file", "empty.ndjson"]);
+    let said = String::from_utf8(import().stderr).unwrap();
+    assert!(said.contains("stop it first"), "{said}");
+    // Nothing has changed: the service goes on, and can be started again.
+    assert_eq!(service.api().get("/readyz").status, 200);
+    assert_eq!(service.terminate(), Some(0));
+    service.serve();
+    assert_eq!(service.terminate(), Some(0));
+    let imported = import();
+    assert!(imported.status.success(), "{imported:?}");
+}
+
+#[test]
 fn settings_of_postgres_are_checked() {
     let check = |settings: &str| {
         let service = Service::prepare(settings);
@@ -71,6 +93,10 @@ fn settings_of_postgres_are_checked() {
         ("outbox.postgres.password_file = \"config.toml\"", "also requires outbox.postgres.url"),
         ("outbox.postgres.url = \"mysql://host/db\"", "begins with postgresql://"),
         ("outbox.postgres.url = \"postgresql:///db\"", "names no host"),
+        (
+            "outbox.postgres.url = \"postgresql://h/d?password=nobody-may-see-this\"",
+            "outbox.postgres.password_file",
+        ),
         ("outbox.postgres.url = \"postgresql://h/d?no_such=1\"", "no_such"),
         (
             "outbox.postgres.url = \"postgresql://h/d\"\noutbox.postgres.schema = \"pg_x\"",
@@ -83,8 +109,9 @@ fn settings_of_postgres_are_checked() {
     ] {
         let (passed, said) = check(settings);
         assert!(!passed && said.contains(expected), "{settings}: {said}");
+        assert!(!said.contains(PASSWORD), "{said}");
     }
     let (passed, said) = check("outbox.postgres.url = \"postgresql://u:nobody-may-see-this@h/d\"");
     assert!(passed && said.contains("postgresql://u:***@h/d"), "{said}");
-    assert!(!said.contains("nobody-may-see-this"));
+    assert!(!said.contains(PASSWORD));
 }

@@ -1,7 +1,9 @@
 //! The database goes away and comes back.
 
+use serde_json::Value;
+
 use super::settings;
-use crate::support::{Receiver, Service, event, eventually, postgres::Server};
+use crate::support::{Answer, Receiver, Service, event, eventually, postgres::Server};
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
@@ -32,4 +34,44 @@ fn a_database_that_is_away_means_not_ready_but_alive_and_nothing_accepted_is_los
         service.log().iter().filter(|line| line["event.action"] == "store-disconnected").count();
     assert_eq!(away, 3);
     assert_eq!(service.terminate(), Some(0));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn an_outcome_of_the_time_without_a_database_is_recorded_when_it_is_back() {
+    let mut server = Server::start();
+    let mut service = Service::prepare(&settings(&server, "callbacks"));
+    service.serve();
+    let receiver = Receiver::answering(Vec::new(), Answer::Wait);
+    let api = service.api();
+    let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
+    receiver.wait_for(1);
+    server.crash();
+    eventually("it is not ready", || (api.get("/readyz").status == 503).then_some(()));
+    receiver.open();
+    server.restart();
+    let callback = api.wait_for_state(&id, "delivered");
+    assert_eq!((&callback["attemptCount"], receiver.count()), (&1.into(), 1));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn while_the_database_hangs_no_attempt_starts() {
+    let server = Server::start();
+    let text = "retry.initial_interval = \"11s\"\nretry.max_interval = \"11s\"\nretry.jitter = 0\n";
+    let mut service = Service::prepare(&(settings(&server, "callbacks") + text));
+    service.serve();
+    let receiver = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
+    let api = service.api();
+    let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
+    eventually("the retry is planned", || (api.callback(&id)["attemptCount"] == 1).then_some(()));
+    server.freeze(true);
+    // The retry has been read ahead, and is due three seconds after the last moment at which it may start.
+    eventually("the session is given up", || {
+        let given_up = |line: &Value| line["event.action"] == "store-disconnected";
+        service.log().iter().any(given_up).then_some(())
+    });
+    assert_eq!(receiver.count(), 1, "an attempt started without an answer of the database");
+    server.freeze(false);
+    api.wait_for_state(&id, "delivered");
 }

@@ -6,14 +6,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use seal_dpf_urlcallback::outbox::postgres::Settings;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::eventually;
+use super::{DEADLINE, PAUSE, eventually};
 
 /// Makes a cluster.
 const MAKE: &str =
@@ -90,6 +90,17 @@ impl Server {
         }
     }
 
+    /// Stops all its processes, as on a machine that hangs, or lets them go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let note = std::fs::read_to_string(self.dir.path().join("cluster/postmaster.pid")).unwrap();
+        let main = note.lines().next().unwrap();
+        let children = Command::new("pgrep").args(["-P", main]).output().unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let pids = children.split_whitespace().chain([main]);
+        assert!(Command::new("kill").arg(signal).args(pids).status().unwrap().success());
+    }
+
     fn shell(&self, script: &str) -> Command {
         let mut command = if is_root() {
             let mut command = Command::new("setpriv");
@@ -134,12 +145,14 @@ impl Server {
                 let runtime =
                     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
+                    let end = Instant::now() + DEADLINE;
                     let (client, serve) = loop {
                         match tokio_postgres::connect(&self.url(), NoTls).await {
                             Ok(connected) => break connected,
-                            // It starts, or it is being used up by other tests.
-                            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                            // It starts, or other tests have all its connections.
+                            Err(error) => assert!(Instant::now() < end, "{error}"),
                         }
+                        tokio::time::sleep(PAUSE).await;
                     };
                     let serve = tokio::spawn(serve);
                     let result = run(client).await;
