@@ -57,7 +57,7 @@ fn an_outcome_of_the_time_without_a_database_is_recorded_when_it_is_back() {
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
 fn while_the_database_hangs_no_attempt_starts() {
-    let server = Server::start();
+    let mut server = Server::start();
     let text = "retry.initial_interval = \"11s\"\nretry.max_interval = \"11s\"\nretry.jitter = 0\n";
     let mut service = Service::prepare(&(settings(&server, "callbacks") + text));
     service.serve();

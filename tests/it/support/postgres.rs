@@ -34,6 +34,7 @@ pub(crate) struct Server {
     port: u16,
     /// Whether its files are removed by itself, because nothing is left that could do it.
     is_shared: bool,
+    is_frozen: bool,
     /// Closing its standard input ends it.
     child: Option<Child>,
 }
@@ -61,7 +62,7 @@ impl Server {
     fn make(is_shared: bool) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = tempfile::Builder::new().prefix("callback-postgres").tempdir().unwrap();
-        let mut server = Self { dir, port, is_shared, child: None };
+        let mut server = Self { dir, port, is_shared, is_frozen: false, child: None };
         // The server refuses to run as root.
         if is_root() {
             let owned = Command::new("chown").arg("postgres").arg(server.dir.path()).status();
@@ -84,6 +85,9 @@ impl Server {
 
     /// Ends it at once, as if it had crashed.
     pub(crate) fn crash(&mut self) {
+        if self.is_frozen {
+            self.freeze(false);
+        }
         if let Some(mut child) = self.child.take() {
             drop(child.stdin.take());
             child.wait().unwrap();
@@ -91,7 +95,8 @@ impl Server {
     }
 
     /// Stops all its processes, as on a machine that hangs, or lets them go on.
-    pub(crate) fn freeze(&self, frozen: bool) {
+    pub(crate) fn freeze(&mut self, frozen: bool) {
+        self.is_frozen = frozen;
         let note = std::fs::read_to_string(self.dir.path().join("cluster/postmaster.pid")).unwrap();
         let main = note.lines().next().unwrap();
         let children = Command::new("pgrep").args(["-P", main]).output().unwrap();
