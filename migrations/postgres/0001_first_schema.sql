@@ -167,6 +167,8 @@ DECLARE
     v_readiness smallint[];
 BEGIN
     PERFORM @schema@.lock_jobs_v1(p_jobs);
+    -- A purge waits, so that there is an id to answer a duplicate with.
+    PERFORM FROM @schema@.callback c WHERE c.event_id = ANY (p_events) ORDER BY c.seq FOR KEY SHARE;
     SELECT coalesce(sum(pending), 0), coalesce(sum(failed), 0) INTO v_pending, v_failed FROM @schema@.total;
     IF v_refused > 0 AND v_failed + v_refused > p_max THEN
         IF cardinality(p_jobs) > 1 THEN

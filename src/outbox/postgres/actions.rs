@@ -1,4 +1,4 @@
-//! What an operator does, and upkeep. Nothing is claimed in the meantime, and the lanes concerned are read
+//! What an operator does, and upkeep. Nothing is claimed in the meantime, and the queues concerned are read
 //! again.
 
 use tokio_postgres::types::ToSql;
@@ -60,24 +60,24 @@ impl Writer {
 
     /// Runs an action while nothing is claimed.
     pub(super) async fn frozen<T>(&self, action: impl Future<Output = Result<T>>) -> Result<T> {
-        self.lanes.freeze();
+        self.queues.freeze();
         let done = action.await;
-        self.lanes.thaw();
+        self.queues.thaw();
         done
     }
 
     fn in_flight(&self) -> Vec<i64> {
-        self.lanes.lock().in_flight()
+        self.queues.lock().in_flight()
     }
 
     pub(super) async fn replay(&self, ids: &[CallbackId]) -> Result<u64> {
-        let (seqs, queues) = split(ids);
+        let (seqs, keys) = split(ids);
         let claimed = self.in_flight();
         let sql = &self.statements.replay;
         let args: [&(dyn ToSql + Sync); 5] =
-            [&millis(self.now()), &self.slot, &seqs, &queues, &claimed];
+            [&millis(self.now()), &self.slot, &seqs, &keys, &claimed];
         let changed = self.query(sql, &args).await?;
-        self.reload(&queues_of(&changed)).await?;
+        self.reload(&keys_of(&changed)).await?;
         Ok(changed.iter().map(|row| rows::count(row.get("replayed"))).sum())
     }
 
@@ -100,43 +100,43 @@ impl Writer {
 
     /// Fails pending callbacks; the outcomes of `fail_v1`.
     async fn fail(&self, ids: &[CallbackId], failure: &Failure) -> Result<Vec<i32>> {
-        let (seqs, queues) = split(ids);
+        let (seqs, keys) = split(ids);
         let claimed = self.in_flight();
         let (kind, error) = (rows::kind(failure.kind), rows::encoded(Some(failure))?);
         let args: [&(dyn ToSql + Sync); 7] =
-            [&millis(self.now()), &self.slot, &seqs, &queues, &claimed, &kind, &error];
+            [&millis(self.now()), &self.slot, &seqs, &keys, &claimed, &kind, &error];
         let answered = self.query(&self.statements.fail, &args).await?;
-        self.reload(&queues_of(&answered)).await?;
+        self.reload(&keys_of(&answered)).await?;
         let outcomes = answered.iter().filter_map(|row| row.get::<_, Option<i32>>("outcome"));
         Ok(outcomes.collect())
     }
 
     pub(super) async fn retry_now(&self, ids: &[CallbackId]) -> Result<u64> {
-        let (seqs, queues) = split(ids);
+        let (seqs, keys) = split(ids);
         let claimed = self.in_flight();
-        let args: [&(dyn ToSql + Sync); 4] = [&millis(self.now()), &seqs, &queues, &claimed];
+        let args: [&(dyn ToSql + Sync); 4] = [&millis(self.now()), &seqs, &keys, &claimed];
         let changed = self.query(&self.statements.retry_now, &args).await?;
-        let queues = queues_of(&changed);
-        self.reload(&queues).await?;
-        let mut lanes = self.lanes.lock();
-        queues.into_iter().for_each(|queue| lanes.retry_now(QueueKey(unbig(queue))));
-        drop(lanes);
-        self.lanes.wake();
+        let keys = keys_of(&changed);
+        self.reload(&keys).await?;
+        let mut queues = self.queues.lock();
+        keys.into_iter().for_each(|key| queues.retry_now(QueueKey(unbig(key))));
+        drop(queues);
+        self.queues.wake();
         Ok(changed.iter().map(|row| rows::count(row.get("due"))).sum())
     }
 
     pub(super) async fn pause(&self, destination: &Destination, paused: bool) -> Result<bool> {
-        let queue = self.queue(destination);
+        let key = self.queue(destination);
         let args: [&(dyn ToSql + Sync); 4] =
-            [&millis(self.now()), &big(queue.0), &destination.as_str(), &paused];
+            [&millis(self.now()), &big(key.0), &destination.as_str(), &paused];
         let changed = self.query_one(&self.statements.pause, &args).await?.get(0);
-        self.reload(&[big(queue.0)]).await?;
+        self.reload(&[big(key.0)]).await?;
         Ok(changed)
     }
 
     async fn expire(&self, cutoff: Timestamp, failure: &Failure) -> Result<Vec<Record>> {
         let claimed = self.in_flight();
-        let own: Vec<_> = self.lanes.lock().own_shards().into_iter().map(i64::from).collect();
+        let own: Vec<_> = self.queues.lock().own_shards().into_iter().map(i64::from).collect();
         let args: [&(dyn ToSql + Sync); 4] = [&millis(cutoff), &claimed, &i64::from(STEP), &own];
         let old = self.query(&self.statements.old, &args).await?;
         let ids: Vec<_> =
@@ -160,9 +160,9 @@ impl Writer {
         let args: [&(dyn ToSql + Sync); 3] = [&millis(self.now()), &after, &STEP];
         let row = self.query_one(&self.statements.mend, &args).await?;
         let looked_at: i64 = row.get("looked_at");
-        let queues: Vec<i64> = row.get("queues");
-        let mended = queues.len() as u64;
-        self.frozen(self.reload(&queues)).await?;
+        let keys: Vec<i64> = row.get("queues");
+        let mended = keys.len() as u64;
+        self.frozen(self.reload(&keys)).await?;
         let next = row.get::<_, Option<Vec<u8>>>("last").filter(|_| looked_at >= i64::from(STEP));
         Ok(Mended { mended, stuck: 0, next })
     }
@@ -199,7 +199,7 @@ impl Writer {
             records.iter().map(|it| number(part(it))).collect()
         };
         let seqs: Vec<_> = records.iter().map(|it| rows::parts(it.id).0).collect();
-        let queues: Vec<_> = records.iter().map(|it| big(self.queue(&it.destination).0)).collect();
+        let keys: Vec<_> = records.iter().map(|it| big(self.queue(&it.destination).0)).collect();
         let names: Vec<_> = records.iter().map(|it| it.destination.as_str()).collect();
         let events: Vec<_> =
             records.iter().map(|it| it.event_id.as_deref().map(str::as_bytes)).collect();
@@ -211,7 +211,7 @@ impl Writer {
             &millis(now),
             &self.slot,
             &seqs,
-            &queues,
+            &keys,
             &names,
             &each(|it| &it.body.job_id),
             &each(|it| &it.body.job_id_fs),
@@ -234,7 +234,7 @@ impl Writer {
             &attempts,
         ];
         let imported = self.query_one(&self.statements.import, &args).await?;
-        self.reload(&queues).await?;
+        self.reload(&keys).await?;
         Ok(rows::count(imported.get(0)))
     }
 
@@ -254,12 +254,12 @@ fn split(ids: &[CallbackId]) -> (Vec<i64>, Vec<i64>) {
 }
 
 /// The different queues in the column `queue`.
-fn queues_of(found: &[tokio_postgres::Row]) -> Vec<i64> {
-    let mut queues: Vec<_> =
+fn keys_of(found: &[tokio_postgres::Row]) -> Vec<i64> {
+    let mut keys: Vec<_> =
         found.iter().filter_map(|row| row.get::<_, Option<i64>>("queue")).collect();
-    queues.sort_unstable();
-    queues.dedup();
-    queues
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
 /// Answers, and returns an error of the connection.

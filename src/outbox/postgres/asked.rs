@@ -83,7 +83,7 @@ impl Reads {
 impl Writer {
     /// Answers what was asked about own shards. Returns whether anything was.
     pub(super) async fn answer_questions(&self) -> Result<bool> {
-        let own = self.lanes.lock().own_shards();
+        let own = self.queues.lock().own_shards();
         let asked = self.query(&self.statements.asked, &[&own]).await?;
         for row in &asked {
             let answer = match record::decode(row.get("question")) {

@@ -65,7 +65,7 @@ impl LastAnswer {
 
 /// Whoever claims on one session.
 pub(super) struct Claimant {
-    lanes: Weak<dyn ClaimOwner>,
+    queues: Weak<dyn ClaimOwner>,
     last_answer: Arc<LastAnswer>,
     /// Whether the session is open.
     open: watch::Receiver<bool>,
@@ -81,11 +81,11 @@ impl std::fmt::Debug for Claimant {
 
 impl Claimant {
     pub(super) fn new(
-        lanes: Weak<dyn ClaimOwner>,
+        queues: Weak<dyn ClaimOwner>,
         last_answer: Arc<LastAnswer>,
         open: watch::Receiver<bool>,
     ) -> Self {
-        Self { lanes, last_answer, open, superseded: watch::channel(false).0 }
+        Self { queues, last_answer, open, superseded: watch::channel(false).0 }
     }
 
     /// Another session begins: from now on, no outcome of these claims counts.
@@ -97,8 +97,8 @@ impl Claimant {
 impl ClaimOwner for Claimant {
     fn release(&self, id: CallbackId, due: Timestamp) {
         // After the session, the callback may have been claimed again.
-        if let Some(lanes) = self.lanes.upgrade().filter(|_| *self.open.borrow()) {
-            lanes.release(id, due);
+        if let Some(queues) = self.queues.upgrade().filter(|_| *self.open.borrow()) {
+            queues.release(id, due);
         }
     }
 }

@@ -109,7 +109,7 @@ impl Writer {
         };
         let events: Vec<_> =
             batch.iter().map(|new| new.event_id.as_deref().map(str::as_bytes)).collect();
-        let queues: Vec<_> = batch.iter().map(|new| big(self.queue(&new.destination).0)).collect();
+        let keys: Vec<_> = batch.iter().map(|new| big(self.queue(&new.destination).0)).collect();
         let names: Vec<_> = batch.iter().map(|new| new.destination.as_str()).collect();
         let refused: Vec<_> = records.iter().map(|(record, _)| rows::kind_of(record)).collect();
         let errors = records
@@ -128,7 +128,7 @@ impl Writer {
                     &events,
                     &each(|record| &record.body.job_id),
                     &each(|record| &record.body.job_id_fs),
-                    &queues,
+                    &keys,
                     &names,
                     &refused,
                     &errors,
@@ -145,38 +145,37 @@ impl Writer {
             return Err(unexpected());
         }
         let mut outcomes = Vec::with_capacity(batch.len());
-        let mut lanes = self.lanes.lock();
+        let mut queues = self.queues.lock();
         for (row, (record, _)) in answered.iter().zip(records) {
             let outcome: i32 = row.get("outcome");
             if outcome == NOT_KEPT {
                 outcomes.push(Enqueued::NotKept);
                 continue;
             }
-            // A duplicate whose first one was removed in this moment has no row any more.
-            let (Some(seq), Some(queue)) = (row.get::<_, Option<i64>>("seq"), row.get("queue"))
+            let (Some(seq), Some(key)) = (row.get::<_, Option<i64>>("seq"), row.get("queue"))
             else {
-                return Err(OutboxError::Unsure("an event was removed meanwhile".into()));
+                return Err(unexpected());
             };
-            let id = rows::id(seq, queue);
+            let id = rows::id(seq, key);
             if outcome == DUPLICATE {
                 outcomes.push(Enqueued::Duplicate(id));
                 continue;
             }
             outcomes.push(Enqueued::Stored(id));
-            let queue = ids::parts(id).1;
+            let key = ids::parts(id).1;
             let destination = record.destination.clone();
             let readiness: Option<i16> = row.get("readiness");
             if readiness.is_some()
-                && let Some(lane) = lanes.lane(queue, &destination)
+                && let Some(queue) = queues.queue(key, &destination)
             {
-                lane.set_pending(true);
+                queue.set_pending(true);
             }
             if readiness == Some(0) {
-                lanes.activated(queue, Record { id, ..record });
+                queues.activated(key, Record { id, ..record });
             }
         }
-        drop(lanes);
-        self.lanes.wake();
+        drop(queues);
+        self.queues.wake();
         Ok(Called::Stored(outcomes))
     }
 }

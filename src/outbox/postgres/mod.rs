@@ -3,15 +3,15 @@
 //! ```text
 //!  enqueue, settle, … ──► writer: one task, one session, one round at a time
 //!                            │ publishes after the commit        list, get, summary, export
-//!  claim ◄──── lanes ◄───────┘                                     └──► read: another connection
+//!  claim ◄─── queues ◄───────┘                                     └──► read: another connection
 //! ```
 //!
 //! | file | content |
 //! |---|---|
 //! | `outbox` | the trait |
 //! | `supervisor` | the task that has the session, and begins another one when it breaks |
-//! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`; `statements`, `command`, `outcome` |
-//! | `lanes`, `lane`, `loading` | what is due, in memory: one lane for each destination; reading it |
+//! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`; `statements`, `command`, `recording` |
+//! | `queues`, `queue`, `loading` | what is due, in memory: one queue for each destination; reading it |
 //! | `shard`, `shards`, `claimant`, `node` | which destinations are this instance's, and for how long its claims count |
 //! | `notices`, `asked`, `routing` | what instances tell and ask each other |
 //! | `read`, `summary` | look-ups, listings, summary and export |
@@ -22,11 +22,11 @@
 //! - A write is one call of a function of the schema, which PostgreSQL commits before it answers.
 //! - A destination belongs to a shard, and a shard to the session that holds its advisory lock. Only the owner
 //!   claims, settles, expires and cancels; a session that is gone can write nothing.
-//! - All writes of an instance, and the reads that fill its lanes, go through one session, one after the
-//!   other. So a lane in memory changes in the same order as its rows.
+//! - All writes of an instance, and the reads that fill its queues, go through one session, one after the
+//!   other. So a queue in memory changes in the same order as its rows.
 //! - While an operator's action or an expiry is on its way, nothing is claimed: it may change any callback
 //!   that is not in flight.
-//! - A claim reads memory only. A lane holds the first active callbacks of its destination, in order, and
+//! - A claim reads memory only. A queue holds the first active callbacks of its destination, in order, and
 //!   knows up to which one it holds all of them. Other instances can only add to them, and tell.
 //! - The order of a job is kept in the database, under a lock of the job, because its callbacks may belong to
 //!   different shards.
@@ -37,14 +37,14 @@ mod claimant;
 mod clock;
 mod command;
 mod enqueue;
-mod lane;
-mod lanes;
 mod loading;
 mod node;
 mod notices;
 mod outbox;
-mod outcome;
+mod queue;
+mod queues;
 mod read;
+mod recording;
 mod routing;
 mod rows;
 mod schema;

@@ -84,16 +84,16 @@ async fn exchange(
     }
 }
 
-/// The notices as text: `a`, or the destinations in hexadecimal.
+/// The notices as text: `asked`, or the keys of queues in hexadecimal.
 fn payloads(notices: &BTreeSet<Notice>) -> Vec<String> {
-    let queues: Vec<_> = notices
+    let keys: Vec<_> = notices
         .iter()
         .filter_map(|notice| match notice {
-            Notice::Changed(queue) => Some(format!("{:x}", queue.0)),
+            Notice::Changed(key) => Some(format!("{:x}", key.0)),
             Notice::Asked => None,
         })
         .collect();
-    let mut payloads: Vec<_> = queues.chunks(QUEUES).map(|some| some.join(" ")).collect();
+    let mut payloads: Vec<_> = keys.chunks(QUEUES).map(|some| some.join(" ")).collect();
     if notices.contains(&Notice::Asked) {
         payloads.push("asked".to_owned());
     }
@@ -104,6 +104,6 @@ fn parse(payload: &str) -> Vec<Notice> {
     if payload == "asked" {
         return vec![Notice::Asked];
     }
-    let queue = |word| Some(Notice::Changed(QueueKey(u64::from_str_radix(word, 16).ok()?)));
-    payload.split(' ').filter_map(queue).collect()
+    let key = |word| Some(Notice::Changed(QueueKey(u64::from_str_radix(word, 16).ok()?)));
+    payload.split(' ').filter_map(key).collect()
 }

@@ -15,10 +15,10 @@ use super::{
     asked::{Answer, COUNT, Question, misunderstood, summed},
     clock::ServerClock,
     command::{Action, Command, Enqueue, Reply, Settle},
-    lanes::Lanes,
     node, notices,
-    outcome::Kept,
+    queues::Queues,
     read::Reads,
+    recording::Kept,
     schema::{self, Purpose},
     session::Connector,
     settings::Settings,
@@ -38,7 +38,7 @@ use crate::{
 
 /// The outbox over a schema of a PostgreSQL database.
 pub struct PostgresOutbox {
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) queues: Arc<Queues>,
     pub(super) reads: Arc<Reads>,
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -104,7 +104,7 @@ impl PostgresOutbox {
             reason: reason.into(),
         };
         let connector = Arc::new(Connector::new(&settings).map_err(cannot)?);
-        let (settings, lanes) = (Arc::new(settings), Arc::new(Lanes::default()));
+        let (settings, queues) = (Arc::new(settings), Arc::new(Queues::default()));
         let (commands, received) = mpsc::unbounded_channel();
         let server_clock = Arc::new(ServerClock::new(SystemClock.now()));
         let clock = clock.unwrap_or_else(|| Arc::clone(&server_clock) as _);
@@ -114,7 +114,7 @@ impl PostgresOutbox {
             server_clock,
             settings: Arc::clone(&settings),
             connector: Arc::clone(&connector),
-            lanes: Arc::clone(&lanes),
+            queues: Arc::clone(&queues),
             clock: Arc::clone(&clock),
             commands: received,
             kept: Kept::default(),
@@ -149,13 +149,13 @@ impl PostgresOutbox {
         Ok(Self {
             reads: Arc::new(Reads::new(
                 connector,
-                Arc::clone(&lanes),
+                Arc::clone(&queues),
                 salt,
                 &settings,
                 notices,
                 Arc::clone(&clock),
             )),
-            lanes,
+            queues,
             commands: Mutex::new(Some(commands)),
             thread: Mutex::new(Some(thread)),
             clock,
@@ -239,13 +239,13 @@ impl Outbox for PostgresOutbox {
     }
 
     fn news(&self) -> BoxFuture<'_, Vec<News>> {
-        Box::pin(self.lanes.news())
+        Box::pin(self.queues.news())
     }
 
     fn claim(&self, destination: &Destination, limit: usize, now: Timestamp) -> Result<Claims> {
-        let queue = QueueKey::of(&self.salt, destination);
+        let key = QueueKey::of(&self.salt, destination);
         let horizon = Horizon { now, latest: now.after(self.settings.longest_pause) };
-        Ok(self.lanes.claim(queue, limit, horizon))
+        Ok(self.queues.claim(key, limit, horizon))
     }
 
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
@@ -285,15 +285,15 @@ impl Outbox for PostgresOutbox {
     }
 
     fn pause(&self, destination: &Destination, paused: bool) -> OutboxFuture<bool> {
-        let queue = QueueKey::of(&self.salt, destination);
+        let key = QueueKey::of(&self.salt, destination);
         let destination = destination.clone();
-        if self.lanes.lock().owns(queue) {
+        if self.queues.lock().owns(key) {
             return self.act(move |reply| Action::Pause(destination, paused, reply));
         }
         let (reads, now) = (Arc::clone(&self.reads), self.clock.now());
         Box::pin(async move {
             let question = Question::Pause(destination, paused);
-            match reads.ask(shard_of(queue), &question, now).await? {
+            match reads.ask(shard_of(key), &question, now).await? {
                 Answer::Paused(changed) => Ok(changed),
                 _ => Err(misunderstood()),
             }
@@ -349,9 +349,9 @@ impl Outbox for PostgresOutbox {
     }
 
     fn set_open(&self, destination: &Destination, open: Option<Open>) {
-        let queue = QueueKey::of(&self.salt, destination);
-        if let Some(lane) = self.lanes.lock().lanes.get_mut(&queue) {
-            lane.set_open(open);
+        let key = QueueKey::of(&self.salt, destination);
+        if let Some(queue) = self.queues.lock().queues.get_mut(&key) {
+            queue.set_open(open);
         }
     }
 

@@ -6,8 +6,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::{Client, Row, types::ToSql};
 
 use super::{
-    lanes::Lanes,
     notices::Notice,
+    queues::Queues,
     rows::{self, big, millis},
     session::{CALL_TIMEOUT, Connection, Connector, away},
     settings::Settings,
@@ -38,7 +38,7 @@ const DELIVERED_LIMIT: i64 = 500_000;
 pub(super) struct Reads {
     connector: Arc<Connector>,
     connection: Mutex<Option<Arc<Connection>>>,
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) queues: Arc<Queues>,
     salt: [u8; 16],
     pub(super) longest_pause: std::time::Duration,
     notices: mpsc::UnboundedSender<Notice>,
@@ -48,7 +48,7 @@ pub(super) struct Reads {
 impl Reads {
     pub(super) fn new(
         connector: Arc<Connector>,
-        lanes: Arc<Lanes>,
+        queues: Arc<Queues>,
         salt: [u8; 16],
         settings: &Settings,
         notices: mpsc::UnboundedSender<Notice>,
@@ -56,7 +56,7 @@ impl Reads {
     ) -> Self {
         let connection = Mutex::new(None);
         let longest_pause = settings.longest_pause;
-        Self { connector, connection, lanes, salt, longest_pause, notices, clock }
+        Self { connector, connection, queues, salt, longest_pause, notices, clock }
     }
 
     /// Tells the other instances that something was asked.
@@ -90,9 +90,9 @@ impl Reads {
 
     /// One callback with its attempts.
     pub(super) async fn get(&self, id: CallbackId) -> Result<Option<Detail>> {
-        let (seq, queue) = rows::parts(id);
+        let (seq, key) = rows::parts(id);
         let sql = format!("{} WHERE p.seq = $1 AND p.queue = $2", selected());
-        let found = self.query(&sql, &[&seq, &queue]).await?;
+        let found = self.query(&sql, &[&seq, &key]).await?;
         let Some(row) = found.first() else { return Ok(None) };
         let status = self.status(row)?;
         let attempts = self.attempts(&[&status.record]).await?.pop().unwrap_or_default();
@@ -125,11 +125,11 @@ impl Reads {
         let waiting_for =
             row.get::<_, Option<i64>>("waits_seq").map(|seq| rows::id(seq, row.get("waits_queue")));
         let stuck = record.is_blocked() && waiting_for.is_none();
-        let (seq, queue) = ids::parts(record.id);
+        let (seq, key) = ids::parts(record.id);
         let is_pending = record.state_name() == StateName::Pending;
         let (mut in_flight, mut open) = (false, None);
-        if is_pending && let Some(lane) = self.lanes.lock().lanes.get(&queue) {
-            (in_flight, open) = (lane.is_claimed(seq), lane.open());
+        if is_pending && let Some(queue) = self.queues.lock().queues.get(&key) {
+            (in_flight, open) = (queue.is_claimed(seq), queue.open());
         }
         let paused = is_pending && row.get::<_, Option<i64>>("paused_at").is_some();
         let now = self.clock.now();
@@ -142,7 +142,7 @@ impl Reads {
     /// One page of a listing. The callbacks of the narrowest index are searched in order, up to a limit.
     pub(super) async fn list(&self, query: Query) -> Result<Page> {
         let limit = i64::try_from(query.limit.max(1)).unwrap_or(i64::MAX);
-        let queue = query.destination.as_ref().map(|it| big(QueueKey::of(&self.salt, it).0));
+        let key = query.destination.as_ref().map(|it| big(QueueKey::of(&self.salt, it).0));
         let status = query.state.map(rows::status);
         let job = query.job_id.as_deref().map(str::as_bytes);
         let directory = query.job_id_fs.as_deref().map(str::as_bytes);
@@ -173,7 +173,7 @@ impl Reads {
             }
             (None, None, Some(status)) => {
                 and("s.status =", status);
-                queue.iter().for_each(|queue| and("s.queue =", queue));
+                key.iter().for_each(|key| and("s.queue =", key));
                 "progress"
             }
             (None, None, None) => "progress",
@@ -184,7 +184,7 @@ impl Reads {
             conditions.push(format!("{text} ${}", args.len()));
         };
         status.iter().for_each(|status| and("p.status =", status));
-        queue.iter().for_each(|queue| and("p.queue =", queue));
+        key.iter().for_each(|key| and("p.queue =", key));
         kind.iter().for_each(|kind| and("p.error_kind =", kind));
         directory.iter().for_each(|directory| and("c.directory =", directory));
         since.iter().for_each(|since| and("c.created_at >=", since));

@@ -26,13 +26,13 @@ impl PostgresOutbox {
         let mut own = Vec::new();
         let mut others = BTreeMap::<usize, Vec<CallbackId>>::new();
         {
-            let lanes = self.lanes.lock();
+            let queues = self.queues.lock();
             for id in ids {
-                let queue = ids::parts(id).1;
-                if lanes.owns(queue) {
+                let key = ids::parts(id).1;
+                if queues.owns(key) {
                     own.push(id);
                 } else {
-                    others.entry(shard_of(queue)).or_default().push(id);
+                    others.entry(shard_of(key)).or_default().push(id);
                 }
             }
         }

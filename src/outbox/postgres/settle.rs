@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::PoisonError};
 
 use super::{
     command::{Settle, answer},
-    outcome::{Outcome, decide},
+    recording::{Recording, decide},
     rows::{self, big, millis, number},
     writer::Writer,
 };
@@ -24,19 +24,19 @@ impl Writer {
     /// Records outcomes with one call.
     pub(super) async fn settle(&self, settles: Vec<Settle>) -> Result<()> {
         let now = self.now();
-        let decided = |it| decide(&self.lanes, &self.settings, it, now);
+        let decided = |it| decide(&self.queues, &self.settings, it, now);
         self.settle_decided(settles.into_iter().filter_map(decided).collect()).await
     }
 
     /// The same for outcomes that were decided. If the connection breaks, they are kept, and that is the
     /// error.
-    pub(super) async fn settle_decided(&self, mut outcomes: Vec<Outcome>) -> Result<()> {
+    pub(super) async fn settle_decided(&self, mut outcomes: Vec<Recording>) -> Result<()> {
         if outcomes.is_empty() {
             return Ok(());
         }
         match self.record(&mut outcomes, self.now()).await {
             Ok(()) => {
-                for Outcome { record, reply, .. } in outcomes {
+                for Recording { record, reply, .. } in outcomes {
                     answer(reply, Ok(record));
                 }
                 Ok(())
@@ -47,8 +47,8 @@ impl Writer {
             }
             Err(error) => {
                 for outcome in outcomes {
-                    let (seq, queue) = ids::parts(outcome.record.id);
-                    self.lanes.release_now(queue, seq, self.now());
+                    let (seq, key) = ids::parts(outcome.record.id);
+                    self.queues.release_now(key, seq, self.now());
                     outcome.refuse(error.clone());
                 }
                 Ok(())
@@ -56,14 +56,14 @@ impl Writer {
         }
     }
 
-    async fn record(&self, outcomes: &mut [Outcome], now: Timestamp) -> Result<()> {
-        fn each<T>(of: &[Outcome], part: impl Fn(&Record) -> T) -> Vec<T> {
+    async fn record(&self, outcomes: &mut [Recording], now: Timestamp) -> Result<()> {
+        fn each<T>(of: &[Recording], part: impl Fn(&Record) -> T) -> Vec<T> {
             of.iter().map(|it| part(&it.record)).collect()
         }
-        let fallible = |part: &dyn Fn(&Outcome) -> Result<Option<Vec<u8>>>| {
+        let fallible = |part: &dyn Fn(&Recording) -> Result<Option<Vec<u8>>>| {
             outcomes.iter().map(part).collect::<Result<Vec<_>>>()
         };
-        let (seqs, queues): (Vec<_>, Vec<_>) =
+        let (seqs, keys): (Vec<_>, Vec<_>) =
             each(outcomes, |it| rows::parts(it.id)).into_iter().unzip();
         let errors = fallible(&|it| rows::encoded(it.record.last_error.as_ref()))?;
         let last = fallible(&|it| rows::encoded(it.record.last_attempt.as_ref()))?;
@@ -77,7 +77,7 @@ impl Writer {
                     &self.slot,
                     &ATTEMPTS_KEPT,
                     &seqs,
-                    &queues,
+                    &keys,
                     &each(outcomes, |it| rows::status(it.state_name())),
                     &each(outcomes, |it| millis(rows::due(it))),
                     &each(outcomes, |it| number(it.attempt_count)),
@@ -102,32 +102,32 @@ impl Writer {
         }
         let others: Vec<_> = active.iter().copied().filter(|seq| !seqs.contains(seq)).collect();
         let others = self.records(&others).await?;
-        let mut lanes = self.lanes.lock();
+        let mut queues = self.queues.lock();
         for outcome in outcomes {
             let record = &mut outcome.record;
-            let (seq, queue) = ids::parts(record.id);
-            if let Some(lane) = lanes.lanes.get_mut(&queue) {
-                lane.settled(seq);
-                lane.hold_until = outcome.hold.unwrap_or(lane.hold_until);
+            let (seq, key) = ids::parts(record.id);
+            if let Some(queue) = queues.queues.get_mut(&key) {
+                queue.settled(seq);
+                queue.hold_until = outcome.hold.unwrap_or(queue.hold_until);
             }
             if let State::Pending(Readiness::Scheduled(due)) = record.state {
                 if active.contains(&big(seq)) {
-                    lanes.activated(queue, record.clone());
+                    queues.activated(key, record.clone());
                 } else {
                     record.state = State::Pending(Readiness::Blocked(due));
                 }
             }
         }
         for record in others {
-            lanes.activated(ids::parts(record.id).1, record);
+            queues.activated(ids::parts(record.id).1, record);
         }
-        for queue in idle {
-            if let Some(lane) = lanes.lanes.get_mut(&queue) {
-                lane.set_pending(false);
+        for key in idle {
+            if let Some(queue) = queues.queues.get_mut(&key) {
+                queue.set_pending(false);
             }
         }
-        drop(lanes);
-        self.lanes.wake();
+        drop(queues);
+        self.queues.wake();
         Ok(())
     }
 

@@ -9,8 +9,8 @@ pub(super) const SHARDS: usize = 64;
 
 /// The shard of a destination.
 #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
-pub(super) const fn shard_of(queue: QueueKey) -> usize {
-    (queue.0 % SHARDS as u64) as usize
+pub(super) const fn shard_of(key: QueueKey) -> usize {
+    (key.0 % SHARDS as u64) as usize
 }
 
 /// Whose a shard is.

@@ -54,7 +54,7 @@ impl Writer {
             [&rows::class_of(&self.salt), &INSTANCE_LOCKS, &VISITOR_LOCKS];
         let row = self.query_one(&self.statements.live, &args).await?;
         let live = usize::try_from(row.get::<_, i64>(0)).unwrap_or(0);
-        self.lanes.lock().is_alone = live <= 1;
+        self.queues.lock().is_alone = live <= 1;
         let target = if self.takes_shards(live) { SHARDS.div_ceil(live.max(1)) } else { 0 };
         self.finish_waiting().await?;
         self.let_go(target).await?;
@@ -68,7 +68,7 @@ impl Writer {
 
     /// Takes shards that nobody has, up to `target`.
     async fn take(&self, target: usize) -> Result<()> {
-        let mut owned = self.lanes.lock().shards_owned();
+        let mut owned = self.queues.lock().shards_owned();
         if owned >= target && self.has_nothing_kept() {
             return Ok(());
         }
@@ -89,7 +89,7 @@ impl Writer {
             if owned >= target {
                 break;
             }
-            let is_foreign = self.lanes.lock().shards[row.id] == ShardState::Foreign;
+            let is_foreign = self.queues.lock().shards[row.id] == ShardState::Foreign;
             let may_take = row.is_mine || row.clean || !is_patient;
             if is_foreign && may_take && self.try_lock(number(row.id)).await? {
                 owned += 1;
@@ -109,7 +109,7 @@ impl Writer {
         let (at_once, later): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| row.is_mine || row.clean);
         {
-            let mut inner = self.lanes.lock();
+            let mut inner = self.queues.lock();
             let until = uptime() + TAKEOVER_WAIT;
             later.iter().for_each(|row| inner.shards[row.id] = ShardState::Waiting(until));
         }
@@ -121,7 +121,7 @@ impl Writer {
         let over =
             |state: &ShardState| matches!(state, ShardState::Waiting(until) if *until <= uptime());
         let ready: Vec<_> = {
-            let inner = self.lanes.lock();
+            let inner = self.queues.lock();
             (0..SHARDS).filter(|shard| over(&inner.shards[*shard])).collect()
         };
         self.own(&ready).await?;
@@ -143,7 +143,7 @@ impl Writer {
         let numbers: Vec<_> = shards.iter().map(|shard| number(*shard)).collect();
         self.query(&self.statements.own, &[&numbers, &self.slot]).await?;
         {
-            let mut inner = self.lanes.lock();
+            let mut inner = self.queues.lock();
             shards.iter().for_each(|shard| inner.shards[*shard] = ShardState::Owned);
         }
         self.load(&numbers).await
@@ -153,7 +153,7 @@ impl Writer {
     /// is unlocked.
     pub(super) async fn let_go(&self, target: usize) -> Result<()> {
         let drained: Vec<_> = {
-            let mut inner = self.lanes.lock();
+            let mut inner = self.queues.lock();
             let mut owned = inner.shards_owned();
             for shard in (0..SHARDS).rev() {
                 if owned <= target {
@@ -170,8 +170,8 @@ impl Writer {
             let id = number(shard);
             let args: [&(dyn ToSql + Sync); 2] = [&id, &self.slot];
             self.query(&self.statements.let_go, &args).await?;
-            self.lanes.lock().lose(shard);
-            self.lanes.wake();
+            self.queues.lock().lose(shard);
+            self.queues.wake();
             let args: [&(dyn ToSql + Sync); 2] = [&rows::class_of(&self.salt), &id];
             self.query(&self.statements.unlock, &args).await?;
         }

@@ -29,7 +29,7 @@ pub(super) struct Statements {
     pub(super) import: Statement,
     pub(super) pending: Statement,
     pub(super) fill: Statement,
-    pub(super) lanes: Statement,
+    pub(super) queues: Statement,
     pub(super) beat: Statement,
     pub(super) live: Statement,
     pub(super) shards: Statement,
@@ -120,7 +120,7 @@ impl Statements {
                 rows::COLUMNS
             ))
             .await?,
-            lanes: prepare(
+            queues: prepare(
                 "SELECT d.queue, d.name, d.hold_until, d.paused_at, d.resumed_at, coalesce(t.pending, 0)::bigint AS pending \
                  FROM @schema@.destination d LEFT JOIN LATERAL ( \
                     SELECT sum(pending) AS pending FROM @schema@.tally WHERE queue = d.queue) t ON true \

@@ -29,7 +29,7 @@ const DESTINATIONS: &str = "SELECT d.queue, d.name, d.hold_until, d.paused_at, \
     LEFT JOIN (SELECT queue, count(*) AS due, min(due) AS oldest FROM @schema@.progress \
         WHERE readiness < 2 AND (due <= $1 OR due > $3) AND NOT seq = ANY ($2) GROUP BY queue) a ON a.queue = d.queue";
 
-/// A destination as the rows and the lanes describe it.
+/// A destination as the rows and the queues describe it.
 struct Described {
     summary: DestinationSummary,
     oldest: Option<Timestamp>,
@@ -39,11 +39,11 @@ impl Reads {
     async fn described(&self, now: Timestamp) -> Result<Vec<Described>> {
         let horizon = Horizon { now, latest: now.after(self.longest_pause) };
         let (claimed, in_memory) = {
-            let inner = self.lanes.lock();
+            let inner = self.queues.lock();
             let in_memory: HashMap<i64, (Option<Open>, u64)> = inner
-                .lanes
+                .queues
                 .iter()
-                .map(|(queue, lane)| (big(queue.0), (lane.open(), lane.in_flight().count() as u64)))
+                .map(|(key, queue)| (big(key.0), (queue.open(), queue.in_flight().count() as u64)))
                 .collect();
             (inner.in_flight(), in_memory)
         };

@@ -18,9 +18,9 @@ use super::{
     claimant::{Claimant, LastAnswer, uptime},
     clock::{RESYNC, ServerClock},
     command::{Command, Round},
-    lanes::Lanes,
     notices::{Notice, Notices},
-    outcome::{Kept, decide},
+    queues::Queues,
+    recording::{Kept, decide},
     rows::{big, millis, unbig},
     schema::{self, Purpose, SchemaError},
     session::{CALL_TIMEOUT, Connector},
@@ -44,7 +44,7 @@ const IDENTITY_WAIT: Duration = Duration::from_secs(25);
 /// How often new callbacks are looked for that no notice was received of.
 const POLL: Duration = Duration::from_secs(1);
 
-/// How often all lanes are read again.
+/// How often all queues are read again.
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// Callbacks are committed in another order than their seqs are given. This many are looked at again.
@@ -56,7 +56,7 @@ pub(super) struct Supervisor {
     pub(super) purpose: Purpose,
     pub(super) settings: Arc<Settings>,
     pub(super) connector: Arc<Connector>,
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) queues: Arc<Queues>,
     pub(super) server_clock: Arc<ServerClock>,
     pub(super) clock: SharedClock,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
@@ -81,11 +81,11 @@ impl Supervisor {
         let open = session.open.clone();
         let mut writer = Writer {
             settings: Arc::clone(&self.settings),
-            lanes: Arc::clone(&self.lanes),
+            queues: Arc::clone(&self.queues),
             session,
             statements,
             claimant: Arc::new(Claimant::new(
-                Arc::downgrade(&self.lanes) as _,
+                Arc::downgrade(&self.queues) as _,
                 Arc::clone(&last_answer),
                 open,
             )),
@@ -113,7 +113,7 @@ impl Supervisor {
         writer.last_seq.store(i64::MAX, Ordering::Relaxed);
         writer.fresh().await?;
         // Attempts of the session before are dropped before anything is claimed again.
-        self.lanes.lock().begin(Arc::clone(&writer.claimant));
+        self.queues.lock().begin(Arc::clone(&writer.claimant));
         writer.beat().await?;
         Ok(Begun { writer, migrated: schema.migrated })
     }
@@ -133,8 +133,8 @@ impl Supervisor {
                 "the connection to the store broke"
             );
             drop(writer);
-            self.lanes.lock().lose_all();
-            self.lanes.wake();
+            self.queues.lock().lose_all();
+            self.queues.wake();
             match self.reconnect(&error, &mut waiting).await {
                 Some(begun) => writer = begun,
                 None => return,
@@ -170,7 +170,7 @@ impl Supervisor {
                 _ = resync.tick() => self.server_clock.set(&writer.session.client).await?,
                 _ = poll.tick() => {
                     is_asked = true;
-                    if !self.lanes.lock().is_alone {
+                    if !self.queues.lock().is_alone {
                         changed.extend(writer.fresh().await?);
                     }
                 }
@@ -179,7 +179,7 @@ impl Supervisor {
                     writer.forget_questions().await?;
                 }
                 Some(notice) = notices.receive.recv() => note(&notice, &mut changed, &mut is_asked),
-                () = self.lanes.fill.notified() => {}
+                () = self.queues.fill.notified() => {}
                 command = self.commands.recv(), if waiting.is_empty() => match command {
                     Some(command) => waiting.push_back(command),
                     None => return writer.let_go_all().await,
@@ -197,9 +197,9 @@ impl Supervisor {
                 send(notices, Notice::Asked);
             }
             writer.read_again(&changed).await?;
-            writer.fill(&self.lanes.take_wanted()).await?;
-            let told = std::mem::take(&mut self.lanes.lock().changed);
-            told.into_iter().for_each(|queue| send(notices, Notice::Changed(queue)));
+            writer.fill(&self.queues.take_wanted()).await?;
+            let told = std::mem::take(&mut self.queues.lock().changed);
+            told.into_iter().for_each(|key| send(notices, Notice::Changed(key)));
         }
     }
 
@@ -234,14 +234,14 @@ impl Supervisor {
                 Err(_) => "no answer from the database".clone_into(&mut reason),
             }
             // What it may have begun with.
-            self.lanes.lock().lose_all();
+            self.queues.lock().lose_all();
         }
     }
 
     fn meanwhile(&self, command: Command, reason: &str) {
         match command {
             Command::Settle(it) => {
-                let outcome = decide(&self.lanes, &self.settings, it, self.clock.now());
+                let outcome = decide(&self.queues, &self.settings, it, self.clock.now());
                 self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(outcome);
             }
             other => other.refuse(OutboxError::Unreachable(reason.into())),
@@ -251,8 +251,8 @@ impl Supervisor {
 
 fn note(notice: &Notice, changed: &mut BTreeSet<QueueKey>, is_asked: &mut bool) {
     match notice {
-        Notice::Changed(queue) => {
-            changed.insert(*queue);
+        Notice::Changed(key) => {
+            changed.insert(*key);
         }
         Notice::Asked => *is_asked = true,
     }
@@ -271,19 +271,19 @@ impl Writer {
         let seqs = found.iter().filter_map(|row| row.get::<_, Option<i64>>("last"));
         let last = seqs.max().unwrap_or(0);
         self.last_seq.store(last, Ordering::Relaxed);
-        Ok(if last == seen { BTreeSet::new() } else { queues_of(&found) })
+        Ok(if last == seen { BTreeSet::new() } else { keys_of(&found) })
     }
 
     /// The destinations with pending callbacks.
     async fn all_pending(&self) -> Result<BTreeSet<QueueKey>> {
-        Ok(queues_of(&self.query(&self.statements.all_pending, &[]).await?))
+        Ok(keys_of(&self.query(&self.statements.all_pending, &[]).await?))
     }
 
-    /// Reads own lanes again whose rows were changed by another instance.
+    /// Reads own queues again whose rows were changed by another instance.
     async fn read_again(&self, changed: &BTreeSet<QueueKey>) -> Result<()> {
         let own: Vec<_> = {
-            let inner = self.lanes.lock();
-            changed.iter().filter(|queue| inner.owns(**queue)).map(|queue| big(queue.0)).collect()
+            let inner = self.queues.lock();
+            changed.iter().filter(|key| inner.owns(**key)).map(|key| big(key.0)).collect()
         };
         self.reload(&own).await
     }
@@ -295,9 +295,9 @@ impl Writer {
     }
 }
 
-fn queues_of(found: &[tokio_postgres::Row]) -> BTreeSet<QueueKey> {
-    let queues = found.iter().filter_map(|row| row.get::<_, Option<i64>>("queue"));
-    queues.map(|queue| QueueKey(unbig(queue))).collect()
+fn keys_of(found: &[tokio_postgres::Row]) -> BTreeSet<QueueKey> {
+    let keys = found.iter().filter_map(|row| row.get::<_, Option<i64>>("queue"));
+    keys.map(|key| QueueKey(unbig(key))).collect()
 }
 
 /// Why a session cannot begin.

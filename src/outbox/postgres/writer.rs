@@ -7,8 +7,8 @@ use tokio_postgres::{Row, Statement, types::ToSql};
 use super::{
     claimant::{Claimant, LastAnswer, uptime},
     command::{Command, Round},
-    lanes::Lanes,
-    outcome::{Kept, Outcome},
+    queues::Queues,
+    recording::{Kept, Recording},
     session::{CALL_TIMEOUT, Connection, is_conflict, unsure},
     settings::Settings,
     shard::shard_of,
@@ -26,7 +26,7 @@ const CONFLICTS: u32 = 10;
 /// The writer of one session.
 pub(super) struct Writer {
     pub(super) settings: Arc<Settings>,
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) queues: Arc<Queues>,
     pub(super) session: Connection,
     pub(super) statements: Statements,
     pub(super) claimant: Arc<Claimant>,
@@ -114,7 +114,7 @@ impl Writer {
     }
 
     /// Takes the kept outcomes of a shard.
-    pub(super) fn take_kept(&self, shard: usize) -> Vec<Outcome> {
+    pub(super) fn take_kept(&self, shard: usize) -> Vec<Recording> {
         let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (own, others) = kept.drain(..).partition(|it| shard_of(it.queue()) == shard);
         *kept = others;

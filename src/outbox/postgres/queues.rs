@@ -1,4 +1,4 @@
-//! All lanes, and what the delivery loop is told about them.
+//! All queues, and what the delivery loop is told about them.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     claimant::Claimant,
-    lane::{Lane, Place, ReadAhead},
+    queue::{Place, Queue, ReadAhead},
     shard::{SHARDS, ShardState, shard_of},
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 /// Maximum number of signals that are returned by one call.
 const SIGNALS_AT_ONCE: usize = 1024;
 
-/// Maximum number of callbacks that all lanes read ahead, and that one lane does.
+/// Maximum number of callbacks that all queues read ahead, and that one queue does.
 const AHEAD: usize = 32_768;
 const AHEAD_OF_ONE: usize = 256;
 
@@ -42,15 +42,15 @@ pub(super) struct Inner {
     pub(super) is_alone: bool,
     /// Destinations of other instances of which rows have changed.
     pub(super) changed: BTreeSet<QueueKey>,
-    pub(super) lanes: HashMap<QueueKey, Lane, RandomState>,
+    pub(super) queues: HashMap<QueueKey, Queue, RandomState>,
     signals: HashMap<QueueKey, Timestamp, RandomState>,
     retried: HashSet<QueueKey>,
     lost: Vec<Destination>,
     /// An action is on its way, and nothing may be claimed.
     frozen: bool,
-    /// Lanes from which something was to be claimed in the meantime.
+    /// Queues from which something was to be claimed in the meantime.
     postponed: HashSet<QueueKey>,
-    /// Lanes to be filled.
+    /// Queues to be filled.
     wanted: Vec<QueueKey>,
 }
 
@@ -62,7 +62,7 @@ impl Default for Inner {
             shards: [ShardState::Foreign; SHARDS],
             is_alone: true,
             changed: BTreeSet::new(),
-            lanes: HashMap::default(),
+            queues: HashMap::default(),
             signals: HashMap::default(),
             retried: HashSet::new(),
             lost: Vec::new(),
@@ -75,8 +75,8 @@ impl Default for Inner {
 
 impl Inner {
     /// Whether this instance delivers to a destination.
-    pub(super) fn owns(&self, queue: QueueKey) -> bool {
-        self.shards[shard_of(queue)] == ShardState::Owned
+    pub(super) fn owns(&self, key: QueueKey) -> bool {
+        self.shards[shard_of(key)] == ShardState::Owned
     }
 
     /// How many shards are this instance's, or about to be.
@@ -93,72 +93,72 @@ impl Inner {
 
     /// Whether a shard can be let go: nothing of it is in flight.
     pub(super) fn is_drained(&self, shard: usize) -> bool {
-        let mut lanes = self.lanes.iter().filter(|(queue, _)| shard_of(**queue) == shard);
+        let mut queues = self.queues.iter().filter(|(key, _)| shard_of(**key) == shard);
         self.shards[shard] == ShardState::Draining
-            && lanes.all(|(_, lane)| lane.in_flight().next().is_none())
+            && queues.all(|(_, queue)| queue.in_flight().next().is_none())
     }
 
     /// A shard is let go.
     pub(super) fn lose(&mut self, shard: usize) {
         self.shards[shard] = ShardState::Foreign;
-        let queues: Vec<_> =
-            self.lanes.keys().copied().filter(|queue| shard_of(*queue) == shard).collect();
-        for queue in queues {
-            self.signals.remove(&queue);
-            self.lost.extend(self.lanes.remove(&queue).map(|lane| lane.destination));
+        let keys: Vec<_> =
+            self.queues.keys().copied().filter(|key| shard_of(*key) == shard).collect();
+        for key in keys {
+            self.signals.remove(&key);
+            self.lost.extend(self.queues.remove(&key).map(|queue| queue.destination));
         }
     }
 
-    /// How many callbacks each lane reads ahead.
+    /// How many callbacks each queue reads ahead.
     pub(super) fn window(&self) -> usize {
-        (AHEAD / self.lanes.len().max(1)).clamp(2, AHEAD_OF_ONE)
+        (AHEAD / self.queues.len().max(1)).clamp(2, AHEAD_OF_ONE)
     }
 
-    /// Reports that a lane has something due at `at`.
-    pub(super) fn signal(&mut self, queue: QueueKey, at: Timestamp) {
-        let known = self.signals.entry(queue).or_insert(at);
+    /// Reports that a queue has something due at `at`.
+    pub(super) fn signal(&mut self, key: QueueKey, at: Timestamp) {
+        let known = self.signals.entry(key).or_insert(at);
         *known = at.min(*known);
     }
 
-    /// The lane of a destination that is in use from now on; `None` if it is not this instance's, whose
+    /// The queue of a destination that is in use from now on; `None` if it is not this instance's, whose
     /// owner is told then.
-    pub(super) fn lane(&mut self, queue: QueueKey, destination: &Destination) -> Option<&mut Lane> {
-        if !self.owns(queue) {
-            self.changed.insert(queue);
+    pub(super) fn queue(&mut self, key: QueueKey, destination: &Destination) -> Option<&mut Queue> {
+        if !self.owns(key) {
+            self.changed.insert(key);
             return None;
         }
-        Some(self.lanes.entry(queue).or_insert_with(|| Lane::new(destination.clone())))
+        Some(self.queues.entry(key).or_insert_with(|| Queue::new(destination.clone())))
     }
 
     /// A callback of this destination is active from now on.
-    pub(super) fn activated(&mut self, queue: QueueKey, record: Record) {
-        let place = Lane::place(&record);
+    pub(super) fn activated(&mut self, key: QueueKey, record: Record) {
+        let place = Queue::place(&record);
         let (destination, window) = (record.destination.clone(), self.window());
-        if let Some(lane) = self.lane(queue, &destination) {
-            lane.insert(place, Box::new(record), window);
-            self.signal(queue, place.0);
+        if let Some(queue) = self.queue(key, &destination) {
+            queue.insert(place, Box::new(record), window);
+            self.signal(key, place.0);
         }
     }
 
     /// An operator requests that a destination be tried now.
-    pub(super) fn retry_now(&mut self, queue: QueueKey) {
-        self.signal(queue, Timestamp::default());
-        self.retried.insert(queue);
+    pub(super) fn retry_now(&mut self, key: QueueKey) {
+        self.signal(key, Timestamp::default());
+        self.retried.insert(key);
     }
 
-    /// What was read for a lane.
-    pub(super) fn filled(&mut self, queue: QueueKey, read: ReadAhead, window: usize) {
-        if let Some(lane) = self.lanes.get_mut(&queue) {
-            lane.filled(read, window);
-            if let Some(due) = lane.first_due() {
-                self.signal(queue, due);
+    /// What was read for a queue.
+    pub(super) fn filled(&mut self, key: QueueKey, read: ReadAhead, window: usize) {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.filled(read, window);
+            if let Some(due) = queue.first_due() {
+                self.signal(key, due);
             }
         }
     }
 
     /// The seqs of everything that is in flight.
     pub(super) fn in_flight(&self) -> Vec<i64> {
-        self.lanes.values().flat_map(Lane::in_flight).map(super::rows::big).collect()
+        self.queues.values().flat_map(Queue::in_flight).map(super::rows::big).collect()
     }
 
     /// A session begins. Attempts of the one before are dropped before anything is claimed again.
@@ -169,12 +169,12 @@ impl Inner {
         self.claimant = Some(claimant);
     }
 
-    /// The session is over: everything that was claimed is lost, and the lanes are read again.
+    /// The session is over: everything that was claimed is lost, and the queues are read again.
     pub(super) fn lose_all(&mut self) {
         self.before = self.claimant.take().or(self.before.take());
         self.shards = [ShardState::Foreign; SHARDS];
         self.changed.clear();
-        self.lost.extend(self.lanes.drain().map(|(_, lane)| lane.destination));
+        self.lost.extend(self.queues.drain().map(|(_, queue)| queue.destination));
         self.signals.clear();
         self.retried.clear();
         self.postponed.clear();
@@ -183,22 +183,22 @@ impl Inner {
     }
 }
 
-/// All lanes.
+/// All queues.
 #[derive(Debug, Default)]
-pub(super) struct Lanes {
+pub(super) struct Queues {
     inner: Mutex<Inner>,
     news: Notify,
-    /// Wakes the writer, to fill lanes.
+    /// Wakes the writer, to fill queues.
     pub(super) fill: Notify,
 }
 
-impl Lanes {
+impl Queues {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change under the lock is complete before anything can panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the caller of [`Lanes::news`].
+    /// Wakes the caller of [`Queues::news`].
     pub(super) fn wake(&self) {
         self.news.notify_one();
     }
@@ -217,66 +217,65 @@ impl Lanes {
         let mut inner = self.lock();
         let mut news: Vec<_> = inner.lost.drain(..).map(News::Lost).collect();
         let retried = std::mem::take(&mut inner.retried);
-        let known = |queue: &QueueKey| Some(inner.lanes.get(queue)?.destination.clone());
+        let known = |key: &QueueKey| Some(inner.queues.get(key)?.destination.clone());
         news.extend(retried.iter().filter_map(known).map(News::RetryNow));
         let taken: Vec<_> = inner.signals.keys().take(SIGNALS_AT_ONCE).copied().collect();
-        for queue in taken {
-            if let (Some(at), Some(lane)) = (inner.signals.remove(&queue), inner.lanes.get(&queue))
-            {
-                news.push(News::Due { destination: lane.destination.clone(), at, open: None });
+        for key in taken {
+            if let (Some(at), Some(queue)) = (inner.signals.remove(&key), inner.queues.get(&key)) {
+                news.push(News::Due { destination: queue.destination.clone(), at, open: None });
             }
         }
         news
     }
 
-    /// Claims at most `limit` due callbacks of a lane, in the order in which they became due.
-    pub(super) fn claim(&self, queue: QueueKey, limit: usize, horizon: Horizon) -> Claims {
+    /// Claims at most `limit` due callbacks of a queue, in the order in which they became due.
+    pub(super) fn claim(&self, key: QueueKey, limit: usize, horizon: Horizon) -> Claims {
         let mut inner = self.lock();
         let window = inner.window();
-        let is_owned = inner.owns(queue);
-        let Inner { claimant, lanes, frozen, postponed, wanted, .. } = &mut *inner;
-        // A lane of a shard that is let go is reported as lost soon.
+        let is_owned = inner.owns(key);
+        let Inner { claimant, queues, frozen, postponed, wanted, .. } = &mut *inner;
+        // A queue of a shard that is let go is reported as lost soon.
         let Some(claimant) = claimant.as_ref().filter(|_| is_owned) else {
             return Claims::default();
         };
-        let Some(lane) = lanes.get_mut(&queue) else { return Claims::default() };
-        if lane.paused_at.is_some() {
+        let Some(queue) = queues.get_mut(&key) else { return Claims::default() };
+        if queue.paused_at.is_some() {
             return Claims::default();
         }
         if *frozen {
-            postponed.insert(queue);
+            postponed.insert(key);
             return Claims::default();
         }
-        if horizon.is_later(lane.hold_until) {
-            return Claims { next_due: Some(lane.hold_until), ..Claims::default() };
+        if horizon.is_later(queue.hold_until) {
+            return Claims { next_due: Some(queue.hold_until), ..Claims::default() };
         }
         let owner: Weak<dyn ClaimOwner> = Arc::downgrade(claimant) as _;
         let claim = |record: Record| {
             let hold = Hold::while_owned(Arc::clone(claimant) as _);
             Claim::new(Box::new(record), owner.clone(), hold)
         };
-        let claimed = lane.claim(limit, horizon).into_iter().map(claim).collect();
-        // Without anything left, the lane is reported when more was read.
-        let next_due = lane.first_due();
-        if lane.wants_more(window) {
-            wanted.push(queue);
+        let claimed = queue.claim(limit, horizon).into_iter().map(claim).collect();
+        // Without anything left, the queue is reported when more was read.
+        let next_due = queue.first_due();
+        if queue.wants_more(window) {
+            wanted.push(key);
             self.fill.notify_one();
         }
         Claims { claimed, next_due }
     }
 
     /// Releases a claimed callback.
-    pub(super) fn release_now(&self, queue: QueueKey, seq: u64, due: Timestamp) {
+    pub(super) fn release_now(&self, key: QueueKey, seq: u64, due: Timestamp) {
         let mut inner = self.lock();
         let window = inner.window();
-        if inner.lanes.get_mut(&queue).is_some_and(|lane| lane.release(seq, window)) {
-            inner.signal(queue, due);
+        if inner.queues.get_mut(&key).is_some_and(|queue| queue.release(seq, window)) {
+            inner.signal(key, due);
             drop(inner);
             self.wake();
         }
     }
 
-    /// Nothing is claimed until [`Lanes::thaw`].
+    /// Nothing is claimed until [`Queues::thaw`].
     pub(super) fn freeze(&self) {
         self.lock().frozen = true;
     }
@@ -285,25 +284,25 @@ impl Lanes {
     pub(super) fn thaw(&self) {
         let mut inner = self.lock();
         inner.frozen = false;
-        for queue in std::mem::take(&mut inner.postponed) {
-            inner.signal(queue, Timestamp::default());
+        for key in std::mem::take(&mut inner.postponed) {
+            inner.signal(key, Timestamp::default());
         }
         drop(inner);
         self.wake();
     }
 
-    /// The lanes to be filled, with the place from which to read.
+    /// The queues to be filled, with the place from which to read.
     pub(super) fn take_wanted(&self) -> Vec<(QueueKey, Place)> {
         let mut inner = self.lock();
         let wanted = std::mem::take(&mut inner.wanted);
-        let from = |queue: QueueKey| Some((queue, inner.lanes.get(&queue)?.fill_from()?));
+        let from = |key: QueueKey| Some((key, inner.queues.get(&key)?.fill_from()?));
         wanted.into_iter().filter_map(from).collect()
     }
 }
 
-impl ClaimOwner for Lanes {
+impl ClaimOwner for Queues {
     fn release(&self, id: CallbackId, due: Timestamp) {
-        let (seq, queue) = ids::parts(id);
-        self.release_now(queue, seq, due);
+        let (seq, key) = ids::parts(id);
+        self.release_now(key, seq, due);
     }
 }

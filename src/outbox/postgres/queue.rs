@@ -1,4 +1,4 @@
-//! The lane of one destination: the first of its active callbacks, read ahead.
+//! The queue of one destination: the first of its active callbacks, read ahead.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +16,7 @@ pub(super) type Place = (Timestamp, u64);
 /// The position before all callbacks.
 pub(super) const BEGIN: Place = (Timestamp::from_millis(0), 0);
 
-/// Callbacks that were read for a lane.
+/// Callbacks that were read for a queue.
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
     pub(super) callbacks: Vec<(Place, Box<Record>)>,
@@ -25,9 +25,9 @@ pub(super) struct ReadAhead {
     pub(super) last: Place,
 }
 
-/// A lane.
+/// A queue.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Queue {
     pub(super) destination: Destination,
     pub(super) paused_at: Option<Timestamp>,
     pub(super) resumed_at: Timestamp,
@@ -45,8 +45,8 @@ pub(super) struct Lane {
     is_stale: bool,
 }
 
-impl Lane {
-    /// A lane of which nothing has been read.
+impl Queue {
+    /// A queue of which nothing has been read.
     pub(super) fn unread(destination: Destination) -> Self {
         Self {
             destination,
@@ -63,7 +63,7 @@ impl Lane {
         }
     }
 
-    /// The lane of a destination that has no callbacks.
+    /// The queue of a destination that has no callbacks.
     pub(super) fn new(destination: Destination) -> Self {
         Self { known_to: None, has_pending: false, ..Self::unread(destination) }
     }
@@ -94,7 +94,7 @@ impl Lane {
         }
     }
 
-    /// What was read after [`Lane::fill_from`]: `window` callbacks, or fewer if there are no more.
+    /// What was read after [`Queue::fill_from`]: `window` callbacks, or fewer if there are no more.
     pub(super) fn filled(&mut self, read: ReadAhead, window: usize) {
         self.filling = false;
         if std::mem::take(&mut self.is_stale) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     command::{Reply, Settle, answer},
-    lanes::Lanes,
+    queues::Queues,
     settings::Settings,
 };
 use crate::{
@@ -19,17 +19,17 @@ use crate::{
 
 /// Outcomes that could not be recorded yet, because the connection broke. They still count as long as no
 /// other instance has taken their shard.
-pub(super) type Kept = Arc<Mutex<Vec<Outcome>>>;
+pub(super) type Kept = Arc<Mutex<Vec<Recording>>>;
 
 /// An outcome, what is written of it, and who waits for that.
-pub(super) struct Outcome {
+pub(super) struct Recording {
     pub(super) record: Record,
     pub(super) previous: Option<Attempt>,
     pub(super) hold: Option<Timestamp>,
     pub(super) reply: Reply<Record>,
 }
 
-impl Outcome {
+impl Recording {
     /// Its destination.
     pub(super) fn queue(&self) -> QueueKey {
         ids::parts(self.record.id).1
@@ -43,16 +43,16 @@ impl Outcome {
 
 /// Decides what is written of an outcome; `None` if nothing is, because the callback is due again.
 pub(super) fn decide(
-    lanes: &Lanes,
+    queues: &Queues,
     settings: &Settings,
     it: Settle,
     now: Timestamp,
-) -> Option<Outcome> {
+) -> Option<Recording> {
     let Settle { record, settlement, reply, .. } = it;
-    let (seq, queue) = ids::parts(record.id);
+    let (seq, key) = ids::parts(record.id);
     let began = record.budget_since;
-    let (paused, resumed_at, held) = match lanes.lock().lanes.get(&queue) {
-        Some(lane) => (lane.paused_at.is_some(), lane.resumed_at, lane.hold_until),
+    let (paused, resumed_at, held) = match queues.lock().queues.get(&key) {
+        Some(queue) => (queue.paused_at.is_some(), queue.resumed_at, queue.hold_until),
         None => (false, Timestamp::default(), Timestamp::default()),
     };
     let record = Record { budget_since: began.max(resumed_at), ..*record };
@@ -63,7 +63,7 @@ pub(super) fn decide(
             if failure.kind == ErrorKind::Expired && (paused || record.budget_since > began) =>
         {
             let Some(attempt) = attempt else {
-                lanes.release_now(queue, seq, now);
+                queues.release_now(key, seq, now);
                 answer(reply, Ok(record));
                 return None;
             };
@@ -83,5 +83,5 @@ pub(super) fn decide(
             (transition::retry(record, attempt, due, true), hold)
         }
     };
-    Some(Outcome { record, previous, hold: until.map(|it| it.max(known)), reply })
+    Some(Recording { record, previous, hold: until.map(|it| it.max(known)), reply })
 }
