@@ -7,10 +7,12 @@ use seal_dpf_urlcallback::{
     callback::{Body, Destination, JobState, parse_url},
     clock::SystemClock,
     outbox::{
-        NewCallback, Outbox as _, Sequence,
+        NewCallback, Outbox, Sequence,
         sled::{Settings, SledOutbox},
     },
 };
+
+use crate::postgres;
 
 const BATCH: usize = 2048;
 
@@ -37,10 +39,15 @@ pub(crate) fn url(port: u16, destination: usize, job: usize) -> String {
     format!("http://127.0.{a}.{b}:{port}/ourjobmanager/ourjobno/{job}")
 }
 
-/// `<store> {<first job> <port> <destinations> <count>}…`, one kind after the other.
+/// `<folder> <database or empty> {<first job> <port> <destinations> <count>}…`, one kind after the other.
 pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
-    let [dir, kinds @ ..] = args else { bail!("a folder first") };
-    let outbox = SledOutbox::open(Path::new(dir), Settings::default(), Arc::new(SystemClock))?;
+    let [dir, database, kinds @ ..] = args else { bail!("a folder and a database first") };
+    let dir = Path::new(dir);
+    let outbox: Box<dyn Outbox> = if database.is_empty() {
+        Box::new(SledOutbox::open(dir, Settings::default(), Arc::new(SystemClock))?)
+    } else {
+        Box::new(postgres::open(database, dir)?)
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     for kind in kinds.chunks(4) {
         let [first, port, destinations, count] = kind else { bail!("four numbers: {kind:?}") };

@@ -16,7 +16,7 @@ pub(crate) fn run(figures: &mut Figures) -> anyhow::Result<()> {
     let count = usize::try_from((KILLS + 1) * BETWEEN)?;
     let mut receiver = Receiver::start()?;
     let mut service = Service::prepare()?;
-    fill(&service, &[(0, receiver.port, 1, count)])?;
+    fill(&service, None, &[(0, receiver.port, 1, count)])?;
     for kill in 1..=KILLS {
         service.start()?;
         receiver.wait_for(kill * BETWEEN)?;

@@ -15,6 +15,7 @@ mod kills;
 mod latency;
 mod page;
 mod parts;
+mod postgres;
 mod producer;
 mod raw;
 mod receiver;

@@ -22,7 +22,7 @@ const CLOSED: u16 = 1;
 /// Measures the time and size of each view's response.
 pub(crate) fn run(figures: &mut Figures) -> anyhow::Result<()> {
     let mut service = Service::prepare()?;
-    fill(&service, &[(0, CLOSED, DESTINATIONS, BACKLOG)])?;
+    fill(&service, None, &[(0, CLOSED, DESTINATIONS, BACKLOG)])?;
     service.start()?;
     let (address, token) = service.api()?;
     let basic = format!("Basic {}", BASE64.encode(format!("bench:{token}").as_bytes()));

@@ -8,7 +8,7 @@ use crate::{
     clock::{Latency, eventually, now_micros},
     fill::directory,
     http::get,
-    kills, latency, page,
+    kills, latency, page, postgres,
     receiver::rate,
     service::Service,
     stage::{Events, Receiver, fill, produce, raw},
@@ -17,7 +17,7 @@ use crate::{
 
 type Part = fn(&mut Figures) -> anyhow::Result<()>;
 
-const PARTS: [(&str, Part); 10] = [
+const PARTS: [(&str, Part); 13] = [
     ("drain", drain),
     ("intake", intake),
     ("steady", steady),
@@ -28,6 +28,9 @@ const PARTS: [(&str, Part); 10] = [
     ("page", page::run),
     ("isolation", isolation),
     ("idle", idle),
+    ("postgres", postgres::run),
+    ("postgres-scaling", postgres::scaling),
+    ("postgres-snapshot", postgres::snapshot),
 ];
 
 /// How many the service has in flight to one destination, and in all (its defaults).
@@ -38,7 +41,7 @@ const CONCURRENCY: usize = 256;
 const RAW: usize = 100_000;
 
 /// A port on which nothing listens.
-const DEAD: u16 = 1;
+pub(crate) const DEAD: u16 = 1;
 
 /// Measures the parts of these names, or all.
 pub(crate) fn run(wanted: &[&str]) -> anyhow::Result<()> {
@@ -61,7 +64,7 @@ fn in_flight(destinations: usize) -> usize {
 }
 
 /// Raw loops right before and right after what is measured, and their mean.
-fn beside<T>(
+pub(crate) fn beside<T>(
     receiver: &mut Receiver,
     destinations: usize,
     measure: impl FnOnce(&mut Receiver) -> anyhow::Result<T>,
@@ -103,7 +106,7 @@ fn drained(
 }
 
 /// Waits until every stored callback is recorded as delivered.
-fn all_delivered(service: &Service, count: usize) -> anyhow::Result<()> {
+pub(crate) fn all_delivered(service: &Service, count: usize) -> anyhow::Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let count = count as f64;
     eventually("all are settled", || {
@@ -118,7 +121,7 @@ fn drain(figures: &mut Figures) -> anyhow::Result<()> {
     for (destinations, target) in [(1, "≥ 0.65"), (50, "≥ 0.6")] {
         let mut receiver = Receiver::start()?;
         let mut service = Service::prepare()?;
-        fill(&service, &[(0, receiver.port, destinations, COUNT)])?;
+        fill(&service, None, &[(0, receiver.port, destinations, COUNT)])?;
         let (drained, raw) = beside(&mut receiver, destinations, |receiver| {
             let drained = drained(&mut service, receiver, COUNT)?;
             all_delivered(&service, COUNT)?;
@@ -211,7 +214,7 @@ fn growth(figures: &mut Figures) -> anyhow::Result<()> {
             let mut all = Vec::new();
             for _ in 0..rounds {
                 let mut service = Service::prepare()?;
-                fill(&service, &[(0, receiver.port, 1, backlog)])?;
+                fill(&service, None, &[(0, receiver.port, 1, backlog)])?;
                 let store = service.store_bytes()?;
                 let drained = drained(&mut service, receiver, DRAINED.min(backlog))?;
                 all.push((drained, store));
@@ -256,7 +259,7 @@ fn search(figures: &mut Figures) -> anyhow::Result<()> {
     const BACKLOG: usize = 1_000_000;
     const LOOK_UPS: usize = 200;
     let mut service = Service::prepare()?;
-    fill(&service, &[(0, DEAD, 50, BACKLOG)])?;
+    fill(&service, None, &[(0, DEAD, 50, BACKLOG)])?;
     service.start()?;
     let (address, token) = service.api()?;
     let ask = |path: String| -> anyhow::Result<(String, u32)> {
@@ -301,11 +304,11 @@ fn isolation(figures: &mut Figures) -> anyhow::Result<()> {
         let good = (0, receiver.port, 50, GOOD);
         // The undeliverable callbacks are older, so they would be sent first.
         match name {
-            "undisturbed" => fill(&service, &[good])?,
+            "undisturbed" => fill(&service, None, &[good])?,
             _ if name.contains("hole") => {
-                fill(&service, &[(GOOD, receiver.hole, 1, BAD), good])?;
+                fill(&service, None, &[(GOOD, receiver.hole, 1, BAD), good])?;
             }
-            _ => fill(&service, &[(GOOD, DEAD, 10_000, BAD), good])?,
+            _ => fill(&service, None, &[(GOOD, DEAD, 10_000, BAD), good])?,
         }
         let ((drained, latency), raw) = beside(&mut receiver, 50, |receiver| {
             let drained = drained(&mut service, receiver, GOOD)?;

@@ -35,10 +35,15 @@ pub(crate) struct Usage {
 impl Service {
     /// A folder on the disk of the project; a temporary folder may be in memory.
     pub(crate) fn prepare() -> anyhow::Result<Self> {
+        Self::prepare_with("")
+    }
+
+    /// The same with more settings.
+    pub(crate) fn prepare_with(settings: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         fs::write(
             folder.path().join("config.toml"),
-            "api.listen = \"127.0.0.1:0\"\nlog.file = \"service.log\"\n",
+            format!("api.listen = \"127.0.0.1:0\"\nlog.file = \"service.log\"\n{settings}"),
         )?;
         Ok(Self { folder, child: None })
     }

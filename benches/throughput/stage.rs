@@ -87,14 +87,18 @@ pub(crate) fn raw(
 /// how many callbacks.
 pub(crate) type Kind = (usize, u16, usize, usize);
 
-/// Puts a backlog into the store of a service that does not run.
-pub(crate) fn fill(service: &Service, kinds: &[Kind]) -> anyhow::Result<()> {
+/// Puts a backlog into the store of a service that does not run: in its data directory, or in this database.
+pub(crate) fn fill(
+    service: &Service,
+    database: Option<&str>,
+    kinds: &[Kind],
+) -> anyhow::Result<()> {
     let data = service.data();
     std::fs::create_dir_all(&data)?;
     #[cfg(unix)]
     std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     let mut command = this("fill")?;
-    command.arg(data.join("outbox"));
+    command.arg(data.join("outbox")).arg(database.unwrap_or_default());
     for (first, port, destinations, count) in kinds {
         let numbers = [*first, (*port).into(), *destinations, *count];
         command.args(numbers.map(|it| it.to_string()));

@@ -60,10 +60,11 @@ CREATE TABLE @schema@.progress (
 -- The order of delivery.
 CREATE INDEX progress_due ON @schema@.progress (queue, due, seq) WHERE readiness < 2;
 -- The order of a job, of whose pending callbacks at most one is active.
-CREATE INDEX progress_job ON @schema@.progress (job, seq) WHERE status = 0;
 CREATE UNIQUE INDEX progress_active ON @schema@.progress (job) WHERE readiness < 2;
+CREATE INDEX progress_blocked ON @schema@.progress (job, seq) WHERE readiness = 2;
 -- Listings.
-CREATE INDEX progress_status ON @schema@.progress (status, seq);
+CREATE INDEX progress_pending ON @schema@.progress (seq) WHERE status = 0;
+CREATE INDEX progress_failed ON @schema@.progress (seq) WHERE status = 2;
 CREATE INDEX progress_queue ON @schema@.progress (queue, status, seq);
 -- Expiry and purge.
 CREATE INDEX progress_age ON @schema@.progress (queue, budget_since, seq) WHERE status = 0;
@@ -162,8 +163,8 @@ DECLARE
     v_failed bigint;
     v_wanted bigint;
     v_refused bigint := (SELECT count(*) FROM unnest(p_refused) AS kind WHERE kind IS NOT NULL);
-    v_ords bigint[];
     v_seqs bigint[];
+    v_stored bigint[];
     v_readiness smallint[];
 BEGIN
     PERFORM @schema@.lock_jobs_v1(p_jobs);
@@ -198,47 +199,61 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM @schema@.destination d WHERE d.queue = it.queue)
     ORDER BY it.queue ON CONFLICT DO NOTHING;
 
-    WITH given AS MATERIALIZED (
-        SELECT *, row_number() OVER (PARTITION BY event ORDER BY ord) AS place
-        FROM unnest(p_events, p_jobs, p_directories, p_queues, p_refused, p_errors, p_accepted)
-            WITH ORDINALITY AS it (event, job, directory, queue, kind, error, accepted, ord)
-    ), numbered AS MATERIALIZED (
-        SELECT nextval('@schema@.seq') AS seq, it.*
-        FROM (SELECT * FROM given WHERE event IS NULL OR (place = 1
-                AND NOT EXISTS (SELECT FROM @schema@.callback c WHERE c.event_id = event))
-              ORDER BY ord) AS it
-    ), stored AS (
+    -- From here on, all arrays go side by side: a join of two of them would compare each with each.
+    -- The seq of a duplicate is null.
+    IF num_nonnulls(VARIADIC p_events) = 0 THEN
+        v_seqs := (SELECT array_agg(nextval('@schema@.seq')) FROM unnest(p_jobs));
+    ELSE
+        v_seqs := (SELECT array_agg(CASE WHEN is_new THEN nextval('@schema@.seq') END) FROM (
+            SELECT it.event IS NULL OR (it.place = 1
+                AND NOT EXISTS (SELECT FROM @schema@.callback c WHERE c.event_id = it.event)) AS is_new
+            FROM (SELECT event, ord, row_number() OVER (PARTITION BY event ORDER BY ord) AS place
+                  FROM unnest(p_events) WITH ORDINALITY AS it (event, ord)) AS it
+            ORDER BY it.ord) AS it);
+    END IF;
+    WITH stored AS (
         INSERT INTO @schema@.callback (seq, queue, job, directory, event_id, created_at, accepted)
-        SELECT seq, queue, job, directory, event, p_now, accepted FROM numbered ORDER BY seq
+        SELECT seq, queue, job, directory, event, p_now, accepted
+        FROM unnest(v_seqs, p_queues, p_jobs, p_directories, p_events, p_accepted)
+            AS it (seq, queue, job, directory, event, accepted)
+        WHERE seq IS NOT NULL
         ON CONFLICT (event_id) WHERE event_id IS NOT NULL DO NOTHING
         RETURNING seq
-    ), placed AS MATERIALIZED (
-        SELECT n.*,
-            CASE WHEN n.kind IS NOT NULL THEN NULL
-                 WHEN row_number() OVER (PARTITION BY n.job, n.kind IS NULL ORDER BY n.seq) = 1
-                    AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.job = n.job AND p.status = 0)
-                 THEN 0 ELSE 2 END::smallint AS readiness
-        FROM numbered n JOIN stored USING (seq)
-    ), begun AS (
-        INSERT INTO @schema@.progress (seq, queue, job, status, readiness, due, attempts, budget_attempts,
-            budget_since, replays, ended_at, error_kind, last_error)
-        SELECT seq, queue, job, CASE WHEN kind IS NULL THEN 0 ELSE 2 END, readiness, p_now, 0, 0, p_now, 0,
-            CASE WHEN kind IS NOT NULL THEN p_now END, kind, error
-        FROM placed ORDER BY seq
     )
-    SELECT array_agg(ord), array_agg(seq), array_agg(readiness) INTO v_ords, v_seqs, v_readiness FROM placed;
+    SELECT array_agg(seq) INTO v_stored FROM stored;
+    IF coalesce(cardinality(v_stored), 0) < num_nonnulls(VARIADIC v_seqs) THEN
+        -- Another call was first with some of the events.
+        v_seqs := (SELECT array_agg(CASE WHEN seq = ANY (v_stored) THEN seq END ORDER BY ord)
+            FROM unnest(v_seqs) WITH ORDINALITY AS it (seq, ord));
+    END IF;
+    -- The first one of a job has its turn at once if nothing is pending.
+    v_readiness := (SELECT array_agg(CASE WHEN seq IS NULL OR kind IS NOT NULL THEN NULL
+            WHEN place = 1 AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.readiness < 2)
+                AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.readiness = 2)
+            THEN 0 ELSE 2 END::smallint ORDER BY ord)
+        FROM (SELECT seq, job, kind, ord,
+                row_number() OVER (PARTITION BY job, seq IS NULL OR kind IS NOT NULL ORDER BY ord) AS place
+            FROM unnest(v_seqs, p_jobs, p_refused) WITH ORDINALITY AS it (seq, job, kind, ord)) AS it);
+    INSERT INTO @schema@.progress (seq, queue, job, status, readiness, due, attempts, budget_attempts,
+        budget_since, replays, ended_at, error_kind, last_error)
+    SELECT seq, queue, job, CASE WHEN kind IS NULL THEN 0 ELSE 2 END, readiness, p_now, 0, 0, p_now, 0,
+        CASE WHEN kind IS NOT NULL THEN p_now END, kind, error
+    FROM unnest(v_seqs, p_queues, p_jobs, v_readiness, p_refused, p_errors)
+        AS it (seq, queue, job, readiness, kind, error)
+    WHERE seq IS NOT NULL;
 
-    PERFORM @schema@.count_v1(p_slot, array_agg(p_queues[it.ord]), array_agg((it.readiness IS NOT NULL)::int::bigint),
-        array_agg(0::bigint), array_agg((it.readiness IS NULL)::int::bigint))
-    FROM unnest(v_ords, v_readiness) AS it (ord, readiness) HAVING count(*) > 0;
+    PERFORM @schema@.count_v1(p_slot, array_agg(queue), array_agg((readiness IS NOT NULL)::int::bigint),
+        array_agg(0::bigint), array_agg((readiness IS NULL)::int::bigint))
+    FROM unnest(v_seqs, p_queues, v_readiness) AS it (seq, queue, readiness)
+    WHERE seq IS NOT NULL HAVING count(*) > 0;
 
     RETURN QUERY
-    SELECT g.ord, CASE WHEN n.seq IS NULL THEN 1 ELSE 0 END, coalesce(n.seq, c.seq),
-        CASE WHEN n.seq IS NULL THEN c.queue ELSE p_queues[g.ord] END, n.readiness
-    FROM unnest(p_events) WITH ORDINALITY AS g (event, ord)
-    LEFT JOIN unnest(v_ords, v_seqs, v_readiness) AS n (ord, seq, readiness) ON n.ord = g.ord
-    LEFT JOIN @schema@.callback c ON n.seq IS NULL AND c.event_id = g.event
-    ORDER BY g.ord;
+    SELECT it.ord, CASE WHEN it.seq IS NULL THEN 1 ELSE 0 END, coalesce(it.seq, c.seq), coalesce(c.queue, it.queue),
+        it.readiness
+    FROM unnest(v_seqs, p_queues, v_readiness, p_events) WITH ORDINALITY AS it (seq, queue, readiness, event, ord)
+    LEFT JOIN LATERAL (
+        SELECT c.seq, c.queue FROM @schema@.callback c WHERE it.seq IS NULL AND c.event_id = it.event) AS c ON true
+    ORDER BY it.ord;
 END
 $body$;
 
@@ -252,7 +267,7 @@ BEGIN
     SET readiness = 1, due = CASE WHEN p.seq = ANY (p_settled) THEN p.due ELSE greatest(p.due, p_now) END
     FROM (SELECT DISTINCT job FROM unnest(p_jobs) AS job) AS j
     CROSS JOIN LATERAL (
-        SELECT f.seq FROM @schema@.progress f WHERE f.job = j.job AND f.status = 0 ORDER BY f.seq LIMIT 1
+        SELECT f.seq FROM @schema@.progress f WHERE f.job = j.job AND f.readiness = 2 ORDER BY f.seq LIMIT 1
     ) AS first
     WHERE p.seq = first.seq AND p.readiness = 2
         AND NOT EXISTS (SELECT FROM @schema@.progress a WHERE a.job = j.job AND a.readiness < 2)
@@ -332,7 +347,8 @@ BEGIN
         SELECT p.seq, p.queue INTO active FROM @schema@.progress p WHERE p.job = it.job AND p.readiness < 2;
         turn := NOT FOUND;
         IF NOT turn AND NOT active.seq = ANY (p_claimed)
-            AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.status = 0 AND p.seq < it.seq)
+            AND active.seq > it.seq
+            AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.readiness = 2 AND p.seq < it.seq)
         THEN
             UPDATE @schema@.progress SET readiness = 2 WHERE seq = active.seq;
             v_queues := v_queues || active.queue;
@@ -451,7 +467,7 @@ BEGIN
 END
 $body$;
 
--- Gives a turn to jobs that have pending callbacks and no active one, among p_limit jobs after p_after.
+-- Gives a turn to jobs that have blocked callbacks and no active one, among p_limit jobs after p_after.
 -- Returns the last job, how many were looked at, and for each one that was mended its destination.
 CREATE FUNCTION @schema@.mend_v1(p_now bigint, p_after bytea, p_limit integer)
 RETURNS TABLE (last bytea, looked_at bigint, queues bigint[]) LANGUAGE plpgsql AS $body$
@@ -461,7 +477,7 @@ DECLARE
     v_mended bigint[] := '{}';
 BEGIN
     v_jobs := (SELECT array_agg(it.job ORDER BY it.job) FROM (
-        SELECT DISTINCT job FROM @schema@.progress WHERE status = 0 AND job > p_after ORDER BY job LIMIT p_limit) AS it);
+        SELECT DISTINCT job FROM @schema@.progress WHERE readiness = 2 AND job > p_after ORDER BY job LIMIT p_limit) AS it);
     IF EXISTS (SELECT FROM unnest(v_jobs) AS j WHERE NOT EXISTS (
         SELECT FROM @schema@.progress a WHERE a.job = j AND a.readiness < 2))
     THEN
@@ -513,7 +529,9 @@ BEGIN
         VALUES (it.seq, it.queue, it.job, it.directory, it.event_id, it.created_at, it.accepted);
         v_ready := it.readiness;
         IF it.status = 0 THEN
-            IF EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.status = 0 AND p.seq < it.seq) THEN
+            IF EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.readiness < 2 AND p.seq < it.seq)
+                OR EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.readiness = 2 AND p.seq < it.seq)
+            THEN
                 v_ready := 2;
             ELSE
                 UPDATE @schema@.progress p SET readiness = 2 WHERE p.job = it.job AND p.readiness < 2;

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
+    measure,
     outbox::{
         Attempt, Cancelled, Entry, ErrorKind, Failure, Mended, OutboxError, Over, Record,
         StateName, error::Result, ids::QueueKey, record, transition,
@@ -108,7 +109,9 @@ impl Writer {
         let answered = self.query(&self.statements.fail, &args).await?;
         self.reload(&keys_of(&answered)).await?;
         let outcomes = answered.iter().filter_map(|row| row.get::<_, Option<i32>>("outcome"));
-        Ok(outcomes.collect())
+        let outcomes: Vec<_> = outcomes.collect();
+        measure::ended(0, outcomes.iter().filter(|outcome| **outcome == 0).count() as u64);
+        Ok(outcomes)
     }
 
     pub(super) async fn retry_now(&self, ids: &[CallbackId]) -> Result<u64> {

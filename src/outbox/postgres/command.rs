@@ -124,6 +124,11 @@ impl Round {
         }
         round
     }
+
+    /// How many callbacks are stored or settled with it.
+    pub(super) fn callbacks(&self) -> usize {
+        self.enqueues.iter().map(|it| it.batch.len()).sum::<usize>() + self.settles.len()
+    }
 }
 
 impl Action {

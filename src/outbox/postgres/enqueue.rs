@@ -8,6 +8,7 @@ use super::{
 use crate::{
     callback::CallbackId,
     clock::Timestamp,
+    measure,
     outbox::{Enqueued, NewCallback, OutboxError, Record, error::Result, ids, transition},
 };
 
@@ -145,6 +146,7 @@ impl Writer {
             return Err(unexpected());
         }
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut failed = 0;
         let mut queues = self.queues.lock();
         for (row, (record, _)) in answered.iter().zip(records) {
             let outcome: i32 = row.get("outcome");
@@ -170,11 +172,13 @@ impl Writer {
             {
                 queue.set_pending(true);
             }
+            failed += u64::from(readiness.is_none());
             if readiness == Some(0) {
                 queues.activated(key, Record { id, ..record });
             }
         }
         drop(queues);
+        measure::ended(0, failed);
         self.queues.wake();
         Ok(Called::Stored(outcomes))
     }

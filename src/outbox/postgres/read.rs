@@ -282,13 +282,12 @@ fn selected() -> String {
          FROM @schema@.progress p JOIN @schema@.callback c ON c.seq = p.seq \
          JOIN @schema@.destination d ON d.queue = p.queue \
          LEFT JOIN LATERAL ( \
-            (SELECT b.seq, b.queue FROM @schema@.progress b \
-             WHERE p.readiness = 2 AND b.job = p.job AND b.status = 0 AND b.seq < p.seq \
-             ORDER BY b.seq DESC LIMIT 1) \
-            UNION ALL \
-            (SELECT a.seq, a.queue FROM @schema@.progress a \
-             WHERE p.readiness = 2 AND a.job = p.job AND a.readiness < 2 LIMIT 1) \
-            LIMIT 1) AS w ON true",
+            SELECT b.seq, b.queue FROM ( \
+                (SELECT b.seq, b.queue FROM @schema@.progress b \
+                 WHERE b.job = p.job AND b.readiness = 2 AND b.seq < p.seq ORDER BY b.seq DESC LIMIT 1) \
+                UNION ALL \
+                (SELECT a.seq, a.queue FROM @schema@.progress a WHERE a.job = p.job AND a.readiness < 2)) AS b \
+            WHERE p.readiness = 2 ORDER BY b.seq < p.seq DESC, b.seq DESC LIMIT 1) AS w ON true",
         rows::COLUMNS
     )
 }

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    measure,
     outbox::{
-        Readiness, Record, State,
+        Readiness, Record, State, StateName,
         error::Result,
         ids::{self, QueueKey},
     },
@@ -100,6 +101,8 @@ impl Writer {
                 None => idle.push(QueueKey(rows::unbig(row.get("queue")))),
             }
         }
+        let ended = |state| outcomes.iter().filter(|it| it.record.state_name() == state).count();
+        measure::ended(ended(StateName::Delivered) as u64, ended(StateName::Failed) as u64);
         let others: Vec<_> = active.iter().copied().filter(|seq| !seqs.contains(seq)).collect();
         let others = self.records(&others).await?;
         let mut queues = self.queues.lock();

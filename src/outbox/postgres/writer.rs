@@ -1,6 +1,9 @@
 //! The writer: it makes all writes of a session, one round after the other.
 
-use std::sync::{Arc, atomic::AtomicI64};
+use std::{
+    sync::{Arc, atomic::AtomicI64},
+    time::Instant,
+};
 
 use tokio_postgres::{Row, Statement, types::ToSql};
 
@@ -17,6 +20,7 @@ use super::{
 use crate::{
     callback::Destination,
     clock::{SharedClock, Timestamp},
+    measure,
     outbox::{OutboxError, error::Result, ids::QueueKey},
 };
 
@@ -91,9 +95,15 @@ impl Writer {
         if let Some(action) = round.action {
             return self.act(action).await;
         }
+        let callbacks = round.callbacks();
+        let begin = Instant::now();
         let again = self.enqueue(round.enqueues).await?;
         if again.is_empty() {
-            return self.settle(round.settles).await;
+            self.settle(round.settles).await?;
+            if callbacks > 0 {
+                measure::committed(callbacks, begin.elapsed());
+            }
+            return Ok(());
         }
         // There may be no room for all events; then the order in which they were called decides.
         let mut commands: Vec<_> = again.into_iter().map(Command::Enqueue).collect();

@@ -1,6 +1,6 @@
 //! Databases that cannot be used: one clear sentence for each, and nothing is changed.
 
-use super::{alone, settings};
+use super::alone;
 use crate::support::{PASSWORD, Service, postgres};
 
 /// What `serve` says with these settings; it has to fail.
@@ -46,7 +46,7 @@ fn a_schema_of_something_else_or_of_a_later_version_is_not_changed() {
         "DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; CREATE TABLE {schema}.mine (id int)"
     );
     server.run(async |client| client.batch_execute(&sql).await.unwrap());
-    let said = refused(&settings(server, schema));
+    let said = refused(&server.toml(schema));
     assert!(said.contains("contains something else"), "{said}");
 
     let (mut service, settings) = alone();

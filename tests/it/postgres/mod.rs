@@ -8,21 +8,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::support::{
-    Answer, Receiver, Service, event, eventually,
-    postgres::{self, Server},
-};
-
-/// The settings of a service over this schema.
-fn settings(server: &Server, schema: &str) -> String {
-    format!("outbox.postgres.url = \"{}\"\noutbox.postgres.schema = \"{schema}\"\n", server.url())
-}
+use crate::support::{Answer, Receiver, Service, event, eventually, postgres};
 
 /// A service over a schema of its own. Others may join it.
 fn alone() -> (Service, String) {
     let folder = Service::prepare("");
     let schema = folder.folder().file_name().unwrap().to_string_lossy().into_owned();
-    let settings = settings(postgres::server(), &schema);
+    let settings = postgres::server().toml(&schema);
     folder.configure(&settings);
     (folder, settings)
 }

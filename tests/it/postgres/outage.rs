@@ -2,14 +2,13 @@
 
 use serde_json::Value;
 
-use super::settings;
 use crate::support::{Answer, Receiver, Service, event, eventually, postgres::Server};
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
 fn a_database_that_is_away_means_not_ready_but_alive_and_nothing_accepted_is_lost() {
     let mut server = Server::start();
-    let mut service = Service::prepare(&settings(&server, "callbacks"));
+    let mut service = Service::prepare(&server.toml("callbacks"));
     service.serve();
     let receiver = Receiver::start();
     let api = service.api();
@@ -40,7 +39,7 @@ fn a_database_that_is_away_means_not_ready_but_alive_and_nothing_accepted_is_los
 #[ignore = "needs PostgreSQL: tests/run"]
 fn an_outcome_of_the_time_without_a_database_is_recorded_when_it_is_back() {
     let mut server = Server::start();
-    let mut service = Service::prepare(&settings(&server, "callbacks"));
+    let mut service = Service::prepare(&server.toml("callbacks"));
     service.serve();
     let receiver = Receiver::answering(Vec::new(), Answer::Wait);
     let api = service.api();
@@ -59,7 +58,7 @@ fn an_outcome_of_the_time_without_a_database_is_recorded_when_it_is_back() {
 fn while_the_database_hangs_no_attempt_starts() {
     let mut server = Server::start();
     let text = "retry.initial_interval = \"11s\"\nretry.max_interval = \"11s\"\nretry.jitter = 0\n";
-    let mut service = Service::prepare(&(settings(&server, "callbacks") + text));
+    let mut service = Service::prepare(&(server.toml("callbacks") + text));
     service.serve();
     let receiver = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
     let api = service.api();

@@ -3,7 +3,7 @@
 
 use std::{
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -15,23 +15,15 @@ use tokio_postgres::{Client, NoTls};
 
 use super::{DEADLINE, PAUSE, eventually};
 
-/// Makes a cluster.
-const MAKE: &str =
-    r#"exec "$BIN/initdb" -D "$DIR" -U postgres -A trust -E UTF8 --no-sync >/dev/null"#;
-
 /// Serves a cluster until standard input is closed.
-const SERVE: &str = r#"
-    "$BIN/postgres" -D "$DIR" -k "$DIR" -p "$PORT" -c listen_addresses=127.0.0.1 -c max_connections=200 >"$DIR/log" 2>&1 &
-    cat >/dev/null
-    kill -QUIT $!
-    wait
-    [ -z "$REMOVE" ] || rm -rf "$DIR"
-"#;
+const SERVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres/serve");
 
 /// A server.
 pub(crate) struct Server {
     dir: TempDir,
     port: u16,
+    /// Arguments of the server.
+    options: Vec<String>,
     /// Whether its files are removed by itself, because nothing is left that could do it.
     is_shared: bool,
     is_frozen: bool,
@@ -42,41 +34,35 @@ pub(crate) struct Server {
 /// The server of this process.
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| Server::make(true))
-}
-
-/// The folder with `initdb` and `postgres`.
-fn binaries() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut found: Vec<_> = versions.map(|it| it.path().join("bin")).collect();
-    found.sort();
-    found.pop().expect("PostgreSQL is not installed (Debian: postgresql); tests/run installs it")
+    SERVER.get_or_init(|| Server::make(&[], true))
 }
 
 impl Server {
     /// A server of its own.
     pub(crate) fn start() -> Self {
-        Self::make(false)
+        Self::with(&[])
     }
 
-    fn make(is_shared: bool) -> Self {
+    /// The same with settings such as `synchronous_commit=local`.
+    pub(crate) fn with(settings: &[&str]) -> Self {
+        Self::make(settings, false)
+    }
+
+    fn make(settings: &[&str], is_shared: bool) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = tempfile::Builder::new().prefix("callback-postgres").tempdir().unwrap();
-        let mut server = Self { dir, port, is_shared, is_frozen: false, child: None };
-        // The server refuses to run as root.
-        if is_root() {
-            let owned = Command::new("chown").arg("postgres").arg(server.dir.path()).status();
-            assert!(owned.unwrap().success());
-        }
-        assert!(server.shell(MAKE).status().unwrap().success());
+        let options = settings.iter().flat_map(|it| ["-c".to_owned(), (*it).to_owned()]).collect();
+        let mut server = Self { dir, port, options, is_shared, is_frozen: false, child: None };
         server.restart();
         server
     }
 
     /// Starts it again.
     pub(crate) fn restart(&mut self) {
-        let child = self.shell(SERVE).stdin(Stdio::piped()).spawn().unwrap();
-        self.child = Some(child);
+        let mut command = Command::new(SERVE);
+        command.arg(self.dir.path()).arg(self.port.to_string()).args(&self.options);
+        command.env("PG_REMOVE", if self.is_shared { "1" } else { "" });
+        self.child = Some(command.stdin(Stdio::piped()).spawn().unwrap());
         eventually("PostgreSQL answers", || {
             std::net::TcpStream::connect(("127.0.0.1", self.port)).ok()?;
             self.run(async |_| Some(()))
@@ -106,24 +92,6 @@ impl Server {
         assert!(Command::new("kill").arg(signal).args(pids).status().unwrap().success());
     }
 
-    fn shell(&self, script: &str) -> Command {
-        let mut command = if is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh"]);
-            command
-        } else {
-            Command::new("sh")
-        };
-        command
-            .args(["-c", script])
-            .current_dir("/")
-            .env("BIN", binaries())
-            .env("DIR", self.dir.path().join("cluster"))
-            .env("PORT", self.port.to_string())
-            .env("REMOVE", if self.is_shared { "1" } else { "" });
-        command
-    }
-
     /// The settings of a store in this schema.
     pub(crate) fn settings(&self, schema: &str, max_pending: u64) -> Settings {
         Settings {
@@ -135,6 +103,12 @@ impl Server {
             max_pending,
             longest_pause: Duration::MAX,
         }
+    }
+
+    /// The settings of a service over this schema.
+    pub(crate) fn toml(&self, schema: &str) -> String {
+        let url = self.url();
+        format!("outbox.postgres.url = \"{url}\"\noutbox.postgres.schema = \"{schema}\"\n")
     }
 
     /// The URL of its database.
@@ -174,10 +148,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.crash();
     }
-}
-
-fn is_root() -> bool {
-    Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
 }
 
 /// The schema of the test that has this folder.

@@ -11,7 +11,13 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PASSWORD, eventually};
+use super::{PASSWORD, eventually, postgres};
+
+/// Whether services that name no store use PostgreSQL, so that tests that are written for the embedded store
+/// are run over the other one: with `CALLBACK_TESTS=postgres`.
+fn over_postgres() -> bool {
+    std::env::var_os("CALLBACK_TESTS").is_some_and(|it| it == "postgres")
+}
 
 /// The binary, without the service's variables of the environment.
 pub(crate) fn binary() -> Command {
@@ -84,6 +90,10 @@ impl Service {
         }
         if !settings.contains("outbox.min_free_bytes") {
             text.push_str("outbox.min_free_bytes = 0\n");
+        }
+        if over_postgres() && !settings.contains("outbox.postgres") {
+            let schema = self.folder().file_name().unwrap().to_string_lossy();
+            text.push_str(&postgres::server().toml(&schema));
         }
         // Not DPF's log folder, which this machine may have.
         text.push_str("log.file = \"service.log\"\n");
