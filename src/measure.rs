@@ -43,6 +43,15 @@ const STUCK: &str = "urlcallback_stuck";
 /// Callbacks that were removed.
 const PURGED: &str = "urlcallback_callbacks_purged_total";
 
+/// Shards of instances that were gone.
+const SHARDS_TAKEN_OVER: &str = "urlcallback_shards_taken_over_total";
+/// Shards whose session broke.
+const SHARDS_LOST: &str = "urlcallback_shards_lost_total";
+/// Outcomes that were not recorded, because the shard was lost.
+const OUTCOMES_REFUSED: &str = "urlcallback_outcomes_refused_total";
+/// Calls of the database.
+const ROUND_TRIP: &str = "urlcallback_database_round_trip_seconds";
+
 /// Upper bounds in seconds, from a fast receiver on the same network to a weekend.
 const SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -96,6 +105,17 @@ fn describe() {
     describe_histogram!(ATTEMPT_DURATION, Unit::Seconds, "Duration of attempts.");
     describe_histogram!(FIRST_ATTEMPT, Unit::Seconds, "From acceptance to the first attempt.");
     describe_histogram!(DELIVERED, Unit::Seconds, "From acceptance to delivery.");
+    describe_counter!(SHARDS_TAKEN_OVER, "Shards taken over from instances that were gone.");
+    describe_counter!(SHARDS_LOST, "Shards lost because the connection to the database broke.");
+    describe_counter!(
+        OUTCOMES_REFUSED,
+        "Outcomes that were not recorded, because another instance has the shard or may have it."
+    );
+    describe_histogram!(
+        ROUND_TRIP,
+        Unit::Seconds,
+        "One call of the database by the session that writes."
+    );
     describe_histogram!(COMMIT_SIZE, "Changed callbacks in one commit of the store.");
     describe_histogram!(COMMIT_DURATION, Unit::Seconds, "One commit of the store, sync included.");
     for (name, help) in [
@@ -118,6 +138,8 @@ fn describe() {
         (gauge::STORE, "Size of the store on disk, in bytes."),
         (gauge::READY, "1 if events are accepted."),
         (gauge::BUILD, "1; its label is the version."),
+        (gauge::INSTANCES, "Instances that are connected to the shared store."),
+        (gauge::SHARDS, "Shards of the destinations that this instance owns."),
         (gauge::START, "When the service started, in seconds since 1970."),
     ] {
         describe_gauge!(name, help);
@@ -148,6 +170,10 @@ pub mod gauge {
     pub const DESTINATION_PENDING: &str = "urlcallback_destination_pending";
     /// One destination.
     pub const DESTINATION_OPEN: &str = "urlcallback_destination_open";
+    /// How many instances share the store.
+    pub const INSTANCES: &str = "urlcallback_instances";
+    /// How many shards this one owns.
+    pub const SHARDS: &str = "urlcallback_shards";
     /// Bytes.
     pub const STORE: &str = "urlcallback_store_bytes";
     /// Whether events are accepted.
@@ -208,6 +234,33 @@ pub fn ended(delivered: u64, failed: u64) {
     if failed > 0 {
         counter!(ENDED, "state" => "failed").increment(failed);
     }
+}
+
+/// The store is shared: its counters begin, so that their first event is seen.
+pub fn share_begins() {
+    for name in [SHARDS_TAKEN_OVER, SHARDS_LOST, OUTCOMES_REFUSED] {
+        counter!(name).absolute(0);
+    }
+}
+
+/// This many shards of an instance that is gone were taken over.
+pub fn shards_taken_over(count: usize) {
+    counter!(SHARDS_TAKEN_OVER).increment(count as u64);
+}
+
+/// This many shards were lost, because the session broke.
+pub fn shards_lost(count: usize) {
+    counter!(SHARDS_LOST).increment(count as u64);
+}
+
+/// An outcome is not recorded, because the shard was lost.
+pub fn outcome_refused() {
+    counter!(OUTCOMES_REFUSED).increment(1);
+}
+
+/// The database has answered a call.
+pub fn round_trip(took: Duration) {
+    histogram!(ROUND_TRIP).record(took);
 }
 
 /// The store has committed this many changes.

@@ -246,6 +246,7 @@ pub(crate) fn scaling(figures: &mut Figures) -> anyhow::Result<()> {
 
 /// Events come and go while a snapshot is held open, as a backup does it.
 pub(crate) fn snapshot(figures: &mut Figures) -> anyhow::Result<()> {
+    const COUNT: usize = 40_000;
     let server = Server::start()?;
     let mut receiver = Receiver::start()?;
     let mut service = server.instance()?;
@@ -265,7 +266,6 @@ pub(crate) fn snapshot(figures: &mut Figures) -> anyhow::Result<()> {
         receiver.wait_for(count as u64)?;
         anyhow::Ok(rate(count as u64, u64::try_from(begin.elapsed().as_micros())?))
     };
-    const COUNT: usize = 40_000;
     measure(COUNT)?;
     let before = measure(COUNT)?;
     let (first, last, count) = server.run(async |client| {
@@ -300,6 +300,7 @@ pub(crate) fn snapshot(figures: &mut Figures) -> anyhow::Result<()> {
 pub(crate) fn settings(url: &str) -> seal_dpf_urlcallback::outbox::postgres::Settings {
     seal_dpf_urlcallback::outbox::postgres::Settings {
         url: url.to_owned().into(),
+        session_url: None,
         password_file: None,
         ca_file: None,
         identity: None,

@@ -10,7 +10,9 @@ CREATE TABLE @schema@.meta (
     -- The key of the ids.
     salt bytea NOT NULL,
     -- An import has begun and not ended.
-    importing boolean NOT NULL
+    importing boolean NOT NULL,
+    -- The server's timeline when the ids last went on.
+    timeline text
 );
 
 CREATE SEQUENCE @schema@.seq CACHE 1;
@@ -63,8 +65,7 @@ CREATE INDEX progress_due ON @schema@.progress (queue, due, seq) WHERE readiness
 CREATE UNIQUE INDEX progress_active ON @schema@.progress (job) WHERE readiness < 2;
 CREATE INDEX progress_blocked ON @schema@.progress (job, seq) WHERE readiness = 2;
 -- Listings.
-CREATE INDEX progress_pending ON @schema@.progress (seq) WHERE status = 0;
-CREATE INDEX progress_failed ON @schema@.progress (seq) WHERE status = 2;
+CREATE INDEX progress_status ON @schema@.progress (status, seq);
 CREATE INDEX progress_queue ON @schema@.progress (queue, status, seq);
 -- Expiry and purge.
 CREATE INDEX progress_age ON @schema@.progress (queue, budget_since, seq) WHERE status = 0;
@@ -119,6 +120,61 @@ CREATE TABLE @schema@.total (
     failed bigint NOT NULL
 ) WITH (fillfactor = 10);
 
+-- Lets the ids go on at the clock if the server has another timeline: a standby that was promoted may not
+-- have received the last ones, and gives none of them again.
+CREATE FUNCTION @schema@.begin_v1() RETURNS void LANGUAGE plpgsql AS $body$
+DECLARE
+    v_timeline text := left(pg_walfile_name(pg_current_wal_lsn()), 8);
+BEGIN
+    IF EXISTS (SELECT FROM @schema@.meta WHERE timeline IS DISTINCT FROM v_timeline) THEN
+        PERFORM setval('@schema@.seq', greatest((SELECT last_value FROM @schema@.seq),
+            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))
+        FROM @schema@.meta WHERE timeline IS NOT NULL;
+        UPDATE @schema@.meta SET timeline = v_timeline;
+    END IF;
+END
+$body$;
+
+-- Until the end of the call, no destination is forgotten.
+CREATE FUNCTION @schema@.keep_destinations_v1() RETURNS void LANGUAGE sql AS $body$
+    SELECT pg_advisory_xact_lock_shared('@schema@.meta'::regclass::oid::bigint);
+$body$;
+
+-- Forgets destinations that have no callbacks, and instances that were last seen before p_before: their
+-- counters are added to those of nobody. p_class and p_first: the keys of the locks of identities.
+CREATE FUNCTION @schema@.forget_v1(p_now bigint, p_before bigint, p_class integer, p_first integer)
+RETURNS void LANGUAGE plpgsql AS $body$
+DECLARE
+    v_gone integer[];
+BEGIN
+    -- Another instance does it, or callbacks are being stored: the next time, then.
+    IF NOT pg_try_advisory_xact_lock('@schema@.meta'::regclass::oid::bigint) THEN
+        RETURN;
+    END IF;
+    DELETE FROM @schema@.destination d
+    WHERE d.paused_at IS NULL AND d.hold_until < p_now
+        AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.queue = d.queue);
+    DELETE FROM @schema@.tally t WHERE NOT EXISTS (SELECT FROM @schema@.destination d WHERE d.queue = t.queue);
+    v_gone := (SELECT array_agg(id) FROM (
+        SELECT id FROM @schema@.instance WHERE seen_at < p_before ORDER BY id) AS it
+        WHERE pg_try_advisory_xact_lock(p_class, p_first + id));
+    INSERT INTO @schema@.tally AS t (queue, slot, pending, failed)
+    SELECT queue, 0, sum(pending), sum(failed) FROM @schema@.tally WHERE slot = ANY (v_gone) GROUP BY queue
+    ON CONFLICT (queue, slot) DO UPDATE
+        SET pending = t.pending + excluded.pending, failed = t.failed + excluded.failed;
+    DELETE FROM @schema@.tally WHERE slot = ANY (v_gone);
+    INSERT INTO @schema@.total AS t (slot, pending, delivered, failed)
+    SELECT 0, sum(pending), sum(delivered), sum(failed) FROM @schema@.total WHERE slot = ANY (v_gone)
+    HAVING count(*) > 0
+    ON CONFLICT (slot) DO UPDATE SET pending = t.pending + excluded.pending,
+        delivered = t.delivered + excluded.delivered, failed = t.failed + excluded.failed;
+    DELETE FROM @schema@.total WHERE slot = ANY (v_gone);
+    UPDATE @schema@.shard SET owner = NULL WHERE owner = ANY (v_gone) AND clean;
+    DELETE FROM @schema@.instance i
+    WHERE i.id = ANY (v_gone) AND NOT EXISTS (SELECT FROM @schema@.shard s WHERE s.owner = i.id);
+END
+$body$;
+
 -- Locks jobs until the end of the call, in an order that is the same for every caller. A statement that
 -- follows sees what the calls before have committed, so no callback is left without a turn.
 CREATE FUNCTION @schema@.lock_jobs_v1(p_jobs bytea[]) RETURNS void LANGUAGE plpgsql AS $body$
@@ -167,6 +223,7 @@ DECLARE
     v_stored bigint[];
     v_readiness smallint[];
 BEGIN
+    PERFORM @schema@.keep_destinations_v1();
     PERFORM @schema@.lock_jobs_v1(p_jobs);
     -- A purge waits, so that there is an id to answer a duplicate with.
     PERFORM FROM @schema@.callback c WHERE c.event_id = ANY (p_events) ORDER BY c.seq FOR KEY SHARE;
@@ -429,6 +486,7 @@ $body$;
 CREATE FUNCTION @schema@.pause_v1(p_now bigint, p_queue bigint, p_name text, p_paused boolean)
 RETURNS boolean LANGUAGE plpgsql AS $body$
 BEGIN
+    PERFORM @schema@.keep_destinations_v1();
     INSERT INTO @schema@.destination (queue, name) VALUES (p_queue, p_name) ON CONFLICT DO NOTHING;
     UPDATE @schema@.destination
     SET paused_at = CASE WHEN p_paused THEN p_now END,
@@ -503,6 +561,7 @@ DECLARE
     v_new bigint := 0;
     v_ready smallint;
 BEGIN
+    PERFORM @schema@.keep_destinations_v1();
     PERFORM @schema@.lock_jobs_v1(p_jobs);
     FOR it IN
         SELECT * FROM unnest(p_seqs, p_queues, p_names, p_jobs, p_directories, p_events, p_created, p_accepted, p_status,

@@ -45,6 +45,12 @@ pub(super) async fn get(State(shared): State<Shared>) -> Result<Response, Proble
     ] {
         set!(name).set(float(value));
     }
+    if !summary.instances.is_empty() {
+        let alive = summary.instances.iter().filter(|it| it.is_alive).count() as u64;
+        let own = summary.instances.iter().filter(|it| it.is_this && it.is_alive);
+        set!(gauge::INSTANCES).set(float(alive));
+        set!(gauge::SHARDS).set(float(own.map(|it| u64::from(it.shards)).sum()));
+    }
     set!(gauge::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     measure::refresh();
     let mut text = shared.metrics.render();

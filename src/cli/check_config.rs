@@ -1,4 +1,4 @@
-//! `check-config`: prints the settings in effect.
+//! `check-config`: prints the settings in effect, and what the database is like.
 
 use super::output::{Exit, print, say_warnings};
 use crate::config::Config;
@@ -11,6 +11,9 @@ pub(super) fn run(config: &Config) -> anyhow::Result<Exit> {
             Some(value) => print(format_args!("{} = {value}{place}", setting.key))?,
             None => print(format_args!("# {} is not set", setting.key))?,
         }
+    }
+    for line in config.outbox.examine()? {
+        print(format_args!("# database: {line}"))?;
     }
     Ok(Exit::Done)
 }

@@ -5,11 +5,15 @@ use crate::{config::Config, service};
 
 pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
     let data_dir = config.data_dir.display().to_string();
+    let elsewhere = config.outbox.elsewhere();
     say_warnings(&config);
     service::serve(config, |note, log| {
         say(format_args!("listening on {}", note.base(note.address)));
         say(format_args!("page at {}/ui/", note.base(note.address)));
         say(format_args!("data in {data_dir}"));
+        if let Some(place) = elsewhere {
+            say(format_args!("callbacks in {place}"));
+        }
         if let Some(path) = &log.path {
             say(format_args!("log in {}", path.display()));
         }

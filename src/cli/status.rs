@@ -96,5 +96,6 @@ async fn listening(service: &Service, note: &Note, json: bool) -> anyhow::Result
         return Ok(());
     }
     table::head(&queue, Screen::now(), now).into_iter().try_for_each(print)?;
+    table::instances(&queue, Screen::now(), now).into_iter().try_for_each(print)?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::{
         destination_view::{DestinationState, DestinationView},
-        view::{CallbackView, QueueView},
+        view::{CallbackView, InstanceView, QueueView},
     },
     clock::Timestamp,
     outbox::StateName,
@@ -84,6 +84,21 @@ pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<Str
             },
         );
     paused.into_iter().chain(counted).collect()
+}
+
+/// The instances that share the queue, a line for each; nothing with the embedded store.
+pub(super) fn instances(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<String> {
+    let line = |it: &InstanceView| {
+        let this = if it.is_self { " (this one)" } else { "" };
+        let shards = format!("instance   {}{this}, {} shards", it.name, it.shards);
+        if it.alive {
+            screen.line(Tone::Plain, &shards)
+        } else {
+            let seen = text::relative(it.seen_at, now);
+            screen.line(Tone::Bad, &format!("{shards}, not connected since {seen}"))
+        }
+    };
+    queue.instances.iter().map(line).collect()
 }
 
 /// State of a destination, and for how long: paused, open, held or ok, in this precedence.

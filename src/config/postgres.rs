@@ -10,10 +10,11 @@ use crate::{
 };
 
 const URL: &str = "outbox.postgres.url";
+const SESSION_URL: &str = "outbox.postgres.session_url";
 
 /// The store in PostgreSQL, if one is configured. `shared` has the settings that every store has.
 pub(super) fn settings(r: &mut Reader, shared: &sled::Settings) -> Option<postgres::Settings> {
-    let url = url(r);
+    let (url, session_url) = (url(r, URL), url(r, SESSION_URL));
     let password_file = password_file(r);
     let ca_file = files::ca_file(r, "outbox.postgres.ca_file");
     let identity =
@@ -29,6 +30,7 @@ pub(super) fn settings(r: &mut Reader, shared: &sled::Settings) -> Option<postgr
     }
     let Some(url) = url else {
         for key in [
+            SESSION_URL,
             "outbox.postgres.password_file",
             "outbox.postgres.ca_file",
             "outbox.postgres.client_cert_file",
@@ -46,6 +48,7 @@ pub(super) fn settings(r: &mut Reader, shared: &sled::Settings) -> Option<postgr
     }
     Some(postgres::Settings {
         url,
+        session_url,
         password_file,
         ca_file,
         identity,
@@ -55,20 +58,20 @@ pub(super) fn settings(r: &mut Reader, shared: &sled::Settings) -> Option<postgr
     })
 }
 
-fn url(r: &mut Reader) -> Option<SecretUrl> {
-    let url = SecretUrl::from(r.text(URL)?);
+fn url(r: &mut Reader, key: &'static str) -> Option<SecretUrl> {
+    let url = SecretUrl::from(r.text(key)?);
     let shown = url.to_string();
-    if let Some(noted) = r.effective.iter_mut().find(|it| it.key == URL) {
+    if let Some(noted) = r.effective.iter_mut().find(|it| it.key == key) {
         noted.value = Some(quoted(&shown));
     }
     if let Err(reason) = postgres::check_url(&url) {
         r.fault(
-            URL,
+            key,
             format!("has to be a URL such as \"postgresql://user@host:5432/database\": {reason}"),
         );
     }
-    if let Some(file) = r.file(URL).filter(|_| shown != url.reveal()) {
-        files::warn_if_open(r, URL, &file);
+    if let Some(file) = r.file(key).filter(|_| shown != url.reveal()) {
+        files::warn_if_open(r, key, &file);
     }
     Some(url)
 }

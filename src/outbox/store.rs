@@ -55,6 +55,23 @@ impl StoreSettings {
         }
     }
 
+    /// What an operator should know about a store that is elsewhere, a line for each thing. The error is what
+    /// opening it would say; nothing is changed.
+    pub fn examine(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Sled(_) => Ok(Vec::new()),
+            Self::Postgres(settings) => PostgresOutbox::examine(settings),
+        }
+    }
+
+    /// Where the callbacks are, if not in the data directory.
+    pub fn elsewhere(&self) -> Option<String> {
+        match self {
+            Self::Sled(_) => None,
+            Self::Postgres(settings) => Some(settings.place()),
+        }
+    }
+
     /// Opens the store for a command. One that is elsewhere may be in use by others, and nothing is delivered.
     pub fn visit(&self, dir: &Path, clock: SharedClock) -> Result<Opened> {
         match self {

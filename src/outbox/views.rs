@@ -155,6 +155,23 @@ pub struct Summary {
     /// ones, those with both pending and failed callbacks, and the others; within each group by the number
     /// of pending callbacks, descending.
     pub destinations: Vec<DestinationSummary>,
+    /// The instances that share the store, by name; empty for a store of one process.
+    pub instances: Vec<Instance>,
+}
+
+/// One of the instances that share a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// The name of its machine.
+    pub name: String,
+    /// Whether it is the one that was asked.
+    pub is_this: bool,
+    /// Whether it is connected to the store.
+    pub is_alive: bool,
+    /// How many shards of the destinations it owns, or owned when it was last connected.
+    pub shards: u32,
+    /// When it was last connected, to within seconds.
+    pub seen_at: Timestamp,
 }
 
 /// Summary of one destination.

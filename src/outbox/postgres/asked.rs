@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::ToSql;
 
 use super::{
-    read::Reads,
+    read::{Arg, Reads},
     rows::{self, millis},
     shard::SHARDS,
     writer::Writer,
@@ -56,7 +55,7 @@ impl Reads {
     ) -> Result<Answer> {
         let bytes = record::encode_row(question)?;
         let shard = i32::try_from(shard % SHARDS).unwrap_or(0);
-        let args: [&(dyn ToSql + Sync); 3] = [&shard, &millis(now), &bytes];
+        let args = [Arg::Int(shard), Arg::Long(millis(now)), Arg::Bytes(&bytes)];
         let sql = "INSERT INTO @schema@.asked (shard, asked_at, question) VALUES ($1, $2, $3) RETURNING id";
         let asked = self.query(sql, &args).await?;
         let id: i64 = asked.first().map_or(0, |row| row.get(0));
@@ -65,16 +64,16 @@ impl Reads {
         while tokio::time::Instant::now() < end {
             tokio::time::sleep(PAUSE).await;
             let sql = "SELECT answer FROM @schema@.asked WHERE id = $1 AND answer IS NOT NULL";
-            if let Some(row) = self.query(sql, &[&id]).await?.first() {
+            if let Some(row) = self.query(sql, &[Arg::Long(id)]).await?.first() {
                 let answer = record::decode(row.get(0))?;
-                self.query("DELETE FROM @schema@.asked WHERE id = $1", &[&id]).await?;
+                self.query("DELETE FROM @schema@.asked WHERE id = $1", &[Arg::Long(id)]).await?;
                 return match answer {
                     Answer::Failed(reason) => Err(OutboxError::Unreachable(reason.into())),
                     answer => Ok(answer),
                 };
             }
         }
-        self.query("DELETE FROM @schema@.asked WHERE id = $1", &[&id]).await?;
+        self.query("DELETE FROM @schema@.asked WHERE id = $1", &[Arg::Long(id)]).await?;
         let why = "no instance that delivers to this destination has answered";
         Err(OutboxError::Unsure(why.into()))
     }

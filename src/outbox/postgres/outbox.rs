@@ -15,7 +15,7 @@ use super::{
     asked::{Answer, COUNT, Question, misunderstood, summed},
     clock::ServerClock,
     command::{Action, Command, Enqueue, Reply, Settle},
-    node, notices,
+    instances, node, notices,
     queues::Queues,
     read::Reads,
     recording::Kept,
@@ -23,11 +23,12 @@ use super::{
     session::Connector,
     settings::Settings,
     shard::shard_of,
-    supervisor::{BeginError, Begun, Supervisor},
+    supervisor::{Begun, Supervisor},
 };
 use crate::{
     callback::{CallbackId, Destination},
     clock::{Clock as _, SharedClock, SystemClock, Timestamp},
+    measure,
     outbox::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
         Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
@@ -87,6 +88,12 @@ impl PostgresOutbox {
         once(settings, async |connector, client| schema::remove_import(client, connector).await)
     }
 
+    /// Looks at the database without changing anything: a line for each thing that was found. The error is
+    /// what opening it would say.
+    pub fn examine(settings: &Settings) -> Result<Vec<String>> {
+        once(settings, async |connector, _| instances::examine(connector).await)
+    }
+
     /// Whether opening it has migrated it from an older version.
     pub fn was_migrated(&self) -> bool {
         self.migrated
@@ -98,18 +105,20 @@ impl PostgresOutbox {
         clock: Option<SharedClock>,
         purpose: Purpose,
     ) -> Result<Self> {
-        let place = place(&settings);
+        let place = settings.place();
         let cannot = |reason: String| OutboxError::CannotOpen {
             dir: place.as_str().into(),
             reason: reason.into(),
         };
-        let connector = Arc::new(Connector::new(&settings).map_err(cannot)?);
         let (settings, queues) = (Arc::new(settings), Arc::new(Queues::default()));
+        let connector = Arc::new(Connector::new(&settings).map_err(cannot)?);
+        measure::share_begins();
         let (commands, received) = mpsc::unbounded_channel();
         let server_clock = Arc::new(ServerClock::new(SystemClock.now()));
         let clock = clock.unwrap_or_else(|| Arc::clone(&server_clock) as _);
+        let node = node::identity(folder).map_err(|error| cannot(error.to_string()))?;
         let supervisor = Supervisor {
-            node: node::identity(folder).map_err(|error| cannot(error.to_string()))?,
+            node: node.clone(),
             purpose,
             server_clock,
             settings: Arc::clone(&settings),
@@ -142,8 +151,7 @@ impl PostgresOutbox {
             .map_err(|error| cannot(error.to_string()))?;
         let (salt, migrated, notices) = match begun.recv() {
             Ok(Ok(begun)) => begun,
-            Ok(Err(BeginError::Schema(error))) => return Err(error.of(&place)),
-            Ok(Err(BeginError::Database(error))) => return Err(cannot(error.to_string())),
+            Ok(Err(error)) => return Err(error.of(&place)),
             Err(_) => return Err(cannot("its thread has ended".to_owned())),
         };
         Ok(Self {
@@ -151,6 +159,7 @@ impl PostgresOutbox {
                 connector,
                 Arc::clone(&queues),
                 salt,
+                node,
                 &settings,
                 notices,
                 Arc::clone(&clock),
@@ -193,30 +202,25 @@ impl PostgresOutbox {
     }
 }
 
-/// Where the callbacks are, without a password.
-fn place(settings: &Settings) -> String {
-    format!("{} (schema {})", settings.url, settings.schema)
-}
-
 /// Runs something on a connection of its own, in a thread of its own, because this one may run a runtime.
-fn once(
+fn once<T: Send>(
     settings: &Settings,
     run: impl AsyncFnOnce(
         &Connector,
         &tokio_postgres::Client,
-    ) -> std::result::Result<(), schema::SchemaError>
+    ) -> std::result::Result<T, schema::SchemaError>
     + Send,
-) -> Result<()> {
+) -> Result<T> {
     let cannot = |reason: String| OutboxError::CannotOpen {
-        dir: place(settings).into(),
+        dir: settings.place().into(),
         reason: reason.into(),
     };
-    let connector = Connector::new(settings).map_err(cannot)?;
+    let connector = Connector::new(&Arc::new(settings.clone())).map_err(cannot)?;
     let in_thread = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|error| cannot(error.to_string()))?.block_on(async {
-            let connection = connector.connect().await?;
-            run(&connector, &connection.client).await.map_err(|error| error.of(&place(settings)))
+            let connection = connector.direct().await?;
+            run(&connector, &connection.client).await.map_err(|error| error.of(&settings.place()))
         })
     };
     let ended = std::thread::scope(|scope| scope.spawn(in_thread).join());
@@ -252,6 +256,7 @@ impl Outbox for PostgresOutbox {
         // Of a session that is over, it only counts while there is no other.
         if claim.hold.lost().now_or_never().is_some() {
             claim.release();
+            measure::outcome_refused();
             return Box::pin(std::future::ready(Err(OutboxError::Lost)));
         }
         let record = claim.into_record();

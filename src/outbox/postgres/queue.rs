@@ -78,6 +78,15 @@ impl Queue {
         self.open = open.filter(|_| self.has_pending);
     }
 
+    /// Whether nothing has to be remembered of it: it would begin in the same way.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_plain = self.paused_at.is_none()
+            && self.hold_until == Timestamp::default()
+            && self.resumed_at == Timestamp::default();
+        let is_empty = self.window.is_empty() && self.claimed.is_empty() && self.known_to.is_none();
+        is_plain && is_empty && !self.has_pending && !self.filling
+    }
+
     pub(super) fn open(&self) -> Option<Open> {
         self.open
     }

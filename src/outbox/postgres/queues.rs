@@ -16,6 +16,7 @@ use super::{
 use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
+    measure,
     outbox::{
         Claim, ClaimOwner, Claims, Hold, News, Record,
         horizon::Horizon,
@@ -109,6 +110,11 @@ impl Inner {
         }
     }
 
+    /// Forgets queues of destinations that have no callbacks.
+    pub(super) fn forget_idle(&mut self) {
+        self.queues.retain(|_, queue| !queue.is_idle());
+    }
+
     /// How many callbacks each queue reads ahead.
     pub(super) fn window(&self) -> usize {
         (AHEAD / self.queues.len().max(1)).clamp(2, AHEAD_OF_ONE)
@@ -171,6 +177,7 @@ impl Inner {
 
     /// The session is over: everything that was claimed is lost, and the queues are read again.
     pub(super) fn lose_all(&mut self) {
+        measure::shards_lost(self.shards_owned());
         self.before = self.claimant.take().or(self.before.take());
         self.shards = [ShardState::Foreign; SHARDS];
         self.changed.clear();

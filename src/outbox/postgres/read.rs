@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
-use tokio_postgres::{Client, Row, types::ToSql};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 
 use super::{
     notices::Notice,
@@ -34,12 +37,37 @@ const EXPORT_STEP: i64 = 1000;
 /// Number of delivered callbacks that are counted by minute.
 const DELIVERED_LIMIT: i64 = 500_000;
 
+/// An argument of a read. Its type is named, because reads prepare nothing: a pooler in transaction mode may
+/// run each on another connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Arg<'a> {
+    Short(i16),
+    Int(i32),
+    Long(i64),
+    Longs(&'a [i64]),
+    Bytes(&'a [u8]),
+}
+
+impl Arg<'_> {
+    fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
+        match self {
+            Self::Short(it) => (it, Type::INT2),
+            Self::Int(it) => (it, Type::INT4),
+            Self::Long(it) => (it, Type::INT8),
+            Self::Longs(it) => (it, Type::INT8_ARRAY),
+            Self::Bytes(it) => (it, Type::BYTEA),
+        }
+    }
+}
+
 /// The reads of a store.
 pub(super) struct Reads {
     connector: Arc<Connector>,
     connection: Mutex<Option<Arc<Connection>>>,
     pub(super) queues: Arc<Queues>,
-    salt: [u8; 16],
+    pub(super) salt: [u8; 16],
+    /// The identity of this instance.
+    pub(super) node: String,
     pub(super) longest_pause: std::time::Duration,
     notices: mpsc::UnboundedSender<Notice>,
     clock: SharedClock,
@@ -50,13 +78,14 @@ impl Reads {
         connector: Arc<Connector>,
         queues: Arc<Queues>,
         salt: [u8; 16],
+        node: String,
         settings: &Settings,
         notices: mpsc::UnboundedSender<Notice>,
         clock: SharedClock,
     ) -> Self {
         let connection = Mutex::new(None);
         let longest_pause = settings.longest_pause;
-        Self { connector, connection, queues, salt, longest_pause, notices, clock }
+        Self { connector, connection, queues, salt, node, longest_pause, notices, clock }
     }
 
     /// Tells the other instances that something was asked.
@@ -66,11 +95,11 @@ impl Reads {
     }
 
     /// The rows of a query.
-    pub(super) async fn query(&self, sql: &str, args: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+    pub(super) async fn query(&self, sql: &str, args: &[Arg<'_>]) -> Result<Vec<Row>> {
         let run = async {
             let connection = self.connection().await?;
-            let client: &Client = &connection.client;
-            client.query(&self.connector.sql(sql), args).await.map_err(away)
+            let args: Vec<_> = args.iter().map(Arg::typed).collect();
+            connection.client.query_typed(&self.connector.sql(sql), &args).await.map_err(away)
         };
         let late = || OutboxError::Unreachable("no answer from the database".into());
         tokio::time::timeout(CALL_TIMEOUT, run).await.unwrap_or_else(|_| Err(late()))
@@ -92,7 +121,7 @@ impl Reads {
     pub(super) async fn get(&self, id: CallbackId) -> Result<Option<Detail>> {
         let (seq, key) = rows::parts(id);
         let sql = format!("{} WHERE p.seq = $1 AND p.queue = $2", selected());
-        let found = self.query(&sql, &[&seq, &key]).await?;
+        let found = self.query(&sql, &[Arg::Long(seq), Arg::Long(key)]).await?;
         let Some(row) = found.first() else { return Ok(None) };
         let status = self.status(row)?;
         let attempts = self.attempts(&[&status.record]).await?.pop().unwrap_or_default();
@@ -106,7 +135,7 @@ impl Reads {
             "SELECT seq, attempt FROM @schema@.attempt WHERE seq = ANY ($1) ORDER BY seq, number";
         let mut before = std::collections::HashMap::<i64, Vec<Attempt>>::new();
         if records.iter().any(|it| it.attempt_count > 1) {
-            for row in self.query(sql, &[&seqs]).await? {
+            for row in self.query(sql, &[Arg::Longs(&seqs)]).await? {
                 let attempt = record::decode(row.get("attempt"))?;
                 before.entry(row.get("seq")).or_default().push(attempt);
             }
@@ -142,56 +171,59 @@ impl Reads {
     /// One page of a listing. The callbacks of the narrowest index are searched in order, up to a limit.
     pub(super) async fn list(&self, query: Query) -> Result<Page> {
         let limit = i64::try_from(query.limit.max(1)).unwrap_or(i64::MAX);
-        let key = query.destination.as_ref().map(|it| big(QueueKey::of(&self.salt, it).0));
-        let status = query.state.map(rows::status);
-        let job = query.job_id.as_deref().map(str::as_bytes);
-        let directory = query.job_id_fs.as_deref().map(str::as_bytes);
-        let kind = query.error_kind.map(rows::kind);
-        let (since, until) = (query.since.map(millis), query.until.map(millis));
-        let (ended_since, ended_until) =
-            (query.ended_since.map(millis), query.ended_until.map(millis));
-        let cursor = query.cursor.map(|id| rows::parts(id).0);
+        let key =
+            query.destination.as_ref().map(|it| Arg::Long(big(QueueKey::of(&self.salt, it).0)));
+        let status = query.state.map(rows::status).map(Arg::Short);
+        let job = query.job_id.as_deref().map(str::as_bytes).map(Arg::Bytes);
+        let directory = query.job_id_fs.as_deref().map(str::as_bytes).map(Arg::Bytes);
+        let kind = query.error_kind.map(rows::kind).map(Arg::Short);
+        let time = |at: Option<Timestamp>| at.map(millis).map(Arg::Long);
+        let cursor = query.cursor.map(|id| rows::parts(id).0).map(Arg::Long);
         let (order, after) = if query.oldest_first { ("ASC", ">") } else { ("DESC", "<") };
-        let mut args: Vec<&(dyn ToSql + Sync)> = Vec::new();
+        let mut args = Vec::new();
         let mut conditions = Vec::new();
         let mut and = |text: &str, arg| {
             args.push(arg);
             conditions.push(format!("{text} ${}", args.len()));
         };
         // What is searched; the other filters apply to what is found.
-        if let Some(cursor) = &cursor {
+        if let Some(cursor) = cursor {
             and(&format!("s.seq {after}"), cursor);
         }
-        let table = match (&job, &directory, &status) {
-            (Some(_), ..) => {
-                and("s.job =", &job);
+        let table = match (job, directory, status) {
+            (Some(job), ..) => {
+                and("s.job =", job);
                 "callback"
             }
-            (None, Some(_), _) => {
-                and("s.directory =", &directory);
+            (None, Some(directory), _) => {
+                and("s.directory =", directory);
                 "callback"
             }
             (None, None, Some(status)) => {
                 and("s.status =", status);
-                key.iter().for_each(|key| and("s.queue =", key));
+                key.into_iter().for_each(|key| and("s.queue =", key));
                 "progress"
             }
             (None, None, None) => "progress",
         };
         let narrowed = conditions.len();
-        let mut and = |text: &str, arg| {
-            args.push(arg);
-            conditions.push(format!("{text} ${}", args.len()));
-        };
-        status.iter().for_each(|status| and("p.status =", status));
-        key.iter().for_each(|key| and("p.queue =", key));
-        kind.iter().for_each(|kind| and("p.error_kind =", kind));
-        directory.iter().for_each(|directory| and("c.directory =", directory));
-        since.iter().for_each(|since| and("c.created_at >=", since));
-        until.iter().for_each(|until| and("c.created_at <", until));
-        ended_since.iter().for_each(|since| and("p.ended_at >=", since));
-        ended_until.iter().for_each(|until| and("p.ended_at <", until));
-        args.push(&limit);
+        let filters = [
+            ("p.status =", status),
+            ("p.queue =", key),
+            ("p.error_kind =", kind),
+            ("c.directory =", directory),
+            ("c.created_at >=", time(query.since)),
+            ("c.created_at <", time(query.until)),
+            ("p.ended_at >=", time(query.ended_since)),
+            ("p.ended_at <", time(query.ended_until)),
+        ];
+        for (text, arg) in filters {
+            if let Some(arg) = arg {
+                args.push(arg);
+                conditions.push(format!("{text} ${}", args.len()));
+            }
+        }
+        args.push(Arg::Long(limit));
         let (narrow, filter) = conditions.split_at(narrowed);
         let source = format!(
             "SELECT s.seq FROM @schema@.{table} s {} ORDER BY s.seq {order} LIMIT {LIST_SCAN_LIMIT}",
@@ -233,7 +265,7 @@ impl Reads {
     pub(super) async fn export(&self, cursor: ExportCursor) -> Result<Exported> {
         let after = cursor.after.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
         let sql = format!("{} WHERE p.seq > $1 ORDER BY p.seq LIMIT $2", selected());
-        let found = self.query(&sql, &[&after, &EXPORT_STEP]).await?;
+        let found = self.query(&sql, &[Arg::Long(after), Arg::Long(EXPORT_STEP)]).await?;
         let records = found.iter().map(rows::record).collect::<Result<Vec<_>>>()?;
         let attempts = self.attempts(&records.iter().collect::<Vec<_>>()).await?;
         let next = found.last().map(|row| {
@@ -253,7 +285,8 @@ impl Reads {
         let sql = "SELECT ended_at / 60000 AS minute, count(*), min(ended_at) AS first \
             FROM (SELECT ended_at FROM @schema@.progress WHERE status = 1 AND ended_at >= $1 \
                   ORDER BY ended_at DESC LIMIT $2) AS it GROUP BY 1 ORDER BY 1";
-        let found = self.query(sql, &[&millis(since), &DELIVERED_LIMIT]).await?;
+        let found =
+            self.query(sql, &[Arg::Long(millis(since)), Arg::Long(DELIVERED_LIMIT)]).await?;
         let minutes: std::collections::BTreeMap<_, _> = found
             .iter()
             .map(|row| (rows::count(row.get("minute")), rows::count(row.get(1))))

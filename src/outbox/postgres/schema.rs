@@ -44,6 +44,18 @@ pub(super) async fn prepare(
     connector: &Connector,
     purpose: Purpose,
 ) -> std::result::Result<Schema, SchemaError> {
+    refuse_server(client).await?;
+    client.batch_execute("BEGIN").await?;
+    // Instances that start together.
+    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('urlcallback ' || $1, 0))";
+    client.query_one(lock, &[&connector.schema()]).await?;
+    let made = migrate(client, connector, purpose).await;
+    client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    made
+}
+
+/// Refuses a server that is too old, or that may lose what it has committed.
+pub(super) async fn refuse_server(client: &Client) -> std::result::Result<(), SchemaError> {
     let version: String = client.query_one("SHOW server_version_num", &[]).await?.get(0);
     if version.parse().unwrap_or(0) < OLDEST_SERVER {
         return Err(SchemaError::Refused(format!(
@@ -58,20 +70,14 @@ pub(super) async fn prepare(
             )));
         }
     }
-    client.batch_execute("BEGIN").await?;
-    // Instances that start together.
-    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('urlcallback ' || $1, 0))";
-    client.query_one(lock, &[&connector.schema()]).await?;
-    let made = migrate(client, connector, purpose).await;
-    client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
-    made
+    Ok(())
 }
 
-async fn migrate(
+/// The version of the schema, which this version can use; 0 if there is none.
+pub(super) async fn look(
     client: &Client,
     connector: &Connector,
-    purpose: Purpose,
-) -> std::result::Result<Schema, SchemaError> {
+) -> std::result::Result<usize, SchemaError> {
     let name = connector.schema().to_owned();
     let exists = |sql: &'static str| {
         let name = &name;
@@ -85,7 +91,6 @@ async fn migrate(
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)",
     )
     .await?;
-    let newest = MIGRATIONS.len();
     let (version, importing) = if known {
         let sql = connector.sql("SELECT version, importing FROM @schema@.meta");
         let row =
@@ -96,17 +101,28 @@ async fn migrate(
     } else {
         (0, false)
     };
-    if version > newest {
-        return Err(SchemaError::Newer { name, found: version, known: newest });
+    if version > MIGRATIONS.len() {
+        return Err(SchemaError::Newer { name, found: version, known: MIGRATIONS.len() });
     }
     if importing {
         return Err(SchemaError::Refused(format!(
             "an import into the schema {name} was interrupted; drop the schema, and import again"
         )));
     }
+    Ok(version)
+}
+
+async fn migrate(
+    client: &Client,
+    connector: &Connector,
+    purpose: Purpose,
+) -> std::result::Result<Schema, SchemaError> {
+    let version = look(client, connector).await?;
+    let newest = MIGRATIONS.len();
     if let Purpose::Import(identity) = purpose
-        && known
+        && version > 0
     {
+        let name = connector.schema();
         let held = connector.sql("SELECT EXISTS (SELECT FROM @schema@.callback)");
         if client.query_one(&held, &[]).await?.get(0) {
             return Err(SchemaError::Refused(format!("the schema {name} holds callbacks already")));
@@ -136,6 +152,7 @@ async fn migrate(
     } else {
         client.execute(&connector.sql("UPDATE @schema@.meta SET version = $1"), &[&newest]).await?;
     }
+    client.query_one(&connector.sql("SELECT @schema@.begin_v1()"), &[]).await?;
     let row = client.query_one(&connector.sql("SELECT salt FROM @schema@.meta"), &[]).await?;
     let salt = <[u8; 16]>::try_from(row.get::<_, &[u8]>(0))
         .map_err(|_| SchemaError::Foreign(connector.schema().to_owned()))?;
@@ -189,7 +206,7 @@ pub(super) async fn remove_import(
     Ok(())
 }
 
-/// Why a schema cannot be used.
+/// Why a schema, or its database, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SchemaError {
     #[error(
@@ -197,12 +214,19 @@ pub(super) enum SchemaError {
          remove its file `node`"
     )]
     InUse,
+    #[error(
+        "a pooler in transaction mode is in between; set outbox.postgres.session_url to a URL that leads to the \
+         database itself, or to a pooler in session mode"
+    )]
+    Pooled,
     #[error("the schema {0} contains something else; set outbox.postgres.schema to another name")]
     Foreign(String),
     #[error("the schema {name} has version {found}, and this version supports up to {known}")]
     Newer { name: String, found: usize, known: usize },
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    Outbox(#[from] OutboxError),
     #[error("{}", said(.0))]
     Database(#[from] tokio_postgres::Error),
 }

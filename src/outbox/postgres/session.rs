@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
-use tokio_postgres::{AsyncMessage, Client, Config, Socket, error::SqlState, tls::MakeTlsConnect};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, SimpleQueryMessage, Socket,
+    error::{DbError, SqlState},
+    tls::MakeTlsConnect,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::settings::Settings;
@@ -32,10 +36,13 @@ const PLANS: &str = "SET jit = off; SET enable_seqscan = off; SET enable_hashjoi
 
 /// Makes connections.
 pub(super) struct Connector {
+    /// For reads.
     config: Config,
-    /// Used unless the URL says `sslmode=disable`.
-    tls: MakeRustlsConnect,
-    schema: String,
+    /// For sessions that hold locks and listen. It does not lead to a pooler in transaction mode.
+    direct: Config,
+    /// Whether it is another one.
+    is_pooled: bool,
+    settings: Arc<Settings>,
 }
 
 /// A connection.
@@ -46,74 +53,136 @@ pub(super) struct Connection {
 }
 
 impl Connector {
-    pub(super) fn new(settings: &Settings) -> std::result::Result<Self, String> {
-        let mut config = parsed(&settings.url)?;
-        if let Some(file) = &settings.password_file {
+    /// The error says what is wrong with a URL or a file.
+    pub(super) fn new(settings: &Arc<Settings>) -> std::result::Result<Self, String> {
+        let config = configured(&settings.url)?;
+        let session_url = settings.session_url.as_ref();
+        let direct = session_url.map(configured).transpose()?;
+        let is_pooled = direct.is_some();
+        let direct = direct.unwrap_or_else(|| config.clone());
+        let connector = Self { config, direct, is_pooled, settings: Arc::clone(settings) };
+        connector.with_files(&connector.config)?;
+        Ok(connector)
+    }
+
+    /// What is connected with: the files are read each time, because they may have been replaced. The
+    /// certificates are used unless the URL says `sslmode=disable`.
+    fn with_files(
+        &self,
+        config: &Config,
+    ) -> std::result::Result<(Config, MakeRustlsConnect), String> {
+        let mut config = config.clone();
+        if let Some(file) = &self.settings.password_file {
             let password = tls::read_regular(file)
                 .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
             config.password(password.trim_end_matches(['\r', '\n']));
         }
-        config.connect_timeout(CONNECT_TIMEOUT).keepalives_idle(Duration::from_secs(10));
-        if config.get_application_name().is_none() {
-            config.application_name(env!("CARGO_PKG_NAME"));
-        }
         let tls = || {
-            let trusted = settings.ca_file.as_deref().map(tls::authorities).transpose()?;
-            let own = settings.identity.as_ref().map(PairFiles::read).transpose()?;
+            let trusted = self.settings.ca_file.as_deref().map(tls::authorities).transpose()?;
+            let own = self.settings.identity.as_ref().map(PairFiles::read).transpose()?;
             tls::client(trusted.unwrap_or_default(), own)
         };
         let tls = MakeRustlsConnect::new(tls().map_err(|error| error.to_string())?);
-        Ok(Self { config, tls, schema: settings.schema.clone() })
+        Ok((config, tls))
     }
 
     /// The statement with the name of the schema in it.
     pub(super) fn sql(&self, text: &str) -> String {
-        text.replace("@schema@", &format!("\"{}\"", self.schema.replace('"', "\"\"")))
+        text.replace("@schema@", &format!("\"{}\"", self.settings.schema.replace('"', "\"\"")))
     }
 
     /// The name of the schema.
     pub(super) fn schema(&self) -> &str {
-        &self.schema
+        &self.settings.schema
     }
 
     /// Name of the channel of the notices.
     pub(super) fn channel(&self) -> String {
         // Names are cut off after 63 bytes.
-        format!("urlcallback_{:x}", crc32fast::hash(self.schema.as_bytes()))
+        format!("urlcallback_{:x}", crc32fast::hash(self.settings.schema.as_bytes()))
     }
 
     /// Connects, with limits on its silence: the session that owns shards.
     pub(super) async fn session(&self) -> Result<Connection> {
-        let connection = self.connect().await?;
+        let connection = self.direct().await?;
         connection.client.batch_execute(GUARD).await.map_err(away)?;
         connection.client.batch_execute(PLANS).await.map_err(away)?;
         Ok(connection)
     }
 
-    /// Connects.
+    /// Connects without a pooler.
+    pub(super) async fn direct(&self) -> Result<Connection> {
+        self.connection(&self.direct).await
+    }
+
+    /// Connects for reads.
     pub(super) async fn connect(&self) -> Result<Connection> {
-        let (client, serve) = self.config.connect(self.tls.clone()).await.map_err(away)?;
+        let connection = self.connection(&self.config).await?;
+        if !self.is_pooled {
+            // Compiling a plan takes longer than running it.
+            connection.client.batch_execute("SET jit = off").await.map_err(away)?;
+        }
+        Ok(connection)
+    }
+
+    async fn connection(&self, config: &Config) -> Result<Connection> {
+        let (client, serve) = self.open(config).await?;
         Ok(Connection { client, open: until_closed(serve) })
+    }
+
+    /// Whether two sessions cannot be told from each other, because a pooler in transaction mode runs each
+    /// transaction on any of its connections. Locks would belong to nobody.
+    pub(super) async fn shares_sessions(&self) -> Result<bool> {
+        let (one, other) = (self.direct().await?, self.direct().await?);
+        let first = backend(&one.client).await?;
+        other.client.batch_execute("BEGIN").await.map_err(away)?;
+        // Asked again only then: a pooler with a single connection would make it wait.
+        let shares = backend(&other.client).await? == first || backend(&one.client).await? != first;
+        other.client.batch_execute("ROLLBACK").await.map_err(away)?;
+        Ok(shares)
     }
 
     /// Connects to listen: the notices come out of the receiver.
     pub(super) async fn listen(&self) -> Result<(Client, mpsc::UnboundedReceiver<String>)> {
-        let (client, serve) = self.config.connect(self.tls.clone()).await.map_err(away)?;
+        let (client, serve) = self.open(&self.direct).await?;
         Ok((client, notified(serve)))
+    }
+
+    async fn open(&self, config: &Config) -> Result<(Client, Serve)> {
+        let files = self.with_files(config);
+        let (config, tls) = files.map_err(|error| OutboxError::Unreachable(error.into()))?;
+        config.connect(tls).await.map_err(away)
     }
 }
 
 type Serve =
     tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
-/// Serves a connection in a task of this runtime.
-fn until_closed(serve: Serve) -> watch::Receiver<bool> {
+/// Serves a connection in a task of this runtime. It is closed when a commit may not have reached the standby
+/// that it was to wait for, before the call gets its answer.
+fn until_closed(mut serve: Serve) -> watch::Receiver<bool> {
     let (closed, open) = watch::channel(true);
     tokio::spawn(async move {
-        drop(serve.await);
+        let mut all = stream::poll_fn(|context| serve.poll_message(context));
+        while let Some(Ok(message)) = all.next().await {
+            if matches!(&message, AsyncMessage::Notice(notice) if is_unreplicated(notice)) {
+                tracing::error!(
+                    event.action = "store-unreplicated",
+                    "a commit did not wait for its synchronous standby; the connection is given up"
+                );
+                break;
+            }
+        }
+        drop(serve);
         closed.send_replace(false);
     });
     open
+}
+
+/// Whether PostgreSQL warns that a transaction was committed, but might not have been replicated. The words
+/// depend on the server's language.
+fn is_unreplicated(notice: &DbError) -> bool {
+    *notice.code() == SqlState::WARNING && notice.routine() == Some("SyncRepWaitForLSN")
 }
 
 /// The same for a connection that listens.
@@ -130,6 +199,25 @@ fn notified(mut serve: Serve) -> mpsc::UnboundedReceiver<String> {
         }
     });
     notices
+}
+
+/// The number of the process that serves a connection.
+async fn backend(client: &Client) -> Result<String> {
+    let found = client.simple_query("SELECT pg_backend_pid()").await.map_err(away)?;
+    let number = found.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    number.ok_or_else(|| OutboxError::Engine("the database returned no row".into()))
+}
+
+fn configured(url: &SecretUrl) -> std::result::Result<Config, String> {
+    let mut config = parsed(url)?;
+    config.connect_timeout(CONNECT_TIMEOUT).keepalives_idle(Duration::from_secs(10));
+    if config.get_application_name().is_none() {
+        config.application_name(env!("CARGO_PKG_NAME"));
+    }
+    Ok(config)
 }
 
 fn parsed(url: &SecretUrl) -> std::result::Result<Config, String> {

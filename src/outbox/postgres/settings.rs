@@ -9,7 +9,9 @@ use crate::{callback::SecretUrl, tls::PairFiles};
 pub struct Settings {
     /// URL of the database, `postgresql://user:password@host/database`.
     pub url: SecretUrl,
-    /// A file with the password.
+    /// URL that leads to the database without a pooler in transaction mode, if `url` leads to one.
+    pub session_url: Option<SecretUrl>,
+    /// A file with the password, for both.
     pub password_file: Option<PathBuf>,
     /// Certificates that are trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
@@ -22,4 +24,11 @@ pub struct Settings {
     /// The longest time until a retry or the end of a hold. A later time was stored while the clock was
     /// ahead, and is treated as past.
     pub longest_pause: Duration,
+}
+
+impl Settings {
+    /// Where the callbacks are, without a password.
+    pub fn place(&self) -> String {
+        format!("{} (schema {})", self.url, self.schema)
+    }
 }

@@ -14,7 +14,10 @@ use super::{
     shard::{SHARDS, ShardState},
     writer::Writer,
 };
-use crate::outbox::{OutboxError, error::Result};
+use crate::{
+    measure,
+    outbox::{OutboxError, error::Result},
+};
 
 /// Pause between two beats.
 pub(super) const BEAT: Duration = Duration::from_secs(2);
@@ -28,7 +31,7 @@ const TAKEOVER_WAIT: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The second keys of the locks of identities, after those of the shards: of instances, and of commands.
-const INSTANCE_LOCKS: i32 = 1000;
+pub(super) const INSTANCE_LOCKS: i32 = 1000;
 const VISITOR_LOCKS: i32 = 1_000_000;
 
 /// The number of a shard in its row.
@@ -81,6 +84,7 @@ impl Writer {
         rows.sort_by_key(|row| (!row.is_mine, (row.id + SHARDS - begin % SHARDS) % SHARDS));
         for row in rows.iter().filter(|row| !row.is_mine) {
             for outcome in self.take_kept(row.id) {
+                measure::outcome_refused();
                 outcome.refuse(OutboxError::Lost);
             }
         }
@@ -131,6 +135,7 @@ impl Writer {
                 shard.count = ready.len(),
                 "shards of an instance that is gone were taken over"
             );
+            measure::shards_taken_over(ready.len());
         }
         Ok(())
     }

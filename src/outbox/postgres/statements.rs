@@ -43,6 +43,7 @@ pub(super) struct Statements {
     pub(super) asked: Statement,
     pub(super) answered: Statement,
     pub(super) old_questions: Statement,
+    pub(super) forget: Statement,
 }
 
 impl Statements {
@@ -66,6 +67,7 @@ impl Statements {
             retry_now: call("retry_now_v1", 4).await?,
             pause: call("pause_v1", 4).await?,
             purge: call("purge_v1", 4).await?,
+            forget: call("forget_v1", 4).await?,
             mend: call("mend_v1", 3).await?,
             import: call("import_v1", 24).await?,
             records: prepare(&format!("{from} WHERE p.seq = ANY ($1) ORDER BY p.seq")).await?,
@@ -86,8 +88,8 @@ impl Statements {
             )
             .await?,
             fresh: prepare(
-                "SELECT DISTINCT queue, (SELECT max(seq) FROM @schema@.callback) AS last FROM @schema@.callback \
-                 WHERE seq > $1 UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @schema@.callback)",
+                "SELECT queue, count(*) AS count, max(seq) AS last FROM @schema@.callback WHERE seq > $1 GROUP BY queue \
+                 UNION ALL SELECT NULL, 0, (SELECT max(seq) FROM @schema@.callback)",
             )
             .await?,
             all_pending: prepare(

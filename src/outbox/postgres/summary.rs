@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    read::Reads,
+    read::{Arg, Reads},
     rows::{big, count, millis, time},
 };
 use crate::{
@@ -47,8 +47,12 @@ impl Reads {
                 .collect();
             (inner.in_flight(), in_memory)
         };
-        let found =
-            self.query(DESTINATIONS, &[&millis(now), &claimed, &millis(horizon.latest)]).await?;
+        let found = self
+            .query(
+                DESTINATIONS,
+                &[Arg::Long(millis(now)), Arg::Longs(&claimed), Arg::Long(millis(horizon.latest))],
+            )
+            .await?;
         let described = found.iter().map(|row| {
             let (open, in_flight) =
                 in_memory.get(&row.get::<_, i64>("queue")).copied().unwrap_or_default();
@@ -86,7 +90,8 @@ impl Reads {
                 &[],
             )
             .await?;
-        let mut summary = Summary::default();
+        let mut summary =
+            Summary { instances: self.instances(millis(now)).await?, ..Summary::default() };
         if let Some(row) = totals.first() {
             let oldest = |name: &str| row.get::<_, Option<i64>>(name).map(time);
             summary.pending = count(row.get("pending"));

@@ -2,10 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +10,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior},
 };
+use tokio_postgres::types::ToSql;
 
 use super::{
     claimant::{Claimant, LastAnswer, uptime},
@@ -21,11 +19,11 @@ use super::{
     notices::{Notice, Notices},
     queues::Queues,
     recording::{Kept, decide},
-    rows::{big, millis, unbig},
+    rows::{big, class_of, millis, unbig},
     schema::{self, Purpose, SchemaError},
     session::{CALL_TIMEOUT, Connector},
     settings::Settings,
-    shards::BEAT,
+    shards::{BEAT, INSTANCE_LOCKS},
     statements::Statements,
     writer::Writer,
 };
@@ -46,6 +44,10 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// How often all queues are read again.
 const SWEEP: Duration = Duration::from_secs(30);
+
+/// How often what is not used any more is looked for, and how long an instance is not seen before it is.
+const FORGET: Duration = Duration::from_hours(1);
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(30 * 24);
 
 /// Callbacks are committed in another order than their seqs are given. This many are looked at again.
 const LATE: i64 = 2000;
@@ -71,7 +73,7 @@ pub(super) struct Begun {
 
 impl Supervisor {
     /// Connects, prepares the schema, and takes shards.
-    pub(super) async fn begin(&self, wait: Duration) -> std::result::Result<Begun, BeginError> {
+    pub(super) async fn begin(&self, wait: Duration) -> std::result::Result<Begun, SchemaError> {
         let began = uptime();
         let session = self.connector.session().await?;
         self.server_clock.set(&session.client).await?;
@@ -92,7 +94,7 @@ impl Supervisor {
             last_answer,
             kept: Arc::clone(&self.kept),
             slot: 0,
-            last_seq: AtomicI64::new(0),
+            looked_for: Mutex::new((i64::MAX, None)),
             began,
             is_visitor: self.purpose == Purpose::Visit,
             clock: Arc::clone(&self.clock),
@@ -105,12 +107,11 @@ impl Supervisor {
         let end = Instant::now() + wait;
         while !writer.lock_identity().await? {
             if Instant::now() >= end {
-                return Err(SchemaError::InUse.into());
+                return Err(SchemaError::InUse);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         // What is stored from now on is looked for, by whomever it is.
-        writer.last_seq.store(i64::MAX, Ordering::Relaxed);
         writer.fresh().await?;
         // Attempts of the session before are dropped before anything is claimed again.
         self.queues.lock().begin(Arc::clone(&writer.claimant));
@@ -119,7 +120,10 @@ impl Supervisor {
     }
 
     /// The same at the start of the store.
-    pub(super) async fn first(&self) -> std::result::Result<Begun, BeginError> {
+    pub(super) async fn first(&self) -> std::result::Result<Begun, SchemaError> {
+        if self.connector.shares_sessions().await? {
+            return Err(SchemaError::Pooled);
+        }
         self.begin(IDENTITY_WAIT).await
     }
 
@@ -158,6 +162,7 @@ impl Supervisor {
         };
         let (mut beat, mut resync) = (ticks(BEAT), ticks(RESYNC));
         let (mut poll, mut sweep) = (ticks(POLL), ticks(SWEEP));
+        let mut forget = tokio::time::interval_at(Instant::now() + BEAT, FORGET);
         loop {
             let mut changed = BTreeSet::new();
             let mut is_asked = false;
@@ -175,9 +180,11 @@ impl Supervisor {
                     }
                 }
                 _ = sweep.tick() => {
+                    self.queues.lock().forget_idle();
                     changed.extend(writer.all_pending().await?);
                     writer.forget_questions().await?;
                 }
+                _ = forget.tick() => writer.forget().await?,
                 Some(notice) = notices.receive.recv() => note(&notice, &mut changed, &mut is_asked),
                 () = self.queues.fill.notified() => {}
                 command = self.commands.recv(), if waiting.is_empty() => match command {
@@ -264,14 +271,18 @@ fn send(notices: &Notices, notice: Notice) {
 }
 
 impl Writer {
-    /// The destinations of callbacks that are new since the last call, by whomever they were stored.
+    /// The destinations of callbacks that are new since the last call, by whomever they were stored: also of
+    /// those that were committed after others with a later seq.
     async fn fresh(&self) -> Result<BTreeSet<QueueKey>> {
-        let seen = self.last_seq.load(Ordering::Relaxed);
-        let found = self.query(&self.statements.fresh, &[&seen.saturating_sub(LATE)]).await?;
-        let seqs = found.iter().filter_map(|row| row.get::<_, Option<i64>>("last"));
-        let last = seqs.max().unwrap_or(0);
-        self.last_seq.store(last, Ordering::Relaxed);
-        Ok(if last == seen { BTreeSet::new() } else { keys_of(&found) })
+        let (from, known) = *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.query(&self.statements.fresh, &[&from]).await?;
+        let last = found.iter().filter_map(|row| row.get::<_, Option<i64>>("last")).max();
+        let count = found.iter().map(|row| row.get::<_, i64>("count")).sum();
+        let next = last.unwrap_or(0).saturating_sub(LATE).max(0);
+        // How many there are after the next place is not known yet, unless it is the same.
+        let known_next = if next == from { Some(count) } else { None };
+        *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner) = (next, known_next);
+        Ok(if known == Some(count) { BTreeSet::new() } else { keys_of(&found) })
     }
 
     /// The destinations with pending callbacks.
@@ -288,6 +299,15 @@ impl Writer {
         self.reload(&own).await
     }
 
+    /// Forgets destinations without callbacks, and instances that have left.
+    async fn forget(&self) -> Result<()> {
+        let now = self.now();
+        let (class, first) = (class_of(&self.salt), INSTANCE_LOCKS);
+        let args: [&(dyn ToSql + Sync); 4] =
+            [&millis(now), &millis(now.before(FORGOTTEN_AFTER)), &class, &first];
+        self.query(&self.statements.forget, &args).await.map(drop)
+    }
+
     /// Lets go of all shards, because the store is closed.
     async fn let_go_all(&self) -> Result<()> {
         // What is in flight now will not be recorded, and its shard is not let go in order.
@@ -298,13 +318,4 @@ impl Writer {
 fn keys_of(found: &[tokio_postgres::Row]) -> BTreeSet<QueueKey> {
     let keys = found.iter().filter_map(|row| row.get::<_, Option<i64>>("queue"));
     keys.map(|key| QueueKey(unbig(key))).collect()
-}
-
-/// Why a session cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum BeginError {
-    #[error("{0}")]
-    Schema(#[from] SchemaError),
-    #[error("{0}")]
-    Database(#[from] OutboxError),
 }

@@ -1,7 +1,7 @@
 //! The writer: it makes all writes of a session, one round after the other.
 
 use std::{
-    sync::{Arc, atomic::AtomicI64},
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
@@ -38,8 +38,8 @@ pub(super) struct Writer {
     pub(super) kept: Kept,
     /// The number of this instance, and of its counters.
     pub(super) slot: i32,
-    /// Callbacks up to here were looked for.
-    pub(super) last_seq: AtomicI64,
+    /// From which seq new callbacks are looked for, and how many there were after it.
+    pub(super) looked_for: Mutex<(i64, Option<i64>)>,
     /// When the session began, as [`uptime`].
     pub(super) began: std::time::Duration,
     /// A command, which takes shards only if no instance is there.
@@ -70,6 +70,7 @@ impl Writer {
             match tokio::time::timeout(CALL_TIMEOUT, asked).await {
                 Ok(Ok(rows)) => {
                     self.last_answer.set(sent);
+                    measure::round_trip(uptime().saturating_sub(sent));
                     return Ok(rows);
                 }
                 // Another call was in the way, and nothing was changed.

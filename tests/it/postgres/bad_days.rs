@@ -111,7 +111,9 @@ fn settings_of_postgres_are_checked() {
         assert!(!passed && said.contains(expected), "{settings}: {said}");
         assert!(!said.contains(PASSWORD), "{said}");
     }
-    let (passed, said) = check("outbox.postgres.url = \"postgresql://u:nobody-may-see-this@h/d\"");
-    assert!(passed && said.contains("postgresql://u:***@h/d"), "{said}");
+    let (passed, said) =
+        check("outbox.postgres.url = \"postgresql://u:nobody-may-see-this@127.0.0.1:1/d\"");
+    assert!(!passed && said.contains("refused"), "{said}");
+    assert!(said.contains("postgresql://u:***@127.0.0.1:1/d"), "{said}");
     assert!(!said.contains(PASSWORD));
 }

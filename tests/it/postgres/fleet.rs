@@ -11,7 +11,7 @@ use super::alone;
 use crate::support::{Answer, Receiver, Service, event, eventually, postgres};
 
 /// Waits longer than [`eventually`] does, for what takes its time by design.
-fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(super) fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
         if let Some(found) = ask() {
@@ -23,7 +23,7 @@ fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) ->
 }
 
 /// How many shards each instance has, by its number.
-fn shards(schema: &str) -> BTreeMap<i32, i64> {
+pub(super) fn shards(schema: &str) -> BTreeMap<i32, i64> {
     let sql = format!("SELECT owner, count(*) FROM \"{schema}\".shard WHERE NOT clean GROUP BY 1");
     postgres::server().run(async |client| {
         let rows = client.query(&sql, &[]).await.unwrap();
@@ -32,7 +32,7 @@ fn shards(schema: &str) -> BTreeMap<i32, i64> {
 }
 
 /// Two running instances, with the schema, when each has its half of the shards.
-fn two() -> ([Service; 2], String) {
+pub(super) fn two() -> ([Service; 2], String) {
     let (mut first, settings) = alone();
     // Longer than a takeover takes.
     let settings = format!("{settings}delivery.timeout = \"5m\"\n");
@@ -48,7 +48,7 @@ fn two() -> ([Service; 2], String) {
 }
 
 /// The jobs that receivers have seen, each with the states in their order.
-fn seen(receivers: &[Receiver]) -> HashMap<String, Vec<String>> {
+pub(super) fn seen(receivers: &[Receiver]) -> HashMap<String, Vec<String>> {
     let mut puts: Vec<_> = receivers.iter().flat_map(Receiver::puts).collect();
     puts.sort_by_key(|put| put.at);
     let mut jobs = HashMap::<String, Vec<String>>::new();
@@ -61,12 +61,12 @@ fn seen(receivers: &[Receiver]) -> HashMap<String, Vec<String>> {
 
 const RECEIVERS: usize = 12;
 
-fn receivers() -> Vec<Receiver> {
+pub(super) fn receivers() -> Vec<Receiver> {
     (0..RECEIVERS).map(|_| Receiver::start()).collect()
 }
 
 /// Hands in both events of jobs to all receivers, at both instances in turn.
-fn hand_in(services: &[Service], receivers: &[Receiver], jobs: std::ops::Range<usize>) {
+pub(super) fn hand_in(services: &[Service], receivers: &[Receiver], jobs: std::ops::Range<usize>) {
     for job in jobs {
         let url = receivers[job % receivers.len()].url("/");
         let sending = event("job_sending", &job.to_string(), &url);

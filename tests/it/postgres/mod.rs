@@ -2,7 +2,9 @@
 
 mod bad_days;
 mod fleet;
+mod network;
 mod outage;
+mod standby;
 
 use std::collections::BTreeMap;
 

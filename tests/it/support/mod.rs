@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod disk;
+mod forwarder;
 pub(crate) mod postgres;
 mod preload;
 mod raw;
@@ -16,6 +17,7 @@ use std::{
 
 use tempfile::TempDir;
 
+pub(crate) use forwarder::Forwarder;
 pub(crate) use preload::preloaded;
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Receiver};

@@ -24,6 +24,8 @@ pub(crate) struct Server {
     port: u16,
     /// Arguments of the server.
     options: Vec<String>,
+    /// The port of the server of which it is a standby.
+    primary: Option<u16>,
     /// Whether its files are removed by itself, because nothing is left that could do it.
     is_shared: bool,
     is_frozen: bool,
@@ -34,7 +36,7 @@ pub(crate) struct Server {
 /// The server of this process.
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| Server::make(&[], true))
+    SERVER.get_or_init(|| Server::make(&[], None, true))
 }
 
 impl Server {
@@ -45,14 +47,20 @@ impl Server {
 
     /// The same with settings such as `synchronous_commit=local`.
     pub(crate) fn with(settings: &[&str]) -> Self {
-        Self::make(settings, false)
+        Self::make(settings, None, false)
     }
 
-    fn make(settings: &[&str], is_shared: bool) -> Self {
+    /// A standby of this server, with the name `standby`.
+    pub(crate) fn standby(&self) -> Self {
+        Self::make(&[], Some(self.port), false)
+    }
+
+    fn make(settings: &[&str], primary: Option<u16>, is_shared: bool) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = tempfile::Builder::new().prefix("callback-postgres").tempdir().unwrap();
         let options = settings.iter().flat_map(|it| ["-c".to_owned(), (*it).to_owned()]).collect();
-        let mut server = Self { dir, port, options, is_shared, is_frozen: false, child: None };
+        let mut server =
+            Self { dir, port, options, primary, is_shared, is_frozen: false, child: None };
         server.restart();
         server
     }
@@ -61,6 +69,7 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         let mut command = Command::new(SERVE);
         command.arg(self.dir.path()).arg(self.port.to_string()).args(&self.options);
+        command.env("PG_PRIMARY", self.primary.map(|port| port.to_string()).unwrap_or_default());
         command.env("PG_REMOVE", if self.is_shared { "1" } else { "" });
         self.child = Some(command.stdin(Stdio::piped()).spawn().unwrap());
         eventually("PostgreSQL answers", || {
@@ -96,6 +105,7 @@ impl Server {
     pub(crate) fn settings(&self, schema: &str, max_pending: u64) -> Settings {
         Settings {
             url: self.url().into(),
+            session_url: None,
             password_file: None,
             ca_file: None,
             identity: None,
@@ -103,6 +113,24 @@ impl Server {
             max_pending,
             longest_pause: Duration::MAX,
         }
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes a primary of a standby.
+    pub(crate) fn promote(&self) {
+        self.run(async |client| client.batch_execute("SELECT pg_promote()").await.unwrap());
+    }
+
+    /// The URL of these servers, of which the one is used that is the primary.
+    pub(crate) fn url_with(&self, other: &Self) -> String {
+        let (one, other) = (self.port, other.port);
+        format!(
+            "postgresql://postgres@127.0.0.1:{one},127.0.0.1:{other}/postgres?sslmode=disable&\
+             target_session_attrs=read-write"
+        )
     }
 
     /// The settings of a service over this schema.

@@ -88,7 +88,7 @@ impl Service {
         if !settings.contains("[retry]") && !settings.contains("retry.") {
             text.push_str("retry.initial_interval = \"50ms\"\nretry.max_interval = \"200ms\"\n");
         }
-        if !settings.contains("outbox.min_free_bytes") {
+        if !settings.contains("outbox.min_free_bytes") && !over_postgres() {
             text.push_str("outbox.min_free_bytes = 0\n");
         }
         if over_postgres() && !settings.contains("outbox.postgres") {

@@ -1,0 +1,122 @@
+//! The instances that share the schema, and what an operator should know about the database.
+
+use tokio_postgres::{Client, types::Type};
+
+use super::{
+    read::{Arg, Reads},
+    rows::{class_of, time},
+    schema::{self, SchemaError},
+    session::Connector,
+    shards::INSTANCE_LOCKS,
+};
+use crate::outbox::{Instance, error::Result};
+
+/// All instances but those that left long ago, which is before $3. $1 is the class of the advisory locks, $2
+/// the first key of the locks of identities.
+const INSTANCES: &str = "SELECT * FROM ( \
+        SELECT i.node, i.name, i.seen_at, \
+            (SELECT count(*) FROM @schema@.shard s WHERE s.owner = i.id AND NOT s.clean) AS shards, \
+            EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 \
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                AND l.classid = ($1::bigint & 4294967295)::oid AND l.objid = ($2::bigint + i.id)::oid) AS is_alive \
+        FROM @schema@.instance i) AS it \
+    WHERE is_alive OR shards > 0 OR seen_at > $3 ORDER BY name, node";
+
+/// For how long an instance that has left is shown, in milliseconds.
+const SHOWN: i64 = 60 * 60 * 1000;
+
+impl Reads {
+    /// The instances that use the schema, or did in the last hour.
+    pub(super) async fn instances(&self, now: i64) -> Result<Vec<Instance>> {
+        let class = i64::from(class_of(&self.salt));
+        let args = [Arg::Long(class), Arg::Long(INSTANCE_LOCKS.into()), Arg::Long(now - SHOWN)];
+        let found = self.query(INSTANCES, &args).await?;
+        let instance = |row: &tokio_postgres::Row| Instance {
+            name: row.get("name"),
+            is_this: row.get::<_, &str>("node") == self.node,
+            is_alive: row.get("is_alive"),
+            shards: u32::try_from(row.get::<_, i64>("shards")).unwrap_or_default(),
+            seen_at: time(row.get("seen_at")),
+        };
+        Ok(found.iter().map(instance).collect())
+    }
+}
+
+/// Settings of the server that decide whether what was committed survives.
+const DURABILITY: [&str; 4] =
+    ["fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names"];
+
+/// Looks at the database without changing anything: a line for each thing that was found. The error is what a
+/// start of the service would say.
+pub(super) async fn examine(
+    connector: &Connector,
+) -> std::result::Result<Vec<String>, SchemaError> {
+    if connector.shares_sessions().await? {
+        return Err(SchemaError::Pooled);
+    }
+    let session = connector.direct().await?;
+    let client = &session.client;
+    let mut lines = Vec::new();
+    let version = setting(client, "server_version").await?;
+    schema::refuse_server(client).await?;
+    lines.push(format!("PostgreSQL {version}"));
+    for name in DURABILITY {
+        lines.push(format!("{name} = {}", quoted(&setting(client, name).await?)));
+    }
+    let standbys = client
+        .query_typed(
+            "SELECT coalesce(application_name, ''), coalesce(client_addr::text, 'local'), \
+                coalesce(state, 'unknown'), coalesce(sync_state, 'unknown') FROM pg_stat_replication ORDER BY 1",
+            &[],
+        )
+        .await?;
+    lines.push(format!("{} standbys", standbys.len()));
+    for row in &standbys {
+        let part = |at: usize| row.get::<_, String>(at);
+        lines.push(format!("standby {} at {}: {}, {}", part(0), part(1), part(2), part(3)));
+    }
+    if client.query_typed_one("SELECT pg_is_in_recovery()", &[]).await?.get(0) {
+        return Err(SchemaError::Refused(
+            "the server is a standby, which is read-only; add target_session_attrs=read-write and the hosts of \
+             all servers to the URL"
+                .to_owned(),
+        ));
+    }
+    let name = connector.schema().to_owned();
+    let found = schema::look(client, connector).await?;
+    let may = "SELECT CASE WHEN $2 THEN has_schema_privilege($1, 'CREATE') \
+        ELSE has_database_privilege(current_database(), 'CREATE') END";
+    let exists: bool = client
+        .query_typed_one(
+            "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)",
+            &[(&name, Type::TEXT)],
+        )
+        .await?
+        .get(0);
+    let may: bool =
+        client.query_typed_one(may, &[(&name, Type::TEXT), (&exists, Type::BOOL)]).await?.get(0);
+    if found == 0 && !may {
+        return Err(SchemaError::Refused(format!(
+            "the user may not create the schema {name} (GRANT CREATE ON DATABASE)"
+        )));
+    }
+    lines.push(match found {
+        0 => format!("schema {name}: not there; the first start creates it"),
+        version => format!("schema {name}: version {version}"),
+    });
+    if found > 0 {
+        let sql = connector.sql("SELECT count(*) FROM @schema@.shard WHERE NOT clean");
+        let owned: i64 = client.query_typed_one(&sql, &[]).await?.get(0);
+        lines.push(format!("{owned} of 64 shards have an owner"));
+    }
+    Ok(lines)
+}
+
+async fn setting(client: &Client, name: &str) -> std::result::Result<String, SchemaError> {
+    let sql = "SELECT current_setting($1)";
+    Ok(client.query_typed_one(sql, &[(&name, Type::TEXT)]).await?.get(0))
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
