@@ -6,7 +6,7 @@ use crate::{
     clock::Timestamp,
     outbox::{
         Cancelled, DestinationQuery, DestinationSummary, ErrorKind, Outbox, OutboxError, Query,
-        StateName,
+        Stage, StateName,
     },
     report,
 };
@@ -18,7 +18,7 @@ const STEP: usize = 500;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
     /// Not the name of a state.
-    #[error("invalid state `{0}`; expected pending, delivered or failed")]
+    #[error("invalid state `{0}`; expected pending, due, waiting, in_flight, delivered or failed")]
     State(String),
     /// Not a destination.
     #[error("invalid destination `{0}`; expected scheme, host and port such as http://host:8080")]
@@ -49,12 +49,59 @@ fn kinds() -> String {
     ErrorKind::ALL.map(ErrorKind::as_str).join(", ")
 }
 
-/// Reads a state's name.
-pub fn parse_state(text: &str) -> Result<StateName, SelectError> {
-    [StateName::Pending, StateName::Delivered, StateName::Failed]
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or_else(|| SelectError::State(text.into()))
+/// What `state` selects in a listing: a state, or pending callbacks at one stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum ListedState {
+    /// Not ended.
+    Pending,
+    /// Pending, and can be sent, unless the destination is open, held or paused.
+    Due,
+    /// Pending, and waits for its next attempt or for another callback of its job.
+    Waiting,
+    /// Pending, and being sent.
+    InFlight,
+    /// Delivered.
+    Delivered,
+    /// Failed.
+    Failed,
+}
+
+impl ListedState {
+    /// Their names, in the order in which they are shown.
+    pub const NAMES: [&str; 6] = ["pending", "due", "waiting", "in_flight", "delivered", "failed"];
+
+    /// Reads a name.
+    pub fn parse(text: &str) -> Result<Self, SelectError> {
+        Ok(match text {
+            "pending" => Self::Pending,
+            "due" => Self::Due,
+            "waiting" => Self::Waiting,
+            "in_flight" => Self::InFlight,
+            "delivered" => Self::Delivered,
+            "failed" => Self::Failed,
+            _ => return Err(SelectError::State(text.into())),
+        })
+    }
+
+    /// The state.
+    pub const fn state(self) -> StateName {
+        match self {
+            Self::Pending | Self::Due | Self::Waiting | Self::InFlight => StateName::Pending,
+            Self::Delivered => StateName::Delivered,
+            Self::Failed => StateName::Failed,
+        }
+    }
+
+    /// The stage, if only one is selected.
+    pub const fn stage(self) -> Option<Stage> {
+        match self {
+            Self::Due => Some(Stage::Due),
+            Self::Waiting => Some(Stage::Waiting),
+            Self::InFlight => Some(Stage::InFlight),
+            Self::Pending | Self::Delivered | Self::Failed => None,
+        }
+    }
 }
 
 /// Parses a destination.
@@ -119,6 +166,7 @@ impl Selectors {
         let time = |text: Option<String>| text.map(|text| parse_time(&text, now)).transpose();
         Ok(Selection {
             ids: Vec::new(),
+            stage: None,
             destination: self.destination.as_deref().map(parse_destination).transpose()?,
             job_id: self.job_id,
             job_id_fs: self.job_id_fs,
@@ -136,6 +184,8 @@ impl Selectors {
 pub struct Selection {
     /// Only callbacks with these ids; empty for any.
     pub ids: Vec<CallbackId>,
+    /// Only pending callbacks at this stage.
+    pub stage: Option<Stage>,
     /// Only callbacks to this destination.
     pub destination: Option<Destination>,
     /// Only callbacks of this job.
@@ -158,6 +208,7 @@ impl Selection {
     /// The query for the selection, without the ids.
     pub fn query(&self) -> Query {
         Query {
+            stage: self.stage,
             destination: self.destination.clone(),
             job_id: self.job_id.clone(),
             job_id_fs: self.job_id_fs.clone(),
@@ -349,8 +400,10 @@ async fn named(
     let query = selection.query();
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
-        let record = outbox.get(id).await?.map(|detail| detail.status.record);
-        if record.is_some_and(|it| Some(it.state_name()) == step.state && query.matches(&it)) {
+        let Some(detail) = outbox.get(id).await? else { continue };
+        let (it, stage) = (detail.status.record, detail.status.stage);
+        let is_in_state = Some(it.state_name()) == step.state;
+        if is_in_state && (query.stage.is_none() || query.stage == stage) && query.matches(&it) {
             found.push(id);
         }
     }

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     callback::CallbackId,
-    outbox::{self, ErrorKind, StateName},
-    select::{self, Action, ActionResult, CancelError, SelectError, Selectors},
+    outbox::{self, ErrorKind},
+    select::{self, Action, ActionResult, CancelError, ListedState, SelectError, Selectors},
 };
 
 /// Filters of a listing.
@@ -29,8 +29,8 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
-    /// Only callbacks in this state.
-    #[param(value_type = Option<StateName>)]
+    /// Only callbacks in this state. `due`, `waiting` and `in_flight` are parts of `pending`.
+    #[param(value_type = Option<ListedState>)]
     state: Option<String>,
     /// Only callbacks to this destination.
     destination: Option<String>,
@@ -82,7 +82,7 @@ pub(super) async fn list(
 ) -> Result<Json<PageView>, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let limit = page_limit(query.limit)?;
-    let state = query.state.as_deref().map(select::parse_state).transpose();
+    let state = query.state.as_deref().map(ListedState::parse).transpose();
     let selectors = Selectors {
         destination: query.destination,
         job_id: query.job_id,
@@ -99,8 +99,9 @@ pub(super) async fn list(
         (Err(error), _) | (_, Err(error)) => return Err(Problem::bad_request(error.to_string())),
     };
     let cursor = query.cursor.as_deref().map(parse_id).transpose()?;
-    let page =
-        shared.outbox.list(outbox::Query { state, cursor, limit, ..selection.query() }).await?;
+    let (state, stage) = (state.map(ListedState::state), state.and_then(ListedState::stage));
+    let query = outbox::Query { state, stage, cursor, limit, ..selection.query() };
+    let page = shared.outbox.list(query).await?;
     Ok(Json(PageView::new(&page, &shared.terms)))
 }
 

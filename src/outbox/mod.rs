@@ -53,7 +53,7 @@ pub use self::{
     transfer::{Entry, ExportCursor, Exported, Identity},
     views::{
         CallbackStatus, Delivered, DestinationCursor, DestinationPage, DestinationQuery,
-        DestinationSummary, Detail, OVERDUE, Open, Page, ParseCursorError, Query, Summary,
+        DestinationSummary, Detail, OVERDUE, Open, Page, ParseCursorError, Query, Stage, Summary,
     },
     writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Sequence, Settlement},
 };

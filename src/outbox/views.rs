@@ -10,17 +10,46 @@ use std::{
 
 use data_encoding::BASE64URL_NOPAD;
 
-use super::record::{Attempt, ErrorKind, Record, StateName};
+use super::{
+    horizon::Horizon,
+    record::{Attempt, ErrorKind, Readiness, Record, State, StateName},
+};
 use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
 };
+
+/// What a pending callback waits for. Each pending callback is at one of these stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// For nothing: it can be sent, unless its destination is open, held or paused.
+    Due,
+    /// For its next attempt, or for another callback of its job.
+    Waiting,
+    /// For the end of the attempt that is in progress.
+    InFlight,
+}
+
+impl Stage {
+    /// Of a callback in this state, if it is pending.
+    pub(super) fn of(state: State, in_flight: bool, horizon: Horizon) -> Option<Self> {
+        let State::Pending(readiness) = state else { return None };
+        Some(match readiness {
+            _ if in_flight => Self::InFlight,
+            Readiness::Blocked(_) => Self::Waiting,
+            Readiness::Scheduled(at) if horizon.is_later(at) => Self::Waiting,
+            Readiness::Fresh | Readiness::Scheduled(_) => Self::Due,
+        })
+    }
+}
 
 /// Filters and page of [`Outbox::list`](super::Outbox::list).
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// Only callbacks in this state.
     pub state: Option<StateName>,
+    /// Only pending callbacks at this stage.
+    pub stage: Option<Stage>,
     /// Only callbacks to this destination.
     pub destination: Option<Destination>,
     /// Only callbacks of this job.
@@ -46,7 +75,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Whether a callback matches, apart from its state.
+    /// Whether a callback matches, apart from its state and stage.
     pub fn matches(&self, record: &Record) -> bool {
         self.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
             && self.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
@@ -70,6 +99,8 @@ pub struct CallbackStatus {
     pub waiting_for: Option<CallbackId>,
     /// Whether it is being sent.
     pub in_flight: bool,
+    /// Its stage, if it is pending.
+    pub stage: Option<Stage>,
     /// Whether its destination is paused, so that it is neither sent nor expires.
     pub paused: bool,
     /// The breaker of its destination, if it is pending and that is open.

@@ -17,7 +17,7 @@ use crate::{
     event::Malformed,
     intake::Intake,
     outbox::{Outbox, OutboxError, Query, Sequence, store::CopyError},
-    select::{self, Action, ActionResult},
+    select::{self, Action, ActionResult, ListedState},
 };
 
 pub(in crate::cli) struct Store {
@@ -110,8 +110,10 @@ impl Store {
 
     pub(super) async fn list(&self, listing: &Listing) -> anyhow::Result<PageView> {
         let selection = listing.selectors.clone().parse(self.clock.now())?;
+        let state = listing.state.as_deref().map(ListedState::parse).transpose()?;
         let query = Query {
-            state: listing.state.as_deref().map(select::parse_state).transpose()?,
+            state: state.map(ListedState::state),
+            stage: state.and_then(ListedState::stage),
             cursor: listing.cursor.as_deref().map(str::parse).transpose()?,
             limit: listing.limit,
             ..selection.query()

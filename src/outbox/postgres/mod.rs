@@ -14,7 +14,7 @@
 //! | `queues`, `queue`, `loading` | what is due, in memory: one queue for each destination; reading it |
 //! | `shard`, `shards`, `claimant`, `node` | which destinations are this instance's, and for how long its claims count |
 //! | `notices`, `asked`, `routing` | what instances tell and ask each other |
-//! | `read`, `summary` | look-ups, listings, summary and export |
+//! | `read`, `listing`, `summary` | look-ups and export, listings, summary |
 //! | `session`, `schema`, `rows`, `clock` | connections, the schema, callbacks as rows, the server's clock |
 //!
 //! # Invariants
@@ -37,6 +37,7 @@ mod claimant;
 mod clock;
 mod command;
 mod enqueue;
+mod listing;
 mod loading;
 mod node;
 mod notices;

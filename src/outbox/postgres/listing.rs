@@ -1,0 +1,168 @@
+//! Listings: pages of callbacks in order of acceptance.
+//!
+//! The callbacks of the narrowest index are searched in order, up to a limit; the other filters apply to what
+//! is found.
+
+use tokio_postgres::types::ToSql;
+
+use super::{
+    read::{Reads, selected},
+    rows::{self, big, millis},
+};
+use crate::outbox::{OutboxError, Page, Query, Stage, StateName, error::Result, ids::QueueKey};
+
+/// Number of callbacks that are searched for one page.
+const LIST_SCAN_LIMIT: i64 = 10_000;
+
+/// Conditions, and the arguments in them.
+#[derive(Default)]
+struct Conditions<'a> {
+    args: Vec<&'a (dyn ToSql + Sync)>,
+    texts: Vec<String>,
+}
+
+impl<'a> Conditions<'a> {
+    /// Adds a condition, in which `$` stands for the argument.
+    fn and(&mut self, text: &str, arg: &'a (dyn ToSql + Sync)) {
+        self.args.push(arg);
+        self.texts.push(text.replace('$', &format!("${}", self.args.len())));
+    }
+
+    /// Adds a condition, if its argument is given.
+    fn and_if<T: ToSql + Sync>(&mut self, text: &str, arg: Option<&'a T>) {
+        if let Some(arg) = arg {
+            self.and(text, arg);
+        }
+    }
+}
+
+/// The clause of these conditions.
+fn all_of(conditions: &[String]) -> String {
+    if conditions.is_empty() {
+        String::new()
+    } else {
+        format!("WHERE {}", conditions.join(" AND "))
+    }
+}
+
+impl Reads {
+    /// One page of a listing.
+    pub(super) async fn list(&self, query: Query) -> Result<Page> {
+        let limit = i64::try_from(query.limit.max(1)).unwrap_or(i64::MAX);
+        let key = query.destination.as_ref().map(|it| big(QueueKey::of(&self.salt, it).0));
+        let state = query.stage.map_or(query.state, |_| Some(StateName::Pending));
+        let status = state.map(rows::status);
+        let job = query.job_id.as_deref().map(str::as_bytes);
+        let directory = query.job_id_fs.as_deref().map(str::as_bytes);
+        let kind = query.error_kind.map(rows::kind);
+        let (since, until) = (query.since.map(millis), query.until.map(millis));
+        let (ended_since, ended_until) =
+            (query.ended_since.map(millis), query.ended_until.map(millis));
+        let only_ended = ended_since.is_some() || ended_until.is_some();
+        if only_ended && state == Some(StateName::Pending) {
+            return Ok(Page::default());
+        }
+        let cursor = query.cursor.map(|id| rows::parts(id).0);
+        let claimed = query.stage.map(|_| self.queues.lock().in_flight());
+        let horizon = self.horizon();
+        let (now, latest) = (millis(horizon.now), millis(horizon.latest));
+        let (order, after) = if query.oldest_first { ("ASC", ">") } else { ("DESC", "<") };
+        // What is searched.
+        let mut all = Conditions::default();
+        all.and_if(&format!("s.seq {after} $"), cursor.as_ref());
+        let ordered = |table: &str, conditions: &[String]| {
+            let clause = all_of(conditions);
+            format!(
+                "SELECT s.seq FROM @schema@.{table} s {clause} ORDER BY s.seq {order} LIMIT {LIST_SCAN_LIMIT}"
+            )
+        };
+        let source = if job.is_some() {
+            all.and_if("s.job = $", job.as_ref());
+            ordered("callback", &all.texts)
+        } else if directory.is_some() {
+            all.and_if("s.directory = $", directory.as_ref());
+            ordered("callback", &all.texts)
+        } else if status.is_some() {
+            all.and_if("s.status = $", status.as_ref());
+            all.and_if("s.queue = $", key.as_ref());
+            if query.stage == Some(Stage::InFlight) {
+                all.and_if("s.seq = ANY ($)", claimed.as_ref());
+            }
+            ordered("progress", &all.texts)
+        } else if only_ended {
+            // Each state has an index in order; the two are merged.
+            all.and_if("s.queue = $", key.as_ref());
+            let ended = |status: i16| {
+                ordered(
+                    "progress",
+                    &[all.texts.clone(), vec![format!("s.status = {status}")]].concat(),
+                )
+            };
+            let (delivered, failed) =
+                (rows::status(StateName::Delivered), rows::status(StateName::Failed));
+            format!(
+                "SELECT s.seq FROM (({}) UNION ALL ({})) AS s ORDER BY s.seq {order} LIMIT {LIST_SCAN_LIMIT}",
+                ended(delivered),
+                ended(failed)
+            )
+        } else {
+            ordered("progress", &all.texts)
+        };
+        let searched = all.args.len();
+        // What is shown of it.
+        all.texts.clear();
+        all.and_if("p.status = $", status.as_ref());
+        all.and_if("p.queue = $", key.as_ref());
+        all.and_if("p.error_kind = $", kind.as_ref());
+        all.and_if("c.directory = $", directory.as_ref());
+        all.and_if("c.created_at >= $", since.as_ref());
+        all.and_if("c.created_at < $", until.as_ref());
+        all.and_if("p.ended_at >= $", ended_since.as_ref());
+        all.and_if("p.ended_at < $", ended_until.as_ref());
+        if query.stage == Some(Stage::InFlight) {
+            all.and_if("p.seq = ANY ($)", claimed.as_ref());
+        } else if let Some(stage) = query.stage {
+            all.and_if("NOT p.seq = ANY ($)", claimed.as_ref());
+            all.args.extend([&now as &(dyn ToSql + Sync), &latest]);
+            let count = all.args.len();
+            let later = format!("p.readiness = 1 AND p.due > ${} AND p.due <= ${count}", count - 1);
+            all.texts.push(match stage {
+                Stage::Waiting => format!("(p.readiness = 2 OR ({later}))"),
+                _ => format!("p.readiness < 2 AND NOT ({later})"),
+            });
+        }
+        all.args.push(&limit);
+        let sql = format!(
+            "{} JOIN ({source}) AS s ON s.seq = p.seq {} ORDER BY p.seq {order} LIMIT ${}",
+            selected(),
+            all_of(&all.texts),
+            all.args.len()
+        );
+        let found = self.query(&sql, &all.args).await?;
+        let mut page = Page::default();
+        for row in &found {
+            match self.status(row) {
+                // It may have been claimed meanwhile.
+                Ok(it) if query.stage.is_some() && it.stage != query.stage => {}
+                Ok(it) => page.callbacks.push(it),
+                // One that cannot be read does not hide the others.
+                Err(OutboxError::UnreadableRow { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if found.len() >= query.limit.max(1) {
+            page.next = found.last().map(|row| rows::id(row.get("seq"), row.get("queue")));
+        } else {
+            // Was it the end, or the limit of the search?
+            let end = if query.oldest_first { "max" } else { "min" };
+            let sql = format!("SELECT count(*), {end}(s.seq) AS seq FROM ({source}) AS s");
+            let row = self.query(&sql, &all.args[..searched]).await?;
+            let row = row.first();
+            if row.is_some_and(|row| row.get::<_, i64>(0) >= LIST_SCAN_LIMIT) {
+                // Only the position matters in a cursor.
+                page.next = row.map(|row| rows::id(row.get("seq"), 0));
+            }
+        }
+        Ok(page)
+    }
+}
