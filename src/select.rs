@@ -5,8 +5,8 @@ use crate::{
     callback::{CallbackId, Destination, ParseIdError, redact_url},
     clock::Timestamp,
     outbox::{
-        Cancelled, DestinationQuery, DestinationSummary, ErrorKind, Outbox, OutboxError, Query,
-        Stage, StateName,
+        Cancelled, DestinationQuery, DestinationSummary, ErrorKind, ListedState, Outbox,
+        OutboxError, Query, Stage, StateName,
     },
     report,
 };
@@ -49,59 +49,9 @@ fn kinds() -> String {
     ErrorKind::ALL.map(ErrorKind::as_str).join(", ")
 }
 
-/// What `state` selects in a listing: a state, or pending callbacks at one stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
-#[schema(rename_all = "snake_case")]
-pub enum ListedState {
-    /// Not ended.
-    Pending,
-    /// Pending, and can be sent, unless the destination is open, held or paused.
-    Due,
-    /// Pending, and waits for its next attempt or for another callback of its job.
-    Waiting,
-    /// Pending, and being sent.
-    InFlight,
-    /// Delivered.
-    Delivered,
-    /// Failed.
-    Failed,
-}
-
-impl ListedState {
-    /// Their names, in the order in which they are shown.
-    pub const NAMES: [&str; 6] = ["pending", "due", "waiting", "in_flight", "delivered", "failed"];
-
-    /// Reads a name.
-    pub fn parse(text: &str) -> Result<Self, SelectError> {
-        Ok(match text {
-            "pending" => Self::Pending,
-            "due" => Self::Due,
-            "waiting" => Self::Waiting,
-            "in_flight" => Self::InFlight,
-            "delivered" => Self::Delivered,
-            "failed" => Self::Failed,
-            _ => return Err(SelectError::State(text.into())),
-        })
-    }
-
-    /// The state.
-    pub const fn state(self) -> StateName {
-        match self {
-            Self::Pending | Self::Due | Self::Waiting | Self::InFlight => StateName::Pending,
-            Self::Delivered => StateName::Delivered,
-            Self::Failed => StateName::Failed,
-        }
-    }
-
-    /// The stage, if only one is selected.
-    pub const fn stage(self) -> Option<Stage> {
-        match self {
-            Self::Due => Some(Stage::Due),
-            Self::Waiting => Some(Stage::Waiting),
-            Self::InFlight => Some(Stage::InFlight),
-            Self::Pending | Self::Delivered | Self::Failed => None,
-        }
-    }
+/// Reads what `state` selects in a listing.
+pub fn parse_state(text: &str) -> Result<ListedState, SelectError> {
+    ListedState::parse(text).ok_or_else(|| SelectError::State(text.into()))
 }
 
 /// Parses a destination.

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     callback::CallbackId,
-    outbox::{self, ErrorKind},
-    select::{self, Action, ActionResult, CancelError, ListedState, SelectError, Selectors},
+    outbox::{self, ErrorKind, ListedState},
+    select::{self, Action, ActionResult, CancelError, SelectError, Selectors},
 };
 
 /// Filters of a listing.
@@ -82,7 +82,7 @@ pub(super) async fn list(
 ) -> Result<Json<PageView>, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let limit = page_limit(query.limit)?;
-    let state = query.state.as_deref().map(ListedState::parse).transpose();
+    let state = query.state.as_deref().map(select::parse_state).transpose();
     let selectors = Selectors {
         destination: query.destination,
         job_id: query.job_id,

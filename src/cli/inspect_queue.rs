@@ -17,7 +17,8 @@ use crate::{
     callback::CallbackId,
     clock::{Clock as _, SystemClock},
     config::Config,
-    select::{ListedState, Selectors},
+    outbox::ListedState,
+    select::Selectors,
 };
 
 /// Number of callbacks that are requested at a time.

@@ -37,6 +37,7 @@ mod purge;
 pub mod record;
 mod retention;
 pub mod sled;
+mod stage;
 pub mod store;
 mod transfer;
 pub mod transition;
@@ -50,10 +51,11 @@ pub use self::{
     purge::purge_gently,
     record::{Attempt, ErrorKind, Failure, Readiness, Record, State, StateName},
     retention::{Over, Retention},
+    stage::{ListedState, Stage},
     transfer::{Entry, ExportCursor, Exported, Identity},
     views::{
         CallbackStatus, Delivered, DestinationCursor, DestinationPage, DestinationQuery,
-        DestinationSummary, Detail, OVERDUE, Open, Page, ParseCursorError, Query, Stage, Summary,
+        DestinationSummary, Detail, OVERDUE, Open, Page, ParseCursorError, Query, Summary,
     },
     writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Sequence, Settlement},
 };

@@ -11,37 +11,13 @@ use std::{
 use data_encoding::BASE64URL_NOPAD;
 
 use super::{
-    horizon::Horizon,
-    record::{Attempt, ErrorKind, Readiness, Record, State, StateName},
+    record::{Attempt, ErrorKind, Record, StateName},
+    stage::Stage,
 };
 use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
 };
-
-/// What a pending callback waits for. Each pending callback is at one of these stages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// For nothing: it can be sent, unless its destination is open, held or paused.
-    Due,
-    /// For its next attempt, or for another callback of its job.
-    Waiting,
-    /// For the end of the attempt that is in progress.
-    InFlight,
-}
-
-impl Stage {
-    /// Of a callback in this state, if it is pending.
-    pub(super) fn of(state: State, in_flight: bool, horizon: Horizon) -> Option<Self> {
-        let State::Pending(readiness) = state else { return None };
-        Some(match readiness {
-            _ if in_flight => Self::InFlight,
-            Readiness::Blocked(_) => Self::Waiting,
-            Readiness::Scheduled(at) if horizon.is_later(at) => Self::Waiting,
-            Readiness::Fresh | Readiness::Scheduled(_) => Self::Due,
-        })
-    }
-}
 
 /// Filters and page of [`Outbox::list`](super::Outbox::list).
 #[derive(Debug, Clone, Default)]

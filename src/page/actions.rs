@@ -20,8 +20,8 @@ use super::{
 use crate::{
     callback::CallbackId,
     clock::Timestamp,
-    outbox::StateName,
-    select::{self, Action, ActionLimits, ActionResult, ListedState, Selection},
+    outbox::{ListedState, StateName},
+    select::{self, Action, ActionLimits, ActionResult, Selection},
 };
 
 /// Callbacks that are counted before an action.

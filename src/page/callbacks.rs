@@ -20,10 +20,9 @@ use crate::{
     callback::{Body, CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        Attempt, CallbackStatus, DestinationQuery, DestinationSummary, ErrorKind, OutboxError,
-        Query, StateName,
+        Attempt, CallbackStatus, DestinationQuery, DestinationSummary, ErrorKind, ListedState,
+        OutboxError, Query, StateName,
     },
-    select::ListedState,
 };
 
 /// A callback in a list.

@@ -230,7 +230,7 @@ pub(super) async fn method_not_allowed(
     request: Request,
 ) -> Response {
     let page = Page::of(&shared, &request);
-    let detail = format!("{} does not take {method}", uri.path());
+    let detail = format!("/ui{} does not take {method}", uri.path());
     refused(&page, StatusCode::METHOD_NOT_ALLOWED, &detail)
 }
 

@@ -1,4 +1,6 @@
 //! Text of strangers in HTML: no markup, and nothing that reverses the direction in which it is read.
+//!
+//! Values of forms have to stay what they are; templates use the escaper of `xml` for them, which is askama's.
 
 use std::fmt::{self, Write};
 

@@ -9,9 +9,9 @@ use super::{
 use crate::{
     callback::{Destination, redact_url},
     clock::Timestamp,
-    outbox::{self, DestinationQuery, Outbox, OutboxError},
+    outbox::{self, DestinationQuery, ListedState, Outbox, OutboxError},
     recent,
-    select::{ListedState, SelectError, Selection, Selectors},
+    select::{self, SelectError, Selection, Selectors},
 };
 
 /// Callbacks on a page.
@@ -185,7 +185,7 @@ impl Filter {
 
     /// The state, if one is given.
     pub(super) fn state(&self) -> Result<Option<ListedState>, SelectError> {
-        (!self.state.is_empty()).then(|| ListedState::parse(&self.state)).transpose()
+        (!self.state.is_empty()).then(|| select::parse_state(&self.state)).transpose()
     }
 
     /// The query of one page, seen from `now`.

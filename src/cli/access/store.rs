@@ -16,8 +16,8 @@ use crate::{
     datadir::DataDir,
     event::Malformed,
     intake::Intake,
-    outbox::{Outbox, OutboxError, Query, Sequence, store::CopyError},
-    select::{self, Action, ActionResult, ListedState},
+    outbox::{ListedState, Outbox, OutboxError, Query, Sequence, store::CopyError},
+    select::{self, Action, ActionResult},
 };
 
 pub(in crate::cli) struct Store {
@@ -110,7 +110,7 @@ impl Store {
 
     pub(super) async fn list(&self, listing: &Listing) -> anyhow::Result<PageView> {
         let selection = listing.selectors.clone().parse(self.clock.now())?;
-        let state = listing.state.as_deref().map(ListedState::parse).transpose()?;
+        let state = listing.state.as_deref().map(select::parse_state).transpose()?;
         let query = Query {
             state: state.map(ListedState::state),
             stage: state.and_then(ListedState::stage),

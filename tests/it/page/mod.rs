@@ -3,6 +3,7 @@
 
 mod acts;
 mod finds;
+mod lists;
 mod stands;
 mod visitors;
 
