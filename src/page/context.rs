@@ -134,6 +134,12 @@ impl Page {
         format!("{and} {} {more}", self.number(others))
     }
 
+    /// The same, if there may be more than these.
+    pub(super) fn and_at_least(&self, others: impl Display) -> String {
+        let Words { and_at_least, more, .. } = self.words;
+        format!("{and_at_least} {} {more}", self.number(others))
+    }
+
     pub(super) fn is_on(&self, tab: Tab) -> bool {
         self.tab == tab
     }

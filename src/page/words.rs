@@ -157,8 +157,8 @@ words! {
     more_than: "more than", "mehr als";
     nothing_ticked: "No callback was selected, and nothing was done. Go back and select some, or choose all that match.", "Kein Callback war ausgewählt, und nichts wurde getan. Zurückgehen und welche auswählen, oder alle passenden wählen.";
     and: "and", "und";
+    and_at_least: "and at least", "und mindestens";
     more: "more", "weitere";
-    at_least: "at least", "mindestens";
     replay: "Send again", "Erneut senden";
     replay_explained: "Failed callbacks become pending again, with a new time limit and new attempts.", "Fehlgeschlagene Callbacks stehen wieder aus, mit neuer Frist und neuen Versuchen.";
     cancel: "Cancel", "Abbrechen";
