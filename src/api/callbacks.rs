@@ -82,7 +82,7 @@ pub(super) async fn list(
 ) -> Result<Json<PageView>, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let limit = page_limit(query.limit)?;
-    let state = query.state.as_deref().map(select::parse_state).transpose();
+    let listed = query.state.as_deref().map(select::parse_state).transpose();
     let selectors = Selectors {
         destination: query.destination,
         job_id: query.job_id,
@@ -94,13 +94,18 @@ pub(super) async fn list(
         ended_until: query.ended_until,
     };
     let selection = selectors.parse(shared.clock.now());
-    let (state, selection) = match (state, selection) {
-        (Ok(state), Ok(selection)) => (state, selection),
+    let (listed, selection) = match (listed, selection) {
+        (Ok(listed), Ok(selection)) => (listed, selection),
         (Err(error), _) | (_, Err(error)) => return Err(Problem::bad_request(error.to_string())),
     };
     let cursor = query.cursor.as_deref().map(parse_id).transpose()?;
-    let (state, stage) = (state.map(ListedState::state), state.and_then(ListedState::stage));
-    let query = outbox::Query { state, stage, cursor, limit, ..selection.query() };
+    let query = outbox::Query {
+        state: listed.map(ListedState::state),
+        stage: listed.and_then(ListedState::stage),
+        cursor,
+        limit,
+        ..selection.query()
+    };
     let page = shared.outbox.list(query).await?;
     Ok(Json(PageView::new(&page, &shared.terms)))
 }

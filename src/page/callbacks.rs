@@ -214,7 +214,8 @@ fn done(page: &Page, fields: &Fields) -> Option<String> {
         "retry-now" => page.words.retried,
         _ => return None,
     };
-    let (changed, matched) = (fields.number("changed"), fields.number("matched"));
+    let number = |name| page.number(fields.number(name));
+    let (changed, matched) = (number("changed"), number("matched"));
     Some(format!("{what} {changed} {} {matched}", page.words.of))
 }
 

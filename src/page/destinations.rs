@@ -91,7 +91,9 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     let done = match fields.get("done") {
         "pause" => Some(page.words.paused_done.to_owned()),
         "resume" => Some(page.words.resumed_done.to_owned()),
-        "retry-now" => Some(format!("{} {}", page.words.retried, fields.number("due"))),
+        "retry-now" => {
+            Some(format!("{} {}", page.words.retried, page.number(fields.number("due"))))
+        }
         _ => None,
     };
     // Together, because each may wait for a commit.

@@ -148,8 +148,8 @@ impl Check<'_> {
     pub(super) async fn listing(&self, asked: Listing, behind: Option<Number>) {
         let states = [StateName::Pending, StateName::Delivered, StateName::Failed];
         let state = asked.state.and_then(|at| states.get(at).copied());
-        let stages = [Stage::Due, Stage::Waiting, Stage::InFlight];
-        let stage = asked.state.and_then(|at| stages.get(at.checked_sub(states.len())?).copied());
+        let parts = [Stage::Due, Stage::Waiting, Stage::InFlight];
+        let part = asked.state.and_then(|at| parts.get(at.checked_sub(states.len())?).copied());
         let destination = asked.to.map(|to| destinations()[to].clone());
         let job_id = asked.job.map(|job| JOBS[job].to_owned());
         let ago = |units| self.model.now.before(UNIT * units);
@@ -160,7 +160,7 @@ impl Check<'_> {
         let job_id_fs = directory.map(|it| it.new.body.job_id_fs.clone());
         let query = Query {
             state,
-            stage,
+            stage: part,
             destination: destination.clone(),
             job_id: job_id.clone(),
             job_id_fs: job_id_fs.clone(),
@@ -176,7 +176,7 @@ impl Check<'_> {
         let ended_at = |it: &Stored| it.finished().map(|(_, at)| at);
         let wanted = |it: &Stored| {
             state.is_none_or(|state| it.state_name() == state)
-                && (stage.is_none() || self.stage(it) == stage)
+                && (part.is_none() || self.stage(it) == part)
                 && destination.as_ref().is_none_or(|to| it.new.destination == *to)
                 && job_id.as_ref().is_none_or(|job| it.job() == job)
                 && job_id_fs.as_ref().is_none_or(|fs| it.new.body.job_id_fs == *fs)
