@@ -3,13 +3,15 @@
 //! The callbacks of the narrowest index are searched in order, up to a limit; the other filters apply to what
 //! is found.
 
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     read::{Reads, selected},
     rows::{self, big, millis},
 };
-use crate::outbox::{OutboxError, Page, Query, Stage, StateName, error::Result, ids::QueueKey};
+use crate::outbox::{
+    CallbackStatus, OutboxError, Page, Query, Stage, StateName, error::Result, ids::QueueKey,
+};
 
 /// Number of callbacks that are searched for one page.
 const LIST_SCAN_LIMIT: i64 = 10_000;
@@ -33,6 +35,22 @@ impl<'a> Conditions<'a> {
         if let Some(arg) = arg {
             self.and(text, arg);
         }
+    }
+
+    /// Only pending callbacks at this stage, by what is claimed, now, and the latest time to which anything can
+    /// have been postponed.
+    fn and_at(&mut self, stage: Stage, claimed: &'a Vec<i64>, times: [&'a i64; 2]) {
+        if stage == Stage::InFlight {
+            return self.and("p.seq = ANY ($)", claimed);
+        }
+        self.and("NOT p.seq = ANY ($)", claimed);
+        self.args.extend(times.map(|it| it as &(dyn ToSql + Sync)));
+        let count = self.args.len();
+        let later = format!("p.readiness = 1 AND p.due > ${} AND p.due <= ${count}", count - 1);
+        self.texts.push(match stage {
+            Stage::Waiting => format!("(p.readiness = 2 OR ({later}))"),
+            _ => format!("p.readiness < 2 AND NOT ({later})"),
+        });
     }
 }
 
@@ -119,17 +137,8 @@ impl Reads {
         all.and_if("c.created_at < $", until.as_ref());
         all.and_if("p.ended_at >= $", ended_since.as_ref());
         all.and_if("p.ended_at < $", ended_until.as_ref());
-        if query.stage == Some(Stage::InFlight) {
-            all.and_if("p.seq = ANY ($)", claimed.as_ref());
-        } else if let Some(stage) = query.stage {
-            all.and_if("NOT p.seq = ANY ($)", claimed.as_ref());
-            all.args.extend([&now as &(dyn ToSql + Sync), &latest]);
-            let count = all.args.len();
-            let later = format!("p.readiness = 1 AND p.due > ${} AND p.due <= ${count}", count - 1);
-            all.texts.push(match stage {
-                Stage::Waiting => format!("(p.readiness = 2 OR ({later}))"),
-                _ => format!("p.readiness < 2 AND NOT ({later})"),
-            });
+        if let (Some(stage), Some(claimed)) = (query.stage, &claimed) {
+            all.and_at(stage, claimed, [&now, &latest]);
         }
         all.args.push(&limit);
         let sql = format!(
@@ -139,17 +148,7 @@ impl Reads {
             all.args.len()
         );
         let found = self.query(&sql, &all.args).await?;
-        let mut page = Page::default();
-        for row in &found {
-            match self.status(row) {
-                // It may have been claimed meanwhile.
-                Ok(it) if query.stage.is_some() && it.stage != query.stage => {}
-                Ok(it) => page.callbacks.push(it),
-                // One that cannot be read does not hide the others.
-                Err(OutboxError::UnreadableRow { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let mut page = Page { callbacks: self.shown(&found, query.stage)?, next: None };
         if found.len() >= query.limit.max(1) {
             page.next = found.last().map(|row| rows::id(row.get("seq"), row.get("queue")));
         } else {
@@ -164,5 +163,21 @@ impl Reads {
             }
         }
         Ok(page)
+    }
+
+    /// The callbacks of these rows.
+    fn shown(&self, found: &[Row], stage: Option<Stage>) -> Result<Vec<CallbackStatus>> {
+        let mut shown = Vec::with_capacity(found.len());
+        for row in found {
+            match self.status(row) {
+                // It may have been claimed meanwhile.
+                Ok(it) if stage.is_some() && it.stage != stage => {}
+                Ok(it) => shown.push(it),
+                // One that cannot be read does not hide the others.
+                Err(OutboxError::UnreadableRow { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(shown)
     }
 }
