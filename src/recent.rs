@@ -156,6 +156,8 @@ struct Recent {
     since: Option<Timestamp>,
     /// From when on delivered callbacks are counted.
     from: Option<Timestamp>,
+    /// When destinations were last forgotten.
+    forgot: Option<Timestamp>,
     all: Option<Box<Ring<DAY>>>,
     destinations: HashMap<Destination, Box<Known>, RandomState>,
 }
@@ -203,6 +205,11 @@ pub fn attempts_of(destination: &Destination) -> Option<Attempts> {
     recent().destinations.get(destination).map(|known| known.attempts.clone())
 }
 
+/// From when on the attempts at every destination are remembered; `None` if that is since the start.
+pub fn remembered_since() -> Option<Timestamp> {
+    recent().forgot
+}
+
 /// The destinations of which attempts are remembered, in no order.
 pub fn destinations() -> Vec<Destination> {
     recent().destinations.keys().cloned().collect()
@@ -236,6 +243,7 @@ impl Recent {
         if !self.destinations.contains_key(destination) {
             if self.destinations.len() >= DESTINATIONS {
                 self.forget_some();
+                self.forgot = Some(at);
             }
             let known = Known { ring: Ring::EMPTY, attempts: Attempts::default() };
             self.destinations.insert(destination.clone(), Box::new(known));

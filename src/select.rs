@@ -5,8 +5,8 @@ use crate::{
     callback::{CallbackId, Destination, ParseIdError, redact_url},
     clock::Timestamp,
     outbox::{
-        Cancelled, DestinationQuery, DestinationSummary, ErrorKind, Outbox, OutboxError, Query,
-        StateName,
+        Cancelled, DestinationQuery, DestinationSummary, ErrorKind, ListedState, Outbox,
+        OutboxError, Query, Stage, StateName,
     },
     report,
 };
@@ -18,7 +18,7 @@ const STEP: usize = 500;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
     /// Not the name of a state.
-    #[error("invalid state `{0}`; expected pending, delivered or failed")]
+    #[error("invalid state `{0}`; expected pending, due, waiting, in_flight, delivered or failed")]
     State(String),
     /// Not a destination.
     #[error("invalid destination `{0}`; expected scheme, host and port such as http://host:8080")]
@@ -49,12 +49,9 @@ fn kinds() -> String {
     ErrorKind::ALL.map(ErrorKind::as_str).join(", ")
 }
 
-/// Reads a state's name.
-pub fn parse_state(text: &str) -> Result<StateName, SelectError> {
-    [StateName::Pending, StateName::Delivered, StateName::Failed]
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or_else(|| SelectError::State(text.into()))
+/// Reads what `state` selects in a listing.
+pub fn parse_state(text: &str) -> Result<ListedState, SelectError> {
+    ListedState::parse(text).ok_or_else(|| SelectError::State(text.into()))
 }
 
 /// Parses a destination.
@@ -119,6 +116,7 @@ impl Selectors {
         let time = |text: Option<String>| text.map(|text| parse_time(&text, now)).transpose();
         Ok(Selection {
             ids: Vec::new(),
+            stage: None,
             destination: self.destination.as_deref().map(parse_destination).transpose()?,
             job_id: self.job_id,
             job_id_fs: self.job_id_fs,
@@ -136,6 +134,8 @@ impl Selectors {
 pub struct Selection {
     /// Only callbacks with these ids; empty for any.
     pub ids: Vec<CallbackId>,
+    /// Only pending callbacks at this stage.
+    pub stage: Option<Stage>,
     /// Only callbacks to this destination.
     pub destination: Option<Destination>,
     /// Only callbacks of this job.
@@ -158,6 +158,7 @@ impl Selection {
     /// The query for the selection, without the ids.
     pub fn query(&self) -> Query {
         Query {
+            stage: self.stage,
             destination: self.destination.clone(),
             job_id: self.job_id.clone(),
             job_id_fs: self.job_id_fs.clone(),
@@ -349,8 +350,10 @@ async fn named(
     let query = selection.query();
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
-        let record = outbox.get(id).await?.map(|detail| detail.status.record);
-        if record.is_some_and(|it| Some(it.state_name()) == step.state && query.matches(&it)) {
+        let Some(detail) = outbox.get(id).await? else { continue };
+        let (it, stage) = (detail.status.record, detail.status.stage);
+        let is_in_state = Some(it.state_name()) == step.state;
+        if is_in_state && (query.stage.is_none() || query.stage == stage) && query.matches(&it) {
             found.push(id);
         }
     }

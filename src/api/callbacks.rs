@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     callback::CallbackId,
-    outbox::{self, ErrorKind, StateName},
+    outbox::{self, ErrorKind, ListedState},
     select::{self, Action, ActionResult, CancelError, SelectError, Selectors},
 };
 
@@ -29,8 +29,8 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
-    /// Only callbacks in this state.
-    #[param(value_type = Option<StateName>)]
+    /// Only callbacks in this state. `due`, `waiting` and `in_flight` are parts of `pending`.
+    #[param(value_type = Option<ListedState>)]
     state: Option<String>,
     /// Only callbacks to this destination.
     destination: Option<String>,
@@ -82,7 +82,7 @@ pub(super) async fn list(
 ) -> Result<Json<PageView>, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let limit = page_limit(query.limit)?;
-    let state = query.state.as_deref().map(select::parse_state).transpose();
+    let listed = query.state.as_deref().map(select::parse_state).transpose();
     let selectors = Selectors {
         destination: query.destination,
         job_id: query.job_id,
@@ -94,13 +94,19 @@ pub(super) async fn list(
         ended_until: query.ended_until,
     };
     let selection = selectors.parse(shared.clock.now());
-    let (state, selection) = match (state, selection) {
-        (Ok(state), Ok(selection)) => (state, selection),
+    let (listed, selection) = match (listed, selection) {
+        (Ok(listed), Ok(selection)) => (listed, selection),
         (Err(error), _) | (_, Err(error)) => return Err(Problem::bad_request(error.to_string())),
     };
     let cursor = query.cursor.as_deref().map(parse_id).transpose()?;
-    let page =
-        shared.outbox.list(outbox::Query { state, cursor, limit, ..selection.query() }).await?;
+    let query = outbox::Query {
+        state: listed.map(ListedState::state),
+        stage: listed.and_then(ListedState::stage),
+        cursor,
+        limit,
+        ..selection.query()
+    };
+    let page = shared.outbox.list(query).await?;
     Ok(Json(PageView::new(&page, &shared.terms)))
 }
 

@@ -17,6 +17,7 @@ use crate::{
     callback::CallbackId,
     clock::{Clock as _, SystemClock},
     config::Config,
+    outbox::ListedState,
     select::Selectors,
 };
 
@@ -36,8 +37,8 @@ const PAGE: usize = 1000;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// Only callbacks in this state: pending, delivered, failed
-    #[arg(long, value_parser = ["pending", "delivered", "failed"])]
+    /// Only callbacks in this state; due, waiting and in_flight are parts of pending
+    #[arg(long, value_parser = ListedState::NAMES)]
     state: Option<String>,
     #[command(flatten)]
     selectors: SelectorArgs,

@@ -172,44 +172,44 @@ pub(super) fn tone(it: &CallbackView) -> Tone {
     }
 }
 
-/// The text in the NEXT column.
+/// The text in the NEXT column, and the time that it names.
 pub(super) fn next(
     it: &CallbackView,
     destination: Option<&DestinationView>,
     now: Timestamp,
-) -> String {
+) -> (String, Option<Timestamp>) {
+    let at = |what: &str, at| (format!("{what}{}", text::relative(at, now)), Some(at));
+    let only = |what: &str| (what.to_owned(), None);
     if it.state != StateName::Pending {
-        return it.purge_at.map_or_else(String::new, |at| {
-            if at > now {
-                format!("removed {}", text::relative(at, now))
-            } else {
-                "is removed".into()
-            }
-        });
+        return match it.purge_at {
+            Some(purge) if purge > now => at("removed ", purge),
+            Some(_) => only("is removed"),
+            None => only(""),
+        };
     }
     if it.in_flight {
-        return "is being sent".into();
+        return only("is being sent");
     }
     if it.paused {
-        return "paused".into();
+        return only("paused");
     }
     if it.waiting_for.is_some() {
-        return "waits".into();
+        return only("waits");
     }
     if it.stuck {
-        return "stuck".into();
+        return only("stuck");
     }
-    let at = it.next_attempt_at.unwrap_or(now);
-    let still = destination.and_then(|destination| {
-        let probe = destination.open.then_some("probe").zip(destination.next_probe_at);
-        probe.or_else(|| Some("held,").zip(destination.hold_until))
-    });
-    match still {
-        Some((what, until)) if until > now && until > at => {
-            format!("{what} {}", text::relative(until, now))
+    let own = it.next_attempt_at.filter(|at| *at > now);
+    let hold = destination.and_then(|it| it.hold_until).filter(|until| *until > now);
+    match (destination.filter(|it| it.open), hold, own) {
+        // It has to wait for both. Which one will be the probe is not known.
+        (Some(open), _, Some(own)) => {
+            at("down, earliest ", open.next_probe_at.map_or(own, |probe| probe.max(own)))
         }
-        _ if at > now => text::relative(at, now),
-        _ => "due".into(),
+        (Some(_), _, None) => only("destination down"),
+        (None, Some(hold), own) if own.is_none_or(|own| own <= hold) => at("held, ", hold),
+        (None, _, Some(own)) => at("", own),
+        (None, _, None) => only("due"),
     }
 }
 
@@ -244,7 +244,7 @@ pub(super) fn callbacks(
         let mut cells = vec![
             it.id.clone(),
             it.state.as_str().into(),
-            next(it, destination, now),
+            next(it, destination, now).0,
             text::one_line(&it.job_id),
         ];
         if wide {

@@ -93,9 +93,9 @@ fn state(it: &CallbackView, destination: Option<&DestinationView>, now: Timestam
             format!("pending, waits for {other} of the same job to end")
         }
         (StateName::Pending, None) => {
-            let at = it.next_attempt_at.filter(|at| *at > now);
+            let (next, at) = table::next(it, destination, now);
             let at = at.map_or_else(String::new, |at| format!(" ({})", text::moment(at)));
-            format!("pending, {}{at}", table::next(it, destination, now))
+            format!("pending, {next}{at}")
         }
         (state, _) => state.as_str().into(),
     }

@@ -37,6 +37,7 @@ mod purge;
 pub mod record;
 mod retention;
 pub mod sled;
+mod stage;
 pub mod store;
 mod transfer;
 pub mod transition;
@@ -50,6 +51,7 @@ pub use self::{
     purge::purge_gently,
     record::{Attempt, ErrorKind, Failure, Readiness, Record, State, StateName},
     retention::{Over, Retention},
+    stage::{ListedState, Stage},
     transfer::{Entry, ExportCursor, Exported, Identity},
     views::{
         CallbackStatus, Delivered, DestinationCursor, DestinationPage, DestinationQuery,

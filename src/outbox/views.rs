@@ -10,7 +10,10 @@ use std::{
 
 use data_encoding::BASE64URL_NOPAD;
 
-use super::record::{Attempt, ErrorKind, Record, StateName};
+use super::{
+    record::{Attempt, ErrorKind, Record, StateName},
+    stage::Stage,
+};
 use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
@@ -21,6 +24,8 @@ use crate::{
 pub struct Query {
     /// Only callbacks in this state.
     pub state: Option<StateName>,
+    /// Only pending callbacks at this stage.
+    pub stage: Option<Stage>,
     /// Only callbacks to this destination.
     pub destination: Option<Destination>,
     /// Only callbacks of this job.
@@ -46,7 +51,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Whether a callback matches, apart from its state.
+    /// Whether a callback matches, apart from its state and stage.
     pub fn matches(&self, record: &Record) -> bool {
         self.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
             && self.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
@@ -70,6 +75,8 @@ pub struct CallbackStatus {
     pub waiting_for: Option<CallbackId>,
     /// Whether it is being sent.
     pub in_flight: bool,
+    /// Its stage, if it is pending.
+    pub stage: Option<Stage>,
     /// Whether its destination is paused, so that it is neither sent nor expires.
     pub paused: bool,
     /// The breaker of its destination, if it is pending and that is open.

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     callback::CallbackId,
     clock::Timestamp,
-    outbox::StateName,
+    outbox::{ListedState, StateName},
     select::{self, Action, ActionLimits, ActionResult, Selection},
 };
 
@@ -80,17 +80,19 @@ struct View<'a> {
     others: usize,
     /// The list with this filter.
     list: String,
-    /// The state to which the action applies.
+    /// The state to which the action applies, and the stage, if only one is selected.
     state: StateName,
+    stage: Option<&'static str>,
     /// The times of the filter, which may be given as durations.
     times: [(&'static str, Option<Timestamp>); 4],
 }
 
 impl View<'_> {
-    /// What the filter says, without the ids.
+    /// What the filter says, without ids and state.
     fn facts(&self) -> Vec<(&'static str, &str, Option<Timestamp>)> {
         let at = |name| self.times.iter().find(|(known, _)| *known == name).and_then(|(_, at)| *at);
-        let fields = self.filter.fields().into_iter().filter(|(name, _)| *name != "id");
+        let fields =
+            self.filter.fields().into_iter().filter(|(name, _)| !["id", "state"].contains(name));
         fields.map(|(name, value)| (name, value, at(name))).collect()
     }
 }
@@ -115,6 +117,7 @@ impl<'a> View<'a> {
             others: 0,
             list: page.link(filter.list()),
             state: action.state(),
+            stage: selection.stage.map(|stage| page.words.of_stage(stage)),
             times: [
                 ("since", selection.since),
                 ("until", selection.until),
@@ -152,8 +155,9 @@ pub(super) async fn confirm(
         }
         _ => {}
     }
-    let none = shows_none(filter, action);
-    selected_only(filter);
+    let listed = filter.state().map_err(|error| page.invalid(&error))?;
+    let none = shows_none(filter, listed, action);
+    selected_only(filter, listed);
     let outbox = &*shared.api.outbox;
     filter.complete(outbox, &page).await.map_err(|error| error.refusal(&page))?;
     let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
@@ -175,14 +179,17 @@ pub(super) async fn confirm(
 }
 
 /// Whether a list with this filter shows no callback that the action changes.
-fn shows_none(filter: &Filter, action: Action) -> bool {
-    filter.ids.is_empty() && !filter.state.is_empty() && filter.state != action.state().as_str()
+fn shows_none(filter: &Filter, listed: Option<ListedState>, action: Action) -> bool {
+    filter.ids.is_empty() && listed.is_some_and(|it| it.state() != action.state())
 }
 
-/// Rows that were ticked count alone, whatever the filter of the list was.
-fn selected_only(filter: &mut Filter) {
+/// Rows that were ticked count alone, whatever the filter of the list was. The action has its own state, of
+/// which a stage is a part.
+fn selected_only(filter: &mut Filter, listed: Option<ListedState>) {
     filter.cursor.clear();
-    filter.state.clear();
+    if listed.and_then(ListedState::stage).is_none() {
+        filter.state.clear();
+    }
     if !filter.ids.is_empty() {
         *filter = Filter { ids: std::mem::take(&mut filter.ids), ..Filter::default() };
     }
@@ -204,7 +211,8 @@ pub(super) async fn act(
     let filter = &fields.filter;
     let selection = filter.selection(page.now).map_err(|error| page.invalid(&error))?;
     let nothing = !filter.selects() && fields.get("all") != "true";
-    if nothing || shows_none(filter, action) {
+    let listed = filter.state().map_err(|error| page.invalid(&error))?;
+    if nothing || shows_none(filter, listed, action) {
         return Err(page.refusal(StatusCode::BAD_REQUEST, page.words.nothing_selected));
     }
     let limits = ActionLimits { dry_run: false, limit: Some(STEP), cursor };

@@ -20,8 +20,8 @@ use crate::{
     callback::{Body, CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        Attempt, CallbackStatus, DestinationQuery, DestinationSummary, ErrorKind, OutboxError,
-        Query, StateName,
+        Attempt, CallbackStatus, DestinationQuery, DestinationSummary, ErrorKind, ListedState,
+        OutboxError, Query, StateName,
     },
 };
 
@@ -56,6 +56,8 @@ impl Row {
 struct ListView<'a> {
     page: &'a Page,
     filter: &'a Filter,
+    /// The state of the filter.
+    listed: Option<ListedState>,
     /// The field that cannot be read; then nothing is listed.
     invalid: Option<Invalid>,
     kinds: [&'static str; 11],
@@ -89,13 +91,23 @@ impl ListView<'_> {
         self.filter.fields().iter().any(|(name, _)| !common.contains(name))
     }
 
+    /// The states of the form: value and label.
+    fn states(&self) -> [(&'static str, String); 6] {
+        ListedState::NAMES.map(|name| (name, self.page.words.of_state(name)))
+    }
+
+    /// Whether the list may have callbacks in this state.
+    fn may_have(&self, state: StateName) -> bool {
+        self.listed.is_none_or(|listed| listed.state() == state)
+    }
+
     /// What the column is for that has the next step of pending callbacks and the end of others.
     fn next_or_ended(&self) -> &'static str {
         let words = self.page.words;
-        match self.filter.state.as_str() {
-            "pending" => words.next,
-            "" => words.next_or_ended,
-            _ => words.ended_at,
+        match self.listed.map(ListedState::state) {
+            Some(StateName::Pending) => words.next,
+            None => words.next_or_ended,
+            Some(StateName::Delivered | StateName::Failed) => words.ended_at,
         }
     }
 }
@@ -134,6 +146,7 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
                 matches: None,
                 next: None,
                 kinds,
+                listed: None,
                 done: None,
                 filter: &fields.filter,
                 page: &page,
@@ -156,6 +169,7 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
         invalid: None,
         matches: (matches.count > 0).then_some(matches),
         kinds,
+        listed: fields.filter.state().ok().flatten(),
         done: done(&page, &fields),
         filter: &fields.filter,
         page: &page,
@@ -200,7 +214,8 @@ fn done(page: &Page, fields: &Fields) -> Option<String> {
         "retry-now" => page.words.retried,
         _ => return None,
     };
-    let (changed, matched) = (fields.number("changed"), fields.number("matched"));
+    let number = |name| page.number(fields.number(name));
+    let (changed, matched) = (number("changed"), number("matched"));
     Some(format!("{what} {changed} {} {matched}", page.words.of))
 }
 

@@ -1,6 +1,6 @@
 //! What every view has: language, links, sign-in, and the pages for errors.
 
-use std::{any::Any, fmt::Display};
+use std::{any::Any, fmt::Display, sync::Arc};
 
 use askama::Template;
 use axum::{
@@ -16,7 +16,11 @@ use super::{
     visitor::Visitor,
     words::{DE, EN, Words},
 };
-use crate::{api::Role, clock::Timestamp, outbox::OutboxError};
+use crate::{
+    api::Role,
+    clock::{SharedClock, Timestamp},
+    outbox::OutboxError,
+};
 
 /// The views among which the navigation leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +40,9 @@ pub(super) struct Page {
     pub(super) root: &'static str,
     pub(super) tab: Tab,
     pub(super) assets: &'static Assets,
+    /// When the request came.
     pub(super) now: Timestamp,
+    clock: SharedClock,
     /// When the service was started.
     pub(super) started_at: Timestamp,
     /// Name of who has signed in; empty before.
@@ -61,6 +67,7 @@ impl Page {
             tab: Tab::None,
             assets: assets::all(),
             now: shared.api.clock.now(),
+            clock: Arc::clone(&shared.api.clock),
             started_at: shared.api.started_at,
             user: visitor.map(|it| it.name.clone()).unwrap_or_default(),
             may_act: visitor.is_some_and(|it| it.role == Role::Operator),
@@ -71,6 +78,12 @@ impl Page {
     /// In the language that a form asks for, which is in its body.
     pub(super) fn in_language(self, lang: &str) -> Self {
         Self { words: chosen(lang), chosen: true, ..self }
+    }
+
+    /// When the view is made, by which the browser tells how long ago something was. While a slow one is
+    /// prepared, things happen after its request.
+    pub(super) fn made_at(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub(super) fn on(self, tab: Tab) -> Self {
@@ -100,6 +113,31 @@ impl Page {
         let mut to = form_urlencoded::Serializer::new(String::new());
         to.extend_pairs(others).append_pair("lang", self.words.other);
         format!("{}{path}?{}", self.root, to.finish())
+    }
+
+    /// A number with separators between its thousands.
+    pub(super) fn number(&self, number: impl Display) -> String {
+        let digits = number.to_string();
+        let mut grouped = String::with_capacity(digits.len() * 4 / 3);
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                grouped.push_str(self.words.thousands);
+            }
+            grouped.push(digit);
+        }
+        grouped
+    }
+
+    /// How many there are besides those that are shown.
+    pub(super) fn and_more(&self, others: impl Display) -> String {
+        let Words { and, more, .. } = self.words;
+        format!("{and} {} {more}", self.number(others))
+    }
+
+    /// The same, if there may be more than these.
+    pub(super) fn and_at_least(&self, others: impl Display) -> String {
+        let Words { and_at_least, more, .. } = self.words;
+        format!("{and_at_least} {} {more}", self.number(others))
     }
 
     pub(super) fn is_on(&self, tab: Tab) -> bool {
@@ -198,7 +236,7 @@ pub(super) async fn method_not_allowed(
     request: Request,
 ) -> Response {
     let page = Page::of(&shared, &request);
-    let detail = format!("{} does not take {method}", uri.path());
+    let detail = format!("/ui{} does not take {method}", uri.path());
     refused(&page, StatusCode::METHOD_NOT_ALLOWED, &detail)
 }
 

@@ -27,11 +27,19 @@ const PAGE: usize = 50;
 
 struct Row {
     of: Standing,
-    callbacks: String,
+    /// The filter with its callbacks.
+    filter: Filter,
     /// The last hour.
     chart: String,
     delivered: u64,
     failed_attempts: u64,
+}
+
+impl Row {
+    /// The list of its callbacks in a state; of all for an empty one.
+    fn list(&self, page: &Page, state: &str) -> String {
+        page.link(self.filter.and_state(state).list())
+    }
 }
 
 #[derive(Template)]
@@ -59,7 +67,7 @@ async fn row(shared: &Shared, page: &Page, summary: DestinationSummary) -> Resul
     let bars: Vec<_> = minutes.iter().map(|it| [it.delivered, it.failed]).collect();
     let label = format!("{}: {}", it.destination, page.words.last_hour);
     Ok(Row {
-        callbacks: page.link(Filter::only("destination", &it.destination).list()),
+        filter: Filter::only("destination", &it.destination),
         chart: charts::bars(&bars, ["good", "bad"], &label),
         delivered: minutes.iter().map(|it| u64::from(it.delivered)).sum(),
         failed_attempts: minutes.iter().map(|it| u64::from(it.failed)).sum(),
@@ -83,7 +91,9 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     let done = match fields.get("done") {
         "pause" => Some(page.words.paused_done.to_owned()),
         "resume" => Some(page.words.resumed_done.to_owned()),
-        "retry-now" => Some(format!("{} {}", page.words.retried, fields.number("due"))),
+        "retry-now" => {
+            Some(format!("{} {}", page.words.retried, page.number(fields.number("due"))))
+        }
         _ => None,
     };
     // Together, because each may wait for a commit.

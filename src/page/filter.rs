@@ -9,7 +9,7 @@ use super::{
 use crate::{
     callback::{Destination, redact_url},
     clock::Timestamp,
-    outbox::{self, DestinationQuery, Outbox, OutboxError, StateName},
+    outbox::{self, DestinationQuery, ListedState, Outbox, OutboxError},
     recent,
     select::{self, SelectError, Selection, Selectors},
 };
@@ -88,6 +88,11 @@ impl Filter {
         filter
     }
 
+    /// The same, and callbacks in this state only.
+    pub(super) fn and_state(&self, state: &str) -> Self {
+        Self { state: state.to_owned(), ..self.clone() }
+    }
+
     /// The list of callbacks with this filter, from `/ui/`.
     pub(super) fn list(&self) -> String {
         format!("callbacks?{}", self.query_string())
@@ -117,7 +122,8 @@ impl Filter {
             ended_until: given(&self.ended_until),
         };
         let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
-        Ok(Selection { ids, ..selectors.parse(now)? })
+        let stage = self.state()?.and_then(ListedState::stage);
+        Ok(Selection { ids, stage, ..selectors.parse(now)? })
     }
 
     /// Puts a destination in place of a host, or of a host and a port: the only one with callbacks, or the one
@@ -178,7 +184,7 @@ impl Filter {
     }
 
     /// The state, if one is given.
-    pub(super) fn state(&self) -> Result<Option<StateName>, SelectError> {
+    pub(super) fn state(&self) -> Result<Option<ListedState>, SelectError> {
         (!self.state.is_empty()).then(|| select::parse_state(&self.state)).transpose()
     }
 
@@ -186,7 +192,7 @@ impl Filter {
     pub(super) fn query(&self, now: Timestamp) -> Result<outbox::Query, SelectError> {
         let cursor = (!self.cursor.is_empty()).then(|| self.cursor.parse()).transpose()?;
         Ok(outbox::Query {
-            state: self.state()?,
+            state: self.state()?.map(ListedState::state),
             cursor,
             limit: PAGE,
             ..self.selection(now)?.query()

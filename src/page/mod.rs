@@ -5,7 +5,7 @@
 //! are those of the API: the outbox, [`select`](crate::select), and the views in [`api`](crate::api).
 //!
 //! Nothing in it may run that is not from `/ui/`: the content security policy allows no inline script or
-//! style, templates escape everything, and only links to `http` and `https` are shown as links.
+//! style, templates escape everything (`escape`), and only links to `http` and `https` are shown as links.
 
 mod access;
 mod actions;
@@ -14,6 +14,7 @@ mod callbacks;
 mod charts;
 mod context;
 mod destinations;
+mod escape;
 mod filter;
 mod matches;
 mod overview;

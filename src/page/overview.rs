@@ -1,6 +1,6 @@
 //! The first view: what is stuck, and how much is going on.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use askama::Template;
 use axum::{
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::view::QueueView,
-    outbox::{DestinationSummary, OVERDUE, Query, StateName},
+    outbox::{DestinationSummary, OVERDUE, Query, StateName, Summary},
     recent::{self, Attempts, Minute},
 };
 
@@ -63,8 +63,7 @@ struct View<'a> {
     queue: QueueView,
     /// Since when the oldest due one is due, if that is remarkable.
     oldest_due: Option<String>,
-    /// Those that do not work, and the lists of their callbacks.
-    troubled: Vec<(Standing, String)>,
+    troubled: Troubled,
     /// Due callbacks, without those of paused destinations.
     due: u64,
     due_paused: u64,
@@ -77,40 +76,76 @@ struct View<'a> {
     trouble: Option<String>,
 }
 
-/// The first ones that do not work, of destinations in the order of their listings.
+/// Those that do not work.
+struct Troubled {
+    /// The first ones, and the lists of their callbacks.
+    first: Vec<(Standing, String)>,
+    others: u64,
+    /// Whether there may be more than these.
+    more: bool,
+}
+
+/// In which order destinations that do not work are shown: first what nobody wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    Open,
+    Failing,
+    Held,
+    /// Nothing is known since the start; the store may know more.
+    Unknown,
+    Paused,
+}
+
+impl Trouble {
+    fn of(it: &DestinationSummary) -> Option<Self> {
+        let known = recent::attempts_of(&it.destination);
+        match () {
+            () if it.paused_at.is_some() => Some(Self::Paused),
+            () if it.open.is_some() => Some(Self::Open),
+            () if known.as_ref().is_some_and(Attempts::are_failing) => Some(Self::Failing),
+            () if it.hold_until.is_some() => Some(Self::Held),
+            () if known.is_none() && it.pending > 0 => Some(Self::Unknown),
+            () => None,
+        }
+    }
+}
+
+/// The first destinations that do not work, those with the most pending callbacks first.
 async fn troubled(
     shared: &Shared,
     page: &Page,
-    all: Vec<DestinationSummary>,
-) -> Result<Vec<(Standing, String)>, Refusal> {
-    // Those that receive nothing come first in the listing. Others seem to work, and of some of these, only the
-    // store knows more; it is not asked for all of many.
-    let (mut chosen, mut asked) = (Vec::new(), 0);
-    for summary in all {
-        let stands =
-            summary.paused_at.is_some() || summary.open.is_some() || summary.hold_until.is_some();
-        let known = recent::attempts_of(&summary.destination);
-        let fails = known.as_ref().is_some_and(Attempts::are_failing);
-        let unknown = !stands && known.is_none() && summary.pending > 0;
-        asked += usize::from(unknown);
-        if stands || fails || (unknown && asked <= DESTINATIONS) {
-            chosen.push(summary);
-        }
-        if chosen.len() >= 2 * DESTINATIONS {
-            break;
-        }
-    }
+    summary: &mut Summary,
+) -> Result<Troubled, Refusal> {
+    let all = std::mem::take(&mut summary.destinations);
+    let listed = all.len() as u64;
+    let of = |it: DestinationSummary| Trouble::of(&it).map(|trouble| (trouble, it));
+    let mut found: Vec<_> = all.into_iter().filter_map(of).collect();
+    // The store is not asked about all of many.
+    let mut asked = 0;
+    found.retain(|(trouble, _)| {
+        asked += usize::from(*trouble == Trouble::Unknown);
+        *trouble != Trouble::Unknown || asked <= DESTINATIONS
+    });
+    found.sort_by_key(|(trouble, it)| (*trouble, Reverse(it.pending)));
+    let is_certain = |(trouble, _): &&(Trouble, _)| *trouble != Trouble::Unknown;
+    let certain = found.iter().filter(is_certain).count() as u64;
+    found.truncate(2 * DESTINATIONS);
     // Together, because each may wait for a commit.
-    let standings = try_join_all(chosen.into_iter().map(|it| Standing::of(shared, page, it)));
-    let mut troubled = standings.await?;
-    troubled.retain(|it| !it.is_well());
-    troubled.truncate(DESTINATIONS);
+    let standings = found.into_iter().map(|(_, it)| Standing::of(shared, page, it));
+    let mut first = try_join_all(standings).await?;
+    first.retain(|it| !it.is_well());
+    first.truncate(DESTINATIONS);
     let list = |it: &Standing| page.link(Filter::only("destination", &it.it.destination).list());
     let with_list = |it: Standing| {
         let list = list(&it);
         (it, list)
     };
-    Ok(troubled.into_iter().map(with_list).collect())
+    let total = certain.max(summary.open_count);
+    Ok(Troubled {
+        others: total.saturating_sub(first.len() as u64),
+        more: summary.destination_count > listed,
+        first: first.into_iter().map(with_list).collect(),
+    })
 }
 
 pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answer {
@@ -120,8 +155,7 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answ
     let found = async { tokio::try_join!(api.outbox.summary(page.now), api.outbox.list(query)) };
     let (found, ready) = tokio::join!(found, api.health.ready());
     let (mut summary, failures) = found.map_err(|error| page.failed(&error))?;
-    let destinations = std::mem::take(&mut summary.destinations);
-    let troubled = troubled(&shared, &page, destinations).await?;
+    let troubled = troubled(&shared, &page, &mut summary).await?;
     let oldest_due = summary.oldest_due_unpaused.map(|at| page.now.since(at));
     let oldest_due = oldest_due.filter(|it| *it > OVERDUE).map(|it| it.as_secs());
     let oldest_due = oldest_due.map(|it| humantime::format_duration(Duration::from_secs(it)));

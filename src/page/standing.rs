@@ -36,6 +36,9 @@ pub(super) struct Standing {
     pub(super) it: DestinationView,
     pub(super) badges: Vec<Badge>,
     pub(super) since: Vec<Since>,
+    /// Since when no attempt has worked, as far back as attempts are remembered. It is not known how it was
+    /// before.
+    pub(super) none_since: Option<Timestamp>,
     /// What is awaited: the next probe, or the end of a hold.
     pub(super) next: Option<(&'static str, Option<Timestamp>)>,
     /// Why the last attempt failed, if it is not well.
@@ -102,10 +105,13 @@ impl Standing {
             at,
             or_earlier: false,
         }));
+        let remembered = recent::remembered_since().unwrap_or(page.started_at);
+        let is_vague = unwell && known.is_some() && !has_worked && !or_earlier;
         let error = known.and_then(|it| it.error).or_else(|| stored_reason(oldest?.1));
         Self {
             badges: badges(&it, failing || was_failing, words),
             since,
+            none_since: is_vague.then_some(remembered),
             next: next(&it, page.now, words),
             error: error.filter(|_| unwell),
             it,

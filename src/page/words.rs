@@ -1,5 +1,7 @@
 //! The texts of the page, in English and German.
 
+use crate::outbox::Stage;
+
 macro_rules! words {
     ($($name:ident: $en:literal, $de:literal;)*) => {
         /// The texts in one language.
@@ -29,12 +31,35 @@ impl Words {
             _ => name,
         }
     }
+
+    /// The words for what `state` selects in the filter, by its name in URLs. Stages are below their state.
+    pub(super) fn of_state(&self, name: &str) -> String {
+        let stage = |word| format!("\u{2013} {word}");
+        match name {
+            "due" => stage(self.due),
+            "waiting" => stage(self.waiting),
+            "in_flight" => stage(self.in_flight),
+            "delivered" => self.delivered.to_owned(),
+            "failed" => self.failed.to_owned(),
+            _ => self.pending.to_owned(),
+        }
+    }
+
+    /// The words for a stage.
+    pub(super) fn of_stage(&self, stage: Stage) -> &'static str {
+        match stage {
+            Stage::Due => self.due,
+            Stage::Waiting => self.waiting,
+            Stage::InFlight => self.in_flight,
+        }
+    }
 }
 
 words! {
     lang: "en", "de";
     other: "de", "en";
     other_name: "Deutsch", "English";
+    thousands: ",", ".";
     skip: "Skip to the content", "Zum Inhalt springen";
     navigation: "Views", "Ansichten";
     overview: "Overview", "Übersicht";
@@ -75,6 +100,8 @@ words! {
     last_day: "Last 24 hours", "Letzte 24 Stunden";
     accepted: "Accepted", "Angenommen";
     failed_attempts: "Failed attempts", "Fehlversuche";
+    so_many_delivered: "delivered", "zugestellt";
+    so_many_failed: "failed attempts", "Fehlversuche";
     counted_since: "Counted since the start of the service:", "Gezählt seit dem Start des Dienstes:";
     delivered_since: "delivered ones, from the store, since:", "zugestellte, aus dem Speicher, seit:";
     empty: "There is no callback yet. Submit an event to try it:", "Es gibt noch keinen Callback. Zum Ausprobieren ein Ereignis einreichen:";
@@ -109,7 +136,7 @@ words! {
     ended_until: "Ended before", "Beendet vor";
     time_hint: "12h or 2026-01-31 08:00", "12h oder 2026-01-31 08:00";
     times_are: "Times are UTC, also if the page shows local ones; 12h means twelve hours ago.", "Zeiten sind UTC, auch wenn die Seite Ortszeiten zeigt; 12h heißt: vor zwölf Stunden.";
-    invalid_state: "expected pending, delivered or failed", "erwartet wird pending, delivered oder failed";
+    invalid_state: "expected pending, due, waiting, in_flight, delivered or failed", "erwartet wird pending, due, waiting, in_flight, delivered oder failed";
     invalid_destination: "expected a host, a host and a port, or scheme, host and port, such as http://host:8080", "erwartet wird ein Host, Host und Port, oder Schema, Host und Port, wie http://host:8080";
     invalid_error_kind: "there is no such kind of error", "diese Art des Fehlers gibt es nicht";
     invalid_time: "expected a time such as 2026-01-31 08:00 (UTC), or a duration such as 12h", "erwartet wird eine Zeit wie 2026-01-31 08:00 (UTC) oder eine Dauer wie 12h";
@@ -129,7 +156,9 @@ words! {
     that_match: "that match", "passenden";
     more_than: "more than", "mehr als";
     nothing_ticked: "No callback was selected, and nothing was done. Go back and select some, or choose all that match.", "Kein Callback war ausgewählt, und nichts wurde getan. Zurückgehen und welche auswählen, oder alle passenden wählen.";
-    and_more: "and more:", "und weitere:";
+    and: "and", "und";
+    and_at_least: "and at least", "und mindestens";
+    more: "more", "weitere";
     replay: "Send again", "Erneut senden";
     replay_explained: "Failed callbacks become pending again, with a new time limit and new attempts.", "Fehlgeschlagene Callbacks stehen wieder aus, mit neuer Frist und neuen Versuchen.";
     cancel: "Cancel", "Abbrechen";
@@ -161,6 +190,7 @@ words! {
     next_probe_now: "next probe at once", "nächste Probe sofort";
     next_probe_when_due: "next probe as soon as a callback is due", "nächste Probe, sobald ein Callback fällig ist";
     probe_in_flight: "a probe is in flight", "eine Probe ist unterwegs";
+    none_since: "nothing delivered since", "nichts zugestellt seit";
     or_earlier: "or earlier, before the service was started", "oder früher, vor dem Start des Dienstes";
     oldest_fails: "its oldest callback has failed since", "sein ältester Callback scheitert seit";
     held_until: "held until", "zurückgehalten bis";

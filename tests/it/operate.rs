@@ -101,6 +101,32 @@ fn inspect_queue_shows_a_callback_as_a_timeline() {
 }
 
 #[test]
+fn inspect_queue_promises_a_probe_to_no_callback_because_only_one_of_them_is_it() {
+    let settings = [
+        "retry.initial_interval = \"1h\"\nretry.max_interval = \"2h\"\nretry.jitter = 0",
+        "breaker.failures = 1\nbreaker.initial_pause = \"5m\"",
+    ];
+    let service = Service::start(&settings.join("\n"));
+    let api = service.api();
+    let busy = Receiver::answering(vec![], Answer::Status(503));
+    let first = api.accept(&event("job_sending", "1", &busy.url("/")));
+    eventually("it is open", || {
+        let all = api.get("/v1/destinations").json();
+        (all["destinations"][0]["open"] == true).then_some(())
+    });
+    let second = api.accept(&event("job_sending", "2", &busy.url("/")));
+    let shown = text(&service.run(&["inspect-queue"]).stdout);
+    let line = |id: &str| shown.lines().find(|line| line.contains(id)).unwrap().to_owned();
+    assert!(line(&first).contains("down, earliest in"), "{shown}");
+    assert!(line(&second).contains("destination down"), "{shown}");
+    assert!(line(&busy.url("")).contains("probe in"), "the destination has it: {shown}");
+    let one = text(&service.run(&["inspect-queue", "--id", &first]).stdout);
+    assert!(one.contains("pending, down, earliest in"), "{one}");
+    let one = text(&service.run(&["inspect-queue", "--id", &second]).stdout);
+    assert!(one.lines().any(|line| line.ends_with("pending, destination down")), "{one}");
+}
+
+#[test]
 fn inspect_queue_watches_over_a_restart_until_ctrl_c() {
     let (mut service, receiver, _) = scene();
     let args = ["inspect-queue", "--watch=100ms"];

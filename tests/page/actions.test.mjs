@@ -206,8 +206,8 @@ test("more callbacks than one step are done by the script alone", async () => {
   await response.text();
   const page = await open(it.browser, service);
   await page.visit("actions/cancel?jobIdFs=many");
-  await page.getByText("5100 callbacks match").waitFor();
+  await page.getByText("5,100 callbacks match").waitFor();
   await page.getByRole("button", { name: /^Yes,/ }).click();
-  await page.getByText("Cancelled: 5100 of 5100").waitFor({ timeout: 60_000 });
+  await page.getByText("Cancelled: 5,100 of 5,100").waitFor({ timeout: 60_000 });
   await page.end();
 });

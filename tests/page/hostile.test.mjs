@@ -27,6 +27,7 @@ async function isHarmless(page) {
   assert.equal(await page.locator("img, iframe, object, embed, main script, [onerror], [onmouseover]").count(), 0, page.url());
   const schemes = await page.locator("a").evaluateAll((all) => [...new Set(all.map((a) => a.protocol))]);
   assert.deepEqual(schemes.filter((scheme) => !["http:", "https:"].includes(scheme)), []);
+  assert.doesNotMatch(await page.locator("main").innerText(), /[\u202a-\u202e\u2066-\u2069]/, "text that is read backwards");
   assert.ok(!(await page.content()).includes(PASSWORD), `the password is in ${page.url()}`);
 }
 

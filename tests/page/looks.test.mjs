@@ -29,6 +29,7 @@ const views = () => [
   ["empty", empty, ""],
   ["callbacks", it.service, "callbacks"],
   ["filtered", it.service, "callbacks?state=failed&since=2h"],
+  ["waiting", it.service, "callbacks?state=waiting"],
   ["nothing", it.service, "callbacks?jobId=none"],
   ["pending", it.service, `callbacks/${found.pending}`],
   ["failed", it.service, `callbacks/${found.failed}`],

@@ -16,7 +16,7 @@ use crate::{
     datadir::DataDir,
     event::Malformed,
     intake::Intake,
-    outbox::{Outbox, OutboxError, Query, Sequence, store::CopyError},
+    outbox::{ListedState, Outbox, OutboxError, Query, Sequence, store::CopyError},
     select::{self, Action, ActionResult},
 };
 
@@ -110,8 +110,10 @@ impl Store {
 
     pub(super) async fn list(&self, listing: &Listing) -> anyhow::Result<PageView> {
         let selection = listing.selectors.clone().parse(self.clock.now())?;
+        let state = listing.state.as_deref().map(select::parse_state).transpose()?;
         let query = Query {
-            state: listing.state.as_deref().map(select::parse_state).transpose()?,
+            state: state.map(ListedState::state),
+            stage: state.and_then(ListedState::stage),
             cursor: listing.cursor.as_deref().map(str::parse).transpose()?,
             limit: listing.limit,
             ..selection.query()

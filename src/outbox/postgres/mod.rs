@@ -14,7 +14,7 @@
 //! | `queues`, `queue`, `loading` | what is due, in memory: one queue for each destination; reading it |
 //! | `shard`, `shards`, `claimant`, `node` | which destinations are this instance's, and for how long its claims count |
 //! | `notices`, `asked`, `routing` | what instances tell and ask each other |
-//! | `read`, `summary`, `instances` | look-ups, listings, summary, export and the instances |
+//! | `read`, `listing`, `summary`, `instances` | look-ups and export, listings, summary, the instances |
 //! | `session`, `schema`, `rows`, `clock` | connections, the schema, callbacks as rows, the server's clock |
 //!
 //! # Invariants
@@ -38,6 +38,7 @@ mod clock;
 mod command;
 mod enqueue;
 mod instances;
+mod listing;
 mod loading;
 mod node;
 mod notices;

@@ -1,4 +1,4 @@
-//! Look-ups, listings and export, on a connection of their own.
+//! Look-ups and export, on a connection of their own.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio_postgres::{
 use super::{
     notices::Notice,
     queues::Queues,
-    rows::{self, big, millis},
+    rows::{self, millis},
     session::{CALL_TIMEOUT, Connection, Connector, away},
     settings::Settings,
 };
@@ -20,16 +20,9 @@ use crate::{
     clock::{SharedClock, Timestamp},
     outbox::{
         Attempt, CallbackStatus, Delivered, Detail, Entry, ExportCursor, Exported, OutboxError,
-        Page, Query, Record, StateName,
-        error::Result,
-        horizon::Horizon,
-        ids::{self, QueueKey},
-        record,
+        Record, Stage, StateName, error::Result, horizon::Horizon, ids, record,
     },
 };
-
-/// Number of callbacks that are searched for one page.
-const LIST_SCAN_LIMIT: i64 = 10_000;
 
 /// Number of callbacks that one step of an export reads.
 const EXPORT_STEP: i64 = 1000;
@@ -149,7 +142,12 @@ impl Reads {
         Ok(all.collect())
     }
 
-    fn status(&self, row: &Row) -> Result<CallbackStatus> {
+    pub(super) fn horizon(&self) -> Horizon {
+        let now = self.clock.now();
+        Horizon { now, latest: now.after(self.longest_pause) }
+    }
+
+    pub(super) fn status(&self, row: &Row) -> Result<CallbackStatus> {
         let record = rows::record(row)?;
         let waiting_for =
             row.get::<_, Option<i64>>("waits_seq").map(|seq| rows::id(seq, row.get("waits_queue")));
@@ -161,104 +159,20 @@ impl Reads {
             (in_flight, open) = (queue.is_claimed(seq), queue.open());
         }
         let paused = is_pending && row.get::<_, Option<i64>>("paused_at").is_some();
-        let now = self.clock.now();
-        let horizon = Horizon { now, latest: now.after(self.longest_pause) };
+        let horizon = self.horizon();
         let hold_until = Some(rows::time(row.get("hold_until")));
         let hold_until = hold_until.filter(|until| is_pending && horizon.is_later(*until));
-        Ok(CallbackStatus { record, waiting_for, in_flight, paused, open, hold_until, stuck })
-    }
-
-    /// One page of a listing. The callbacks of the narrowest index are searched in order, up to a limit.
-    pub(super) async fn list(&self, query: Query) -> Result<Page> {
-        let limit = i64::try_from(query.limit.max(1)).unwrap_or(i64::MAX);
-        let key =
-            query.destination.as_ref().map(|it| Arg::Long(big(QueueKey::of(&self.salt, it).0)));
-        let status = query.state.map(rows::status).map(Arg::Short);
-        let job = query.job_id.as_deref().map(str::as_bytes).map(Arg::Bytes);
-        let directory = query.job_id_fs.as_deref().map(str::as_bytes).map(Arg::Bytes);
-        let kind = query.error_kind.map(rows::kind).map(Arg::Short);
-        let time = |at: Option<Timestamp>| at.map(millis).map(Arg::Long);
-        let cursor = query.cursor.map(|id| rows::parts(id).0).map(Arg::Long);
-        let (order, after) = if query.oldest_first { ("ASC", ">") } else { ("DESC", "<") };
-        let mut args = Vec::new();
-        let mut conditions = Vec::new();
-        let mut and = |text: &str, arg| {
-            args.push(arg);
-            conditions.push(format!("{text} ${}", args.len()));
-        };
-        // What is searched; the other filters apply to what is found.
-        if let Some(cursor) = cursor {
-            and(&format!("s.seq {after}"), cursor);
-        }
-        let table = match (job, directory, status) {
-            (Some(job), ..) => {
-                and("s.job =", job);
-                "callback"
-            }
-            (None, Some(directory), _) => {
-                and("s.directory =", directory);
-                "callback"
-            }
-            (None, None, Some(status)) => {
-                and("s.status =", status);
-                key.into_iter().for_each(|key| and("s.queue =", key));
-                "progress"
-            }
-            (None, None, None) => "progress",
-        };
-        let narrowed = conditions.len();
-        let filters = [
-            ("p.status =", status),
-            ("p.queue =", key),
-            ("p.error_kind =", kind),
-            ("c.directory =", directory),
-            ("c.created_at >=", time(query.since)),
-            ("c.created_at <", time(query.until)),
-            ("p.ended_at >=", time(query.ended_since)),
-            ("p.ended_at <", time(query.ended_until)),
-        ];
-        for (text, arg) in filters {
-            if let Some(arg) = arg {
-                args.push(arg);
-                conditions.push(format!("{text} ${}", args.len()));
-            }
-        }
-        args.push(Arg::Long(limit));
-        let (narrow, filter) = conditions.split_at(narrowed);
-        let source = format!(
-            "SELECT s.seq FROM @schema@.{table} s {} ORDER BY s.seq {order} LIMIT {LIST_SCAN_LIMIT}",
-            all_of(narrow)
-        );
-        let sql = format!(
-            "{} JOIN ({source}) AS s ON s.seq = p.seq {} ORDER BY p.seq {order} LIMIT ${}",
-            selected(),
-            all_of(filter),
-            args.len()
-        );
-        let found = self.query(&sql, &args).await?;
-        let mut page = Page::default();
-        for row in &found {
-            match self.status(row) {
-                Ok(status) => page.callbacks.push(status),
-                // One that cannot be read does not hide the others.
-                Err(OutboxError::UnreadableRow { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if found.len() >= query.limit.max(1) {
-            page.next = found.last().map(|row| rows::id(row.get("seq"), row.get("queue")));
-        } else {
-            // Was it the end, or the limit of the search?
-            let end = if query.oldest_first { "max" } else { "min" };
-            let sql = format!("SELECT count(*), {end}(s.seq) AS seq FROM ({source}) AS s");
-            let row = self.query(&sql, &args[..narrowed]).await?;
-            let row = row.first();
-            if row.is_some_and(|row| row.get::<_, i64>(0) >= LIST_SCAN_LIMIT) {
-                // Only the position matters in a cursor.
-                page.next = row.map(|row| rows::id(row.get("seq"), 0));
-            }
-        }
-        Ok(page)
+        let stage = Stage::of(record.state, in_flight, horizon);
+        Ok(CallbackStatus {
+            record,
+            waiting_for,
+            in_flight,
+            stage,
+            paused,
+            open,
+            hold_until,
+            stuck,
+        })
     }
 
     /// One step of an export.
@@ -299,17 +213,8 @@ impl Reads {
     }
 }
 
-/// The clause of these conditions.
-fn all_of(conditions: &[String]) -> String {
-    if conditions.is_empty() {
-        String::new()
-    } else {
-        format!("WHERE {}", conditions.join(" AND "))
-    }
-}
-
 /// Callbacks with what they wait for: the previous pending one of the job, or else the active one.
-fn selected() -> String {
+pub(super) fn selected() -> String {
     format!(
         "SELECT {}, d.paused_at, d.hold_until, w.seq AS waits_seq, w.queue AS waits_queue \
          FROM @schema@.progress p JOIN @schema@.callback c ON c.seq = p.seq \

@@ -7,7 +7,7 @@ use seal_dpf_urlcallback::{
     clock::Timestamp,
     outbox::{
         CallbackStatus, DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query, Readiness,
-        Record, State, StateName, Summary,
+        Record, Stage, State, StateName, Summary,
     },
 };
 
@@ -122,7 +122,17 @@ impl Check<'_> {
         }
     }
 
+    fn stage(&self, stored: &Stored) -> Option<Stage> {
+        let is_due = stored.free_from().is_some_and(|at| at <= self.model.now);
+        stored.is_pending().then_some(match () {
+            () if stored.is_claimed() => Stage::InFlight,
+            () if is_due => Stage::Due,
+            () => Stage::Waiting,
+        })
+    }
+
     fn status(&self, stored: &Stored, status: &CallbackStatus) {
+        assert_eq!(status.stage, self.stage(stored), "{stored:#?}");
         self.ids.agree(stored, &status.record);
         assert_eq!(status.in_flight, stored.is_claimed());
         let pending = stored.is_pending();
@@ -136,8 +146,10 @@ impl Check<'_> {
 
     /// A listing with these filters.
     pub(super) async fn listing(&self, asked: Listing, behind: Option<Number>) {
-        let state =
-            asked.state.map(|it| [StateName::Pending, StateName::Delivered, StateName::Failed][it]);
+        let states = [StateName::Pending, StateName::Delivered, StateName::Failed];
+        let state = asked.state.and_then(|at| states.get(at).copied());
+        let parts = [Stage::Due, Stage::Waiting, Stage::InFlight];
+        let part = asked.state.and_then(|at| parts.get(at.checked_sub(states.len())?).copied());
         let destination = asked.to.map(|to| destinations()[to].clone());
         let job_id = asked.job.map(|job| JOBS[job].to_owned());
         let ago = |units| self.model.now.before(UNIT * units);
@@ -148,6 +160,7 @@ impl Check<'_> {
         let job_id_fs = directory.map(|it| it.new.body.job_id_fs.clone());
         let query = Query {
             state,
+            stage: part,
             destination: destination.clone(),
             job_id: job_id.clone(),
             job_id_fs: job_id_fs.clone(),
@@ -163,6 +176,7 @@ impl Check<'_> {
         let ended_at = |it: &Stored| it.finished().map(|(_, at)| at);
         let wanted = |it: &Stored| {
             state.is_none_or(|state| it.state_name() == state)
+                && (part.is_none() || self.stage(it) == part)
                 && destination.as_ref().is_none_or(|to| it.new.destination == *to)
                 && job_id.as_ref().is_none_or(|job| it.job() == job)
                 && job_id_fs.as_ref().is_none_or(|fs| it.new.body.job_id_fs == *fs)

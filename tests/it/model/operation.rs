@@ -105,6 +105,7 @@ pub(super) struct Kept {
 /// The filters of a listing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Listing {
+    /// A state, or a stage after these.
     pub(super) state: Option<usize>,
     pub(super) to: Option<usize>,
     pub(super) job: Option<usize>,
@@ -223,7 +224,7 @@ fn asked() -> impl Strategy<Value = Asked> {
 fn listing() -> impl Strategy<Value = Listing> {
     let wanted = |below: usize| option::weighted(0.3, 0..below);
     (
-        (wanted(3), wanted(HOSTS + 1), wanted(JOBS.len()), option::weighted(0.2, number())),
+        (wanted(6), wanted(HOSTS + 1), wanted(JOBS.len()), option::weighted(0.2, number())),
         [0.3, 0.2, 0.2, 0.2].map(|often| option::weighted(often, 0..12_u32)),
         option::weighted(0.2, prop_oneof![Just(ErrorKind::Status), Just(ErrorKind::Cancelled)]),
         (1..4_usize, any::<bool>(), option::weighted(0.3, number())),

@@ -158,7 +158,7 @@ fn more_than_five_thousand_are_done_in_steps() {
     let first = send(&api, "/ui/actions/cancel", &format!("{filter}&total=5003&more=false"));
     let page = text(&first);
     assert_eq!(first.status, 200, "{page}");
-    assert!(page.contains("Done so far: <b>5000</b> of 5003</p>"), "{page}");
+    assert!(page.contains("Done so far: <b>5,000</b> of 5,003</p>"), "{page}");
     assert_eq!(api.queue()["pending"], 3);
     // The form for the rest, as a browser sends it.
     let form = page.split_once("<form method=\"post\"").unwrap().1.split("</form>").next().unwrap();

@@ -70,7 +70,7 @@ fn a_filter_that_cannot_be_read_keeps_its_form_and_marks_the_field() {
         ("endedSince", "tomorrow", "Ended since: expected a time such as 2026-01-31 08:00 (UTC)"),
         ("until", "2026-13-01 08:00", "Accepted before: expected a time"),
         ("destination", "a b", "Destination: expected a host"),
-        ("state", "sad", "State: expected pending, delivered or failed"),
+        ("state", "sad", "State: expected pending, due, waiting, in_flight"),
         ("errorKind", "sad", "Kind of error: there is no such kind of error"),
     ] {
         let path = format!("/ui/callbacks?jobId=1&{field}={}", encoded(value));
@@ -168,19 +168,19 @@ fn the_number_of_matches_is_above_the_list_up_to_a_limit() {
     };
     assert_eq!(said("jobId=1").as_deref(), Some("1 callback matches"));
     assert_eq!(said("jobIdFs=none"), None);
-    assert_eq!(said("state=pending").as_deref(), Some("more than 1000 callbacks match"));
+    assert_eq!(said("state=pending").as_deref(), Some("more than 1,000 callbacks match"));
     let second = text(&view(&api, "/ui/callbacks"));
     let cursor = second.split_once("cursor=").unwrap().1.split('"').next().unwrap();
     assert_eq!(
         said(&format!("cursor={cursor}")).as_deref(),
-        Some("more than 1000 callbacks match"),
+        Some("more than 1,000 callbacks match"),
         "on each page"
     );
     let ended: Vec<_> = (0..60).map(|job| format!("id={job}")).collect();
     assert_eq!(said(&ended.join("&")), None, "these are no ids");
     let filter = format!("destination={}", encoded(dead));
     super::send(&api, "/ui/actions/cancel", &format!("{filter}&total=3"));
-    assert_eq!(said("state=failed").as_deref(), Some("more than 1000 callbacks match"));
+    assert_eq!(said("state=failed").as_deref(), Some("more than 1,000 callbacks match"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod acts;
 mod finds;
+mod lists;
 mod stands;
 mod visitors;
 
@@ -270,6 +271,6 @@ fn attempts_are_counted_once_and_an_end_without_one_is_none() {
     let ended = api.wait_for_state(&id, "failed");
     assert_eq!(ended["lastError"]["kind"], "expired");
     let page = text(&view(&api, "/ui/destinations"));
-    let counted = format!("0 Delivered, {} Failed attempts", busy.count());
+    let counted = format!("0 delivered, {} failed attempts", busy.count());
     assert!(page.contains(&counted), "{counted}: {page}");
 }

@@ -191,6 +191,54 @@ fn a_start_does_not_forget_that_a_destination_failed() {
     opened(&api, &other.url(""));
     let shown = row(&api, "/ui/", &other.url(""));
     assert!(!shown.contains("or earlier"), "nothing is older than the start: {shown}");
+    let all = text(&view(&api, "/ui/destinations"));
+    let started = all.split_once("Counted since the start of the service: ").unwrap().1;
+    let started = started.split_once('>').unwrap().0;
+    let vague = format!("nothing delivered since {started}>");
+    assert!(started.starts_with("<time") && shown.contains(&vague), "{vague}: {shown}");
+    let shown = row(&api, "/ui/", &busy.url(""));
+    assert!(!shown.contains("nothing delivered"), "the store says more: {shown}");
+}
+
+#[test]
+fn the_overview_has_first_what_nobody_wanted_and_says_how_many_more_there_are() {
+    let service = Service::start(&format!("{SLOW}breaker.failures = 1"));
+    let api = service.api();
+    let (paused, fails) =
+        (Receiver::start(), Receiver::answering(vec![Answer::Status(410)], Answer::Status(200)));
+    api.post("/v1/destinations/pause", &json!({ "destination": paused.url("") }));
+    for job in ["1", "2"] {
+        api.accept(&event("job_sending", job, &paused.url("/")));
+    }
+    let id = api.accept(&event("job_sending", "3", &fails.url("/")));
+    api.wait_for_state(&id, "failed");
+    let down: Vec<_> = (1..=7)
+        .map(|n| {
+            let url = format!("http://127.0.0.{n}:1");
+            tried(&api, &format!("down-{n}"), &url);
+            url
+        })
+        .collect();
+    let first_jobs = || {
+        let page = text(&view(&api, "/ui/"));
+        let table = page.split_once("data-live=\"troubled\"").unwrap().1;
+        table.split_once("</section>").unwrap().0.to_owned()
+    };
+    let place = |table: &str, name: &str| table.find(&format!(">{name}</a>"));
+    let table = eventually("all are down", || {
+        let table = first_jobs();
+        (table.matches(&badge("bad", "down")).count() == 7).then_some(table)
+    });
+    let at = place(&table, &fails.url("")).expect("the failing one");
+    assert!(down.iter().all(|it| place(&table, it).unwrap() < at), "{table}");
+    assert_eq!(place(&table, &paused.url("")), None, "eight are shown: {table}");
+    assert!(table.contains("<a href=\"./destinations\">and 1 more</a>"), "{table}");
+    // The one with the most pending callbacks is the first.
+    for job in ["4", "5"] {
+        api.accept(&event("job_sending", job, &format!("{}/", down[3])));
+    }
+    let table = first_jobs();
+    assert!(down.iter().all(|it| place(&table, it) >= place(&table, &down[3])), "{table}");
 }
 
 #[test]
@@ -208,7 +256,7 @@ fn what_is_paused_on_purpose_is_not_counted_as_due() {
     api.post("/v1/destinations/resume", &json!({ "destination": there.url("") }));
     eventually("all are delivered", || (api.queue()["delivered"] == 2).then_some(()));
     let page = text(&view(&api, "/ui/"));
-    assert!(page.contains("<b>0</b> Due</span>"), "{page}");
+    assert!(page.contains("<b>0</b> Due</a>"), "{page}");
 }
 
 #[test]

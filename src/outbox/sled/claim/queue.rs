@@ -88,7 +88,7 @@ impl Queue {
     }
 
     pub(crate) fn in_flight(&self) -> u64 {
-        self.busy.values().filter(|busy| **busy == Busy::Claimed).count() as u64
+        self.claimed().count() as u64
     }
 
     /// Frees a busy callback. Returns whether the queue has to be signalled.
@@ -123,6 +123,11 @@ impl Queue {
     /// Whether a claim now has to read the tree.
     pub(crate) fn reads_to_claim(&self, horizon: Horizon) -> bool {
         self.may_have_scheduled(horizon) || (self.row.fresh > 0 && self.window.len() == 0)
+    }
+
+    /// The claimed callbacks, in no order.
+    pub(crate) fn claimed(&self) -> impl Iterator<Item = u64> {
+        self.busy.iter().filter(|(_, busy)| **busy == Busy::Claimed).map(|(seq, _)| *seq)
     }
 
     pub(crate) fn is_claimed(&self, seq: u64) -> bool {

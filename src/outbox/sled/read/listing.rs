@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::outbox::{
-    Page, Query, Record, StateName,
+    Page, Query, Record, Stage, StateName,
     error::Result,
     sled::{
         blocks::{self, Pending, RECORDS, SET},
@@ -35,10 +35,12 @@ enum Source {
     Records,
     /// The callbacks that ended in this state.
     Ended(StateName),
-    /// The pending callbacks of a queue.
-    Pending(QueueKey),
+    /// The pending callbacks of a queue; with `true`, without those that were never postponed.
+    Pending(QueueKey, bool),
     /// The index of a job or directory, with this prefix.
     Index(Vec<u8>),
+    /// The callbacks that are claimed, which only memory knows: those of a destination, or all.
+    Claimed(Option<QueueKey>),
 }
 
 /// Callbacks in order.
@@ -63,40 +65,49 @@ impl<'a> Run<'a> {
             (Some(seq), false) => 0..=seq - 1,
         };
         let oldest_first = query.oldest_first;
-        Self { store, source, oldest_first, left, ahead: VecDeque::new(), rows: None }
+        let mut ahead = VecDeque::new();
+        if let Source::Claimed(queue) = &source {
+            ahead.extend(claimed(store, *queue).into_iter().filter(|seq| left.contains(seq)));
+        }
+        Self { store, source, oldest_first, left, ahead, rows: None }
     }
 
-    /// The rows that may contain callbacks that are left.
-    fn rows(&self) -> sled::Iter {
+    /// The rows that may contain callbacks that are left; `None` if no row is read.
+    fn rows(&self) -> Option<sled::Iter> {
         let (from, to) = (*self.left.start(), *self.left.end());
         let tree = &self.store.tree;
-        match &self.source {
+        Some(match &self.source {
             Source::Records => {
                 tree.range(keys::record(from / RECORDS * RECORDS)..=keys::record(to))
             }
             Source::Ended(state) => {
                 tree.range(keys::ended(*state, from / SET)..=keys::ended(*state, to / SET))
             }
-            Source::Pending(queue) => {
+            Source::Pending(queue, _) => {
                 tree.range(keys::pending(*queue, from / SET)..=keys::pending(*queue, to / SET))
             }
             Source::Index(prefix) => {
                 let bound = |seq: u64| [prefix.as_slice(), &seq.to_be_bytes()].concat();
                 tree.range(bound(from)..=bound(to))
             }
-        }
+            Source::Claimed(_) => return None,
+        })
     }
 
     /// The callbacks of a row, in order of acceptance.
     fn of(&self, key: &[u8], bytes: &[u8]) -> Result<Vec<u64>> {
         let at = keys::last_number(key);
         Ok(match &self.source {
-            Source::Index(_) => vec![at],
+            Source::Index(_) | Source::Claimed(_) => vec![at],
             Source::Ended(_) => {
                 let [set] = blocks::decode_sets(key, bytes)?;
                 set.members(at).collect()
             }
-            Source::Pending(_) => Pending::decode(key, bytes)?.all().members(at).collect(),
+            Source::Pending(_, postponed) => {
+                let pending = Pending::decode(key, bytes)?;
+                let set = if *postponed { pending.others } else { pending.all() };
+                set.members(at).collect()
+            }
             // All of its block, because imported records may be in separate rows.
             Source::Records => {
                 rows::entries_of(&self.store.tree, at / RECORDS)?.0.into_keys().collect()
@@ -109,7 +120,7 @@ impl<'a> Run<'a> {
             if self.left.is_empty() {
                 return Ok(None);
             }
-            let mut rows = self.rows.take().unwrap_or_else(|| self.rows());
+            let Some(mut rows) = self.rows.take().or_else(|| self.rows()) else { return Ok(None) };
             let row = if self.oldest_first { rows.next() } else { rows.next_back() };
             let Some(row) = row else { return Ok(None) };
             self.rows = keep.then_some(rows);
@@ -140,12 +151,21 @@ impl<'a> Run<'a> {
     fn pass_row(&mut self, key: &[u8]) {
         let at = keys::last_number(key);
         let (first, last) = match self.source {
-            Source::Index(_) => (at, at),
-            Source::Ended(_) | Source::Pending(_) => (at * SET, at * SET + (SET - 1)),
+            Source::Index(_) | Source::Claimed(_) => (at, at),
+            Source::Ended(_) | Source::Pending(..) => (at * SET, at * SET + (SET - 1)),
             Source::Records => (at - at % RECORDS, at - at % RECORDS + (RECORDS - 1)),
         };
         self.pass(if self.oldest_first { last } else { first });
     }
+}
+
+/// The claimed callbacks of a queue or of all, in order.
+fn claimed(store: &Store, queue: Option<QueueKey>) -> Vec<u64> {
+    let inner = store.queues.lock();
+    let wanted = inner.queues.iter().filter(|(key, _)| queue.is_none_or(|wanted| wanted == **key));
+    let mut claimed: Vec<_> = wanted.flat_map(|(_, it)| it.claimed()).collect();
+    claimed.sort_unstable();
+    claimed
 }
 
 /// One page of a listing.
@@ -176,7 +196,10 @@ pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
             && query.matches(&record)
             && query.state.is_none_or(|state| state == record.state_name())
         {
-            page.callbacks.push(status(store, record)?);
+            let status = status(store, record)?;
+            if query.stage.is_none_or(|stage| status.stage == Some(stage)) {
+                page.callbacks.push(status);
+            }
         }
         if page.callbacks.len() >= query.limit.max(1) || looked_at >= LIST_SCAN_LIMIT {
             // Only the position matters in a cursor.
@@ -219,23 +242,40 @@ fn sources(store: &Store, query: &Query) -> Vec<Source> {
     if let Some(job_id_fs) = &query.job_id_fs {
         return vec![Source::Index(keys::directory_prefix(job_id_fs))];
     }
+    let queue = query.destination.as_ref().map(|destination| store.queue(destination));
+    if query.stage == Some(Stage::InFlight) {
+        return vec![Source::Claimed(queue)];
+    }
+    // What waits was postponed: for its next attempt, or for another callback of its job.
+    let postponed = query.stage == Some(Stage::Waiting);
+    let state = query.stage.map_or(query.state, |_| Some(StateName::Pending));
     let only_ended = query.ended_since.is_some() || query.ended_until.is_some();
-    match query.state {
+    match state {
         None if only_ended => {
             vec![Source::Ended(StateName::Delivered), Source::Ended(StateName::Failed)]
         }
         None => vec![Source::Records],
         Some(StateName::Pending) if only_ended => Vec::new(),
-        Some(StateName::Pending) => match &query.destination {
-            Some(destination) => {
-                vec![Source::Pending(store.queue(destination))]
-            }
-            None => {
-                let inner = store.queues.lock();
-                let pending = inner.queues.iter().filter(|(_, it)| it.row.pending > 0);
-                pending.map(|(key, _)| Source::Pending(*key)).collect()
-            }
+        Some(StateName::Pending) => match queue {
+            Some(queue) => vec![Source::Pending(queue, postponed)],
+            None => all_pending(store, postponed),
         },
         Some(state) => vec![Source::Ended(state)],
     }
+}
+
+/// The pending callbacks of all queues, or of those with postponed ones.
+fn all_pending(store: &Store, postponed: bool) -> Vec<Source> {
+    let inner = store.queues.lock();
+    let rows = inner
+        .queues
+        .iter()
+        .map(|(key, it)| (*key, &it.row))
+        .filter(|(_, row)| row.pending > if postponed { row.fresh } else { 0 });
+    let all: Vec<_> = rows.map(|(key, row)| (key, row.pending)).collect();
+    // Postponed ones may be in few of many rows. Where that could be too many to read, fresh ones are read
+    // as well, because what is read of these is limited.
+    let pending: u64 = all.iter().map(|(_, pending)| pending).sum();
+    let few = all.len() <= RUNS_KEPT || pending <= LIST_SCAN_LIMIT as u64;
+    all.into_iter().map(|(key, _)| Source::Pending(key, postponed && few)).collect()
 }

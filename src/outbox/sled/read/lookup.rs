@@ -3,7 +3,7 @@
 use crate::{
     callback::CallbackId,
     outbox::{
-        Attempt, CallbackStatus, Detail, Record, StateName,
+        Attempt, CallbackStatus, Detail, Record, Stage, StateName,
         error::Result,
         sled::{
             keys::{self, QueueKey},
@@ -41,10 +41,12 @@ pub(crate) fn status(store: &Store, record: Record) -> Result<CallbackStatus> {
     let stuck = record.is_blocked() && waiting_for.is_none();
     let (seq, queue) = keys::parts(record.id);
     let record = store.with_resumed_age(record);
+    let horizon = store.horizon(store.clock.now());
     let mut status = CallbackStatus {
         record,
         waiting_for,
         in_flight: false,
+        stage: None,
         paused: false,
         open: None,
         hold_until: None,
@@ -57,9 +59,9 @@ pub(crate) fn status(store: &Store, record: Record) -> Result<CallbackStatus> {
         status.in_flight = queue.is_claimed(seq);
         status.paused = row.paused_at.is_some();
         status.open = queue.shown_open();
-        let held = row.is_held(store.horizon(store.clock.now()));
-        status.hold_until = held.then_some(row.hold_until);
+        status.hold_until = row.is_held(horizon).then_some(row.hold_until);
     }
+    status.stage = Stage::of(status.record.state, status.in_flight, horizon);
     Ok(status)
 }
 
