@@ -22,8 +22,11 @@ CREATE TABLE @schema@.destination (
     name text COLLATE "C" NOT NULL,
     hold_until bigint NOT NULL DEFAULT 0,
     paused_at bigint,
-    resumed_at bigint NOT NULL DEFAULT 0
-);
+    resumed_at bigint NOT NULL DEFAULT 0,
+    -- The breaker, as its owner has last stored it.
+    open_since bigint,
+    probe_at bigint
+) WITH (fillfactor = 70);
 
 -- A callback as it was accepted. It is never updated.
 CREATE TABLE @schema@.callback (

@@ -167,7 +167,9 @@ impl Writer {
             let key = ids::parts(id).1;
             let destination = record.destination.clone();
             let readiness: Option<i16> = row.get("readiness");
+            // Of a destination of another instance, what is blocked is not told.
             if readiness.is_some()
+                && queues.owns(key)
                 && let Some(queue) = queues.queue(key, &destination)
             {
                 queue.set_pending(true);

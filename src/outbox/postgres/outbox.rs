@@ -355,9 +355,7 @@ impl Outbox for PostgresOutbox {
 
     fn set_open(&self, destination: &Destination, open: Option<Open>) {
         let key = QueueKey::of(&self.salt, destination);
-        if let Some(queue) = self.queues.lock().queues.get_mut(&key) {
-            queue.set_open(open);
-        }
+        self.queues.lock().set_open(key, open);
     }
 
     fn ready(&self) -> OutboxFuture<()> {

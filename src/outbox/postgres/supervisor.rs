@@ -19,7 +19,7 @@ use super::{
     notices::{Notice, Notices},
     queues::Queues,
     recording::{Kept, decide},
-    rows::{big, class_of, millis, unbig},
+    rows::{big, class_of, millis, record, unbig},
     schema::{self, Purpose, SchemaError},
     session::{CALL_TIMEOUT, Connector},
     settings::Settings,
@@ -164,8 +164,7 @@ impl Supervisor {
         let (mut poll, mut sweep) = (ticks(POLL), ticks(SWEEP));
         let mut forget = tokio::time::interval_at(Instant::now() + BEAT, FORGET);
         loop {
-            let mut changed = BTreeSet::new();
-            let mut is_asked = false;
+            let mut heard = Heard::default();
             tokio::select! {
                 biased;
                 _ = open.wait_for(|open| !*open) => {
@@ -174,18 +173,18 @@ impl Supervisor {
                 _ = beat.tick() => writer.beat().await?,
                 _ = resync.tick() => self.server_clock.set(&writer.session.client).await?,
                 _ = poll.tick() => {
-                    is_asked = true;
+                    heard.is_asked = true;
                     if !self.queues.lock().is_alone {
-                        changed.extend(writer.fresh().await?);
+                        writer.fresh().await?;
                     }
                 }
                 _ = sweep.tick() => {
                     self.queues.lock().forget_idle();
-                    changed.extend(writer.all_pending().await?);
+                    heard.changed.extend(writer.all_pending().await?);
                     writer.forget_questions().await?;
                 }
                 _ = forget.tick() => writer.forget().await?,
-                Some(notice) = notices.receive.recv() => note(&notice, &mut changed, &mut is_asked),
+                Some(notice) = notices.receive.recv() => heard.note(notice),
                 () = self.queues.fill.notified() => {}
                 command = self.commands.recv(), if waiting.is_empty() => match command {
                     Some(command) => waiting.push_back(command),
@@ -197,16 +196,17 @@ impl Supervisor {
                 waiting.push_back(command);
             }
             while let Ok(notice) = notices.receive.try_recv() {
-                note(&notice, &mut changed, &mut is_asked);
+                heard.note(notice);
             }
             writer.make(Round::take(waiting)).await?;
-            if is_asked && writer.answer_questions().await? {
+            if heard.is_asked && writer.answer_questions().await? {
                 send(notices, Notice::Asked);
             }
-            writer.read_again(&changed).await?;
+            writer.read_again(&heard.changed).await?;
+            writer.load_active(&heard.active).await?;
             writer.fill(&self.queues.take_wanted()).await?;
             let told = std::mem::take(&mut self.queues.lock().changed);
-            told.into_iter().for_each(|key| send(notices, Notice::Changed(key)));
+            told.into_iter().for_each(|notice| send(notices, notice));
         }
     }
 
@@ -256,12 +256,23 @@ impl Supervisor {
     }
 }
 
-fn note(notice: &Notice, changed: &mut BTreeSet<QueueKey>, is_asked: &mut bool) {
-    match notice {
-        Notice::Changed(key) => {
-            changed.insert(*key);
+/// What other instances have told.
+#[derive(Default)]
+struct Heard {
+    changed: BTreeSet<QueueKey>,
+    active: Vec<i64>,
+    is_asked: bool,
+}
+
+impl Heard {
+    fn note(&mut self, notice: Notice) {
+        match notice {
+            Notice::Changed(key) => {
+                self.changed.insert(key);
+            }
+            Notice::Active(seq) => self.active.push(seq),
+            Notice::Asked => self.is_asked = true,
         }
-        Notice::Asked => *is_asked = true,
     }
 }
 
@@ -271,18 +282,25 @@ fn send(notices: &Notices, notice: Notice) {
 }
 
 impl Writer {
-    /// The destinations of callbacks that are new since the last call, by whomever they were stored: also of
-    /// those that were committed after others with a later seq.
-    async fn fresh(&self) -> Result<BTreeSet<QueueKey>> {
+    /// Reads callbacks that are new since the last call, by whomever they were stored: also those that were
+    /// committed after others with a later seq.
+    async fn fresh(&self) -> Result<()> {
         let (from, known) = *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = self.query(&self.statements.fresh, &[&from]).await?;
-        let last = found.iter().filter_map(|row| row.get::<_, Option<i64>>("last")).max();
-        let count = found.iter().map(|row| row.get::<_, i64>("count")).sum();
+        let row = self.query_one(&self.statements.fresh, &[&from]).await?;
+        let (count, last): (i64, Option<i64>) = (row.get("count"), row.get("last"));
         let next = last.unwrap_or(0).saturating_sub(LATE).max(0);
         // How many there are after the next place is not known yet, unless it is the same.
         let known_next = if next == from { Some(count) } else { None };
         *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner) = (next, known_next);
-        Ok(if known == Some(count) { BTreeSet::new() } else { keys_of(&found) })
+        if known == Some(count) {
+            return Ok(());
+        }
+        let own = self.queues.lock().own_shards();
+        let own: Vec<_> = own.into_iter().map(i64::from).collect();
+        let found = self.query(&self.statements.recent, &[&from, &own]).await?;
+        // One that cannot be read is reported when its queue is filled.
+        self.made_active(found.iter().filter_map(|row| record(row).ok()).collect());
+        Ok(())
     }
 
     /// The destinations with pending callbacks.
@@ -310,6 +328,7 @@ impl Writer {
 
     /// Lets go of all shards, because the store is closed.
     async fn let_go_all(&self) -> Result<()> {
+        self.store_open().await?;
         // What is in flight now will not be recorded, and its shard is not let go in order.
         self.let_go(0).await
     }

@@ -121,7 +121,15 @@ impl Server {
 
     /// Makes a primary of a standby.
     pub(crate) fn promote(&self) {
-        self.run(async |client| client.batch_execute("SELECT pg_promote()").await.unwrap());
+        eventually("the standby is promoted", || {
+            self.run(async |client| {
+                // It is no error that it is one already.
+                drop(client.batch_execute("SELECT pg_promote(false)").await);
+                let sql = "SELECT NOT pg_is_in_recovery()";
+                let is_primary = client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0));
+                is_primary.then_some(())
+            })
+        });
     }
 
     /// The URL of these servers, of which the one is used that is the primary.
