@@ -7,6 +7,8 @@
 CREATE TABLE @schema@.meta (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     version integer NOT NULL,
+    -- The lowest version of the schema whose service can still use this one, beside a newer service.
+    oldest integer NOT NULL DEFAULT 1,
     -- The key of the ids.
     salt bytea NOT NULL,
     -- An import has begun and not ended.
@@ -99,6 +101,15 @@ CREATE TABLE @schema@.shard (
 ) WITH (fillfactor = 10);
 INSERT INTO @schema@.shard (id) SELECT generate_series(0, 63);
 
+-- What each instance has stored with its last call, by the token of the call, so that a call whose answer was
+-- lost can be repeated.
+CREATE TABLE @schema@.stored (
+    slot integer PRIMARY KEY,
+    token bigint NOT NULL,
+    -- Null for what was not new.
+    seqs bigint[] NOT NULL
+) WITH (fillfactor = 10);
+
 -- What an instance asks the owner of a shard to do, and the answer.
 CREATE TABLE @schema@.asked (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -172,6 +183,7 @@ BEGIN
     ON CONFLICT (slot) DO UPDATE SET pending = t.pending + excluded.pending,
         delivered = t.delivered + excluded.delivered, failed = t.failed + excluded.failed;
     DELETE FROM @schema@.total WHERE slot = ANY (v_gone);
+    DELETE FROM @schema@.stored WHERE slot = ANY (v_gone);
     UPDATE @schema@.shard SET owner = NULL WHERE owner = ANY (v_gone) AND clean;
     DELETE FROM @schema@.instance i
     WHERE i.id = ANY (v_gone) AND NOT EXISTS (SELECT FROM @schema@.shard s WHERE s.owner = i.id);
@@ -208,12 +220,13 @@ BEGIN
 END
 $body$;
 
--- Stores new callbacks in the order of the arrays. p_refused: the kind of error of one that can never be
+-- Stores new callbacks in the order of the arrays. With the token of the call before, nothing is stored
+-- again, and the outcomes are the same. p_refused: the kind of error of one that can never be
 -- sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one row alone, and nothing is
 -- stored: 3 there is no room (seq: how many are pending), 4 to be tried one by one.
 CREATE FUNCTION @schema@.enqueue_v1(
     p_now bigint, p_slot integer, p_max bigint, p_events bytea[], p_jobs bytea[], p_directories bytea[],
-    p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[]
+    p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[], p_token bigint
 ) RETURNS TABLE (ord bigint, outcome integer, seq bigint, queue bigint, readiness smallint)
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -226,6 +239,18 @@ DECLARE
     v_stored bigint[];
     v_readiness smallint[];
 BEGIN
+    SELECT s.seqs INTO v_seqs FROM @schema@.stored s WHERE s.slot = p_slot AND s.token = p_token;
+    IF FOUND THEN
+        RETURN QUERY
+        SELECT it.ord, CASE WHEN it.seq IS NULL THEN 1 ELSE 0 END, coalesce(it.seq, c.seq), coalesce(c.queue, it.queue),
+            p.readiness
+        FROM unnest(v_seqs, p_queues, p_events) WITH ORDINALITY AS it (seq, queue, event, ord)
+        LEFT JOIN LATERAL (
+            SELECT c.seq, c.queue FROM @schema@.callback c WHERE it.seq IS NULL AND c.event_id = it.event) AS c ON true
+        LEFT JOIN LATERAL (SELECT p.readiness FROM @schema@.progress p WHERE p.seq = it.seq) AS p ON true
+        ORDER BY it.ord;
+        RETURN;
+    END IF;
     PERFORM @schema@.keep_destinations_v1();
     PERFORM @schema@.lock_jobs_v1(p_jobs);
     -- A purge waits, so that there is an id to answer a duplicate with.
@@ -306,6 +331,8 @@ BEGIN
         array_agg(0::bigint), array_agg((readiness IS NULL)::int::bigint))
     FROM unnest(v_seqs, p_queues, v_readiness) AS it (seq, queue, readiness)
     WHERE seq IS NOT NULL HAVING count(*) > 0;
+    INSERT INTO @schema@.stored AS s (slot, token, seqs) VALUES (p_slot, p_token, v_seqs)
+    ON CONFLICT (slot) DO UPDATE SET token = excluded.token, seqs = excluded.seqs;
 
     RETURN QUERY
     SELECT it.ord, CASE WHEN it.seq IS NULL THEN 1 ELSE 0 END, coalesce(it.seq, c.seq), coalesce(c.queue, it.queue),

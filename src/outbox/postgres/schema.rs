@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 use super::{
     rows::class_of,
@@ -12,7 +12,9 @@ use super::{
 };
 use crate::outbox::{Identity, OutboxError, ids};
 
-/// The migrations in order. The number of the schema's version is how many were made.
+/// The migrations in order. The number of the schema's version is how many were made. One that leaves what
+/// older services call, which is the rule, leaves `meta.oldest` as it is, so that instances can be replaced
+/// one after the other.
 const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/postgres/0001_first_schema.sql")];
 
 /// The oldest PostgreSQL that has everything that is used.
@@ -91,17 +93,21 @@ pub(super) async fn look(
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)",
     )
     .await?;
-    let (version, importing) = if known {
-        let sql = connector.sql("SELECT version, importing FROM @schema@.meta");
-        let row =
-            client.query_one(&sql, &[]).await.map_err(|_| SchemaError::Foreign(name.clone()))?;
-        (usize::try_from(row.get::<_, i32>(0)).unwrap_or(0), row.get(1))
+    let number = |value: i32| usize::try_from(value).unwrap_or(0);
+    let (version, oldest, importing) = if known {
+        let sql = connector.sql("SELECT version, oldest, importing FROM @schema@.meta");
+        let row = client.query_one(&sql, &[]).await.map_err(|error| match error.code() {
+            Some(&SqlState::UNDEFINED_COLUMN) => SchemaError::Foreign(name.clone()),
+            _ => error.into(),
+        })?;
+        (number(row.get(0)), number(row.get(1)), row.get(2))
     } else if filled {
         return Err(SchemaError::Foreign(name));
     } else {
-        (0, false)
+        (0, 0, false)
     };
-    if version > MIGRATIONS.len() {
+    // A newer service may be under way to replace this one.
+    if version > MIGRATIONS.len() && oldest > MIGRATIONS.len() {
         return Err(SchemaError::Newer { name, found: version, known: MIGRATIONS.len() });
     }
     if importing {
@@ -135,7 +141,7 @@ async fn migrate(
     if version == 0 {
         client.batch_execute(&connector.sql("CREATE SCHEMA IF NOT EXISTS @schema@")).await?;
     }
-    for migration in &MIGRATIONS[version..] {
+    for migration in MIGRATIONS.iter().skip(version) {
         client.batch_execute(&connector.sql(migration)).await?;
     }
     let newest = i32::try_from(newest).unwrap_or(i32::MAX);
@@ -150,7 +156,8 @@ async fn migrate(
             .sql("INSERT INTO @schema@.meta (version, salt, importing) VALUES ($1, $2, $3)");
         client.execute(&sql, &[&newest, &salt.as_slice(), &importing]).await?;
     } else {
-        client.execute(&connector.sql("UPDATE @schema@.meta SET version = $1"), &[&newest]).await?;
+        let sql = connector.sql("UPDATE @schema@.meta SET version = $1 WHERE version < $1");
+        client.execute(&sql, &[&newest]).await?;
     }
     client.query_one(&connector.sql("SELECT @schema@.begin_v1()"), &[]).await?;
     let row = client.query_one(&connector.sql("SELECT salt FROM @schema@.meta"), &[]).await?;

@@ -62,7 +62,7 @@ impl Statements {
             rows::COLUMNS
         );
         Ok(Self {
-            enqueue: call("enqueue_v1", 11).await?,
+            enqueue: call("enqueue_v1", 12).await?,
             settle: call("settle_v1", 15).await?,
             replay: call("replay_v1", 5).await?,
             fail: call("fail_v1", 7).await?,

@@ -15,7 +15,7 @@ use tokio_postgres::types::ToSql;
 use super::{
     claimant::{Claimant, LastAnswer, uptime},
     clock::{RESYNC, ServerClock},
-    command::{Command, Round},
+    command::{Command, Round, Unsure},
     notices::{Notice, Notices},
     queues::Queues,
     recording::{Kept, decide},
@@ -34,6 +34,9 @@ use crate::{
 
 /// Pause between two attempts to connect again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a call whose answer was lost waits for another session.
+const UNSURE_FOR: Duration = Duration::from_secs(10);
 
 /// How long another session with the same identity is waited for at the start: PostgreSQL ends it after 20
 /// seconds of silence.
@@ -93,6 +96,7 @@ impl Supervisor {
             )),
             last_answer,
             kept: Arc::clone(&self.kept),
+            unsure: Mutex::default(),
             slot: 0,
             looked_for: Mutex::new((i64::MAX, None)),
             began,
@@ -136,12 +140,18 @@ impl Supervisor {
                 error.message = %error,
                 "the connection to the store broke"
             );
+            let mut unsure =
+                std::mem::take(&mut *writer.unsure.lock().unwrap_or_else(PoisonError::into_inner));
             drop(writer);
             self.queues.lock().lose_all();
             self.queues.wake();
-            match self.reconnect(&error, &mut waiting).await {
+            match self.reconnect(&error, &mut waiting, &mut unsure).await {
                 Some(begun) => writer = begun,
-                None => return,
+                None => return unsure.into_iter().for_each(Unsure::give_up),
+            }
+            for it in unsure {
+                // If the connection breaks again, that is noticed below.
+                drop(writer.enqueue_again(it).await);
             }
         }
     }
@@ -216,9 +226,14 @@ impl Supervisor {
         &mut self,
         broken: &OutboxError,
         waiting: &mut VecDeque<Command>,
+        unsure: &mut Vec<Unsure>,
     ) -> Option<Writer> {
         let mut reason = broken.to_string();
+        let end = Instant::now() + UNSURE_FOR;
         loop {
+            if Instant::now() >= end {
+                unsure.drain(..).for_each(Unsure::give_up);
+            }
             let pause = Instant::now() + RECONNECT_PAUSE;
             loop {
                 for command in waiting.drain(..) {

@@ -53,7 +53,7 @@ fn a_schema_of_something_else_or_of_a_later_version_is_not_changed() {
     service.serve();
     assert_eq!(service.terminate(), Some(0));
     let schema = service.folder().file_name().unwrap().to_string_lossy().into_owned();
-    let later = format!("UPDATE \"{schema}\".meta SET version = version + 1");
+    let later = format!("UPDATE \"{schema}\".meta SET version = version + 1, oldest = version + 1");
     server.run(async |client| client.batch_execute(&later).await.unwrap());
     let said = refused(&settings);
     assert!(said.contains("supports up to"), "{said}");

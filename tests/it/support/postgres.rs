@@ -33,6 +33,12 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
+/// Whether services that name no store use PostgreSQL, so that tests that are written for the embedded store
+/// run over the other one: with `CALLBACK_TESTS=postgres`.
+pub(crate) fn is_default() -> bool {
+    std::env::var_os("CALLBACK_TESTS").is_some_and(|it| it == "postgres")
+}
+
 /// The server of this process.
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
