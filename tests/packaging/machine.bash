@@ -16,7 +16,7 @@ name=seal-dpf-urlcallback
 folder=$(mktemp -d)
 machine=
 leader=
-trap 'stop_machine; rm -rf "$folder"' EXIT
+trap '[ -z "$leader" ] || kill -KILL "$leader" 2>/dev/null; stop_machine; rm -rf "$folder"' EXIT
 
 base() { # a root with systemd, built once; removed by hand when it is to be renewed
     local tar=$target/packaging/machine.tar suite
@@ -60,6 +60,7 @@ stop_machine() {
     kill -s RTMIN+4 "$leader" 2>/dev/null || true
     wait "$machine" || true
     machine=
+    leader=
 }
 
 inside() { # runs a command on the machine
