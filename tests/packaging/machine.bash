@@ -64,7 +64,7 @@ stop_machine() {
 }
 
 inside() { # runs a command on the machine
-    nsenter --target "$leader" --all -- env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"
+    nsenter --target "$leader" --all -- env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"
 }
 
 callbacks() { # the program on the machine, with its settings
@@ -87,7 +87,7 @@ await() { # <seconds> <what> <command>...
 
 fail() {
     echo "failed: $*" >&2
-    inside journalctl --no-pager --lines 40 >&2 || true
+    inside journalctl --no-pager --unit $name --lines 20 >&2 || true
     exit 1
 }
 
