@@ -331,7 +331,7 @@ BEGIN
         array_agg(0::bigint), array_agg((readiness IS NULL)::int::bigint))
     FROM unnest(v_seqs, p_queues, v_readiness) AS it (seq, queue, readiness)
     WHERE seq IS NOT NULL HAVING count(*) > 0;
-    INSERT INTO @schema@.stored AS s (slot, token, seqs) VALUES (p_slot, p_token, v_seqs)
+    INSERT INTO @schema@.stored AS s (slot, token, seqs) VALUES (p_slot, p_token, coalesce(v_seqs, '{}'))
     ON CONFLICT (slot) DO UPDATE SET token = excluded.token, seqs = excluded.seqs;
 
     RETURN QUERY
