@@ -52,7 +52,7 @@ impl Writer {
             open.into_iter().for_each(|it| answer(it.reply, Ok(Vec::new())));
             return Ok(Vec::new());
         }
-        self.enqueue_as(self.token(), open).await
+        self.enqueue_as(token(), open).await
     }
 
     async fn enqueue_as(&self, token: i64, open: Vec<Enqueue>) -> Result<Vec<Enqueue>> {
@@ -79,11 +79,6 @@ impl Writer {
         }
     }
 
-    /// A number for one call.
-    fn token(&self) -> i64 {
-        fastrand::i64(..)
-    }
-
     /// Stores one batch.
     pub(super) async fn enqueue_alone(&self, it: Enqueue) -> Result<()> {
         if let Some(error) = it.sequence.refused() {
@@ -91,7 +86,7 @@ impl Writer {
             return Ok(());
         }
         let all: Vec<_> = it.batch.iter().collect();
-        let stored = match self.call(&all, self.token()).await {
+        let stored = match self.call(&all, token()).await {
             Ok(Called::Stored(outcomes)) => Ok(outcomes),
             Ok(Called::Full(pending)) => {
                 Err(OutboxError::Full { pending, max: self.settings.max_pending })
@@ -112,7 +107,7 @@ impl Writer {
     async fn one_by_one(&self, batch: &[&NewCallback]) -> Result<Vec<Enqueued>> {
         let mut outcomes = Vec::with_capacity(batch.len());
         for new in batch {
-            match self.call(&[new], self.token()).await? {
+            match self.call(&[new], token()).await? {
                 Called::Stored(stored) => outcomes.extend(stored),
                 Called::Full(pending) => {
                     return Err(OutboxError::Full { pending, max: self.settings.max_pending });
@@ -206,6 +201,11 @@ impl Writer {
         self.queues.wake();
         Ok(Called::Stored(outcomes))
     }
+}
+
+/// A number for one call.
+fn token() -> i64 {
+    fastrand::i64(..)
 }
 
 /// The callback as it will be stored, but for its id, and its bytes.

@@ -194,7 +194,7 @@ impl Supervisor {
                     writer.forget_questions().await?;
                 }
                 _ = forget.tick() => writer.forget().await?,
-                Some(notice) = notices.receive.recv() => heard.note(notice),
+                Some(notice) = notices.receive.recv() => heard.note(&notice),
                 () = self.queues.fill.notified() => {}
                 command = self.commands.recv(), if waiting.is_empty() => match command {
                     Some(command) => waiting.push_back(command),
@@ -206,7 +206,7 @@ impl Supervisor {
                 waiting.push_back(command);
             }
             while let Ok(notice) = notices.receive.try_recv() {
-                heard.note(notice);
+                heard.note(&notice);
             }
             writer.make(Round::take(waiting)).await?;
             if heard.is_asked && writer.answer_questions().await? {
@@ -280,12 +280,12 @@ struct Heard {
 }
 
 impl Heard {
-    fn note(&mut self, notice: Notice) {
+    fn note(&mut self, notice: &Notice) {
         match notice {
             Notice::Changed(key) => {
-                self.changed.insert(key);
+                self.changed.insert(*key);
             }
-            Notice::Active(seq) => self.active.push(seq),
+            Notice::Active(seq) => self.active.push(*seq),
             Notice::Asked => self.is_asked = true,
         }
     }

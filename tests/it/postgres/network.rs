@@ -16,7 +16,7 @@ use crate::support::{
     Answer, Forwarder, Receiver, Service, event, eventually, postgres, preloaded,
 };
 
-/// PgBouncer in front of the server of this process. It ends when its standard input is closed.
+/// `PgBouncer` in front of the server of this process. It ends when its standard input is closed.
 struct Bouncer {
     _dir: tempfile::TempDir,
     port: u16,
@@ -266,7 +266,7 @@ fn the_clocks_of_the_machines_do_not_matter() {
     let settings = "retry.initial_interval = \"3s\"\nretry.max_interval = \"3s\"\nretry.jitter = 0\n\
         retry.max_age = \"10m\"\n";
     let (first, base) = alone();
-    let mut services = vec![first, Service::prepare("")];
+    let mut services = [first, Service::prepare("")];
     for (service, ahead) in services.iter_mut().zip(["3600", "-3600"]) {
         service.configure(&format!("{base}{settings}"));
         std::fs::write(service.path("ahead"), ahead).unwrap();

@@ -182,17 +182,17 @@ fn a_fleet_under_faults_loses_nothing_and_keeps_the_order() {
         end.store(true, Ordering::Relaxed);
         submitters.into_iter().flat_map(|it| it.join().unwrap()).collect()
     });
-    let mut seen = HashMap::new();
+    let mut arrived = HashMap::new();
     within(Duration::from_mins(3), "everything has arrived", || {
-        seen = super::fleet::seen(&receivers);
+        arrived = super::fleet::seen(&receivers);
         let is_complete = |job: &String| {
-            seen.get(job).is_some_and(|states| states.iter().any(|it| it == "FINISHED"))
+            arrived.get(job).is_some_and(|states| states.iter().any(|it| it == "FINISHED"))
         };
         jobs.iter().all(is_complete).then_some(())
     });
     let mut repeated = 0;
     for job in &jobs {
-        let states = &seen[job];
+        let states = &arrived[job];
         // The first of each kind: a repeat of the first may come after the second.
         let mut order: Vec<&str> = Vec::new();
         for state in states {
