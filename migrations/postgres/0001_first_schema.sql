@@ -154,24 +154,34 @@ CREATE FUNCTION @schema@.keep_destinations_v1() RETURNS void LANGUAGE sql AS $bo
     SELECT pg_advisory_xact_lock_shared('@schema@.meta'::regclass::oid::bigint);
 $body$;
 
--- Forgets destinations that have no callbacks, and instances that were last seen before p_before: their
+-- Forgets destinations that have no callbacks, among some that are chosen at random, and instances that were last seen before p_before: their
 -- counters are added to those of nobody. p_class and p_first: the keys of the locks of identities.
 CREATE FUNCTION @schema@.forget_v1(p_now bigint, p_before bigint, p_class integer, p_first integer)
 RETURNS void LANGUAGE plpgsql AS $body$
 DECLARE
     v_gone integer[];
+    v_from bigint := hashtextextended(clock_timestamp()::text, 0);
+    v_idle bigint[];
 BEGIN
     -- Another instance does it, or callbacks are being stored: the next time, then.
     IF NOT pg_try_advisory_xact_lock('@schema@.meta'::regclass::oid::bigint) THEN
         RETURN;
     END IF;
-    DELETE FROM @schema@.destination d
-    WHERE d.paused_at IS NULL AND d.hold_until < p_now
-        AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.queue = d.queue);
-    DELETE FROM @schema@.tally t WHERE NOT EXISTS (SELECT FROM @schema@.destination d WHERE d.queue = t.queue);
+    v_idle := (SELECT array_agg(d.queue) FROM (
+            (SELECT * FROM @schema@.destination WHERE queue >= v_from ORDER BY queue LIMIT 10000)
+            UNION ALL (SELECT * FROM @schema@.destination WHERE queue < v_from ORDER BY queue LIMIT 10000)) AS d
+        WHERE d.paused_at IS NULL AND d.hold_until < p_now
+            AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.queue = d.queue));
+    IF v_idle IS NOT NULL THEN
+        DELETE FROM @schema@.destination WHERE queue = ANY (v_idle);
+        DELETE FROM @schema@.tally WHERE queue = ANY (v_idle);
+    END IF;
     v_gone := (SELECT array_agg(id) FROM (
         SELECT id FROM @schema@.instance WHERE seen_at < p_before ORDER BY id) AS it
         WHERE pg_try_advisory_xact_lock(p_class, p_first + id));
+    IF v_gone IS NULL THEN
+        RETURN;
+    END IF;
     INSERT INTO @schema@.tally AS t (queue, slot, pending, failed)
     SELECT queue, 0, sum(pending), sum(failed) FROM @schema@.tally WHERE slot = ANY (v_gone) GROUP BY queue
     ON CONFLICT (queue, slot) DO UPDATE

@@ -49,7 +49,7 @@ const POLL: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// How often what is not used any more is looked for, and how long an instance is not seen before it is.
-const FORGET: Duration = Duration::from_hours(1);
+const FORGET: Duration = Duration::from_mins(10);
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(30 * 24);
 
 /// Callbacks are committed in another order than their seqs are given. This many are looked at again.
@@ -184,7 +184,9 @@ impl Supervisor {
                 _ = resync.tick() => self.server_clock.set(&writer.session.client).await?,
                 _ = poll.tick() => {
                     heard.is_asked = true;
-                    if !self.queues.lock().is_alone {
+                    if self.queues.lock().is_alone {
+                        writer.look_from_now();
+                    } else {
                         writer.fresh().await?;
                     }
                 }
@@ -297,6 +299,11 @@ fn send(notices: &Notices, notice: Notice) {
 }
 
 impl Writer {
+    /// What was stored before is known.
+    fn look_from_now(&self) {
+        *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner) = (i64::MAX, None);
+    }
+
     /// Reads callbacks that are new since the last call, by whomever they were stored: also those that were
     /// committed after others with a later seq.
     async fn fresh(&self) -> Result<()> {
