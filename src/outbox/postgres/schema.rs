@@ -40,20 +40,45 @@ pub(super) enum Purpose {
     Import(Option<Identity>),
 }
 
-/// Creates or migrates the schema. On error, nothing is changed.
+/// Creates or migrates the schema. On error, nothing is changed. With the key of the ids of the session before,
+/// it has to be the same schema.
 pub(super) async fn prepare(
     client: &Client,
     connector: &Connector,
     purpose: Purpose,
+    known: Option<[u8; 16]>,
 ) -> std::result::Result<Schema, SchemaError> {
     refuse_server(client).await?;
     client.batch_execute("BEGIN").await?;
     // Instances that start together.
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('urlcallback ' || $1, 0))";
     client.query_one(lock, &[&connector.schema()]).await?;
-    let made = migrate(client, connector, purpose).await;
+    let made = match refuse_another(client, connector, known).await {
+        Ok(()) => migrate(client, connector, purpose).await,
+        Err(error) => Err(error),
+    };
     client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
     made
+}
+
+/// Refuses a schema that is not the one of the session before: the URL may name hosts of different clusters.
+async fn refuse_another(
+    client: &Client,
+    connector: &Connector,
+    known: Option<[u8; 16]>,
+) -> std::result::Result<(), SchemaError> {
+    let Some(known) = known else { return Ok(()) };
+    if look(client, connector).await? > 0 {
+        let row = client.query_one(&connector.sql("SELECT salt FROM @schema@.meta"), &[]).await?;
+        if row.get::<_, &[u8]>(0) == known {
+            return Ok(());
+        }
+    }
+    Err(SchemaError::Refused(format!(
+        "another database has answered, which does not hold these callbacks in its schema {}; do the hosts in \
+         outbox.postgres.url belong to one cluster?",
+        connector.schema()
+    )))
 }
 
 /// Refuses a server that is too old, or that may lose what it has committed.

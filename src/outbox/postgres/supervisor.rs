@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -58,6 +58,8 @@ const LATE: i64 = 2000;
 /// The task of a store.
 pub(super) struct Supervisor {
     pub(super) node: String,
+    /// The key of the ids, when it is known.
+    pub(super) salt: OnceLock<[u8; 16]>,
     pub(super) purpose: Purpose,
     pub(super) settings: Arc<Settings>,
     pub(super) connector: Arc<Connector>,
@@ -80,7 +82,9 @@ impl Supervisor {
         let began = uptime();
         let session = self.connector.session().await?;
         self.server_clock.set(&session.client).await?;
-        let schema = schema::prepare(&session.client, &self.connector, self.purpose).await?;
+        let known = self.salt.get().copied();
+        let schema = schema::prepare(&session.client, &self.connector, self.purpose, known).await?;
+        self.salt.get_or_init(|| schema.salt);
         let statements = Statements::prepare(&session, &self.connector).await?;
         let last_answer = Arc::new(LastAnswer::new(began));
         let open = session.open.clone();
