@@ -285,7 +285,14 @@ fn instances_are_listed_and_forgotten_a_month_after_they_left() {
     let said = String::from_utf8(first.run(&["status"]).stdout).unwrap();
     assert_eq!(said.matches("32 shards").count(), 2, "{said}");
     let metrics = String::from_utf8(first.api().get("/metrics").body).unwrap();
-    for line in ["urlcallback_instances 2", "urlcallback_shards 32"] {
+    for line in [
+        "urlcallback_instances 2",
+        "urlcallback_shards 32",
+        "urlcallback_shards_lost_total 0",
+        "urlcallback_shards_taken_over_total 0",
+        "urlcallback_outcomes_refused_total 0",
+        "# TYPE urlcallback_database_round_trip_seconds histogram",
+    ] {
         assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
     }
     // A destination without callbacks goes as well, and one that is paused stays.
