@@ -175,7 +175,7 @@ fn a_read_error_in_the_search_for_stuck_callbacks_stops_nothing() {
 
 #[test]
 fn a_read_error_in_the_search_for_old_callbacks_stops_nothing() {
-    let retry = "[retry]\nmax_age = \"4s\"\ninitial_interval = \"1s\"\nmax_interval = \"2s\"";
+    let retry = "[retry]\nmax_age = \"12s\"\ninitial_interval = \"1s\"\nmax_interval = \"2s\"";
     let delivery = "[delivery]\nper_destination = 1";
     let mut service =
         Service::prepare(&format!("outbox.cache_bytes = 1048576\n{retry}\n{delivery}"));
