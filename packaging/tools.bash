@@ -22,6 +22,11 @@ install_needed() {
     missing=()
 }
 
+target_folder() { # where cargo puts what it builds
+    cargo metadata --locked --no-deps --format-version 1 |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
+}
+
 cargo_tools() { # <folder> <crate@version>...: the crates' programs are in <folder>/bin
     local folder=$1 tool wanted=()
     shift

@@ -10,8 +10,7 @@ need nsenter util-linux
 need systemd-nspawn systemd-container
 install_needed
 
-target=$(cargo metadata --locked --no-deps --format-version 1 |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+target=$(target_folder)
 name=seal-dpf-urlcallback
 folder=$(mktemp -d)
 machine=
