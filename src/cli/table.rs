@@ -95,7 +95,7 @@ pub(super) fn instances(queue: &QueueView, screen: Screen, now: Timestamp) -> Ve
             screen.line(Tone::Plain, &shards)
         } else {
             let seen = text::relative(it.seen_at, now);
-            screen.line(Tone::Bad, &format!("{shards}, not connected since {seen}"))
+            screen.line(Tone::Bad, &format!("{shards}, not connected; last seen {seen}"))
         }
     };
     queue.instances.iter().map(line).collect()

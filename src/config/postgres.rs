@@ -1,19 +1,19 @@
 //! The settings `outbox.postgres.*`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{files, reader::Reader, values::quoted};
-use crate::{
-    callback::SecretUrl,
-    outbox::{postgres, sled},
-    tls,
-};
+use crate::{callback::SecretUrl, outbox::postgres, tls};
 
 const URL: &str = "outbox.postgres.url";
 const SESSION_URL: &str = "outbox.postgres.session_url";
 
-/// The store in PostgreSQL, if one is configured. `shared` has the settings that every store has.
-pub(super) fn settings(r: &mut Reader, shared: &sled::Settings) -> Option<postgres::Settings> {
+/// The store in PostgreSQL, if one is configured. The other arguments are settings that every store has.
+pub(super) fn settings(
+    r: &mut Reader,
+    max_pending: u64,
+    longest_pause: Duration,
+) -> Option<postgres::Settings> {
     let (url, session_url) = (url(r, URL), url(r, SESSION_URL));
     let password_file = password_file(r);
     let ca_file = files::ca_file(r, "outbox.postgres.ca_file");
@@ -53,8 +53,8 @@ pub(super) fn settings(r: &mut Reader, shared: &sled::Settings) -> Option<postgr
         ca_file,
         identity,
         schema,
-        max_pending: shared.max_pending,
-        longest_pause: shared.longest_pause,
+        max_pending,
+        longest_pause,
     })
 }
 

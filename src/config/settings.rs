@@ -119,7 +119,7 @@ impl Config {
         }
         let retry = retry_settings(&mut r);
         outbox.longest_pause = retry.longest_pause();
-        let postgres = postgres::settings(&mut r, &outbox);
+        let postgres = postgres::settings(&mut r, outbox.max_pending, outbox.longest_pause);
         let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
         egress.own = Some(api.listen);

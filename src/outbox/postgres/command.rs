@@ -1,8 +1,11 @@
 //! The messages that are sent to the writer, and which of them are one round.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     callback::{CallbackId, Destination},
@@ -31,14 +34,23 @@ pub(super) struct Enqueue {
     pub(super) reply: Reply<Vec<Enqueued>>,
 }
 
+/// How long a call whose answer was lost waits for another session.
+const UNSURE_FOR: Duration = Duration::from_secs(10);
+
 /// Batches of a call whose answer was lost.
 pub(super) struct Unsure {
     pub(super) token: i64,
     pub(super) batches: Vec<Enqueue>,
     pub(super) error: OutboxError,
+    /// Since when it is repeated.
+    pub(super) since: Instant,
 }
 
 impl Unsure {
+    pub(super) fn is_too_old(&self) -> bool {
+        self.since.elapsed() >= UNSURE_FOR
+    }
+
     /// They may have been stored or not.
     pub(super) fn give_up(self) {
         refuse(self.batches, &self.error);

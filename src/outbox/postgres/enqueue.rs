@@ -2,6 +2,8 @@
 
 use std::sync::PoisonError;
 
+use tokio::time::Instant;
+
 use super::{
     command::{Enqueue, Unsure, answer, refuse},
     rows::{self, big},
@@ -32,8 +34,8 @@ const ONE_BY_ONE: i32 = 4;
 impl Writer {
     /// Makes a call again whose answer was lost. The session in which it was made is over.
     pub(super) async fn enqueue_again(&self, unsure: Unsure) -> Result<()> {
-        let Unsure { token, batches, error } = unsure;
-        let again = self.enqueue_as(token, batches).await?;
+        let Unsure { token, batches, error, since } = unsure;
+        let again = self.enqueue_as(token, batches, since).await?;
         refuse(again, &error);
         Ok(())
     }
@@ -52,10 +54,15 @@ impl Writer {
             open.into_iter().for_each(|it| answer(it.reply, Ok(Vec::new())));
             return Ok(Vec::new());
         }
-        self.enqueue_as(token(), open).await
+        self.enqueue_as(token(), open, Instant::now()).await
     }
 
-    async fn enqueue_as(&self, token: i64, open: Vec<Enqueue>) -> Result<Vec<Enqueue>> {
+    async fn enqueue_as(
+        &self,
+        token: i64,
+        open: Vec<Enqueue>,
+        since: Instant,
+    ) -> Result<Vec<Enqueue>> {
         let all: Vec<_> = open.iter().flat_map(|it| &it.batch).collect();
         match self.call(&all, token).await {
             Ok(Called::Stored(outcomes)) => {
@@ -68,8 +75,8 @@ impl Writer {
             }
             Ok(Called::Full(_) | Called::OneByOne) => Ok(open),
             Err(error @ OutboxError::Unsure(_)) => {
-                let unsure = Unsure { token, batches: open, error: error.clone() };
-                self.unsure.lock().unwrap_or_else(PoisonError::into_inner).push(unsure);
+                let unsure = Unsure { token, batches: open, error: error.clone(), since };
+                self.unsure.lock().unwrap_or_else(PoisonError::into_inner).replace(unsure);
                 Err(error)
             }
             Err(error) => {

@@ -7,6 +7,7 @@ use super::{
     rows::{class_of, time},
     schema::{self, SchemaError},
     session::Connector,
+    shard::SHARDS,
     shards::INSTANCE_LOCKS,
 };
 use crate::outbox::{Instance, error::Result};
@@ -62,7 +63,7 @@ pub(super) async fn examine(
     schema::refuse_server(client).await?;
     lines.push(format!("PostgreSQL {version}"));
     for name in DURABILITY {
-        lines.push(format!("{name} = {}", quoted(&setting(client, name).await?)));
+        lines.push(format!("{name} = {:?}", setting(client, name).await?));
     }
     let standbys = client
         .query_typed(
@@ -76,48 +77,28 @@ pub(super) async fn examine(
         let part = |at: usize| row.get::<_, String>(at);
         lines.push(format!("standby {} at {}: {}, {}", part(0), part(1), part(2), part(3)));
     }
-    if client.query_typed_one("SELECT pg_is_in_recovery()", &[]).await?.get(0) {
-        return Err(SchemaError::Refused(
-            "the server is a standby, which is read-only; add target_session_attrs=read-write and the hosts of \
-             all servers to the URL"
-                .to_owned(),
-        ));
-    }
     let name = connector.schema().to_owned();
-    let found = schema::look(client, connector).await?;
-    let may = "SELECT CASE WHEN $2 THEN has_schema_privilege($1, 'CREATE') \
-        ELSE has_database_privilege(current_database(), 'CREATE') END";
-    let exists: bool = client
-        .query_typed_one(
-            "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)",
-            &[(&name, Type::TEXT)],
-        )
-        .await?
-        .get(0);
-    let may: bool =
-        client.query_typed_one(may, &[(&name, Type::TEXT), (&exists, Type::BOOL)]).await?.get(0);
-    if found == 0 && !may {
-        return Err(SchemaError::Refused(format!(
-            "the user may not create the schema {name} (GRANT CREATE ON DATABASE)"
-        )));
-    }
-    lines.push(match found {
-        0 => format!("schema {name}: not there; the first start creates it"),
-        version => format!("schema {name}: version {version}"),
-    });
-    if found > 0 {
+    let version = schema::look(client, connector).await?;
+    if version > 0 {
         let sql = connector.sql("SELECT count(*) FROM @schema@.shard WHERE NOT clean");
         let owned: i64 = client.query_typed_one(&sql, &[]).await?.get(0);
-        lines.push(format!("{owned} of 64 shards have an owner"));
+        lines.push(format!("schema {name}: version {version}"));
+        lines.push(format!("{owned} of {SHARDS} shards have an owner"));
+        return Ok(lines);
     }
+    let may = "SELECT CASE WHEN EXISTS (SELECT FROM pg_namespace WHERE nspname = $1) \
+        THEN has_schema_privilege($1, 'CREATE') \
+        ELSE has_database_privilege(current_database(), 'CREATE') END";
+    if !client.query_typed_one(may, &[(&name, Type::TEXT)]).await?.get::<_, bool>(0) {
+        return Err(SchemaError::Refused(format!(
+            "permission denied: the user may not create the schema {name}, or anything in it"
+        )));
+    }
+    lines.push(format!("schema {name}: not there yet; the first start creates it"));
     Ok(lines)
 }
 
 async fn setting(client: &Client, name: &str) -> std::result::Result<String, SchemaError> {
     let sql = "SELECT current_setting($1)";
     Ok(client.query_typed_one(sql, &[(&name, Type::TEXT)]).await?.get(0))
-}
-
-fn quoted(text: &str) -> String {
-    format!("{text:?}")
 }

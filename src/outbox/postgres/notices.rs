@@ -119,3 +119,21 @@ fn parse(payload: &str) -> Vec<Notice> {
         _ => words.filter_map(notice).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_understood_and_fits_into_notices() {
+        let keys = (0..1000).map(|key| Notice::Changed(QueueKey(u64::MAX - key)));
+        let seqs = (0..1000).map(|seq| Notice::Active(i64::MAX - seq));
+        let told: BTreeSet<_> = keys.chain(seqs).chain([Notice::Asked]).collect();
+        let payloads = payloads(&told);
+        assert!(payloads.iter().all(|it| it.len() < 8000));
+        let heard: BTreeSet<_> = payloads.iter().flat_map(|it| parse(it)).collect();
+        assert_eq!(heard, told);
+        // What a newer version tells is not for this one.
+        assert!(parse("something else").is_empty());
+    }
+}

@@ -81,7 +81,7 @@ async fn refuse_another(
     )))
 }
 
-/// Refuses a server that is too old, or that may lose what it has committed.
+/// Refuses a server that is too old, that may lose what it has committed, or that nothing can be written to.
 pub(super) async fn refuse_server(client: &Client) -> std::result::Result<(), SchemaError> {
     let version: String = client.query_one("SHOW server_version_num", &[]).await?.get(0);
     if version.parse().unwrap_or(0) < OLDEST_SERVER {
@@ -96,6 +96,20 @@ pub(super) async fn refuse_server(client: &Client) -> std::result::Result<(), Sc
                 "{setting} is off, so that acknowledged callbacks could be lost"
             )));
         }
+    }
+    let standby = client.query_one("SELECT pg_is_in_recovery()", &[]).await?.get(0);
+    let read_only: String = client.query_one("SHOW transaction_read_only", &[]).await?.get(0);
+    if standby {
+        return Err(SchemaError::Refused(
+            "the server is a standby, which is read-only; add target_session_attrs=read-write and the hosts of \
+             all servers to the URL"
+                .to_owned(),
+        ));
+    }
+    if read_only == "on" {
+        return Err(SchemaError::Refused(
+            "transactions are read-only (default_transaction_read_only)".to_owned(),
+        ));
     }
     Ok(())
 }

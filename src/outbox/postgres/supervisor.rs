@@ -35,9 +35,6 @@ use crate::{
 /// Pause between two attempts to connect again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a call whose answer was lost waits for another session.
-const UNSURE_FOR: Duration = Duration::from_secs(10);
-
 /// How long another session with the same identity is waited for at the start: PostgreSQL ends it after 20
 /// seconds of silence.
 const IDENTITY_WAIT: Duration = Duration::from_secs(25);
@@ -100,7 +97,7 @@ impl Supervisor {
             )),
             last_answer,
             kept: Arc::clone(&self.kept),
-            unsure: Mutex::default(),
+            unsure: Mutex::new(None),
             slot: 0,
             looked_for: Mutex::new((i64::MAX, None)),
             began,
@@ -109,8 +106,7 @@ impl Supervisor {
             salt: schema.salt,
         };
         let host = gethostname::gethostname().to_string_lossy().into_owned();
-        let args: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-            [&self.node, &host, &millis(writer.now())];
+        let args: [&(dyn ToSql + Sync); 3] = [&self.node, &host, &millis(writer.now())];
         writer.slot = writer.query_one(&writer.statements.hello, &args).await?.get(0);
         let end = Instant::now() + wait;
         while !writer.lock_identity().await? {
@@ -137,15 +133,14 @@ impl Supervisor {
 
     /// Makes writes until the store is closed.
     pub(super) async fn run(mut self, mut writer: Writer, mut notices: Notices) {
-        let mut waiting = VecDeque::new();
-        while let Err(error) = self.serve(&writer, &mut waiting, &mut notices).await {
+        let (mut waiting, mut unsure) = (VecDeque::new(), None);
+        while let Err(error) = self.serve(&writer, &mut waiting, &mut unsure, &mut notices).await {
             tracing::error!(
                 event.action = "store-disconnected",
                 error.message = %error,
                 "the connection to the store broke"
             );
-            let mut unsure =
-                std::mem::take(&mut *writer.unsure.lock().unwrap_or_else(PoisonError::into_inner));
+            unsure = writer.unsure.lock().unwrap_or_else(PoisonError::into_inner).take();
             drop(writer);
             self.queues.lock().lose_all();
             self.queues.wake();
@@ -153,21 +148,21 @@ impl Supervisor {
                 Some(begun) => writer = begun,
                 None => return unsure.into_iter().for_each(Unsure::give_up),
             }
-            for it in unsure {
-                // If the connection breaks again, that is noticed below.
-                drop(writer.enqueue_again(it).await);
-            }
         }
     }
 
-    /// Makes writes on one session. Returns when the store is closed, or an error when the session is
-    /// broken.
+    /// Makes writes on one session, beginning with the one whose answer was lost. Returns when the store is
+    /// closed, or an error when the session is broken.
     async fn serve(
         &mut self,
         writer: &Writer,
         waiting: &mut VecDeque<Command>,
+        unsure: &mut Option<Unsure>,
         notices: &mut Notices,
     ) -> Result<()> {
+        if let Some(it) = unsure.take() {
+            writer.enqueue_again(it).await?;
+        }
         let mut open = writer.session.open.clone();
         let ticks = |period| {
             let mut ticks = tokio::time::interval_at(Instant::now() + period, period);
@@ -232,14 +227,11 @@ impl Supervisor {
         &mut self,
         broken: &OutboxError,
         waiting: &mut VecDeque<Command>,
-        unsure: &mut Vec<Unsure>,
+        unsure: &mut Option<Unsure>,
     ) -> Option<Writer> {
         let mut reason = broken.to_string();
-        let end = Instant::now() + UNSURE_FOR;
         loop {
-            if Instant::now() >= end {
-                unsure.drain(..).for_each(Unsure::give_up);
-            }
+            unsure.take_if(|it| it.is_too_old()).into_iter().for_each(Unsure::give_up);
             let pause = Instant::now() + RECONNECT_PAUSE;
             loop {
                 for command in waiting.drain(..) {

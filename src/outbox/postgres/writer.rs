@@ -36,8 +36,8 @@ pub(super) struct Writer {
     pub(super) claimant: Arc<Claimant>,
     pub(super) last_answer: Arc<LastAnswer>,
     pub(super) kept: Kept,
-    /// Calls whose answer was lost.
-    pub(super) unsure: Mutex<Vec<Unsure>>,
+    /// The call whose answer was lost, with which the session ends.
+    pub(super) unsure: Mutex<Option<Unsure>>,
     /// The number of this instance, and of its counters.
     pub(super) slot: i32,
     /// From which seq new callbacks are looked for, and how many there were after it.

@@ -3,12 +3,16 @@
 use super::alone;
 use crate::support::{PASSWORD, Service, eventually, postgres};
 
-/// What `serve` says with these settings; it has to fail.
-fn refused(settings: &str) -> String {
+/// What a command says with these settings; it has to fail.
+fn refused_by(command: &str, settings: &str) -> String {
     let service = Service::prepare(settings);
-    let output = service.run(&["serve"]);
-    assert!(!output.status.success());
+    let output = service.run(&[command]);
+    assert!(!output.status.success(), "{command}: {output:?}");
     String::from_utf8(output.stderr).unwrap()
+}
+
+fn refused(settings: &str) -> String {
+    refused_by("serve", settings)
 }
 
 fn at(url: &str) -> String {
@@ -29,11 +33,13 @@ fn what_cannot_be_used_is_named() {
         (at(&url.replace("postgres@", "no_such_role@")), "no_such_role"),
         (at(&url.replace("postgres@", "stranger@")), "permission denied"),
         (with("synchronous_commit%3Doff"), "synchronous_commit is off"),
-        (with("default_transaction_read_only%3Don"), "read-only transaction"),
+        (with("default_transaction_read_only%3Don"), "transactions are read-only"),
     ] {
-        let said = refused(&settings);
-        assert!(said.contains(expected), "{settings}: {said}");
-        assert!(said.lines().count() < 6, "{said}");
+        for command in ["serve", "check-config"] {
+            let said = refused_by(command, &settings);
+            assert!(said.contains(expected), "{command} {settings}: {said}");
+            assert!(said.lines().count() < 6, "{said}");
+        }
     }
 }
 

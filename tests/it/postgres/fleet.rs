@@ -32,19 +32,29 @@ pub(super) fn shards(schema: &str) -> BTreeMap<i32, i64> {
     })
 }
 
+/// Waits until each of two instances has its half of the shards.
+pub(super) fn halves(schema: &str) {
+    within(Duration::from_mins(1), "each has its half", || {
+        shards(schema).values().eq([32, 32].iter()).then_some(())
+    });
+}
+
 /// Two running instances, with the schema, when each has its half of the shards.
 pub(super) fn two() -> ([Service; 2], String) {
-    let (mut first, settings) = alone();
     // Longer than a takeover takes.
-    let settings = format!("{settings}delivery.timeout = \"5m\"\n");
+    two_with("delivery.timeout = \"5m\"\n")
+}
+
+/// The same with these settings.
+fn two_with(more: &str) -> ([Service; 2], String) {
+    let (mut first, settings) = alone();
+    let settings = settings + more;
     first.configure(&settings);
     let schema = first.folder().file_name().unwrap().to_string_lossy().into_owned();
     first.serve();
     let mut second = Service::prepare(&settings);
     second.serve();
-    within(Duration::from_mins(1), "each has its half", || {
-        shards(&schema).values().eq([32, 32].iter()).then_some(())
-    });
+    halves(&schema);
     ([first, second], schema)
 }
 
@@ -211,9 +221,7 @@ fn a_frozen_instance_is_replaced_and_records_nothing_when_it_goes_on() {
     }
     // Each at most twice: once by each.
     assert!(slow.iter().all(|receiver| receiver.count() <= 2));
-    within(Duration::from_mins(1), "it has its half again", || {
-        shards(&schema).values().eq([32, 32].iter()).then_some(())
-    });
+    halves(&schema);
 }
 
 #[test]
@@ -230,16 +238,8 @@ fn a_stop_lets_go_of_the_shards_in_order() {
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
 fn who_is_down_is_known_at_every_instance_and_handed_over() {
-    let (mut first, settings) = alone();
-    let settings = format!("{settings}breaker.failures = 2\nbreaker.initial_pause = \"5m\"\n");
-    first.configure(&settings);
-    let schema = first.folder().file_name().unwrap().to_string_lossy().into_owned();
-    first.serve();
-    let mut second = Service::prepare(&settings);
-    second.serve();
-    within(Duration::from_mins(1), "each has its half", || {
-        shards(&schema).values().eq([32, 32].iter()).then_some(())
-    });
+    let ([first, mut second], schema) =
+        two_with("breaker.failures = 2\nbreaker.initial_pause = \"5m\"\n");
     let dead: Vec<_> =
         (0..8).map(|_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()).collect();
     for (job, address) in dead.iter().enumerate() {
@@ -295,6 +295,8 @@ fn instances_are_listed_and_forgotten_a_month_after_they_left() {
     ] {
         assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
     }
+    let page = String::from_utf8(crate::page::view(&first.api(), "/ui/").body).unwrap();
+    assert!(page.contains("Instances") && page.contains("(this one)"), "{page}");
     // A destination without callbacks goes as well, and one that is paused stays.
     let receiver = Receiver::start();
     let delivered = second.api().accept(&event("job_sending", "1", &receiver.url("/")));

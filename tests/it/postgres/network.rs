@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::{
     alone,
-    fleet::{hand_in, receivers, seen, shards, within},
+    fleet::{halves, hand_in, receivers, seen, shards, within},
 };
 use crate::support::{
-    Answer, Forwarder, Receiver, Service, event, eventually, postgres, preloaded,
+    Answer, Forwarder, Receiver, Response, Service, event, eventually, postgres, preloaded,
 };
 
 /// `PgBouncer` in front of the server of this process. It ends when its standard input is closed.
@@ -135,64 +135,112 @@ fn behind(settings_more: &str) -> (Service, Forwarder, Service, String) {
     (near, forwarder, far, schema)
 }
 
-fn halves(schema: &str) {
-    within(Duration::from_mins(1), "each has its half", || {
-        shards(schema).values().eq([32, 32].iter()).then_some(())
-    });
-}
-
 fn disconnected(service: &Service) -> usize {
     let lines = service.log();
     lines.iter().filter(|line| line["event.action"] == "store-disconnected").count()
 }
 
+/// An instance whose network can lose answers, alone with its schema.
+struct Lossy {
+    service: Service,
+    network: Forwarder,
+    schema: String,
+}
+
+impl Lossy {
+    fn start() -> Self {
+        let (mut near, network, service, schema) = behind("");
+        assert_eq!(near.terminate(), Some(0));
+        within(Duration::from_secs(30), "the one far away has all shards", || {
+            (shards(&schema).values().copied().max() == Some(64)).then_some(())
+        });
+        Self { service, network, schema }
+    }
+
+    fn stored(&self) -> usize {
+        self.count("*")
+    }
+
+    fn count(&self, what: &str) -> usize {
+        let count = format!("SELECT count({what}) FROM \"{}\".callback", self.schema);
+        let count: i64 = postgres::server()
+            .run(async |client| client.query_one(&count, &[]).await.unwrap().get(0));
+        usize::try_from(count).unwrap()
+    }
+
+    /// Submits events without an `eventId`, so that nothing but the service can tell that one is the same,
+    /// until one is committed whose answer is lost. Does something then, and returns the answer to the event.
+    fn lose_an_answer(&self, url: &str, then: impl Fn()) -> Response {
+        let api = self.service.api();
+        let lost = (0..10).find_map(|job| {
+            let before = self.stored();
+            let event = event("job_sending", &job.to_string(), url);
+            self.network.swallow(true);
+            std::thread::scope(|scope| {
+                let submitted = scope.spawn(|| api.post("/v1/events", &event));
+                let end = Instant::now() + Duration::from_secs(3);
+                while self.stored() == before && Instant::now() < end {
+                    std::thread::park_timeout(Duration::from_millis(5));
+                }
+                let is_committed = self.stored() > before;
+                if is_committed {
+                    then();
+                }
+                self.network.swallow(false);
+                self.network.cut();
+                let answer = submitted.join().unwrap();
+                if !is_committed {
+                    // The answer to another call was lost first, and the event was never sent.
+                    within(Duration::from_mins(1), "it is ready again", || {
+                        (api.get("/readyz").status == 200).then_some(())
+                    });
+                }
+                is_committed.then_some(answer)
+            })
+        });
+        lost.expect("no answer was lost")
+    }
+
+    fn all_arrive_once(&self, receiver: &Receiver) {
+        within(Duration::from_mins(1), "all have arrived", || {
+            (receiver.count() >= self.stored()).then_some(())
+        });
+        assert_eq!(self.stored(), self.count("DISTINCT job"), "one was stored twice");
+        assert_eq!(receiver.count(), self.stored());
+    }
+}
+
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
 fn an_event_whose_commit_was_answered_too_late_is_stored_once_and_acknowledged() {
-    let (mut near, forwarder, far, schema) = behind("");
-    assert_eq!(near.terminate(), Some(0));
-    within(Duration::from_secs(30), "the one far away has all shards", || {
-        (shards(&schema).values().copied().max() == Some(64)).then_some(())
+    let (lossy, receiver) = (Lossy::start(), Receiver::start());
+    let answer = lossy.lose_an_answer(&receiver.url("/"), || {});
+    assert_eq!(answer.status, 202, "{answer:?}");
+    lossy.service.api().wait_for_state(answer.json()["id"].as_str().unwrap(), "delivered");
+    lossy.all_arrive_once(&receiver);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn a_repeated_call_that_hangs_ends_its_session_and_is_answered() {
+    // Longer than a call may take, and shorter than it takes to notice that the next one hangs as well.
+    const HELD: Duration = Duration::from_secs(22);
+    let (lossy, receiver) = (Lossy::start(), Receiver::start());
+    // No other call uses this table.
+    let lock = format!("BEGIN; LOCK TABLE \"{}\".stored IN ACCESS EXCLUSIVE MODE", lossy.schema);
+    let answer = lossy.lose_an_answer(&receiver.url("/"), || {
+        let (lock, (locked, is_locked)) = (lock.clone(), std::sync::mpsc::channel());
+        std::thread::spawn(move || {
+            postgres::server().run(async |client| {
+                client.batch_execute(&lock).await.unwrap();
+                locked.send(()).unwrap();
+                tokio::time::sleep(HELD).await;
+            });
+        });
+        is_locked.recv().unwrap();
     });
-    let receiver = Receiver::start();
-    let (api, url) = (far.api(), receiver.url("/"));
-    let count = format!("SELECT count(*) FROM \"{schema}\".callback");
-    let stored = || -> i64 {
-        postgres::server().run(async |client| client.query_one(&count, &[]).await.unwrap().get(0))
-    };
-    let committed = (0..10).any(|job| {
-        let before = stored();
-        // Without an `eventId`, nothing but the service can tell that it is the same event.
-        let event = event("job_sending", &job.to_string(), &url);
-        forwarder.swallow(true);
-        std::thread::scope(|scope| {
-            let submitted = scope.spawn(|| api.post("/v1/events", &event));
-            let end = Instant::now() + Duration::from_secs(3);
-            while stored() == before && Instant::now() < end {
-                std::thread::park_timeout(Duration::from_millis(5));
-            }
-            let is_committed = stored() > before;
-            forwarder.swallow(false);
-            forwarder.cut();
-            let answer = submitted.join().unwrap();
-            if is_committed {
-                assert_eq!(answer.status, 202, "{answer:?}");
-                let id = answer.json()["id"].as_str().unwrap().to_owned();
-                api.wait_for_state(&id, "delivered");
-            } else {
-                // The answer to another call was lost first, and the event was never sent.
-                within(Duration::from_mins(1), "it is ready again", || {
-                    (api.get("/readyz").status == 200).then_some(())
-                });
-            }
-            is_committed
-        })
-    });
-    assert!(committed);
-    eventually("all have arrived", || {
-        (i64::try_from(receiver.count()).unwrap() >= stored()).then_some(())
-    });
-    assert_eq!(i64::try_from(receiver.count()).unwrap(), stored(), "one was stored twice");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    lossy.all_arrive_once(&receiver);
 }
 
 #[test]

@@ -84,6 +84,11 @@ fn a_standby_that_lags_gives_no_id_twice() {
     let mut server = Server::start();
     let mut standby = server.standby();
     replicates(&server, "async");
+    for command in ["serve", "check-config"] {
+        let refused = Service::prepare(&standby.toml("callbacks")).run(&[command]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("is a standby"), "{said}");
+    }
     let mut service = over(&server, &standby);
     service.serve();
     let receiver = Receiver::start();
