@@ -22,5 +22,8 @@ pub(super) async fn alive(State(shared): State<Shared>) -> Result<Json<Value>, P
 )]
 pub(super) async fn ready(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {
     shared.health.ready().await.map_err(Problem::unavailable)?;
-    Ok(Json(json!({"status": "ready"})))
+    Ok(Json(match shared.health.nats() {
+        Some(nats) => json!({"status": "ready", "nats": nats}),
+        None => json!({"status": "ready"}),
+    }))
 }

@@ -33,6 +33,7 @@ mod misbehaving;
 mod model;
 #[cfg(target_os = "linux")]
 mod names;
+mod nats;
 mod operate;
 mod outbox;
 mod page;

@@ -24,6 +24,8 @@ struct Shared {
     delay: AtomicU64,
     /// Nothing is forwarded, and nothing is closed.
     hangs: AtomicBool,
+    /// What the client sends is lost.
+    mutes: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -49,6 +51,11 @@ impl Forwarder {
     /// From now on, nothing passes, as behind a pulled cable; or again.
     pub(crate) fn hang(&self, hangs: bool) {
         self.shared.hangs.store(hangs, Ordering::Relaxed);
+    }
+
+    /// From now on, what the client sends is lost.
+    pub(crate) fn mute(&self) {
+        self.shared.mutes.store(true, Ordering::Relaxed);
     }
 
     /// Closes all connections.
@@ -80,6 +87,9 @@ impl Shared {
             }
             while self.hangs.load(Ordering::Relaxed) {
                 std::thread::sleep(PAUSE);
+            }
+            if !is_answer && self.mutes.load(Ordering::Relaxed) {
+                continue;
             }
             if to.write_all(&bytes[..count]).is_err() {
                 break;
