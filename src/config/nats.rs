@@ -54,11 +54,6 @@ pub(super) fn settings(r: &mut Reader, max_event_bytes: usize) -> Option<Setting
             r.fault(SERVERS, format!("also requires {key}"));
         }
     }
-    for key in ["nats.ack_wait"] {
-        if r.is_set(key) && !create_consumer {
-            r.warn(key, "has no effect without nats.create_consumer");
-        }
-    }
     Some(Settings {
         servers,
         stream: stream?,
@@ -77,15 +72,11 @@ pub(super) fn settings(r: &mut Reader, max_event_bytes: usize) -> Option<Setting
     })
 }
 
-/// Every key except `nats.servers`, without which they mean nothing.
-const KEYS: [&str; 17] = [
+/// The keys without a default, which mean nothing without `nats.servers`.
+const KEYS: [&str; 12] = [
     "nats.stream",
     "nats.consumer",
-    "nats.create_consumer",
-    "nats.filter_subjects",
     EVENTS,
-    "nats.batch",
-    "nats.ack_wait",
     "nats.dead_letter_subject",
     "nats.credentials_file",
     "nats.nkey_file",
@@ -95,7 +86,6 @@ const KEYS: [&str; 17] = [
     "nats.ca_file",
     "nats.client_cert_file",
     "nats.client_key_file",
-    "nats.tls_first",
 ];
 
 fn note_list(r: &mut Reader, key: &'static str, texts: &[String]) {

@@ -15,6 +15,7 @@ mod attempt;
 mod away;
 mod capacity;
 mod cli;
+mod cloudevents;
 mod connections;
 mod crash;
 mod damage;

@@ -12,10 +12,11 @@
 //!
 //! [`session`] is where these rules are kept; [`source`] runs one session after the other, [`binding`] says
 //! which consumers they can be kept with, [`connection`] and [`credentials`] are the way to the servers, and
-//! [`message`], [`dead_letter`] and [`subjects`] are about single messages.
+//! [`awaited`] is what a session waits for; [`message`], [`dead_letter`] and [`subjects`] are about single messages.
 //!
 //! [`Outbox::leads`]: crate::outbox::Outbox::leads
 
+mod awaited;
 mod binding;
 mod connection;
 mod credentials;

@@ -8,20 +8,17 @@
 //! Whatever goes wrong, the messages in hand may be dropped: the server delivers them again, and those that
 //! were stored are duplicates.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::{collections::VecDeque, sync::Mutex, time::Duration};
 
 use async_nats::jetstream::{AckKind, Context, Message, consumer::pull::Batch};
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use futures_util::FutureExt as _;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
+    awaited::{Chunk, Request, at, drain, next, oldest},
     binding::{Binding, bind},
     connection::PATIENCE,
     dead_letter::Poison,
@@ -30,6 +27,7 @@ use super::{
     standing::Standing,
 };
 use crate::{
+    clock::Timestamp,
     intake::EventOutcome,
     measure,
     outbox::{OutboxError, Sequence},
@@ -46,22 +44,6 @@ const CHECK: Duration = Duration::from_millis(500);
 
 /// How long messages in hand may take to be stored when the session ends.
 const GRACE: Duration = Duration::from_secs(5);
-
-type Stored = BoxFuture<'static, Result<Vec<EventOutcome>, OutboxError>>;
-
-/// Messages that are being stored.
-struct Chunk {
-    messages: Vec<Message>,
-    /// Nobody else has it; the lock makes the session one that threads can share.
-    stored: Mutex<Stored>,
-}
-
-/// A request for messages.
-struct Request {
-    batch: Batch,
-    /// How many it has brought.
-    count: usize,
-}
 
 /// Why a session ends.
 enum End {
@@ -262,10 +244,12 @@ impl<'a> Session<'a> {
         if let Some(request) = request {
             request.count += self.waiting.len() - before;
         }
+        let now = self.source.now();
         for message in self.waiting.range(before..) {
             if let Ok(info) = message.info() {
-                let age = SystemTime::now().duration_since(info.published.into());
-                measure::nats_pulled(age.unwrap_or_default(), info.pending);
+                let published = info.published.unix_timestamp_nanos() / 1_000_000;
+                let published = Timestamp::from_millis(u64::try_from(published).unwrap_or(0));
+                measure::nats_pulled(now.since(published), info.pending);
             }
         }
     }
@@ -394,35 +378,5 @@ impl<'a> Session<'a> {
             Ok(Err(error)) => Err(Fault::request(WHAT, error)),
             Err(error) => Err(Fault::request(WHAT, error)),
         }
-    }
-}
-
-/// The messages that have come already.
-fn drain(into: &mut VecDeque<Message>, request: &mut Option<Request>) {
-    let Some(request) = request else { return };
-    let mut next = || tokio::task::unconstrained(request.batch.next()).now_or_never();
-    while let Some(Some(Ok(message))) = next() {
-        into.push_back(message);
-    }
-}
-
-async fn next(request: &mut Option<Request>) -> Option<Result<Message, async_nats::Error>> {
-    match request {
-        Some(request) => request.batch.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn oldest(under_way: &mut VecDeque<Chunk>) -> Result<Vec<EventOutcome>, OutboxError> {
-    match under_way.front_mut() {
-        Some(chunk) => chunk.stored.get_mut().unwrap_or_else(PoisonError::into_inner).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

@@ -9,6 +9,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{connection::Connection, settings::Settings};
 use crate::{
+    clock::Timestamp,
     health::{SourceState, SourceWord},
     intake::Intake,
     measure,
@@ -38,6 +39,10 @@ impl Standing {
         let reason = Some("it begins".to_owned());
         let state = watch::Sender::new(SourceState { state: SourceWord::Waiting, reason });
         Self { settings, connection, intake, outbox, stop, state, logged: Mutex::new("") }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.outbox.clock().now()
     }
 
     /// Whether the service stops.

@@ -4,7 +4,7 @@ use async_nats::ConnectOptions;
 use nkeys::KeyPair;
 
 use super::{SLOW, check, numbered, wait_for};
-use crate::support::{PASSWORD, Service, nats::Server};
+use crate::support::{PASSWORD, Service, eventually, nats::Server};
 
 /// A service with these files, which pulls from the server.
 fn service(server: &Server, more: &str, files: &[(&str, &str)]) -> Service {
@@ -48,7 +48,15 @@ fn user_and_password_are_read_again_on_reload() {
     // A file that cannot be used changes nothing.
     std::fs::remove_file(service.path("password")).unwrap();
     service.signal("HUP");
-    works(&server, &service, 3);
+    eventually("it is reported", || {
+        let log = service.log();
+        let of_nats = |line: &&serde_json::Value| {
+            line["event.action"] == "nats-files-read" && line["event.outcome"] == "failure"
+        };
+        log.iter().any(|line| of_nats(&line)).then_some(())
+    });
+    server.publish([numbered(3)]);
+    server.wait_until_empty();
     let output = service.run(&["check-config"]);
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();

@@ -50,7 +50,7 @@ fn a_kill_between_store_and_acknowledgement_stores_nothing_twice() {
 fn a_kill_before_the_store_loses_nothing_and_keeps_the_order() {
     let server = Server::start();
     server.prepare();
-    let full = "[outbox]\nmax_pending = 1\n";
+    let full = "outbox.max_pending = 1\n";
     let mut service = Service::prepare(&format!("{full}{SLOW}{}", server.toml("")));
     service.serve();
     service.api().accept(&event("job_sending", "other", NOWHERE));
@@ -69,11 +69,11 @@ fn a_kill_before_the_store_loses_nothing_and_keeps_the_order() {
 #[test]
 #[ignore = "needs nats-server: tests/run"]
 fn kills_with_a_backlog_lose_nothing_and_keep_the_order() {
-    const COUNT: usize = 20_000;
+    const COUNT: usize = 5_000;
     let server = Server::start();
     server.prepare();
     server.publish((0..COUNT).map(numbered));
-    let mut service = Service::prepare(&format!("{SLOW}{}", server.toml("batch = 100")));
+    let mut service = Service::prepare(&format!("{SLOW}{}", server.toml("batch = 50")));
     for kill in 1..=3 {
         service.serve();
         let before = server.left().0;
@@ -151,7 +151,7 @@ fn a_full_outbox_is_waited_for_in_bounded_memory() {
     });
     assert_eq!(redelivered, 0);
     eventually("all are stored", || {
-        let output = service.run(&["cancel", "--all", "--yes"]);
+        let output = service.run(&["cancel", "--all"]);
         assert!(output.status.success(), "{output:?}");
         (server.left() == (0, 0)).then_some(())
     });

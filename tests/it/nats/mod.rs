@@ -26,7 +26,8 @@ fn numbered(n: usize) -> String {
 
 /// What is stored: for each job, the numbers of its events in the order of their acceptance.
 fn stored(service: &Service) -> BTreeMap<String, Vec<String>> {
-    let output = service.run(&["export", "--file", "all.ndjson", "--force"]);
+    drop(std::fs::remove_file(service.path("all.ndjson")));
+    let output = service.run(&["export", "--file", "all.ndjson"]);
     assert!(output.status.success(), "{output:?}");
     let text = service.read("all.ndjson");
     let mut all: Vec<Value> = text
