@@ -180,7 +180,7 @@ impl<'a> Session<'a> {
         while pending > 0 && Instant::now() < until {
             self.source.waits(
                 "older",
-                format!(
+                &format!(
                     "{pending} messages were delivered and not acknowledged; they come first, after ack_wait"
                 ),
             );
@@ -278,7 +278,7 @@ impl<'a> Session<'a> {
         let outcomes = match result {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                self.source.waits("outbox", format!("the outbox refuses: {error}"));
+                self.source.waits("outbox", &format!("the outbox refuses: {error}"));
                 // In their order, before those that have come since.
                 for chunk in std::mem::take(&mut self.under_way).into_iter().rev() {
                     chunk.messages.into_iter().rev().for_each(|it| self.waiting.push_front(it));
@@ -336,7 +336,7 @@ impl<'a> Session<'a> {
                 self.bury_at = self.poison.front().map(|_| Instant::now());
             }
             Err(fault) => {
-                self.source.waits("dead-letter", fault.to_string());
+                self.source.waits("dead-letter", &fault.to_string());
                 self.bury_at = Some(Instant::now() + AGAIN);
             }
         }

@@ -65,7 +65,7 @@ impl Source {
                     Err(fault) => ("connection", fault),
                     Ok(()) => (word, fault.with(it.connection.take_said())),
                 };
-                it.waits(word, fault.to_string());
+                it.waits(word, &fault.to_string());
                 it.released(pause).await;
             }
         }

@@ -79,8 +79,8 @@ impl Standing {
     }
 
     /// Nothing is pulled; `kind` is the kind of the reason, and only a change of it is logged.
-    pub(super) fn waits(&self, kind: &'static str, reason: String) {
-        if self.set(SourceWord::Waiting, kind, Some(reason.clone())) {
+    pub(super) fn waits(&self, kind: &'static str, reason: &str) {
+        if self.set(SourceWord::Waiting, kind, Some(reason.to_owned())) {
             tracing::warn!(
                 event.action = "nats-waiting",
                 event.reason = reason,

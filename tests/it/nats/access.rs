@@ -4,7 +4,10 @@ use async_nats::ConnectOptions;
 use nkeys::KeyPair;
 
 use super::{SLOW, check, numbered, wait_for};
-use crate::support::{PASSWORD, Service, eventually, nats::Server};
+use crate::{
+    support::{PASSWORD, Service, eventually, nats::Server},
+    tls::receiver::Authority,
+};
 
 /// A service with these files, which pulls from the server.
 fn service(server: &Server, more: &str, files: &[(&str, &str)]) -> Service {
@@ -112,4 +115,43 @@ fn it_works_without_the_permission_to_create_and_says_what_is_not_permitted() {
     wait_for(&service, "waiting", "$JS.API.CONSUMER.INFO.JOBS.callbacks");
     server.reconfigure(&users(needed), admin());
     works(&server, &service, 2);
+}
+
+#[test]
+#[ignore = "needs nats-server: tests/run"]
+fn certificates_of_both_sides_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let authority = Authority::new();
+    authority.write(&file("ca.pem"));
+    for name in ["127.0.0.1", "dpf"] {
+        let identity = authority.identity(name);
+        identity.write(&file(&format!("{name}.pem")), &file(&format!("{name}.key")));
+    }
+    let path = |name: &str| file(name).display().to_string();
+    let settings = format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: true }}",
+        path("127.0.0.1.pem"),
+        path("127.0.0.1.key"),
+        path("ca.pem")
+    );
+    let options = ConnectOptions::new()
+        .add_root_certificates(file("ca.pem"))
+        .add_client_certificate(file("dpf.pem"), file("dpf.key"));
+    let server = Server::with(&settings, options);
+    server.prepare();
+    let ca = format!("ca_file = \"{}\"\n", path("ca.pem"));
+    let own = format!(
+        "client_cert_file = \"{}\"\nclient_key_file = \"{}\"\n",
+        path("dpf.pem"),
+        path("dpf.key")
+    );
+    let with_both = service(&server, &format!("{ca}{own}"), &[]);
+    works(&server, &with_both, 1);
+    drop(with_both);
+    for lacks in [&ca, &own] {
+        let service = service(&server, lacks, &[]);
+        wait_for(&service, "waiting", "not connected to nats://");
+        assert!(!service.run(&["check-config"]).status.success());
+    }
 }

@@ -3,6 +3,7 @@
 mod access;
 mod events;
 mod faults;
+mod fleet;
 mod settings;
 
 use std::collections::BTreeMap;
