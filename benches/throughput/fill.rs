@@ -1,6 +1,6 @@
 //! Fills a store that no service has open with a backlog, through the outbox.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use seal_dpf_urlcallback::{
@@ -8,13 +8,15 @@ use seal_dpf_urlcallback::{
     clock::SystemClock,
     outbox::{
         NewCallback, Outbox, Sequence,
+        postgres::{self, PostgresOutbox},
         sled::{Settings, SledOutbox},
     },
 };
 
-use crate::postgres;
-
 const BATCH: usize = 2048;
+
+/// The schema of a store in a database.
+pub(crate) const SCHEMA: &str = "urlcallback";
 
 /// The job of a callback, as long as DPF's are.
 pub(crate) fn body(job: usize, directory: String) -> Body {
@@ -46,7 +48,7 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
     let outbox: Box<dyn Outbox> = if database.is_empty() {
         Box::new(SledOutbox::open(dir, Settings::default(), Arc::new(SystemClock))?)
     } else {
-        Box::new(postgres::open(database, dir)?)
+        Box::new(open(database, dir)?)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     for kind in kinds.chunks(4) {
@@ -80,4 +82,19 @@ fn new(job: usize, url: &str) -> anyhow::Result<NewCallback> {
         destination: Destination::of(&parse_url(url).context("a URL")?),
         refusal: None,
     })
+}
+
+/// The store in a database. The folder with the identity of whoever fills it is beside `dir`.
+fn open(url: &str, dir: &Path) -> anyhow::Result<PostgresOutbox> {
+    let settings = postgres::Settings {
+        url: url.to_owned().into(),
+        session_url: None,
+        password_file: None,
+        ca_file: None,
+        identity: None,
+        schema: SCHEMA.to_owned(),
+        max_pending: 10_000_000,
+        longest_pause: Duration::MAX,
+    };
+    Ok(PostgresOutbox::visit(settings, dir.parent().context("a folder")?)?)
 }

@@ -2,16 +2,16 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 
 use crate::{
-    clock::{Latency, eventually, now_micros},
+    clock::{Latency, now_micros},
     fill::directory,
     http::get,
     kills, latency, page, postgres,
     receiver::rate,
     service::Service,
-    stage::{Events, Receiver, fill, produce, raw},
+    stage::{DEAD, Events, Receiver, all_delivered, beside, fill, produce},
     table::{Figures, mib, ms},
 };
 
@@ -33,16 +33,6 @@ const PARTS: [(&str, Part); 13] = [
     ("postgres-snapshot", postgres::snapshot),
 ];
 
-/// How many the service has in flight to one destination, and in all (its defaults).
-const PER_DESTINATION: usize = 16;
-const CONCURRENCY: usize = 256;
-
-/// Number of PUTs that the raw loop makes next to a figure.
-const RAW: usize = 100_000;
-
-/// A port on which nothing listens.
-pub(crate) const DEAD: u16 = 1;
-
 /// Measures the parts of these names, or all.
 pub(crate) fn run(wanted: &[&str]) -> anyhow::Result<()> {
     if let Some(unknown) = wanted.iter().find(|name| PARTS.iter().all(|(known, _)| known != *name))
@@ -57,24 +47,6 @@ pub(crate) fn run(wanted: &[&str]) -> anyhow::Result<()> {
     }
     figures.print();
     Ok(())
-}
-
-fn in_flight(destinations: usize) -> usize {
-    (PER_DESTINATION * destinations).min(CONCURRENCY)
-}
-
-/// Raw loops right before and right after what is measured, and their mean.
-pub(crate) fn beside<T>(
-    receiver: &mut Receiver,
-    destinations: usize,
-    measure: impl FnOnce(&mut Receiver) -> anyhow::Result<T>,
-) -> anyhow::Result<(T, f64)> {
-    let before = raw(receiver.port, destinations, in_flight(destinations), RAW)?;
-    receiver.report()?;
-    let measured = measure(receiver)?;
-    let after = raw(receiver.port, destinations, in_flight(destinations), RAW)?;
-    receiver.report()?;
-    Ok((measured, f64::midpoint(before, after)))
 }
 
 /// Results of draining a backlog.
@@ -102,17 +74,6 @@ fn drained(
         to_first: seen.first.saturating_sub(begin),
         resident: usage.resident,
         highest: usage.highest,
-    })
-}
-
-/// Waits until every stored callback is recorded as delivered.
-pub(crate) fn all_delivered(service: &Service, count: usize) -> anyhow::Result<()> {
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let count = count as f64;
-    eventually("all are settled", || {
-        let delivered = service.metric("urlcallback_callbacks_ended_total{state=\"delivered\"}")?;
-        ensure!(delivered <= count, "{delivered} of {count} were delivered");
-        Ok((delivered >= count).then_some(()))
     })
 }
 

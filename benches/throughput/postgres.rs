@@ -3,7 +3,6 @@
 
 use std::{
     net::TcpListener,
-    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -13,17 +12,15 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::{
     clock::{Latency, eventually},
-    parts::{DEAD, all_delivered, beside},
+    fill::SCHEMA,
     receiver::rate,
     service::Service,
-    stage::{Events, Receiver, fill, produce},
+    stage::{DEAD, Events, Receiver, all_delivered, beside, fill, produce},
     table::{Figures, ms},
 };
 
 /// Serves a cluster until its standard input is closed.
 const SERVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres/serve");
-
-const SCHEMA: &str = "urlcallback";
 
 /// How long a snapshot is held open.
 const HELD: Duration = Duration::from_mins(10);
@@ -294,27 +291,4 @@ pub(crate) fn snapshot(figures: &mut Figures) -> anyhow::Result<()> {
         "≥ 0.8",
     );
     service.stop()
-}
-
-/// Opens the store for [`crate::fill`].
-pub(crate) fn settings(url: &str) -> seal_dpf_urlcallback::outbox::postgres::Settings {
-    seal_dpf_urlcallback::outbox::postgres::Settings {
-        url: url.to_owned().into(),
-        session_url: None,
-        password_file: None,
-        ca_file: None,
-        identity: None,
-        schema: SCHEMA.to_owned(),
-        max_pending: 10_000_000,
-        longest_pause: Duration::MAX,
-    }
-}
-
-/// The folder with the identity of whoever fills it.
-pub(crate) fn open(
-    url: &str,
-    folder: &Path,
-) -> anyhow::Result<seal_dpf_urlcallback::outbox::postgres::PostgresOutbox> {
-    let folder = folder.parent().context("a folder")?;
-    Ok(seal_dpf_urlcallback::outbox::postgres::PostgresOutbox::visit(settings(url), folder)?)
 }

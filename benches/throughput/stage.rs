@@ -9,6 +9,16 @@ use anyhow::{Context as _, ensure};
 
 use crate::{clock::eventually, producer, receiver, service::Service};
 
+/// How many the service has in flight to one destination, and in all (its defaults).
+const PER_DESTINATION: usize = 16;
+const CONCURRENCY: usize = 256;
+
+/// Number of PUTs that the raw loop makes next to a figure.
+const RAW: usize = 100_000;
+
+/// A port on which nothing listens.
+pub(crate) const DEAD: u16 = 1;
+
 /// The receiver's process.
 pub(crate) struct Receiver {
     child: Child,
@@ -129,4 +139,33 @@ pub(crate) fn produce(service: &Service, events: Events) -> anyhow::Result<produ
         [port.into(), destinations, connections, count, rate, lines].map(|it| it.to_string()),
     );
     Ok(serde_json::from_str(&said(&mut command)?)?)
+}
+
+fn in_flight(destinations: usize) -> usize {
+    (PER_DESTINATION * destinations).min(CONCURRENCY)
+}
+
+/// Raw loops right before and right after what is measured, and their mean.
+pub(crate) fn beside<T>(
+    receiver: &mut Receiver,
+    destinations: usize,
+    measure: impl FnOnce(&mut Receiver) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, f64)> {
+    let before = raw(receiver.port, destinations, in_flight(destinations), RAW)?;
+    receiver.report()?;
+    let measured = measure(receiver)?;
+    let after = raw(receiver.port, destinations, in_flight(destinations), RAW)?;
+    receiver.report()?;
+    Ok((measured, f64::midpoint(before, after)))
+}
+
+/// Waits until every stored callback is recorded as delivered.
+pub(crate) fn all_delivered(service: &Service, count: usize) -> anyhow::Result<()> {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let count = count as f64;
+    eventually("all are settled", || {
+        let delivered = service.metric("urlcallback_callbacks_ended_total{state=\"delivered\"}")?;
+        ensure!(delivered <= count, "{delivered} of {count} were delivered");
+        Ok((delivered >= count).then_some(()))
+    })
 }

@@ -7,6 +7,8 @@
 CREATE TABLE @schema@.meta (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     version integer NOT NULL,
+    -- The lowest version of the schema whose service can still use this one, beside a newer service.
+    oldest integer NOT NULL DEFAULT 1,
     -- The key of the ids.
     salt bytea NOT NULL,
     -- An import has begun and not ended.
@@ -22,8 +24,11 @@ CREATE TABLE @schema@.destination (
     name text COLLATE "C" NOT NULL,
     hold_until bigint NOT NULL DEFAULT 0,
     paused_at bigint,
-    resumed_at bigint NOT NULL DEFAULT 0
-);
+    resumed_at bigint NOT NULL DEFAULT 0,
+    -- The breaker, as its owner has last stored it.
+    open_since bigint,
+    probe_at bigint
+) WITH (fillfactor = 70);
 
 -- A callback as it was accepted. It is never updated.
 CREATE TABLE @schema@.callback (
@@ -96,6 +101,15 @@ CREATE TABLE @schema@.shard (
 ) WITH (fillfactor = 10);
 INSERT INTO @schema@.shard (id) SELECT generate_series(0, 63);
 
+-- What each instance has stored with its last call, by the token of the call, so that a call whose answer was
+-- lost can be repeated.
+CREATE TABLE @schema@.stored (
+    slot integer PRIMARY KEY,
+    token bigint NOT NULL,
+    -- Null for what was not new.
+    seqs bigint[] NOT NULL
+) WITH (fillfactor = 10);
+
 -- What an instance asks the owner of a shard to do, and the answer.
 CREATE TABLE @schema@.asked (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -140,24 +154,34 @@ CREATE FUNCTION @schema@.keep_destinations_v1() RETURNS void LANGUAGE sql AS $bo
     SELECT pg_advisory_xact_lock_shared('@schema@.meta'::regclass::oid::bigint);
 $body$;
 
--- Forgets destinations that have no callbacks, and instances that were last seen before p_before: their
+-- Forgets destinations that have no callbacks, among some that are chosen at random, and instances that were last seen before p_before: their
 -- counters are added to those of nobody. p_class and p_first: the keys of the locks of identities.
 CREATE FUNCTION @schema@.forget_v1(p_now bigint, p_before bigint, p_class integer, p_first integer)
 RETURNS void LANGUAGE plpgsql AS $body$
 DECLARE
     v_gone integer[];
+    v_from bigint := hashtextextended(clock_timestamp()::text, 0);
+    v_idle bigint[];
 BEGIN
     -- Another instance does it, or callbacks are being stored: the next time, then.
     IF NOT pg_try_advisory_xact_lock('@schema@.meta'::regclass::oid::bigint) THEN
         RETURN;
     END IF;
-    DELETE FROM @schema@.destination d
-    WHERE d.paused_at IS NULL AND d.hold_until < p_now
-        AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.queue = d.queue);
-    DELETE FROM @schema@.tally t WHERE NOT EXISTS (SELECT FROM @schema@.destination d WHERE d.queue = t.queue);
+    v_idle := (SELECT array_agg(d.queue) FROM (
+            (SELECT * FROM @schema@.destination WHERE queue >= v_from ORDER BY queue LIMIT 10000)
+            UNION ALL (SELECT * FROM @schema@.destination WHERE queue < v_from ORDER BY queue LIMIT 10000)) AS d
+        WHERE d.paused_at IS NULL AND d.hold_until < p_now
+            AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.queue = d.queue));
+    IF v_idle IS NOT NULL THEN
+        DELETE FROM @schema@.destination WHERE queue = ANY (v_idle);
+        DELETE FROM @schema@.tally WHERE queue = ANY (v_idle);
+    END IF;
     v_gone := (SELECT array_agg(id) FROM (
         SELECT id FROM @schema@.instance WHERE seen_at < p_before ORDER BY id) AS it
         WHERE pg_try_advisory_xact_lock(p_class, p_first + id));
+    IF v_gone IS NULL THEN
+        RETURN;
+    END IF;
     INSERT INTO @schema@.tally AS t (queue, slot, pending, failed)
     SELECT queue, 0, sum(pending), sum(failed) FROM @schema@.tally WHERE slot = ANY (v_gone) GROUP BY queue
     ON CONFLICT (queue, slot) DO UPDATE
@@ -169,6 +193,7 @@ BEGIN
     ON CONFLICT (slot) DO UPDATE SET pending = t.pending + excluded.pending,
         delivered = t.delivered + excluded.delivered, failed = t.failed + excluded.failed;
     DELETE FROM @schema@.total WHERE slot = ANY (v_gone);
+    DELETE FROM @schema@.stored WHERE slot = ANY (v_gone);
     UPDATE @schema@.shard SET owner = NULL WHERE owner = ANY (v_gone) AND clean;
     DELETE FROM @schema@.instance i
     WHERE i.id = ANY (v_gone) AND NOT EXISTS (SELECT FROM @schema@.shard s WHERE s.owner = i.id);
@@ -205,12 +230,13 @@ BEGIN
 END
 $body$;
 
--- Stores new callbacks in the order of the arrays. p_refused: the kind of error of one that can never be
+-- Stores new callbacks in the order of the arrays. With the token of the call before, nothing is stored
+-- again, and the outcomes are the same. p_refused: the kind of error of one that can never be
 -- sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one row alone, and nothing is
 -- stored: 3 there is no room (seq: how many are pending), 4 to be tried one by one.
 CREATE FUNCTION @schema@.enqueue_v1(
     p_now bigint, p_slot integer, p_max bigint, p_events bytea[], p_jobs bytea[], p_directories bytea[],
-    p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[]
+    p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[], p_token bigint
 ) RETURNS TABLE (ord bigint, outcome integer, seq bigint, queue bigint, readiness smallint)
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -223,6 +249,18 @@ DECLARE
     v_stored bigint[];
     v_readiness smallint[];
 BEGIN
+    SELECT s.seqs INTO v_seqs FROM @schema@.stored s WHERE s.slot = p_slot AND s.token = p_token;
+    IF FOUND THEN
+        RETURN QUERY
+        SELECT it.ord, CASE WHEN it.seq IS NULL THEN 1 ELSE 0 END, coalesce(it.seq, c.seq), coalesce(c.queue, it.queue),
+            p.readiness
+        FROM unnest(v_seqs, p_queues, p_events) WITH ORDINALITY AS it (seq, queue, event, ord)
+        LEFT JOIN LATERAL (
+            SELECT c.seq, c.queue FROM @schema@.callback c WHERE it.seq IS NULL AND c.event_id = it.event) AS c ON true
+        LEFT JOIN LATERAL (SELECT p.readiness FROM @schema@.progress p WHERE p.seq = it.seq) AS p ON true
+        ORDER BY it.ord;
+        RETURN;
+    END IF;
     PERFORM @schema@.keep_destinations_v1();
     PERFORM @schema@.lock_jobs_v1(p_jobs);
     -- A purge waits, so that there is an id to answer a duplicate with.
@@ -303,6 +341,8 @@ BEGIN
         array_agg(0::bigint), array_agg((readiness IS NULL)::int::bigint))
     FROM unnest(v_seqs, p_queues, v_readiness) AS it (seq, queue, readiness)
     WHERE seq IS NOT NULL HAVING count(*) > 0;
+    INSERT INTO @schema@.stored AS s (slot, token, seqs) VALUES (p_slot, p_token, coalesce(v_seqs, '{}'))
+    ON CONFLICT (slot) DO UPDATE SET token = excluded.token, seqs = excluded.seqs;
 
     RETURN QUERY
     SELECT it.ord, CASE WHEN it.seq IS NULL THEN 1 ELSE 0 END, coalesce(it.seq, c.seq), coalesce(c.queue, it.queue),

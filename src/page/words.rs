@@ -91,6 +91,13 @@ words! {
     trouble: "No events are accepted:", "Es werden keine Ereignisse angenommen:";
     troubled: "Destinations that do not work", "Ziele, die nicht funktionieren";
     none_troubled: "All destinations work.", "Alle Ziele funktionieren.";
+    instances: "Instances", "Instanzen";
+    machine: "Machine", "Rechner";
+    this_one: "this one", "diese";
+    seen_at: "Last seen", "Zuletzt gesehen";
+    shards: "Shards", "Shards";
+    connected: "connected", "verbunden";
+    not_connected: "not connected", "nicht verbunden";
     all_destinations: "All destinations", "Alle Ziele";
     recently_failed: "Last failed", "Zuletzt fehlgeschlagen";
     none_failed: "No callback has failed.", "Kein Callback ist fehlgeschlagen.";

@@ -31,6 +31,20 @@ pub(super) struct Enqueue {
     pub(super) reply: Reply<Vec<Enqueued>>,
 }
 
+/// Batches of a call whose answer was lost.
+pub(super) struct Unsure {
+    pub(super) token: i64,
+    pub(super) batches: Vec<Enqueue>,
+    pub(super) error: OutboxError,
+}
+
+impl Unsure {
+    /// They may have been stored or not.
+    pub(super) fn give_up(self) {
+        refuse(self.batches, &self.error);
+    }
+}
+
 /// An outcome to be recorded.
 pub(super) struct Settle {
     /// Its place among the commands of a round.
@@ -167,6 +181,14 @@ impl Command {
             Self::Settle(it) => answer(it.reply, Err(error)),
             Self::Act(it) => it.refuse(error),
         }
+    }
+}
+
+/// Refuses batches.
+pub(super) fn refuse(batches: Vec<Enqueue>, error: &OutboxError) {
+    for it in batches {
+        it.sequence.refuse(error);
+        answer(it.reply, Err(error.clone()));
     }
 }
 

@@ -1,7 +1,9 @@
 //! Storing new callbacks.
 
+use std::sync::PoisonError;
+
 use super::{
-    command::{Enqueue, answer},
+    command::{Enqueue, Unsure, answer, refuse},
     rows::{self, big},
     writer::Writer,
 };
@@ -28,6 +30,14 @@ const FULL: i32 = 3;
 const ONE_BY_ONE: i32 = 4;
 
 impl Writer {
+    /// Makes a call again whose answer was lost. The session in which it was made is over.
+    pub(super) async fn enqueue_again(&self, unsure: Unsure) -> Result<()> {
+        let Unsure { token, batches, error } = unsure;
+        let again = self.enqueue_as(token, batches).await?;
+        refuse(again, &error);
+        Ok(())
+    }
+
     /// Stores batches with one call, or if that is refused, one after the other. Returns those that have to
     /// be made again in their own order, because there may be no room for all.
     pub(super) async fn enqueue(&self, enqueues: Vec<Enqueue>) -> Result<Vec<Enqueue>> {
@@ -38,12 +48,16 @@ impl Writer {
                 None => open.push(it),
             }
         }
-        let all: Vec<_> = open.iter().flat_map(|it| &it.batch).collect();
-        if all.is_empty() {
+        if open.iter().all(|it| it.batch.is_empty()) {
             open.into_iter().for_each(|it| answer(it.reply, Ok(Vec::new())));
             return Ok(Vec::new());
         }
-        match self.call(&all).await {
+        self.enqueue_as(token(), open).await
+    }
+
+    async fn enqueue_as(&self, token: i64, open: Vec<Enqueue>) -> Result<Vec<Enqueue>> {
+        let all: Vec<_> = open.iter().flat_map(|it| &it.batch).collect();
+        match self.call(&all, token).await {
             Ok(Called::Stored(outcomes)) => {
                 let mut outcomes = outcomes.into_iter();
                 for it in open {
@@ -53,11 +67,13 @@ impl Writer {
                 Ok(Vec::new())
             }
             Ok(Called::Full(_) | Called::OneByOne) => Ok(open),
+            Err(error @ OutboxError::Unsure(_)) => {
+                let unsure = Unsure { token, batches: open, error: error.clone() };
+                self.unsure.lock().unwrap_or_else(PoisonError::into_inner).push(unsure);
+                Err(error)
+            }
             Err(error) => {
-                for it in open {
-                    it.sequence.refuse(&error);
-                    answer(it.reply, Err(error.clone()));
-                }
+                refuse(open, &error);
                 if error.is_away() { Err(error) } else { Ok(Vec::new()) }
             }
         }
@@ -70,7 +86,7 @@ impl Writer {
             return Ok(());
         }
         let all: Vec<_> = it.batch.iter().collect();
-        let stored = match self.call(&all).await {
+        let stored = match self.call(&all, token()).await {
             Ok(Called::Stored(outcomes)) => Ok(outcomes),
             Ok(Called::Full(pending)) => {
                 Err(OutboxError::Full { pending, max: self.settings.max_pending })
@@ -91,7 +107,7 @@ impl Writer {
     async fn one_by_one(&self, batch: &[&NewCallback]) -> Result<Vec<Enqueued>> {
         let mut outcomes = Vec::with_capacity(batch.len());
         for new in batch {
-            match self.call(&[new]).await? {
+            match self.call(&[new], token()).await? {
                 Called::Stored(stored) => outcomes.extend(stored),
                 Called::Full(pending) => {
                     return Err(OutboxError::Full { pending, max: self.settings.max_pending });
@@ -102,7 +118,7 @@ impl Writer {
         Ok(outcomes)
     }
 
-    async fn call(&self, batch: &[&NewCallback]) -> Result<Called> {
+    async fn call(&self, batch: &[&NewCallback], token: i64) -> Result<Called> {
         let now = self.now();
         let records = batch.iter().map(|new| prepared(new, now)).collect::<Result<Vec<_>>>()?;
         let each = |part: fn(&Record) -> &str| -> Vec<&[u8]> {
@@ -134,6 +150,7 @@ impl Writer {
                     &refused,
                     &errors,
                     &accepted,
+                    &token,
                 ],
             )
             .await?;
@@ -167,7 +184,9 @@ impl Writer {
             let key = ids::parts(id).1;
             let destination = record.destination.clone();
             let readiness: Option<i16> = row.get("readiness");
+            // Of a destination of another instance, what is blocked is not told.
             if readiness.is_some()
+                && queues.owns(key)
                 && let Some(queue) = queues.queue(key, &destination)
             {
                 queue.set_pending(true);
@@ -182,6 +201,11 @@ impl Writer {
         self.queues.wake();
         Ok(Called::Stored(outcomes))
     }
+}
+
+/// A number for one call.
+fn token() -> i64 {
+    fastrand::i64(..)
 }
 
 /// The callback as it will be stored, but for its id, and its bytes.

@@ -19,8 +19,9 @@ const INSTANCES: &str = "SELECT * FROM ( \
             EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 \
                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
                 AND l.classid = ($1::bigint & 4294967295)::oid AND l.objid = ($2::bigint + i.id)::oid) AS is_alive \
-        FROM @schema@.instance i) AS it \
-    WHERE is_alive OR shards > 0 OR seen_at > $3 ORDER BY name, node";
+        FROM @schema@.instance i \
+        WHERE i.seen_at > $3 OR EXISTS (SELECT FROM @schema@.shard s WHERE s.owner = i.id AND NOT s.clean)) AS it \
+    ORDER BY name, node";
 
 /// For how long an instance that has left is shown, in milliseconds.
 const SHOWN: i64 = 60 * 60 * 1000;

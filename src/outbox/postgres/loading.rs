@@ -12,7 +12,11 @@ use super::{
 use crate::{
     callback::Destination,
     clock::Timestamp,
-    outbox::{error::Result, ids::QueueKey},
+    outbox::{
+        Readiness, Record, State,
+        error::Result,
+        ids::{self, QueueKey},
+    },
 };
 
 /// Maximum number of queues that are filled with one query.
@@ -35,6 +39,9 @@ impl Writer {
                 describe(&mut queue, row);
                 inner.queues.insert(key, queue);
                 if pending > 0 {
+                    if let Some(open) = rows::open(row) {
+                        inner.take_over(key, open);
+                    }
                     inner.signal(key, Timestamp::default());
                     first.push((key, BEGIN));
                 }
@@ -61,13 +68,36 @@ impl Writer {
                 let Some(queue) = inner.queue(key, &destination) else { continue };
                 describe(queue, row);
                 queue.forget();
-                queue.set_pending(row.get::<_, i64>("pending") > 0);
+                let has_pending = row.get::<_, i64>("pending") > 0;
+                inner.set_pending(key, has_pending);
                 queues.push((key, BEGIN));
             }
         }
         self.fill(&queues).await?;
         self.queues.wake();
         Ok(())
+    }
+
+    /// Reads callbacks of own queues that were made active by another instance.
+    pub(super) async fn load_active(&self, seqs: &[i64]) -> Result<()> {
+        let records = self.records(seqs).await?;
+        self.made_active(records);
+        Ok(())
+    }
+
+    /// These are active, as far as this instance owns them and they still are.
+    pub(super) fn made_active(&self, records: Vec<Record>) {
+        let mut inner = self.queues.lock();
+        for record in records {
+            let key = ids::parts(record.id).1;
+            let is_active =
+                matches!(record.state, State::Pending(Readiness::Fresh | Readiness::Scheduled(_)));
+            if is_active && inner.owns(key) {
+                inner.activated(key, record);
+            }
+        }
+        drop(inner);
+        self.queues.wake();
     }
 
     /// Reads the callbacks of these queues after these places.

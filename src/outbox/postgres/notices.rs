@@ -15,14 +15,16 @@ const COLLECTED: Duration = Duration::from_millis(10);
 /// Pause between two attempts to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Maximum number of destinations in one notice: PostgreSQL limits it to 8000 bytes.
-const QUEUES: usize = 400;
+/// Maximum number of destinations or callbacks in one notice: PostgreSQL limits it to 8000 bytes.
+const KEYS: usize = 400;
 
 /// What is told to the owners of shards.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Notice {
     /// Rows of this destination have changed.
     Changed(QueueKey),
+    /// The callback with this seq is active.
+    Active(i64),
     /// Something was asked, or answered.
     Asked,
 }
@@ -84,16 +86,20 @@ async fn exchange(
     }
 }
 
-/// The notices as text: `asked`, or the keys of queues in hexadecimal.
+/// The notices as text: `asked`; or `changed` or `active`, and the keys of queues or seqs in hexadecimal.
 fn payloads(notices: &BTreeSet<Notice>) -> Vec<String> {
-    let keys: Vec<_> = notices
-        .iter()
-        .filter_map(|notice| match notice {
-            Notice::Changed(key) => Some(format!("{:x}", key.0)),
-            Notice::Asked => None,
-        })
-        .collect();
-    let mut payloads: Vec<_> = keys.chunks(QUEUES).map(|some| some.join(" ")).collect();
+    let keys = |kind: &str, of: fn(&Notice) -> Option<String>| -> Vec<String> {
+        let all: Vec<_> = notices.iter().filter_map(of).collect();
+        all.chunks(KEYS).map(|some| format!("{kind} {}", some.join(" "))).collect()
+    };
+    let mut payloads = keys("changed", |notice| match notice {
+        Notice::Changed(key) => Some(format!("{:x}", key.0)),
+        _ => None,
+    });
+    payloads.extend(keys("active", |notice| match notice {
+        Notice::Active(seq) => Some(format!("{seq:x}")),
+        _ => None,
+    }));
     if notices.contains(&Notice::Asked) {
         payloads.push("asked".to_owned());
     }
@@ -101,9 +107,15 @@ fn payloads(notices: &BTreeSet<Notice>) -> Vec<String> {
 }
 
 fn parse(payload: &str) -> Vec<Notice> {
-    if payload == "asked" {
-        return vec![Notice::Asked];
+    let mut words = payload.split(' ');
+    let kind = words.next().unwrap_or_default();
+    let notice = |word| match kind {
+        "changed" => Some(Notice::Changed(QueueKey(u64::from_str_radix(word, 16).ok()?))),
+        "active" => Some(Notice::Active(i64::from_str_radix(word, 16).ok()?)),
+        _ => None,
+    };
+    match kind {
+        "asked" => vec![Notice::Asked],
+        _ => words.filter_map(notice).collect(),
     }
-    let key = |word| Some(Notice::Changed(QueueKey(u64::from_str_radix(word, 16).ok()?)));
-    payload.split(' ').filter_map(key).collect()
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
@@ -119,6 +119,7 @@ impl PostgresOutbox {
         let node = node::identity(folder).map_err(|error| cannot(error.to_string()))?;
         let supervisor = Supervisor {
             node: node.clone(),
+            salt: OnceLock::new(),
             purpose,
             server_clock,
             settings: Arc::clone(&settings),
@@ -355,9 +356,7 @@ impl Outbox for PostgresOutbox {
 
     fn set_open(&self, destination: &Destination, open: Option<Open>) {
         let key = QueueKey::of(&self.salt, destination);
-        if let Some(queue) = self.queues.lock().queues.get_mut(&key) {
-            queue.set_open(open);
-        }
+        self.queues.lock().set_open(key, open);
     }
 
     fn ready(&self) -> OutboxFuture<()> {

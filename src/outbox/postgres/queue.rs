@@ -33,6 +33,8 @@ pub(super) struct Queue {
     pub(super) resumed_at: Timestamp,
     pub(super) hold_until: Timestamp,
     open: Option<Open>,
+    /// The same as it is stored, or about to be.
+    pub(super) stored_open: Option<Open>,
     has_pending: bool,
     /// Not claimed.
     window: BTreeMap<Place, Box<Record>>,
@@ -54,6 +56,7 @@ impl Queue {
             resumed_at: Timestamp::default(),
             hold_until: Timestamp::default(),
             open: None,
+            stored_open: None,
             has_pending: true,
             window: BTreeMap::new(),
             known_to: Some(BEGIN),

@@ -10,7 +10,9 @@ use tokio::sync::Notify;
 
 use super::{
     claimant::Claimant,
+    notices::Notice,
     queue::{Place, Queue, ReadAhead},
+    rows::big,
     shard::{SHARDS, ShardState, shard_of},
 };
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     clock::Timestamp,
     measure,
     outbox::{
-        Claim, ClaimOwner, Claims, Hold, News, Record,
+        Claim, ClaimOwner, Claims, Hold, News, Open, Record,
         horizon::Horizon,
         ids::{self, QueueKey},
     },
@@ -41,8 +43,13 @@ pub(super) struct Inner {
     pub(super) shards: [ShardState; SHARDS],
     /// Whether no other instance lives.
     pub(super) is_alone: bool,
-    /// Destinations of other instances of which rows have changed.
-    pub(super) changed: BTreeSet<QueueKey>,
+    /// Destinations of other instances of which rows have changed, and callbacks of them that have become
+    /// active.
+    pub(super) changed: BTreeSet<Notice>,
+    /// Breakers that have opened or closed since it was last stored.
+    pub(super) opened: HashMap<QueueKey, Option<Open>, RandomState>,
+    /// Breakers of the owners before.
+    taken_over: HashMap<QueueKey, Open, RandomState>,
     pub(super) queues: HashMap<QueueKey, Queue, RandomState>,
     signals: HashMap<QueueKey, Timestamp, RandomState>,
     retried: HashSet<QueueKey>,
@@ -63,6 +70,8 @@ impl Default for Inner {
             shards: [ShardState::Foreign; SHARDS],
             is_alone: true,
             changed: BTreeSet::new(),
+            opened: HashMap::default(),
+            taken_over: HashMap::default(),
             queues: HashMap::default(),
             signals: HashMap::default(),
             retried: HashSet::new(),
@@ -111,6 +120,7 @@ impl Inner {
             self.queues.keys().copied().filter(|key| shard_of(*key) == shard).collect();
         for key in keys {
             self.signals.remove(&key);
+            self.taken_over.remove(&key);
             self.lost.extend(self.queues.remove(&key).map(|queue| queue.destination));
         }
     }
@@ -135,7 +145,7 @@ impl Inner {
     /// owner is told then.
     pub(super) fn queue(&mut self, key: QueueKey, destination: &Destination) -> Option<&mut Queue> {
         if !self.owns(key) {
-            self.changed.insert(key);
+            self.changed.insert(Notice::Changed(key));
             return None;
         }
         Some(self.queues.entry(key).or_insert_with(|| Queue::new(destination.clone())))
@@ -144,11 +154,47 @@ impl Inner {
     /// A callback of this destination is active from now on.
     pub(super) fn activated(&mut self, key: QueueKey, record: Record) {
         let place = Queue::place(&record);
+        if !self.owns(key) {
+            self.changed.insert(Notice::Active(big(place.1)));
+            return;
+        }
         let (destination, window) = (record.destination.clone(), self.window());
         if let Some(queue) = self.queue(key, &destination) {
+            queue.set_pending(true);
             queue.insert(place, Box::new(record), window);
             self.signal(key, place.0);
         }
+    }
+
+    /// Whether the destination has pending callbacks. Without, its breaker is closed.
+    pub(super) fn set_pending(&mut self, key: QueueKey, has_pending: bool) {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.set_pending(has_pending);
+            self.note_open(key);
+        }
+    }
+
+    /// The breaker of a destination opens or closes.
+    pub(super) fn set_open(&mut self, key: QueueKey, open: Option<Open>) {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.set_open(open);
+            self.note_open(key);
+        }
+    }
+
+    fn note_open(&mut self, key: QueueKey) {
+        if let Some(queue) = self.queues.get_mut(&key)
+            && queue.stored_open != queue.open()
+        {
+            queue.stored_open = queue.open();
+            self.opened.insert(key, queue.open());
+        }
+    }
+
+    /// The breaker of a destination as the owner before has left it.
+    pub(super) fn take_over(&mut self, key: QueueKey, open: Open) {
+        self.taken_over.insert(key, open);
+        self.set_open(key, Some(open));
     }
 
     /// An operator requests that a destination be tried now.
@@ -169,7 +215,7 @@ impl Inner {
 
     /// The seqs of everything that is in flight.
     pub(super) fn in_flight(&self) -> Vec<i64> {
-        self.queues.values().flat_map(Queue::in_flight).map(super::rows::big).collect()
+        self.queues.values().flat_map(Queue::in_flight).map(big).collect()
     }
 
     /// A session begins. Attempts of the one before are dropped before anything is claimed again.
@@ -186,6 +232,8 @@ impl Inner {
         self.before = self.claimant.take().or(self.before.take());
         self.shards = [ShardState::Foreign; SHARDS];
         self.changed.clear();
+        self.opened.clear();
+        self.taken_over.clear();
         self.lost.extend(self.queues.drain().map(|(_, queue)| queue.destination));
         self.signals.clear();
         self.retried.clear();
@@ -233,8 +281,9 @@ impl Queues {
         news.extend(retried.iter().filter_map(known).map(News::RetryNow));
         let taken: Vec<_> = inner.signals.keys().take(SIGNALS_AT_ONCE).copied().collect();
         for key in taken {
+            let open = inner.taken_over.remove(&key);
             if let (Some(at), Some(queue)) = (inner.signals.remove(&key), inner.queues.get(&key)) {
-                news.push(News::Due { destination: queue.destination.clone(), at, open: None });
+                news.push(News::Due { destination: queue.destination.clone(), at, open });
             }
         }
         news

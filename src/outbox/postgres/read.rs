@@ -104,6 +104,11 @@ impl Reads {
             Some(connection) if !connection.client.is_closed() => Ok(Arc::clone(connection)),
             _ => {
                 let connection = Arc::new(self.connector.connect().await?);
+                let sql = self.connector.sql("SELECT salt FROM @schema@.meta");
+                let salt = connection.client.query_typed_one(&sql, &[]).await.map_err(away)?;
+                if salt.get::<_, &[u8]>(0) != self.salt {
+                    return Err(OutboxError::Unreachable("another database has answered".into()));
+                }
                 *current = Some(Arc::clone(&connection));
                 Ok(connection)
             }

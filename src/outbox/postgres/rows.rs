@@ -8,7 +8,7 @@ use crate::{
     callback::CallbackId,
     clock::Timestamp,
     outbox::{
-        ErrorKind, OutboxError, Readiness, Record, State, StateName,
+        ErrorKind, Open, OutboxError, Readiness, Record, State, StateName,
         error::Result,
         ids::{self, QueueKey},
         record,
@@ -117,6 +117,14 @@ pub(super) fn accepted(record: &Record) -> Result<Vec<u8>> {
         ..record.clone()
     };
     Ok(record::encode(&begin)?)
+}
+
+/// The breaker of the row of a destination.
+pub(super) fn open(row: &Row) -> Option<Open> {
+    Some(Open {
+        since: time(row.get::<_, Option<i64>>("open_since")?),
+        next_probe_at: time(row.get::<_, Option<i64>>("probe_at")?),
+    })
 }
 
 /// The callback of a row with [`COLUMNS`].

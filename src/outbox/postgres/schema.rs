@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 use super::{
     rows::class_of,
@@ -12,7 +12,9 @@ use super::{
 };
 use crate::outbox::{Identity, OutboxError, ids};
 
-/// The migrations in order. The number of the schema's version is how many were made.
+/// The migrations in order. The number of the schema's version is how many were made. One that leaves what
+/// older services call, which is the rule, leaves `meta.oldest` as it is, so that instances can be replaced
+/// one after the other.
 const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/postgres/0001_first_schema.sql")];
 
 /// The oldest PostgreSQL that has everything that is used.
@@ -38,20 +40,45 @@ pub(super) enum Purpose {
     Import(Option<Identity>),
 }
 
-/// Creates or migrates the schema. On error, nothing is changed.
+/// Creates or migrates the schema. On error, nothing is changed. With the key of the ids of the session before,
+/// it has to be the same schema.
 pub(super) async fn prepare(
     client: &Client,
     connector: &Connector,
     purpose: Purpose,
+    known: Option<[u8; 16]>,
 ) -> std::result::Result<Schema, SchemaError> {
     refuse_server(client).await?;
     client.batch_execute("BEGIN").await?;
     // Instances that start together.
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('urlcallback ' || $1, 0))";
     client.query_one(lock, &[&connector.schema()]).await?;
-    let made = migrate(client, connector, purpose).await;
+    let made = match refuse_another(client, connector, known).await {
+        Ok(()) => migrate(client, connector, purpose).await,
+        Err(error) => Err(error),
+    };
     client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
     made
+}
+
+/// Refuses a schema that is not the one of the session before: the URL may name hosts of different clusters.
+async fn refuse_another(
+    client: &Client,
+    connector: &Connector,
+    known: Option<[u8; 16]>,
+) -> std::result::Result<(), SchemaError> {
+    let Some(known) = known else { return Ok(()) };
+    if look(client, connector).await? > 0 {
+        let row = client.query_one(&connector.sql("SELECT salt FROM @schema@.meta"), &[]).await?;
+        if row.get::<_, &[u8]>(0) == known {
+            return Ok(());
+        }
+    }
+    Err(SchemaError::Refused(format!(
+        "another database has answered, which does not hold these callbacks in its schema {}; do the hosts in \
+         outbox.postgres.url belong to one cluster?",
+        connector.schema()
+    )))
 }
 
 /// Refuses a server that is too old, or that may lose what it has committed.
@@ -91,17 +118,21 @@ pub(super) async fn look(
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)",
     )
     .await?;
-    let (version, importing) = if known {
-        let sql = connector.sql("SELECT version, importing FROM @schema@.meta");
-        let row =
-            client.query_one(&sql, &[]).await.map_err(|_| SchemaError::Foreign(name.clone()))?;
-        (usize::try_from(row.get::<_, i32>(0)).unwrap_or(0), row.get(1))
+    let number = |value: i32| usize::try_from(value).unwrap_or(0);
+    let (version, oldest, importing) = if known {
+        let sql = connector.sql("SELECT version, oldest, importing FROM @schema@.meta");
+        let row = client.query_one(&sql, &[]).await.map_err(|error| match error.code() {
+            Some(&SqlState::UNDEFINED_COLUMN) => SchemaError::Foreign(name.clone()),
+            _ => error.into(),
+        })?;
+        (number(row.get(0)), number(row.get(1)), row.get(2))
     } else if filled {
         return Err(SchemaError::Foreign(name));
     } else {
-        (0, false)
+        (0, 0, false)
     };
-    if version > MIGRATIONS.len() {
+    // A newer service may be under way to replace this one.
+    if version > MIGRATIONS.len() && oldest > MIGRATIONS.len() {
         return Err(SchemaError::Newer { name, found: version, known: MIGRATIONS.len() });
     }
     if importing {
@@ -135,7 +166,7 @@ async fn migrate(
     if version == 0 {
         client.batch_execute(&connector.sql("CREATE SCHEMA IF NOT EXISTS @schema@")).await?;
     }
-    for migration in &MIGRATIONS[version..] {
+    for migration in MIGRATIONS.iter().skip(version) {
         client.batch_execute(&connector.sql(migration)).await?;
     }
     let newest = i32::try_from(newest).unwrap_or(i32::MAX);
@@ -150,7 +181,8 @@ async fn migrate(
             .sql("INSERT INTO @schema@.meta (version, salt, importing) VALUES ($1, $2, $3)");
         client.execute(&sql, &[&newest, &salt.as_slice(), &importing]).await?;
     } else {
-        client.execute(&connector.sql("UPDATE @schema@.meta SET version = $1"), &[&newest]).await?;
+        let sql = connector.sql("UPDATE @schema@.meta SET version = $1 WHERE version < $1");
+        client.execute(&sql, &[&newest]).await?;
     }
     client.query_one(&connector.sql("SELECT @schema@.begin_v1()"), &[]).await?;
     let row = client.query_one(&connector.sql("SELECT salt FROM @schema@.meta"), &[]).await?;

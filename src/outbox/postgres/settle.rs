@@ -125,9 +125,7 @@ impl Writer {
             queues.activated(ids::parts(record.id).1, record);
         }
         for key in idle {
-            if let Some(queue) = queues.queues.get_mut(&key) {
-                queue.set_pending(false);
-            }
+            queues.set_pending(key, false);
         }
         drop(queues);
         self.queues.wake();

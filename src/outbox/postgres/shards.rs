@@ -10,13 +10,14 @@ use tokio_postgres::types::ToSql;
 
 use super::{
     claimant::uptime,
-    rows::{self, millis},
+    rows::{self, big, millis},
     shard::{SHARDS, ShardState},
     writer::Writer,
 };
 use crate::{
+    clock::Timestamp,
     measure,
-    outbox::{OutboxError, error::Result},
+    outbox::{Open, OutboxError, error::Result},
 };
 
 /// Pause between two beats.
@@ -60,8 +61,23 @@ impl Writer {
         self.queues.lock().is_alone = live <= 1;
         let target = if self.takes_shards(live) { SHARDS.div_ceil(live.max(1)) } else { 0 };
         self.finish_waiting().await?;
+        self.store_open().await?;
         self.let_go(target).await?;
         self.take(target).await
+    }
+
+    /// Stores which breakers have opened or closed, for who takes over.
+    pub(super) async fn store_open(&self) -> Result<()> {
+        let opened = std::mem::take(&mut self.queues.lock().opened);
+        if opened.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = opened.keys().map(|key| big(key.0)).collect();
+        let times = |of: fn(&Open) -> Timestamp| -> Vec<Option<i64>> {
+            opened.values().map(|open| open.as_ref().map(of).map(millis)).collect()
+        };
+        let (since, probes) = (times(|it| it.since), times(|it| it.next_probe_at));
+        self.query(&self.statements.open, &[&keys, &since, &probes]).await.map(drop)
     }
 
     /// A visitor takes shards only where nobody else is there to act.

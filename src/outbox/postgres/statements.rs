@@ -44,6 +44,8 @@ pub(super) struct Statements {
     pub(super) answered: Statement,
     pub(super) old_questions: Statement,
     pub(super) forget: Statement,
+    pub(super) open: Statement,
+    pub(super) recent: Statement,
 }
 
 impl Statements {
@@ -60,7 +62,7 @@ impl Statements {
             rows::COLUMNS
         );
         Ok(Self {
-            enqueue: call("enqueue_v1", 11).await?,
+            enqueue: call("enqueue_v1", 12).await?,
             settle: call("settle_v1", 15).await?,
             replay: call("replay_v1", 5).await?,
             fail: call("fail_v1", 7).await?,
@@ -88,8 +90,8 @@ impl Statements {
             )
             .await?,
             fresh: prepare(
-                "SELECT queue, count(*) AS count, max(seq) AS last FROM @schema@.callback WHERE seq > $1 GROUP BY queue \
-                 UNION ALL SELECT NULL, 0, (SELECT max(seq) FROM @schema@.callback)",
+                "SELECT count(*) AS count, (SELECT max(seq) FROM @schema@.callback) AS last \
+                 FROM @schema@.callback WHERE seq > $1",
             )
             .await?,
             all_pending: prepare(
@@ -101,6 +103,16 @@ impl Statements {
             )
             .await?,
             answered: prepare("UPDATE @schema@.asked SET answer = $2 WHERE id = $1").await?,
+            open: prepare(
+                "UPDATE @schema@.destination d SET open_since = s.since, probe_at = s.probe \
+                 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS s (queue, since, probe) \
+                 WHERE d.queue = s.queue",
+            )
+            .await?,
+            recent: prepare(&format!(
+                "{from} WHERE p.seq > $1 AND p.readiness < 2 AND (p.queue & 63) = ANY ($2) ORDER BY p.seq"
+            ))
+            .await?,
             old_questions: prepare("DELETE FROM @schema@.asked WHERE asked_at < $1").await?,
             old: prepare(
                 "SELECT p.seq, p.queue FROM @schema@.destination d CROSS JOIN LATERAL ( \
@@ -123,7 +135,8 @@ impl Statements {
             ))
             .await?,
             queues: prepare(
-                "SELECT d.queue, d.name, d.hold_until, d.paused_at, d.resumed_at, coalesce(t.pending, 0)::bigint AS pending \
+                "SELECT d.queue, d.name, d.hold_until, d.paused_at, d.resumed_at, d.open_since, d.probe_at, \
+                    coalesce(t.pending, 0)::bigint AS pending \
                  FROM @schema@.destination d LEFT JOIN LATERAL ( \
                     SELECT sum(pending) AS pending FROM @schema@.tally WHERE queue = d.queue) t ON true \
                  WHERE ($1::bigint[] IS NULL OR d.queue = ANY ($1)) AND ($2::integer[] IS NULL OR (d.queue & 63) = ANY ($2))",

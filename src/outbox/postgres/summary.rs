@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     read::{Arg, Reads},
-    rows::{big, count, millis, time},
+    rows::{self, big, count, millis, time},
 };
 use crate::{
     callback::Destination,
@@ -20,7 +20,7 @@ const DESTINATIONS_SHOWN: usize = 1000;
 
 /// Destinations with their counters, and what is due of each but for what is in flight ($2). A time later
 /// than $3 was stored while the clock was ahead.
-const DESTINATIONS: &str = "SELECT d.queue, d.name, d.hold_until, d.paused_at, \
+const DESTINATIONS: &str = "SELECT d.queue, d.name, d.hold_until, d.paused_at, d.open_since, d.probe_at, \
         coalesce(t.pending, 0)::bigint AS pending, coalesce(t.failed, 0)::bigint AS failed, \
         coalesce(a.due, 0)::bigint AS due, a.oldest \
     FROM @schema@.destination d \
@@ -54,8 +54,9 @@ impl Reads {
             )
             .await?;
         let described = found.iter().map(|row| {
-            let (open, in_flight) =
-                in_memory.get(&row.get::<_, i64>("queue")).copied().unwrap_or_default();
+            // Of a destination of another instance, what it sends is not known here.
+            let of = in_memory.get(&row.get::<_, i64>("queue"));
+            let (open, in_flight) = of.copied().unwrap_or_else(|| (rows::open(row), 0));
             let pending = count(row.get("pending"));
             let hold_until = time(row.get("hold_until"));
             let oldest = row.get::<_, Option<i64>>("oldest").map(time);

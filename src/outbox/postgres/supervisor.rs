@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -15,11 +15,11 @@ use tokio_postgres::types::ToSql;
 use super::{
     claimant::{Claimant, LastAnswer, uptime},
     clock::{RESYNC, ServerClock},
-    command::{Command, Round},
+    command::{Command, Round, Unsure},
     notices::{Notice, Notices},
     queues::Queues,
     recording::{Kept, decide},
-    rows::{big, class_of, millis, unbig},
+    rows::{big, class_of, millis, record, unbig},
     schema::{self, Purpose, SchemaError},
     session::{CALL_TIMEOUT, Connector},
     settings::Settings,
@@ -35,6 +35,9 @@ use crate::{
 /// Pause between two attempts to connect again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a call whose answer was lost waits for another session.
+const UNSURE_FOR: Duration = Duration::from_secs(10);
+
 /// How long another session with the same identity is waited for at the start: PostgreSQL ends it after 20
 /// seconds of silence.
 const IDENTITY_WAIT: Duration = Duration::from_secs(25);
@@ -46,7 +49,7 @@ const POLL: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// How often what is not used any more is looked for, and how long an instance is not seen before it is.
-const FORGET: Duration = Duration::from_hours(1);
+const FORGET: Duration = Duration::from_mins(10);
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(30 * 24);
 
 /// Callbacks are committed in another order than their seqs are given. This many are looked at again.
@@ -55,6 +58,8 @@ const LATE: i64 = 2000;
 /// The task of a store.
 pub(super) struct Supervisor {
     pub(super) node: String,
+    /// The key of the ids, when it is known.
+    pub(super) salt: OnceLock<[u8; 16]>,
     pub(super) purpose: Purpose,
     pub(super) settings: Arc<Settings>,
     pub(super) connector: Arc<Connector>,
@@ -77,7 +82,9 @@ impl Supervisor {
         let began = uptime();
         let session = self.connector.session().await?;
         self.server_clock.set(&session.client).await?;
-        let schema = schema::prepare(&session.client, &self.connector, self.purpose).await?;
+        let known = self.salt.get().copied();
+        let schema = schema::prepare(&session.client, &self.connector, self.purpose, known).await?;
+        self.salt.get_or_init(|| schema.salt);
         let statements = Statements::prepare(&session, &self.connector).await?;
         let last_answer = Arc::new(LastAnswer::new(began));
         let open = session.open.clone();
@@ -93,6 +100,7 @@ impl Supervisor {
             )),
             last_answer,
             kept: Arc::clone(&self.kept),
+            unsure: Mutex::default(),
             slot: 0,
             looked_for: Mutex::new((i64::MAX, None)),
             began,
@@ -136,12 +144,18 @@ impl Supervisor {
                 error.message = %error,
                 "the connection to the store broke"
             );
+            let mut unsure =
+                std::mem::take(&mut *writer.unsure.lock().unwrap_or_else(PoisonError::into_inner));
             drop(writer);
             self.queues.lock().lose_all();
             self.queues.wake();
-            match self.reconnect(&error, &mut waiting).await {
+            match self.reconnect(&error, &mut waiting, &mut unsure).await {
                 Some(begun) => writer = begun,
-                None => return,
+                None => return unsure.into_iter().for_each(Unsure::give_up),
+            }
+            for it in unsure {
+                // If the connection breaks again, that is noticed below.
+                drop(writer.enqueue_again(it).await);
             }
         }
     }
@@ -164,8 +178,7 @@ impl Supervisor {
         let (mut poll, mut sweep) = (ticks(POLL), ticks(SWEEP));
         let mut forget = tokio::time::interval_at(Instant::now() + BEAT, FORGET);
         loop {
-            let mut changed = BTreeSet::new();
-            let mut is_asked = false;
+            let mut heard = Heard::default();
             tokio::select! {
                 biased;
                 _ = open.wait_for(|open| !*open) => {
@@ -174,18 +187,20 @@ impl Supervisor {
                 _ = beat.tick() => writer.beat().await?,
                 _ = resync.tick() => self.server_clock.set(&writer.session.client).await?,
                 _ = poll.tick() => {
-                    is_asked = true;
-                    if !self.queues.lock().is_alone {
-                        changed.extend(writer.fresh().await?);
+                    heard.is_asked = true;
+                    if self.queues.lock().is_alone {
+                        writer.look_from_now();
+                    } else {
+                        writer.fresh().await?;
                     }
                 }
                 _ = sweep.tick() => {
                     self.queues.lock().forget_idle();
-                    changed.extend(writer.all_pending().await?);
+                    heard.changed.extend(writer.all_pending().await?);
                     writer.forget_questions().await?;
                 }
                 _ = forget.tick() => writer.forget().await?,
-                Some(notice) = notices.receive.recv() => note(&notice, &mut changed, &mut is_asked),
+                Some(notice) = notices.receive.recv() => heard.note(&notice),
                 () = self.queues.fill.notified() => {}
                 command = self.commands.recv(), if waiting.is_empty() => match command {
                     Some(command) => waiting.push_back(command),
@@ -197,16 +212,17 @@ impl Supervisor {
                 waiting.push_back(command);
             }
             while let Ok(notice) = notices.receive.try_recv() {
-                note(&notice, &mut changed, &mut is_asked);
+                heard.note(&notice);
             }
             writer.make(Round::take(waiting)).await?;
-            if is_asked && writer.answer_questions().await? {
+            if heard.is_asked && writer.answer_questions().await? {
                 send(notices, Notice::Asked);
             }
-            writer.read_again(&changed).await?;
+            writer.read_again(&heard.changed).await?;
+            writer.load_active(&heard.active).await?;
             writer.fill(&self.queues.take_wanted()).await?;
             let told = std::mem::take(&mut self.queues.lock().changed);
-            told.into_iter().for_each(|key| send(notices, Notice::Changed(key)));
+            told.into_iter().for_each(|notice| send(notices, notice));
         }
     }
 
@@ -216,9 +232,14 @@ impl Supervisor {
         &mut self,
         broken: &OutboxError,
         waiting: &mut VecDeque<Command>,
+        unsure: &mut Vec<Unsure>,
     ) -> Option<Writer> {
         let mut reason = broken.to_string();
+        let end = Instant::now() + UNSURE_FOR;
         loop {
+            if Instant::now() >= end {
+                unsure.drain(..).for_each(Unsure::give_up);
+            }
             let pause = Instant::now() + RECONNECT_PAUSE;
             loop {
                 for command in waiting.drain(..) {
@@ -256,12 +277,23 @@ impl Supervisor {
     }
 }
 
-fn note(notice: &Notice, changed: &mut BTreeSet<QueueKey>, is_asked: &mut bool) {
-    match notice {
-        Notice::Changed(key) => {
-            changed.insert(*key);
+/// What other instances have told.
+#[derive(Default)]
+struct Heard {
+    changed: BTreeSet<QueueKey>,
+    active: Vec<i64>,
+    is_asked: bool,
+}
+
+impl Heard {
+    fn note(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Changed(key) => {
+                self.changed.insert(*key);
+            }
+            Notice::Active(seq) => self.active.push(*seq),
+            Notice::Asked => self.is_asked = true,
         }
-        Notice::Asked => *is_asked = true,
     }
 }
 
@@ -271,18 +303,30 @@ fn send(notices: &Notices, notice: Notice) {
 }
 
 impl Writer {
-    /// The destinations of callbacks that are new since the last call, by whomever they were stored: also of
-    /// those that were committed after others with a later seq.
-    async fn fresh(&self) -> Result<BTreeSet<QueueKey>> {
+    /// What was stored before is known.
+    fn look_from_now(&self) {
+        *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner) = (i64::MAX, None);
+    }
+
+    /// Reads callbacks that are new since the last call, by whomever they were stored: also those that were
+    /// committed after others with a later seq.
+    async fn fresh(&self) -> Result<()> {
         let (from, known) = *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = self.query(&self.statements.fresh, &[&from]).await?;
-        let last = found.iter().filter_map(|row| row.get::<_, Option<i64>>("last")).max();
-        let count = found.iter().map(|row| row.get::<_, i64>("count")).sum();
+        let row = self.query_one(&self.statements.fresh, &[&from]).await?;
+        let (count, last): (i64, Option<i64>) = (row.get("count"), row.get("last"));
         let next = last.unwrap_or(0).saturating_sub(LATE).max(0);
         // How many there are after the next place is not known yet, unless it is the same.
         let known_next = if next == from { Some(count) } else { None };
         *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner) = (next, known_next);
-        Ok(if known == Some(count) { BTreeSet::new() } else { keys_of(&found) })
+        if known == Some(count) {
+            return Ok(());
+        }
+        let own = self.queues.lock().own_shards();
+        let own: Vec<_> = own.into_iter().map(i64::from).collect();
+        let found = self.query(&self.statements.recent, &[&from, &own]).await?;
+        // One that cannot be read is reported when its queue is filled.
+        self.made_active(found.iter().filter_map(|row| record(row).ok()).collect());
+        Ok(())
     }
 
     /// The destinations with pending callbacks.
@@ -310,6 +354,7 @@ impl Writer {
 
     /// Lets go of all shards, because the store is closed.
     async fn let_go_all(&self) -> Result<()> {
+        self.store_open().await?;
         // What is in flight now will not be recorded, and its shard is not let go in order.
         self.let_go(0).await
     }

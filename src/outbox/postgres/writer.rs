@@ -9,7 +9,7 @@ use tokio_postgres::{Row, Statement, types::ToSql};
 
 use super::{
     claimant::{Claimant, LastAnswer, uptime},
-    command::{Command, Round},
+    command::{Command, Round, Unsure},
     queues::Queues,
     recording::{Kept, Recording},
     session::{CALL_TIMEOUT, Connection, is_conflict, unsure},
@@ -36,6 +36,8 @@ pub(super) struct Writer {
     pub(super) claimant: Arc<Claimant>,
     pub(super) last_answer: Arc<LastAnswer>,
     pub(super) kept: Kept,
+    /// Calls whose answer was lost.
+    pub(super) unsure: Mutex<Vec<Unsure>>,
     /// The number of this instance, and of its counters.
     pub(super) slot: i32,
     /// From which seq new callbacks are looked for, and how many there were after it.

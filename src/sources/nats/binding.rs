@@ -42,8 +42,7 @@ pub(super) async fn bind(context: &Context, settings: &Settings) -> Result<Bindi
             created.map_err(|error| request(settings, "cannot be created", error))?
         }
         Err(error) if is_missing(&error) => {
-            let hint = "does not exist; create it, or set nats.create_consumer";
-            return Err(request(settings, hint, error));
+            return Err(Fault::NoConsumer(settings.consumer.clone()));
         }
         Err(error) => return Err(request(settings, "cannot be used", error)),
     };

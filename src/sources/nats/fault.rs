@@ -29,6 +29,9 @@ pub enum Fault {
         /// The reason.
         reason: String,
     },
+    /// There is no such consumer.
+    #[error("consumer {0} (nats.consumer) does not exist; create it, or set nats.create_consumer")]
+    NoConsumer(String),
     /// The stream or the consumer is not as the service needs it.
     #[error("{0}")]
     Unsuitable(String),

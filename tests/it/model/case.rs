@@ -233,7 +233,11 @@ impl Case {
 
     async fn reopen(&mut self) {
         self.hand.clear();
+        let open = self.model.open.clone();
         self.model.reopen();
+        if self.factory.keeps_breakers {
+            self.model.open = open;
+        }
         self.close();
         self.open();
         self.check().all().await;

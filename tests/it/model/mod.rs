@@ -68,6 +68,8 @@ const SHRINK_TIME: u32 = 180_000;
 struct Factory {
     /// Opens the outbox in this folder, with room for [`MAX_PENDING`]; creates it if there is none.
     open: fn(&Path, SharedClock) -> Arc<dyn Outbox>,
+    /// Whether breakers are stored.
+    keeps_breakers: bool,
     /// The files that a closed store has left in this folder and that a new store does not have.
     leftovers: fn(&Path) -> Vec<String>,
 }
@@ -86,7 +88,7 @@ fn outbox_behaves_as_its_model(factory: Factory) {
     });
 }
 
-const SLED: Factory = Factory { open: open_sled, leftovers: sled_leftovers };
+const SLED: Factory = Factory { open: open_sled, keeps_breakers: false, leftovers: sled_leftovers };
 
 fn open_sled(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
     let settings = Settings {
@@ -110,7 +112,8 @@ fn the_outbox_on_sled_behaves_as_its_model() {
     outbox_behaves_as_its_model(SLED);
 }
 
-const POSTGRES: Factory = Factory { open: open_postgres, leftovers: postgres_leftovers };
+const POSTGRES: Factory =
+    Factory { open: open_postgres, keeps_breakers: true, leftovers: postgres_leftovers };
 
 fn open_postgres(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
     let server = postgres::server();

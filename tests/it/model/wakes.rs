@@ -56,9 +56,9 @@ impl Wakes {
             self.waiting = None;
             for it in news {
                 let (destination, at) = match it {
-                    News::Due { destination, at, open: None } => (destination, at),
+                    News::Due { destination, at, .. } => (destination, at),
                     News::RetryNow(destination) => (destination, Timestamp::default()),
-                    other => panic!("{other:?}"),
+                    News::Lost(destination) => panic!("{destination} was lost"),
                 };
                 let known = self.times.entry(destination).or_insert(at);
                 *known = at.min(*known);

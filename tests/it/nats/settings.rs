@@ -162,6 +162,10 @@ fn a_consumer_is_created_where_that_is_wanted() {
         context.delete_consumer_from_stream("callbacks", "JOBS").await.unwrap();
     });
     let settings = "create_consumer = true\nack_wait = \"40s\"\nfilter_subjects = [\"jobs.new\"]";
+    for _ in 0..2 {
+        let said = checked(&server.toml(settings)).unwrap();
+        assert!(said.contains("does not exist and will be created"), "it changes nothing: {said}");
+    }
     let service = super::pulling(&server, settings);
     server.publish([super::numbered(1)]);
     server.wait_until_empty();

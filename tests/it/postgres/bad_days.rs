@@ -1,7 +1,7 @@
 //! Databases that cannot be used: one clear sentence for each, and nothing is changed.
 
 use super::alone;
-use crate::support::{PASSWORD, Service, postgres};
+use crate::support::{PASSWORD, Service, eventually, postgres};
 
 /// What `serve` says with these settings; it has to fail.
 fn refused(settings: &str) -> String {
@@ -53,10 +53,30 @@ fn a_schema_of_something_else_or_of_a_later_version_is_not_changed() {
     service.serve();
     assert_eq!(service.terminate(), Some(0));
     let schema = service.folder().file_name().unwrap().to_string_lossy().into_owned();
-    let later = format!("UPDATE \"{schema}\".meta SET version = version + 1");
+    let later = format!("UPDATE \"{schema}\".meta SET version = version + 1, oldest = version + 1");
     server.run(async |client| client.batch_execute(&later).await.unwrap());
     let said = refused(&settings);
     assert!(said.contains("supports up to"), "{said}");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn a_database_of_another_cluster_is_not_used_instead() {
+    let (mut server, other) = (postgres::Server::start(), postgres::Server::start());
+    let mut service = Service::prepare(&at(&server.url_with(&other)));
+    service.serve();
+    let api = service.api();
+    server.crash();
+    let body = |text: Vec<u8>| String::from_utf8(text).unwrap();
+    eventually("it says why it is not ready", || {
+        body(api.get("/readyz").body).contains("belong to one cluster").then_some(())
+    });
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'urlcallback'";
+    let schemas: i64 =
+        other.run(async |client| client.query_one(schemas, &[]).await.unwrap().get(0));
+    assert_eq!(schemas, 0, "a schema was made in the wrong database");
+    server.restart();
+    eventually("it is ready again", || (api.get("/readyz").status == 200).then_some(()));
 }
 
 #[test]

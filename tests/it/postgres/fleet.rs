@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::TcpListener,
     time::{Duration, Instant},
 };
 
@@ -224,6 +225,100 @@ fn a_stop_lets_go_of_the_shards_in_order() {
         (shards(&schema).values().copied().max() == Some(64)).then_some(())
     });
     drop(first);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn who_is_down_is_known_at_every_instance_and_handed_over() {
+    let (mut first, settings) = alone();
+    let settings = format!("{settings}breaker.failures = 2\nbreaker.initial_pause = \"5m\"\n");
+    first.configure(&settings);
+    let schema = first.folder().file_name().unwrap().to_string_lossy().into_owned();
+    first.serve();
+    let mut second = Service::prepare(&settings);
+    second.serve();
+    within(Duration::from_mins(1), "each has its half", || {
+        shards(&schema).values().eq([32, 32].iter()).then_some(())
+    });
+    let dead: Vec<_> =
+        (0..8).map(|_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()).collect();
+    for (job, address) in dead.iter().enumerate() {
+        for event_of in ["job_sending", "job_finished"] {
+            first.api().accept(&event(event_of, &job.to_string(), &format!("http://{address}/")));
+        }
+    }
+    let open = || -> BTreeMap<String, Value> {
+        let page = first.api().get("/v1/destinations").json();
+        let all = page["destinations"].as_array().unwrap().clone();
+        let open = all.into_iter().filter(|it| !it["openSince"].is_null());
+        open.map(|it| (it["destination"].as_str().unwrap().to_owned(), it["openSince"].clone()))
+            .collect()
+    };
+    let before = within(Duration::from_mins(1), "all are down, at either", || {
+        Some(open()).filter(|open| open.len() == dead.len())
+    });
+    let attempts = second.log().iter().filter(|it| it["event.action"] == "callback-retry").count();
+    assert!(attempts > 0, "the second one has none of the destinations");
+    let sent = || first.log().iter().filter(|it| it["event.action"] == "callback-retry").count();
+    let sent_before = sent();
+    assert_eq!(second.terminate(), Some(0));
+    within(Duration::from_secs(15), "the first has all shards", || {
+        (shards(&schema).values().copied().max() == Some(64)).then_some(())
+    });
+    // It does not find out by itself.
+    let page = first.api().queue();
+    assert_eq!(page["instances"].as_array().unwrap().len(), 2, "{page}");
+    assert_eq!(open(), before);
+    assert_eq!(sent(), sent_before, "it has tried what was known to be down");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn instances_are_listed_and_forgotten_a_month_after_they_left() {
+    let ([mut first, mut second], schema) = two();
+    let listed = |service: &Service| service.api().queue()["instances"].as_array().unwrap().clone();
+    let instances = listed(&first);
+    let of = |it: &Value| (it["self"] == true, it["alive"] == true, it["shards"].clone());
+    let mut found: Vec<_> = instances.iter().map(of).collect();
+    found.sort_by_key(|it| it.0);
+    assert_eq!(found, [(false, true, 32.into()), (true, true, 32.into())], "{instances:?}");
+    let said = String::from_utf8(first.run(&["status"]).stdout).unwrap();
+    assert_eq!(said.matches("32 shards").count(), 2, "{said}");
+    let metrics = String::from_utf8(first.api().get("/metrics").body).unwrap();
+    for line in ["urlcallback_instances 2", "urlcallback_shards 32"] {
+        assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
+    }
+    // A destination without callbacks goes as well, and one that is paused stays.
+    let receiver = Receiver::start();
+    let delivered = second.api().accept(&event("job_sending", "1", &receiver.url("/")));
+    second.api().wait_for_state(&delivered, "delivered");
+    assert!(second.run(&["pause", "--destination", "http://paused.example"]).status.success());
+    assert_eq!(second.terminate(), Some(0));
+    let old = format!(
+        "UPDATE \"{schema}\".instance SET seen_at = 0 WHERE id NOT IN (SELECT owner FROM \"{schema}\".shard \
+         WHERE NOT clean); DELETE FROM \"{schema}\".progress; DELETE FROM \"{schema}\".callback"
+    );
+    within(Duration::from_secs(15), "the first has all shards", || {
+        (shards(&schema).values().copied().max() == Some(64)).then_some(())
+    });
+    postgres::server().run(async |client| client.batch_execute(&old).await.unwrap());
+    assert_eq!(first.terminate(), Some(0));
+    first.serve();
+    assert_eq!(listed(&first).len(), 1);
+    let rows = format!(
+        "SELECT (SELECT count(*) FROM \"{schema}\".instance), (SELECT string_agg(name, ' ') FROM \"{schema}\".destination), \
+         (SELECT count(*) FROM \"{schema}\".tally)"
+    );
+    let expected = (1, "http://paused.example:80".to_owned(), 0);
+    within(Duration::from_mins(1), "what is not used is forgotten", || {
+        let left = postgres::server().run(async |client| {
+            let row = client.query_one(&rows, &[]).await.unwrap();
+            (row.get::<_, i64>(0), row.get::<_, String>(1), row.get::<_, i64>(2))
+        });
+        (left == expected).then_some(())
+    });
+    // The totals are kept.
+    assert_eq!(first.api().queue()["delivered"], 1);
 }
 
 #[test]

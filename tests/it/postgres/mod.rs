@@ -4,6 +4,7 @@ mod bad_days;
 mod fleet;
 mod network;
 mod outage;
+mod soak;
 mod standby;
 
 use std::collections::BTreeMap;

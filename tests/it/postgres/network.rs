@@ -16,7 +16,7 @@ use crate::support::{
     Answer, Forwarder, Receiver, Service, event, eventually, postgres, preloaded,
 };
 
-/// PgBouncer in front of the server of this process. It ends when its standard input is closed.
+/// `PgBouncer` in front of the server of this process. It ends when its standard input is closed.
 struct Bouncer {
     _dir: tempfile::TempDir,
     port: u16,
@@ -148,6 +148,35 @@ fn disconnected(service: &Service) -> usize {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
+fn an_event_whose_commit_was_answered_too_late_is_stored_once_and_acknowledged() {
+    let (mut near, forwarder, far, schema) = behind("");
+    assert_eq!(near.terminate(), Some(0));
+    within(Duration::from_secs(30), "the one far away has all shards", || {
+        (shards(&schema).values().copied().max() == Some(64)).then_some(())
+    });
+    let receiver = Receiver::start();
+    let (api, url) = (far.api(), receiver.url("/"));
+    let count = format!("SELECT count(*) FROM \"{schema}\".callback");
+    let stored = || -> i64 {
+        postgres::server().run(async |client| client.query_one(&count, &[]).await.unwrap().get(0))
+    };
+    forwarder.swallow(true);
+    std::thread::scope(|scope| {
+        // Without an `eventId`, nothing but the service can tell that it is the same event.
+        let submitted = scope.spawn(|| api.post("/v1/events", &event("job_sending", "1", &url)));
+        eventually("it is committed", || (stored() == 1).then_some(()));
+        forwarder.swallow(false);
+        forwarder.cut();
+        let answer = submitted.join().unwrap();
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        api.wait_for_state(&id, "delivered");
+    });
+    assert_eq!((stored(), receiver.count()), (1, 1));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
 fn a_slow_database_delays_and_breaks_nothing() {
     let (near, forwarder, far, schema) = behind("");
     forwarder.delay(Duration::from_millis(500));
@@ -237,7 +266,7 @@ fn the_clocks_of_the_machines_do_not_matter() {
     let settings = "retry.initial_interval = \"3s\"\nretry.max_interval = \"3s\"\nretry.jitter = 0\n\
         retry.max_age = \"10m\"\n";
     let (first, base) = alone();
-    let mut services = vec![first, Service::prepare("")];
+    let mut services = [first, Service::prepare("")];
     for (service, ahead) in services.iter_mut().zip(["3600", "-3600"]) {
         service.configure(&format!("{base}{settings}"));
         std::fs::write(service.path("ahead"), ahead).unwrap();

@@ -55,6 +55,29 @@ fn an_outcome_of_the_time_without_a_database_is_recorded_when_it_is_back() {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
+fn an_instance_goes_on_beside_a_newer_version_that_has_migrated_the_schema() {
+    let mut server = Server::start();
+    let mut service = Service::prepare(&server.toml("callbacks"));
+    service.serve();
+    let newer = "UPDATE callbacks.meta SET version = version + 1";
+    server.run(async |client| client.batch_execute(newer).await.unwrap());
+    // Its session breaks in the meantime.
+    server.crash();
+    server.restart();
+    let (api, receiver) = (service.api(), Receiver::start());
+    eventually("it is ready again", || (api.get("/readyz").status == 200).then_some(()));
+    let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
+    api.wait_for_state(&id, "delivered");
+    assert_eq!(service.terminate(), Some(0));
+    service.serve();
+    let version = "SELECT version FROM callbacks.meta";
+    let version: i32 =
+        server.run(async |client| client.query_one(version, &[]).await.unwrap().get(0));
+    assert_eq!(version, 2, "the older version has taken the schema back");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
 fn while_the_database_hangs_no_attempt_starts() {
     let mut server = Server::start();
     let text = "retry.initial_interval = \"11s\"\nretry.max_interval = \"11s\"\nretry.jitter = 0\n";

@@ -26,6 +26,8 @@ struct Shared {
     hangs: AtomicBool,
     /// What the client sends is lost.
     mutes: AtomicBool,
+    /// Requests pass, and answers do not.
+    swallows: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -58,6 +60,11 @@ impl Forwarder {
         self.shared.mutes.store(true, Ordering::Relaxed);
     }
 
+    /// From now on, requests pass and answers are lost; or no longer.
+    pub(crate) fn swallow(&self, swallows: bool) {
+        self.shared.swallows.store(swallows, Ordering::Relaxed);
+    }
+
     /// Closes all connections.
     pub(crate) fn cut(&self) {
         for stream in self.shared.streams.lock().unwrap().drain(..) {
@@ -88,7 +95,8 @@ impl Shared {
             while self.hangs.load(Ordering::Relaxed) {
                 std::thread::sleep(PAUSE);
             }
-            if !is_answer && self.mutes.load(Ordering::Relaxed) {
+            let lost = if is_answer { &self.swallows } else { &self.mutes };
+            if lost.load(Ordering::Relaxed) {
                 continue;
             }
             if to.write_all(&bytes[..count]).is_err() {

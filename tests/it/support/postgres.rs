@@ -33,6 +33,12 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
+/// Whether services that name no store use PostgreSQL, so that tests that are written for the embedded store
+/// run over the other one: with `CALLBACK_TESTS=postgres`.
+pub(crate) fn is_default() -> bool {
+    std::env::var_os("CALLBACK_TESTS").is_some_and(|it| it == "postgres")
+}
+
 /// The server of this process.
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -121,7 +127,15 @@ impl Server {
 
     /// Makes a primary of a standby.
     pub(crate) fn promote(&self) {
-        self.run(async |client| client.batch_execute("SELECT pg_promote()").await.unwrap());
+        eventually("the standby is promoted", || {
+            self.run(async |client| {
+                // It is no error that it is one already.
+                drop(client.batch_execute("SELECT pg_promote(false)").await);
+                let sql = "SELECT NOT pg_is_in_recovery()";
+                let is_primary = client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0));
+                is_primary.then_some(())
+            })
+        });
     }
 
     /// The URL of these servers, of which the one is used that is the primary.

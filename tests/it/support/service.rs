@@ -13,12 +13,6 @@ use tempfile::TempDir;
 
 use super::{PASSWORD, eventually, postgres};
 
-/// Whether services that name no store use PostgreSQL, so that tests that are written for the embedded store
-/// are run over the other one: with `CALLBACK_TESTS=postgres`.
-fn over_postgres() -> bool {
-    std::env::var_os("CALLBACK_TESTS").is_some_and(|it| it == "postgres")
-}
-
 /// The binary, without the service's variables of the environment.
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seal-dpf-urlcallback"));
@@ -88,10 +82,10 @@ impl Service {
         if !settings.contains("[retry]") && !settings.contains("retry.") {
             text.push_str("retry.initial_interval = \"50ms\"\nretry.max_interval = \"200ms\"\n");
         }
-        if !settings.contains("outbox.min_free_bytes") && !over_postgres() {
+        if !settings.contains("outbox.min_free_bytes") && !postgres::is_default() {
             text.push_str("outbox.min_free_bytes = 0\n");
         }
-        if over_postgres() && !settings.contains("outbox.postgres") {
+        if postgres::is_default() && !settings.contains("outbox.postgres") {
             let schema = self.folder().file_name().unwrap().to_string_lossy();
             text.push_str(&postgres::server().toml(&schema));
         }
