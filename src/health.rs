@@ -2,14 +2,16 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 
@@ -21,19 +23,64 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A liveness check of the delivery loop, which answers it.
 pub type LoopCheck = oneshot::Sender<()>;
 
+/// What a source of events does that the service has beside HTTP. Whatever it is, HTTP goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceState {
+    /// In a word.
+    pub state: SourceWord,
+    /// Why it does not pull.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a source does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceWord {
+    /// It takes events.
+    Pulling,
+    /// It could, and another instance does.
+    Standby,
+    /// It cannot at the moment.
+    Waiting,
+}
+
+impl SourceWord {
+    /// Its name in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pulling => "pulling",
+            Self::Standby => "standby",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
 /// The health of a running service.
 #[derive(Clone)]
 pub struct Health {
     outbox: Arc<dyn Outbox>,
     delivery: mpsc::Sender<LoopCheck>,
     draining: Arc<AtomicBool>,
+    nats: Arc<OnceLock<watch::Receiver<SourceState>>>,
 }
 
 impl Health {
     /// The health of the service on `outbox`, and the receiver of the delivery loop's checks.
     pub fn new(outbox: Arc<dyn Outbox>) -> (Self, mpsc::Receiver<LoopCheck>) {
         let (delivery, checks) = mpsc::channel(16);
-        (Self { outbox, delivery, draining: Arc::default() }, checks)
+        let health = Self { outbox, delivery, draining: Arc::default(), nats: Arc::default() };
+        (health, checks)
+    }
+
+    /// Events come from NATS too, and this is what the source does. Only the first call counts.
+    pub fn observe_nats(&self, state: watch::Receiver<SourceState>) {
+        self.nats.get_or_init(|| state);
+    }
+
+    /// What the source of events from NATS does, if there is one.
+    pub fn nats(&self) -> Option<SourceState> {
+        self.nats.get().map(|state| state.borrow().clone())
     }
 
     /// The service is shutting down: no new events from now on.

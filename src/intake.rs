@@ -41,10 +41,10 @@ impl EventOutcome {
 }
 
 /// A parsed event that has not been stored yet, or that needs no storing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Prepared(Step);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Step {
     Done(EventOutcome),
     Store(Box<NewCallback>),
@@ -70,7 +70,12 @@ impl Intake {
 
     /// Parses one event and applies the rules.
     pub fn prepare(&self, json: &[u8]) -> Prepared {
-        Prepared(match event::parse(json) {
+        self.prepare_parsed(event::parse(json))
+    }
+
+    /// Applies the rules to an event that was parsed.
+    pub fn prepare_parsed(&self, parsed: Result<Parsed, Malformed>) -> Prepared {
+        Prepared(match parsed {
             Err(malformed) => Step::Done(EventOutcome::Refused(malformed)),
             Ok(Parsed::Ignored(why)) => Step::Done(EventOutcome::Ignored(why.to_string())),
             Ok(Parsed::Callback(event)) => Step::Store(Box::new(self.callback(event))),

@@ -26,5 +26,6 @@ pub mod recent;
 pub mod report;
 pub mod select;
 pub mod service;
+pub mod sources;
 pub mod telemetry;
 pub mod tls;

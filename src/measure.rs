@@ -52,6 +52,23 @@ const OUTCOMES_REFUSED: &str = "urlcallback_outcomes_refused_total";
 /// Calls of the database.
 const ROUND_TRIP: &str = "urlcallback_database_round_trip_seconds";
 
+/// Messages from NATS.
+const NATS_PULLED: &str = "urlcallback_nats_pulled_total";
+/// Messages that were acknowledged.
+const NATS_ACKNOWLEDGED: &str = "urlcallback_nats_acknowledged_total";
+/// Messages whose event was stored before.
+const NATS_DUPLICATES: &str = "urlcallback_nats_duplicates_total";
+/// Messages that were terminated.
+const NATS_DEAD_LETTERED: &str = "urlcallback_nats_dead_lettered_total";
+/// Messages that are still to be pulled.
+const NATS_BEHIND: &str = "urlcallback_nats_behind";
+/// Whether there is a connection.
+const NATS_CONNECTED: &str = "urlcallback_nats_connected";
+/// Whether messages are pulled.
+const NATS_PULLING: &str = "urlcallback_nats_pulling";
+/// Age of the last message.
+const NATS_AGE: &str = "urlcallback_nats_message_age_seconds";
+
 /// Upper bounds in seconds, from a fast receiver on the same network to a weekend.
 const SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -302,4 +319,59 @@ pub fn stuck(count: u64) {
 /// This many callbacks were removed.
 pub fn purged(count: u64) {
     counter!(PURGED).increment(count);
+}
+
+/// Events come from NATS: its metrics begin.
+pub fn nats_begins() {
+    describe_counter!(NATS_PULLED, "Messages that were pulled from NATS.");
+    describe_counter!(NATS_ACKNOWLEDGED, "Messages that were acknowledged to NATS.");
+    describe_counter!(NATS_DUPLICATES, "Messages from NATS whose event was stored before.");
+    describe_counter!(
+        NATS_DEAD_LETTERED,
+        "Messages from NATS that can never become an event, and were terminated."
+    );
+    describe_gauge!(NATS_BEHIND, "Messages of the consumer that were not delivered yet.");
+    describe_gauge!(NATS_CONNECTED, "1 if there is a connection to NATS.");
+    describe_gauge!(NATS_PULLING, "1 if this instance pulls messages from NATS.");
+    describe_gauge!(NATS_AGE, "How old the last message from NATS was when it was pulled.");
+    for name in [NATS_PULLED, NATS_ACKNOWLEDGED, NATS_DUPLICATES, NATS_DEAD_LETTERED] {
+        counter!(name).absolute(0);
+    }
+    for name in [NATS_BEHIND, NATS_CONNECTED, NATS_PULLING] {
+        gauge!(name).set(0.0);
+    }
+}
+
+/// The connection to NATS was made, or broke.
+pub fn nats_connected(connected: bool) {
+    gauge!(NATS_CONNECTED).set(u8::from(connected));
+}
+
+/// Messages are pulled from NATS, or not any more.
+pub fn nats_pulling(pulling: bool) {
+    gauge!(NATS_PULLING).set(u8::from(pulling));
+}
+
+/// A message was pulled that was this old, and this many are still to be pulled.
+pub fn nats_pulled(age: Duration, behind: u64) {
+    counter!(NATS_PULLED).increment(1);
+    gauge!(NATS_AGE).set(age);
+    nats_behind(behind);
+}
+
+/// This many messages are still to be pulled.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and exact up to 2^53")]
+pub fn nats_behind(behind: u64) {
+    gauge!(NATS_BEHIND).set(behind as f64);
+}
+
+/// This many messages were acknowledged, of which the events of some were stored before.
+pub fn nats_acknowledged(count: u64, duplicates: u64) {
+    counter!(NATS_ACKNOWLEDGED).increment(count);
+    counter!(NATS_DUPLICATES).increment(duplicates);
+}
+
+/// A message was terminated.
+pub fn nats_dead_lettered() {
+    counter!(NATS_DEAD_LETTERED).increment(1);
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/events`: one event, or a batch as NDJSON.
+//! `POST /v1/events`: one event, or a batch as NDJSON; or CloudEvents.
 //!
 //! A batch is read and stored in pieces; only the outcome of each line is kept until the response.
 //! The response starts when the whole batch has been read: most clients write everything before
@@ -24,7 +24,7 @@ use super::{
     view::{LineView, OutcomeView},
 };
 use crate::{
-    event::{Malformed, RawEvent},
+    event::{self, Given, Malformed, RawEvent, cloudevents},
     intake::{EventOutcome, Intake, Prepared},
     outbox::{OutboxError, Sequence},
 };
@@ -41,14 +41,30 @@ const CHUNKS_UNDER_WAY: usize = 4;
 /// Maximum lines of a batch: the outcome of each is kept until the response.
 const MAX_LINES: u64 = 1_000_000;
 
+/// Maximum size of a batch that is read as a whole and stored by one call, in bytes.
+const MAX_ARRAY_BYTES: usize = 1 << 20;
+
+/// One event.
+const JSON: &str = "application/json";
+/// One event per line.
+const NDJSON: &str = "application/x-ndjson";
+
 /// Submit job events.
 ///
 /// `application/json`: one event. `application/x-ndjson`: a batch with one event per line; the
 /// response has a line for each line that is not blank. The response is sent when the accepted
 /// events are durable.
+///
+/// CloudEvents 1.0: `application/cloudevents+json`, `application/json` with `ce-` headers, and
+/// `application/cloudevents-batch+json`, whose response has a line for each event.
 #[utoipa::path(
     post, path = "/v1/events", tag = "events",
-    request_body(content((RawEvent = "application/json"), (String = "application/x-ndjson"))),
+    request_body(content(
+        (RawEvent = "application/json"),
+        (String = "application/x-ndjson"),
+        (Object = "application/cloudevents+json"),
+        (Vec<Object> = "application/cloudevents-batch+json"),
+    )),
     responses(
         (status = 200, description = "Duplicate or ignored; for a batch, the outcome of each line", body = OutcomeView),
         (status = 202, description = "Accepted: durable on disk, and will be delivered", body = OutcomeView),
@@ -72,11 +88,12 @@ pub(super) async fn post(
     let (parts, body) = request.into_parts();
     let mut body = body.into_data_stream();
     let answer = match media_type(&parts.headers) {
-        Some("application/json") => one(&shared, &parts.headers, &mut body).await,
-        Some("application/x-ndjson") => batch(&shared, &parts.headers, &mut body).await,
-        _ => Err(Problem::new(
+        Some(JSON | cloudevents::STRUCTURED) => one(&shared, &parts.headers, &mut body).await,
+        Some(NDJSON) => batch(&shared, &parts.headers, &mut body).await,
+        Some(_) => array(&shared, &parts.headers, &mut body).await,
+        None => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported content type; expected application/json (one event) or application/x-ndjson (one event per line)",
+            "unsupported content type; expected application/json (one event), application/x-ndjson (one event per line), application/cloudevents+json or application/cloudevents-batch+json",
         )),
     };
     let refused_unread = |problem: &Problem| {
@@ -103,7 +120,7 @@ async fn pass_over(body: &mut BodyDataStream, limit: usize) {
 fn media_type(headers: &HeaderMap) -> Option<&'static str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let essence = value.split(';').next().unwrap_or_default().trim();
-    ["application/json", "application/x-ndjson"]
+    [JSON, NDJSON, cloudevents::STRUCTURED, cloudevents::BATCH]
         .into_iter()
         .find(|known| known.eq_ignore_ascii_case(essence))
 }
@@ -132,13 +149,13 @@ fn broken_body(error: &axum::Error) -> Problem {
     Problem::bad_request(format!("the request body is incomplete: {error}"))
 }
 
-async fn one(
-    shared: &Shared,
+/// Reads a body of at most `limit` bytes.
+async fn read(
     headers: &HeaderMap,
     body: &mut BodyDataStream,
-) -> Result<Response, Problem> {
-    let limit = shared.settings.max_event_bytes;
-    let too_large = || too_large("the event", limit, "api.max_event_bytes");
+    limit: usize,
+    too_large: impl Fn() -> Problem,
+) -> Result<Vec<u8>, Problem> {
     if !check_length(headers, limit) {
         return Err(too_large());
     }
@@ -150,12 +167,59 @@ async fn one(
         }
         json.extend_from_slice(&piece);
     }
-    let outcomes =
-        shared.intake.take(vec![shared.intake.prepare(&json)], Sequence::default()).await?;
+    Ok(json)
+}
+
+async fn one(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: &mut BodyDataStream,
+) -> Result<Response, Problem> {
+    let limit = shared.settings.max_event_bytes;
+    let too_large = || too_large("the event", limit, "api.max_event_bytes");
+    let json = read(headers, body, limit, too_large).await?;
+    let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
+    let parsed = if media_type(headers) == Some(cloudevents::STRUCTURED) {
+        cloudevents::structured(&json, Given::default())
+    } else if headers.contains_key("ce-specversion") {
+        cloudevents::binary(header, &json, Given::default())
+    } else {
+        event::parse(&json)
+    };
+    let prepared = shared.intake.prepare_parsed(parsed);
+    let outcomes = shared.intake.take(vec![prepared], Sequence::default()).await?;
     outcomes
         .first()
         .map(answer)
         .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the event has no outcome"))
+}
+
+/// A batch of CloudEvents, which is one JSON text and is read as a whole.
+async fn array(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: &mut BodyDataStream,
+) -> Result<Response, Problem> {
+    let limit = shared.settings.max_batch_bytes.min(MAX_ARRAY_BYTES);
+    let too_large = || {
+        let detail = format!("the batch is longer than {limit} bytes; NDJSON can be longer");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    let json = read(headers, body, limit, too_large).await?;
+    let events =
+        cloudevents::batch(&json).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let longest = shared.settings.max_event_bytes;
+    let prepare = |event: &str| {
+        if event.len() > longest {
+            return Intake::refuse(Malformed::TooLong(longest));
+        }
+        let parsed = cloudevents::structured(event.as_bytes(), Given::default());
+        shared.intake.prepare_parsed(parsed)
+    };
+    let prepared = events.iter().map(|event| prepare(event.get())).collect();
+    let outcomes = shared.intake.take(prepared, Sequence::default()).await?;
+    let done = (1..).zip(outcomes).collect();
+    Ok(Batch { done, ..Batch::new(shared) }.into_response())
 }
 
 fn answer(outcome: &EventOutcome) -> Response {

@@ -21,6 +21,12 @@ pub(super) async fn alive(State(shared): State<Shared>) -> Result<Json<Value>, P
     responses((status = 200), (status = 503, body = Problem)),
 )]
 pub(super) async fn ready(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {
-    shared.health.ready().await.map_err(Problem::unavailable)?;
-    Ok(Json(json!({"status": "ready"})))
+    let nats = shared.health.nats();
+    if let Err(reason) = shared.health.ready().await {
+        return Err(Problem { nats, ..Problem::unavailable(reason) });
+    }
+    Ok(Json(match nats {
+        Some(nats) => json!({"status": "ready", "nats": nats}),
+        None => json!({"status": "ready"}),
+    }))
 }

@@ -9,7 +9,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::view::LineView;
-use crate::outbox::OutboxError;
+use crate::{health::SourceState, outbox::OutboxError};
 
 /// `Retry-After` of a 503, in seconds.
 const RETRY_AFTER: u64 = 5;
@@ -32,6 +32,10 @@ pub struct Problem {
     /// For an interrupted batch: the outcomes of the lines so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<LineView>,
+    /// For a service that accepts no events over HTTP: what its source of events from NATS does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub nats: Option<SourceState>,
     #[serde(skip)]
     pub(super) retry_after: Option<u64>,
 }
@@ -46,6 +50,7 @@ impl Problem {
             outcome: None,
             id: None,
             lines: Vec::new(),
+            nats: None,
             retry_after: None,
         }
     }

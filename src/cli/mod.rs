@@ -143,7 +143,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
         Command::Serve => runtime(true)?.block_on(serve::run(config()?)),
-        Command::CheckConfig => check_config::run(&config()?),
+        Command::CheckConfig => {
+            let config = config()?;
+            check_config::run(&config)?;
+            runtime(false)?.block_on(check_config::nats(&config))
+        }
         Command::Submit(args) => runtime(false)?.block_on(submit::run(&config()?, args)),
         Command::InspectQueue(args) => {
             runtime(false)?.block_on(inspect_queue::run(&config()?, args))

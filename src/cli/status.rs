@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    access::{self, Running, Service},
+    access::{self, Ready, Running, Service},
     output::{Exit, Output, Usage, print},
     screen::Screen,
     table, text,
@@ -77,22 +77,30 @@ async fn listening(service: &Service, note: &Note, json: bool) -> anyhow::Result
     let ready = service.ready().await?;
     if !json {
         match &ready {
-            Ok(()) => print("ready: accepting events")?,
+            Ok(_) => print("ready: accepting events")?,
             Err(reason) => print(format_args!("not ready: {reason}"))?,
+        }
+        if let Ok(Ready { nats: Some(nats) }) = &ready {
+            let reason = nats.reason.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
+            print(format_args!("events from NATS: {}{reason}", nats.state.word()))?;
         }
     }
     let queue = service.queue().await?;
     if json {
-        print(json!({
+        let mut shown = json!({
             "running": true,
             "pid": note.pid,
             "address": note.address,
             "version": note.version,
             "startedAt": note.started_at,
             "ready": ready.is_ok(),
-            "reason": ready.err(),
+            "reason": ready.as_ref().err(),
             "queue": queue,
-        }))?;
+        });
+        if let Ok(Ready { nats: Some(nats) }) = &ready {
+            shown["nats"] = json!(nats);
+        }
+        print(shown)?;
         return Ok(());
     }
     table::head(&queue, Screen::now(), now).into_iter().try_for_each(print)?;

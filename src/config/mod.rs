@@ -6,6 +6,7 @@
 
 mod fault;
 mod files;
+mod nats;
 mod postgres;
 mod reader;
 mod sections;

@@ -11,7 +11,7 @@ use figment::{Figment, providers::Env};
 
 use super::{
     fault::{ConfigError, Fault},
-    files, postgres,
+    files, nats, postgres,
     reader::{Effective, Reader},
     sections::{
         api_settings, attempt_settings, breaker_settings, egress_policy, log_settings,
@@ -28,7 +28,7 @@ use crate::{
     },
     egress::Policy,
     outbox::{self, Retention},
-    telemetry,
+    sources, telemetry,
 };
 
 /// All settings, checked.
@@ -54,6 +54,8 @@ pub struct Config {
     pub egress: Policy,
     /// Signing secrets.
     pub secrets: Vec<signing::Secret>,
+    /// Job events from NATS.
+    pub nats: Option<sources::nats::Settings>,
     /// The log.
     pub log: telemetry::Settings,
     /// Every key with the value in effect.
@@ -141,6 +143,7 @@ impl Config {
                 files::warn_if_open(&mut r, key, &file);
             }
         }
+        let nats = nats::settings(&mut r, api.max_event_bytes);
         let log = log_settings(&mut r, &data_dir);
         r.reject_unknown();
         if !r.faults.is_empty() {
@@ -168,6 +171,7 @@ impl Config {
             client,
             egress,
             secrets,
+            nats,
             log,
             effective: r.effective,
             warnings: r.warnings,

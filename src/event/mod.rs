@@ -3,13 +3,14 @@
 //! Unknown fields are ignored. A known field of the wrong type makes the event malformed. Empty
 //! strings are treated as absent.
 
+pub mod cloudevents;
 mod parameters;
-
-use std::borrow::Cow;
+mod text;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::parameters::{Parameters, URL_PARAMETER};
+use self::text::{with_whole_characters, without_text};
 use crate::callback::{JobState, SecretUrl};
 
 /// Maximum length of `jobId`, `jobIdFs`, `exitStatus` and `eventId`, in bytes. The other fields are
@@ -101,6 +102,9 @@ pub enum Malformed {
     /// The event is longer than `api.max_event_bytes`.
     #[error("longer than {0} bytes (api.max_event_bytes)")]
     TooLong(usize),
+    /// Not a CloudEvent.
+    #[error("not a CloudEvent: {0}")]
+    CloudEvent(&'static str),
     /// A required field is missing or empty.
     #[error("`{0}` is missing or empty")]
     Missing(&'static str),
@@ -134,8 +138,22 @@ pub enum Parsed {
     Ignored(Ignored),
 }
 
+/// What is known of an event beside its JSON, which takes precedence.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The kind of event.
+    pub event: Option<String>,
+    /// The idempotency key.
+    pub event_id: Option<String>,
+}
+
 /// Parses one event from JSON.
 pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
+    parse_with(json, Given::default())
+}
+
+/// The same, where something is known beside it.
+pub fn parse_with(json: &[u8], beside: Given) -> Result<Parsed, Malformed> {
     let text = std::str::from_utf8(json).map_err(|e| Malformed::Utf8(e.valid_up_to() + 1))?;
     // Editors on Windows write a byte order mark before the first line; it is ignored (RFC 8259, 8.1).
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -144,56 +162,11 @@ pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
     if !text.trim_start().starts_with('{') {
         return Err(Malformed::Json("an event is a JSON object, in braces".into()));
     }
-    let raw: RawEvent =
+    let mut raw: RawEvent =
         serde_json::from_str(text).map_err(|e| Malformed::Json(without_text(&e.to_string())))?;
+    raw.event = given(raw.event).or(beside.event);
+    raw.event_id = given(raw.event_id).or(beside.event_id);
     check(raw)
-}
-
-/// Replaces lone surrogates (`\ud83d`, from a text that JavaScript has cut) by U+FFFD. Rust strings
-/// cannot contain them, and a field that is not even used must not cost the callback. Names that differ
-/// only in lone surrogates become equal.
-fn with_whole_characters(json: &str) -> Cow<'_, str> {
-    if !json.contains("\\ud") && !json.contains("\\uD") {
-        return json.into();
-    }
-    let unit = |at: usize| {
-        let hex = json.get(at..)?.strip_prefix("\\u")?.get(..4)?;
-        hex.bytes()
-            .all(|byte| byte.is_ascii_hexdigit())
-            .then(|| u16::from_str_radix(hex, 16).ok())?
-    };
-    let mut whole = String::with_capacity(json.len());
-    let mut at = 0;
-    while let Some(next) = json[at..].find('\\').map(|found| at + found) {
-        whole.push_str(&json[at..next]);
-        let length = match (unit(next), unit(next + 6)) {
-            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
-            (Some(0xd800..=0xdfff), _) => {
-                whole.push_str("\\ufffd");
-                at = next + 6;
-                continue;
-            }
-            (Some(_), _) => 6,
-            // The backslash and what it escapes.
-            (None, _) => 1 + json[next + 1..].chars().next().map_or(0, char::len_utf8),
-        };
-        whole.push_str(&json[next..next + length]);
-        at = next + length;
-    }
-    whole.push_str(&json[at..]);
-    whole.into()
-}
-
-/// The message without quoted text: serde quotes a string in a wrong place, which may be a URL with a
-/// password.
-fn without_text(message: &str) -> String {
-    const BEGIN: &str = "string \"";
-    match (message.find(BEGIN), message.rfind("\", expected")) {
-        (Some(begin), Some(end)) if begin + BEGIN.len() <= end => {
-            format!("{}{}", &message[..begin + "string".len()], &message[end + 1..])
-        }
-        _ => message.to_owned(),
-    }
 }
 
 /// Applies the rules to an event with the right types.

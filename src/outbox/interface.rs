@@ -127,6 +127,10 @@ pub trait Outbox: Send + Sync + 'static {
     /// `Ok` if events are accepted now.
     fn ready(&self) -> OutboxFuture<()>;
 
+    /// Whether this instance does what only one may do, such as pulling events in order: always, if the store
+    /// is this instance's alone; otherwise, the owner of one particular shard does.
+    fn leads(&self) -> bool;
+
     /// Completes the writes in progress and closes the store, which may block. Later writes are refused.
     fn close(&self);
 

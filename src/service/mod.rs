@@ -31,6 +31,7 @@ use crate::{
     outbox::{Outbox, OutboxError},
     page, recent, report,
     service::{reload::Reload, signals::Signals},
+    sources::nats,
     telemetry::{self, Log, LogError},
     tls::{self, TlsError},
 };
@@ -62,6 +63,9 @@ pub enum ServiceError {
     /// The API's certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The source of events.
+    #[error(transparent)]
+    Nats(#[from] nats::Fault),
     /// The metrics.
     #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -126,6 +130,7 @@ pub async fn serve(
     let delivery = runtime.spawn(dispatcher.run(stopped, checks));
     let intake =
         Intake::new(Arc::clone(&outbox), config.egress.clone(), config.tracker_template.as_deref());
+    let (source, nats_secrets) = source(&config, &intake, &outbox, &stop, &health).await?.unzip();
     let shared = api::Shared {
         intake,
         outbox: Arc::clone(&outbox),
@@ -155,7 +160,8 @@ pub async fn serve(
     let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox)));
     supervisor::ready();
 
-    let reload = Reload { config: &config, data_dir: &data_dir, tokens, tls, clients, note };
+    let nats = nats_secrets.map(Arc::new);
+    let reload = Reload { config: &config, data_dir: &data_dir, tokens, tls, clients, nats, note };
     signals
         .wait_for_stop(|| {
             log.reopen();
@@ -169,6 +175,9 @@ pub async fn serve(
     stop.send_replace(true);
     upkeep.abort();
     gather.abort();
+    if let Some(source) = source {
+        join("nats", source).await;
+    }
     join("delivery", delivery).await;
     runtime.shutdown_background();
     end_api.send_replace(true);
@@ -201,6 +210,21 @@ async fn open(
         },
         () = signals.stop_while_starting() => Ok(None),
     }
+}
+
+/// Starts the source of events from NATS, if there is one.
+async fn source(
+    config: &Config,
+    intake: &Intake,
+    outbox: &Arc<dyn Outbox>,
+    stop: &watch::Sender<bool>,
+    health: &Health,
+) -> Result<Option<(JoinHandle<()>, nats::Secrets)>, ServiceError> {
+    let Some(settings) = config.nats.clone() else { return Ok(None) };
+    let (intake, outbox) = (intake.clone(), Arc::clone(outbox));
+    let (source, secrets) = nats::Source::new(settings, intake, outbox, stop.subscribe()).await?;
+    health.observe_nats(source.state());
+    Ok(Some((tokio::spawn(source.run()), secrets)))
 }
 
 fn note(

@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     datadir::{self, DataDir, DataDirError, Note},
     delivery::send::client::Clients,
+    sources::nats,
     tls::{self, PairFiles, TlsError},
 };
 
@@ -21,6 +22,7 @@ pub(super) struct Reload<'a> {
     pub(super) tokens: api::Tokens,
     pub(super) tls: Option<api::server::Tls>,
     pub(super) clients: Arc<ArcSwap<Clients>>,
+    pub(super) nats: Option<Arc<nats::Secrets>>,
     pub(super) note: Note,
 }
 
@@ -55,6 +57,15 @@ impl Reload<'_> {
             "certificates, tokens and passwords for receivers",
             clients.map(|clients| self.clients.store(Arc::new(clients))),
         );
+        if let Some(nats) = self.nats.clone() {
+            tokio::spawn(async move {
+                say(
+                    "nats-files-read",
+                    "certificates and secrets for NATS",
+                    nats.read_again().await,
+                );
+            });
+        }
     }
 
     fn api_tls(&self, files: &PairFiles, tls: &api::server::Tls) -> Result<(), ApiTlsError> {

@@ -15,6 +15,7 @@ mod attempt;
 mod away;
 mod capacity;
 mod cli;
+mod cloudevents;
 mod connections;
 mod crash;
 mod damage;
@@ -33,6 +34,7 @@ mod misbehaving;
 mod model;
 #[cfg(target_os = "linux")]
 mod names;
+mod nats;
 mod operate;
 mod outbox;
 mod page;

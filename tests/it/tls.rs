@@ -2,7 +2,7 @@
 
 mod api;
 mod chain;
-mod receiver;
+pub(crate) mod receiver;
 
 use std::io::{Read as _, Write as _};
 

@@ -24,6 +24,7 @@ use crate::{
     callback::CallbackId,
     config::Config,
     datadir::{self, Note},
+    health::SourceState,
     select::Action,
     tls,
 };
@@ -60,6 +61,12 @@ struct Refused {
     status: StatusCode,
     detail: String,
     lines: Vec<LineView>,
+}
+
+/// The answer of a service that accepts events.
+#[derive(Debug, serde::Deserialize)]
+pub(in crate::cli) struct Ready {
+    pub(in crate::cli) nats: Option<SourceState>,
 }
 
 impl Service {
@@ -244,10 +251,10 @@ impl Service {
         Ok(made.path)
     }
 
-    /// Whether it accepts events, and why not.
-    pub(in crate::cli) async fn ready(&self) -> anyhow::Result<Result<(), String>> {
-        match self.send(Method::GET, "/readyz", JSON, Vec::new(), PATIENCE).await {
-            Ok(_) => Ok(Ok(())),
+    /// Whether it accepts events, and why not; and what its source of events from NATS does, if it has one.
+    pub(in crate::cli) async fn ready(&self) -> anyhow::Result<Result<Ready, String>> {
+        match self.get("/readyz").await {
+            Ok(ready) => Ok(Ok(ready)),
             Err(error) => match error.downcast::<Refused>() {
                 Ok(refused) => Ok(Err(refused.detail)),
                 Err(error) => Err(error),

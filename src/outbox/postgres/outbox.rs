@@ -363,6 +363,10 @@ impl Outbox for PostgresOutbox {
         self.act(Action::Ping)
     }
 
+    fn leads(&self) -> bool {
+        self.queues.lock().leads()
+    }
+
     fn close(&self) {
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();

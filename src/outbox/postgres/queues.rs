@@ -89,6 +89,11 @@ impl Inner {
         self.shards[shard_of(key)] == ShardState::Owned
     }
 
+    /// Whether this instance has the first shard, whose owner does what only one may do.
+    pub(super) fn leads(&self) -> bool {
+        self.shards[0] == ShardState::Owned
+    }
+
     /// How many shards are this instance's, or about to be.
     pub(super) fn shards_owned(&self) -> usize {
         let counts = |it: &&ShardState| matches!(it, ShardState::Owned | ShardState::Waiting(_));

@@ -309,6 +309,10 @@ impl Outbox for SledOutbox {
         self.ask(Write::Ping)
     }
 
+    fn leads(&self) -> bool {
+        true
+    }
+
     fn close(&self) {
         Self::close(self);
     }

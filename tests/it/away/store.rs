@@ -261,6 +261,10 @@ impl Outbox for Shared {
         self.write(self.inner.ready())
     }
 
+    fn leads(&self) -> bool {
+        self.inner.leads()
+    }
+
     fn close(&self) {
         self.inner.close();
     }

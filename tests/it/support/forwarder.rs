@@ -24,6 +24,8 @@ struct Shared {
     delay: AtomicU64,
     /// Nothing is forwarded, and nothing is closed.
     hangs: AtomicBool,
+    /// What the client sends is lost.
+    mutes: AtomicBool,
     /// Requests pass, and answers do not.
     swallows: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
@@ -51,6 +53,11 @@ impl Forwarder {
     /// From now on, nothing passes, as behind a pulled cable; or again.
     pub(crate) fn hang(&self, hangs: bool) {
         self.shared.hangs.store(hangs, Ordering::Relaxed);
+    }
+
+    /// From now on, what the client sends is lost.
+    pub(crate) fn mute(&self) {
+        self.shared.mutes.store(true, Ordering::Relaxed);
     }
 
     /// From now on, requests pass and answers are lost; or no longer.
@@ -88,7 +95,8 @@ impl Shared {
             while self.hangs.load(Ordering::Relaxed) {
                 std::thread::sleep(PAUSE);
             }
-            if is_answer && self.swallows.load(Ordering::Relaxed) {
+            let lost = if is_answer { &self.swallows } else { &self.mutes };
+            if lost.load(Ordering::Relaxed) {
                 continue;
             }
             if to.write_all(&bytes[..count]).is_err() {

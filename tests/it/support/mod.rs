@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 mod disk;
 mod forwarder;
+pub(crate) mod nats;
 pub(crate) mod postgres;
 mod preload;
 mod raw;

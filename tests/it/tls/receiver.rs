@@ -27,10 +27,10 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 /// A new authority.
-pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::named(&format!("authority {:x}", fastrand::u64(..)))
     }
 
@@ -58,12 +58,12 @@ impl Authority {
     }
 
     /// The same, in a file.
-    pub(super) fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         fs::write(path, self.0.pem()).unwrap();
     }
 
     /// A certificate for `name`.
-    pub(super) fn identity(&self, name: &str) -> Identity {
+    pub(crate) fn identity(&self, name: &str) -> Identity {
         self.identity_between(name, 2020, 4000)
     }
 
@@ -89,13 +89,13 @@ pub(super) fn self_signed(name: &str, authority: bool) -> Identity {
 }
 
 /// A certificate and its key.
-pub(super) struct Identity {
+pub(crate) struct Identity {
     certificate: rcgen::Certificate,
     key: KeyPair,
 }
 
 impl Identity {
-    pub(super) fn write(&self, certificate: &Path, key: &Path) {
+    pub(crate) fn write(&self, certificate: &Path, key: &Path) {
         fs::write(certificate, self.certificate.pem()).unwrap();
         fs::write(key, self.key.serialize_pem()).unwrap();
         fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();

@@ -1,0 +1,3 @@
+//! Sources of job events other than HTTP and the command line.
+
+pub mod nats;

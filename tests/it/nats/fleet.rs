@@ -1,0 +1,51 @@
+//! Several instances: one pulls.
+
+use std::time::{Duration, Instant};
+
+use super::{SLOW, check, numbered, state};
+use crate::support::{Service, eventually, nats::Server, postgres};
+
+/// Waits for what takes longer than [`eventually`] waits on a busy machine.
+fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_mins(5);
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and nats-server: tests/run"]
+fn another_instance_goes_on_where_the_one_that_pulled_was_killed() {
+    const COUNT: usize = 3_000;
+    let server = Server::start();
+    server.prepare();
+    let mut first = Service::prepare("");
+    let schema = first.folder().file_name().unwrap().to_string_lossy().into_owned();
+    let store = postgres::server().toml(&schema);
+    let settings = format!("{store}{SLOW}{}", server.toml("batch = 50"));
+    first.configure(&settings);
+    first.serve();
+    eventually("the first one pulls", || (state(&first)["state"] == "pulling").then_some(()));
+    let mut second = Service::prepare(&settings);
+    second.serve();
+    let does = |service: &Service| state(service)["state"].as_str().unwrap_or_default().to_owned();
+    // The second one takes its half of the shards, and the first one keeps its own first.
+    let words = eventually("one pulls, and one stands by", || {
+        let mut words = [does(&first), does(&second)];
+        words.sort();
+        (words == ["pulling", "standby"]).then(|| [does(&first), does(&second)])
+    });
+    server.publish((0..COUNT).map(numbered));
+    let before = server.left().0;
+    eventually("it pulls", || (server.left().0 < before).then_some(()));
+    let (puller, other) =
+        if words[0] == "pulling" { (&mut first, &second) } else { (&mut second, &first) };
+    puller.kill();
+    until("the other one has taken all", || (server.left() == (0, 0)).then_some(()));
+    assert_eq!(does(other), "pulling");
+    check(other, COUNT);
+}
