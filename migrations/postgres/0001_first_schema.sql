@@ -104,11 +104,11 @@ INSERT INTO @schema@.shard (id) SELECT generate_series(0, 63);
 -- What each instance has stored with its last call, by the token of the call, so that a call whose answer was
 -- lost can be repeated.
 CREATE TABLE @schema@.stored (
-    slot integer PRIMARY KEY,
-    token bigint NOT NULL,
+    token bigint PRIMARY KEY,
+    stored_at bigint NOT NULL,
     -- Null for what was not new.
     seqs bigint[] NOT NULL
-) WITH (fillfactor = 10);
+);
 
 -- What an instance asks the owner of a shard to do, and the answer.
 CREATE TABLE @schema@.asked (
@@ -119,20 +119,26 @@ CREATE TABLE @schema@.asked (
     answer bytea
 );
 
--- Counters. Each instance has its own rows, so that instances do not wait for each other.
+-- Counters. Each instance has its own rows, so that instances do not wait for each other. A row is updated for
+-- one period; then another one replaces it. While a snapshot is held open, PostgreSQL cannot remove the versions
+-- before the last one, and whoever looks for a row by its key passes over all of them. The newest period is
+-- first in the index, and it has few.
 CREATE TABLE @schema@.tally (
     queue bigint NOT NULL,
     slot integer NOT NULL,
+    period bigint NOT NULL,
     pending bigint NOT NULL,
-    failed bigint NOT NULL,
-    PRIMARY KEY (queue, slot)
+    failed bigint NOT NULL
 ) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX tally_newest ON @schema@.tally (queue, slot, period DESC);
 CREATE TABLE @schema@.total (
-    slot integer PRIMARY KEY,
+    slot integer NOT NULL,
+    period bigint NOT NULL,
     pending bigint NOT NULL,
     delivered bigint NOT NULL,
     failed bigint NOT NULL
-) WITH (fillfactor = 10);
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX total_newest ON @schema@.total (slot, period DESC);
 
 -- Lets the ids go on at the clock if the server has another timeline: a standby that was promoted may not
 -- have received the last ones, and gives none of them again.
@@ -154,8 +160,9 @@ CREATE FUNCTION @schema@.keep_destinations_v1() RETURNS void LANGUAGE sql AS $bo
     SELECT pg_advisory_xact_lock_shared('@schema@.meta'::regclass::oid::bigint);
 $body$;
 
--- Forgets destinations that have no callbacks, among some that are chosen at random, and instances that were last seen before p_before: their
--- counters are added to those of nobody. p_class and p_first: the keys of the locks of identities.
+-- Forgets destinations that have no callbacks, among some that are chosen at random, calls that nobody repeats
+-- any more, and instances that were last seen before p_before: their counters are added to those of nobody.
+-- p_class and p_first: the keys of the locks of identities.
 CREATE FUNCTION @schema@.forget_v1(p_now bigint, p_before bigint, p_class integer, p_first integer)
 RETURNS void LANGUAGE plpgsql AS $body$
 DECLARE
@@ -167,6 +174,7 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock('@schema@.meta'::regclass::oid::bigint) THEN
         RETURN;
     END IF;
+    DELETE FROM @schema@.stored WHERE stored_at < p_now - 3600000;
     v_idle := (SELECT array_agg(d.queue) FROM (
             (SELECT * FROM @schema@.destination WHERE queue >= v_from ORDER BY queue LIMIT 10000)
             UNION ALL (SELECT * FROM @schema@.destination WHERE queue < v_from ORDER BY queue LIMIT 10000)) AS d
@@ -182,18 +190,17 @@ BEGIN
     IF v_gone IS NULL THEN
         RETURN;
     END IF;
-    INSERT INTO @schema@.tally AS t (queue, slot, pending, failed)
-    SELECT queue, 0, sum(pending), sum(failed) FROM @schema@.tally WHERE slot = ANY (v_gone) GROUP BY queue
-    ON CONFLICT (queue, slot) DO UPDATE
+    INSERT INTO @schema@.tally AS t (queue, slot, period, pending, failed)
+    SELECT queue, 0, 0, sum(pending), sum(failed) FROM @schema@.tally WHERE slot = ANY (v_gone) GROUP BY queue
+    ON CONFLICT (queue, slot, period) DO UPDATE
         SET pending = t.pending + excluded.pending, failed = t.failed + excluded.failed;
     DELETE FROM @schema@.tally WHERE slot = ANY (v_gone);
-    INSERT INTO @schema@.total AS t (slot, pending, delivered, failed)
-    SELECT 0, sum(pending), sum(delivered), sum(failed) FROM @schema@.total WHERE slot = ANY (v_gone)
+    INSERT INTO @schema@.total AS t (slot, period, pending, delivered, failed)
+    SELECT 0, 0, sum(pending), sum(delivered), sum(failed) FROM @schema@.total WHERE slot = ANY (v_gone)
     HAVING count(*) > 0
-    ON CONFLICT (slot) DO UPDATE SET pending = t.pending + excluded.pending,
+    ON CONFLICT (slot, period) DO UPDATE SET pending = t.pending + excluded.pending,
         delivered = t.delivered + excluded.delivered, failed = t.failed + excluded.failed;
     DELETE FROM @schema@.total WHERE slot = ANY (v_gone);
-    DELETE FROM @schema@.stored WHERE slot = ANY (v_gone);
     UPDATE @schema@.shard SET owner = NULL WHERE owner = ANY (v_gone) AND clean;
     DELETE FROM @schema@.instance i
     WHERE i.id = ANY (v_gone) AND NOT EXISTS (SELECT FROM @schema@.shard s WHERE s.owner = i.id);
@@ -210,33 +217,74 @@ BEGIN
 END
 $body$;
 
+-- Adds to the counters of an instance.
 CREATE FUNCTION @schema@.count_v1(
     p_slot integer, p_queues bigint[], p_pending bigint[], p_delivered bigint[], p_failed bigint[]
 ) RETURNS void LANGUAGE plpgsql AS $body$
+DECLARE
+    -- Of four seconds.
+    v_period bigint := extract(epoch FROM clock_timestamp())::bigint / 4;
+    v_newest @schema@.total;
 BEGIN
-    INSERT INTO @schema@.tally AS t (queue, slot, pending, failed)
-    SELECT it.queue, p_slot, sum(it.pending), sum(it.failed)
-    FROM unnest(p_queues, p_pending, p_failed) AS it (queue, pending, failed)
-    GROUP BY it.queue HAVING sum(abs(it.pending)) > 0 OR sum(abs(it.failed)) > 0
-    ORDER BY it.queue
-    ON CONFLICT (queue, slot) DO UPDATE
-        SET pending = t.pending + excluded.pending, failed = t.failed + excluded.failed;
-    INSERT INTO @schema@.total AS t (slot, pending, delivered, failed)
-    SELECT p_slot, sum(it.pending), sum(it.delivered), sum(it.failed)
+    -- A call of the session before may not have ended yet.
+    PERFORM pg_advisory_xact_lock(('@schema@.total'::regclass::oid::bigint << 32) + p_slot);
+    WITH newest AS (
+        SELECT it.queue, it.pending + coalesce(t.pending, 0) AS pending, it.failed + coalesce(t.failed, 0) AS failed,
+            t.period AS before, greatest(t.period, v_period) AS period
+        FROM (SELECT queue, sum(pending) AS pending, sum(failed) AS failed
+            FROM unnest(p_queues, p_pending, p_failed) AS it (queue, pending, failed) GROUP BY queue
+            HAVING sum(abs(pending)) > 0 OR sum(abs(failed)) > 0) AS it
+        LEFT JOIN LATERAL (SELECT * FROM @schema@.tally t WHERE t.queue = it.queue AND t.slot = p_slot
+            ORDER BY period DESC LIMIT 1) AS t ON true
+    ), replaced AS (
+        DELETE FROM @schema@.tally t USING newest n
+        WHERE n.before < n.period AND t.queue = n.queue AND t.slot = p_slot AND t.period = n.before
+    )
+    INSERT INTO @schema@.tally (queue, slot, period, pending, failed)
+    SELECT queue, p_slot, period, pending, failed FROM newest ORDER BY queue
+    ON CONFLICT (queue, slot, period) DO UPDATE SET pending = excluded.pending, failed = excluded.failed;
+
+    SELECT * INTO v_newest FROM @schema@.total t WHERE t.slot = p_slot ORDER BY period DESC LIMIT 1;
+    DELETE FROM @schema@.total t WHERE t.slot = p_slot AND t.period = v_newest.period AND t.period < v_period;
+    INSERT INTO @schema@.total (slot, period, pending, delivered, failed)
+    SELECT p_slot, greatest(v_newest.period, v_period), sum(it.pending) + coalesce(v_newest.pending, 0),
+        sum(it.delivered) + coalesce(v_newest.delivered, 0), sum(it.failed) + coalesce(v_newest.failed, 0)
     FROM unnest(p_pending, p_delivered, p_failed) AS it (pending, delivered, failed)
-    HAVING count(*) > 0
-    ON CONFLICT (slot) DO UPDATE SET pending = t.pending + excluded.pending,
-        delivered = t.delivered + excluded.delivered, failed = t.failed + excluded.failed;
+    ON CONFLICT (slot, period) DO UPDATE
+        SET pending = excluded.pending, delivered = excluded.delivered, failed = excluded.failed;
 END
 $body$;
 
--- Stores new callbacks in the order of the arrays. With the token of the call before, nothing is stored
--- again, and the outcomes are the same. p_refused: the kind of error of one that can never be
+-- Whose counters there are. It goes from one to the next, past all rows that were replaced.
+CREATE FUNCTION @schema@.slots_v1() RETURNS integer[] LANGUAGE plpgsql STABLE AS $body$
+DECLARE
+    v_slots integer[] := '{}';
+    v_slot integer := -1;
+BEGIN
+    LOOP
+        SELECT slot INTO v_slot FROM @schema@.total WHERE slot > v_slot ORDER BY slot, period DESC LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        v_slots := v_slots || v_slot;
+    END LOOP;
+    RETURN v_slots;
+END
+$body$;
+
+-- How many callbacks are pending, and how many are stored that failed.
+CREATE FUNCTION @schema@.totals_v1(OUT pending bigint, OUT failed bigint) LANGUAGE sql STABLE AS $body$
+    SELECT coalesce(sum(t.pending), 0)::bigint, coalesce(sum(t.failed), 0)::bigint
+    FROM unnest(@schema@.slots_v1()) AS s (slot)
+    CROSS JOIN LATERAL (SELECT * FROM @schema@.total t WHERE t.slot = s.slot ORDER BY period DESC LIMIT 1) AS t;
+$body$;
+
+-- Stores new callbacks in the order of the arrays. With the token of a call before, nothing is stored
+-- again, and the outcomes are the same; the call with the token p_answered is not repeated. p_refused: the kind of error of one that can never be
 -- sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one row alone, and nothing is
 -- stored: 3 there is no room (seq: how many are pending), 4 to be tried one by one.
 CREATE FUNCTION @schema@.enqueue_v1(
     p_now bigint, p_slot integer, p_max bigint, p_events bytea[], p_jobs bytea[], p_directories bytea[],
-    p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[], p_token bigint
+    p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[], p_token bigint,
+    p_answered bigint
 ) RETURNS TABLE (ord bigint, outcome integer, seq bigint, queue bigint, readiness smallint)
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -249,7 +297,7 @@ DECLARE
     v_stored bigint[];
     v_readiness smallint[];
 BEGIN
-    SELECT s.seqs INTO v_seqs FROM @schema@.stored s WHERE s.slot = p_slot AND s.token = p_token;
+    SELECT s.seqs INTO v_seqs FROM @schema@.stored s WHERE s.token = p_token;
     IF FOUND THEN
         RETURN QUERY
         SELECT it.ord, CASE WHEN it.seq IS NULL THEN 1 ELSE 0 END, coalesce(it.seq, c.seq), coalesce(c.queue, it.queue),
@@ -265,7 +313,7 @@ BEGIN
     PERFORM @schema@.lock_jobs_v1(p_jobs);
     -- A purge waits, so that there is an id to answer a duplicate with.
     PERFORM FROM @schema@.callback c WHERE c.event_id = ANY (p_events) ORDER BY c.seq FOR KEY SHARE;
-    SELECT coalesce(sum(pending), 0), coalesce(sum(failed), 0) INTO v_pending, v_failed FROM @schema@.total;
+    SELECT pending, failed INTO v_pending, v_failed FROM @schema@.totals_v1();
     IF v_refused > 0 AND v_failed + v_refused > p_max THEN
         IF cardinality(p_jobs) > 1 THEN
             RETURN QUERY SELECT 0::bigint, 4, 0::bigint, 0::bigint, 0::smallint;
@@ -341,8 +389,8 @@ BEGIN
         array_agg(0::bigint), array_agg((readiness IS NULL)::int::bigint))
     FROM unnest(v_seqs, p_queues, v_readiness) AS it (seq, queue, readiness)
     WHERE seq IS NOT NULL HAVING count(*) > 0;
-    INSERT INTO @schema@.stored AS s (slot, token, seqs) VALUES (p_slot, p_token, coalesce(v_seqs, '{}'))
-    ON CONFLICT (slot) DO UPDATE SET token = excluded.token, seqs = excluded.seqs;
+    DELETE FROM @schema@.stored WHERE token = p_answered;
+    INSERT INTO @schema@.stored (token, stored_at, seqs) VALUES (p_token, p_now, coalesce(v_seqs, '{}'));
 
     RETURN QUERY
     SELECT it.ord, CASE WHEN it.seq IS NULL THEN 1 ELSE 0 END, coalesce(it.seq, c.seq), coalesce(c.queue, it.queue),
@@ -417,8 +465,11 @@ BEGIN
     RETURN QUERY
     SELECT p.seq, p.queue FROM @schema@.activate_v1(p_now, v_jobs, p_seqs) AS a JOIN @schema@.progress p ON p.seq = a;
     RETURN QUERY
-    SELECT NULL::bigint, t.queue FROM @schema@.tally t WHERE t.queue = ANY (p_queues)
-    GROUP BY t.queue HAVING sum(t.pending) = 0;
+    SELECT NULL::bigint, it.queue FROM (SELECT DISTINCT queue FROM unnest(p_queues) AS it (queue)) AS it
+    CROSS JOIN unnest(@schema@.slots_v1()) AS s (slot)
+    CROSS JOIN LATERAL (SELECT t.pending FROM @schema@.tally t WHERE t.queue = it.queue AND t.slot = s.slot
+        ORDER BY t.period DESC LIMIT 1) AS t
+    GROUP BY it.queue HAVING sum(t.pending) = 0;
 END
 $body$;
 

@@ -1,6 +1,6 @@
 //! Storing new callbacks.
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, atomic::Ordering};
 
 use tokio::time::Instant;
 
@@ -142,6 +142,7 @@ impl Writer {
             .collect::<Result<Vec<_>>>()?;
         let accepted: Vec<_> = records.iter().map(|(_, accepted)| accepted.as_slice()).collect();
         let max = i64::try_from(self.settings.max_pending).unwrap_or(i64::MAX);
+        let answered_before = self.answered.load(Ordering::Relaxed);
         let answered = self
             .query(
                 &self.statements.enqueue,
@@ -158,6 +159,7 @@ impl Writer {
                     &errors,
                     &accepted,
                     &token,
+                    &answered_before,
                 ],
             )
             .await?;
@@ -169,6 +171,7 @@ impl Writer {
         if answered.len() != batch.len() {
             return Err(unexpected());
         }
+        self.answered.store(token, Ordering::Relaxed);
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut failed = 0;
         let mut queues = self.queues.lock();

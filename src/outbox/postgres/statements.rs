@@ -62,7 +62,7 @@ impl Statements {
             rows::COLUMNS
         );
         Ok(Self {
-            enqueue: call("enqueue_v1", 12).await?,
+            enqueue: call("enqueue_v1", 13).await?,
             settle: call("settle_v1", 15).await?,
             replay: call("replay_v1", 5).await?,
             fail: call("fail_v1", 7).await?,
@@ -73,7 +73,7 @@ impl Statements {
             mend: call("mend_v1", 3).await?,
             import: call("import_v1", 24).await?,
             records: prepare(&format!("{from} WHERE p.seq = ANY ($1) ORDER BY p.seq")).await?,
-            pending: prepare("SELECT coalesce(sum(pending), 0)::bigint FROM @schema@.total").await?,
+            pending: prepare("SELECT pending FROM @schema@.totals_v1()").await?,
             beat: prepare("UPDATE @schema@.instance SET seen_at = $2 WHERE id = $1").await?,
             live: prepare(LIVE).await?,
             shards: prepare(

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicI64},
     time::Duration,
 };
 
@@ -98,6 +98,7 @@ impl Supervisor {
             last_answer,
             kept: Arc::clone(&self.kept),
             unsure: Mutex::new(None),
+            answered: AtomicI64::new(0),
             slot: 0,
             looked_for: Mutex::new((i64::MAX, None)),
             began,

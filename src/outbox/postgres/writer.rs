@@ -1,7 +1,7 @@
 //! The writer: it makes all writes of a session, one round after the other.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicI64},
     time::Instant,
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Writer {
     pub(super) kept: Kept,
     /// The call whose answer was lost, with which the session ends.
     pub(super) unsure: Mutex<Option<Unsure>>,
+    /// The token of the last call that stored callbacks, whose answer has arrived.
+    pub(super) answered: AtomicI64,
     /// The number of this instance, and of its counters.
     pub(super) slot: i32,
     /// From which seq new callbacks are looked for, and how many there were after it.
