@@ -34,6 +34,7 @@ pub(crate) fn run(figures: &mut Figures) -> anyhow::Result<()> {
     for (name, path) in [
         ("overview", "/ui/"),
         ("callbacks", "/ui/callbacks"),
+        ("callbacks that wait", "/ui/callbacks?state=waiting"),
         ("callbacks of one directory", &found),
         ("one callback", &one),
         ("destinations", "/ui/destinations"),

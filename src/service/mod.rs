@@ -109,7 +109,7 @@ pub async fn serve(
         std::process::exit(0);
     };
     let clock = outbox.clock();
-    tokio::spawn(read_throughput(Arc::clone(&outbox), clock.now()));
+    tokio::spawn(read_for_operators(Arc::clone(&outbox), clock.now()));
     let (listener, address) = listen(config.api.listen).await?;
 
     // Port 0 is known only now.
@@ -244,8 +244,11 @@ fn note(
     }
 }
 
-/// Reads how many callbacks were delivered before the start, for the page.
-async fn read_throughput(outbox: Arc<dyn Outbox>, now: Timestamp) {
+/// Reads what an operator looks at first: the summary, which reads something of each destination once, and
+/// how many callbacks were delivered before the start.
+async fn read_for_operators(outbox: Arc<dyn Outbox>, now: Timestamp) {
+    // Whoever needs it reports the error.
+    drop(outbox.summary(now).await);
     let day = Duration::from_secs(60 * recent::DAY as u64);
     match outbox.delivered(now.before(day)).await {
         Ok(known) => recent::delivered_before(known.from, &known.minutes),

@@ -10,15 +10,18 @@ use std::{
     ops::RangeInclusive,
 };
 
-use crate::outbox::{
-    Page, Query, Record, Stage, StateName,
-    error::Result,
-    sled::{
-        blocks::{self, Pending, RECORDS, SET},
-        keys::{self, QueueKey},
-        read::lookup::status,
-        rows,
-        shared::store::Store,
+use crate::{
+    clock::Timestamp,
+    outbox::{
+        Page, Query, Record, Stage, StateName,
+        error::Result,
+        sled::{
+            blocks::{self, Pending, RECORDS, SET},
+            keys::{self, QueueKey},
+            read::lookup::status,
+            rows,
+            shared::store::Store,
+        },
     },
 };
 
@@ -39,6 +42,8 @@ enum Source {
     Pending(QueueKey, bool),
     /// The index of a job or directory, with this prefix.
     Index(Vec<u8>),
+    /// Those of a queue that are due at a certain time, which the due index has.
+    Scheduled(QueueKey),
     /// The callbacks that are claimed, which only memory knows: those of a destination, or all.
     Claimed(Option<QueueKey>),
 }
@@ -57,7 +62,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(store: &'a Store, source: Source, query: &Query) -> Self {
+    fn new(store: &'a Store, source: Source, query: &Query) -> Result<Self> {
         let left = match (query.cursor.map(keys::seq_of), query.oldest_first) {
             (None, _) => 0..=u64::MAX,
             (Some(seq), true) => seq.saturating_add(1)..=u64::MAX,
@@ -65,11 +70,14 @@ impl<'a> Run<'a> {
             (Some(seq), false) => 0..=seq - 1,
         };
         let oldest_first = query.oldest_first;
-        let mut ahead = VecDeque::new();
-        if let Source::Claimed(queue) = &source {
-            ahead.extend(claimed(store, *queue).into_iter().filter(|seq| left.contains(seq)));
-        }
-        Self { store, source, oldest_first, left, ahead, rows: None }
+        let mut ahead = match &source {
+            Source::Claimed(queue) => claimed(store, *queue),
+            Source::Scheduled(queue) => scheduled(store, *queue)?,
+            _ => Vec::new(),
+        };
+        ahead.retain(|seq| left.contains(seq));
+        ahead.sort_unstable();
+        Ok(Self { store, source, oldest_first, left, ahead: ahead.into(), rows: None })
     }
 
     /// The rows that may contain callbacks that are left; `None` if no row is read.
@@ -90,7 +98,7 @@ impl<'a> Run<'a> {
                 let bound = |seq: u64| [prefix.as_slice(), &seq.to_be_bytes()].concat();
                 tree.range(bound(from)..=bound(to))
             }
-            Source::Claimed(_) => return None,
+            Source::Claimed(_) | Source::Scheduled(_) => return None,
         })
     }
 
@@ -98,7 +106,7 @@ impl<'a> Run<'a> {
     fn of(&self, key: &[u8], bytes: &[u8]) -> Result<Vec<u64>> {
         let at = keys::last_number(key);
         Ok(match &self.source {
-            Source::Index(_) | Source::Claimed(_) => vec![at],
+            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(_) => vec![at],
             Source::Ended(_) => {
                 let [set] = blocks::decode_sets(key, bytes)?;
                 set.members(at).collect()
@@ -151,7 +159,7 @@ impl<'a> Run<'a> {
     fn pass_row(&mut self, key: &[u8]) {
         let at = keys::last_number(key);
         let (first, last) = match self.source {
-            Source::Index(_) | Source::Claimed(_) => (at, at),
+            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(_) => (at, at),
             Source::Ended(_) | Source::Pending(..) => (at * SET, at * SET + (SET - 1)),
             Source::Records => (at - at % RECORDS, at - at % RECORDS + (RECORDS - 1)),
         };
@@ -159,19 +167,25 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The claimed callbacks of a queue or of all, in order.
+/// The claimed callbacks of a queue or of all.
 fn claimed(store: &Store, queue: Option<QueueKey>) -> Vec<u64> {
     let inner = store.queues.lock();
     let wanted = inner.queues.iter().filter(|(key, _)| queue.is_none_or(|wanted| wanted == **key));
-    let mut claimed: Vec<_> = wanted.flat_map(|(_, it)| it.claimed()).collect();
-    claimed.sort_unstable();
-    claimed
+    wanted.flat_map(|(_, it)| it.claimed()).collect()
+}
+
+/// The callbacks of a queue in the due index.
+fn scheduled(store: &Store, queue: QueueKey) -> Result<Vec<u64>> {
+    let all =
+        keys::due(queue, Timestamp::default(), 0)..=keys::due(queue, Timestamp::MAX, u64::MAX);
+    store.tree.range(all).keys().map(|key| Ok(keys::last_number(&key?))).collect()
 }
 
 /// One page of a listing.
 pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
-    let mut runs: Vec<_> =
-        sources(store, query).into_iter().map(|source| Run::new(store, source, query)).collect();
+    let sources = sources(store, query).into_iter();
+    let mut runs =
+        sources.map(|source| Run::new(store, source, query)).collect::<Result<Vec<_>>>()?;
     // The max-heap returns the latest first; with inverted numbers, the oldest.
     let order = |seq: u64| if query.oldest_first { u64::MAX - seq } else { seq };
     let keep = runs.len() <= RUNS_KEPT;
@@ -258,24 +272,33 @@ fn sources(store: &Store, query: &Query) -> Vec<Source> {
         Some(StateName::Pending) if only_ended => Vec::new(),
         Some(StateName::Pending) => match queue {
             Some(queue) => vec![Source::Pending(queue, postponed)],
-            None => all_pending(store, postponed),
+            None if postponed => all_postponed(store),
+            None => all_pending(store),
         },
         Some(state) => vec![Source::Ended(state)],
     }
 }
 
-/// The pending callbacks of all queues, or of those with postponed ones.
-fn all_pending(store: &Store, postponed: bool) -> Vec<Source> {
+/// The pending callbacks of all queues.
+fn all_pending(store: &Store) -> Vec<Source> {
     let inner = store.queues.lock();
-    let rows = inner
-        .queues
-        .iter()
-        .map(|(key, it)| (*key, &it.row))
-        .filter(|(_, row)| row.pending > if postponed { row.fresh } else { 0 });
-    let all: Vec<_> = rows.map(|(key, row)| (key, row.pending)).collect();
-    // Postponed ones may be in few of many rows. Where that could be too many to read, fresh ones are read
-    // as well, because what is read of these is limited.
-    let pending: u64 = all.iter().map(|(_, pending)| pending).sum();
-    let few = all.len() <= RUNS_KEPT || pending <= LIST_SCAN_LIMIT as u64;
-    all.into_iter().map(|(key, _)| Source::Pending(key, postponed && few)).collect()
+    let pending = inner.queues.iter().filter(|(_, it)| it.row.pending > 0);
+    pending.map(|(key, _)| Source::Pending(*key, false)).collect()
+}
+
+/// The postponed callbacks of all queues.
+fn all_postponed(store: &Store) -> Vec<Source> {
+    let inner = store.queues.lock();
+    let rows = inner.queues.iter().map(|(key, it)| (*key, &it.row));
+    let rows: Vec<_> = rows.filter(|(_, row)| row.pending > row.fresh).collect();
+    let scheduled: u64 = rows.iter().map(|(_, row)| row.scheduled).sum();
+    let reads_due_index = scheduled <= LIST_SCAN_LIMIT as u64;
+    let (scheduled, others): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|(_, row)| reads_due_index && row.blocked() == 0);
+    // Others may be in few of many rows. Where that could be too many to read, fresh ones are read as well,
+    // because what is read of these is limited.
+    let pending: u64 = others.iter().map(|(_, row)| row.pending).sum();
+    let few = others.len() <= RUNS_KEPT || pending <= LIST_SCAN_LIMIT as u64;
+    let scheduled = scheduled.into_iter().map(|(key, _)| Source::Scheduled(key));
+    scheduled.chain(others.into_iter().map(|(key, _)| Source::Pending(key, few))).collect()
 }
