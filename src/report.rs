@@ -230,7 +230,11 @@ pub fn outcome(record: &Record) {
                 dpf.job_id = record.body.job_id,
                 dpf.job_id_fs = record.body.job_id_fs,
                 dpf.job_state = record.body.job_state.as_str(),
-                http.request.method = record.last_attempt.as_ref().map(|_| "PUT"),
+                http.request.method = record
+                    .last_attempt
+                    .as_ref()
+                    .filter(|_| !record.destination.is_broker())
+                    .map(|_| "PUT"),
                 http.response.status_code =
                     record.last_attempt.as_ref().and_then(|attempt| attempt.status),
                 url.full = %record.url,

@@ -87,6 +87,7 @@ fn new(job: usize, url: &str) -> anyhow::Result<NewCallback> {
 /// The store in a database. The folder with the identity of whoever fills it is beside `dir`.
 fn open(url: &str, dir: &Path) -> anyhow::Result<PostgresOutbox> {
     let settings = postgres::Settings {
+        outcome_events: None,
         url: url.to_owned().into(),
         session_url: None,
         password_file: None,

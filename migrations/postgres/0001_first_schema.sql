@@ -277,14 +277,16 @@ CREATE FUNCTION @schema@.totals_v1(OUT pending bigint, OUT failed bigint) LANGUA
     CROSS JOIN LATERAL (SELECT * FROM @schema@.total t WHERE t.slot = s.slot ORDER BY period DESC LIMIT 1) AS t;
 $body$;
 
--- Stores new callbacks in the order of the arrays. With the token of a call before, nothing is stored
--- again, and the outcomes are the same; the call with the token p_answered is not repeated. p_refused: the kind of error of one that can never be
+-- Stores new callbacks in the order of the arrays. With the token of a call before, if it has one, nothing is stored
+-- again, and the outcomes are the same; the call with the token p_answered is not repeated. p_given: the seq of
+-- a callback, if it has one already. p_about: the callback of which it reports the outcome; without its end,
+-- nothing is stored. p_refused: the kind of error of one that can never be
 -- sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one row alone, and nothing is
 -- stored: 3 there is no room (seq: how many are pending), 4 to be tried one by one.
 CREATE FUNCTION @schema@.enqueue_v1(
     p_now bigint, p_slot integer, p_max bigint, p_events bytea[], p_jobs bytea[], p_directories bytea[],
     p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[], p_token bigint,
-    p_answered bigint
+    p_answered bigint, p_given bigint[], p_about bigint[]
 ) RETURNS TABLE (ord bigint, outcome integer, seq bigint, queue bigint, readiness smallint)
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -345,13 +347,16 @@ BEGIN
     -- From here on, all arrays go side by side: a join of two of them would compare each with each.
     -- The seq of a duplicate is null.
     IF num_nonnulls(VARIADIC p_events) = 0 THEN
-        v_seqs := (SELECT array_agg(nextval('@schema@.seq')) FROM unnest(p_jobs));
+        v_seqs := (SELECT array_agg(coalesce(given, nextval('@schema@.seq')))
+            FROM unnest(p_jobs, p_given) AS it (job, given));
     ELSE
-        v_seqs := (SELECT array_agg(CASE WHEN is_new THEN nextval('@schema@.seq') END) FROM (
-            SELECT it.event IS NULL OR (it.place = 1
-                AND NOT EXISTS (SELECT FROM @schema@.callback c WHERE c.event_id = it.event)) AS is_new
-            FROM (SELECT event, ord, row_number() OVER (PARTITION BY event ORDER BY ord) AS place
-                  FROM unnest(p_events) WITH ORDINALITY AS it (event, ord)) AS it
+        v_seqs := (SELECT array_agg(CASE WHEN is_new THEN coalesce(given, nextval('@schema@.seq')) END) FROM (
+            SELECT it.given, it.event IS NULL OR (it.place = 1
+                AND NOT EXISTS (SELECT FROM @schema@.callback c WHERE c.event_id = it.event)
+                AND (it.about IS NULL OR EXISTS (
+                    SELECT FROM @schema@.progress p WHERE p.seq = it.about AND p.status > 0))) AS is_new
+            FROM (SELECT event, given, about, ord, row_number() OVER (PARTITION BY event ORDER BY ord) AS place
+                  FROM unnest(p_events, p_given, p_about) WITH ORDINALITY AS it (event, given, about, ord)) AS it
             ORDER BY it.ord) AS it);
     END IF;
     WITH stored AS (
@@ -390,7 +395,9 @@ BEGIN
     FROM unnest(v_seqs, p_queues, v_readiness) AS it (seq, queue, readiness)
     WHERE seq IS NOT NULL HAVING count(*) > 0;
     DELETE FROM @schema@.stored WHERE token = p_answered;
-    INSERT INTO @schema@.stored (token, stored_at, seqs) VALUES (p_token, p_now, coalesce(v_seqs, '{}'));
+    IF p_token IS NOT NULL THEN
+        INSERT INTO @schema@.stored (token, stored_at, seqs) VALUES (p_token, p_now, coalesce(v_seqs, '{}'));
+    END IF;
 
     RETURN QUERY
     SELECT it.ord, CASE WHEN it.seq IS NULL THEN 1 ELSE 0 END, coalesce(it.seq, c.seq), coalesce(c.queue, it.queue),

@@ -42,7 +42,10 @@ impl Destination {
     pub fn of_callback(url: &str) -> Self {
         match parse_url(url) {
             Ok(url) => Self::of(&url),
-            Err(UrlError::Scheme(_)) => Self::parse(url).unwrap_or_else(Self::none),
+            // The broker's destinations are the service's own.
+            Err(UrlError::Scheme(_)) => {
+                Self::parse(url).filter(|it| !it.is_broker()).unwrap_or_else(Self::none)
+            }
             Err(UrlError::Syntax(_)) => Self::none(),
         }
     }
@@ -55,6 +58,11 @@ impl Destination {
     /// Whether there is none.
     pub fn is_none(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether it is a subject of the broker, and not a receiver.
+    pub fn is_broker(&self) -> bool {
+        self.0.starts_with("nats://")
     }
 
     /// The host alone, as it stands in the URL.
@@ -94,5 +102,7 @@ mod tests {
         assert_eq!(Destination::parse("host"), None);
         assert_eq!(Destination::parse("http://[::1]/").unwrap().host(), "[::1]");
         assert_eq!(Destination::none().host(), "");
+        assert!(of("nats://Some.subject/x").starts_with("nats://Some.subject"));
+        assert!(Destination::of_callback("nats://some.subject/x").is_none());
     }
 }

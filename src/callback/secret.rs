@@ -36,7 +36,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// The URL with its password as `***`.
+/// The URL with its password as `***`, and that of an outcome event without the event.
 ///
 /// Text that is not a URL is also accepted; when in doubt, more is hidden.
 pub fn redact_url(text: &str) -> String {
@@ -44,6 +44,12 @@ pub fn redact_url(text: &str) -> String {
         return text.to_owned();
     }
     match Url::parse(text) {
+        Ok(mut url)
+            if url.scheme() == "nats" && url.query().is_some() && url.password().is_none() =>
+        {
+            url.set_query(None);
+            url.into()
+        }
         // The parser accepts many spellings, and the HTTP client uses the same parser.
         Ok(url) if url.has_authority() && url.password().is_none() => text.to_owned(),
         Ok(mut url) if url.has_authority() => {

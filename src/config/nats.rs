@@ -7,11 +7,13 @@ use figment::value::Value;
 use super::{files, reader::Reader, values::quoted};
 use crate::{
     callback::redact_url,
+    outbox::OutcomeEvents,
     sources::nats::{Access, Settings, subjects},
 };
 
 const SERVERS: &str = "nats.servers";
 const EVENTS: &str = "nats.events";
+const OUTCOME_SUBJECT: &str = "nats.outcome_subject";
 const USER: &str = "nats.user";
 const PASSWORD_FILE: &str = "nats.password_file";
 
@@ -37,6 +39,7 @@ pub(super) fn settings(r: &mut Reader, max_event_bytes: usize) -> Option<Setting
     {
         r.fault("nats.dead_letter_subject", format!("is {}, which {why}", quoted(subject)));
     }
+    let outcome_events = outcome_events(r);
     let access = access(r);
     let ca_file = files::ca_file(r, "nats.ca_file");
     let identity = files::pair(r, "nats.client_cert_file", "nats.client_key_file");
@@ -64,6 +67,7 @@ pub(super) fn settings(r: &mut Reader, max_event_bytes: usize) -> Option<Setting
         batch,
         ack_wait,
         dead_letter_subject,
+        outcome_events,
         access,
         ca_file,
         identity,
@@ -73,11 +77,12 @@ pub(super) fn settings(r: &mut Reader, max_event_bytes: usize) -> Option<Setting
 }
 
 /// The keys without a default, which mean nothing without `nats.servers`.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "nats.stream",
     "nats.consumer",
     EVENTS,
     "nats.dead_letter_subject",
+    OUTCOME_SUBJECT,
     "nats.credentials_file",
     "nats.nkey_file",
     USER,
@@ -160,6 +165,24 @@ fn events(r: &mut Reader) -> Vec<(String, String)> {
     }
     r.note(EVENTS, (!shown.is_empty()).then(|| format!("{{ {} }}", shown.join(", "))));
     found
+}
+
+/// The subject is the host of the URLs under which outcome events are stored.
+fn outcome_events(r: &mut Reader) -> Option<OutcomeEvents> {
+    let subject = r.text(OUTCOME_SUBJECT)?;
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let fault = match subjects::fault(&subject, false) {
+        Some(why) => Some(why.to_owned()),
+        None if !subject.chars().all(is_allowed) || subject.len() > 200 => Some(
+            "has other characters than letters, digits, . - and _, or more than 200".to_owned(),
+        ),
+        None => None,
+    };
+    if let Some(why) = fault {
+        r.fault(OUTCOME_SUBJECT, format!("is {}, which {why}", quoted(&subject)));
+        return None;
+    }
+    Some(OutcomeEvents::new(&subject))
 }
 
 fn access(r: &mut Reader) -> Access {

@@ -1,18 +1,21 @@
 //! The settings `outbox.postgres.*`.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use super::{files, reader::Reader, values::quoted};
-use crate::{callback::SecretUrl, outbox::postgres, tls};
+use crate::{
+    callback::SecretUrl,
+    outbox::{self, postgres},
+    tls,
+};
 
 const URL: &str = "outbox.postgres.url";
 const SESSION_URL: &str = "outbox.postgres.session_url";
 
-/// The store in PostgreSQL, if one is configured. The other arguments are settings that every store has.
+/// The store in PostgreSQL, if one is configured, with the settings that every store has.
 pub(super) fn settings(
     r: &mut Reader,
-    max_pending: u64,
-    longest_pause: Duration,
+    common: &outbox::sled::Settings,
 ) -> Option<postgres::Settings> {
     let (url, session_url) = (url(r, URL), url(r, SESSION_URL));
     let password_file = password_file(r);
@@ -53,8 +56,9 @@ pub(super) fn settings(
         ca_file,
         identity,
         schema,
-        max_pending,
-        longest_pause,
+        max_pending: common.max_pending,
+        longest_pause: common.longest_pause,
+        outcome_events: common.outcome_events.clone(),
     })
 }
 

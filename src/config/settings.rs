@@ -121,7 +121,9 @@ impl Config {
         }
         let retry = retry_settings(&mut r);
         outbox.longest_pause = retry.longest_pause();
-        let postgres = postgres::settings(&mut r, outbox.max_pending, outbox.longest_pause);
+        let nats = nats::settings(&mut r, api.max_event_bytes);
+        outbox.outcome_events = nats.as_ref().and_then(|nats| nats.outcome_events.clone());
+        let postgres = postgres::settings(&mut r, &outbox);
         let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
         egress.own = Some(api.listen);
@@ -143,7 +145,6 @@ impl Config {
                 files::warn_if_open(&mut r, key, &file);
             }
         }
-        let nats = nats::settings(&mut r, api.max_event_bytes);
         let log = log_settings(&mut r, &data_dir);
         r.reject_unknown();
         if !r.faults.is_empty() {
@@ -200,7 +201,7 @@ impl Config {
         client::Clients::build(&self.client, Arc::new(self.egress.clone()))
     }
 
-    /// Builds the sender of attempts.
+    /// Builds the sender of attempts, without a broker.
     pub fn sender(
         &self,
         clock: crate::clock::SharedClock,
@@ -210,6 +211,7 @@ impl Config {
             settings: self.attempt.clone(),
             secrets: self.secrets.clone(),
             final_statuses: self.dispatcher.retry.final_statuses.clone(),
+            broker: None,
             clock,
         })
     }

@@ -48,7 +48,8 @@ impl Outcome {
             // An incomplete body is a failure of the destination, even after a 2xx.
             (Some(error), _) if error.kind == ErrorKind::Body => DestinationHealth::Failing,
             (_, Some(_)) => DestinationHealth::Working,
-            (None, None) => DestinationHealth::Unknown,
+            // A message that a broker has stored.
+            (None, None) => DestinationHealth::Working,
             (Some(error), None) => match error.kind {
                 ErrorKind::InvalidUrl | ErrorKind::Egress => DestinationHealth::Unknown,
                 _ => DestinationHealth::Failing,

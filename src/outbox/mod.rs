@@ -32,6 +32,7 @@ pub mod error;
 mod horizon;
 mod ids;
 mod interface;
+mod outcome_event;
 pub mod postgres;
 mod purge;
 pub mod record;
@@ -48,6 +49,7 @@ pub use self::{
     claim::{Claim, ClaimOwner, Hold, Ownership},
     error::OutboxError,
     interface::{Outbox, OutboxFuture},
+    outcome_event::{Broker, OutcomeEvent, OutcomeEvents},
     purge::purge_gently,
     record::{Attempt, ErrorKind, Failure, Readiness, Record, State, StateName},
     retention::{Over, Retention},

@@ -269,6 +269,8 @@ struct OneView<'a> {
     body: String,
     headers: Vec<(&'static str, String)>,
     curl: String,
+    /// It goes to a receiver, and not to the broker.
+    is_request: bool,
     tracker: Option<String>,
     job: String,
     directory: String,
@@ -291,6 +293,7 @@ pub(super) async fn one(
     let detail =
         detail.ok_or_else(|| page.refusal(StatusCode::NOT_FOUND, words.no_such_callback))?;
     let row = Row::new(&detail.status, &shared.api.terms, &page);
+    let is_request = !detail.status.record.destination.is_broker();
     let destination = match &detail.status.record.destination {
         none if none.is_none() => None,
         some => {
@@ -309,6 +312,7 @@ pub(super) async fn one(
         curl: curl(&view.url, &headers, &body),
         headers,
         body,
+        is_request,
         tracker,
         job: of("jobId", &view.job_id),
         directory: of("jobIdFs", &view.job_id_fs),

@@ -114,11 +114,15 @@ pub async fn serve(
 
     // Port 0 is known only now.
     config.egress.own = Some(address);
-    let sender = config.sender(Arc::clone(&clock))?;
+    let mut sender = config.sender(Arc::clone(&clock))?;
     let clients = Arc::clone(&sender.clients);
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, checks) = Health::new(Arc::clone(&outbox));
+    let intake =
+        Intake::new(Arc::clone(&outbox), config.egress.clone(), config.tracker_template.as_deref());
+    let (source, nats_secrets) = source(&config, &intake, &outbox, &stop, &health).await?.unzip();
+    sender.broker = source.as_ref().map(nats::Source::publisher);
     let jumps = jumps(&config, &*outbox);
     let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), config.clone(), Arc::clone(&jumps)));
     let dispatcher =
@@ -128,9 +132,7 @@ pub async fn serve(
     let gather = tokio::spawn(gather(metrics.clone()));
     let runtime = delivery_threads().map_err(ServiceError::Threads)?;
     let delivery = runtime.spawn(dispatcher.run(stopped, checks));
-    let intake =
-        Intake::new(Arc::clone(&outbox), config.egress.clone(), config.tracker_template.as_deref());
-    let (source, nats_secrets) = source(&config, &intake, &outbox, &stop, &health).await?.unzip();
+    let source = source.map(|source| tokio::spawn(source.run()));
     let shared = api::Shared {
         intake,
         outbox: Arc::clone(&outbox),
@@ -212,19 +214,19 @@ async fn open(
     }
 }
 
-/// Starts the source of events from NATS, if there is one.
+/// The source of events from NATS, if there is one, which begins to connect.
 async fn source(
     config: &Config,
     intake: &Intake,
     outbox: &Arc<dyn Outbox>,
     stop: &watch::Sender<bool>,
     health: &Health,
-) -> Result<Option<(JoinHandle<()>, nats::Secrets)>, ServiceError> {
+) -> Result<Option<(nats::Source, nats::Secrets)>, ServiceError> {
     let Some(settings) = config.nats.clone() else { return Ok(None) };
     let (intake, outbox) = (intake.clone(), Arc::clone(outbox));
     let (source, secrets) = nats::Source::new(settings, intake, outbox, stop.subscribe()).await?;
     health.observe_nats(source.state());
-    Ok(Some((tokio::spawn(source.run()), secrets)))
+    Ok(Some((source, secrets)))
 }
 
 fn note(

@@ -18,6 +18,7 @@ use super::{
     client::{CheckError, ClientError, Clients},
     failure::{describe, is_not_looked_up, is_unheard, status_message},
     progress::Progress,
+    publish::publish,
     signing,
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     clock::{SharedClock, Timestamp},
     delivery::outcome::{Outcome, Verdict},
     measure,
-    outbox::{Attempt, ErrorKind, Failure, Record},
+    outbox::{Attempt, Broker, ErrorKind, Failure, Record},
     recent,
 };
 
@@ -60,6 +61,8 @@ pub struct Sender {
     pub secrets: Vec<signing::Secret>,
     /// Statuses after which a callback is not retried.
     pub final_statuses: std::collections::BTreeSet<u16>,
+    /// For outcome events.
+    pub broker: Option<Arc<dyn Broker>>,
     /// The clock.
     pub clock: SharedClock,
 }
@@ -209,10 +212,7 @@ impl Sender {
                 };
                 (verdict, Some(failure))
             }
-            (None, Ok(())) => {
-                debug_assert!(false, "an exchange without an error has a status");
-                (Verdict::Transient, Some(Failure::new(ErrorKind::Connect, "no response")))
-            }
+            (None, Ok(())) => (Verdict::Success, None),
         }
     }
 
@@ -224,6 +224,9 @@ impl Sender {
         progress: &Progress,
         seen: &mut Seen,
     ) -> Result<(), NotMade> {
+        if record.destination.is_broker() {
+            return Ok(publish(self.broker.as_deref(), record).await?);
+        }
         let mut url = parse_url(record.url.reveal())
             .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
         let clients = self.clients.load_full();

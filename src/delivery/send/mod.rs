@@ -1,7 +1,7 @@
 //! Sending: one PUT. Independent of turns, retries and the outbox's queues.
 //!
 //! [`attempt`] makes it, with the pooled [`client`], which resolves [`names`]. [`connections`] limits
-//! idle connections, [`progress`] tracks the phase of an exchange, [`failure`] classifies errors, and
+//! idle connections, [`publish`] passes outcome events to a broker, [`progress`] tracks the phase of an exchange, [`failure`] classifies errors, and
 //! [`credentials`] and [`signing`] add headers.
 
 pub mod attempt;
@@ -11,4 +11,5 @@ pub mod credentials;
 mod failure;
 pub mod names;
 pub mod progress;
+mod publish;
 pub mod signing;

@@ -6,6 +6,7 @@ use tokio_postgres::types::ToSql;
 use super::{
     command::{Action, answer},
     rows::{self, big, millis, number, unbig},
+    storing::{Args, Prepared},
     writer::Writer,
 };
 use crate::{
@@ -104,14 +105,38 @@ impl Writer {
         let (seqs, keys) = split(ids);
         let claimed = self.in_flight();
         let (kind, error) = (rows::kind(failure.kind), rows::encoded(Some(failure))?);
-        let args: [&(dyn ToSql + Sync); 7] =
-            [&millis(self.now()), &self.slot, &seqs, &keys, &claimed, &kind, &error];
-        let answered = self.query(&self.statements.fail, &args).await?;
+        let now = self.now();
+        let events = self.events_about_failed(&seqs, failure, now).await?;
+        let (since, storing) = (millis(now), self.storing_events(&events, now)?);
+        let mut args: Args<'_> = vec![&since, &self.slot, &seqs, &keys, &claimed, &kind, &error];
+        let mut statement = &self.statements.fail;
+        if !events.is_empty() {
+            args.extend(storing.args());
+            statement = &self.statements.with_events.fail;
+        }
+        let answered = self.query(statement, &args).await?;
         self.reload(&keys_of(&answered)).await?;
         let outcomes = answered.iter().filter_map(|row| row.get::<_, Option<i32>>("outcome"));
         let outcomes: Vec<_> = outcomes.collect();
         measure::ended(0, outcomes.iter().filter(|outcome| **outcome == 0).count() as u64);
         Ok(outcomes)
+    }
+
+    /// The outcome events about pending callbacks that fail now.
+    async fn events_about_failed(
+        &self,
+        seqs: &[i64],
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Result<Vec<Prepared>> {
+        if self.settings.outcome_events.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut records = self.records(seqs).await?;
+        records.retain(|it| it.state_name() == StateName::Pending);
+        let fail = |it| transition::fail(it, None, failure.clone(), now);
+        let failed: Vec<_> = records.into_iter().map(fail).collect();
+        self.events_about(failed.iter(), now)
     }
 
     pub(super) async fn retry_now(&self, ids: &[CallbackId]) -> Result<u64> {

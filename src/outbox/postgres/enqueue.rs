@@ -3,17 +3,18 @@
 use std::sync::{PoisonError, atomic::Ordering};
 
 use tokio::time::Instant;
+use tokio_postgres::Row;
 
 use super::{
     command::{Enqueue, Unsure, answer, refuse},
     rows::{self, big},
+    storing::{Prepared, Storing},
     writer::Writer,
 };
 use crate::{
     callback::CallbackId,
-    clock::Timestamp,
     measure,
-    outbox::{Enqueued, NewCallback, OutboxError, Record, error::Result, ids, transition},
+    outbox::{Enqueued, NewCallback, OutboxError, Record, error::Result, ids},
 };
 
 /// What one call of the function has answered.
@@ -127,42 +128,24 @@ impl Writer {
 
     async fn call(&self, batch: &[&NewCallback], token: i64) -> Result<Called> {
         let now = self.now();
-        let records = batch.iter().map(|new| prepared(new, now)).collect::<Result<Vec<_>>>()?;
-        let each = |part: fn(&Record) -> &str| -> Vec<&[u8]> {
-            records.iter().map(|(record, _)| part(record).as_bytes()).collect()
-        };
-        let events: Vec<_> =
-            batch.iter().map(|new| new.event_id.as_deref().map(str::as_bytes)).collect();
-        let keys: Vec<_> = batch.iter().map(|new| big(self.queue(&new.destination).0)).collect();
-        let names: Vec<_> = batch.iter().map(|new| new.destination.as_str()).collect();
-        let refused: Vec<_> = records.iter().map(|(record, _)| rows::kind_of(record)).collect();
-        let errors = records
-            .iter()
-            .map(|(record, _)| rows::encoded(record.last_error.as_ref()))
-            .collect::<Result<Vec<_>>>()?;
-        let accepted: Vec<_> = records.iter().map(|(_, accepted)| accepted.as_slice()).collect();
-        let max = i64::try_from(self.settings.max_pending).unwrap_or(i64::MAX);
-        let answered_before = self.answered.load(Ordering::Relaxed);
-        let answered = self
-            .query(
-                &self.statements.enqueue,
-                &[
-                    &rows::millis(now),
-                    &self.slot,
-                    &max,
-                    &events,
-                    &each(|record| &record.body.job_id),
-                    &each(|record| &record.body.job_id_fs),
-                    &keys,
-                    &names,
-                    &refused,
-                    &errors,
-                    &accepted,
-                    &token,
-                    &answered_before,
-                ],
-            )
-            .await?;
+        let given = self.ids_to_report(batch).await?;
+        let prepared = batch.iter().zip(given).map(|(new, given)| Prepared::new(new, given, now));
+        let records = prepared.collect::<Result<Vec<_>>>()?;
+        let refused = records.iter().map(|it| &it.record).filter(|it| it.ended_at().is_some());
+        let events = self.events_about(refused, now)?;
+        let storing = Storing::new(self, &records, now, self.settings.max_pending, Some(token))?;
+        let storing_events = self.storing_events(&events, now)?;
+        let (mut statement, mut args) = (&self.statements.enqueue, storing.args());
+        if !events.is_empty() {
+            args.extend(storing_events.args());
+            statement = &self.statements.with_events.enqueue;
+        }
+        let mut answered = self.query(statement, &args).await?;
+        let of_events: Vec<_> = answered
+            .extract_if(.., |row| row.get::<_, Option<i64>>("ord").is_none())
+            .filter(|row| row.get::<_, Option<i16>>("readiness") == Some(0))
+            .filter_map(|row| row.get("seq"))
+            .collect();
         match answered.first().map(|row| row.get::<_, i32>("outcome")) {
             Some(FULL) => return Ok(Called::Full(rows::count(answered[0].get("seq")))),
             Some(ONE_BY_ONE) => return Ok(Called::OneByOne),
@@ -172,10 +155,17 @@ impl Writer {
             return Err(unexpected());
         }
         self.answered.store(token, Ordering::Relaxed);
-        let mut outcomes = Vec::with_capacity(batch.len());
+        let outcomes = self.stored(&answered, records)?;
+        self.load_active(&of_events).await?;
+        Ok(Called::Stored(outcomes))
+    }
+
+    /// Callbacks are stored, as far as they are new.
+    fn stored(&self, answered: &[Row], records: Vec<Prepared>) -> Result<Vec<Enqueued>> {
+        let mut outcomes = Vec::with_capacity(answered.len());
         let mut failed = 0;
         let mut queues = self.queues.lock();
-        for (row, (record, _)) in answered.iter().zip(records) {
+        for (row, Prepared { record, .. }) in answered.iter().zip(records) {
             let outcome: i32 = row.get("outcome");
             if outcome == NOT_KEPT {
                 outcomes.push(Enqueued::NotKept);
@@ -209,24 +199,31 @@ impl Writer {
         drop(queues);
         measure::ended(0, failed);
         self.queues.wake();
-        Ok(Called::Stored(outcomes))
+        Ok(outcomes)
+    }
+
+    /// The ids of callbacks whose end is reported with the same call, because they can never be sent.
+    async fn ids_to_report(&self, batch: &[&NewCallback]) -> Result<Vec<Option<CallbackId>>> {
+        let is_reported =
+            |new: &NewCallback| new.refusal.is_some() && self.settings.outcome_events.is_some();
+        let count = batch.iter().filter(|new| is_reported(new)).count();
+        if count == 0 {
+            return Ok(vec![None; batch.len()]);
+        }
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let found = self.query(&self.statements.with_events.next_seqs, &[&count]).await?;
+        let mut seqs = found.iter().map(|row| row.get::<_, i64>(0));
+        let id = |new: &&NewCallback| {
+            let seq = if is_reported(new) { seqs.next() } else { None }?;
+            Some(rows::id(seq, big(self.queue(&new.destination).0)))
+        };
+        Ok(batch.iter().map(id).collect())
     }
 }
 
 /// A number for one call.
 fn token() -> i64 {
     fastrand::i64(..)
-}
-
-/// The callback as it will be stored, but for its id, and its bytes.
-fn prepared(new: &NewCallback, now: Timestamp) -> Result<(Record, Vec<u8>)> {
-    let none = CallbackId::from_u128(0);
-    let record = match &new.refusal {
-        Some(_) => transition::refuse(new.clone(), none, now),
-        None => transition::accept(new.clone(), none, now, true),
-    };
-    let accepted = rows::accepted(&record)?;
-    Ok((record, accepted))
 }
 
 fn unexpected() -> OutboxError {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{callback::SecretUrl, tls::PairFiles};
+use crate::{callback::SecretUrl, outbox::OutcomeEvents, tls::PairFiles};
 
 /// The settings `outbox.postgres.*`, and those of `outbox.*` that every store has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Settings {
     /// The longest time until a retry or the end of a hold. A later time was stored while the clock was
     /// ahead, and is treated as past.
     pub longest_pause: Duration,
+    /// Where outcome events go, if anywhere.
+    pub outcome_events: Option<OutcomeEvents>,
 }
 
 impl Settings {

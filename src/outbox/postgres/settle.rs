@@ -6,6 +6,7 @@ use super::{
     command::{Settle, answer},
     recording::{Recording, decide},
     rows::{self, big, millis, number},
+    storing::Args,
     writer::Writer,
 };
 use crate::{
@@ -70,28 +71,39 @@ impl Writer {
         let last = fallible(&|it| rows::encoded(it.record.last_attempt.as_ref()))?;
         let previous = fallible(&|it| rows::encoded(it.previous.as_ref()))?;
         let holds: Vec<_> = outcomes.iter().map(|it| it.hold.map(millis)).collect();
-        let answered = self
-            .query(
-                &self.statements.settle,
-                &[
-                    &millis(now),
-                    &self.slot,
-                    &ATTEMPTS_KEPT,
-                    &seqs,
-                    &keys,
-                    &each(outcomes, |it| rows::status(it.state_name())),
-                    &each(outcomes, |it| millis(rows::due(it))),
-                    &each(outcomes, |it| number(it.attempt_count)),
-                    &each(outcomes, |it| number(it.budget_attempts)),
-                    &each(outcomes, |it| millis(it.budget_since)),
-                    &each(outcomes, rows::kind_of),
-                    &errors,
-                    &last,
-                    &previous,
-                    &holds,
-                ],
-            )
-            .await?;
+        let (status, due) = (
+            each(outcomes, |it| rows::status(it.state_name())),
+            each(outcomes, |it| millis(rows::due(it))),
+        );
+        let attempts = each(outcomes, |it| number(it.attempt_count));
+        let budget_attempts = each(outcomes, |it| number(it.budget_attempts));
+        let budget_since = each(outcomes, |it| millis(it.budget_since));
+        let kinds = each(outcomes, rows::kind_of);
+        let events = self.events_about(outcomes.iter().map(|it| &it.record), now)?;
+        let (at, storing) = (millis(now), self.storing_events(&events, now)?);
+        let mut args: Args<'_> = vec![
+            &at,
+            &self.slot,
+            &ATTEMPTS_KEPT,
+            &seqs,
+            &keys,
+            &status,
+            &due,
+            &attempts,
+            &budget_attempts,
+            &budget_since,
+            &kinds,
+            &errors,
+            &last,
+            &previous,
+            &holds,
+        ];
+        let mut statement = &self.statements.settle;
+        if !events.is_empty() {
+            args.extend(storing.args());
+            statement = &self.statements.with_events.settle;
+        }
+        let answered = self.query(statement, &args).await?;
         let (mut active, mut idle) = (HashSet::new(), Vec::new());
         for row in &answered {
             match row.get::<_, Option<i64>>("seq") {

@@ -17,6 +17,7 @@ pub(super) const LIVE: &str = "SELECT count(DISTINCT pid) FROM pg_locks WHERE lo
 /// The statements of a session.
 pub(super) struct Statements {
     pub(super) enqueue: Statement,
+    pub(super) with_events: WithEvents,
     pub(super) settle: Statement,
     pub(super) records: Statement,
     pub(super) replay: Statement,
@@ -48,13 +49,61 @@ pub(super) struct Statements {
     pub(super) recent: Statement,
 }
 
+/// Calls with the outcome events of the callbacks that end, and the seqs of those that end at once.
+pub(super) struct WithEvents {
+    pub(super) enqueue: Statement,
+    pub(super) settle: Statement,
+    pub(super) fail: Statement,
+    pub(super) next_seqs: Statement,
+}
+
+impl WithEvents {
+    async fn prepare(connection: &Connection, connector: &Connector) -> Result<Self> {
+        let client = &connection.client;
+        let prepare = async |text: &str| client.prepare(&connector.sql(text)).await.map_err(away);
+        // The parts of a union are evaluated one after the other, and the second sees what the first did.
+        Ok(Self {
+            enqueue: prepare(&format!(
+                "SELECT ord, outcome, seq, queue, readiness FROM @schema@.enqueue_v1({}) \
+                 UNION ALL SELECT NULL, NULL, seq, queue, readiness FROM @schema@.enqueue_v1({})",
+                args(1, 15),
+                args(16, 15)
+            ))
+            .await?,
+            settle: prepare(&format!(
+                "SELECT seq, queue FROM @schema@.settle_v1({}) \
+                 UNION ALL SELECT seq, queue FROM @schema@.enqueue_v1({}) WHERE readiness = 0",
+                args(1, 15),
+                args(16, 15)
+            ))
+            .await?,
+            fail: prepare(&format!(
+                "SELECT ord, outcome, queue FROM @schema@.fail_v1({}) \
+                 UNION ALL SELECT NULL, NULL, queue FROM @schema@.enqueue_v1({}) WHERE readiness = 0",
+                args(1, 7),
+                args(8, 15)
+            ))
+            .await?,
+            next_seqs: prepare(
+                "SELECT nextval('@schema@.seq') FROM generate_series(1, $1::bigint)",
+            )
+            .await?,
+        })
+    }
+}
+
+/// The names of arguments, separated by commas.
+fn args(first: usize, count: usize) -> String {
+    let args: Vec<_> = (first..first + count).map(|at| format!("${at}")).collect();
+    args.join(", ")
+}
+
 impl Statements {
     pub(super) async fn prepare(connection: &Connection, connector: &Connector) -> Result<Self> {
         let client = &connection.client;
         let prepare = async |text: &str| client.prepare(&connector.sql(text)).await.map_err(away);
         let call = async |name: &str, count: usize| {
-            let args: Vec<_> = (1..=count).map(|at| format!("${at}")).collect();
-            prepare(&format!("SELECT * FROM @schema@.{name}({})", args.join(", "))).await
+            prepare(&format!("SELECT * FROM @schema@.{name}({})", args(1, count))).await
         };
         let from = format!(
             "SELECT {} FROM @schema@.progress p JOIN @schema@.callback c ON c.seq = p.seq \
@@ -62,7 +111,8 @@ impl Statements {
             rows::COLUMNS
         );
         Ok(Self {
-            enqueue: call("enqueue_v1", 13).await?,
+            enqueue: call("enqueue_v1", 15).await?,
+            with_events: WithEvents::prepare(connection, connector).await?,
             settle: call("settle_v1", 15).await?,
             replay: call("replay_v1", 5).await?,
             fail: call("fail_v1", 7).await?,

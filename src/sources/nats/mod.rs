@@ -12,7 +12,7 @@
 //!
 //! [`session`] is where these rules are kept; [`source`] runs one session after the other, [`binding`] says
 //! which consumers they can be kept with, [`connection`] and [`credentials`] are the way to the servers, and
-//! [`awaited`] is what a session waits for; [`message`], [`dead_letter`] and [`subjects`] are about single messages.
+//! [`awaited`] is what a session waits for; [`publisher`] passes outcome events on; [`message`], [`dead_letter`] and [`subjects`] are about single messages.
 //!
 //! [`Outbox::leads`]: crate::outbox::Outbox::leads
 
@@ -24,6 +24,7 @@ mod dead_letter;
 mod examine;
 mod fault;
 mod message;
+mod publisher;
 mod session;
 mod settings;
 mod source;

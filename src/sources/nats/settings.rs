@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::credentials::Access;
-use crate::tls::PairFiles;
+use crate::{outbox::OutcomeEvents, tls::PairFiles};
 
 /// Where job events come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Settings {
     pub ack_wait: Duration,
     /// Where messages are published that can never become an event.
     pub dead_letter_subject: Option<String>,
+    /// Outcome events, if they are published.
+    pub outcome_events: Option<OutcomeEvents>,
     /// How the service identifies itself.
     pub access: Access,
     /// Certificates of authorities, instead of the system's.

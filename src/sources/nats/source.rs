@@ -8,11 +8,17 @@ use tokio::sync::watch;
 use super::{
     connection::{Connection, Secrets},
     fault::Fault,
+    publisher::Publisher,
     session::Session,
     settings::Settings,
     standing::Standing,
 };
-use crate::{health::SourceState, intake::Intake, measure, outbox::Outbox};
+use crate::{
+    health::SourceState,
+    intake::Intake,
+    measure,
+    outbox::{Broker, Outbox},
+};
 
 /// Pause before something is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -34,7 +40,13 @@ impl Source {
         measure::nats_begins();
         let settings = Arc::new(settings);
         let (connection, secrets) = Connection::begin(&settings).await?;
+        let connection = Arc::new(connection);
         Ok((Self(Standing::new(settings, connection, intake, outbox, stop)), secrets))
+    }
+
+    /// What publishes outcome events.
+    pub fn publisher(&self) -> Arc<dyn Broker> {
+        Arc::new(Publisher::new(Arc::clone(&self.0.connection)))
     }
 
     /// What the source does.

@@ -19,7 +19,7 @@ use crate::{
 /// The parts of the source that live as long as the service.
 pub(super) struct Standing {
     pub(super) settings: Arc<Settings>,
-    pub(super) connection: Connection,
+    pub(super) connection: Arc<Connection>,
     pub(super) intake: Intake,
     outbox: Arc<dyn Outbox>,
     stop: watch::Receiver<bool>,
@@ -31,7 +31,7 @@ pub(super) struct Standing {
 impl Standing {
     pub(super) fn new(
         settings: Arc<Settings>,
-        connection: Connection,
+        connection: Arc<Connection>,
         intake: Intake,
         outbox: Arc<dyn Outbox>,
         stop: watch::Receiver<bool>,

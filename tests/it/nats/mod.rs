@@ -4,6 +4,7 @@ mod access;
 mod events;
 mod faults;
 mod fleet;
+mod outcomes;
 mod settings;
 
 use std::collections::BTreeMap;

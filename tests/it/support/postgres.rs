@@ -110,6 +110,7 @@ impl Server {
     /// The settings of a store in this schema.
     pub(crate) fn settings(&self, schema: &str, max_pending: u64) -> Settings {
         Settings {
+            outcome_events: None,
             url: self.url().into(),
             session_url: None,
             password_file: None,

@@ -63,6 +63,7 @@ impl Transaction<'_> {
             let record = transition::refuse(new, id, self.now);
             self.put_indexes(queue, &record)?;
             self.put_ended(queue, &record)?;
+            self.report(&record)?;
         } else {
             let first = self.first_pending(&new.body.job_id, None)?.is_none();
             let record = transition::accept(new, id, self.now, first);
@@ -127,7 +128,17 @@ impl Transaction<'_> {
             }
         };
         self.activate_first(&job_id)?;
+        self.report(&record)?;
         Ok(record)
+    }
+
+    /// Stores the outcome event of a callback that has ended, if there is one.
+    fn report(&mut self, record: &Record) -> Result<()> {
+        let events = self.store.settings.outcome_events.as_ref();
+        match events.and_then(|events| events.about(record)) {
+            Some(event) => self.enqueue(event).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Records the outcome of an attempt that a killed process has not committed, if it was the callback's
@@ -265,6 +276,7 @@ impl Transaction<'_> {
         if was_active {
             self.activate_first(&record.body.job_id)?;
         }
+        self.report(&record)?;
         Ok(record)
     }
 }

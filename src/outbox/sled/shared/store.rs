@@ -12,7 +12,7 @@ use crate::{
     callback::{CallbackId, Destination, DestinationMap},
     clock::{SharedClock, Timestamp},
     outbox::{
-        ClaimOwner, OutboxError, Record, StateName,
+        ClaimOwner, OutboxError, OutcomeEvents, Record, StateName,
         horizon::Horizon,
         sled::{
             claim::queues::Queues,
@@ -35,6 +35,8 @@ pub struct Settings {
     /// The longest time until a retry or the end of a hold. A later time was stored while the clock was
     /// ahead, and is treated as past.
     pub longest_pause: Duration,
+    /// Where outcome events go, if anywhere.
+    pub outcome_events: Option<OutcomeEvents>,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
             max_pending: 10_000_000,
             min_free_bytes: 268_435_456,
             longest_pause: Duration::MAX,
+            outcome_events: None,
         }
     }
 }
