@@ -222,8 +222,8 @@ CREATE FUNCTION @schema@.count_v1(
     p_slot integer, p_queues bigint[], p_pending bigint[], p_delivered bigint[], p_failed bigint[]
 ) RETURNS void LANGUAGE plpgsql AS $body$
 DECLARE
-    -- Of four seconds.
-    v_period bigint := extract(epoch FROM clock_timestamp())::bigint / 4;
+    -- Of a quarter of a second.
+    v_period bigint := (extract(epoch FROM clock_timestamp()) * 4)::bigint;
     v_newest @schema@.total;
 BEGIN
     -- A call of the session before may not have ended yet.

@@ -155,3 +155,28 @@ fn certificates_of_both_sides_are_checked() {
         assert!(!service.run(&["check-config"]).status.success());
     }
 }
+
+#[test]
+#[ignore = "needs nats-server: tests/run"]
+fn tls_can_begin_before_the_server_speaks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let authority = Authority::new();
+    authority.write(&path("ca.pem"));
+    authority.identity("127.0.0.1").write(&path("cert.pem"), &path("key.pem"));
+    let settings = format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\", handshake_first: true }}",
+        path("cert.pem").display(),
+        path("key.pem").display()
+    );
+    let options = ConnectOptions::new().add_root_certificates(path("ca.pem")).tls_first();
+    let server = Server::with(&settings, options);
+    server.prepare();
+    let ca = format!("ca_file = \"{}\"\n", path("ca.pem").display());
+    let first = service(&server, &format!("{ca}tls_first = true"), &[]);
+    works(&server, &first, 1);
+    drop(first);
+    // Otherwise, each side waits for the other one to speak first.
+    let other = service(&server, &ca, &[]);
+    wait_for(&other, "waiting", "not connected to nats://");
+}

@@ -20,6 +20,21 @@ fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 #[test]
 #[ignore = "needs PostgreSQL and nats-server: tests/run"]
 fn another_instance_goes_on_where_the_one_that_pulled_was_killed() {
+    puller_goes(Service::kill, |_| {});
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and nats-server: tests/run"]
+fn another_instance_goes_on_where_the_one_that_pulled_was_frozen() {
+    // When it goes on itself, it has messages in hand that the other one has stored.
+    let go_on = |service: &Service| {
+        service.signal("CONT");
+        until("it stands by", || (state(service)["state"] == "standby").then_some(()));
+    };
+    puller_goes(|service| service.signal("STOP"), go_on);
+}
+
+fn puller_goes(goes: impl FnOnce(&mut Service), comes_back: impl FnOnce(&Service)) {
     const COUNT: usize = 3_000;
     let server = Server::start();
     server.prepare();
@@ -44,8 +59,9 @@ fn another_instance_goes_on_where_the_one_that_pulled_was_killed() {
     eventually("it pulls", || (server.left().0 < before).then_some(()));
     let (puller, other) =
         if words[0] == "pulling" { (&mut first, &second) } else { (&mut second, &first) };
-    puller.kill();
+    goes(puller);
     until("the other one has taken all", || (server.left() == (0, 0)).then_some(()));
     assert_eq!(does(other), "pulling");
+    comes_back(puller);
     check(other, COUNT);
 }

@@ -1,9 +1,11 @@
 //! Job events from NATS. The server is a real one.
 
 mod access;
+mod cluster;
 mod events;
 mod faults;
 mod fleet;
+mod jwt;
 mod outcomes;
 mod settings;
 

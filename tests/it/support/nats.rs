@@ -39,11 +39,15 @@ impl Server {
 
     /// A server with these settings, and the way in which tests connect to it.
     pub(crate) fn with(settings: &str, options: ConnectOptions) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::Builder::new().prefix("callback-nats").tempdir().unwrap();
-        let mut server = Self { dir, port, settings: settings.into(), options, child: None };
+        let mut server = Self::prepared(settings, options);
         server.restart();
         server
+    }
+
+    /// A server that has not started.
+    fn prepared(settings: &str, options: ConnectOptions) -> Self {
+        let dir = tempfile::Builder::new().prefix("callback-nats").tempdir().unwrap();
+        Self { dir, port: free_port(), settings: settings.into(), options, child: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -55,8 +59,18 @@ impl Server {
         settings.clone_into(&mut self.settings);
         self.options = options;
         self.write_settings();
+        self.signal("HUP");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some())
     }
 
     fn write_settings(&self) {
@@ -70,11 +84,19 @@ impl Server {
 
     /// Starts it again.
     pub(crate) fn restart(&mut self) {
+        self.spawn();
+        self.wait();
+    }
+
+    fn spawn(&mut self) {
         self.write_settings();
         let mut command = Command::new(program());
         command.arg("-c").arg(self.path("server.conf")).arg("-l").arg(self.path("server.log"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(child.spawn().unwrap());
+    }
+
+    fn wait(&self) {
         eventually("NATS answers", || {
             std::net::TcpStream::connect(("127.0.0.1", self.port)).ok()?;
             self.try_run(async |context| context.query_account().await.ok().map(drop))?
@@ -95,10 +117,13 @@ impl Server {
 
     /// Settings of a service that pulls from the stream `JOBS` with the consumer `callbacks`.
     pub(crate) fn toml(&self, more: &str) -> String {
-        let url = self.url();
-        format!(
-            "[nats]\nservers = [\"{url}\"]\nstream = \"JOBS\"\nconsumer = \"callbacks\"\n{more}\n"
-        )
+        Self::toml_of(&[self], more)
+    }
+
+    fn toml_of(servers: &[&Self], more: &str) -> String {
+        let urls: Vec<_> = servers.iter().map(|it| format!("\"{}\"", it.url())).collect();
+        let urls = urls.join(", ");
+        format!("[nats]\nservers = [{urls}]\nstream = \"JOBS\"\nconsumer = \"callbacks\"\n{more}\n")
     }
 
     /// Runs something on a connection of its own.
@@ -156,6 +181,51 @@ impl Server {
     pub(crate) fn wait_until_empty(&self) {
         eventually("every message is acknowledged", || (self.left() == (0, 0)).then_some(()));
     }
+}
+
+/// Three servers.
+pub(crate) struct Cluster {
+    pub(crate) servers: Vec<Server>,
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Self {
+        let ports = [free_port(), free_port(), free_port()];
+        let routes = ports.map(|port| format!("\"nats://127.0.0.1:{port}\"")).join(", ");
+        let server = |(n, port)| {
+            let settings = format!(
+                "server_name: n{n}\nlame_duck_duration: \"30s\"\nlame_duck_grace_period: \"1s\"\n\
+                 cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}"
+            );
+            Server::prepared(&settings, ConnectOptions::new())
+        };
+        let mut servers: Vec<_> = ports.into_iter().enumerate().map(server).collect();
+        // None answers alone.
+        servers.iter_mut().for_each(Server::spawn);
+        servers.iter().for_each(Server::wait);
+        Self { servers }
+    }
+
+    /// Settings of a service that pulls from it.
+    pub(crate) fn toml(&self) -> String {
+        Server::toml_of(&self.servers.iter().collect::<Vec<_>>(), "")
+    }
+
+    /// Waits until every server has what the others have of the stream `JOBS`.
+    pub(crate) fn wait_until_whole(&self) {
+        eventually("the stream has three replicas", || {
+            self.servers[0].try_run(async |context| {
+                let info = context.get_stream("JOBS").await.ok()?.cached_info().clone();
+                let cluster = info.cluster?;
+                let current = cluster.replicas.iter().filter(|it| it.current && !it.offline);
+                (cluster.leader.is_some() && current.count() == 2).then_some(())
+            })?
+        });
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Drop for Server {
