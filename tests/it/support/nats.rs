@@ -206,6 +206,24 @@ impl Cluster {
         Self { servers }
     }
 
+    /// The stream `JOBS` with three replicas, and its consumer.
+    pub(crate) fn prepare(&self) {
+        // The servers answer before they have all found each other.
+        eventually("there are three for three replicas", || {
+            self.servers[0].run(async |context| {
+                let subjects = vec!["jobs.>".to_owned()];
+                let stream = stream::Config {
+                    name: "JOBS".into(),
+                    subjects,
+                    num_replicas: 3,
+                    ..stream::Config::default()
+                };
+                let stream = context.get_or_create_stream(stream).await.ok()?;
+                stream.create_consumer(consumer()).await.ok().map(drop)
+            })
+        });
+    }
+
     /// Settings of a service that pulls from it.
     pub(crate) fn toml(&self) -> String {
         Server::toml_of(&self.servers.iter().collect::<Vec<_>>(), "")
