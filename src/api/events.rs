@@ -118,7 +118,11 @@ async fn pass_over(body: &mut BodyDataStream, limit: usize) {
 }
 
 fn media_type(headers: &HeaderMap) -> Option<&'static str> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        // A CloudEvent that does not say what its data is has JSON (CloudEvents 1.0, `datacontenttype`).
+        return headers.contains_key(cloudevents::VERSION).then_some(JSON);
+    };
+    let value = value.to_str().ok()?;
     let essence = value.split(';').next().unwrap_or_default().trim();
     [JSON, NDJSON, cloudevents::STRUCTURED, cloudevents::BATCH]
         .into_iter()
@@ -181,7 +185,7 @@ async fn one(
     let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
     let parsed = if media_type(headers) == Some(cloudevents::STRUCTURED) {
         cloudevents::structured(&json, Given::default())
-    } else if headers.contains_key("ce-specversion") {
+    } else if headers.contains_key(cloudevents::VERSION) {
         cloudevents::binary(header, &json, Given::default())
     } else {
         event::parse(&json)

@@ -18,6 +18,8 @@ pub const STRUCTURED: &str = "application/cloudevents+json";
 pub const BATCH: &str = "application/cloudevents-batch+json";
 /// Names of headers in binary mode begin with this.
 pub const PREFIX: &str = "ce-";
+/// The header that every event in binary mode has.
+pub const VERSION: &str = "ce-specversion";
 
 #[derive(Deserialize)]
 struct Envelope {

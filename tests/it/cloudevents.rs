@@ -1,11 +1,84 @@
 //! CloudEvents over HTTP.
 
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
 use serde_json::{Value, json};
 
-use crate::support::{Receiver, Service, event};
+use crate::support::{Api, Receiver, Service, event};
 
 fn envelope(id: &str, data: &Value) -> Value {
     json!({"specversion": "1.0", "id": id, "source": "/dpf", "type": "job_sending", "data": data})
+}
+
+/// The status and the response to an event with these headers.
+fn post<'a>(
+    api: &Api,
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+    body: &str,
+) -> (u16, Value) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tls = seal_dpf_urlcallback::tls::pinned(None).unwrap();
+        let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build();
+        let request = client.unwrap().post(format!("http://{}/v1/events", api.address));
+        let request = request.bearer_auth(&api.token).body(body.to_owned());
+        let request = headers.fold(request, |request, (name, value)| request.header(name, value));
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+    })
+}
+
+/// A message of the public package: its headers and its body.
+pub(crate) struct Message {
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+/// What the public package makes of events, in each of its modes.
+pub(crate) fn messages(events: &[Value]) -> Vec<Message> {
+    let package = std::env::var("CLOUDEVENTS").expect("CLOUDEVENTS: the folder of the package");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloudevents/messages.py");
+    let mut python = Command::new("python3");
+    python.arg(script).env("PYTHONPATH", package).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut python = python.spawn().unwrap();
+    let lines: Vec<_> = events.iter().map(Value::to_string).collect();
+    python.stdin.take().unwrap().write_all(lines.join("\n").as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let message = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        Message {
+            headers: serde_json::from_value(line["headers"].take()).unwrap(),
+            body: line["body"].as_str().unwrap().to_owned(),
+        }
+    };
+    text.lines().map(message).collect()
+}
+
+#[test]
+#[ignore = "needs the Python package cloudevents: tests/run"]
+fn events_of_the_public_package_are_accepted_once() {
+    let service = Service::start("");
+    let receiver = Receiver::start();
+    let api = service.api();
+    let messages = messages(&[event("job_sending", "1", &receiver.url("/"))]);
+    assert_eq!(messages.len(), 4);
+    for message in messages {
+        let headers =
+            || message.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let (first, again) =
+            (post(&api, headers(), &message.body), post(&api, headers(), &message.body));
+        assert_eq!((first.0, again.0), (202, 200), "{first:?} {:?}", message.headers);
+        assert_eq!(first.1["id"], again.1["id"]);
+    }
+    let puts = receiver.wait_for(4);
+    assert!(puts.iter().all(|put| put.json()["jobState"] == "SENDING"), "by the type");
 }
 
 #[test]
@@ -34,27 +107,15 @@ fn an_event_in_binary_mode_is_accepted_with_the_id_of_its_header() {
     let service = Service::start("");
     let receiver = Receiver::start();
     let api = service.api();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let data = event("job_sending", "1", &receiver.url("/")).to_string();
-    let post = || {
-        runtime.block_on(async {
-            let client = reqwest::Client::builder()
-                .tls_backend_preconfigured(seal_dpf_urlcallback::tls::pinned(None).unwrap())
-                .no_proxy()
-                .build()
-                .unwrap();
-            let request = client
-                .post(format!("http://{}/v1/events", api.address))
-                .bearer_auth(&api.token)
-                .header("content-type", "application/json")
-                .header("ce-specversion", "1.0")
-                .header("ce-id", "c%31")
-                .header("ce-source", "/dpf")
-                .header("ce-type", "job_sending");
-            let response = request.body(data.clone()).send().await.unwrap();
-            response.status().as_u16()
-        })
-    };
+    let headers = [
+        ("content-type", "application/json"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "c%31"),
+        ("ce-source", "/dpf"),
+        ("ce-type", "job_sending"),
+    ];
+    let post = || post(&api, headers.into_iter(), &data).0;
     assert_eq!((post(), post()), (202, 200));
     let text = envelope("c1", &event("job_sending", "2", &receiver.url("/"))).to_string();
     let same = api.post_bytes("application/cloudevents+json", text);

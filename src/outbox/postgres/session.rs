@@ -30,9 +30,12 @@ const GUARD: &str = "SET idle_session_timeout = '20s'; SET idle_in_transaction_s
     SET tcp_user_timeout = '20s'; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; \
     SET tcp_keepalives_count = 3";
 
-/// Plans with an index, whatever the statistics say: they are made while the tables are still empty.
-const PLANS: &str = "SET jit = off; SET enable_seqscan = off; SET enable_hashjoin = off; \
-    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
+/// Plans that look each row up in an index, in the index's order, whatever the statistics say: they are made
+/// while the tables are still empty. A bitmap has all rows of a key, also those that are dead while a snapshot
+/// is held, and what is materialized is compared with each row.
+const PLANS: &str = "SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off; \
+    SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; \
+    SET plan_cache_mode = force_generic_plan";
 
 /// Makes connections.
 pub(super) struct Connector {

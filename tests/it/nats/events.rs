@@ -4,9 +4,12 @@ use async_nats::{HeaderMap, jetstream::stream};
 use serde_json::json;
 
 use super::{pulling, wait_for};
-use crate::support::{
-    Receiver, Service, event, eventually,
-    nats::{Server, consumer},
+use crate::{
+    cloudevents::messages,
+    support::{
+        Receiver, Service, event, eventually,
+        nats::{Server, consumer},
+    },
 };
 
 /// Publishes one message.
@@ -23,6 +26,26 @@ fn metric(service: &Service, name: &str) -> f64 {
     let text = String::from_utf8(service.api().get("/metrics").body).unwrap();
     let found = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
     found.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs nats-server and the Python package cloudevents: tests/run"]
+fn an_event_of_the_public_package_becomes_a_callback() {
+    let server = Server::start();
+    server.prepare();
+    let service = pulling(&server, "");
+    let receiver = Receiver::start();
+    let messages = messages(&[event("job_sending", "1", &receiver.url("/"))]);
+    for message in messages.iter().chain(&messages) {
+        let headers: Vec<_> =
+            message.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        send(&server, "jobs.new", &headers, &message.body);
+    }
+    server.wait_until_empty();
+    let puts = receiver.wait_for(messages.len());
+    assert!(puts.iter().all(|put| put.json()["jobState"] == "SENDING"), "by the type");
+    let duplicates = metric(&service, "urlcallback_nats_duplicates_total");
+    assert_eq!((duplicates, receiver.count()), (4.0, 4));
 }
 
 #[test]
