@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    access::{self, Ready, Running, Service},
+    access::{self, Running, Service},
     output::{Exit, Output, Usage, print},
     screen::Screen,
     table, text,
@@ -76,11 +76,11 @@ async fn listening(service: &Service, note: &Note, json: bool) -> anyhow::Result
     }
     let ready = service.ready().await?;
     if !json {
-        match &ready {
-            Ok(_) => print("ready: accepting events")?,
-            Err(reason) => print(format_args!("not ready: {reason}"))?,
+        match &ready.reason {
+            None => print("ready: accepting events")?,
+            Some(reason) => print(format_args!("not ready: {reason}"))?,
         }
-        if let Ok(Ready { nats: Some(nats) }) = &ready {
+        if let Some(nats) = &ready.nats {
             let reason = nats.reason.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
             print(format_args!("events from NATS: {}{reason}", nats.state.word()))?;
         }
@@ -93,11 +93,11 @@ async fn listening(service: &Service, note: &Note, json: bool) -> anyhow::Result
             "address": note.address,
             "version": note.version,
             "startedAt": note.started_at,
-            "ready": ready.is_ok(),
-            "reason": ready.as_ref().err(),
+            "ready": ready.reason.is_none(),
+            "reason": ready.reason,
             "queue": queue,
         });
-        if let Ok(Ready { nats: Some(nats) }) = &ready {
+        if let Some(nats) = &ready.nats {
             shown["nats"] = json!(nats);
         }
         print(shown)?;

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     api::view::QueueView,
+    health::{SourceState, SourceWord},
     outbox::{DestinationSummary, OVERDUE, Query, StateName, Summary},
     recent::{self, Attempts, Minute},
 };
@@ -74,6 +75,18 @@ struct View<'a> {
     empty: bool,
     /// Why no events are accepted.
     trouble: Option<String>,
+    nats: Option<SourceState>,
+}
+
+impl View<'_> {
+    /// What the source of events from NATS does.
+    fn does(&self, nats: &SourceState) -> &'static str {
+        match nats.state {
+            SourceWord::Pulling => self.page.words.nats_pulling,
+            SourceWord::Standby => self.page.words.nats_standby,
+            SourceWord::Waiting => self.page.words.nats_waiting,
+        }
+    }
 }
 
 /// Those that do not work.
@@ -177,6 +190,7 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answ
         delivered_from: recent::delivered_from().map(|at| at.to_string()),
         empty: queue.pending + queue.delivered + queue.failed == 0,
         trouble: ready.err(),
+        nats: api.health.nats(),
         queue,
         page: &page,
     };

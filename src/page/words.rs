@@ -89,6 +89,10 @@ words! {
     any: "any", "beliebig";
     oldest_due: "Oldest due for", "Ältester fällig seit";
     trouble: "No events are accepted:", "Es werden keine Ereignisse angenommen:";
+    nats: "Events from NATS:", "Ereignisse von NATS:";
+    nats_pulling: "pulled by this instance", "von dieser Instanz geholt";
+    nats_standby: "pulled by another instance", "von einer anderen Instanz geholt";
+    nats_waiting: "not pulled:", "nicht geholt:";
     troubled: "Destinations that do not work", "Ziele, die nicht funktionieren";
     none_troubled: "All destinations work.", "Alle Ziele funktionieren.";
     instances: "Instances", "Instanzen";

@@ -61,11 +61,15 @@ struct Refused {
     status: StatusCode,
     detail: String,
     lines: Vec<LineView>,
+    nats: Option<SourceState>,
 }
 
-/// The answer of a service that accepts events.
-#[derive(Debug, serde::Deserialize)]
+/// Whether a service accepts events.
+#[derive(Debug)]
 pub(in crate::cli) struct Ready {
+    /// Why not.
+    pub(in crate::cli) reason: Option<String>,
+    /// What its source of events from NATS does, if it has one.
     pub(in crate::cli) nats: Option<SourceState>,
 }
 
@@ -251,14 +255,18 @@ impl Service {
         Ok(made.path)
     }
 
-    /// Whether it accepts events, and why not; and what its source of events from NATS does, if it has one.
-    pub(in crate::cli) async fn ready(&self) -> anyhow::Result<Result<Ready, String>> {
-        match self.get("/readyz").await {
-            Ok(ready) => Ok(Ok(ready)),
-            Err(error) => match error.downcast::<Refused>() {
-                Ok(refused) => Ok(Err(refused.detail)),
-                Err(error) => Err(error),
-            },
+    /// Whether it accepts events.
+    pub(in crate::cli) async fn ready(&self) -> anyhow::Result<Ready> {
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            nats: Option<SourceState>,
+        }
+        match self.get::<Answer>("/readyz").await {
+            Ok(Answer { nats }) => Ok(Ready { reason: None, nats }),
+            Err(error) => {
+                let Refused { detail, nats, .. } = error.downcast::<Refused>()?;
+                Ok(Ready { reason: Some(detail), nats })
+            }
         }
     }
 
@@ -322,11 +330,11 @@ impl Service {
         }
         let problem: Option<Problem> = serde_json::from_slice(&body).ok();
         let base = self.base.clone();
-        let (detail, lines) = problem.map_or_else(
-            || ("the body of the response is not a problem document".into(), Vec::new()),
-            |problem| (problem.detail, problem.lines),
+        let (detail, lines, nats) = problem.map_or_else(
+            || ("the body of the response is not a problem document".into(), Vec::new(), None),
+            |problem| (problem.detail, problem.lines, problem.nats),
         );
-        Err(Refused { base, status, detail, lines }.into())
+        Err(Refused { base, status, detail, lines, nats }.into())
     }
 }
 

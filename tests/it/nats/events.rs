@@ -1,9 +1,10 @@
 //! From a message to a callback.
 
 use async_nats::{HeaderMap, jetstream::stream};
+use data_encoding::BASE64;
 use serde_json::json;
 
-use super::{pulling, wait_for};
+use super::{NOWHERE, SLOW, pulling, wait_for};
 use crate::{
     cloudevents::messages,
     support::{
@@ -26,6 +27,32 @@ fn metric(service: &Service, name: &str) -> f64 {
     let text = String::from_utf8(service.api().get("/metrics").body).unwrap();
     let found = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
     found.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs nats-server: tests/run"]
+fn operators_see_what_the_source_does_whether_the_service_is_ready_or_not() {
+    let server = Server::start();
+    server.prepare();
+    let service = Service::start(&format!("outbox.max_pending = 1\n{SLOW}{}", server.toml("")));
+    let page = || {
+        let token = BASE64.encode(format!("x:{}", service.api().token).as_bytes());
+        let basic = format!("Basic {token}");
+        let page = service.api().request("GET", "/ui/", Some(&basic), "", "");
+        String::from_utf8(page.body).unwrap()
+    };
+    wait_for(&service, "pulling", "");
+    assert!(page().contains("Events from NATS: pulled by this instance"), "{}", page());
+    service.api().accept(&event("job_sending", "1", NOWHERE));
+    server.publish([event("job_sending", "2", NOWHERE).to_string()]);
+    eventually("the queue is full", || {
+        let status = service.json(&["status", "--output", "json"]);
+        let reason = status["nats"]["reason"].as_str().unwrap_or_default();
+        (status["ready"] == false && reason.contains("outbox.max_pending")).then_some(())
+    });
+    let said = String::from_utf8(service.run(&["status"]).stdout).unwrap();
+    assert!(said.contains("not ready: ") && said.contains("events from NATS: waiting: "), "{said}");
+    assert!(page().contains("Events from NATS: not pulled:"), "{}", page());
 }
 
 #[test]
