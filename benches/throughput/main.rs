@@ -13,6 +13,7 @@ mod fill;
 mod http;
 mod kills;
 mod latency;
+mod nats;
 mod page;
 mod parts;
 mod postgres;

@@ -8,7 +8,7 @@ use crate::{
     clock::{Latency, now_micros},
     fill::directory,
     http::get,
-    kills, latency, page, postgres,
+    kills, latency, nats, page, postgres,
     receiver::rate,
     service::Service,
     stage::{DEAD, Events, Receiver, all_delivered, beside, fill, produce},
@@ -17,7 +17,7 @@ use crate::{
 
 type Part = fn(&mut Figures) -> anyhow::Result<()>;
 
-const PARTS: [(&str, Part); 13] = [
+const PARTS: [(&str, Part); 14] = [
     ("drain", drain),
     ("intake", intake),
     ("steady", steady),
@@ -28,6 +28,7 @@ const PARTS: [(&str, Part); 13] = [
     ("page", page::run),
     ("isolation", isolation),
     ("idle", idle),
+    ("nats", nats::run),
     ("postgres", postgres::run),
     ("postgres-scaling", postgres::scaling),
     ("postgres-snapshot", postgres::snapshot),

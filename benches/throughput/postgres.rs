@@ -23,7 +23,7 @@ use crate::{
 const SERVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres/serve");
 
 /// How long a snapshot is held open.
-const HELD: Duration = Duration::from_mins(4);
+const HELD: Duration = Duration::from_mins(10);
 
 /// A server with an empty database.
 struct Server {
@@ -40,7 +40,6 @@ impl Server {
         let child = Command::new(SERVE)
             .arg(folder.path())
             .arg(port.to_string())
-            .args(std::env::var("PG_ARGS").unwrap_or_default().split_whitespace())
             .stdin(Stdio::piped())
             .spawn()
             .context(SERVE)?;

@@ -128,7 +128,7 @@ async fn send(
 }
 
 /// One event in JSON, with a line end.
-fn event(text: &mut String, job: usize, made: u64, url: &str) {
+pub(crate) fn event(text: &mut String, job: usize, made: u64, url: &str) {
     text.push_str(r#"{"event":"job_finished","jobId":""#);
     text.push_str(&job.to_string());
     text.push_str(r#"","jobIdFs":""#);

@@ -9,6 +9,6 @@ mod store;
 pub(super) use self::{
     find::{Access, Purpose, Running, running},
     listing::{Listing, NOT_TAKEN},
-    service::{Ready, Service},
+    service::Service,
     store::Store,
 };

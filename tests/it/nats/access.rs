@@ -82,15 +82,21 @@ fn a_token_lets_it_in() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn an_nkey_lets_it_in() {
-    let key = KeyPair::new_user();
-    let seed = key.seed().unwrap();
-    let public = key.public_key();
-    let settings = format!("authorization {{ users: [ {{ nkey: {public} }} ] }}");
-    let server = Server::with(&settings, ConnectOptions::with_nkey(seed.clone()));
+fn an_nkey_is_read_again_on_reload() {
+    let settings =
+        |key: &KeyPair| format!("authorization {{ users: [ {{ nkey: {} }} ] }}", key.public_key());
+    let options = |key: &KeyPair| ConnectOptions::with_nkey(key.seed().unwrap());
+    let [first, second] = [KeyPair::new_user(), KeyPair::new_user()];
+    let mut server = Server::with(&settings(&first), options(&first));
     server.prepare();
+    let seed = first.seed().unwrap();
     let service = service(&server, "nkey_file = \"nkey\"", &[("nkey", &seed)]);
     works(&server, &service, 1);
+    server.reconfigure(&settings(&second), options(&second));
+    wait_for(&service, "waiting", "not connected");
+    std::fs::write(service.path("nkey"), second.seed().unwrap()).unwrap();
+    service.signal("HUP");
+    works(&server, &service, 2);
 }
 
 #[test]
@@ -154,6 +160,20 @@ fn certificates_of_both_sides_are_checked() {
         wait_for(&service, "waiting", "not connected to nats://");
         assert!(!service.run(&["check-config"]).status.success());
     }
+    // Every certificate is replaced, as by another authority.
+    let mut server = server;
+    let again = service(&server, &format!("{ca}{own}"), &[]);
+    works(&server, &again, 1);
+    server.crash();
+    let authority = Authority::new();
+    authority.write(&file("ca.pem"));
+    for name in ["127.0.0.1", "dpf"] {
+        let identity = authority.identity(name);
+        identity.write(&file(&format!("{name}.pem")), &file(&format!("{name}.key")));
+    }
+    server.restart();
+    again.signal("HUP");
+    works(&server, &again, 2);
 }
 
 #[test]

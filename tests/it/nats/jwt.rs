@@ -22,7 +22,7 @@ fn jwt(issuer: &KeyPair, subject: &str, nats: &Value) -> String {
 
 /// An operator with an account for everything and one for the system.
 struct Operator {
-    operator: KeyPair,
+    key: KeyPair,
     account: KeyPair,
     system: KeyPair,
 }
@@ -30,7 +30,7 @@ struct Operator {
 impl Operator {
     fn new() -> Self {
         Self {
-            operator: KeyPair::new_operator(),
+            key: KeyPair::new_operator(),
             account: KeyPair::new_account(),
             system: KeyPair::new_account(),
         }
@@ -48,13 +48,13 @@ impl Operator {
                 "type": "account", "version": 2, "limits": limits, "revocations": revoked,
                 "default_permissions": {"pub": {}, "sub": {}},
             });
-            jwt(&self.operator, &key.public_key(), &nats)
+            jwt(&self.key, &key.public_key(), &nats)
         };
         let operator = json!({"type": "operator", "version": 2});
         format!(
             "operator: \"{}\"\nsystem_account: {1}\nresolver: MEMORY\n\
              resolver_preload: {{ {1}: \"{2}\", {3}: \"{4}\" }}\n",
-            jwt(&self.operator, &self.operator.public_key(), &operator),
+            jwt(&self.key, &self.key.public_key(), &operator),
             self.system.public_key(),
             account(&self.system, 0),
             self.account.public_key(),
