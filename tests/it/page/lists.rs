@@ -106,3 +106,32 @@ fn text_that_would_be_read_backwards_is_marked_and_still_selects() {
     let asked = text(&view(&api, &format!("/ui/actions/replay?jobIdFs={directory}")));
     assert!(asked.contains("<b>1</b> callback matches") && asked.contains(field), "{asked}");
 }
+
+#[test]
+fn a_list_of_what_waits_follows_the_queue() {
+    let service = Service::start("retry.initial_interval = \"10m\"\nbreaker.failures = 0\n");
+    let busy = Receiver::answering(vec![], Answer::Status(503));
+    let api = service.api();
+    let fails = |job: &str| {
+        let id = api.accept(&event("job_sending", job, &busy.url("/")));
+        eventually("an attempt", || {
+            let it = api.callback(&id);
+            (it["attemptCount"] == 1 && it["inFlight"] == false).then_some(())
+        });
+        id
+    };
+    let waiting = || {
+        let list = api.get("/v1/callbacks?state=waiting").json();
+        let ids = list["callbacks"].as_array().unwrap().iter();
+        ids.map(|it| it["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let first = fails("1");
+    assert_eq!([waiting(), waiting()], [[first.as_str()], [first.as_str()]]);
+    let second = fails("2");
+    assert_eq!(waiting(), [second.as_str(), first.as_str()]);
+    assert!(service.run(&["cancel", "--id", &second]).status.success());
+    assert_eq!(waiting(), [first.as_str()]);
+    assert!(service.run(&["retry-now", "--id", &first]).status.success());
+    eventually("it has failed again", || (api.callback(&first)["attemptCount"] == 2).then_some(()));
+    eventually("it waits again", || (waiting() == [first.as_str()]).then_some(()));
+}

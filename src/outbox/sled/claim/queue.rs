@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use foldhash::fast::RandomState;
@@ -60,7 +63,9 @@ pub(crate) struct Queue {
     pub(crate) first_fresh: Option<(u64, Timestamp)>,
     /// What the summary has read of the due index since the last change.
     pub(crate) due_seen: Option<DueSeen>,
-    /// The last change after which `first_fresh` or `due_seen` may have been another one. No two changes of
+    /// What a listing has read of the due index since the last change, if that is not much.
+    pub(crate) scheduled_seen: Option<Arc<[u64]>>,
+    /// The last change after which one of these three may have been another one. No two changes of
     /// any queues have the same number.
     pub(crate) change: u64,
     /// The last claim found only busy callbacks. The queue is signalled when one of them is freed.
@@ -81,6 +86,7 @@ impl Queue {
             aged_to: 0,
             first_fresh: None,
             due_seen: None,
+            scheduled_seen: None,
             change: next_change(),
             starved: false,
             postponed_claims: 0,
@@ -102,6 +108,7 @@ impl Queue {
     pub(crate) fn changed(&mut self, seq: u64) {
         self.change = next_change();
         self.due_seen = None;
+        self.scheduled_seen = None;
         self.first_fresh = self.first_fresh.filter(|(first, _)| *first < seq);
     }
 

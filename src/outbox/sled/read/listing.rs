@@ -8,6 +8,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use crate::{
@@ -31,6 +32,9 @@ pub(crate) const LIST_SCAN_LIMIT: usize = 100_000;
 /// Maximum number of runs that keep an iterator.
 const RUNS_KEPT: usize = 64;
 
+/// Maximum number of callbacks in the due index that a queue remembers.
+const SEQS_REMEMBERED: usize = 16;
+
 /// The rows that a run reads.
 #[derive(Clone)]
 enum Source {
@@ -42,8 +46,9 @@ enum Source {
     Pending(QueueKey, bool),
     /// The index of a job or directory, with this prefix.
     Index(Vec<u8>),
-    /// Those of a queue that are due at a certain time, which the due index has.
-    Scheduled(QueueKey),
+    /// Those of a queue that are due at a certain time, which the due index has, and which were read after
+    /// this change of the queue, if they were.
+    Scheduled(QueueKey, u64, Option<Arc<[u64]>>),
     /// The callbacks that are claimed, which only memory knows: those of a destination, or all.
     Claimed(Option<QueueKey>),
 }
@@ -72,7 +77,8 @@ impl<'a> Run<'a> {
         let oldest_first = query.oldest_first;
         let mut ahead = match &source {
             Source::Claimed(queue) => claimed(store, *queue),
-            Source::Scheduled(queue) => scheduled(store, *queue)?,
+            Source::Scheduled(_, _, Some(seen)) => seen.to_vec(),
+            Source::Scheduled(queue, change, None) => scheduled(store, *queue, *change)?,
             _ => Vec::new(),
         };
         ahead.retain(|seq| left.contains(seq));
@@ -98,7 +104,7 @@ impl<'a> Run<'a> {
                 let bound = |seq: u64| [prefix.as_slice(), &seq.to_be_bytes()].concat();
                 tree.range(bound(from)..=bound(to))
             }
-            Source::Claimed(_) | Source::Scheduled(_) => return None,
+            Source::Claimed(_) | Source::Scheduled(..) => return None,
         })
     }
 
@@ -106,7 +112,7 @@ impl<'a> Run<'a> {
     fn of(&self, key: &[u8], bytes: &[u8]) -> Result<Vec<u64>> {
         let at = keys::last_number(key);
         Ok(match &self.source {
-            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(_) => vec![at],
+            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(..) => vec![at],
             Source::Ended(_) => {
                 let [set] = blocks::decode_sets(key, bytes)?;
                 set.members(at).collect()
@@ -159,7 +165,7 @@ impl<'a> Run<'a> {
     fn pass_row(&mut self, key: &[u8]) {
         let at = keys::last_number(key);
         let (first, last) = match self.source {
-            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(_) => (at, at),
+            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(..) => (at, at),
             Source::Ended(_) | Source::Pending(..) => (at * SET, at * SET + (SET - 1)),
             Source::Records => (at - at % RECORDS, at - at % RECORDS + (RECORDS - 1)),
         };
@@ -174,11 +180,19 @@ fn claimed(store: &Store, queue: Option<QueueKey>) -> Vec<u64> {
     wanted.flat_map(|(_, it)| it.claimed()).collect()
 }
 
-/// The callbacks of a queue in the due index.
-fn scheduled(store: &Store, queue: QueueKey) -> Result<Vec<u64>> {
+/// The callbacks of a queue in the due index, which are remembered unless the queue has changed since `change`.
+fn scheduled(store: &Store, queue: QueueKey, change: u64) -> Result<Vec<u64>> {
     let all =
         keys::due(queue, Timestamp::default(), 0)..=keys::due(queue, Timestamp::MAX, u64::MAX);
-    store.tree.range(all).keys().map(|key| Ok(keys::last_number(&key?))).collect()
+    let found = store.tree.range(all).keys().map(|key| Ok(keys::last_number(&key?)));
+    let found = found.collect::<Result<Vec<_>>>()?;
+    if found.len() <= SEQS_REMEMBERED
+        && let Some(queue) = store.queues.lock().queues.get_mut(&queue)
+        && queue.change == change
+    {
+        queue.scheduled_seen = Some(found.as_slice().into());
+    }
+    Ok(found)
 }
 
 /// One page of a listing.
@@ -289,16 +303,18 @@ fn all_pending(store: &Store) -> Vec<Source> {
 /// The postponed callbacks of all queues.
 fn all_postponed(store: &Store) -> Vec<Source> {
     let inner = store.queues.lock();
-    let rows = inner.queues.iter().map(|(key, it)| (*key, &it.row));
-    let rows: Vec<_> = rows.filter(|(_, row)| row.pending > row.fresh).collect();
-    let scheduled: u64 = rows.iter().map(|(_, row)| row.scheduled).sum();
+    let queues = inner.queues.iter().filter(|(_, it)| it.row.pending > it.row.fresh);
+    let queues: Vec<_> = queues.collect();
+    let scheduled: u64 = queues.iter().map(|(_, it)| it.row.scheduled).sum();
     let reads_due_index = scheduled <= LIST_SCAN_LIMIT as u64;
     let (scheduled, others): (Vec<_>, Vec<_>) =
-        rows.into_iter().partition(|(_, row)| reads_due_index && row.blocked() == 0);
+        queues.into_iter().partition(|(_, it)| reads_due_index && it.row.blocked() == 0);
     // Others may be in few of many rows. Where that could be too many to read, fresh ones are read as well,
     // because what is read of these is limited.
-    let pending: u64 = others.iter().map(|(_, row)| row.pending).sum();
+    let pending: u64 = others.iter().map(|(_, it)| it.row.pending).sum();
     let few = others.len() <= RUNS_KEPT || pending <= LIST_SCAN_LIMIT as u64;
-    let scheduled = scheduled.into_iter().map(|(key, _)| Source::Scheduled(key));
-    scheduled.chain(others.into_iter().map(|(key, _)| Source::Pending(key, few))).collect()
+    let scheduled = scheduled
+        .into_iter()
+        .map(|(key, it)| Source::Scheduled(*key, it.change, it.scheduled_seen.clone()));
+    scheduled.chain(others.into_iter().map(|(key, _)| Source::Pending(*key, few))).collect()
 }
