@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::{links::SignIn, tokens::Tokens, view::Terms};
@@ -69,8 +70,8 @@ pub struct Shared {
     pub metrics: PrometheusHandle,
     /// One-time links to the operator's page.
     pub sign_in: SignIn,
-    /// How long callbacks are retried and kept.
-    pub terms: Terms,
+    /// How long callbacks are retried and kept. It can be replaced while the service runs.
+    pub terms: Arc<ArcSwap<Terms>>,
     /// When the service started.
     pub started_at: Timestamp,
     /// The directory for exports.

@@ -76,12 +76,7 @@ enum Command {
     Import(import::Args),
     Status(status::Args),
     Ui(ui::Args),
-    /// Check the settings and print those in effect
-    ///
-    /// Reports every error with its key; the exit code is then 2. Secrets are shown as "***".
-    ///
-    /// Example: seal-dpf-urlcallback --config /etc/urlcallback.toml check-config
-    CheckConfig,
+    CheckConfig(check_config::Args),
     Receive(receive::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -95,7 +90,7 @@ impl Command {
             Self::InspectQueue(_)
             | Self::Status(_)
             | Self::Ui(_)
-            | Self::CheckConfig
+            | Self::CheckConfig(_)
             | Self::Receive(_)
             | Self::Completions(_)
             | Self::Man(_) => true,
@@ -143,10 +138,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
         Command::Serve => runtime(true)?.block_on(serve::run(config()?)),
-        Command::CheckConfig => {
+        Command::CheckConfig(args) => {
             let config = config()?;
-            check_config::run(&config)?;
-            runtime(false)?.block_on(check_config::nats(&config))
+            check_config::run(&config, &args)?;
+            runtime(false)?.block_on(check_config::nats(&config, &args))
         }
         Command::Submit(args) => runtime(false)?.block_on(submit::run(&config()?, args)),
         Command::InspectQueue(args) => {

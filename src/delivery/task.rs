@@ -148,7 +148,7 @@ impl AttemptTask {
             return claim.release();
         }
         let settings = Arc::clone(&self.settings);
-        let retry = &settings.retry;
+        let retry = settings.retry(&claim.record.destination);
         let jumps = Arc::clone(&self.jumps);
         // Time skipped by a clock jump does not count toward the age. A jump may occur at any moment.
         let since = claim.record.budget_since;

@@ -23,7 +23,7 @@ use crate::{
     delivery::{
         dispatcher::Dispatcher,
         jumps::Jumps,
-        send::{client::ClientError, names::LOOKUPS},
+        send::{connecting::ClientError, names::LOOKUPS},
     },
     health::Health,
     intake::Intake,
@@ -115,14 +115,15 @@ pub async fn serve(
     // Port 0 is known only now.
     config.egress.own = Some(address);
     let sender = config.sender(Arc::clone(&clock))?;
-    let clients = Arc::clone(&sender.clients);
+    let means = Arc::clone(&sender.means);
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, checks) = Health::new(Arc::clone(&outbox));
     let jumps = jumps(&config, &*outbox);
-    let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), config.clone(), Arc::clone(&jumps)));
-    let dispatcher =
-        Dispatcher::new(Arc::clone(&outbox), sender, config.dispatcher.clone(), Arc::clone(&jumps));
+    let (_current, now) = watch::channel(Arc::new(config.clone()));
+    let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), now, Arc::clone(&jumps)));
+    let (_loop_settings, reloaded) = watch::channel(Arc::new(config.dispatcher.clone()));
+    let dispatcher = Dispatcher::new(Arc::clone(&outbox), sender, reloaded, Arc::clone(&jumps));
     let note = note(&config, address, certificate, started_at);
     data_dir.write_note(&note)?;
     let gather = tokio::spawn(gather(metrics.clone()));
@@ -131,6 +132,7 @@ pub async fn serve(
     let intake =
         Intake::new(Arc::clone(&outbox), config.egress.clone(), config.tracker_template.as_deref());
     let (source, nats_secrets) = source(&config, &intake, &outbox, &stop, &health).await?.unzip();
+    let terms = Arc::new(ArcSwap::from_pointee(config.terms()));
     let shared = api::Shared {
         intake,
         outbox: Arc::clone(&outbox),
@@ -139,7 +141,7 @@ pub async fn serve(
         tokens: tokens.clone(),
         metrics: metrics.clone(),
         sign_in: api::links::SignIn::default(),
-        terms: config.terms(),
+        terms: Arc::clone(&terms),
         started_at,
         data_dir: config.data_dir.clone(),
         settings: Arc::new(config.api.clone()),
@@ -161,7 +163,7 @@ pub async fn serve(
     supervisor::ready();
 
     let nats = nats_secrets.map(Arc::new);
-    let reload = Reload { config: &config, data_dir: &data_dir, tokens, tls, clients, nats, note };
+    let reload = Reload { config: &config, data_dir: &data_dir, tokens, tls, means, nats, note };
     signals
         .wait_for_stop(|| {
             log.reopen();

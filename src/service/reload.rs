@@ -10,7 +10,7 @@ use crate::{
     api,
     config::Config,
     datadir::{self, DataDir, DataDirError, Note},
-    delivery::send::client::Clients,
+    delivery::send::attempt::Means,
     sources::nats,
     tls::{self, PairFiles, TlsError},
 };
@@ -21,7 +21,7 @@ pub(super) struct Reload<'a> {
     pub(super) data_dir: &'a DataDir,
     pub(super) tokens: api::Tokens,
     pub(super) tls: Option<api::server::Tls>,
-    pub(super) clients: Arc<ArcSwap<Clients>>,
+    pub(super) means: Arc<ArcSwap<Means>>,
     pub(super) nats: Option<Arc<nats::Secrets>>,
     pub(super) note: Note,
 }
@@ -51,11 +51,11 @@ impl Reload<'_> {
         if let (Some(files), Some(tls)) = (&self.config.api.tls, &self.tls) {
             say("api-certificate-read", "the API's certificate", self.api_tls(files, tls));
         }
-        let clients = self.config.clients();
+        let means = self.config.means();
         say(
             "client-files-read",
             "certificates, tokens and passwords for receivers",
-            clients.map(|clients| self.clients.store(Arc::new(clients))),
+            means.map(|means| self.means.store(Arc::new(means))),
         );
         if let Some(nats) = self.nats.clone() {
             tokio::spawn(async move {

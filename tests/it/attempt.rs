@@ -93,6 +93,7 @@ fn a_panic_in_a_task_frees_callback_and_slot() {
         let failing = Arc::new(ClockOfATask::default());
         let jumps = Arc::new(Jumps::new(failing.clone(), Duration::ZERO));
         let sender = config.sender(clock).unwrap();
+        let settings = tokio::sync::watch::channel(Arc::new(settings)).1;
         let dispatcher = Dispatcher::new(Arc::clone(&outbox), sender, settings, jumps);
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (_probe, probes) = tokio::sync::mpsc::channel(1);

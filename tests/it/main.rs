@@ -20,6 +20,7 @@ mod connections;
 mod crash;
 mod damage;
 mod delivery;
+mod destinations;
 #[cfg(target_os = "linux")]
 mod dispatch;
 mod documents;
