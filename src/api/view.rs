@@ -292,3 +292,16 @@ impl QueueView {
         }
     }
 }
+
+/// A fault of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultView {
+    /// The key, as in TOML.
+    pub key: String,
+    /// Where it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}

@@ -18,6 +18,7 @@ mod man;
 mod output;
 mod pause;
 mod receive;
+mod reload;
 mod replay_failed;
 mod results;
 mod retry_now;
@@ -59,9 +60,7 @@ enum Command {
     /// Run the service
     ///
     /// Accepts job events on its API and delivers callbacks until SIGTERM or Ctrl-C. A second signal
-    /// ends it immediately. SIGHUP reopens the log file and rereads the files with certificates, keys,
-    /// tokens
-    /// and passwords that the settings name.
+    /// ends it immediately. SIGHUP reopens the log file and reads the settings again, as `reload` does.
     ///
     /// Example: seal-dpf-urlcallback serve
     Serve,
@@ -75,6 +74,7 @@ enum Command {
     Export(export::Args),
     Import(import::Args),
     Status(status::Args),
+    Reload(reload::Args),
     Ui(ui::Args),
     CheckConfig(check_config::Args),
     Receive(receive::Args),
@@ -102,6 +102,7 @@ impl Command {
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Export(_)
+            | Self::Reload(_)
             | Self::Import(_) => false,
         }
     }
@@ -137,7 +138,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Receive(args) => runtime(false)?.block_on(receive::run(&args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
-        Command::Serve => runtime(true)?.block_on(serve::run(config()?)),
+        Command::Serve => {
+            let again = || Config::load_again(cli.config.as_deref());
+            runtime(true)?.block_on(serve::run(config()?, &again))
+        }
         Command::CheckConfig(args) => {
             let config = config()?;
             check_config::run(&config, &args)?;
@@ -157,6 +161,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Export(args) => runtime(false)?.block_on(export::run(&config()?, args)),
         Command::Import(args) => runtime(false)?.block_on(import::run(&config()?, args)),
         Command::Status(args) => runtime(false)?.block_on(status::run(&config()?, &args)),
+        Command::Reload(args) => runtime(false)?.block_on(reload::run(&config()?, &args)),
         Command::Ui(args) => runtime(false)?.block_on(ui::run(&config()?, &args)),
     }
 }

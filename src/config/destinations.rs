@@ -1,25 +1,25 @@
 //! The settings `destinations."…"`, and their earlier form `auth."…"`.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use figment::value::Value;
 use http::{HeaderName, HeaderValue, header};
 
 use super::{
     effective::Effective,
-    fault::Fault,
     files,
     reader::Reader,
     sections::small,
     values::{hash, quoted},
 };
 use crate::{
-    callback::{Destination, Pattern, PatternMap, redact_url},
+    callback::{Destination, Pattern, PatternMap, parse_url, redact_url},
     delivery::{
         schedule::limits::Rate,
         send::{
-            credentials::CredentialFile,
+            credentials::{CredentialFile, read_line},
             headers::reserved,
+            oauth,
             section::{self, HeaderSource},
         },
     },
@@ -129,13 +129,8 @@ fn in_section(
     };
     let mut section = read(&mut own);
     own.reject_unknown();
-    let named = |mut fault: Fault| {
-        fault.key = format!("{name}.{}", fault.key);
-        fault
-    };
-    r.faults.extend(own.faults.into_iter().map(named));
-    r.warnings.extend(own.warnings.into_iter().map(named));
-    section.effective = own.effective;
+    section.effective = std::mem::take(&mut own.effective);
+    r.adopt(&name, own);
     section
 }
 
@@ -148,6 +143,10 @@ fn inline(effective: &[Effective]) -> String {
 
 fn section(r: &mut Reader, general_timeout: Duration) -> Section {
     let credentials = credentials(r);
+    let oauth2 = optional(r, OAUTH2, oauth2).flatten();
+    if credentials.is_some() && oauth2.is_some() {
+        r.fault(OAUTH2, "excludes other credentials");
+    }
     let concurrency = optional(r, "concurrency", |r, key| r.size(key, 1, 1, 100_000));
     let per_second =
         optional(r, "requests_per_second", |r, key| r.fraction(key, 1.0, 0.001, 100_000.0));
@@ -169,7 +168,8 @@ fn section(r: &mut Reader, general_timeout: Duration) -> Section {
         max_age: duration(r, "max_age"),
         max_attempts: optional(r, "max_attempts", |r, key| small(r.number(key, 0, 0, 1 << 30))),
         send: section::Settings {
-            headers: headers(r, credentials.is_some()),
+            headers: headers(r, credentials.is_some() || oauth2.is_some()),
+            oauth2,
             credentials,
             timeout,
             connect_timeout,
@@ -212,6 +212,53 @@ fn credentials(r: &mut Reader) -> Option<CredentialFile> {
     let key = if matches!(file, CredentialFile::Bearer(_)) { keys[0] } else { keys[2] };
     files::secret(r, key, file.path(), |_| file.read().map(drop));
     Some(file)
+}
+
+const OAUTH2: &str = "oauth2";
+
+/// OAuth 2 client credentials.
+fn oauth2(r: &mut Reader, key: &'static str) -> Option<oauth::Settings> {
+    let Some(mut own) = r.within_table_of(key) else {
+        r.fault(key, "has to be a section with token_url, client_id and client_secret_file");
+        return None;
+    };
+    let [token_url, client_id, secret, scope] =
+        ["token_url", "client_id", "client_secret_file", "scope"].map(|key| own.text(key));
+    for (key, value) in
+        [("token_url", &token_url), ("client_id", &client_id), ("client_secret_file", &secret)]
+    {
+        if value.is_none() && !own.is_set(key) {
+            own.fault(key, "is required");
+        }
+    }
+    let token_url = token_url.and_then(|text| match parse_url(&text) {
+        Ok(url) if url.username().is_empty() && url.password().is_none() => Some(url),
+        Ok(_) => {
+            own.fault("token_url", "has a user; the client is client_id and client_secret_file");
+            None
+        }
+        Err(_) => {
+            let shown = quoted(&redact_url(&text));
+            let wanted = "a URL such as \"https://login.example.com/oauth2/token\"";
+            own.fault("token_url", format!("is {shown}, and has to be {wanted}"));
+            None
+        }
+    });
+    if let Some(secret) = &secret {
+        files::secret(&mut own, "client_secret_file", Path::new(secret), |file| {
+            read_line(file).map(drop)
+        });
+    }
+    own.reject_unknown();
+    r.note(key, Some(inline(&own.effective)));
+    r.hide(key, hash(&own.effective));
+    r.adopt(key, own);
+    Some(oauth::Settings {
+        token_url: token_url?,
+        client_id: client_id?,
+        client_secret_file: secret?.into(),
+        scope,
+    })
 }
 
 /// `headers`: texts, or files with one line.

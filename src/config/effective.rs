@@ -27,6 +27,13 @@ impl fmt::Debug for Hidden {
     }
 }
 
+impl Effective {
+    /// Whether it has another value than `other`, or one that is not shown has changed.
+    pub fn differs(&self, other: &Self) -> bool {
+        (&self.value, self.hidden) != (&other.value, other.hidden)
+    }
+}
+
 impl Hidden {
     pub(super) fn add(&mut self, hash: u64) {
         self.0 = self.0.rotate_left(1) ^ hash;

@@ -80,6 +80,21 @@ impl Reader {
         }
     }
 
+    /// A reader of the settings in the table of a key; `None` if the value is none.
+    pub(super) fn within_table_of(&self, key: &str) -> Option<Self> {
+        self.within_table(&self.figment.find_value(key).ok()?)
+    }
+
+    /// Takes the faults and warnings of a reader within `key`.
+    pub(super) fn adopt(&mut self, key: &str, other: Self) {
+        let named = |mut fault: Fault| {
+            fault.key = format!("{key}.{}", fault.key);
+            fault
+        };
+        self.faults.extend(other.faults.into_iter().map(named));
+        self.warnings.extend(other.warnings.into_iter().map(named));
+    }
+
     /// A reader of the settings in a table; `None` if the value is none.
     pub(super) fn within_table(&self, value: &Value) -> Option<Self> {
         let Value::Dict(..) = value else { return None };

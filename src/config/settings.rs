@@ -64,6 +64,8 @@ pub struct Config {
     pub nats: Option<sources::nats::Settings>,
     /// The log.
     pub log: telemetry::Settings,
+    /// The longest pause before an attempt that the store has to expect.
+    pub longest_pause: Duration,
     /// Every key with the value in effect.
     pub effective: Vec<Effective>,
     /// Warnings.
@@ -88,6 +90,19 @@ impl Config {
         let level = Env::raw().only(&["LOG_LEVEL"]).map(|_| "log.level".into());
         let ours = Env::prefixed(ENV_PREFIX).split("__");
         Self::read(figment.merge(level).merge(ours))
+    }
+
+    /// Reads the settings again, of a file that may have been a pipe the first time.
+    pub fn load_again(file: Option<&Path>) -> Result<Self, ConfigError> {
+        if let Some(file) = file
+            && file.exists()
+            && !file.is_file()
+        {
+            let message =
+                format!("{} is no regular file, and can be read only once", file.display());
+            return Err(ConfigError(vec![Fault { key: "--config".into(), place: None, message }]));
+        }
+        Self::load(file)
     }
 
     /// The defaults alone, without file or environment.
@@ -134,7 +149,8 @@ impl Config {
         }
         let retry = retry_settings(&mut r);
         outbox.longest_pause = retry.longest_pause();
-        let postgres = postgres::settings(&mut r, outbox.max_pending, outbox.longest_pause);
+        let longest_pause = outbox.longest_pause;
+        let postgres = postgres::settings(&mut r, outbox.max_pending, longest_pause);
         let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
         egress.own = Some(api.listen);
@@ -197,6 +213,7 @@ impl Config {
             secrets,
             nats,
             log,
+            longest_pause,
             effective: r.effective,
             warnings: r.warnings,
         })

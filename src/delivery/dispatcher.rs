@@ -34,7 +34,7 @@ use super::{
     },
     send::{attempt::Sender, connections::Connections},
     settings::Settings,
-    task::{self, AttemptTask, Ended, Event, Settling, SlotGuard, Unsettled},
+    task::{self, AWAY_PAUSE, AttemptTask, Ended, Event, Settling, SlotGuard, Unsettled},
 };
 use crate::{
     callback::{Destination, DestinationMap},
@@ -52,9 +52,6 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 
 /// Pause of a destination whose rows cannot be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
-
-/// Pause of a destination that cannot be claimed from at the moment, because the store is away.
-const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The delivery loop.
 pub struct Dispatcher {
@@ -201,7 +198,7 @@ impl Dispatcher {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Ended(Ended { destination, health, slot, not_held }) => {
+            Event::Ended(Ended { destination, health, slot, pause }) => {
                 let took = self.shares.end(slot, health, Instant::now());
                 if health == DestinationHealth::Failing {
                     self.connections.lost(&destination);
@@ -213,8 +210,8 @@ impl Dispatcher {
                 if lane.lost {
                     return;
                 }
-                if not_held {
-                    lane.claim_again(now.after(AWAY_PAUSE));
+                if let Some(pause) = pause {
+                    lane.claim_again(now.after(pause));
                 }
                 if let Some(change) = change {
                     self.outbox.set_open(&destination, lane.open());

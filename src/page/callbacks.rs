@@ -1,5 +1,7 @@
 //! Callbacks: search, list, and one with its attempts.
 
+use std::sync::atomic::Ordering;
+
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
@@ -302,7 +304,7 @@ pub(super) async fn one(
     let view = CallbackView::detailed(detail, &shared.api.terms.load());
     let body = view.body.as_ref().map(|body| String::from_utf8_lossy(&body.to_json()).into_owned());
     let body = body.unwrap_or_default();
-    let headers = headers(&view, shared.signed);
+    let headers = headers(&view, shared.signed.load(Ordering::Relaxed));
     let tracker = view.body.as_ref().and_then(tracker);
     let of = |name: &str, value: &str| page.link(Filter::only(name, value).list());
     let view = OneView {

@@ -48,7 +48,7 @@ async fn a_panic_in_the_client_is_one_failed_attempt() {
     let clock = Arc::new(FailingClock(AtomicU64::new(0)));
     let sender = Config::defaults().unwrap().sender(clock).unwrap();
     for _ in 0..2 {
-        let outcome = sender.put(&record, true).await.unwrap();
+        let outcome = sender.put(&record, true).await.outcome().unwrap();
         assert_eq!(outcome.verdict, Verdict::Transient);
         let error = outcome.attempt.error.unwrap();
         assert_eq!(error.kind, ErrorKind::Connect);

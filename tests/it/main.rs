@@ -43,6 +43,7 @@ mod postgres;
 #[cfg(target_os = "linux")]
 mod power;
 mod read_token;
+mod reload;
 mod scale;
 mod secrets;
 mod settings;

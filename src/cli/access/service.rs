@@ -18,8 +18,9 @@ use crate::{
         action_view::ActionRequest,
         destination_view::{DestinationRequest, DestinationView},
         export::ExportView,
+        reloads::Reloaded,
         sign_in::SignInView,
-        view::{CallbackView, LineView, OutcomeView, PageView, QueueView},
+        view::{CallbackView, FaultView, LineView, OutcomeView, PageView, QueueView},
     },
     callback::CallbackId,
     config::Config,
@@ -61,6 +62,7 @@ struct Refused {
     status: StatusCode,
     detail: String,
     lines: Vec<LineView>,
+    faults: Vec<FaultView>,
 }
 
 /// The answer of a service that accepts events.
@@ -251,6 +253,18 @@ impl Service {
         Ok(made.path)
     }
 
+    /// Has it read its settings again; what has changed, or the faults.
+    pub(in crate::cli) async fn reload(&self) -> anyhow::Result<Reloaded> {
+        match self.call(Method::POST, "/v1/reload", None::<&()>, BATCH_PATIENCE).await {
+            Ok(view) => Ok(Ok(view)),
+            Err(error) => match error.downcast::<Refused>() {
+                Ok(refused) if !refused.faults.is_empty() => Ok(Err(refused.faults)),
+                Ok(refused) => Err(refused.into()),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
     /// Whether it accepts events, and why not; and what its source of events from NATS does, if it has one.
     pub(in crate::cli) async fn ready(&self) -> anyhow::Result<Result<Ready, String>> {
         match self.get("/readyz").await {
@@ -322,11 +336,14 @@ impl Service {
         }
         let problem: Option<Problem> = serde_json::from_slice(&body).ok();
         let base = self.base.clone();
-        let (detail, lines) = problem.map_or_else(
-            || ("the body of the response is not a problem document".into(), Vec::new()),
-            |problem| (problem.detail, problem.lines),
-        );
-        Err(Refused { base, status, detail, lines }.into())
+        let (detail, lines, faults) = match problem {
+            Some(problem) => (problem.detail, problem.lines, problem.faults),
+            None => {
+                let detail = "the body of the response is not a problem document".into();
+                (detail, Vec::new(), Vec::new())
+            }
+        };
+        Err(Refused { base, status, detail, lines, faults }.into())
     }
 }
 

@@ -21,18 +21,19 @@ use super::{
     credentials::Credentials,
     failure::{describe, is_not_looked_up, is_unheard, status_message},
     headers,
+    oauth::{NoToken, Token},
     progress::Progress,
     response::{Seen, excerpt, retry_after},
     section::Section,
     signing,
 };
 use crate::{
-    callback::parse_url,
+    callback::{Destination, parse_url},
     clock::{SharedClock, Timestamp},
     delivery::outcome::{Outcome, Verdict},
     measure,
     outbox::{Attempt, ErrorKind, Failure, Record},
-    recent,
+    recent::{self, Reason},
 };
 
 /// Minimum time between two renewals of the connections to one destination.
@@ -111,22 +112,85 @@ impl From<ClientError> for NotMade {
     }
 }
 
+/// What has become of an attempt.
+#[derive(Debug)]
+pub enum Sent {
+    /// It was made.
+    Ended(Outcome),
+    /// No request was made: its DNS look-up could not start.
+    NotMade,
+    /// There is no access token for the receiver, which is not the receiver's failure.
+    NoToken(NoToken),
+}
+
+impl Sent {
+    /// The outcome, if the attempt was made.
+    pub fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Ended(outcome) => Some(outcome),
+            Self::NotMade | Self::NoToken(_) => None,
+        }
+    }
+}
+
 impl Sender {
     /// Makes the next attempt of a callback. With `close_after`, the connection is closed after the
-    /// response. `None` if no request was made, because its DNS look-up could not start.
-    pub async fn put(&self, record: &Record, close_after: bool) -> Option<Outcome> {
-        let started_at = self.clock.now();
-        let clock = Instant::now();
-        let first = record.attempt_count == 0;
-        measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
-        let mut seen = Seen::default();
+    /// response.
+    pub async fn put(&self, record: &Record, close_after: bool) -> Sent {
         let means = self.means.load_full();
         let section = means.clients.section(&record.destination);
-        let deadline = section.and_then(|it| it.timeout).unwrap_or(means.settings.timeout);
+        let mut token = match means.token(section, record, None).await {
+            Ok(token) => token,
+            Err(error) => return self.no_token(record, error),
+        };
+        let mut renewed = false;
+        loop {
+            let started_at = self.clock.now();
+            if !renewed {
+                let first = record.attempt_count == 0;
+                measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
+            }
+            let exchange = Exchange { means: &means, section, record, token: token.as_deref() };
+            let outcome = self.exchange(&exchange, close_after, started_at).await;
+            let Some(outcome) = outcome else { return Sent::NotMade };
+            if outcome.attempt.status == Some(401) && token.is_some() && !renewed {
+                // The receiver may not accept the token any more, whatever its lifetime was said to be.
+                renewed = true;
+                token = match means.token(section, record, token.as_deref()).await {
+                    Ok(token) => token,
+                    Err(error) => return self.no_token(record, error),
+                };
+                continue;
+            }
+            let Attempt { started_at, duration_ms, error, .. } = &outcome.attempt;
+            let took = Duration::from_millis(*duration_ms);
+            measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
+            recent::attempt(&record.destination, outcome.reason(), started_at.after(took));
+            return Sent::Ended(outcome);
+        }
+    }
+
+    fn no_token(&self, record: &Record, error: NoToken) -> Sent {
+        let (kind, message) = ("token", error.to_string());
+        let reason = Reason { kind, status: None, message, of_destination: true };
+        recent::held_up(&record.destination, reason, self.clock.now());
+        Sent::NoToken(error)
+    }
+
+    async fn exchange(
+        &self,
+        exchange: &Exchange<'_>,
+        close_after: bool,
+        started_at: Timestamp,
+    ) -> Option<Outcome> {
+        let Exchange { means, section, record, .. } = exchange;
+        let clock = Instant::now();
+        let mut seen = Seen::default();
+        let deadline = means.deadline(*section);
         // A panic in the client affects only this attempt: the slot and the claim are released.
         let progress = Progress::default();
-        let exchange = Exchange { means: &means, section, record, progress: &progress };
-        let exchange = progress.of(exchange.make(close_after, started_at, &self.clock, &mut seen));
+        let made = exchange.make(close_after, started_at, &self.clock, &progress, &mut seen);
+        let exchange = progress.of(made);
         let exchange = AssertUnwindSafe(exchange).catch_unwind();
         let result = match timeout(deadline, exchange).await {
             Ok(Ok(Err(NotMade::NoLookup))) => return None,
@@ -151,9 +215,8 @@ impl Sender {
         if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
             means.renew_connections(record);
         }
-        measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
         let excerpt = excerpt(&seen, means.settings.excerpt_bytes);
-        let outcome = Outcome {
+        Some(Outcome {
             attempt: Attempt {
                 number: record.next_attempt(),
                 started_at,
@@ -165,13 +228,34 @@ impl Sender {
             },
             verdict,
             retry_after: seen.retry_after,
-        };
-        recent::attempt(&record.destination, outcome.reason(), started_at.after(took));
-        Some(outcome)
+        })
     }
 }
 
 impl Means {
+    /// Time-out of an exchange.
+    fn deadline(&self, section: Option<&Section>) -> Duration {
+        section.and_then(|it| it.timeout).unwrap_or(self.settings.timeout)
+    }
+
+    /// The access token for the receiver, if it requires one: not `refused`. The user in a URL is the
+    /// job's own, and needs none.
+    async fn token(
+        &self,
+        section: Option<&Section>,
+        record: &Record,
+        refused: Option<&Token>,
+    ) -> Result<Option<Arc<Token>>, NoToken> {
+        let Some(tokens) = section.and_then(|it| it.tokens.as_ref()) else { return Ok(None) };
+        let url = parse_url(record.url.reveal()).ok();
+        if url.and_then(|mut url| Credentials::take(&mut url)).is_some() {
+            return Ok(None);
+        }
+        let server = Destination::of(tokens.url());
+        let deadline = self.deadline(self.clients.section(&server));
+        tokens.token(&self.clients, deadline, refused).await.map(Some)
+    }
+
     /// After a time-out over TLS, renews the connections to the destination, at most once in
     /// [`RENEWAL_PAUSE`]: an HTTP/2 connection whose peer is gone is never idle, and would be used for
     /// ever.
@@ -228,18 +312,19 @@ struct Exchange<'a> {
     means: &'a Means,
     section: Option<&'a Section>,
     record: &'a Record,
-    progress: &'a Progress,
+    token: Option<&'a Token>,
 }
 
 impl Exchange<'_> {
     async fn make(
-        self,
+        &self,
         close_after: bool,
         started_at: Timestamp,
         clock: &SharedClock,
+        progress: &Progress,
         seen: &mut Seen,
     ) -> Result<(), NotMade> {
-        let Self { means, section, record, progress } = self;
+        let Self { means, section, record, token } = *self;
         let Means { clients, settings, .. } = means;
         let mut url = parse_url(record.url.reveal())
             .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
@@ -253,9 +338,10 @@ impl Exchange<'_> {
             headers.extend(section.headers.clone());
             seen.secrets.clone_from(&section.secrets);
         }
-        if let Some(credentials) =
-            Credentials::take(&mut url).as_ref().or(section.and_then(|it| it.credentials.as_ref()))
-        {
+        let of_url = Credentials::take(&mut url);
+        let of_section = section.and_then(|section| section.credentials.as_ref());
+        let credentials = of_url.as_ref().or(token.map(|it| &it.credentials)).or(of_section);
+        if let Some(credentials) = credentials {
             seen.secrets.extend(credentials.secrets());
             let header = credentials.header().ok_or_else(|| {
                 Failure::new(ErrorKind::InvalidUrl, "the credentials cannot be sent in a header")

@@ -3,7 +3,7 @@
 //! [`attempt`] makes it, with one of the pooled [`clients`]; [`connecting`] is how they connect, after they
 //! have resolved [`names`]. [`connections`] limits idle connections, [`progress`] tracks the phase of an
 //! exchange, [`response`] is what is taken from its response, and [`failure`] classifies errors.
-//! [`headers`], [`credentials`] and [`signing`] make the head of a request, and [`section`] is what the
+//! [`headers`], [`credentials`], [`oauth`] and [`signing`] make the head of a request, and [`section`] is what the
 //! settings say of some destinations only.
 
 pub mod attempt;
@@ -14,7 +14,9 @@ pub mod credentials;
 mod failure;
 pub mod headers;
 pub mod names;
+pub mod oauth;
 pub mod progress;
 pub mod response;
 pub mod section;
 pub mod signing;
+mod token_request;

@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::credentials::{CredentialError, CredentialFile, Credentials, read_line};
+use super::{
+    credentials::{CredentialError, CredentialFile, Credentials, read_line},
+    oauth,
+};
 use crate::tls::PairFiles;
 
 /// The settings of a section. What is not set is as for all destinations.
@@ -12,6 +15,8 @@ use crate::tls::PairFiles;
 pub struct Settings {
     /// `bearer_token_file`, or `username` and `password_file`.
     pub credentials: Option<CredentialFile>,
+    /// `oauth2`
+    pub oauth2: Option<oauth::Settings>,
     /// `headers`
     pub headers: Vec<(HeaderName, HeaderSource)>,
     /// `timeout`
@@ -60,6 +65,8 @@ impl Settings {
 pub struct Section {
     /// The credentials.
     pub credentials: Option<Credentials>,
+    /// The access tokens.
+    pub tokens: Option<oauth::Tokens>,
     /// Headers of each request.
     pub headers: HeaderMap,
     /// Values of headers that came from files.
@@ -84,6 +91,7 @@ impl Section {
         }
         Ok(Self {
             credentials: settings.credentials.as_ref().map(CredentialFile::read).transpose()?,
+            tokens: settings.oauth2.as_ref().map(oauth::Tokens::read).transpose()?,
             headers,
             secrets,
             timeout: settings.timeout,

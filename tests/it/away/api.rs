@@ -41,6 +41,7 @@ fn a_service_without_its_store_is_alive_but_not_ready_and_says_so() {
             tokens: api::Tokens::new("token".into(), None),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             sign_in: SignIn::default(),
+            reloads: api::reloads::Reloads::new().0,
             terms: Arc::new(ArcSwap::from_pointee(config.terms())),
             started_at: outbox.clock().now(),
             data_dir: "/nowhere".into(),

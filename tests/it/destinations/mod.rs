@@ -2,7 +2,9 @@
 
 mod explain;
 mod limits;
+mod oauth;
 mod requests;
+mod slow_start;
 
 use crate::support::{Receiver, Service};
 
