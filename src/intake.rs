@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::{
     callback::{Body, CallbackId, Destination, parse_url, tracker_url},
     egress::Policy,
@@ -54,8 +56,19 @@ enum Step {
 #[derive(Clone)]
 pub struct Intake {
     outbox: Arc<dyn Outbox>,
-    policy: Arc<Policy>,
-    tracker_template: Option<Arc<str>>,
+    rules: Arc<ArcSwap<Rules>>,
+}
+
+/// What comes from the settings. It can be replaced while the service runs.
+struct Rules {
+    policy: Policy,
+    tracker_template: Option<String>,
+}
+
+impl Rules {
+    fn new(policy: Policy, tracker_template: Option<&str>) -> Self {
+        Self { policy, tracker_template: tracker_template.map(str::to_owned) }
+    }
 }
 
 impl Intake {
@@ -63,9 +76,13 @@ impl Intake {
     pub fn new(outbox: Arc<dyn Outbox>, policy: Policy, tracker_template: Option<&str>) -> Self {
         Self {
             outbox,
-            policy: Arc::new(policy),
-            tracker_template: tracker_template.map(Into::into),
+            rules: Arc::new(ArcSwap::from_pointee(Rules::new(policy, tracker_template))),
         }
+    }
+
+    /// Replaces the rules, for this intake and its clones.
+    pub fn replace(&self, policy: Policy, tracker_template: Option<&str>) {
+        self.rules.store(Arc::new(Rules::new(policy, tracker_template)));
     }
 
     /// Parses one event and applies the rules.
@@ -88,13 +105,14 @@ impl Intake {
     }
 
     fn callback(&self, event: JobEvent) -> NewCallback {
+        let rules = self.rules.load();
         let parsed = parse_url(event.url.reveal());
         let destination = Destination::of_callback(event.url.reveal());
         let refusal = match &parsed {
             Err(error) => Some(Failure::new(ErrorKind::InvalidUrl, error.to_string())),
-            Ok(url) => self.policy.check_url(url).err().map(|denied| Failure::denied(&denied)),
+            Ok(url) => rules.policy.check_url(url).err().map(|denied| Failure::denied(&denied)),
         };
-        let template = self.tracker_template.as_deref();
+        let template = rules.tracker_template.as_deref();
         let dpf_tracker_url = event.tracker_url.or_else(|| {
             template.map(|template| tracker_url(template, &event.job_id, &event.job_id_fs))
         });

@@ -42,6 +42,8 @@ const CONNECTIONS_REUSED: &str = "urlcallback_connections_reused_total";
 const STUCK: &str = "urlcallback_stuck";
 /// Callbacks that were removed.
 const PURGED: &str = "urlcallback_callbacks_purged_total";
+/// Requests for access tokens.
+const TOKEN_REQUESTS: &str = "urlcallback_token_requests_total";
 
 /// Shards of instances that were gone.
 const SHARDS_TAKEN_OVER: &str = "urlcallback_shards_taken_over_total";
@@ -113,6 +115,7 @@ fn describe() {
     describe_counter!(EVENTS, "Job events by outcome.");
     describe_counter!(ATTEMPTS, "Attempts by result: success, or the kind of the error.");
     describe_counter!(ENDED, "Callbacks that ended, by state: delivered or failed.");
+    describe_counter!(TOKEN_REQUESTS, "Requests for access tokens (OAuth 2), by result.");
     describe_counter!(PURGED, "Callbacks removed because their retention was over.");
     describe_counter!(CONNECTIONS_OPENED, "Connections to receivers that were opened.");
     describe_counter!(
@@ -314,6 +317,12 @@ pub fn refresh() {
 /// Sets the number of jobs and callbacks that cannot be repaired.
 pub fn stuck(count: u64) {
     gauge!(STUCK).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+}
+
+/// An access token was requested.
+pub fn token_requested(granted: bool) {
+    let result = if granted { "granted" } else { "failed" };
+    counter!(TOKEN_REQUESTS, "result" => result).increment(1);
 }
 
 /// This many callbacks were removed.

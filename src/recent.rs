@@ -200,6 +200,13 @@ pub fn attempt(destination: &Destination, error: Option<Reason>, at: Timestamp) 
     recent().count(destination, error, at);
 }
 
+/// No attempt can be made at a destination, and why.
+pub fn held_up(destination: &Destination, reason: Reason, at: Timestamp) {
+    if let Some(known) = recent().known(destination, at) {
+        known.attempts.count(Some(reason), at);
+    }
+}
+
 /// How the last attempts at a destination ended; `None` if none is remembered.
 pub fn attempts_of(destination: &Destination) -> Option<Attempts> {
     recent().destinations.get(destination).map(|known| known.attempts.clone())
@@ -240,6 +247,14 @@ impl Recent {
     fn count(&mut self, destination: &Destination, error: Option<Reason>, at: Timestamp) {
         self.since.get_or_insert(at);
         self.all().at(at).add(error.is_none());
+        if let Some(known) = self.known(destination, at) {
+            known.ring.at(at).add(error.is_none());
+            known.attempts.count(error, at);
+        }
+    }
+
+    /// What is known of a destination, which is kept from now on.
+    fn known(&mut self, destination: &Destination, at: Timestamp) -> Option<&mut Known> {
         if !self.destinations.contains_key(destination) {
             if self.destinations.len() >= DESTINATIONS {
                 self.forget_some();
@@ -248,10 +263,7 @@ impl Recent {
             let known = Known { ring: Ring::EMPTY, attempts: Attempts::default() };
             self.destinations.insert(destination.clone(), Box::new(known));
         }
-        if let Some(known) = self.destinations.get_mut(destination) {
-            known.ring.at(at).add(error.is_none());
-            known.attempts.count(error, at);
-        }
+        self.destinations.get_mut(destination).map(|known| &mut **known)
     }
 
     /// Forgets the older half, so that this is seldom done.

@@ -24,7 +24,8 @@ use tracing::{
 };
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    Layer, filter::Targets, layer::Context, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Layer, Registry, filter::Targets, layer::Context, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
 };
 
 use crate::clock::{Clock as _, SystemClock};
@@ -97,6 +98,7 @@ pub struct Log {
     /// The file, if the target is a file.
     pub path: Option<PathBuf>,
     reopen: Arc<AtomicBool>,
+    filter: reload::Handle<Targets, Registry>,
     _writer: WorkerGuard,
 }
 
@@ -104,6 +106,12 @@ impl Log {
     /// Reopens the file before the next line is written.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::SeqCst);
+    }
+
+    /// Logs lines of this level and above from now on.
+    pub fn set_level(&self, level: LevelFilter) {
+        // An error means that another log was started in the process.
+        drop(self.filter.reload(filter(level)));
     }
 }
 
@@ -122,15 +130,18 @@ pub fn start(settings: &Settings) -> Result<Log, LogError> {
         // A terminal that is stopped with Ctrl-S must not stop the service.
         None => (None, builder.lossy(true).finish(io::stderr())),
     };
-    // Only warnings and errors of other crates are logged; their other lines may contain secrets.
-    let others = settings.level.min(LevelFilter::WARN);
-    let filter =
-        Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), settings.level);
+    let (filter, handle) = reload::Layer::new(filter(settings.level));
     let layer = EcsLayer { writer }.with_filter(filter);
     if tracing_subscriber::registry().with(layer).try_init().is_err() {
         tracing::debug!("the log was started before");
     }
-    Ok(Log { path, reopen, _writer: guard })
+    Ok(Log { path, reopen, filter: handle, _writer: guard })
+}
+
+/// Only warnings and errors of other crates are logged; their other lines may contain secrets.
+fn filter(level: LevelFilter) -> Targets {
+    let others = level.min(LevelFilter::WARN);
+    Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), level)
 }
 
 fn open(target: &Target) -> Result<Option<(PathBuf, File)>, LogError> {

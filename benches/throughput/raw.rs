@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use http::{HeaderMap, HeaderValue, header};
 use seal_dpf_urlcallback::{
     callback::{Destination, parse_url},
-    delivery::send::client::{Clients, Settings},
+    delivery::send::clients::{Clients, Settings},
     egress::Policy,
 };
 

@@ -14,7 +14,7 @@ use seal_dpf_urlcallback::{
     delivery::{
         outcome::{Outcome, Verdict},
         retry::Settings,
-        send::attempt::retry_after,
+        send::response::retry_after,
     },
     outbox::{Attempt, ErrorKind, Failure, Readiness, Record, Settlement, State},
 };

@@ -107,7 +107,7 @@ pub(super) async fn list(
         ..selection.query()
     };
     let page = shared.outbox.list(query).await?;
-    Ok(Json(PageView::new(&page, &shared.terms)))
+    Ok(Json(PageView::new(&page, &shared.terms.load())))
 }
 
 /// One callback with its body and its attempts: the latest thousand and the last one.
@@ -124,7 +124,7 @@ pub(super) async fn get(
 ) -> Result<Json<CallbackView>, Problem> {
     let id = path_id(id)?;
     let detail = shared.outbox.get(id).await?.ok_or_else(|| not_found(id))?;
-    Ok(Json(CallbackView::detailed(detail, &shared.terms)))
+    Ok(Json(CallbackView::detailed(detail, &shared.terms.load())))
 }
 
 async fn act(

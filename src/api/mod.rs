@@ -16,6 +16,8 @@ pub mod links;
 mod metrics;
 mod problem;
 mod queue;
+mod reload;
+pub mod reloads;
 mod request;
 pub mod server;
 pub mod sign_in;
@@ -73,6 +75,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(destinations::pause))
         .routes(routes!(destinations::resume))
         .routes(routes!(queue::get))
+        .routes(routes!(reload::post))
         .routes(routes!(sign_in::post))
         .routes(routes!(export::post))
         .routes(routes!(metrics::get))

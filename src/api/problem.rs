@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::view::LineView;
+use super::view::{FaultView, LineView};
 use crate::{health::SourceState, outbox::OutboxError};
 
 /// `Retry-After` of a 503, in seconds.
@@ -36,6 +36,9 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub nats: Option<SourceState>,
+    /// For settings that were not reloaded: every fault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultView>,
     #[serde(skip)]
     pub(super) retry_after: Option<u64>,
 }
@@ -51,6 +54,7 @@ impl Problem {
             id: None,
             lines: Vec::new(),
             nats: None,
+            faults: Vec::new(),
             retry_after: None,
         }
     }

@@ -11,5 +11,5 @@ use super::{problem::Problem, state::Shared, view::QueueView};
 )]
 pub(super) async fn get(State(shared): State<Shared>) -> Result<Json<QueueView>, Problem> {
     let now = shared.clock.now();
-    Ok(Json(QueueView::new(shared.outbox.summary(now).await?, &shared.terms, now)))
+    Ok(Json(QueueView::new(shared.outbox.summary(now).await?, &shared.terms.load(), now)))
 }

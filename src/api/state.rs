@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::{links::SignIn, tokens::Tokens, view::Terms};
+use super::{links::SignIn, reloads::Reloads, tokens::Tokens, view::Terms};
 use crate::{
     clock::{SharedClock, Timestamp},
     health::Health,
@@ -69,8 +70,10 @@ pub struct Shared {
     pub metrics: PrometheusHandle,
     /// One-time links to the operator's page.
     pub sign_in: SignIn,
-    /// How long callbacks are retried and kept.
-    pub terms: Terms,
+    /// Asks for reloads of the settings.
+    pub reloads: Reloads,
+    /// How long callbacks are retried and kept. It can be replaced while the service runs.
+    pub terms: Arc<ArcSwap<Terms>>,
     /// When the service started.
     pub started_at: Timestamp,
     /// The directory for exports.

@@ -19,6 +19,7 @@ pub enum Role {
 #[derive(Clone)]
 pub struct Tokens(Arc<ArcSwap<Pair>>);
 
+#[derive(PartialEq, Eq)]
 struct Pair {
     operator: String,
     reader: Option<String>,
@@ -30,9 +31,12 @@ impl Tokens {
         Self(Arc::new(ArcSwap::from_pointee(Pair { operator, reader })))
     }
 
-    /// Replaces both.
-    pub fn replace(&self, operator: String, reader: Option<String>) {
-        self.0.store(Arc::new(Pair { operator, reader }));
+    /// Replaces both. Returns whether one has changed.
+    pub fn replace(&self, operator: String, reader: Option<String>) -> bool {
+        let next = Pair { operator, reader };
+        let differs = **self.0.load() != next;
+        self.0.store(Arc::new(next));
+        differs
     }
 
     /// What this token allows; `None` if it is unknown. Both comparisons are always made, and each takes

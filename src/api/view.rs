@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::destination_view::DestinationView;
 use crate::{
-    callback::{Body, JobState},
+    callback::{Body, Destination, JobState, PatternMap},
     clock::Timestamp,
     intake::EventOutcome,
     outbox::{
@@ -52,15 +52,21 @@ pub struct LineView {
 }
 
 /// The settings that determine how long a callback is retried and kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Terms {
     /// `retry.max_age`.
     pub max_age: Duration,
+    /// `max_age` of the sections of `destinations`.
+    pub max_ages: PatternMap<Option<Duration>>,
     /// `retention.*`.
     pub retention: Retention,
 }
 
 impl Terms {
+    fn max_age(&self, destination: &Destination) -> Duration {
+        self.max_ages.get(destination).copied().flatten().unwrap_or(self.max_age)
+    }
+
     fn kept(&self, state: StateName) -> Duration {
         match state {
             StateName::Failed => self.retention.failed,
@@ -156,7 +162,8 @@ impl CallbackView {
             in_flight: *in_flight,
             paused: *paused,
             stuck: *stuck,
-            expires_at: (pending && !paused).then(|| record.budget_since.after(terms.max_age)),
+            expires_at: (pending && !paused)
+                .then(|| record.budget_since.after(terms.max_age(destination))),
             purge_at: finished_at.map(|at| at.after(terms.kept(state))),
             replays: record.replays,
             last_error: record.last_error.clone(),
@@ -284,4 +291,17 @@ impl QueueView {
             instances: summary.instances.into_iter().map(Into::into).collect(),
         }
     }
+}
+
+/// A fault of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultView {
+    /// The key, as in TOML.
+    pub key: String,
+    /// Where it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// What is wrong, and what would be right.
+    pub message: String,
 }

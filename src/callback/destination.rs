@@ -71,6 +71,13 @@ impl Destination {
         after_scheme.rsplit_once(':').map_or(after_scheme, |(host, _)| host)
     }
 
+    /// Scheme, host and port; `None` if it is no destination of the web.
+    pub fn parts(&self) -> Option<(&str, &str, u16)> {
+        let (scheme, rest) = self.0.split_once("://")?;
+        let (host, port) = rest.rsplit_once(':')?;
+        Some((scheme, host, port.parse().ok()?))
+    }
+
     /// `http://host:8080`, or nothing.
     pub fn as_str(&self) -> &str {
         &self.0

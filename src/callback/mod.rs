@@ -3,6 +3,7 @@
 mod body;
 mod destination;
 mod id;
+mod pattern;
 mod secret;
 mod tracker;
 mod url;
@@ -11,6 +12,7 @@ pub use self::{
     body::{Body, JobState},
     destination::{Destination, DestinationMap},
     id::{CallbackId, ParseIdError},
+    pattern::{Pattern, PatternError, PatternMap},
     secret::{SecretUrl, redact_url},
     tracker::{DEFAULT_TRACKER_TEMPLATE, tracker_template, tracker_url},
     url::{UrlError, parse_url},

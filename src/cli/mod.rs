@@ -18,6 +18,7 @@ mod man;
 mod output;
 mod pause;
 mod receive;
+mod reload;
 mod replay_failed;
 mod results;
 mod retry_now;
@@ -59,9 +60,7 @@ enum Command {
     /// Run the service
     ///
     /// Accepts job events on its API and delivers callbacks until SIGTERM or Ctrl-C. A second signal
-    /// ends it immediately. SIGHUP reopens the log file and rereads the files with certificates, keys,
-    /// tokens
-    /// and passwords that the settings name.
+    /// ends it immediately. SIGHUP reopens the log file and reads the settings again, as `reload` does.
     ///
     /// Example: seal-dpf-urlcallback serve
     Serve,
@@ -75,13 +74,9 @@ enum Command {
     Export(export::Args),
     Import(import::Args),
     Status(status::Args),
+    Reload(reload::Args),
     Ui(ui::Args),
-    /// Check the settings and print those in effect
-    ///
-    /// Reports every error with its key; the exit code is then 2. Secrets are shown as "***".
-    ///
-    /// Example: seal-dpf-urlcallback --config /etc/urlcallback.toml check-config
-    CheckConfig,
+    CheckConfig(check_config::Args),
     Receive(receive::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -95,7 +90,7 @@ impl Command {
             Self::InspectQueue(_)
             | Self::Status(_)
             | Self::Ui(_)
-            | Self::CheckConfig
+            | Self::CheckConfig(_)
             | Self::Receive(_)
             | Self::Completions(_)
             | Self::Man(_) => true,
@@ -107,6 +102,7 @@ impl Command {
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Export(_)
+            | Self::Reload(_)
             | Self::Import(_) => false,
         }
     }
@@ -142,11 +138,14 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Receive(args) => runtime(false)?.block_on(receive::run(&args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
-        Command::Serve => runtime(true)?.block_on(serve::run(config()?)),
-        Command::CheckConfig => {
+        Command::Serve => {
+            let again = || Config::load_again(cli.config.as_deref());
+            runtime(true)?.block_on(serve::run(config()?, &again))
+        }
+        Command::CheckConfig(args) => {
             let config = config()?;
-            check_config::run(&config)?;
-            runtime(false)?.block_on(check_config::nats(&config))
+            check_config::run(&config, &args)?;
+            runtime(false)?.block_on(check_config::nats(&config, &args))
         }
         Command::Submit(args) => runtime(false)?.block_on(submit::run(&config()?, args)),
         Command::InspectQueue(args) => {
@@ -162,6 +161,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Export(args) => runtime(false)?.block_on(export::run(&config()?, args)),
         Command::Import(args) => runtime(false)?.block_on(import::run(&config()?, args)),
         Command::Status(args) => runtime(false)?.block_on(status::run(&config()?, &args)),
+        Command::Reload(args) => runtime(false)?.block_on(reload::run(&config()?, &args)),
         Command::Ui(args) => runtime(false)?.block_on(ui::run(&config()?, &args)),
     }
 }

@@ -1,13 +1,19 @@
 //! `serve`: the long-running service.
 
 use super::output::{Exit, say, say_warnings};
-use crate::{config::Config, service};
+use crate::{
+    config::{Config, ConfigError},
+    service,
+};
 
-pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
+pub(super) async fn run(
+    config: Config,
+    again: &(dyn Fn() -> Result<Config, ConfigError> + Sync),
+) -> anyhow::Result<Exit> {
     let data_dir = config.data_dir.display().to_string();
     let elsewhere = config.outbox.elsewhere();
     say_warnings(&config);
-    service::serve(config, |note, log| {
+    service::serve(config, again, |note, log| {
         say(format_args!("listening on {}", note.base(note.address)));
         say(format_args!("page at {}/ui/", note.base(note.address)));
         say(format_args!("data in {data_dir}"));

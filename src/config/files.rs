@@ -1,24 +1,18 @@
 //! Settings that name files: certificates, keys, tokens and passwords. The files are read when the
 //! settings are loaded, so that a wrong path is an error of its key and not of the first callback.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use figment::value::Value;
-
-use super::{reader::Reader, values::quoted};
+use super::{reader::Reader, values::hash};
 use crate::{
-    callback::{Destination, redact_url},
     datadir,
-    delivery::send::credentials::CredentialFile,
-    tls::{self, PairFiles, TlsError},
+    tls::{self, PairFiles, TlsError, read_regular_bytes},
 };
 
 /// Certificates of authorities.
 pub(super) fn ca_file(r: &mut Reader, key: &'static str) -> Option<PathBuf> {
     let file = PathBuf::from(r.text(key)?);
+    r.hide(key, hash(&content(&file)));
     match tls::authorities(&file) {
         Ok(found) => tls::uncheckable(&found).into_iter().for_each(|what| r.warn(key, what)),
         Err(error) => r.fault(key, error.to_string()),
@@ -47,6 +41,8 @@ pub(super) fn pair(
             return None;
         }
     };
+    r.hide(certificates, hash(&content(&pair.certificates)));
+    r.hide(key, hash(&content(&pair.key)));
     match pair.read() {
         Ok(_) => warn_if_open(r, key, &pair.key),
         Err(error @ TlsError::Key { .. }) => r.fault(key, error.to_string()),
@@ -68,60 +64,23 @@ pub(super) fn read_token(r: &mut Reader, token_file: &Path) -> Option<PathBuf> {
     Some(file)
 }
 
-/// `auth."<scheme://host:port>"`.
-pub(super) fn auth(r: &mut Reader) -> BTreeMap<Destination, CredentialFile> {
-    const KEY: &str = "auth";
-    let mut found = BTreeMap::new();
-    let mut shown = Vec::new();
-    for (name, value) in r.tables(KEY) {
-        let Some(destination) = Destination::parse(&name) else {
-            r.fault(
-                KEY,
-                format!(
-                    "invalid destination {}; expected scheme, host and port such as \"https://host:8443\"",
-                    quoted(&redact_url(&name))
-                ),
-            );
-            continue;
-        };
-        match credentials(&value) {
-            Ok(file) => {
-                warn_if_open(r, KEY, file.path());
-                shown.push(format!("{} = \"***\"", quoted(destination.as_str())));
-                if found.insert(destination, file).is_some() {
-                    r.fault(
-                        KEY,
-                        format!(
-                            "{} names a destination that has a section already",
-                            quoted(&redact_url(&name))
-                        ),
-                    );
-                }
-            }
-            Err(message) => r.fault(KEY, format!("{}: {message}", quoted(&redact_url(&name)))),
-        }
-    }
-    r.note(KEY, (!shown.is_empty()).then(|| format!("{{ {} }}", shown.join(", "))));
-    found
+/// The content of a file, if it can be read.
+fn content(file: &Path) -> Option<Vec<u8>> {
+    read_regular_bytes(file).ok()
 }
 
-fn credentials(value: &Value) -> Result<CredentialFile, String> {
-    const WANTED: &str = "it requires bearer_token_file, or username and password_file";
-    let Value::Dict(_, table) = value else { return Err(WANTED.into()) };
-    let text = |key: &str| table.get(key).and_then(Value::as_str);
-    let known = ["bearer_token_file", "username", "password_file"];
-    if let Some(other) = table.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(format!("unknown setting `{other}`; {WANTED}"));
+/// A file with a secret, which `read` checks.
+pub(super) fn secret<E: std::fmt::Display>(
+    r: &mut Reader,
+    key: &str,
+    file: &Path,
+    read: impl FnOnce(&Path) -> Result<(), E>,
+) {
+    r.hide(key, hash(&content(file)));
+    match read(file) {
+        Ok(()) => warn_if_open(r, key, file),
+        Err(error) => r.fault(key, error.to_string()),
     }
-    let file = match (text(known[0]), text(known[1]), text(known[2])) {
-        (Some(file), None, None) => CredentialFile::Bearer(file.into()),
-        (None, Some(username), Some(file)) => {
-            CredentialFile::Basic { username: username.into(), password: file.into() }
-        }
-        _ => return Err(WANTED.into()),
-    };
-    file.read().map_err(|error| error.to_string())?;
-    Ok(file)
 }
 
 /// Warns about a secret that every user of the machine can read.

@@ -1,9 +1,12 @@
 //! Settings: a TOML file and the environment become one checked [`Config`].
 //!
-//! [`source`] reads the file, [`reader`] reads single values and collects all errors, [`sections`] and
-//! [`files`] read settings that consist of several values, and [`settings`] combines them. Keys and limits
+//! [`source`] reads the file, [`reader`] reads single values and collects all errors, [`sections`],
+//! [`destinations`] and [`files`] read settings that consist of several values, and [`settings`] combines them. Keys and limits
 //! are here; each module defines its `Settings` with their defaults.
 
+mod destinations;
+mod effective;
+mod explain;
 mod fault;
 mod files;
 mod nats;
@@ -15,8 +18,9 @@ mod source;
 mod values;
 
 pub use self::{
+    effective::Effective,
+    explain::{Explained, Explanation},
     fault::{ConfigError, Fault},
-    reader::Effective,
     settings::Config,
     source::{DEFAULT_FILE, ENV_PREFIX},
 };

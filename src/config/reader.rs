@@ -10,22 +10,10 @@ use figment::{
 use serde::de::DeserializeOwned;
 
 use super::{
+    effective::{Effective, Hidden},
     fault::Fault,
-    values::{first_tag, items, kind, place, quoted, without_source},
+    values::{Table, first_tag, items, kind, place, quoted, without_source},
 };
-
-/// A setting in effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Effective {
-    /// The key.
-    pub key: &'static str,
-    /// The value as TOML; `None` if there is none, `"***"` for a secret.
-    pub value: Option<String>,
-    /// The place where it is set; `None` for the default.
-    pub place: Option<String>,
-    /// The range of allowed values, for numbers and durations.
-    pub allowed: Option<String>,
-}
 
 /// The settings that are being read.
 pub(super) struct Reader {
@@ -81,7 +69,39 @@ impl Reader {
     /// Records the value in effect.
     pub(super) fn note(&mut self, key: &'static str, value: Option<String>) {
         let place = self.place(key);
-        self.effective.push(Effective { key, value, place, allowed: None });
+        let hidden = Hidden::default();
+        self.effective.push(Effective { key, value, place, allowed: None, hidden });
+    }
+
+    /// Adds a hash of what the noted value of a key does not show.
+    pub(super) fn hide(&mut self, key: &str, hash: u64) {
+        if let Some(noted) = self.effective.iter_mut().rev().find(|it| it.key == key) {
+            noted.hidden.add(hash);
+        }
+    }
+
+    /// A reader of the settings in the table of a key; `None` if the value is none.
+    pub(super) fn within_table_of(&self, key: &str) -> Option<Self> {
+        self.within_table(&self.figment.find_value(key).ok()?)
+    }
+
+    /// Takes the faults and warnings of a reader within `key`.
+    pub(super) fn adopt(&mut self, key: &str, other: Self) {
+        let named = |mut fault: Fault| {
+            fault.key = format!("{key}.{}", fault.key);
+            fault
+        };
+        self.faults.extend(other.faults.into_iter().map(named));
+        self.warnings.extend(other.warnings.into_iter().map(named));
+    }
+
+    /// A reader of the settings in a table; `None` if the value is none.
+    pub(super) fn within_table(&self, value: &Value) -> Option<Self> {
+        let Value::Dict(..) = value else { return None };
+        // Without its tags, which are those of the other reader.
+        let Ok(Value::Dict(_, values)) = Value::serialize(value) else { return None };
+        let metadata = self.figment.get_metadata(first_tag(value)).cloned().unwrap_or_default();
+        Some(Self::new(Figment::from(Table { metadata, values })))
     }
 
     /// Records the value in effect, and the allowed range.

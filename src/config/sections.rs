@@ -9,7 +9,11 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{files, reader::Reader, values::quoted};
+use super::{
+    files,
+    reader::Reader,
+    values::{hash, quoted},
+};
 use crate::{
     api,
     callback::{self, SecretUrl},
@@ -140,6 +144,7 @@ pub(super) fn retry_settings(r: &mut Reader) -> retry::Settings {
             Duration::ZERO,
         ),
         final_statuses: statuses(r, default.final_statuses),
+        keys: default.keys,
     };
     if settings.initial_interval > settings.max_interval {
         r.fault("retry.initial_interval", "is longer than retry.max_interval");
@@ -205,6 +210,7 @@ pub(super) fn proxy(r: &mut Reader) -> Option<SecretUrl> {
     if let Some(noted) = r.effective.iter_mut().find(|it| it.key == KEY) {
         noted.value = Some(quoted(&proxy.to_string()));
     }
+    r.hide(KEY, hash(proxy.reveal()));
     let is_text = |part| percent_encoding::percent_decode_str(part).decode_utf8().is_ok();
     match url::Url::parse(proxy.reveal()) {
         // The HTTP client would put U+FFFD in the place of the octets, and never get in.
@@ -242,6 +248,7 @@ pub(super) fn secrets(r: &mut Reader) -> Vec<signing::Secret> {
         }
     }
     r.note(KEY, Some(format!("[{}]", vec!["\"***\""; texts.len()].join(", "))));
+    r.hide(KEY, hash(&texts));
     found
 }
 

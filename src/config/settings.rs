@@ -10,9 +10,11 @@ use arc_swap::ArcSwap;
 use figment::{Figment, providers::Env};
 
 use super::{
+    destinations::{self, Section},
+    effective::Effective,
     fault::{ConfigError, Fault},
     files, nats, postgres,
-    reader::{Effective, Reader},
+    reader::Reader,
     sections::{
         api_settings, attempt_settings, breaker_settings, egress_policy, log_settings,
         outbox_settings, proxy, retention, retry_settings, secrets, tracker_template,
@@ -21,9 +23,11 @@ use super::{
 };
 use crate::{
     api,
-    callback::SecretUrl,
+    callback::{PatternMap, SecretUrl},
     delivery::{
-        send::{attempt, client, signing},
+        retry,
+        schedule::limits::Limits,
+        send::{attempt, clients, connecting::ClientError, signing},
         settings,
     },
     egress::Policy,
@@ -49,7 +53,9 @@ pub struct Config {
     /// One attempt.
     pub attempt: attempt::Settings,
     /// The HTTP client.
-    pub client: client::Settings,
+    pub client: clients::Settings,
+    /// The sections of `destinations`.
+    pub destinations: PatternMap<Section>,
     /// Which addresses may be called.
     pub egress: Policy,
     /// Signing secrets.
@@ -58,6 +64,8 @@ pub struct Config {
     pub nats: Option<sources::nats::Settings>,
     /// The log.
     pub log: telemetry::Settings,
+    /// The longest pause before an attempt that the store has to expect.
+    pub longest_pause: Duration,
     /// Every key with the value in effect.
     pub effective: Vec<Effective>,
     /// Warnings.
@@ -84,6 +92,19 @@ impl Config {
         Self::read(figment.merge(level).merge(ours))
     }
 
+    /// Reads the settings again, of a file that may have been a pipe the first time.
+    pub fn load_again(file: Option<&Path>) -> Result<Self, ConfigError> {
+        if let Some(file) = file
+            && file.exists()
+            && !file.is_file()
+        {
+            let message =
+                format!("{} is no regular file, and can be read only once", file.display());
+            return Err(ConfigError(vec![Fault { key: "--config".into(), place: None, message }]));
+        }
+        Self::load(file)
+    }
+
     /// The defaults alone, without file or environment.
     pub fn defaults() -> Result<Self, ConfigError> {
         Self::read(Figment::new())
@@ -91,7 +112,11 @@ impl Config {
 
     /// How long callbacks are retried and kept.
     pub fn terms(&self) -> api::view::Terms {
-        api::view::Terms { max_age: self.dispatcher.retry.max_age, retention: self.retention }
+        api::view::Terms {
+            max_age: self.dispatcher.retry.max_age,
+            max_ages: self.destinations.map(|_, section| section.max_age),
+            retention: self.retention,
+        }
     }
 
     fn read(figment: Figment) -> Result<Self, ConfigError> {
@@ -113,8 +138,11 @@ impl Config {
         if max_unsettled < concurrency {
             r.fault("delivery.max_unsettled", "is smaller than delivery.concurrency");
         }
-        let connect_timeout =
-            r.duration("delivery.connect_timeout", client::Settings::default().connect_timeout, MS);
+        let connect_timeout = r.duration(
+            "delivery.connect_timeout",
+            clients::Settings::default().connect_timeout,
+            MS,
+        );
         let attempt = attempt_settings(&mut r);
         if connect_timeout > attempt.timeout && r.is_set("delivery.connect_timeout") {
             r.fault("delivery.connect_timeout", "is longer than delivery.timeout, which covers it");
@@ -122,18 +150,21 @@ impl Config {
         let retry = retry_settings(&mut r);
         outbox.longest_pause = retry.longest_pause();
         let nats = nats::settings(&mut r, api.max_event_bytes);
+        let longest_pause = outbox.longest_pause;
         outbox.outcome_events = nats.as_ref().and_then(|nats| nats.outcome_events.clone());
         let postgres = postgres::settings(&mut r, &outbox);
         let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
         egress.own = Some(api.listen);
-        let client = client::Settings {
+        let destinations = destinations::sections(&mut r, attempt.timeout);
+        let longest = destinations.iter().filter_map(|(_, section)| section.concurrency).max();
+        let client = clients::Settings {
             connect_timeout,
-            idle_per_destination: per_destination,
+            idle_per_destination: per_destination.max(longest.unwrap_or(0)),
             proxy: proxy(&mut r),
             ca_file: files::ca_file(&mut r, "tls.ca_file"),
             identity: files::pair(&mut r, "tls.client_cert_file", "tls.client_key_file"),
-            auth: files::auth(&mut r),
+            sections: destinations.map(|_, section| section.send.clone()),
         };
         let secrets = secrets(&mut r);
         let has_password = |it: &SecretUrl| it.to_string() != it.reveal();
@@ -151,6 +182,14 @@ impl Config {
             return Err(ConfigError(r.faults));
         }
         let dispatcher = settings::Settings {
+            sections: destinations.map(|pattern, section| {
+                let limits = Limits {
+                    concurrency: section.concurrency.unwrap_or(per_destination),
+                    rate: section.rate,
+                };
+                let key = format!("destinations.\"{pattern}\"");
+                settings::Section { limits, retry: section_retry(section, &key, &retry) }
+            }),
             concurrency,
             per_destination,
             max_unsettled,
@@ -170,14 +209,30 @@ impl Config {
             dispatcher,
             attempt,
             client,
+            destinations,
             egress,
             secrets,
             nats,
             log,
+            longest_pause,
             effective: r.effective,
             warnings: r.warnings,
         })
     }
+}
+
+/// The retry decision for the destinations of a section.
+fn section_retry(section: &Section, key: &str, general: &retry::Settings) -> retry::Settings {
+    let mut settings = general.clone();
+    if let Some(max_age) = section.max_age {
+        settings.max_age = max_age;
+        settings.keys.max_age = format!("{key}.max_age").into();
+    }
+    if let Some(max_attempts) = section.max_attempts {
+        settings.max_attempts = max_attempts;
+        settings.keys.max_attempts = format!("{key}.max_attempts").into();
+    }
+    settings
 }
 
 /// Errors for environment variables that are not UTF-8, which would otherwise be ignored.
@@ -196,23 +251,19 @@ fn not_utf8() -> Vec<Fault> {
 
 /// The parts from which delivery is built.
 impl Config {
-    /// Builds the HTTP clients; certificates and credentials are read from their files now.
-    pub fn clients(&self) -> Result<client::Clients, client::ClientError> {
-        client::Clients::build(&self.client, Arc::new(self.egress.clone()))
-    }
-
-    /// Builds the sender of attempts, without a broker.
-    pub fn sender(
-        &self,
-        clock: crate::clock::SharedClock,
-    ) -> Result<attempt::Sender, client::ClientError> {
-        Ok(attempt::Sender {
-            clients: Arc::new(ArcSwap::from_pointee(self.clients()?)),
+    /// What attempts need. Certificates and credentials are read from their files now.
+    pub fn means(&self) -> Result<attempt::Means, ClientError> {
+        Ok(attempt::Means {
+            clients: clients::Clients::build(&self.client, Arc::new(self.egress.clone()))?,
             settings: self.attempt.clone(),
             secrets: self.secrets.clone(),
             final_statuses: self.dispatcher.retry.final_statuses.clone(),
-            broker: None,
-            clock,
         })
+    }
+
+    /// Builds the sender of attempts, without a broker.
+    pub fn sender(&self, clock: crate::clock::SharedClock) -> Result<attempt::Sender, ClientError> {
+        let means = Arc::new(ArcSwap::from_pointee(self.means()?));
+        Ok(attempt::Sender { means, broker: None, clock })
     }
 }

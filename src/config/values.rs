@@ -1,6 +1,11 @@
 //! Values of settings: where they are set, and how they are shown in messages.
 
-use figment::{Metadata, Source, value::Value};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+
+use figment::{
+    Metadata, Profile, Provider, Source,
+    value::{Dict, Map, Value},
+};
 
 use super::source::ENV_PREFIX;
 
@@ -37,6 +42,13 @@ pub(super) fn without_source(message: &str) -> String {
     message.lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join(": ")
 }
 
+/// A hash of a secret, to see whether it has changed.
+pub(super) fn hash(secret: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    secret.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// A text as TOML.
 pub(super) fn quoted(text: &str) -> String {
     // A JSON string is a TOML basic string, except for one character that TOML requires to be escaped.
@@ -56,5 +68,21 @@ pub(super) fn kind(value: &Value) -> String {
         Value::Empty(..) => "empty".into(),
         Value::Dict(..) => "a section".into(),
         Value::Array(..) => "a list".into(),
+    }
+}
+
+/// A table of the settings.
+pub(super) struct Table {
+    pub(super) metadata: Metadata,
+    pub(super) values: Dict,
+}
+
+impl Provider for Table {
+    fn metadata(&self) -> Metadata {
+        self.metadata.clone()
+    }
+
+    fn data(&self) -> figment::error::Result<Map<Profile, Dict>> {
+        Ok(Map::from([(Profile::Default, self.values.clone())]))
     }
 }

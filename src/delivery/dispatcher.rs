@@ -34,7 +34,7 @@ use super::{
     },
     send::{attempt::Sender, connections::Connections},
     settings::Settings,
-    task::{self, AttemptTask, Ended, Event, Settling, SlotGuard, Unsettled},
+    task::{self, AWAY_PAUSE, AttemptTask, Ended, Event, Settling, SlotGuard, Unsettled},
 };
 use crate::{
     callback::{Destination, DestinationMap},
@@ -53,14 +53,13 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 /// Pause of a destination whose rows cannot be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
 
-/// Pause of a destination that cannot be claimed from at the moment, because the store is away.
-const AWAY_PAUSE: Duration = Duration::from_secs(1);
-
 /// The delivery loop.
 pub struct Dispatcher {
     outbox: Arc<dyn Outbox>,
     sender: Arc<Sender>,
     settings: Arc<Settings>,
+    /// The settings after a reload.
+    reloaded: watch::Receiver<Arc<Settings>>,
     clock: SharedClock,
     jumps: Arc<Jumps>,
     /// Backward jumps of the clock that the lanes have been adjusted for.
@@ -83,20 +82,23 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Creates a loop; [`Dispatcher::run`] starts it. Outcomes are received and logged by a task of the
-    /// runtime in which this is called, to keep that work off the delivery threads.
+    /// runtime in which this is called, to keep that work off the delivery threads. The settings may
+    /// change at any time.
     pub fn new(
         outbox: Arc<dyn Outbox>,
         sender: Sender,
-        settings: Settings,
+        mut reloaded: watch::Receiver<Arc<Settings>>,
         jumps: Arc<Jumps>,
     ) -> Self {
+        let settings = Arc::clone(&reloaded.borrow_and_update());
         let (events, received) = mpsc::unbounded_channel();
         let (settling, to_settle) = mpsc::unbounded_channel();
         tokio::spawn(task::settle(to_settle));
         Self {
             sender: Arc::new(sender),
             shares: Shares::new(settings.concurrency, Instant::now()),
-            settings: Arc::new(settings),
+            settings,
+            reloaded,
             clock: outbox.clock(),
             outbox,
             jumps,
@@ -148,6 +150,7 @@ impl Dispatcher {
                     debug_assert!(n > 0, "the loop holds a sender itself");
                     batch.drain(..).for_each(|event| self.handle(event));
                 }
+                Ok(()) = self.reloaded.changed() => self.reload(),
                 () = tokio::task::yield_now(), if again => {}
                 () = sleep => {}
             }
@@ -195,7 +198,7 @@ impl Dispatcher {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Ended(Ended { destination, health, slot, not_held }) => {
+            Event::Ended(Ended { destination, health, slot, pause }) => {
                 let took = self.shares.end(slot, health, Instant::now());
                 if health == DestinationHealth::Failing {
                     self.connections.lost(&destination);
@@ -207,8 +210,8 @@ impl Dispatcher {
                 if lane.lost {
                     return;
                 }
-                if not_held {
-                    lane.claim_again(now.after(AWAY_PAUSE));
+                if let Some(pause) = pause {
+                    lane.claim_again(now.after(pause));
                 }
                 if let Some(change) = change {
                     self.outbox.set_open(&destination, lane.open());
@@ -239,12 +242,12 @@ impl Dispatcher {
         let Some(lane) = self.lanes.get_mut(destination) else { return };
         self.timers.clear(destination);
         let (now, level) = (self.clock.now(), lane.pace.level());
-        let (limit, spare) = (self.settings.per_destination, self.shares.spare(level));
-        if lane.waits_at != Some(level) && lane.lacks_slots(limit, spare, now) {
+        let spare = self.shares.spare(level);
+        if lane.waits_at != Some(level) && lane.lacks_slots(spare, now) {
             lane.waits_at = Some(level);
             self.shares.wait_for_slots(destination.clone(), level);
         }
-        match lane.wake_at(limit, spare) {
+        match lane.wake_at(spare) {
             Some(at) if at > now => {
                 self.timers.set(destination, at);
             }
@@ -253,6 +256,19 @@ impl Dispatcher {
                 lane.ticket = Some(self.shares.push(destination.clone(), level));
             }
             _ => {}
+        }
+    }
+
+    /// The settings have changed. Attempts in progress end with those that they began with.
+    fn reload(&mut self) {
+        self.settings = Arc::clone(&self.reloaded.borrow_and_update());
+        self.shares.resize(self.settings.concurrency);
+        let all: Vec<_> = self.lanes.keys().cloned().collect();
+        for destination in all {
+            if let Some(lane) = self.lanes.get_mut(&destination) {
+                lane.limits = self.settings.limits(&destination);
+            }
+            self.schedule(&destination);
         }
     }
 
@@ -315,7 +331,7 @@ impl Dispatcher {
             }
             lane.ticket = None;
             let spare = self.shares.spare(lane.pace.level());
-            let room = lane.room(self.settings.per_destination, spare, now);
+            let room = lane.room(spare, now);
             let room = room.min(CLAIMS_PER_TURN).min(turn.share);
             if room > 0 {
                 match self.outbox.claim(destination, room, now) {
@@ -340,7 +356,7 @@ impl Dispatcher {
         let destination = &turn.destination;
         let keep_connection = self.connections.keep(destination, Instant::now());
         let Some(lane) = self.lanes.get_mut(destination) else { return };
-        lane.start();
+        lane.start(self.clock.now());
         self.unsettled += 1;
         let slot = self.shares.start(turn, Instant::now());
         let attempt = AttemptTask {

@@ -3,7 +3,7 @@
 //!
 //! Only this file uses the `backoff` crate, which is unmaintained.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
 use backoff::backoff::Backoff as _;
 
@@ -35,6 +35,23 @@ pub struct Settings {
     pub max_retry_after: Duration,
     /// Statuses after which a callback is not retried.
     pub final_statuses: BTreeSet<u16>,
+    /// The keys of the two limits, for messages.
+    pub keys: Keys,
+}
+
+/// Where the limits of a callback are set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The key of `max_age`.
+    pub max_age: Cow<'static, str>,
+    /// The key of `max_attempts`.
+    pub max_attempts: Cow<'static, str>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { max_age: "retry.max_age".into(), max_attempts: "retry.max_attempts".into() }
+    }
 }
 
 impl Default for Settings {
@@ -48,6 +65,7 @@ impl Default for Settings {
             max_attempts: 0,
             max_retry_after: Duration::from_hours(1),
             final_statuses: BTreeSet::from([400, 405, 410, 411, 413, 414, 415, 422, 431, 501, 505]),
+            keys: Keys::default(),
         }
     }
 }
@@ -73,12 +91,15 @@ impl Settings {
     /// The failure of a callback that is older than `retry.max_age`.
     pub fn expired(&self) -> Failure {
         let age = humantime::format_duration(self.max_age);
-        Failure::new(ErrorKind::Expired, format!("not delivered within {age} (retry.max_age)"))
+        Failure::new(
+            ErrorKind::Expired,
+            format!("not delivered within {age} ({})", self.keys.max_age),
+        )
     }
 
     fn exhausted(&self) -> Failure {
         let tries = self.max_attempts;
-        let message = format!("not delivered by {tries} attempts (retry.max_attempts)");
+        let message = format!("not delivered by {tries} attempts ({})", self.keys.max_attempts);
         Failure::new(ErrorKind::Exhausted, message)
     }
 

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use super::{retry, schedule::breaker};
+use super::{
+    retry,
+    schedule::{breaker, limits::Limits},
+};
+use crate::callback::{Destination, PatternMap};
 
-/// The settings of the delivery loop: `delivery.*`, `breaker.*`, `retry.*` and `shutdown_grace`.
+/// The settings of the delivery loop: `delivery.*`, `breaker.*`, `retry.*` and `shutdown_grace`, and what
+/// `destinations` says of them.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Maximum number of concurrent attempts.
@@ -19,6 +24,17 @@ pub struct Settings {
     pub retry: retry::Settings,
     /// How long attempts in progress may continue at shutdown.
     pub shutdown_grace: Duration,
+    /// What differs for some destinations.
+    pub sections: PatternMap<Section>,
+}
+
+/// What a section of `destinations` changes in the loop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Section {
+    /// The limits.
+    pub limits: Limits,
+    /// The retry decision.
+    pub retry: retry::Settings,
 }
 
 impl Default for Settings {
@@ -30,6 +46,20 @@ impl Default for Settings {
             breaker: breaker::Settings::default(),
             retry: retry::Settings::default(),
             shutdown_grace: Duration::from_secs(30),
+            sections: PatternMap::default(),
         }
+    }
+}
+
+impl Settings {
+    /// The limits of a destination.
+    pub fn limits(&self, destination: &Destination) -> Limits {
+        let general = Limits { concurrency: self.per_destination, rate: None };
+        self.sections.get(destination).map_or(general, |section| section.limits)
+    }
+
+    /// The retry decision for a destination.
+    pub fn retry(&self, destination: &Destination) -> &retry::Settings {
+        self.sections.get(destination).map_or(&self.retry, |section| &section.retry)
     }
 }

@@ -4,13 +4,16 @@
 //! Even if a task panics, the loop is told that its slot is free ([`SlotGuard`]) and that no outcome is
 //! outstanding ([`Unsettled`]), and the claim is returned to the outbox. All three happen on drop.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    jumps::Jumps, outcome::DestinationHealth, schedule::shares::Slot, send::attempt::Sender,
+    jumps::Jumps,
+    outcome::DestinationHealth,
+    schedule::shares::Slot,
+    send::attempt::{Sender, Sent},
     settings::Settings,
 };
 use crate::{
@@ -18,6 +21,9 @@ use crate::{
     outbox::{Claim, Outbox, OutboxError, OutboxFuture, Record, Settlement},
     report,
 };
+
+/// Pause of a destination that cannot be claimed from at the moment, because the store is away.
+pub(super) const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What an attempt's task reports to the loop.
 pub(super) enum Event {
@@ -32,8 +38,8 @@ pub(super) struct Ended {
     pub(super) destination: Destination,
     pub(super) health: DestinationHealth,
     pub(super) slot: Slot,
-    /// No PUT was started, because the claim did not count any more.
-    pub(super) not_held: bool,
+    /// No PUT was made, and none can be for this time.
+    pub(super) pause: Option<Duration>,
 }
 
 /// The slot of an attempt. It is freed on drop.
@@ -53,18 +59,18 @@ impl SlotGuard {
     }
 
     fn free(&mut self, health: DestinationHealth) {
-        self.end(health, false);
+        self.end(health, None);
     }
 
-    fn not_held(&mut self) {
-        self.end(DestinationHealth::Unknown, true);
+    fn pause(&mut self, pause: Duration) {
+        self.end(DestinationHealth::Unknown, Some(pause));
     }
 
-    fn end(&mut self, health: DestinationHealth, not_held: bool) {
+    fn end(&mut self, health: DestinationHealth, pause: Option<Duration>) {
         if let Some(slot) = self.slot.take() {
             let destination = self.destination.clone();
             // Ignore the error: the loop has ended.
-            drop(self.events.send(Event::Ended(Ended { destination, health, slot, not_held })));
+            drop(self.events.send(Event::Ended(Ended { destination, health, slot, pause })));
         }
     }
 }
@@ -144,11 +150,11 @@ impl AttemptTask {
         if !claim.hold.valid() {
             report::store_away("an attempt cannot start", &OutboxError::Lost);
             // Before the release, so that the loop knows it before the callback is reported again.
-            self.slot.not_held();
+            self.slot.pause(AWAY_PAUSE);
             return claim.release();
         }
         let settings = Arc::clone(&self.settings);
-        let retry = &settings.retry;
+        let retry = settings.retry(&claim.record.destination);
         let jumps = Arc::clone(&self.jumps);
         // Time skipped by a clock jump does not count toward the age. A jump may occur at any moment.
         let since = claim.record.budget_since;
@@ -162,20 +168,24 @@ impl AttemptTask {
             self.settle(claim, Settlement::Failed { attempt: None, failure, hold: None });
             return;
         }
-        let outcome = tokio::select! {
+        let sent = tokio::select! {
             biased;
-            outcome = self.sender.put(&claim.record, self.close_after) => outcome,
+            sent = self.sender.put(&claim.record, self.close_after) => sent,
             () = claim.hold.lost() => {
                 report::store_away("an attempt was dropped", &OutboxError::Lost);
-                None
+                Sent::NotMade
             }
             // No value is ever sent; the loop aborts attempts by dropping the sender.
-            _ = abort.changed() => None,
+            _ = abort.changed() => Sent::NotMade,
         };
+        if let Sent::NoToken(error) = &sent {
+            // Before the release, as above.
+            self.slot.pause(error.pause);
+        }
         // Without an outcome, the DNS look-up could not start, or the attempt was dropped because of a
         // shutdown or because the claim was lost; then the receiver may have received the request. The
         // callback is released and sent later.
-        let Some(outcome) = outcome else { return claim.release() };
+        let Some(outcome) = sent.outcome() else { return claim.release() };
         self.slot.free(outcome.destination_health());
         let mut random = fastrand::Rng::new();
         let (now, skipped) = now_and_skipped();

@@ -11,7 +11,7 @@ use super::{
     retention::Over,
     transfer::{Entry, ExportCursor, Exported, Identity},
     views::{Delivered, DestinationPage, DestinationQuery, Detail, Open, Page, Query, Summary},
-    writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Sequence, Settlement},
+    writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Scope, Sequence, Settlement},
 };
 use crate::{
     callback::{CallbackId, Destination},
@@ -76,9 +76,9 @@ pub trait Outbox: Send + Sync + 'static {
     /// anything changed.
     fn pause(&self, destination: &Destination, paused: bool) -> OutboxFuture<bool>;
 
-    /// Fails pending callbacks whose budget began before `cutoff` and that are not in flight. Returns a
-    /// bounded number of them, and an empty list when none are left.
-    fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>>;
+    /// Fails pending callbacks of some destinations whose budget began before `cutoff` and that are not in
+    /// flight. Returns a bounded number of them, and an empty list when none are left.
+    fn expire(&self, of: Scope, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>>;
 
     /// Removes ended callbacks whose retention is over. Returns the number, which is bounded, and 0 when
     /// none are left.

@@ -60,5 +60,5 @@ pub use self::{
         DestinationSummary, Detail, Instance, OVERDUE, Open, Page, ParseCursorError, Query,
         Summary,
     },
-    writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Sequence, Settlement},
+    writes::{Cancelled, Claims, Enqueued, Mended, NewCallback, News, Scope, Sequence, Settlement},
 };

@@ -1,6 +1,9 @@
 //! Arguments and results of the outbox's writes.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +143,29 @@ pub enum News {
     Lost(Destination),
     /// An operator requests that a destination be tried now: its breaker is to be closed.
     RetryNow(Destination),
+}
+
+/// Some of the destinations.
+#[derive(Debug, Clone, Default)]
+pub enum Scope {
+    /// All of them.
+    #[default]
+    All,
+    /// These.
+    Only(Arc<HashSet<Destination>>),
+    /// All others.
+    Except(Arc<HashSet<Destination>>),
+}
+
+impl Scope {
+    /// Whether a destination is one of them.
+    pub fn has(&self, destination: &Destination) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(these) => these.contains(destination),
+            Self::Except(these) => !these.contains(destination),
+        }
+    }
 }
 
 /// Result of [`Outbox::cancel`](super::Outbox::cancel) for one callback.

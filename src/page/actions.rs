@@ -170,7 +170,7 @@ pub(super) async fn confirm(
     let mut named = Vec::new();
     for id in selection.ids.iter().take(NAMED) {
         let found = outbox.get(*id).await.map_err(|error| page.failed(&error))?;
-        named.extend(found.map(|it| Row::new(&it.status, &shared.api.terms, &page)));
+        named.extend(found.map(|it| Row::new(&it.status, &shared.api.terms.load(), &page)));
     }
     let others = selection.ids.len().saturating_sub(NAMED);
     let (total, more) = (counted.matched, counted.next.is_some());

@@ -1,5 +1,7 @@
 //! Callbacks: search, list, and one with its attempts.
 
+use std::sync::atomic::Ordering;
+
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
@@ -157,7 +159,7 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     let outbox = &*shared.api.outbox;
     let found = outbox.list(query.clone()).await.map_err(|error| page.failed(&error))?;
     let matches = Matches::of(outbox, query, &found).await.map_err(|error| page.failed(&error))?;
-    let row = |it| Row::new(it, &shared.api.terms, &page);
+    let row = |it| Row::new(it, &shared.api.terms.load(), &page);
     let more = |cursor: CallbackId| {
         let query = fields.filter.query_string();
         let and = if query.is_empty() { "" } else { "&" };
@@ -292,7 +294,7 @@ pub(super) async fn one(
     let detail = shared.api.outbox.get(id).await.map_err(|error| page.failed(&error))?;
     let detail =
         detail.ok_or_else(|| page.refusal(StatusCode::NOT_FOUND, words.no_such_callback))?;
-    let row = Row::new(&detail.status, &shared.api.terms, &page);
+    let row = Row::new(&detail.status, &shared.api.terms.load(), &page);
     let is_request = !detail.status.record.destination.is_broker();
     let destination = match &detail.status.record.destination {
         none if none.is_none() => None,
@@ -302,10 +304,10 @@ pub(super) async fn one(
             Some((standing, page.link(destinations_with(some.as_str()))))
         }
     };
-    let view = CallbackView::detailed(detail, &shared.api.terms);
+    let view = CallbackView::detailed(detail, &shared.api.terms.load());
     let body = view.body.as_ref().map(|body| String::from_utf8_lossy(&body.to_json()).into_owned());
     let body = body.unwrap_or_default();
-    let headers = headers(&view, shared.signed);
+    let headers = headers(&view, shared.signed.load(Ordering::Relaxed));
     let tracker = view.body.as_ref().and_then(tracker);
     let of = |name: &str, value: &str| page.link(Filter::only(name, value).list());
     let view = OneView {

@@ -173,8 +173,8 @@ pub(super) async fn show(State(shared): State<Shared>, request: Request) -> Answ
     let oldest_due = oldest_due.filter(|it| *it > OVERDUE).map(|it| it.as_secs());
     let oldest_due = oldest_due.map(|it| humantime::format_duration(Duration::from_secs(it)));
     let due_paused = summary.due_paused;
-    let queue = QueueView::new(summary, &api.terms, page.now);
-    let row = |it| Row::new(it, &api.terms, &page);
+    let queue = QueueView::new(summary, &api.terms.load(), page.now);
+    let row = |it| Row::new(it, &api.terms.load(), &page);
     let words = page.words;
     let view = View {
         oldest_due: oldest_due.map(|it| it.to_string()),

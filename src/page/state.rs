@@ -1,5 +1,7 @@
 //! What the handlers share.
 
+use std::sync::{Arc, atomic::AtomicBool};
+
 use crate::api;
 
 /// What the handlers share.
@@ -8,5 +10,5 @@ pub struct Shared {
     /// Outbox, tokens, clock and terms.
     pub api: api::Shared,
     /// Whether the callbacks are signed.
-    pub signed: bool,
+    pub signed: Arc<AtomicBool>,
 }

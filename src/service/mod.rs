@@ -9,21 +9,27 @@ mod signals;
 mod supervisor;
 mod upkeep;
 
-use std::{io, net::SocketAddr, num::NonZero, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZero,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinHandle};
 
 use crate::{
     api::{self, server::Listener},
     clock::{SystemClock, Timestamp},
-    config::Config,
+    config::{Config, ConfigError},
     datadir::{DataDir, DataDirError, Note},
     delivery::{
         dispatcher::Dispatcher,
         jumps::Jumps,
-        send::{client::ClientError, names::LOOKUPS},
+        send::{connecting::ClientError, names::LOOKUPS},
     },
     health::Health,
     intake::Intake,
@@ -85,9 +91,10 @@ pub enum ServiceError {
     Signals(io::Error),
 }
 
-/// Runs until a signal stops it. `announce` gets the address and the log file.
+/// Runs until a signal stops it. `again` reads the settings again for a reload, and `announce` gets the address and the log file.
 pub async fn serve(
     mut config: Config,
+    again: &(dyn Fn() -> Result<Config, ConfigError> + Sync),
     announce: impl FnOnce(&Note, &Log),
 ) -> Result<(), ServiceError> {
     // A command that works on the store is soon done.
@@ -96,7 +103,7 @@ pub async fn serve(
     data_dir.remove_exports();
     raise_file_limit();
     let metrics = measure::install()?;
-    log_warnings(&config);
+    reload::log_warnings(&config);
     data_dir.create_token(&config.api.token_file)?;
     let (operator, reader) = reload::tokens(&config)?;
     let tokens = api::Tokens::new(operator, reader);
@@ -115,7 +122,7 @@ pub async fn serve(
     // Port 0 is known only now.
     config.egress.own = Some(address);
     let mut sender = config.sender(Arc::clone(&clock))?;
-    let clients = Arc::clone(&sender.clients);
+    let means = Arc::clone(&sender.means);
     let started_at = clock.now();
     let (stop, stopped) = watch::channel(false);
     let (health, checks) = Health::new(Arc::clone(&outbox));
@@ -124,30 +131,33 @@ pub async fn serve(
     let (source, nats_secrets) = source(&config, &intake, &outbox, &stop, &health).await?.unzip();
     sender.broker = source.as_ref().map(nats::Source::publisher);
     let jumps = jumps(&config, &*outbox);
-    let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), config.clone(), Arc::clone(&jumps)));
-    let dispatcher =
-        Dispatcher::new(Arc::clone(&outbox), sender, config.dispatcher.clone(), Arc::clone(&jumps));
+    let (for_upkeep, reloaded) = watch::channel(Arc::new(config.clone()));
+    let upkeep = tokio::spawn(upkeep::run(Arc::clone(&outbox), reloaded, Arc::clone(&jumps)));
+    let (for_delivery, reloaded) = watch::channel(Arc::new(config.dispatcher.clone()));
+    let dispatcher = Dispatcher::new(Arc::clone(&outbox), sender, reloaded, Arc::clone(&jumps));
     let note = note(&config, address, certificate, started_at);
     data_dir.write_note(&note)?;
     let gather = tokio::spawn(gather(metrics.clone()));
     let runtime = delivery_threads().map_err(ServiceError::Threads)?;
     let delivery = runtime.spawn(dispatcher.run(stopped, checks));
     let source = source.map(|source| tokio::spawn(source.run()));
+    let terms = Arc::new(ArcSwap::from_pointee(config.terms()));
+    let (reloads, asked) = api::reloads::Reloads::new();
     let shared = api::Shared {
-        intake,
+        intake: intake.clone(),
+        reloads: reloads.clone(),
         outbox: Arc::clone(&outbox),
         health: health.clone(),
         clock,
         tokens: tokens.clone(),
         metrics: metrics.clone(),
         sign_in: api::links::SignIn::default(),
-        terms: config.terms(),
+        terms: Arc::clone(&terms),
         started_at,
         data_dir: config.data_dir.clone(),
         settings: Arc::new(config.api.clone()),
     };
-    let router = api::router(shared.clone())
-        .merge(page::router(page::Shared { api: shared, signed: !config.secrets.is_empty() }));
+    let (router, signed) = router(shared, &config);
     let (end_api, api_ended) = watch::channel(false);
     let door = Listener {
         router,
@@ -162,35 +172,74 @@ pub async fn serve(
     let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox)));
     supervisor::ready();
 
-    let nats = nats_secrets.map(Arc::new);
-    let reload = Reload { config: &config, data_dir: &data_dir, tokens, tls, clients, nats, note };
-    signals
-        .wait_for_stop(|| {
-            log.reopen();
-            tracing::info!(event.action = "log-reopened", "log file opened again");
-            reload.all();
-        })
-        .await;
+    let reload = Reload {
+        load: again,
+        config,
+        data_dir: &data_dir,
+        log: &log,
+        address,
+        note,
+        tokens,
+        tls,
+        means,
+        intake,
+        terms,
+        signed,
+        delivery: for_delivery,
+        upkeep: for_upkeep,
+        nats: nats_secrets,
+    };
+    tokio::select! {
+        () = signals.wait_for_stop(|| hang_up(&log, &reloads)) => {}
+        () = reload.run(asked) => {}
+    }
     tracing::info!(event.action = "service-stopping", "service stopping");
     supervisor::stopping();
     health.drain();
     stop.send_replace(true);
-    upkeep.abort();
-    gather.abort();
-    if let Some(source) = source {
-        join("nats", source).await;
-    }
-    join("delivery", delivery).await;
-    runtime.shutdown_background();
-    end_api.send_replace(true);
-    if tokio::time::timeout(API_GRACE, join("api", api)).await.is_err() {
-        tracing::warn!("connections to the API were still open and are closed");
-    }
-    join("close", tokio::task::spawn_blocking(move || outbox.close())).await;
-    watchdog.abort();
+    Tasks { source, delivery, runtime, upkeep, gather, watchdog, api, end_api }.end(outbox).await;
     data_dir.remove_note();
     tracing::info!(event.action = "service-stopped", "service stopped");
     Ok(())
+}
+
+/// What runs beside the signals.
+struct Tasks {
+    source: Option<JoinHandle<()>>,
+    delivery: JoinHandle<()>,
+    runtime: Runtime,
+    upkeep: JoinHandle<()>,
+    gather: JoinHandle<()>,
+    watchdog: JoinHandle<()>,
+    api: JoinHandle<()>,
+    end_api: watch::Sender<bool>,
+}
+
+impl Tasks {
+    /// Waits until everything has ended in order, and closes the store. Whatever accepts events or starts
+    /// attempts has been told already.
+    async fn end(self, outbox: Arc<dyn Outbox>) {
+        self.upkeep.abort();
+        self.gather.abort();
+        if let Some(source) = self.source {
+            join("nats", source).await;
+        }
+        join("delivery", self.delivery).await;
+        self.runtime.shutdown_background();
+        self.end_api.send_replace(true);
+        if tokio::time::timeout(API_GRACE, join("api", self.api)).await.is_err() {
+            tracing::warn!("connections to the API were still open and are closed");
+        }
+        join("close", tokio::task::spawn_blocking(move || outbox.close())).await;
+        self.watchdog.abort();
+    }
+}
+
+/// API and page, and whether the page says that callbacks are signed.
+fn router(shared: api::Shared, config: &Config) -> (axum::Router, Arc<AtomicBool>) {
+    let signed = Arc::new(AtomicBool::new(!config.secrets.is_empty()));
+    let of_page = page::Shared { api: shared.clone(), signed: Arc::clone(&signed) };
+    (api::router(shared).merge(page::router(of_page)), signed)
 }
 
 /// Opens the store, which may take long; `None` if the service is to stop before the store is open.
@@ -212,6 +261,13 @@ async fn open(
         },
         () = signals.stop_while_starting() => Ok(None),
     }
+}
+
+/// SIGHUP.
+fn hang_up(log: &Log, reloads: &api::reloads::Reloads) {
+    log.reopen();
+    tracing::info!(event.action = "log-reopened", "log file opened again");
+    reloads.ask();
 }
 
 /// The source of events from NATS, if there is one, which begins to connect.
@@ -239,8 +295,7 @@ fn note(
         pid: std::process::id(),
         address,
         certificate,
-        token_file: std::path::absolute(&config.api.token_file)
-            .unwrap_or_else(|_| config.api.token_file.clone()),
+        token_file: reload::token_file(config),
         started_at,
         version: env!("CARGO_PKG_VERSION").into(),
     }
@@ -269,12 +324,6 @@ fn log_start(address: SocketAddr) {
     );
 }
 
-fn log_warnings(config: &Config) {
-    for warning in &config.warnings {
-        tracing::warn!(event.action = "settings-warning", error.message = %warning, "settings");
-    }
-}
-
 async fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), ServiceError> {
     let failed = |error| ServiceError::Listen { address: wanted, error };
     let listener = TcpListener::bind(wanted).await.map_err(failed)?;
@@ -293,7 +342,7 @@ fn jumps(config: &Config, outbox: &dyn Outbox) -> Arc<Jumps> {
 /// API. It has half as many threads as there are processors: the store's threads do as much work for a
 /// callback and need the other half. On two processors, two threads take a fifth more processor time
 /// per callback than one, because they pass tasks to each other.
-fn delivery_threads() -> io::Result<tokio::runtime::Runtime> {
+fn delivery_threads() -> io::Result<Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads((processors / 2).max(1))

@@ -1,26 +1,40 @@
 //! Periodic work: expiring callbacks, purging ended callbacks, and repairing stuck ones.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
+
 use crate::{
+    callback::Destination,
+    clock::Timestamp,
     config::Config,
-    delivery::jumps::Jumps,
+    delivery::{jumps::Jumps, retry, settings},
     measure,
-    outbox::{Outbox, OutboxError, Retention, purge_gently},
+    outbox::{
+        DestinationQuery, DestinationSummary, Outbox, OutboxError, Retention, Scope, purge_gently,
+    },
     report,
 };
 
 /// Pause between two steps of the search for stuck jobs, as a multiple of a step's duration.
 const MEND_PAUSE: u32 = 50;
 
+/// Destinations that are read at once.
+const PAGE: usize = 1000;
+
 /// Pause between two searches for stuck jobs.
 const BETWEEN_MENDS: Duration = Duration::from_mins(10);
 
 /// Does this work in small steps, so that it does not delay callbacks.
-pub(super) async fn run(outbox: Arc<dyn Outbox>, config: Config, jumps: Arc<Jumps>) {
+pub(super) async fn run(
+    outbox: Arc<dyn Outbox>,
+    config: watch::Receiver<Arc<Config>>,
+    jumps: Arc<Jumps>,
+) {
     tokio::join!(age(Arc::clone(&outbox), config, jumps), mend(&*outbox));
 }
 
@@ -67,28 +81,43 @@ async fn mend_all(outbox: &dyn Outbox) -> Result<u64, OutboxError> {
 }
 
 /// Expires and purges.
-async fn age(outbox: Arc<dyn Outbox>, config: Config, jumps: Arc<Jumps>) {
-    let Retention { delivered, failed } = config.retention;
-    let max_age = config.dispatcher.retry.max_age;
-    // Often enough that nothing is late by more than a twentieth of its age.
-    let pause = (max_age.min(delivered).min(failed) / 20)
-        .clamp(Duration::from_millis(250), Duration::from_mins(1));
+async fn age(
+    outbox: Arc<dyn Outbox>,
+    mut reloaded: watch::Receiver<Arc<Config>>,
+    jumps: Arc<Jumps>,
+) {
     loop {
-        tokio::time::sleep(pause).await;
+        let config = Arc::clone(&reloaded.borrow_and_update());
+        tokio::select! {
+            () = tokio::time::sleep(pause(&config)) => {}
+            Ok(()) = reloaded.changed() => continue,
+        }
         if let Err(error) = once(&*outbox, &config, &jumps).await {
             report_failure(&error);
         }
     }
 }
 
+/// Often enough that nothing is late by more than a twentieth of its age.
+fn pause(config: &Config) -> Duration {
+    let Retention { delivered, failed } = config.retention;
+    let loop_settings = &config.dispatcher;
+    let sections = loop_settings.sections.iter().map(|(_, section)| section.retry.max_age);
+    let ages = sections.chain([loop_settings.retry.max_age, delivered, failed]);
+    let shortest = ages.min().unwrap_or_default();
+    (shortest / 20).clamp(Duration::from_millis(250), Duration::from_mins(1))
+}
+
 async fn once(outbox: &dyn Outbox, config: &Config, jumps: &Jumps) -> Result<(), OutboxError> {
-    let retry = &config.dispatcher.retry;
-    while jumps.may_expire() {
-        let expired = outbox.expire(jumps.ago(retry.max_age), retry.expired()).await?;
-        if expired.is_empty() {
-            break;
+    for (of, retry) in scopes(outbox, &config.dispatcher, outbox.clock().now()).await? {
+        while jumps.may_expire() {
+            let cutoff = jumps.ago(retry.max_age);
+            let expired = outbox.expire(of.clone(), cutoff, retry.expired()).await?;
+            if expired.is_empty() {
+                break;
+            }
+            expired.iter().for_each(report::outcome);
         }
-        expired.iter().for_each(report::outcome);
     }
     let over = || config.retention.over(|age| jumps.ago(age));
     let purged = purge_gently(outbox, over).await?;
@@ -101,4 +130,40 @@ async fn once(outbox: &dyn Outbox, config: &Config, jumps: &Jumps) -> Result<(),
         );
     }
     Ok(())
+}
+
+/// The destinations that have the same `max_age`, with their settings.
+async fn scopes<'a>(
+    outbox: &dyn Outbox,
+    settings: &'a settings::Settings,
+    now: Timestamp,
+) -> Result<Vec<(Scope, &'a retry::Settings)>, OutboxError> {
+    let general = &settings.retry;
+    let differs = |it: &retry::Settings| it.max_age != general.max_age;
+    if !settings.sections.iter().any(|(_, section)| differs(&section.retry)) {
+        return Ok(vec![(Scope::All, general)]);
+    }
+    let mut others: HashSet<Destination> = HashSet::new();
+    let mut of: Vec<(HashSet<Destination>, &retry::Settings)> = Vec::new();
+    let mut query = DestinationQuery { limit: PAGE, ..DestinationQuery::default() };
+    loop {
+        let page = outbox.destinations(query.clone(), now).await?;
+        for DestinationSummary { destination, .. } in page.destinations {
+            let retry = settings.retry(&destination);
+            if !differs(retry) {
+                continue;
+            }
+            others.insert(destination.clone());
+            match of.iter_mut().find(|(_, it)| it.keys == retry.keys) {
+                Some((these, _)) => drop(these.insert(destination)),
+                None => of.push((HashSet::from([destination]), retry)),
+            }
+        }
+        query.cursor = page.next;
+        if query.cursor.is_none() {
+            break;
+        }
+    }
+    let of = of.into_iter().map(|(these, retry)| (Scope::Only(Arc::new(these)), retry));
+    Ok(of.chain([(Scope::Except(Arc::new(others)), general)]).collect())
 }

@@ -48,7 +48,7 @@ async fn a_panic_in_the_client_is_one_failed_attempt() {
     let clock = Arc::new(FailingClock(AtomicU64::new(0)));
     let sender = Config::defaults().unwrap().sender(clock).unwrap();
     for _ in 0..2 {
-        let outcome = sender.put(&record, true).await.unwrap();
+        let outcome = sender.put(&record, true).await.outcome().unwrap();
         assert_eq!(outcome.verdict, Verdict::Transient);
         let error = outcome.attempt.error.unwrap();
         assert_eq!(error.kind, ErrorKind::Connect);
@@ -93,6 +93,7 @@ fn a_panic_in_a_task_frees_callback_and_slot() {
         let failing = Arc::new(ClockOfATask::default());
         let jumps = Arc::new(Jumps::new(failing.clone(), Duration::ZERO));
         let sender = config.sender(clock).unwrap();
+        let settings = tokio::sync::watch::channel(Arc::new(settings)).1;
         let dispatcher = Dispatcher::new(Arc::clone(&outbox), sender, settings, jumps);
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (_probe, probes) = tokio::sync::mpsc::channel(1);

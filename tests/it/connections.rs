@@ -106,7 +106,7 @@ fn a_request_is_repeated_once_at_most() {
 async fn connections_are_renewed_by_destination_once_in_a_pause() {
     use seal_dpf_urlcallback::{callback::Destination, config::Config};
     const LONG: Duration = Duration::from_secs(600);
-    let clients = Config::defaults().unwrap().clients().unwrap();
+    let clients = Config::defaults().unwrap().means().unwrap().clients;
     let receivers = [Receiver::start(), Receiver::start()];
     let targets = receivers.each_ref().map(|receiver| {
         let url = url::Url::parse(&receiver.url("/")).unwrap();

@@ -90,7 +90,7 @@ fn sighup_rereads_the_token() {
     service.signal("HUP");
     eventually("it complains", || {
         let complains = |line: &serde_json::Value| {
-            line["log.level"] == "error" && line["event.action"] == "token-read"
+            line["log.level"] == "error" && line["event.action"] == "settings-reloaded"
         };
         service.log().iter().any(complains).then_some(())
     });

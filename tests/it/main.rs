@@ -20,6 +20,7 @@ mod connections;
 mod crash;
 mod damage;
 mod delivery;
+mod destinations;
 #[cfg(target_os = "linux")]
 mod dispatch;
 mod documents;
@@ -42,6 +43,7 @@ mod postgres;
 #[cfg(target_os = "linux")]
 mod power;
 mod read_token;
+mod reload;
 mod scale;
 mod secrets;
 mod settings;

@@ -66,7 +66,7 @@ fn hanging_look_ups_do_not_delay_other_names() {
     let charged = api.get("/v1/callbacks?jobId=h0").json()["callbacks"][0].clone();
     let error = &charged["lastError"];
     assert_eq!(error["kind"], "dns", "{charged}");
-    assert!(error["message"].as_str().unwrap().contains("delivery.connect_timeout"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("connect_timeout"), "{error}");
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn sighup_rereads_the_read_only_token() {
     let reload = |token: &str, outcome: &str| {
         let said = || {
             let log = service.log();
-            let tokens = log.iter().filter(|line| line["event.action"] == "token-read");
+            let tokens = log.iter().filter(|line| line["event.action"] == "settings-reloaded");
             tokens.filter(|line| line["event.outcome"] == outcome).count()
         };
         let before = said();

@@ -144,7 +144,7 @@ fn secrets_are_only_in_the_store_and_their_files() {
         "[api]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"own-token\"\nread_token_file = \"read-token\"\n\
          [egress]\ndeny = [\"127.0.0.9\"]\n\
          [signing]\nsecrets = [\"whsec_{SIGNING}\"]\n\
-         [auth.\"{}\"]\nbearer_token_file = \"token\"\n\
+         [destinations.\"{}\"]\nbearer_token_file = \"token\"\n\
          [auth.\"{}\"]\nusername = \"u\"\npassword_file = \"password\"\n",
         bearer.url(""),
         basic.url(""),
@@ -222,7 +222,8 @@ fn a_secret_echoed_repeatedly_is_hidden_completely() {
         let receiver = Receiver::answering(vec![], body);
         let mut service = Service::prepare("");
         fs::write(service.path("token"), &token).unwrap();
-        let auth = format!("[auth.\"{}\"]\nbearer_token_file = \"token\"", receiver.url(""));
+        let auth =
+            format!("[destinations.\"{}\"]\nbearer_token_file = \"token\"", receiver.url(""));
         service.configure(&format!("delivery.excerpt_bytes = 100\n{auth}"));
         service.serve();
         let id = service.api().accept(&event("job_sending", "1", &receiver.url("/")));
@@ -236,7 +237,7 @@ fn a_secret_echoed_repeatedly_is_hidden_completely() {
 fn a_token_that_is_no_valid_header_is_an_error() {
     let service = Service::prepare("");
     fs::write(service.path("token"), "abc\u{1}def").unwrap();
-    service.configure("[auth.\"http://h\"]\nbearer_token_file = \"token\"");
+    service.configure("[destinations.\"http://h\"]\nbearer_token_file = \"token\"");
     let output = service.run(&["check-config"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("without control characters"));
@@ -267,14 +268,17 @@ fn a_world_readable_secret_is_warned_about() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut service = Service::prepare("");
     fs::write(service.path("token"), TOKEN).unwrap();
-    service.configure("[auth.\"http://h\"]\nbearer_token_file = \"token\"");
+    service.configure("[destinations.\"http://h\"]\nbearer_token_file = \"token\"");
     let said = |service: &Service, mode| {
         fs::set_permissions(service.path("token"), fs::Permissions::from_mode(mode)).unwrap();
         String::from_utf8(service.run(&["check-config"]).stderr).unwrap()
     };
     assert_eq!(said(&service, 0o640), "");
     let warned = said(&service, 0o644);
-    assert!(warned.contains("warning: auth") && warned.contains("every user can read token"));
+    assert!(
+        warned.contains("warning: destinations.\"http://h:80\".bearer_token_file")
+            && warned.contains("every user can read token")
+    );
     service.serve();
     let line = eventually("the log says so", || {
         service.log().into_iter().find(|line| line["event.action"] == "settings-warning")

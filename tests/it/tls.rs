@@ -207,21 +207,22 @@ fn sighup_rereads_certificates_and_credentials() {
 
     new.write(&service.path("ca.pem"));
     std::fs::write(service.path("token"), "new-token").unwrap();
-    reload(&service, "client-files-read", "success");
+    reload(&service, "success");
     assert_eq!(attempted(&service, "2", &receiver.url())["state"], "delivered");
     assert_eq!(receiver.seen()[0].authorization, "Bearer new-token");
 
     std::fs::write(service.path("ca.pem"), "nonsense").unwrap();
-    reload(&service, "client-files-read", "failure");
+    reload(&service, "failure");
     assert_eq!(attempted(&service, "3", &receiver.url())["state"], "delivered");
     assert!(service.read("service.log").contains("ca.pem contains no certificate in PEM"));
 }
 
 /// Sends SIGHUP and waits until the log says that it was done.
-fn reload(service: &Service, action: &str, outcome: &str) {
+fn reload(service: &Service, outcome: &str) {
     let said = || {
-        let is_it =
-            |line: &&Value| line["event.action"] == action && line["event.outcome"] == outcome;
+        let is_it = |line: &&Value| {
+            line["event.action"] == "settings-reloaded" && line["event.outcome"] == outcome
+        };
         service.log().iter().filter(is_it).count()
     };
     let before = said();

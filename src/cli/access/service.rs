@@ -18,8 +18,9 @@ use crate::{
         action_view::ActionRequest,
         destination_view::{DestinationRequest, DestinationView},
         export::ExportView,
+        reloads::Reloaded,
         sign_in::SignInView,
-        view::{CallbackView, LineView, OutcomeView, PageView, QueueView},
+        view::{CallbackView, FaultView, LineView, OutcomeView, PageView, QueueView},
     },
     callback::CallbackId,
     config::Config,
@@ -62,6 +63,7 @@ struct Refused {
     detail: String,
     lines: Vec<LineView>,
     nats: Option<SourceState>,
+    faults: Vec<FaultView>,
 }
 
 /// Whether a service accepts events.
@@ -255,6 +257,18 @@ impl Service {
         Ok(made.path)
     }
 
+    /// Has it read its settings again; what has changed, or the faults.
+    pub(in crate::cli) async fn reload(&self) -> anyhow::Result<Reloaded> {
+        match self.call(Method::POST, "/v1/reload", None::<&()>, BATCH_PATIENCE).await {
+            Ok(view) => Ok(Ok(view)),
+            Err(error) => match error.downcast::<Refused>() {
+                Ok(refused) if !refused.faults.is_empty() => Ok(Err(refused.faults)),
+                Ok(refused) => Err(refused.into()),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
     /// Whether it accepts events.
     pub(in crate::cli) async fn ready(&self) -> anyhow::Result<Ready> {
         #[derive(serde::Deserialize)]
@@ -329,12 +343,19 @@ impl Service {
             );
         }
         let problem: Option<Problem> = serde_json::from_slice(&body).ok();
-        let base = self.base.clone();
-        let (detail, lines, nats) = problem.map_or_else(
-            || ("the body of the response is not a problem document".into(), Vec::new(), None),
-            |problem| (problem.detail, problem.lines, problem.nats),
-        );
-        Err(Refused { base, status, detail, lines, nats }.into())
+        let detail = "the body of the response is not a problem document";
+        let mut refused = Refused {
+            base: self.base.clone(),
+            status,
+            detail: detail.into(),
+            lines: Vec::new(),
+            nats: None,
+            faults: Vec::new(),
+        };
+        if let Some(Problem { detail, lines, nats, faults, .. }) = problem {
+            refused = Refused { detail, lines, nats, faults, ..refused };
+        }
+        Err(refused.into())
     }
 }
 

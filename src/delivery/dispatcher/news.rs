@@ -20,10 +20,11 @@ impl Dispatcher {
                 }
             };
             let breaker = &self.settings.breaker;
+            let limits = || self.settings.limits(&destination);
             let open = due.and_then(|(_, open)| open);
             let again = || match self.remembered.take(&destination) {
-                Some(known) => Lane::restored(known),
-                None => Lane::taken_over(open, breaker, now),
+                Some(known) => Lane::restored(limits(), known),
+                None => Lane::taken_over(limits(), open, breaker, now),
             };
             let lane = self.lanes.entry(destination.clone()).or_insert_with(again);
             if lane.lost {

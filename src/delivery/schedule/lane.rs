@@ -1,16 +1,19 @@
 //! The state of one destination in the delivery loop: its attempts in progress, when something is due,
-//! and its breaker.
+//! its limits and its breaker.
 
 use super::{
     breaker::{Breaker, Change, Settings},
+    limits::{Bucket, Limits},
     pace::{Level, Pace},
     shares::Ticket,
 };
 use crate::{clock::Timestamp, delivery::outcome::DestinationHealth, outbox::Open};
 
 /// One destination.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lane {
+    /// How many attempts it may have.
+    pub limits: Limits,
     /// Attempts in progress.
     pub in_flight: usize,
     /// Attempts whose outcome is not durable yet: those in progress, and those waiting for the disk.
@@ -28,6 +31,9 @@ pub struct Lane {
     /// Its pace.
     pub(crate) pace: Pace,
     breaker: Breaker,
+    bucket: Bucket,
+    /// Since its breaker has closed; `None` if its concurrency is not limited any more.
+    start: Option<SlowStart>,
 }
 
 /// The state kept for an idle destination.
@@ -35,18 +41,73 @@ pub struct Lane {
 pub struct Remembered {
     pace: Pace,
     breaker: Breaker,
+    bucket: Bucket,
+    start: Option<SlowStart>,
+}
+
+/// A destination that works again begins with one attempt in flight. The number doubles with each round of
+/// successes, so that a receiver that has just come back is not brought down by all that waited for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SlowStart {
+    /// Maximum number of attempts in flight.
+    limit: usize,
+    /// Successes in this round.
+    worked: usize,
+}
+
+impl SlowStart {
+    const BEGIN: Self = Self { limit: 1, worked: 0 };
+
+    /// An attempt has ended. `None` if the limit has reached `most`.
+    fn after(self, health: DestinationHealth, most: usize) -> Option<Self> {
+        let worked = match health {
+            DestinationHealth::Working => self.worked + 1,
+            // The round begins again.
+            DestinationHealth::Failing => 0,
+            DestinationHealth::Unknown => self.worked,
+        };
+        let next = if worked < self.limit {
+            Self { worked, ..self }
+        } else {
+            Self { limit: self.limit.saturating_mul(2), worked: 0 }
+        };
+        (next.limit < most).then_some(next)
+    }
 }
 
 impl Lane {
+    /// A lane for a new destination.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            in_flight: 0,
+            unsettled: 0,
+            next_due: None,
+            not_before: Timestamp::default(),
+            ticket: None,
+            waits_at: None,
+            lost: false,
+            pace: Pace::default(),
+            breaker: Breaker::default(),
+            bucket: Bucket::default(),
+            start: None,
+        }
+    }
+
     /// A lane for an idle destination, with its remembered state.
-    pub fn restored(remembered: Remembered) -> Self {
-        let Remembered { pace, breaker } = remembered;
-        Self { pace, breaker, ..Self::default() }
+    pub fn restored(limits: Limits, remembered: Remembered) -> Self {
+        let Remembered { pace, breaker, bucket, start } = remembered;
+        Self { pace, breaker, bucket, start, ..Self::new(limits) }
     }
 
     /// A lane for a destination of which nothing is remembered, with the breaker that the outbox reports.
-    pub fn taken_over(open: Option<Open>, settings: &Settings, now: Timestamp) -> Self {
-        let mut lane = Self::default();
+    pub fn taken_over(
+        limits: Limits,
+        open: Option<Open>,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Self {
+        let mut lane = Self::new(limits);
         lane.come_back(open, settings, now);
         lane
     }
@@ -61,6 +122,7 @@ impl Lane {
     /// The destination is this instance's (again). The breaker is the one that was reported.
     pub fn come_back(&mut self, open: Option<Open>, settings: &Settings, now: Timestamp) {
         self.lost = false;
+        self.start = None;
         self.breaker = open
             .filter(|_| settings.failures > 0)
             .map_or_else(Breaker::default, |open| Breaker::left_open(open, settings, now));
@@ -68,42 +130,61 @@ impl Lane {
 
     /// The state to be kept when the destination is idle.
     pub fn remembered(&self) -> Remembered {
-        Remembered { pace: self.pace, breaker: self.breaker }
+        Remembered {
+            pace: self.pace,
+            breaker: self.breaker,
+            bucket: self.bucket,
+            start: self.start,
+        }
     }
 
-    /// How many more attempts the limits allow: `per_destination`, and the `spare` slots that may be
+    /// Maximum number of concurrent attempts.
+    fn concurrency(&self) -> usize {
+        let most = self.limits.concurrency;
+        self.start.map_or(most, |start| start.limit.min(most))
+    }
+
+    /// How many more concurrent attempts the limits allow: its own, and the `spare` slots that may be
     /// taken while half of all slots stay free.
-    fn allowed(&self, per_destination: usize, spare: usize) -> usize {
-        let most = self.pace.most(per_destination, self.in_flight + spare);
+    fn allowed(&self, spare: usize) -> usize {
+        let most = self.pace.most(self.concurrency(), self.in_flight + spare);
         most.saturating_sub(self.in_flight)
     }
 
+    /// Nothing is claimed before, because the store could not be used or the rate is limited.
+    fn earliest(&self) -> Timestamp {
+        let next = self.limits.rate.map(|rate| self.bucket.next(rate)).unwrap_or_default();
+        self.not_before.max(next)
+    }
+
     /// Whether something is due at `now` that cannot start only because too few slots are free.
-    pub fn lacks_slots(&self, per_destination: usize, spare: usize, now: Timestamp) -> bool {
-        self.next_due.is_some_and(|due| due.max(self.not_before) <= now)
+    pub fn lacks_slots(&self, spare: usize, now: Timestamp) -> bool {
+        self.next_due.is_some_and(|due| due.max(self.earliest()) <= now)
             && self.breaker.is_closed()
-            && self.allowed(per_destination, spare) == 0
-            && self.in_flight < per_destination
+            && self.allowed(spare) == 0
+            && self.in_flight < self.concurrency()
     }
 
     /// How many attempts may start now. While the breaker is open: one if a probe is due, else none. For
     /// `spare`, see [`Shares::spare`](super::shares::Shares::spare).
-    pub fn room(&self, per_destination: usize, spare: usize, now: Timestamp) -> usize {
+    pub fn room(&self, spare: usize, now: Timestamp) -> usize {
         if self.not_before > now {
-            0
-        } else if self.breaker.is_closed() {
-            self.allowed(per_destination, spare)
+            return 0;
+        }
+        let allowed = if self.breaker.is_closed() {
+            self.allowed(spare)
         } else {
             usize::from(self.breaker.next_probe().is_some_and(|at| at <= now))
-        }
+        };
+        self.limits.rate.map_or(allowed, |rate| allowed.min(self.bucket.room(rate, now)))
     }
 
     /// When an attempt may start, unless an attempt in progress ends first. `None`: not before one has
     /// ended, or nothing is due.
-    pub fn wake_at(&self, per_destination: usize, spare: usize) -> Option<Timestamp> {
-        let due = self.next_due?.max(self.not_before);
+    pub fn wake_at(&self, spare: usize) -> Option<Timestamp> {
+        let due = self.next_due?.max(self.earliest());
         if self.breaker.is_closed() {
-            (self.allowed(per_destination, spare) > 0).then_some(due)
+            (self.allowed(spare) > 0).then_some(due)
         } else {
             self.breaker.next_probe().map(|at| due.max(at))
         }
@@ -126,10 +207,14 @@ impl Lane {
         self.next_due = self.next_due.map(|_| now);
         self.not_before = Timestamp::default();
         self.breaker.clock_went_back(now);
+        self.bucket.clock_went_back(now);
     }
 
     /// An attempt starts.
-    pub fn start(&mut self) {
+    pub fn start(&mut self, now: Timestamp) {
+        if let Some(rate) = self.limits.rate {
+            self.bucket.take(rate, now);
+        }
         self.in_flight += 1;
         self.unsettled += 1;
         self.breaker.start();
@@ -143,12 +228,21 @@ impl Lane {
         now: Timestamp,
     ) -> Option<Change> {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.breaker.end(health, self.in_flight == 0, settings, now)
+        let change = self.breaker.end(health, self.in_flight == 0, settings, now);
+        self.start = match (change, self.start) {
+            (Some(Change::Closed), _) => Some(SlowStart::BEGIN),
+            (_, start) => start.and_then(|it| it.after(health, self.limits.concurrency)),
+        };
+        change
     }
 
     /// Closes the breaker, because an operator requests an attempt now. Returns whether it was open.
     pub fn close(&mut self) -> bool {
-        !std::mem::take(&mut self.breaker).is_closed()
+        let was_open = !std::mem::take(&mut self.breaker).is_closed();
+        if was_open {
+            self.start = Some(SlowStart::BEGIN);
+        }
+        was_open
     }
 
     /// Its breaker, if it is open.
@@ -163,159 +257,4 @@ impl Lane {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
-
-    fn settings() -> Settings {
-        Settings {
-            failures: 3,
-            initial_pause: Duration::from_secs(5),
-            max_pause: Duration::from_secs(15),
-        }
-    }
-
-    fn fail(lane: &mut Lane, now: Timestamp) -> Option<Change> {
-        lane.start();
-        lane.end(DestinationHealth::Failing, &settings(), now)
-    }
-
-    fn opened() -> Lane {
-        let mut lane = Lane::default();
-        lane.due(NOW);
-        for _ in 0..2 {
-            assert_eq!(fail(&mut lane, NOW), None);
-        }
-        assert!(matches!(fail(&mut lane, NOW), Some(Change::Opened(_))));
-        assert_eq!(lane.open().unwrap().next_probe_at, NOW.after(Duration::from_secs(5)));
-        lane
-    }
-
-    #[test]
-    fn only_consecutive_failures_open_a_destination() {
-        let mut lane = Lane::default();
-        for _ in 0..10 {
-            fail(&mut lane, NOW);
-            fail(&mut lane, NOW);
-            lane.start();
-            lane.end(DestinationHealth::Working, &settings(), NOW);
-        }
-        assert!(lane.open().is_none());
-        assert!(opened().open().is_some());
-    }
-
-    #[test]
-    fn an_open_destination_gets_one_probe_at_a_time_with_growing_pauses() {
-        let mut lane = opened();
-        assert_eq!(lane.room(16, 0, NOW), 0);
-        let mut now = NOW;
-        for pause in [5, 10, 15, 15] {
-            now = now.after(Duration::from_secs(pause));
-            assert_eq!(lane.wake_at(16, 0), Some(now));
-            assert_eq!(lane.room(16, 0, now), 1);
-            lane.start();
-            assert_eq!((lane.room(16, 0, now), lane.wake_at(16, 0)), (0, None));
-            let change = lane.end(DestinationHealth::Failing, &settings(), now);
-            assert!(matches!(change, Some(Change::Extended(_))), "{change:?}");
-        }
-        lane.start();
-        let change = lane.end(DestinationHealth::Working, &settings(), now);
-        assert_eq!(change, Some(Change::Closed));
-        assert_eq!(lane.open(), None);
-        assert_eq!(lane.room(16, 14, now), 14);
-    }
-
-    #[test]
-    fn nothing_is_claimed_while_the_store_cannot_be_used_whatever_is_due() {
-        let mut lane = Lane::default();
-        let later = NOW.after(Duration::from_secs(1));
-        lane.claim_again(later);
-        lane.due(NOW);
-        assert_eq!((lane.room(16, 16, NOW), lane.wake_at(16, 16)), (0, Some(later)));
-        assert!(!lane.lacks_slots(16, 0, NOW), "slots are not what it lacks");
-        assert_eq!(lane.room(16, 16, later), 16);
-        lane.clock_went_back(NOW.before(Duration::from_hours(1)));
-        assert_eq!(lane.room(16, 16, NOW.before(Duration::from_hours(1))), 16);
-    }
-
-    #[test]
-    fn a_restored_lane_has_its_breaker_and_its_pace() {
-        let mut known = opened();
-        known.pace.ended(Duration::from_secs(20), DestinationHealth::Working);
-        let lane = Lane::restored(known.remembered());
-        assert_eq!((lane.open(), lane.pace), (known.open(), known.pace));
-        assert!(lane.is_idle());
-    }
-
-    #[test]
-    fn a_destination_that_is_taken_over_is_as_open_as_it_was_left() {
-        let left = Open { since: NOW, next_probe_at: NOW.after(Duration::from_secs(9)) };
-        let mut lane = Lane::taken_over(Some(left), &settings(), NOW);
-        lane.due(NOW);
-        assert_eq!((lane.open(), lane.wake_at(16, 16)), (Some(left), Some(left.next_probe_at)));
-        lane.lose();
-        assert!(lane.is_idle() && lane.lost);
-        lane.come_back(None, &settings(), NOW);
-        lane.due(NOW);
-        assert_eq!((lane.lost, lane.room(16, 16, NOW)), (false, 16), "it has worked elsewhere");
-        // The clock of whoever left it was ahead.
-        let ahead = Open { since: NOW, next_probe_at: NOW.after(Duration::from_hours(9)) };
-        let lane = Lane::taken_over(Some(ahead), &settings(), NOW);
-        assert_eq!(lane.open().unwrap().next_probe_at, NOW.after(Duration::from_secs(15)));
-    }
-
-    #[test]
-    fn an_aborted_probe_is_repeated() {
-        let mut lane = opened();
-        let now = NOW.after(Duration::from_secs(5));
-        lane.start();
-        lane.end(DestinationHealth::Unknown, &settings(), now);
-        assert_eq!(lane.room(16, 0, now), 1);
-    }
-
-    #[test]
-    fn an_older_attempt_without_an_outcome_permits_no_second_probe() {
-        let mut lane = Lane::default();
-        lane.due(NOW);
-        lane.start();
-        for _ in 0..3 {
-            fail(&mut lane, NOW);
-        }
-        let now = NOW.after(Duration::from_secs(5));
-        lane.start();
-        lane.end(DestinationHealth::Unknown, &settings(), now);
-        assert_eq!(lane.room(16, 0, now), 0, "the probe is in progress");
-        lane.end(DestinationHealth::Unknown, &settings(), now);
-        assert_eq!(lane.room(16, 0, now), 1);
-    }
-
-    #[test]
-    fn zero_failures_disable_the_breaker() {
-        let off = Settings { failures: 0, ..settings() };
-        let mut lane = Lane::default();
-        for _ in 0..100 {
-            lane.start();
-            assert_eq!(lane.end(DestinationHealth::Failing, &off, NOW), None);
-        }
-    }
-
-    #[test]
-    fn a_destination_lacks_slots_if_something_is_due_and_only_slots_are_missing() {
-        let mut lane = Lane::default();
-        (0..2).for_each(|_| lane.start());
-        assert!(!lane.lacks_slots(16, 0, NOW), "nothing is due");
-        lane.due(NOW);
-        assert!(lane.lacks_slots(16, 0, NOW));
-        assert_eq!([lane.wake_at(16, 0), lane.wake_at(16, 1)], [None, Some(NOW)]);
-        assert!(!lane.lacks_slots(16, 0, NOW.before(Duration::from_millis(1))));
-        assert!(!lane.lacks_slots(16, 1, NOW), "a slot is free");
-        assert!(!lane.lacks_slots(2, 0, NOW), "that is its own limit");
-        let mut open = opened();
-        open.start();
-        open.start();
-        assert!(!open.lacks_slots(16, 0, NOW), "it waits for its probe");
-    }
-}
+mod tests;

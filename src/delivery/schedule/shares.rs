@@ -128,6 +128,11 @@ impl Shares {
         }
     }
 
+    /// Changes the number of slots. Attempts that hold more go on.
+    pub(crate) fn resize(&mut self, slots: usize) {
+        self.slots = slots;
+    }
+
     /// Number of attempts in progress.
     pub(crate) fn in_flight(&self) -> usize {
         self.running.len()

@@ -4,6 +4,7 @@
 //! and at most `delivery.max_response_bytes` are read.
 
 use std::{
+    collections::BTreeSet,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,23 +12,29 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use tokio::time::timeout;
 
 use super::{
-    client::{CheckError, ClientError, Clients},
+    clients::{CheckError, Clients},
+    connecting::ClientError,
+    credentials::Credentials,
     failure::{describe, is_not_looked_up, is_unheard, status_message},
+    headers,
+    oauth::{NoToken, Token},
     progress::Progress,
     publish::publish,
+    response::{Seen, excerpt, retry_after},
+    section::Section,
     signing,
 };
 use crate::{
-    callback::parse_url,
+    callback::{Destination, parse_url},
     clock::{SharedClock, Timestamp},
     delivery::outcome::{Outcome, Verdict},
     measure,
     outbox::{Attempt, Broker, ErrorKind, Failure, Record},
-    recent,
+    recent::{self, Reason},
 };
 
 /// Minimum time between two renewals of the connections to one destination.
@@ -53,18 +60,26 @@ impl Default for Settings {
 /// Everything that an attempt needs.
 #[derive(Debug)]
 pub struct Sender {
-    /// The HTTP clients. They can be replaced while attempts are in progress.
-    pub clients: Arc<ArcSwap<Clients>>,
+    /// What comes from the settings. It can be replaced while attempts are in progress, which go on with
+    /// what they began with.
+    pub means: Arc<ArcSwap<Means>>,
+    /// For outcome events.
+    pub broker: Option<Arc<dyn Broker>>,
+    /// The clock.
+    pub clock: SharedClock,
+}
+
+/// What an attempt needs from the settings.
+#[derive(Debug)]
+pub struct Means {
+    /// The HTTP clients.
+    pub clients: Clients,
     /// Time-out and limits.
     pub settings: Settings,
     /// Signing secrets, newest first.
     pub secrets: Vec<signing::Secret>,
     /// Statuses after which a callback is not retried.
-    pub final_statuses: std::collections::BTreeSet<u16>,
-    /// For outcome events.
-    pub broker: Option<Arc<dyn Broker>>,
-    /// The clock.
-    pub clock: SharedClock,
+    pub final_statuses: BTreeSet<u16>,
 }
 
 /// Why an exchange has no response.
@@ -100,31 +115,90 @@ impl From<ClientError> for NotMade {
     }
 }
 
-/// The part of a response received so far, in case the deadline passes.
-#[derive(Debug, Default)]
-struct Seen {
-    status: Option<u16>,
-    peer: Option<String>,
-    excerpt: Vec<u8>,
-    /// Secrets in the request, which a receiver may echo.
-    secrets: Vec<String>,
-    retry_after: Option<Duration>,
+/// What has become of an attempt.
+#[derive(Debug)]
+pub enum Sent {
+    /// It was made.
+    Ended(Outcome),
+    /// No request was made: its DNS look-up could not start.
+    NotMade,
+    /// There is no access token for the receiver, which is not the receiver's failure.
+    NoToken(NoToken),
+}
+
+impl Sent {
+    /// The outcome, if the attempt was made.
+    pub fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Ended(outcome) => Some(outcome),
+            Self::NotMade | Self::NoToken(_) => None,
+        }
+    }
 }
 
 impl Sender {
     /// Makes the next attempt of a callback. With `close_after`, the connection is closed after the
-    /// response. `None` if no request was made, because its DNS look-up could not start.
-    pub async fn put(&self, record: &Record, close_after: bool) -> Option<Outcome> {
-        let started_at = self.clock.now();
+    /// response.
+    pub async fn put(&self, record: &Record, close_after: bool) -> Sent {
+        let means = self.means.load_full();
+        let section = means.clients.section(&record.destination);
+        let mut token = match means.token(section, record, None).await {
+            Ok(token) => token,
+            Err(error) => return self.no_token(record, error),
+        };
+        let mut renewed = false;
+        loop {
+            let started_at = self.clock.now();
+            if !renewed {
+                let first = record.attempt_count == 0;
+                measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
+            }
+            let exchange = Exchange { means: &means, section, record, token: token.as_deref() };
+            let outcome = self.exchange(&exchange, close_after, started_at).await;
+            let Some(outcome) = outcome else { return Sent::NotMade };
+            if outcome.attempt.status == Some(401) && token.is_some() && !renewed {
+                // The receiver may not accept the token any more, whatever its lifetime was said to be.
+                renewed = true;
+                token = match means.token(section, record, token.as_deref()).await {
+                    Ok(token) => token,
+                    Err(error) => return self.no_token(record, error),
+                };
+                continue;
+            }
+            let Attempt { started_at, duration_ms, error, .. } = &outcome.attempt;
+            let took = Duration::from_millis(*duration_ms);
+            measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
+            recent::attempt(&record.destination, outcome.reason(), started_at.after(took));
+            return Sent::Ended(outcome);
+        }
+    }
+
+    fn no_token(&self, record: &Record, error: NoToken) -> Sent {
+        let (kind, message) = ("token", error.to_string());
+        let reason = Reason { kind, status: None, message, of_destination: true };
+        recent::held_up(&record.destination, reason, self.clock.now());
+        Sent::NoToken(error)
+    }
+
+    async fn exchange(
+        &self,
+        exchange: &Exchange<'_>,
+        close_after: bool,
+        started_at: Timestamp,
+    ) -> Option<Outcome> {
+        let Exchange { means, section, record, .. } = exchange;
         let clock = Instant::now();
-        let first = record.attempt_count == 0;
-        measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
         let mut seen = Seen::default();
-        let deadline = self.settings.timeout;
+        let deadline = means.deadline(*section);
         // A panic in the client affects only this attempt: the slot and the claim are released.
         let progress = Progress::default();
-        let exchange =
-            progress.of(self.exchange(record, close_after, started_at, &progress, &mut seen));
+        let made = async {
+            if record.destination.is_broker() {
+                return Ok(publish(self.broker.as_deref(), record).await?);
+            }
+            exchange.make(close_after, started_at, &self.clock, &progress, &mut seen).await
+        };
+        let exchange = progress.of(made);
         let exchange = AssertUnwindSafe(exchange).catch_unwind();
         let result = match timeout(deadline, exchange).await {
             Ok(Ok(Err(NotMade::NoLookup))) => return None,
@@ -145,13 +219,12 @@ impl Sender {
             }
         };
         let took = clock.elapsed();
-        let (verdict, error) = self.judge(result, &seen);
+        let (verdict, error) = means.judge(result, &seen);
         if error.as_ref().is_some_and(|it| it.kind == ErrorKind::Timeout) {
-            self.renew_connections(record);
+            means.renew_connections(record);
         }
-        measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
-        let excerpt = excerpt(&seen, self.settings.excerpt_bytes);
-        let outcome = Outcome {
+        let excerpt = excerpt(&seen, means.settings.excerpt_bytes);
+        Some(Outcome {
             attempt: Attempt {
                 number: record.next_attempt(),
                 started_at,
@@ -163,9 +236,32 @@ impl Sender {
             },
             verdict,
             retry_after: seen.retry_after,
-        };
-        recent::attempt(&record.destination, outcome.reason(), started_at.after(took));
-        Some(outcome)
+        })
+    }
+}
+
+impl Means {
+    /// Time-out of an exchange.
+    fn deadline(&self, section: Option<&Section>) -> Duration {
+        section.and_then(|it| it.timeout).unwrap_or(self.settings.timeout)
+    }
+
+    /// The access token for the receiver, if it requires one: not `refused`. The user in a URL is the
+    /// job's own, and needs none.
+    async fn token(
+        &self,
+        section: Option<&Section>,
+        record: &Record,
+        refused: Option<&Token>,
+    ) -> Result<Option<Arc<Token>>, NoToken> {
+        let Some(tokens) = section.and_then(|it| it.tokens.as_ref()) else { return Ok(None) };
+        let url = parse_url(record.url.reveal()).ok();
+        if url.and_then(|mut url| Credentials::take(&mut url)).is_some() {
+            return Ok(None);
+        }
+        let server = Destination::of(tokens.url());
+        let deadline = self.deadline(self.clients.section(&server));
+        tokens.token(&self.clients, deadline, refused).await.map(Some)
     }
 
     /// After a time-out over TLS, renews the connections to the destination, at most once in
@@ -176,8 +272,7 @@ impl Sender {
         if url.scheme() != "https" {
             return;
         }
-        let clients = self.clients.load();
-        if let Err(error) = clients.renew(&url, &record.destination, RENEWAL_PAUSE) {
+        if let Err(error) = self.clients.renew(&url, &record.destination, RENEWAL_PAUSE) {
             tracing::error!(
                 event.action = "client-failed",
                 callback.destination = record.destination.as_str(),
@@ -215,38 +310,52 @@ impl Sender {
             (None, Ok(())) => (Verdict::Success, None),
         }
     }
+}
 
-    async fn exchange(
+/// One exchange with a receiver.
+struct Exchange<'a> {
+    means: &'a Means,
+    section: Option<&'a Section>,
+    record: &'a Record,
+    token: Option<&'a Token>,
+}
+
+impl Exchange<'_> {
+    async fn make(
         &self,
-        record: &Record,
         close_after: bool,
         started_at: Timestamp,
+        clock: &SharedClock,
         progress: &Progress,
         seen: &mut Seen,
     ) -> Result<(), NotMade> {
-        if record.destination.is_broker() {
-            return Ok(publish(self.broker.as_deref(), record).await?);
-        }
+        let Self { means, section, record, token } = *self;
+        let Means { clients, settings, .. } = means;
         let mut url = parse_url(record.url.reveal())
             .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
-        let clients = self.clients.load_full();
-        clients.check(&url).await?;
+        clients.check(&url, &record.destination).await?;
         let body = record.body.to_json();
-        let mut headers = self.headers(record, started_at, &body)?;
+        let mut headers = headers::of(record, started_at, &means.secrets, &body)?;
         if close_after {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let credentials = clients.credentials(&mut url, &record.destination);
-        let client = clients.of(&url, &record.destination)?;
-        let mut request = client.put(url.clone()).headers(headers).body(body);
+        if let Some(section) = section {
+            headers.extend(section.headers.clone());
+            seen.secrets.clone_from(&section.secrets);
+        }
+        let of_url = Credentials::take(&mut url);
+        let of_section = section.and_then(|section| section.credentials.as_ref());
+        let credentials = of_url.as_ref().or(token.map(|it| &it.credentials)).or(of_section);
         if let Some(credentials) = credentials {
-            seen.secrets = credentials.secrets();
+            seen.secrets.extend(credentials.secrets());
             let header = credentials.header().ok_or_else(|| {
                 Failure::new(ErrorKind::InvalidUrl, "the credentials cannot be sent in a header")
             })?;
-            request = request.header(header::AUTHORIZATION, header);
+            headers.insert(header::AUTHORIZATION, header);
         }
-        let request = request.build().map_err(|error| describe(error, false))?;
+        let client = clients.of(&url, &record.destination)?;
+        let request = client.put(url.clone()).headers(headers).body(body).build();
+        let request = request.map_err(|error| describe(error, false))?;
         let again = request.try_clone();
         measure::exchange();
         progress.begins();
@@ -256,7 +365,7 @@ impl Sender {
             // the request then, and a PUT may be repeated (RFC 9112, 9.3.1).
             (Err(error), Some(again)) if progress.is_pooled() && is_unheard(&error) => {
                 measure::exchange();
-                clients.fresh(&url)?.execute(again).await
+                clients.fresh(&url, &record.destination)?.execute(again).await
             }
             (sent, _) => sent,
         }
@@ -265,136 +374,21 @@ impl Sender {
         })?;
         seen.status = Some(response.status().as_u16());
         seen.peer = response.remote_addr().map(|peer| peer.to_string());
-        seen.retry_after = retry_after(response.headers(), self.clock.now());
+        seen.retry_after = retry_after(response.headers(), clock.now());
         let mut read = 0_usize;
         // Long enough that a secret that begins within the excerpt is recognized.
         let longest = seen.secrets.iter().map(String::len).max().unwrap_or(0);
-        let keep = self.settings.excerpt_bytes + longest;
+        let keep = settings.excerpt_bytes + longest;
         while let Some(chunk) = response.chunk().await.map_err(|error| describe(error, true))? {
             read = read.saturating_add(chunk.len());
             let wanted = keep.saturating_sub(seen.excerpt.len());
             seen.excerpt.extend_from_slice(&chunk[..chunk.len().min(wanted)]);
-            if read > self.settings.max_response_bytes {
-                let max = self.settings.max_response_bytes;
+            if read > settings.max_response_bytes {
+                let max = settings.max_response_bytes;
                 let message = format!("the response body is longer than {max} bytes");
                 return Err(Failure::new(ErrorKind::Body, message).into());
             }
         }
         Ok(())
-    }
-
-    /// The headers of the request (docs/receiving-callbacks.md).
-    fn headers(
-        &self,
-        record: &Record,
-        started_at: Timestamp,
-        body: &[u8],
-    ) -> Result<HeaderMap, Failure> {
-        let timestamp = started_at.as_secs();
-        let text = |value: String| {
-            HeaderValue::try_from(value)
-                .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))
-        };
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("webhook-id", text(record.id.to_string())?);
-        headers.insert("webhook-timestamp", timestamp.into());
-        headers.insert("callback-attempt", record.next_attempt().into());
-        if let Some(signed) = signing::signature(&self.secrets, record.id, timestamp, body) {
-            headers.insert("webhook-signature", text(signed)?);
-        }
-        Ok(headers)
-    }
-}
-
-/// The beginning of the response body, without the secrets of the request.
-fn excerpt(seen: &Seen, max: usize) -> String {
-    let text = String::from_utf8_lossy(&seen.excerpt);
-    let mut shown = String::new();
-    let mut at = 0;
-    // Text that begins after the limit is omitted, so that no secret is cut in two.
-    while let Some(next) = text[at..].chars().next().filter(|_| at < max) {
-        match seen.secrets.iter().find(|secret| text[at..].starts_with(secret.as_str())) {
-            Some(secret) => {
-                shown.push_str("***");
-                at += secret.len();
-            }
-            None => {
-                shown.push(next);
-                at += next.len_utf8();
-            }
-        }
-    }
-    shown.truncate(shown.floor_char_boundary(max));
-    shown
-}
-
-/// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); `None` if it is missing or invalid. The
-/// first valid header is used. A number of seconds may have any number of digits and saturates.
-pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    headers.get_all(header::RETRY_AFTER).iter().find_map(|value| {
-        let value = value.to_str().ok()?.trim();
-        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
-        }
-        let date = httpdate::parse_http_date(value).or_else(|error| match leap_second(value) {
-            Some(second_before) => httpdate::parse_http_date(&second_before),
-            None => Err(error),
-        });
-        Some(Timestamp::from(date.ok()?).since(now))
-    })
-}
-
-/// A date with a leap second (RFC 9110, 5.6.7), converted to the second before it.
-fn leap_second(date: &str) -> Option<String> {
-    let at = date.find(":60").filter(|at| date[..*at].contains(':'))?;
-    Some(format!("{}:59{}", &date[..at], &date[at + 3..]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_read_as_seconds_and_as_a_date() {
-        let now: Timestamp = "2015-10-21T07:28:00Z".parse().unwrap();
-        let requested = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(value));
-            retry_after(&headers, now)
-        };
-        assert_eq!(requested("120"), Some(Duration::from_mins(2)));
-        assert_eq!(requested("Wed, 21 Oct 2015 07:29:00 GMT"), Some(Duration::from_mins(1)));
-        assert_eq!(requested("Wed, 21 Oct 2015 07:27:00 GMT"), Some(Duration::ZERO));
-        for broken in ["", "soon", "-1", "+1", "1.5", "1 2", "Wed, 21 Oct 2015 07:60:00 GMT"] {
-            assert_eq!(requested(broken), None, "{broken}");
-        }
-        let longest = Some(Duration::from_secs(u64::MAX));
-        assert_eq!(requested("99999999999999999999"), longest);
-        assert_eq!(requested(" 0120 "), Some(Duration::from_mins(2)));
-        for date in [
-            "Wed, 21 Oct 2015 07:28:60 GMT",
-            "Wednesday, 21-Oct-15 07:28:60 GMT",
-            "Wed Oct 21 07:28:60 2015",
-        ] {
-            assert_eq!(requested(date), Some(Duration::from_secs(59)), "{date}");
-        }
-    }
-
-    #[test]
-    fn an_excerpt_ends_at_its_limit_where_secrets_are_removed_as_well() {
-        let (excerpt, secrets) = (b"secretab".to_vec(), vec!["secret".to_owned()]);
-        let seen = Seen { excerpt, secrets, ..Seen::default() };
-        assert_eq!([6, 7].map(|max| super::excerpt(&seen, max)), ["***", "***a"]);
-    }
-
-    #[test]
-    fn the_first_valid_retry_after_counts() {
-        let mut headers = HeaderMap::new();
-        for value in ["soon", "7", "9"] {
-            headers.append(header::RETRY_AFTER, HeaderValue::from_static(value));
-        }
-        headers.append(header::RETRY_AFTER, HeaderValue::from_bytes(b"\xff").unwrap());
-        assert_eq!(retry_after(&headers, Timestamp::default()), Some(Duration::from_secs(7)));
     }
 }

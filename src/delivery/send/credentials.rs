@@ -1,6 +1,9 @@
-//! Credentials for destinations: the settings `auth`, or user and password of a URL.
+//! Credentials for destinations: those of a section of `destinations`, or user and password of a URL.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use data_encoding::BASE64;
 use http::HeaderValue;
@@ -122,25 +125,29 @@ impl CredentialFile {
 
     /// Reads the secret, without a trailing line ending.
     pub fn read(&self) -> Result<Credentials, CredentialError> {
-        let file = self.path();
-        let unreadable = |error| CredentialError::Unreadable { file: file.clone(), error };
-        let bytes = crate::tls::read_regular_bytes(file).map_err(unreadable)?;
-        let end = bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
-        let secret = &bytes[..end.map_or(0, |end| end + 1)];
-        if secret.is_empty() || secret.iter().any(u8::is_ascii_control) {
-            return Err(CredentialError::Line(file.clone()));
-        }
+        let secret = read_line(self.path())?;
         Ok(match self {
-            Self::Bearer(_) => {
-                let token = String::from_utf8(secret.to_owned());
+            Self::Bearer(file) => {
+                let token = String::from_utf8(secret);
                 Credentials::Bearer(token.map_err(|_| CredentialError::Line(file.clone()))?)
             }
-            Self::Basic { username, .. } => Credentials::Basic {
-                username: username.clone().into(),
-                password: secret.to_owned(),
-            },
+            Self::Basic { username, .. } => {
+                Credentials::Basic { username: username.clone().into(), password: secret }
+            }
         })
     }
+}
+
+/// Reads a file with one line, without its ending.
+pub fn read_line(file: &Path) -> Result<Vec<u8>, CredentialError> {
+    let unreadable = |error| CredentialError::Unreadable { file: file.to_owned(), error };
+    let mut bytes = crate::tls::read_regular_bytes(file).map_err(unreadable)?;
+    let end = bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
+    bytes.truncate(end.map_or(0, |end| end + 1));
+    if bytes.is_empty() || bytes.iter().any(u8::is_ascii_control) {
+        return Err(CredentialError::Line(file.to_owned()));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

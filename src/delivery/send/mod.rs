@@ -1,15 +1,23 @@
 //! Sending: one PUT. Independent of turns, retries and the outbox's queues.
 //!
-//! [`attempt`] makes it, with the pooled [`client`], which resolves [`names`]. [`connections`] limits
-//! idle connections, [`publish`] passes outcome events to a broker, [`progress`] tracks the phase of an exchange, [`failure`] classifies errors, and
-//! [`credentials`] and [`signing`] add headers.
+//! [`attempt`] makes it, with one of the pooled [`clients`]; [`connecting`] is how they connect, after they
+//! have resolved [`names`]. [`connections`] limits idle connections, [`progress`] tracks the phase of an
+//! exchange, [`response`] is what is taken from its response, and [`failure`] classifies errors.
+//! [`headers`], [`credentials`], [`oauth`] and [`signing`] make the head of a request, and [`section`] is what the
+//! settings say of some destinations only. [`publish`] passes outcome events to a broker.
 
 pub mod attempt;
-pub mod client;
+pub mod clients;
+pub mod connecting;
 pub(crate) mod connections;
 pub mod credentials;
 mod failure;
+pub mod headers;
 pub mod names;
+pub mod oauth;
 pub mod progress;
 mod publish;
+pub mod response;
+pub mod section;
 pub mod signing;
+mod token_request;

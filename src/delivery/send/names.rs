@@ -55,7 +55,7 @@ pub enum DnsError {
         error: Arc<std::io::Error>,
     },
     /// It takes too long.
-    #[error("the name {name} was not resolved within {} (delivery.connect_timeout)", humantime::format_duration(*.limit))]
+    #[error("the name {name} was not resolved within {} (connect_timeout)", humantime::format_duration(*.limit))]
     TimedOut {
         /// The name.
         name: String,
@@ -83,8 +83,6 @@ enum LookupState {
 /// The look-ups in progress, and cached results.
 #[derive(Debug)]
 pub struct Names {
-    /// Time-out of one look-up, and how long it may wait for a slot.
-    limit: Duration,
     all: Arc<Semaphore>,
     new: Arc<Semaphore>,
     bad: Arc<Semaphore>,
@@ -100,11 +98,10 @@ struct Known {
 }
 
 impl Names {
-    /// Creates an empty cache. A look-up may take up to `limit`.
-    pub fn new(limit: Duration) -> Arc<Self> {
+    /// Creates an empty cache.
+    pub fn new() -> Arc<Self> {
         let places = |count| Arc::new(Semaphore::new(count));
         Arc::new(Self {
-            limit,
             all: places(LOOKUPS),
             new: places(NEW),
             bad: places(BAD),
@@ -116,10 +113,12 @@ impl Names {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The addresses of a name, with port 0. The error is a [`DnsError`] or [`NoLookup`].
+    /// The addresses of a name, with port 0. The look-up may wait for a slot for up to `limit`, and may then
+    /// take as long. The error is a [`DnsError`] or [`NoLookup`].
     pub async fn look_up(
         self: &Arc<Self>,
         name: &str,
+        limit: Duration,
         progress: &Progress,
     ) -> Result<Addresses, Box<dyn std::error::Error + Send + Sync>> {
         let mut state = match self.begin(name) {
@@ -128,13 +127,13 @@ impl Names {
         };
         progress.waits_for_place();
         let began = state.wait_for(|state| !matches!(state, LookupState::Waits));
-        if !timeout(self.limit, began).await.is_ok_and(|began| began.is_ok()) {
+        if !timeout(limit, began).await.is_ok_and(|began| began.is_ok()) {
             return Err(NoLookup(name.to_owned()).into());
         }
         progress.resolves();
         // A caller that joins a look-up in progress also waits for up to `limit`.
         let done = state.wait_for(|state| matches!(state, LookupState::Done(_)));
-        let done = timeout(self.limit, done).await.map(|it| it.map(|it| it.clone()));
+        let done = timeout(limit, done).await.map(|it| it.map(|it| it.clone()));
         match done {
             Ok(Ok(LookupState::Done(Ok(found)))) => Ok(found),
             Ok(Ok(LookupState::Done(Err(error)))) => {
@@ -144,7 +143,7 @@ impl Names {
             Ok(_) => Err(NoLookup(name.to_owned()).into()),
             Err(_) => {
                 self.known().good.put(name.to_owned(), false);
-                Err(DnsError::TimedOut { name: name.to_owned(), limit: self.limit }.into())
+                Err(DnsError::TimedOut { name: name.to_owned(), limit }.into())
             }
         }
     }
@@ -228,13 +227,15 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(60);
+
     fn addresses(text: &str) -> Addresses {
         [text.parse().unwrap()].into()
     }
 
     #[test]
     fn however_many_look_ups_hang_a_known_name_finds_a_slot() {
-        let names = Names::new(Duration::from_secs(60));
+        let names = Names::new();
         let take = |good| names.places(good).now_or_never();
         let take_all =
             |good| std::iter::from_fn(|| take(good)).take(2 * LOOKUPS).collect::<Vec<_>>();
@@ -252,22 +253,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_fast_look_up_makes_a_name_good() {
-        let names = Names::new(Duration::from_secs(60));
-        let found = names.look_up("127.0.0.1", &Progress::default()).await.unwrap();
+        let names = Names::new();
+        let found = names.look_up("127.0.0.1", LIMIT, &Progress::default()).await.unwrap();
         assert_eq!(found, addresses("127.0.0.1:0"));
         assert_eq!(names.known().good.get("127.0.0.1"), Some(&true));
-        assert!(names.look_up("a\0", &Progress::default()).await.is_err());
+        assert!(names.look_up("a\0", LIMIT, &Progress::default()).await.is_err());
         assert_eq!(names.known().good.get("a\0"), Some(&false));
     }
 
     #[tokio::test]
     async fn a_cached_answer_is_used_until_it_expires() {
-        let names = Names::new(Duration::from_secs(60));
+        let names = Names::new();
         let now = Instant::now();
         let keep =
             |until| names.known().kept.put("127.0.0.1".into(), (until, addresses("127.0.0.2:0")));
         keep(now + KEPT);
-        let look_up = || async { names.look_up("127.0.0.1", &Progress::default()).await.unwrap() };
+        let look_up =
+            || async { names.look_up("127.0.0.1", LIMIT, &Progress::default()).await.unwrap() };
         assert_eq!(look_up().await, addresses("127.0.0.2:0"));
         keep(now);
         assert_eq!(look_up().await, addresses("127.0.0.1:0"));

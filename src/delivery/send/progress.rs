@@ -85,7 +85,7 @@ impl Progress {
 
 /// A connection was not established in time.
 #[derive(Debug, thiserror::Error)]
-#[error("no connection within {} (delivery.connect_timeout)", humantime::format_duration(*.0))]
+#[error("no connection within {} (connect_timeout)", humantime::format_duration(*.0))]
 pub struct ConnectTimeout(Duration);
 
 /// Limits the time for establishing a connection after its name is resolved: TCP, proxy and TLS.

@@ -1,6 +1,8 @@
 //! What an operator does, and upkeep. Nothing is claimed in the meantime, and the queues concerned are read
 //! again.
 
+use std::collections::HashSet;
+
 use tokio_postgres::types::ToSql;
 
 use super::{
@@ -14,7 +16,7 @@ use crate::{
     clock::Timestamp,
     measure,
     outbox::{
-        Attempt, Cancelled, Entry, ErrorKind, Failure, Mended, OutboxError, Over, Record,
+        Attempt, Cancelled, Entry, ErrorKind, Failure, Mended, OutboxError, Over, Record, Scope,
         StateName, error::Result, ids::QueueKey, record, transition,
     },
 };
@@ -43,8 +45,8 @@ impl Writer {
                 let done = self.frozen(self.pause(&destination, paused)).await;
                 replied(reply, done)
             }
-            Action::Expire(cutoff, failure, reply) => {
-                let done = self.expire(cutoff, &failure).await;
+            Action::Expire(of, cutoff, failure, reply) => {
+                let done = self.expire(&of, cutoff, &failure).await;
                 replied(reply, done)
             }
             Action::Purge(over, reply) => replied(reply, self.purge(over).await),
@@ -162,10 +164,23 @@ impl Writer {
         Ok(changed)
     }
 
-    async fn expire(&self, cutoff: Timestamp, failure: &Failure) -> Result<Vec<Record>> {
+    async fn expire(
+        &self,
+        of: &Scope,
+        cutoff: Timestamp,
+        failure: &Failure,
+    ) -> Result<Vec<Record>> {
         let claimed = self.in_flight();
         let own: Vec<_> = self.queues.lock().own_shards().into_iter().map(i64::from).collect();
-        let args: [&(dyn ToSql + Sync); 4] = [&millis(cutoff), &claimed, &i64::from(STEP), &own];
+        let keys =
+            |all: &HashSet<Destination>| all.iter().map(|it| big(self.queue(it).0)).collect();
+        let (named, wanted): (Vec<i64>, bool) = match of {
+            Scope::All => (Vec::new(), false),
+            Scope::Only(these) => (keys(these), true),
+            Scope::Except(these) => (keys(these), false),
+        };
+        let args: [&(dyn ToSql + Sync); 6] =
+            [&millis(cutoff), &claimed, &i64::from(STEP), &own, &named, &wanted];
         let old = self.query(&self.statements.old, &args).await?;
         let ids: Vec<_> =
             old.iter().map(|row| rows::id(row.get("seq"), row.get("queue"))).collect();

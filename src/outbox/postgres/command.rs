@@ -11,7 +11,7 @@ use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        Cancelled, Enqueued, Entry, Failure, Mended, NewCallback, OutboxError, Over, Record,
+        Cancelled, Enqueued, Entry, Failure, Mended, NewCallback, OutboxError, Over, Record, Scope,
         Sequence, Settlement, error::Result,
     },
 };
@@ -72,7 +72,7 @@ pub(super) enum Action {
     Cancel(Vec<CallbackId>, Reply<Vec<Cancelled>>),
     RetryNow(Vec<CallbackId>, Reply<u64>),
     Pause(Destination, bool, Reply<bool>),
-    Expire(Timestamp, Failure, Reply<Vec<Record>>),
+    Expire(Scope, Timestamp, Failure, Reply<Vec<Record>>),
     Purge(Over, Reply<u64>),
     Mend(Vec<u8>, Reply<Mended>),
     Import(Vec<Entry>, Reply<u64>),
@@ -166,7 +166,7 @@ impl Action {
             | Self::Import(_, reply) => answer(reply, Err(error)),
             Self::Cancel(_, reply) => answer(reply, Err(error)),
             Self::Pause(_, _, reply) => answer(reply, Err(error)),
-            Self::Expire(_, _, reply) => answer(reply, Err(error)),
+            Self::Expire(_, _, _, reply) => answer(reply, Err(error)),
             Self::Mend(_, reply) => answer(reply, Err(error)),
             Self::Ping(reply) => answer(reply, Err(error)),
         }

@@ -32,7 +32,7 @@ use crate::{
     outbox::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
         Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
-        OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement, Summary,
+        OutboxError, OutboxFuture, Over, Page, Query, Record, Scope, Sequence, Settlement, Summary,
         error::Result, horizon::Horizon, ids::QueueKey,
     },
 };
@@ -306,8 +306,8 @@ impl Outbox for PostgresOutbox {
         })
     }
 
-    fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
-        self.act(|reply| Action::Expire(cutoff, failure, reply))
+    fn expire(&self, of: Scope, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
+        self.act(|reply| Action::Expire(of, cutoff, failure, reply))
     }
 
     fn purge(&self, over: Over) -> OutboxFuture<u64> {

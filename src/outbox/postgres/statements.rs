@@ -169,7 +169,8 @@ impl Statements {
                     SELECT seq, queue FROM @schema@.progress \
                     WHERE queue = d.queue AND status = 0 AND budget_since < $1 AND NOT seq = ANY ($2) \
                     ORDER BY budget_since, seq LIMIT $3) p \
-                 WHERE d.paused_at IS NULL AND d.resumed_at < $1 AND (d.queue & 63) = ANY ($4) LIMIT $3",
+                 WHERE d.paused_at IS NULL AND d.resumed_at < $1 AND (d.queue & 63) = ANY ($4) \
+                    AND (d.queue = ANY ($5)) = $6 LIMIT $3",
             )
             .await?,
             fill: prepare(&format!(

@@ -33,7 +33,7 @@ use crate::{
     outbox::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
         Entry, ExportCursor, Exported, Failure, Hold, Identity, Mended, NewCallback, News, Open,
-        Outbox, OutboxError, OutboxFuture, Over, Page, Query, Record, Sequence, Settlement,
+        Outbox, OutboxError, OutboxFuture, Over, Page, Query, Record, Scope, Sequence, Settlement,
         Summary, error::Result,
     },
 };
@@ -248,8 +248,8 @@ impl Outbox for SledOutbox {
         self.ask(move |reply| Write::Pause(destination, paused, reply))
     }
 
-    fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
-        self.ask(|reply| Write::Expire(cutoff, failure, reply))
+    fn expire(&self, of: Scope, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
+        self.ask(|reply| Write::Expire(of, cutoff, failure, reply))
     }
 
     fn purge(&self, over: Over) -> OutboxFuture<u64> {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
+use arc_swap::ArcSwap;
 use axum::{
     body::Body,
     http::{Request, Response, header},
@@ -40,7 +41,8 @@ fn a_service_without_its_store_is_alive_but_not_ready_and_says_so() {
             tokens: api::Tokens::new("token".into(), None),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             sign_in: SignIn::default(),
-            terms: config.terms(),
+            reloads: api::reloads::Reloads::new().0,
+            terms: Arc::new(ArcSwap::from_pointee(config.terms())),
             started_at: outbox.clock().now(),
             data_dir: "/nowhere".into(),
             settings: Arc::new(config.api.clone()),

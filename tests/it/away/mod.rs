@@ -71,6 +71,7 @@ fn deliver<F: Future<Output = ()>>(
             Settings { concurrency, per_destination: concurrency, ..config.dispatcher.clone() };
         let jumps = Arc::new(Jumps::new(outbox.clock(), Duration::ZERO));
         let sender = config.sender(outbox.clock()).unwrap();
+        let settings = tokio::sync::watch::channel(Arc::new(settings)).1;
         let dispatcher = Dispatcher::new(outbox.clone() as _, sender, settings, jumps);
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (health, checks) = Health::new(outbox.clone() as _);

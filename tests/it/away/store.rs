@@ -17,7 +17,7 @@ use seal_dpf_urlcallback::{
     outbox::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
         Entry, ExportCursor, Exported, Failure, Hold, Identity, Mended, NewCallback, News, Open,
-        Outbox, OutboxError, OutboxFuture, Over, Ownership, Page, Query, Record, Sequence,
+        Outbox, OutboxError, OutboxFuture, Over, Ownership, Page, Query, Record, Scope, Sequence,
         Settlement, Summary,
         sled::{Settings, SledOutbox},
     },
@@ -205,8 +205,8 @@ impl Outbox for Shared {
         self.write(self.inner.pause(destination, paused))
     }
 
-    fn expire(&self, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
-        self.write(self.inner.expire(cutoff, failure))
+    fn expire(&self, of: Scope, cutoff: Timestamp, failure: Failure) -> OutboxFuture<Vec<Record>> {
+        self.write(self.inner.expire(of, cutoff, failure))
     }
 
     fn purge(&self, over: Over) -> OutboxFuture<u64> {

@@ -6,7 +6,7 @@ use seal_dpf_urlcallback::{
     callback::{Body, CallbackId, JobState},
     outbox::{
         Claim, Enqueued, ErrorKind, Failure, NewCallback, OutboxError, OutboxFuture, Retention,
-        Sequence,
+        Scope, Sequence,
     },
 };
 
@@ -76,7 +76,7 @@ impl Case {
             Write::Expire(age) => {
                 let cutoff = self.model.now.before(UNIT * age);
                 let failure = Failure::new(ErrorKind::Expired, "too old");
-                let answer = self.outbox().expire(cutoff, failure.clone());
+                let answer = self.outbox().expire(Scope::All, cutoff, failure.clone());
                 let expected = self.model.expire(cutoff, &failure);
                 judged(answer, move |expired, ids| {
                     let mut expired = expired.unwrap();

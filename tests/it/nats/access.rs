@@ -54,7 +54,7 @@ fn user_and_password_are_read_again_on_reload() {
     eventually("it is reported", || {
         let log = service.log();
         let of_nats = |line: &&serde_json::Value| {
-            line["event.action"] == "nats-files-read" && line["event.outcome"] == "failure"
+            line["event.action"] == "settings-reloaded" && line["event.outcome"] == "failure"
         };
         log.iter().any(|line| of_nats(&line)).then_some(())
     });

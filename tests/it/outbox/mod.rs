@@ -18,7 +18,7 @@ use seal_dpf_urlcallback::{
     clock::{Clock as _, Timestamp},
     outbox::{
         Cancelled, Enqueued, ErrorKind, Failure, NewCallback, News, Outbox as _, OutboxError,
-        Query, Retention, Sequence, Settlement, StateName,
+        Query, Retention, Scope, Sequence, Settlement, StateName,
         sled::{Settings, SledOutbox},
     },
 };
@@ -218,7 +218,7 @@ fn callbacks_accepted_by_a_fast_clock_do_not_keep_later_ones_from_expiring() {
     for (after, expected) in [(30, vec![old]), (90, vec![young]), (365 * 24 * 60 + 1, vec![ahead])]
     {
         let cutoff = START.after(Duration::from_mins(after));
-        let expired = bench.wait(bench.outbox().expire(cutoff, failure.clone()));
+        let expired = bench.wait(bench.outbox().expire(Scope::All, cutoff, failure.clone()));
         assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), expected);
     }
 }
@@ -257,7 +257,7 @@ fn a_row_that_cannot_be_read_keeps_no_other_callback_from_expiring() {
         bench.clock.advance(Duration::from_secs(10));
         let cutoff = START.after(Duration::from_secs(5));
         let failure = Failure::new(ErrorKind::Expired, "too old");
-        let expired = bench.wait(bench.outbox().expire(cutoff, failure));
+        let expired = bench.wait(bench.outbox().expire(Scope::All, cutoff, failure));
         let readable = ids.iter().enumerate().filter(|(at, _)| *at != broken).map(|(_, id)| *id);
         let expected: Vec<_> = readable.chain([other]).collect();
         assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), expected, "{broken}");
@@ -274,12 +274,12 @@ fn a_blocked_callback_expires() {
     let claim = bench.one();
     let cutoff = START.after(Duration::from_mins(30));
     let failure = || Failure::new(ErrorKind::Expired, "too old");
-    let expired = bench.wait(bench.outbox().expire(cutoff, failure()));
+    let expired = bench.wait(bench.outbox().expire(Scope::All, cutoff, failure()));
     assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), [waiting], "one is in flight");
     claim.release();
-    let expired = bench.wait(bench.outbox().expire(cutoff, failure()));
+    let expired = bench.wait(bench.outbox().expire(Scope::All, cutoff, failure()));
     assert_eq!(expired.iter().map(|it| it.id).collect::<Vec<_>>(), [old]);
-    assert!(bench.wait(bench.outbox().expire(cutoff, failure())).is_empty());
+    assert!(bench.wait(bench.outbox().expire(Scope::All, cutoff, failure())).is_empty());
     assert_eq!(bench.claimed_ids(), [young]);
     assert_eq!(bench.counts(), (1, 0, 2));
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use seal_dpf_urlcallback::{
     callback::CallbackId,
     clock::Clock as _,
-    outbox::{Cancelled, ErrorKind, Failure, Outbox as _, Over, Query, Retention, StateName},
+    outbox::{
+        Cancelled, ErrorKind, Failure, Outbox as _, Over, Query, Retention, Scope, StateName,
+    },
 };
 
 use super::{
@@ -194,7 +196,7 @@ fn a_shared_row_that_cannot_be_read_does_not_stop_the_store() {
         known.into_iter().for_each(|claim| bench.deliver(claim));
         bench.clock.advance(Duration::from_hours(1));
         let failure = Failure::new(ErrorKind::Expired, "too old");
-        bench.wait(bench.outbox().expire(bench.clock.now(), failure));
+        bench.wait(bench.outbox().expire(Scope::All, bench.clock.now(), failure));
         bench.wait(bench.outbox().summary(bench.clock.now()));
         listed(&bench, &Query { limit: 100, ..Query::default() });
         let mut after = Some(Vec::new());

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 pub(crate) use forwarder::Forwarder;
 pub(crate) use preload::preloaded;
 pub(crate) use raw::{RawReceiver, read_request};
-pub(crate) use receiver::{Answer, Receiver};
+pub(crate) use receiver::{Answer, Put, Receiver};
 pub(crate) use service::{Api, Response, Service, binary, run, run_in};
 pub(crate) use terminal::Terminal;
 

@@ -71,7 +71,7 @@ fn sighup_rereads_the_apis_certificate() {
     let before = service.api().certificate;
     let known = service.api();
     authority.identity("localhost").write(&service.path("api.pem"), &service.path("api.key"));
-    reload(&service, "api-certificate-read", "success");
+    reload(&service, "success");
     assert_ne!(service.api().certificate, before);
     assert_eq!(service.api().get("/v1/queue").status, 200);
     assert!(service.run(&["inspect-queue"]).status.success());
@@ -80,7 +80,7 @@ fn sighup_rereads_the_apis_certificate() {
     let kept = service.api().certificate;
     // A key that does not belong to the certificate.
     authority.identity("localhost").write(&service.path("other.pem"), &service.path("api.key"));
-    reload(&service, "api-certificate-read", "failure");
+    reload(&service, "failure");
     assert_eq!(service.api().certificate, kept);
     assert_eq!(service.api().get("/v1/queue").status, 200);
 }

@@ -101,7 +101,7 @@ impl Identity {
         fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    pub(super) fn der(&self) -> Vec<u8> {
+    pub(crate) fn der(&self) -> Vec<u8> {
         self.certificate.der().to_vec()
     }
 
@@ -111,7 +111,7 @@ impl Identity {
     }
 
     /// A server with this identity that accepts only clients with a certificate of `authority`.
-    pub(super) fn wanting_certificates_of(&self, authority: &Authority) -> ServerConfig {
+    pub(crate) fn wanting_certificates_of(&self, authority: &Authority) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(authority.0.der().clone()).unwrap();
@@ -130,7 +130,7 @@ impl Identity {
 }
 
 /// A server with this identity that accepts all clients.
-pub(super) fn plain(identity: &Identity) -> ServerConfig {
+pub(crate) fn plain(identity: &Identity) -> ServerConfig {
     let (chain, key) = identity.chain();
     ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -154,20 +154,20 @@ pub(super) fn plain_with(identity: &Identity, authority: &Authority) -> ServerCo
 
 /// A request that came.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
-    pub(super) version: String,
-    pub(super) authorization: String,
-    pub(super) client: Option<Vec<u8>>,
+pub(crate) struct Seen {
+    pub(crate) version: String,
+    pub(crate) authorization: String,
+    pub(crate) client: Option<Vec<u8>>,
 }
 
 /// Answers 200 to everything, in HTTP/1.1 and HTTP/2. It ends with the tests' process.
-pub(super) struct TlsReceiver {
-    pub(super) address: SocketAddr,
+pub(crate) struct TlsReceiver {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl TlsReceiver {
-    pub(super) fn start(config: ServerConfig) -> Self {
+    pub(crate) fn start(config: ServerConfig) -> Self {
         Self::silent_after(config, usize::MAX)
     }
 
@@ -181,11 +181,11 @@ impl TlsReceiver {
         Self { address, seen }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("https://{}/", self.address)
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 

@@ -79,8 +79,8 @@ pub(crate) fn apply(
             answers.push(when_synced(reply, *changed.as_ref().unwrap_or(&false)));
             changed.map(drop)
         }
-        Write::Expire(cutoff, failure, reply) => {
-            let (expired, result) = match txn.expire_before(cutoff, &failure) {
+        Write::Expire(of, cutoff, failure, reply) => {
+            let (expired, result) = match txn.expire_before(&of, cutoff, &failure) {
                 Ok(expired) => (expired, Ok(())),
                 Err(error) => (Vec::new(), Err(error)),
             };

@@ -6,7 +6,7 @@ use crate::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        Cancelled, Enqueued, Entry, Failure, Mended, NewCallback, OutboxError, Over, Record,
+        Cancelled, Enqueued, Entry, Failure, Mended, NewCallback, OutboxError, Over, Record, Scope,
         Sequence, Settlement, error::Result,
     },
 };
@@ -37,7 +37,7 @@ pub(crate) enum Write {
     Cancel(Vec<CallbackId>, Reply<Vec<Cancelled>>),
     RetryNow(Vec<CallbackId>, Reply<u64>),
     Pause(Destination, bool, Reply<bool>),
-    Expire(Timestamp, Failure, Reply<Vec<Record>>),
+    Expire(Scope, Timestamp, Failure, Reply<Vec<Record>>),
     Purge(Over, Reply<u64>),
     Mend(Vec<u8>, Reply<Mended>),
     Import(Vec<Entry>, Reply<u64>),
@@ -106,7 +106,7 @@ impl Write {
             }
             Self::Pause(_, _, reply) => answer(reply, Err(error)),
             Self::Cancel(_, reply) => answer(reply, Err(error)),
-            Self::Expire(_, _, reply) => answer(reply, Err(error)),
+            Self::Expire(_, _, _, reply) => answer(reply, Err(error)),
             Self::Mend(_, reply) => answer(reply, Err(error)),
         }
     }

@@ -3,7 +3,7 @@
 use crate::{
     clock::Timestamp,
     outbox::{
-        Failure, Record,
+        Failure, Record, Scope,
         error::Result,
         sled::{blocks::SET, claim::queue::Queue, commit::transaction::Transaction, keys},
     },
@@ -13,10 +13,11 @@ use crate::{
 const EXPIRE_STEP: usize = 512;
 
 impl Transaction<'_> {
-    /// Fails pending callbacks whose budget began before `cutoff`, unless they are in flight, a bounded
+    /// Fails pending callbacks of some destinations whose budget began before `cutoff`, unless they are in flight, a bounded
     /// number at a time, and returns them; an empty list when none are left.
     pub(crate) fn expire_before(
         &mut self,
+        of: &Scope,
         cutoff: Timestamp,
         failure: &Failure,
     ) -> Result<Vec<Record>> {
@@ -33,7 +34,10 @@ impl Transaction<'_> {
         };
         let queues: Vec<_> = {
             let inner = self.store.queues.lock();
-            let pending = inner.queues.iter().filter(|(_, queue)| queue.row.pending > 0);
+            let pending = inner
+                .queues
+                .iter()
+                .filter(|(_, queue)| queue.row.pending > 0 && of.has(&queue.row.destination));
             pending.filter_map(|(key, queue)| Some((*key, from(queue)?))).collect()
         };
         let mut ended = Vec::new();
