@@ -37,7 +37,8 @@ fn a_destination_that_was_open_gets_twice_as_many_requests_after_each_round() {
             shared.in_flight.fetch_sub(1, SeqCst);
         }
         let status = if works { "200 OK" } else { "503 No" };
-        let response = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let response =
+            format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         drop(stream.write_all(response.as_bytes()));
     });
     let service = Service::start(
@@ -45,7 +46,8 @@ fn a_destination_that_was_open_gets_twice_as_many_requests_after_each_round() {
          [delivery]\nper_destination = 8\n",
     );
     let api = service.api();
-    let lines = (0..40).map(|job| format!("{}\n", event("job_sending", &job.to_string(), &receiver.url())));
+    let lines =
+        (0..40).map(|job| format!("{}\n", event("job_sending", &job.to_string(), &receiver.url())));
     api.post_lines(&lines.collect::<String>());
     eventually("it is open", || {
         let all = api.get("/v1/destinations").json();
