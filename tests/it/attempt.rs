@@ -154,7 +154,7 @@ fn statuses_and_errors_determine_the_destinations_health() {
     ];
     let unanswered = unanswered.map(|(kind, health)| (None, Some(kind), health));
     let cases =
-        answered.chain(unanswered).chain([(Some(200), None, Working), (None, None, Unknown)]);
+        answered.chain(unanswered).chain([(Some(200), None, Working), (None, None, Working)]);
     for (status, kind, health) in cases {
         let attempt = Attempt {
             number: 1,
