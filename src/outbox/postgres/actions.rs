@@ -277,6 +277,11 @@ impl Writer {
             &attempts,
         ];
         let imported = self.query_one(&self.statements.import, &args).await?;
+        {
+            let mut inner = self.queues.lock();
+            let own = inner.queues.iter_mut().filter(|(key, _)| keys.contains(&big(key.0)));
+            own.for_each(|(_, queue)| queue.forget_front());
+        }
         self.reload(&keys).await?;
         Ok(rows::count(imported.get(0)))
     }

@@ -60,6 +60,7 @@ impl Writer {
         }
         let found = self.query(&self.statements.queues, &[&Some(keys), &None::<Vec<i32>>]).await?;
         let mut queues = Vec::with_capacity(found.len());
+        let now = self.now();
         {
             let mut inner = self.queues.lock();
             for row in &found {
@@ -68,9 +69,9 @@ impl Writer {
                 let Some(queue) = inner.queue(key, &destination) else { continue };
                 describe(queue, row);
                 queue.forget();
+                queues.push((key, queue.begin(now)));
                 let has_pending = row.get::<_, i64>("pending") > 0;
                 inner.set_pending(key, has_pending);
-                queues.push((key, BEGIN));
             }
         }
         self.fill(&queues).await?;
@@ -103,7 +104,7 @@ impl Writer {
     /// Reads the callbacks of these queues after these places.
     pub(super) async fn fill(&self, queues: &[(QueueKey, Place)]) -> Result<()> {
         for some in queues.chunks(FILLED_AT_ONCE) {
-            let window = self.queues.lock().window();
+            let (window, now) = (self.queues.lock().window(), self.now());
             let keys: Vec<_> = some.iter().map(|(key, _)| big(key.0)).collect();
             let due: Vec<_> = some.iter().map(|(_, (due, _))| millis(*due)).collect();
             let seqs: Vec<_> = some.iter().map(|(_, (_, seq))| big(*seq)).collect();
@@ -126,9 +127,9 @@ impl Writer {
                 }
             }
             let mut inner = self.queues.lock();
-            for (key, _) in some {
+            for (key, from) in some {
                 let read = read.remove(&big(key.0)).unwrap_or_default();
-                inner.filled(*key, read, window);
+                inner.filled((*key, *from), read, window, now);
             }
         }
         self.queues.wake();

@@ -1,6 +1,9 @@
 //! The queue of one destination: the first of its active callbacks, read ahead.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use foldhash::fast::RandomState;
 
@@ -15,6 +18,9 @@ pub(super) type Place = (Timestamp, u64);
 
 /// The position before all callbacks.
 pub(super) const BEGIN: Place = (Timestamp::from_millis(0), 0);
+
+/// What becomes active is due at that moment or later, but its commit may be late, and clocks may differ.
+const LATE: Duration = Duration::from_mins(2);
 
 /// Callbacks that were read for a queue.
 #[derive(Debug, Default)]
@@ -38,6 +44,9 @@ pub(super) struct Queue {
     has_pending: bool,
     /// Not claimed.
     window: BTreeMap<Place, Box<Record>>,
+    /// No active callback is due before this time. While a snapshot is held open, PostgreSQL cannot remove what
+    /// was active before, and whoever reads from the beginning passes over all of it.
+    front: Timestamp,
     /// Of the active callbacks up to here, each is in the window or claimed; `None`: of all.
     known_to: Option<Place>,
     claimed: HashMap<u64, (Place, Box<Record>), RandomState>,
@@ -59,6 +68,7 @@ impl Queue {
             stored_open: None,
             has_pending: true,
             window: BTreeMap::new(),
+            front: Timestamp::default(),
             known_to: Some(BEGIN),
             claimed: HashMap::default(),
             filling: false,
@@ -106,8 +116,19 @@ impl Queue {
         }
     }
 
-    /// What was read after [`Queue::fill_from`]: `window` callbacks, or fewer if there are no more.
-    pub(super) fn filled(&mut self, read: ReadAhead, window: usize) {
+    /// The place before all active callbacks.
+    pub(super) fn begin(&self, now: Timestamp) -> Place {
+        (self.front.min(now.before(LATE)), 0)
+    }
+
+    /// What is active may be due at any time.
+    pub(super) fn forget_front(&mut self) {
+        self.front = Timestamp::default();
+    }
+
+    /// What was read at `now` after this place, [`Queue::fill_from`] or [`Queue::begin`]: `window` callbacks, or
+    /// fewer if there are no more.
+    pub(super) fn filled(&mut self, read: ReadAhead, window: usize, from: Place, now: Timestamp) {
         self.filling = false;
         if std::mem::take(&mut self.is_stale) {
             self.window.clear();
@@ -118,6 +139,12 @@ impl Queue {
             if !self.claimed.contains_key(&place.1) {
                 self.window.insert(place, record);
             }
+        }
+        // No callback has this seq: it was read from the beginning.
+        if from.1 == 0 {
+            let claimed = self.claimed.values().map(|((due, _), _)| *due);
+            let first = claimed.chain(self.first_due()).chain([now]).min().unwrap_or(now);
+            self.front = first.before(LATE);
         }
     }
 

@@ -204,9 +204,15 @@ impl Inner {
     }
 
     /// What was read for a queue.
-    pub(super) fn filled(&mut self, key: QueueKey, read: ReadAhead, window: usize) {
+    pub(super) fn filled(
+        &mut self,
+        (key, from): (QueueKey, Place),
+        read: ReadAhead,
+        window: usize,
+        now: Timestamp,
+    ) {
         if let Some(queue) = self.queues.get_mut(&key) {
-            queue.filled(read, window);
+            queue.filled(read, window, from, now);
             if let Some(due) = queue.first_due() {
                 self.signal(key, due);
             }
