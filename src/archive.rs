@@ -15,7 +15,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{
-    callback::{Body, Destination, SecretUrl},
+    callback::{Body, Destination, SecretUrl, Trace},
     clock::Timestamp,
     outbox::{
         Attempt, Entry, ExportCursor, Failure, Identity, Outbox, OutboxError, Readiness, Record,
@@ -89,6 +89,8 @@ struct ArchiveLine {
     replays: u32,
     last_error: Option<Failure>,
     attempts: Vec<Attempt>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<Trace>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     uncertain: bool,
 }
@@ -116,6 +118,7 @@ impl From<Entry> for ArchiveLine {
             replays: record.replays,
             last_error: record.last_error,
             attempts,
+            trace: record.trace,
             uncertain,
         }
     }
@@ -152,6 +155,7 @@ impl TryFrom<ArchiveLine> for Entry {
                 replays: line.replays,
                 last_error: line.last_error,
                 last_attempt,
+                trace: line.trace,
             },
             attempts: line.attempts,
             uncertain: line.uncertain,

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use crate::{
     callback::{Body, CallbackId, Destination, parse_url, tracker_url},
     egress::Policy,
-    event::{self, JobEvent, Malformed, Parsed},
+    event::{self, Given, JobEvent, Malformed, Parsed},
     measure,
     outbox::{Enqueued, ErrorKind, Failure, NewCallback, Outbox, OutboxError, Sequence},
     report::{self, EventLine},
@@ -85,9 +85,9 @@ impl Intake {
         self.rules.store(Arc::new(Rules::new(policy, tracker_template)));
     }
 
-    /// Parses one event and applies the rules.
-    pub fn prepare(&self, json: &[u8]) -> Prepared {
-        self.prepare_parsed(event::parse(json))
+    /// Parses one event, beside which `given` is known, and applies the rules.
+    pub fn prepare(&self, json: &[u8], given: Given) -> Prepared {
+        self.prepare_parsed(event::parse_with(json, given))
     }
 
     /// Applies the rules to an event that was parsed.
@@ -128,6 +128,7 @@ impl Intake {
             },
             url: event.url,
             destination,
+            trace: event.trace.map(|it| *it),
             refusal,
         }
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    callback::{CallbackId, Destination, SecretUrl},
+    callback::{CallbackId, Destination, SecretUrl, Span, Trace},
     clock::Timestamp,
     event::Malformed,
     measure,
@@ -32,6 +32,7 @@ pub struct EventLine {
     url: SecretUrl,
     destination: Destination,
     refusal: Option<Failure>,
+    trace: Option<Trace>,
 }
 
 impl EventLine {
@@ -44,6 +45,7 @@ impl EventLine {
             url: new.url.clone(),
             destination: new.destination.clone(),
             refusal: new.refusal.clone(),
+            trace: new.trace.clone(),
         }
     }
 
@@ -60,6 +62,7 @@ impl EventLine {
                 tracing::$level!(
                     event.action = $action,
                     event.outcome = $outcome,
+                    trace.id = self.trace.as_ref().map(Trace::id),
                     callback.id = id.map(tracing::field::display),
                     dpf.job_id = self.job_id,
                     dpf.job_id_fs = self.job_id_fs,
@@ -211,6 +214,8 @@ pub fn paused(destination: &Destination, paused: bool) {
 
 /// The outcome of an attempt, or the end of a callback without one.
 pub fn outcome(record: &Record) {
+    let made = record.trace.as_ref().and(record.last_attempt.as_ref());
+    let span = made.map(|attempt| Span::of(record.id, attempt.number));
     let due = match record.state {
         State::Pending(Readiness::Scheduled(at)) => Some(at),
         _ => None,
@@ -224,6 +229,8 @@ pub fn outcome(record: &Record) {
                     .last_attempt
                     .as_ref()
                     .map(|attempt| attempt.duration_ms.saturating_mul(1_000_000)),
+                trace.id = record.trace.as_ref().map(Trace::id),
+                span.id = span.map(Span::id),
                 callback.id = %record.id,
                 callback.attempt = record.attempt_count,
                 callback.next_attempt_at = due.map(tracing::field::display),

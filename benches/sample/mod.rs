@@ -22,6 +22,7 @@ pub(crate) fn new(job: usize, to: &Destination) -> NewCallback {
         },
         url: format!("http://127.0.0.1:8080/ourjobmanager/ourjobno/{job}").into(),
         destination: to.clone(),
+        trace: None,
         refusal: None,
     }
 }

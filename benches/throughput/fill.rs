@@ -80,6 +80,7 @@ fn new(job: usize, url: &str) -> anyhow::Result<NewCallback> {
         body: body(job, directory(job)),
         url: url.to_owned().into(),
         destination: Destination::of(&parse_url(url).context("a URL")?),
+        trace: None,
         refusal: None,
     })
 }

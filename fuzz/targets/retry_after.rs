@@ -70,6 +70,7 @@ fn record(accepted: Timestamp) -> Record {
         replays: 0,
         last_error: None,
         last_attempt: None,
+        trace: None,
     }
 }
 

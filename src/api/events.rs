@@ -20,6 +20,7 @@ use tower_http::timeout::TimeoutError;
 use super::{
     lines::{Line, Splitter},
     problem::Problem,
+    request::given,
     state::Shared,
     view::{LineView, OutcomeView},
 };
@@ -184,11 +185,11 @@ async fn one(
     let json = read(headers, body, limit, too_large).await?;
     let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
     let parsed = if media_type(headers) == Some(cloudevents::STRUCTURED) {
-        cloudevents::structured(&json, Given::default())
+        cloudevents::structured(&json, given(headers))
     } else if headers.contains_key(cloudevents::VERSION) {
-        cloudevents::binary(header, &json, Given::default())
+        cloudevents::binary(header, &json, given(headers))
     } else {
-        event::parse(&json)
+        event::parse_with(&json, given(headers))
     };
     let prepared = shared.intake.prepare_parsed(parsed);
     let outcomes = shared.intake.take(vec![prepared], Sequence::default()).await?;
@@ -217,13 +218,13 @@ async fn array(
         if event.len() > longest {
             return Intake::refuse(Malformed::TooLong(longest));
         }
-        let parsed = cloudevents::structured(event.as_bytes(), Given::default());
+        let parsed = cloudevents::structured(event.as_bytes(), given(headers));
         shared.intake.prepare_parsed(parsed)
     };
     let prepared = events.iter().map(|event| prepare(event.get())).collect();
     let outcomes = shared.intake.take(prepared, Sequence::default()).await?;
     let done = (1..).zip(outcomes).collect();
-    Ok(Batch { done, ..Batch::new(shared) }.into_response())
+    Ok(Batch { done, ..Batch::new(shared, Given::default()) }.into_response())
 }
 
 fn answer(outcome: &EventOutcome) -> Response {
@@ -254,7 +255,7 @@ async fn batch(
     if !check_length(headers, shared.settings.max_batch_bytes) {
         return Err(batch_too_large(shared));
     }
-    let mut batch = Batch::new(shared);
+    let mut batch = Batch::new(shared, given(headers));
     match batch.run(body).await {
         Ok(()) => Ok(batch.into_response()),
         Err(problem) => {
@@ -274,6 +275,7 @@ type Stored = Pin<Box<dyn Future<Output = Result<Vec<EventOutcome>, OutboxError>
 /// A batch that is being received.
 struct Batch<'a> {
     shared: &'a Shared,
+    given: Given,
     line: u64,
     numbers: Vec<u32>,
     chunk: Vec<Prepared>,
@@ -284,9 +286,10 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    fn new(shared: &'a Shared, given: Given) -> Self {
         Self {
             shared,
+            given,
             line: 0,
             numbers: Vec::new(),
             chunk: Vec::new(),
@@ -327,7 +330,7 @@ impl<'a> Batch<'a> {
                 Line::Whole(json) if json.iter().all(u8::is_ascii_whitespace) => continue,
                 Line::Whole(json) => {
                     self.chunk_bytes += json.len();
-                    self.shared.intake.prepare(&json)
+                    self.shared.intake.prepare(&json, self.given.clone())
                 }
                 Line::TooLong => {
                     let limit = self.shared.settings.max_event_bytes;

@@ -1,12 +1,13 @@
 //! Request parsing shared by the handlers: JSON bodies and page limits.
 
-use axum::{Json, extract::rejection::JsonRejection};
+use axum::{Json, extract::rejection::JsonRejection, http::HeaderMap};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error as _},
 };
 
 use super::problem::Problem;
+use crate::{callback::Trace, event::Given};
 
 /// Number of items on a page if no limit is given.
 const DEFAULT_LIMIT: usize = 100;
@@ -51,4 +52,11 @@ pub(super) fn body<T>(extracted: Extracted<T>) -> Result<T, Problem> {
         Ok(Json(Body(body))) => Ok(body),
         Err(error) => Err(Problem::new(error.status(), error.body_text())),
     }
+}
+
+/// What the headers say of each event of a request: its trace.
+pub(super) fn given(headers: &HeaderMap) -> Given {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let trace = text("traceparent").and_then(|it| Trace::parse(it, text("tracestate")));
+    Given { trace, ..Given::default() }
 }

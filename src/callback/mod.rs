@@ -5,6 +5,7 @@ mod destination;
 mod id;
 mod pattern;
 mod secret;
+mod trace;
 mod tracker;
 mod url;
 
@@ -14,6 +15,7 @@ pub use self::{
     id::{CallbackId, ParseIdError},
     pattern::{Pattern, PatternError, PatternMap},
     secret::{SecretUrl, redact_url},
+    trace::{Span, Trace},
     tracker::{DEFAULT_TRACKER_TEMPLATE, tracker_template, tracker_url},
     url::{UrlError, parse_url},
 };

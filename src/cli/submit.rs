@@ -101,6 +101,8 @@ fn event(args: Args) -> anyhow::Result<Vec<u8>> {
         event_id: args.event_id,
         dpf_tracker_url: args.dpf_tracker_url,
         job_state: None,
+        traceparent: None,
+        tracestate: None,
     };
     Ok(serde_json::to_vec(&raw)?)
 }

@@ -198,6 +198,7 @@ mod tests {
             replays: 0,
             last_error: None,
             last_attempt: None,
+            trace: None,
         }
     }
 

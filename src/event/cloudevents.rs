@@ -1,7 +1,8 @@
 //! CloudEvents 1.0: an envelope around the job event, in JSON (structured mode) or in headers (binary mode).
 //!
 //! The envelope's `id` is the `eventId` of an event without one. Its `type`, or the part after the last full
-//! stop, is the `event` of one that names none.
+//! stop, is the `event` of one that names none. Its `traceparent` and `tracestate` (the extension for tracing)
+//! are those of an event without its own.
 
 use data_encoding::BASE64;
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use super::{
     Given, Malformed, Parsed, parse_with,
     text::{with_whole_characters, without_text},
 };
+use crate::callback::Trace;
 
 /// The media type of an event in structured mode.
 pub const STRUCTURED: &str = "application/cloudevents+json";
@@ -26,6 +28,8 @@ struct Envelope {
     specversion: Option<String>,
     id: Option<String>,
     r#type: Option<String>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
     data: Option<Box<RawValue>>,
     data_base64: Option<String>,
 }
@@ -44,7 +48,10 @@ pub fn structured(json: &[u8], given: Given) -> Result<Parsed, Malformed> {
     let text = std::str::from_utf8(json).map_err(|e| Malformed::Utf8(e.valid_up_to() + 1))?;
     let envelope: Envelope = serde_json::from_str(&with_whole_characters(text))
         .map_err(|e| Malformed::Json(without_text(&e.to_string())))?;
-    let given = checked(envelope.specversion, envelope.id, envelope.r#type, given)?;
+    let mut given = checked(envelope.specversion, envelope.id, envelope.r#type, given)?;
+    let trace = envelope.traceparent.as_deref();
+    let trace = trace.and_then(|it| Trace::parse(it, envelope.tracestate.as_deref()));
+    given.trace = trace.or(given.trace);
     match (envelope.data, envelope.data_base64) {
         (Some(data), None) => parse_with(data.get().as_bytes(), given),
         (None, Some(text)) => {
@@ -69,7 +76,10 @@ pub fn binary(
         let value = header(&format!("{PREFIX}{name}"))?;
         Some(percent_encoding::percent_decode_str(&value).decode_utf8_lossy().into_owned())
     };
-    let given = checked(attribute("specversion"), attribute("id"), attribute("type"), given)?;
+    let mut given = checked(attribute("specversion"), attribute("id"), attribute("type"), given)?;
+    let trace = attribute("traceparent");
+    let trace = trace.and_then(|it| Trace::parse(&it, attribute("tracestate").as_deref()));
+    given.trace = trace.or(given.trace);
     parse_with(data, given)
 }
 
@@ -92,7 +102,7 @@ fn checked(
     let id = filled(id).ok_or(Malformed::CloudEvent("`id` is missing or empty"))?;
     let kind = filled(kind).ok_or(Malformed::CloudEvent("`type` is missing or empty"))?;
     let event = kind.rsplit('.').next().map(str::to_owned);
-    Ok(Given { event_id: Some(id), event: given.event.or(event) })
+    Ok(Given { event_id: Some(id), event: given.event.or(event), trace: given.trace })
 }
 
 #[cfg(test)]

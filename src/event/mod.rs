@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::parameters::{Parameters, URL_PARAMETER};
 use self::text::{with_whole_characters, without_text};
-use crate::callback::{JobState, SecretUrl};
+use crate::callback::{JobState, SecretUrl, Trace};
 
 /// Maximum length of `jobId`, `jobIdFs`, `exitStatus` and `eventId`, in bytes. The other fields are
 /// limited by the size of the event.
@@ -53,6 +53,14 @@ pub struct RawEvent {
     /// The page of the job; the default is `tracker.url_template`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dpf_tracker_url: Option<String>,
+    /// W3C Trace Context: the trace that the job belongs to. The header `traceparent` does for all events of a
+    /// request. An invalid one is ignored.
+    #[schema(example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// W3C Trace Context: what tracing systems have added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
     /// `SENDING`, `FINISHED` or `ERROR`; optional, and has to agree with the other fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_state: Option<String>,
@@ -77,6 +85,8 @@ pub struct JobEvent {
     pub event_id: Option<String>,
     /// The callback URL as submitted.
     pub url: SecretUrl,
+    /// The trace that it belongs to.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// The reason why an event does not request a callback.
@@ -145,6 +155,8 @@ pub struct Given {
     pub event: Option<String>,
     /// The idempotency key.
     pub event_id: Option<String>,
+    /// The trace.
+    pub trace: Option<Trace>,
 }
 
 /// Parses one event from JSON.
@@ -166,7 +178,11 @@ pub fn parse_with(json: &[u8], beside: Given) -> Result<Parsed, Malformed> {
         serde_json::from_str(text).map_err(|e| Malformed::Json(without_text(&e.to_string())))?;
     raw.event = given(raw.event).or(beside.event);
     raw.event_id = given(raw.event_id).or(beside.event_id);
-    check(raw)
+    let mut parsed = check(raw)?;
+    if let Parsed::Callback(event) = &mut parsed {
+        event.trace = event.trace.take().or(beside.trace.map(Box::new));
+    }
+    Ok(parsed)
 }
 
 /// Applies the rules to an event with the right types.
@@ -207,6 +223,10 @@ pub fn check(raw: RawEvent) -> Result<Parsed, Malformed> {
         tracker_url: given(raw.dpf_tracker_url),
         event_id,
         url,
+        trace: raw
+            .traceparent
+            .and_then(|it| Trace::parse(&it, raw.tracestate.as_deref()))
+            .map(Box::new),
     }))
 }
 

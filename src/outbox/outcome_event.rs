@@ -88,6 +88,7 @@ impl OutcomeEvents {
             body: Body { job_id: format!("outcome:{}", record.body.job_id), ..event.body },
             url: SecretUrl::from(format!("{place}?{query}")),
             destination: Destination::parse(&place)?,
+            trace: record.trace.clone(),
             refusal: None,
         })
     }
@@ -139,6 +140,7 @@ mod tests {
             },
             url: SecretUrl::from("http://h/?secret".to_owned()),
             destination: Destination::from_stored("http://h:80"),
+            trace: None,
             refusal: Some(Failure::new(ErrorKind::InvalidUrl, "a?b=c&d")),
         };
         transition::refuse(new, CallbackId::from_u128(7), Timestamp::from_millis(1))

@@ -2,13 +2,14 @@
 //!
 //! A stored value is `format (1 byte) ‖ 0 (1 byte) ‖ postcard`. A callback is stored as it was
 //! accepted, and its later changes are its [`Progress`]. A change of any struct here changes the
-//! format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`. A new variant of an enum
+//! format: it requires a new [`RECORD_FORMAT`] and a file in `migrations/`. The exception is
+//! [`Record::trace`], the last field, which earlier versions did not write and pass over. A new variant of an enum
 //! may be appended, but never inserted, because postcard stores its position.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{
-    callback::{Body, CallbackId, Destination, SecretUrl},
+    callback::{Body, CallbackId, Destination, SecretUrl, Trace},
     clock::Timestamp,
 };
 
@@ -198,6 +199,15 @@ pub struct Record {
     pub last_error: Option<Failure>,
     /// The last attempt.
     pub last_attempt: Option<Attempt>,
+    /// The trace that its event belongs to.
+    #[serde(deserialize_with = "last_field")]
+    pub trace: Option<Trace>,
+}
+
+/// A field behind those of earlier versions: `None` if the value ends before it.
+#[expect(clippy::unnecessary_wraps, reason = "serde has it so")]
+fn last_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Trace>, D::Error> {
+    Ok(Option::deserialize(from).unwrap_or_default())
 }
 
 impl Record {
@@ -299,5 +309,44 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     match bytes {
         [RECORD_FORMAT, _, rest @ ..] => Ok(postcard::from_bytes(rest)?),
         other => Err(CodecError::Format(other.first().copied())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        callback::JobState,
+        outbox::{NewCallback, transition},
+    };
+
+    #[test]
+    fn a_record_of_an_earlier_version_has_no_trace() {
+        let trace = Trace::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None);
+        let new = NewCallback {
+            event_id: None,
+            body: Body {
+                job_id: "1".into(),
+                job_id_fs: "2".into(),
+                job_state: JobState::Sending,
+                exit_status: None,
+                error_reason: None,
+                dpf_tracker_url: None,
+            },
+            url: "http://h/".to_owned().into(),
+            destination: Destination::none(),
+            trace: trace.clone(),
+            refusal: None,
+        };
+        let id = CallbackId::from_u128(1);
+        let traced = transition::accept(new, id, Timestamp::from_millis(1), true);
+        assert_eq!(decode::<Record>(&encode(&traced).unwrap()).unwrap(), traced);
+        let record = Record { trace: None, ..traced };
+        let mut bytes = encode(&record).unwrap();
+        assert_eq!(decode::<Record>(&bytes).unwrap(), record);
+        assert_eq!(bytes.pop(), Some(0));
+        assert_eq!(decode::<Record>(&bytes).unwrap(), record);
+        bytes.pop();
+        assert!(decode::<Record>(&bytes).is_err(), "every other field has to be there");
     }
 }

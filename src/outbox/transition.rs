@@ -45,6 +45,7 @@ fn begin(new: NewCallback, id: CallbackId, now: Timestamp, state: State) -> Reco
         replays: 0,
         last_error: new.refusal,
         last_attempt: None,
+        trace: new.trace,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     views::Open,
 };
 use crate::{
-    callback::{Body, CallbackId, Destination, SecretUrl},
+    callback::{Body, CallbackId, Destination, SecretUrl, Trace},
     clock::Timestamp,
 };
 
@@ -29,6 +29,8 @@ pub struct NewCallback {
     pub url: SecretUrl,
     /// Scheme, host and port of the URL.
     pub destination: Destination,
+    /// The trace that its event belongs to.
+    pub trace: Option<Trace>,
     /// Why it can never be sent, in which case it is stored as failed.
     pub refusal: Option<Failure>,
 }
@@ -38,7 +40,8 @@ impl NewCallback {
     pub(crate) fn text_bytes(&self) -> usize {
         let refusal = self.refusal.as_ref().map_or(0, |failure| failure.message.len());
         let event_id = self.event_id.as_ref().map_or(0, String::len);
-        self.body.text_bytes() + self.url.reveal().len() + event_id + refusal
+        let trace = self.trace.as_ref().and_then(Trace::state).map_or(0, str::len);
+        self.body.text_bytes() + self.url.reveal().len() + event_id + refusal + trace
     }
 }
 

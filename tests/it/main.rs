@@ -54,4 +54,5 @@ mod support;
 mod time;
 mod tls;
 mod tolerance;
+mod traced;
 mod watched;

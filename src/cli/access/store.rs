@@ -14,7 +14,7 @@ use crate::{
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::DataDir,
-    event::Malformed,
+    event::{Given, Malformed},
     intake::Intake,
     outbox::{ListedState, Outbox, OutboxError, Query, Sequence, store::CopyError},
     select::{self, Action, ActionResult},
@@ -94,7 +94,7 @@ impl Store {
                 if line.len() > self.max_event_bytes {
                     Intake::refuse(Malformed::TooLong(self.max_event_bytes))
                 } else {
-                    self.intake.prepare(line)
+                    self.intake.prepare(line, Given::default())
                 }
             })
             .collect();

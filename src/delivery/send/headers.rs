@@ -4,12 +4,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::signing;
 use crate::{
+    callback::Span,
     clock::Timestamp,
     outbox::{ErrorKind, Failure, Record},
 };
 
 /// Headers that the service sets itself, besides `webhook-…` and `content-…`.
-const OWN: [&str; 2] = ["callback-attempt", "user-agent"];
+const OWN: [&str; 4] = ["callback-attempt", "traceparent", "tracestate", "user-agent"];
 
 /// Headers that belong to the connection (RFC 9110, 7.6.1), to the message's framing, or to a proxy.
 const OF_THE_CONNECTION: [HeaderName; 9] = [
@@ -53,6 +54,13 @@ pub(super) fn of(
     headers.insert("webhook-id", text(record.id.to_string())?);
     headers.insert("webhook-timestamp", timestamp.into());
     headers.insert("callback-attempt", record.next_attempt().into());
+    if let Some(trace) = &record.trace {
+        let span = Span::of(record.id, record.next_attempt());
+        headers.insert("traceparent", text(trace.parent(span))?);
+        if let Some(state) = trace.state() {
+            headers.insert("tracestate", text(state.to_owned())?);
+        }
+    }
     if let Some(signed) = signing::signature(secrets, record.id, timestamp, body) {
         headers.insert("webhook-signature", text(signed)?);
     }

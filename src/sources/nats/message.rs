@@ -3,6 +3,7 @@
 use async_nats::{HeaderMap, jetstream::Message};
 
 use super::{settings::Settings, subjects};
+use crate::callback::Trace;
 use crate::event::{self, Given, Malformed, Parsed, cloudevents};
 
 /// The header with which producers have the server recognize duplicates.
@@ -25,7 +26,9 @@ pub(super) fn parse(
         .filter(|id| !id.is_empty() && id.len() <= event::MAX_NAME_BYTES)
         .or_else(|| Some(format!("{}-{stream}", sequence.ok()?)));
     let named = subjects::value_of(&settings.events, &message.subject);
-    let given = Given { event: named.map(str::to_owned), event_id: id };
+    let trace = header("traceparent");
+    let trace = trace.and_then(|it| Trace::parse(&it, header("tracestate").as_deref()));
+    let given = Given { event: named.map(str::to_owned), event_id: id, trace };
     let kind = header("content-type").unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case(cloudevents::STRUCTURED) {

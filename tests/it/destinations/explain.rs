@@ -142,6 +142,8 @@ fn every_fault_of_a_section_names_its_key() {
         "webhook-signature",
         "callback-attempt",
         "user-agent",
+        "traceparent",
+        "tracestate",
     ] {
         let said = refused(&section(&format!("headers = {{ \"{name}\" = \"1\" }}")));
         assert!(

@@ -124,6 +124,7 @@ impl Case {
             },
             url: format!("http://host/{}", self.events).into(),
             destination: destinations()[event.to].clone(),
+            trace: None,
             refusal: event.refused.then(|| Failure::new(ErrorKind::InvalidUrl, "it is no URL")),
         }
     }

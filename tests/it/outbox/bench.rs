@@ -172,6 +172,7 @@ pub(crate) fn new(job: &str) -> NewCallback {
         },
         url: "http://h/".to_owned().into(),
         destination: destination(),
+        trace: None,
         refusal: None,
     }
 }

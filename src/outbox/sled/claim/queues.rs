@@ -301,6 +301,7 @@ mod tests {
             body,
             url,
             destination: destination.clone(),
+            trace: None,
             refusal: None,
         };
         let db = sled::Config::new().temporary(true).open().unwrap();

@@ -239,6 +239,7 @@ mod tests {
             },
             url: String::new().into(),
             destination: crate::callback::Destination::none(),
+            trace: None,
             refusal: None,
         };
         let id = CallbackId::from_u128(1);
