@@ -122,6 +122,9 @@ fn a_token_server_that_is_away_costs_the_receiver_nothing() {
     let waits = &destinations["destinations"][0];
     assert_eq!((&waits["state"], &waits["pending"]), (&"ok".into(), &5.into()), "{waits}");
     assert_eq!(api.callback(&ids[0])["attemptCount"], 0);
+    let basic = format!("Basic {}", BASE64.encode(format!("anna:{}", api.token).as_bytes()));
+    let page = api.request("GET", "/ui/destinations", Some(&basic), "", "");
+    assert!(String::from_utf8(page.body).unwrap().contains(&says), "the page says why it waits");
     let page = api.get("/metrics");
     assert!(
         String::from_utf8(page.body).unwrap().contains("token_requests_total{result=\"failed\"}")
