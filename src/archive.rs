@@ -124,6 +124,15 @@ impl From<Entry> for ArchiveLine {
     }
 }
 
+/// The destination selects credentials, so it is derived from the URL. Only an outcome event has its own as well,
+/// because a producer may give a URL that looks like one.
+fn destination(line: &ArchiveLine) -> Destination {
+    let url = line.url.reveal();
+    Destination::parse(url)
+        .filter(|it| it.is_broker() && it.as_str() == line.destination)
+        .unwrap_or_else(|| Destination::of_callback(url))
+}
+
 impl TryFrom<ArchiveLine> for Entry {
     type Error = String;
 
@@ -139,13 +148,13 @@ impl TryFrom<ArchiveLine> for Entry {
         if last_attempt.as_ref().map_or(0, |it| it.number) != line.attempt_count {
             return Err("attempts and attemptCount do not agree".into());
         }
+        let destination = destination(&line);
         Ok(Self {
             record: Record {
                 id: line.id.parse().map_err(|error| format!("{error}"))?,
                 event_id: line.event_id,
                 body: line.body,
-                // The destination selects credentials, so it is always derived from the URL.
-                destination: Destination::of_callback(line.url.reveal()),
+                destination,
                 url: line.url,
                 created_at: line.created_at,
                 state,
@@ -290,18 +299,28 @@ mod tests {
 
     #[test]
     fn an_imported_destination_is_taken_from_the_url() {
-        let export = [
-            r#"{"export":"seal-dpf-urlcallback","version":1,"identity":null}"#,
-            r#"{"id":"06h1dmjtok0014t83r185jkkq4","eventId":null,"url":"http://stranger/x",
-                "destination":"https://trusted:443","body":{"jobId":"1","jobIdFs":"2",
-                "jobState":"SENDING","exitStatus":null,"errorReason":null,"dpfTrackerUrl":null},
-                "createdAt":"2026-01-01T00:00:00Z","state":"pending","finishedAt":null,"dueAt":null,
-                "attemptCount":0,"budgetAttempts":0,"budgetSince":"2026-01-01T00:00:00Z","replays":0,
-                "lastError":null,"attempts":[]}"#,
-        ];
-        let lines = export.map(|line| line.replace('\n', " ")).join("\n") + "\n";
-        let mut reader = ArchiveReader::begin(lines.as_bytes()).unwrap();
-        let entry = reader.next_entry().unwrap().unwrap();
-        assert_eq!(entry.record.destination.as_str(), "http://stranger:80");
+        for (url, stated, taken) in [
+            ("http://stranger/x", "https://trusted:443", "http://stranger:80"),
+            ("http://stranger/x", "nats://outcomes", "http://stranger:80"),
+            ("nats://outcomes/1", "nats://outcomes", "nats://outcomes"),
+            // As a producer gave it.
+            ("nats://outcomes/1", "", ""),
+            ("nats://outcomes/1", "nats://others", ""),
+        ] {
+            let export = [
+                r#"{"export":"seal-dpf-urlcallback","version":1,"identity":null}"#,
+                r#"{"id":"06h1dmjtok0014t83r185jkkq4","eventId":null,"url":"URL",
+                    "destination":"STATED","body":{"jobId":"1","jobIdFs":"2",
+                    "jobState":"SENDING","exitStatus":null,"errorReason":null,"dpfTrackerUrl":null},
+                    "createdAt":"2026-01-01T00:00:00Z","state":"pending","finishedAt":null,"dueAt":null,
+                    "attemptCount":0,"budgetAttempts":0,"budgetSince":"2026-01-01T00:00:00Z","replays":0,
+                    "lastError":null,"attempts":[]}"#,
+            ];
+            let lines = export.map(|line| line.replace('\n', " ")).join("\n") + "\n";
+            let lines = lines.replace("URL", url).replace("STATED", stated);
+            let mut reader = ArchiveReader::begin(lines.as_bytes()).unwrap();
+            let entry = reader.next_entry().unwrap().unwrap();
+            assert_eq!(entry.record.destination.as_str(), taken, "{url} {stated}");
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! `check-config`: prints the settings in effect, and what the database and NATS are like.
 
 use super::output::{Exit, Usage, print, say_warnings};
-use crate::{config::Config, sources::nats};
+use crate::{
+    config::{Config, ENV_PREFIX, Effective},
+    sources::nats,
+};
 
 /// Check the settings and print those in effect
 ///
@@ -12,14 +15,27 @@ use crate::{config::Config, sources::nats};
 pub(super) struct Args {
     /// Print what is in effect for this callback URL: the section of `destinations` that applies, and the
     /// values
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "format")]
     explain: Option<String>,
+
+    /// Print them as in the settings file, or as environment variables, without asking a server
+    #[arg(long, value_enum, default_value_t = Format::Toml)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Toml,
+    Env,
 }
 
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
     say_warnings(config);
     if let Some(url) = &args.explain {
         return explain(config, url);
+    }
+    if args.format == Format::Env {
+        return Ok(config.effective.iter().map(variable).try_for_each(print)?);
     }
     for setting in &config.effective {
         let place = setting.place.as_deref().map(|it| format!("  # {it}")).unwrap_or_default();
@@ -37,6 +53,7 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
 /// The second part, which waits for a server.
 pub(super) async fn nats(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     if args.explain.is_none()
+        && args.format == Format::Toml
         && let Some(settings) = &config.nats
     {
         for line in nats::examine(settings).await? {
@@ -44,6 +61,30 @@ pub(super) async fn nats(config: &Config, args: &Args) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// A setting as a line of a file with environment variables, as systemd, containers and Consul read it.
+fn variable(setting: &Effective) -> String {
+    let name = format!("{ENV_PREFIX}{}", setting.key.to_uppercase().replace('.', "__"));
+    match &setting.value {
+        None => format!("# {name} is not set"),
+        Some(value) if value.contains("***") => format!("# {name} has a secret"),
+        Some(value) => format!("{name}={}", bare(value)),
+    }
+}
+
+/// A TOML value as a variable has it: text without quotes, unless it would be read as something else.
+fn bare(value: &str) -> &str {
+    let text = value.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+    let is_plain = |text: &&str| {
+        !text.is_empty()
+            && !text.contains(['\\', '"'])
+            && !text.starts_with(['[', '{', '\'', ' '])
+            && !text.ends_with(' ')
+            && text.parse::<f64>().is_err()
+            && text.parse::<bool>().is_err()
+    };
+    text.filter(is_plain).unwrap_or(value)
 }
 
 fn explain(config: &Config, url: &str) -> anyhow::Result<()> {

@@ -1,14 +1,10 @@
 //! CloudEvents over HTTP.
 
-use std::{
-    collections::BTreeMap,
-    io::Write as _,
-    process::{Command, Stdio},
-};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, Receiver, Service, event};
+use crate::support::{Api, Receiver, Service, event, python};
 
 fn envelope(id: &str, data: &Value) -> Value {
     json!({"specversion": "1.0", "id": id, "source": "/dpf", "type": "job_sending", "data": data})
@@ -41,24 +37,11 @@ pub(crate) struct Message {
 
 /// What the public package makes of events, in each of its modes.
 pub(crate) fn messages(events: &[Value]) -> Vec<Message> {
-    let package = std::env::var("CLOUDEVENTS").expect("CLOUDEVENTS: the folder of the package");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloudevents/messages.py");
-    let mut python = Command::new("python3");
-    python.arg(script).env("PYTHONPATH", package).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut python = python.spawn().unwrap();
-    let lines: Vec<_> = events.iter().map(Value::to_string).collect();
-    python.stdin.take().unwrap().write_all(lines.join("\n").as_bytes()).unwrap();
-    let output = python.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
-    let message = |line: &str| {
-        let mut line: Value = serde_json::from_str(line).unwrap();
-        Message {
-            headers: serde_json::from_value(line["headers"].take()).unwrap(),
-            body: line["body"].as_str().unwrap().to_owned(),
-        }
+    let message = |mut line: Value| Message {
+        headers: serde_json::from_value(line["headers"].take()).unwrap(),
+        body: line["body"].as_str().unwrap().to_owned(),
     };
-    text.lines().map(message).collect()
+    python("messages.py", events).into_iter().map(message).collect()
 }
 
 #[test]

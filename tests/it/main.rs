@@ -26,6 +26,7 @@ mod dispatch;
 mod documents;
 mod durability;
 mod egress;
+mod environment;
 #[cfg(target_os = "linux")]
 mod faults;
 mod guard;

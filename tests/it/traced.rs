@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, Put, Receiver, Service, event, eventually};
+use crate::support::{Answer, Api, Put, Receiver, Service, event, eventually, python};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const OTHER: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -54,6 +54,33 @@ fn each_attempt_is_a_span_of_the_events_trace_and_so_is_its_line() {
     }
     api.wait_for_state(&api.accept(&event("job_sending", "2", &receiver.url("/"))), "delivered");
     assert_eq!(receiver.puts()[2].header("traceparent"), "");
+}
+
+#[test]
+#[ignore = "needs the Python package opentelemetry_api: tests/run"]
+fn each_attempt_is_a_span_for_the_public_package() {
+    let receiver = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
+    let service = Service::start("");
+    let api = service.api();
+    api.wait_for_state(&api.accept(&traced("1", &receiver.url("/"))), "delivered");
+    let puts = receiver.puts();
+    let header = |put: &Put, name: &str| put.header(name).to_owned();
+    let headers: Vec<_> = puts
+        .iter()
+        .map(|put| json!({"traceparent": header(put, "traceparent"), "tracestate": header(put, "tracestate")}))
+        .collect();
+    let expected: Vec<_> = puts
+        .iter()
+        .map(|put| {
+            let [trace, span] = span(put);
+            json!({
+                "valid": true, "trace": trace, "span": span, "sampled": true,
+                "state": "congo=t61rcWkgMzE",
+            })
+        })
+        .collect();
+    assert_eq!(python("spans.py", &headers), expected);
+    assert_eq!((expected.len(), &expected[0]["trace"]), (2, &TRACE.into()));
 }
 
 /// Hands in events with a trace in the header; gives the response.

@@ -6,6 +6,7 @@ mod forwarder;
 pub(crate) mod nats;
 pub(crate) mod postgres;
 mod preload;
+mod python;
 mod raw;
 mod receiver;
 mod service;
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 
 pub(crate) use forwarder::Forwarder;
 pub(crate) use preload::preloaded;
+pub(crate) use python::python;
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Put, Receiver};
 pub(crate) use service::{Api, Response, Service, binary, run, run_in};

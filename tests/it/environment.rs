@@ -1,0 +1,54 @@
+//! Settings as environment variables, as platforms hand them over.
+
+use std::collections::BTreeMap;
+
+use crate::support::binary;
+
+/// What `check-config` prints with these settings, without the places where they are set.
+fn checked(toml: &str, env: &BTreeMap<String, String>, args: &[&str]) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "geheim-geheim-geheim").unwrap();
+    if !toml.is_empty() {
+        std::fs::write(folder.path().join("config.toml"), toml).unwrap();
+    }
+    let mut command = binary();
+    let output = command.current_dir(folder.path()).envs(env).arg("check-config").args(args);
+    let output = output.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let place = |line: &str| line.split("  # ").next().unwrap().to_owned();
+    text.lines().map(place).collect()
+}
+
+#[test]
+fn the_settings_in_effect_are_printed_as_variables_that_have_the_same_effect() {
+    let toml = r##"
+        data_dir = "a folder with # and = in it"
+        api.read_token_file = "token"
+        tracker.url_template = ""
+        retry.max_age = "48h"
+        retry.final_statuses = [400, 410]
+        egress.deny = []
+        egress.https_only = true
+        signing.secrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
+        log.level = "WARN"
+        log.file = "123"
+        [destinations."https://*.example.com"]
+        bearer_token_file = "token"
+        headers = { "x-say" = "'a', \"b\"" }
+        [destinations."http://other:8080"]
+        requests_per_second = 2.5
+        timeout = "7s"
+    "##;
+    let printed = checked(toml, &BTreeMap::new(), &["--format", "env"]);
+    assert!(printed.contains(&"URLCALLBACK__RETRY__MAX_AGE=2days".to_owned()), "{printed:#?}");
+    assert!(printed.contains(&"# URLCALLBACK__SIGNING__SECRETS has a secret".to_owned()));
+    assert!(printed.contains(&"# URLCALLBACK__EGRESS__PROXY is not set".to_owned()));
+    let set = printed.iter().filter(|line| !line.starts_with('#'));
+    let env = set.map(|line| line.split_once('=').unwrap());
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let secret = |line: &String| !line.contains("signing.secrets");
+    let [before, after] = [checked(toml, &BTreeMap::new(), &[]), checked("", &env, &[])];
+    let of = |lines: Vec<String>| lines.into_iter().filter(secret).collect::<Vec<_>>();
+    assert_eq!(of(after), of(before));
+}
