@@ -22,7 +22,7 @@ fn checked(toml: &str, env: &BTreeMap<String, String>, args: &[&str]) -> Vec<Str
 
 #[test]
 fn the_settings_in_effect_are_printed_as_variables_that_have_the_same_effect() {
-    let toml = r##"
+    let toml = r#"
         data_dir = "a folder with # and = in it"
         api.read_token_file = "token"
         tracker.url_template = ""
@@ -38,7 +38,7 @@ fn the_settings_in_effect_are_printed_as_variables_that_have_the_same_effect() {
         [destinations."http://other:8080"]
         requests_per_second = 2.5
         timeout = "7s"
-    "##;
+    "#;
     let printed = checked(toml, &BTreeMap::new(), &["--format", "env"]);
     assert!(printed.contains(&"URLCALLBACK__RETRY__MAX_AGE=2days".to_owned()), "{printed:#?}");
     assert!(printed.contains(&"# URLCALLBACK__SIGNING__SECRETS=[\"***\"]".to_owned()));
