@@ -1,13 +1,13 @@
 //! Fills a store that no service has open with a backlog, through the outbox.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use seal_dpf_urlcallback::{
     callback::{Body, Destination, JobState, parse_url},
     clock::SystemClock,
     outbox::{
-        NewCallback, Outbox, Sequence,
+        Common, NewCallback, Outbox, Sequence,
         postgres::{self, PostgresOutbox},
         sled::{Settings, SledOutbox},
     },
@@ -88,15 +88,13 @@ fn new(job: usize, url: &str) -> anyhow::Result<NewCallback> {
 /// The store in a database. The folder with the identity of whoever fills it is beside `dir`.
 fn open(url: &str, dir: &Path) -> anyhow::Result<PostgresOutbox> {
     let settings = postgres::Settings {
-        outcome_events: None,
         url: url.to_owned().into(),
         session_url: None,
         password_file: None,
         ca_file: None,
         identity: None,
         schema: SCHEMA.to_owned(),
-        max_pending: 10_000_000,
-        longest_pause: Duration::MAX,
+        common: Common::default(),
     };
     Ok(PostgresOutbox::visit(settings, dir.parent().context("a folder")?)?)
 }

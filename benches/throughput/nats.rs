@@ -4,7 +4,7 @@
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -23,6 +23,9 @@ use crate::{
     stage::{DEAD, Events, produce},
     table::{Figures, mib},
 };
+
+/// How long the service runs before its memory is looked at.
+const SETTLES: Duration = Duration::from_secs(30);
 
 /// A server with an empty stream.
 struct Server {
@@ -138,7 +141,7 @@ pub(crate) fn run(figures: &mut Figures) -> anyhow::Result<()> {
     server.publish(BEHIND)?;
     let mut service = server.instance("outbox.max_pending = 1000\n")?;
     service.start()?;
-    std::thread::sleep(std::time::Duration::from_secs(30));
+    std::thread::sleep(SETTLES);
     let behind = service.metric("urlcallback_nats_behind")?;
     let usage = service.usage()?;
     service.stop()?;

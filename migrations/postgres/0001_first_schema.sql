@@ -121,8 +121,8 @@ CREATE TABLE @schema@.asked (
 
 -- Counters. Each instance has its own rows, so that instances do not wait for each other. A row is updated for
 -- one period; then another one replaces it. While a snapshot is held open, PostgreSQL cannot remove the versions
--- before the last one, and whoever looks for a row by its key passes over all of them. The newest period is
--- first in the index, and it has few.
+-- before the last one, and whoever looks for a row by its key passes over all of them. So a look-up reads the
+-- newest period alone, which is first in the index and has few versions.
 CREATE TABLE @schema@.tally (
     queue bigint NOT NULL,
     slot integer NOT NULL,
@@ -250,12 +250,13 @@ BEGIN
     SELECT p_slot, greatest(v_newest.period, v_period), sum(it.pending) + coalesce(v_newest.pending, 0),
         sum(it.delivered) + coalesce(v_newest.delivered, 0), sum(it.failed) + coalesce(v_newest.failed, 0)
     FROM unnest(p_pending, p_delivered, p_failed) AS it (pending, delivered, failed)
+    HAVING count(*) > 0
     ON CONFLICT (slot, period) DO UPDATE
         SET pending = excluded.pending, delivered = excluded.delivered, failed = excluded.failed;
 END
 $body$;
 
--- Whose counters there are. It goes from one to the next, past all rows that were replaced.
+-- The slots that have counters. It reads one row of each, and none that was replaced.
 CREATE FUNCTION @schema@.slots_v1() RETURNS integer[] LANGUAGE plpgsql STABLE AS $body$
 DECLARE
     v_slots integer[] := '{}';
@@ -277,11 +278,11 @@ CREATE FUNCTION @schema@.totals_v1(OUT pending bigint, OUT failed bigint) LANGUA
     CROSS JOIN LATERAL (SELECT * FROM @schema@.total t WHERE t.slot = s.slot ORDER BY period DESC LIMIT 1) AS t;
 $body$;
 
--- Stores new callbacks in the order of the arrays. With the token of a call before, if it has one, nothing is stored
--- again, and the outcomes are the same; the call with the token p_answered is not repeated. p_given: the seq of
--- a callback, if it has one already. p_about: the callback of which it reports the outcome; without its end,
--- nothing is stored. p_refused: the kind of error of one that can never be
--- sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one row alone, and nothing is
+-- Stores new callbacks in the order of the arrays. p_token identifies the call: with that of an earlier call,
+-- nothing is stored again, and the outcomes are the same; a call without a token is not repeated, and neither is
+-- the one with the token p_answered. p_given: the seq of a callback, if it has one already. p_about: the callback
+-- whose outcome an outcome event reports; the event is not stored unless that callback has ended. p_refused: the
+-- kind of error of one that can never be sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one row alone, and nothing is
 -- stored: 3 there is no room (seq: how many are pending), 4 to be tried one by one.
 CREATE FUNCTION @schema@.enqueue_v1(
     p_now bigint, p_slot integer, p_max bigint, p_events bytea[], p_jobs bytea[], p_directories bytea[],

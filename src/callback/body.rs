@@ -52,6 +52,19 @@ impl Body {
         self.job_id.len() + self.job_id_fs.len() + optional.sum::<usize>()
     }
 
+    /// A body for tests.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self {
+            job_id: "1".into(),
+            job_id_fs: "2".into(),
+            job_state: JobState::Sending,
+            exit_status: None,
+            error_reason: None,
+            dpf_tracker_url: None,
+        }
+    }
+
     /// The bytes of the PUT.
     pub fn to_json(&self) -> Vec<u8> {
         // A struct of strings and an enum cannot fail to serialize.

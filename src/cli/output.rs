@@ -17,6 +17,17 @@ pub(super) enum Output {
     Ndjson,
 }
 
+impl Output {
+    /// Whether it is JSON, for a command whose result is not a list.
+    pub(super) fn is_json(self, command: &str) -> Result<bool, Usage> {
+        match self {
+            Self::Table => Ok(false),
+            Self::Json => Ok(true),
+            Self::Ndjson => Err(Usage(format!("{command} supports the formats table and json"))),
+        }
+    }
+}
+
 /// Exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {

@@ -1,8 +1,8 @@
 //! `reload`: has the running service read its settings again.
 
 use super::{
-    access::{self, Running},
-    output::{Exit, Output, Usage, print, say},
+    access,
+    output::{Exit, Output, print, say},
 };
 use crate::config::Config;
 
@@ -21,19 +21,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
-    if args.output == Output::Ndjson {
-        return Err(Usage("reload supports the formats table and json".into()).into());
-    }
-    let service = match access::running(config)? {
-        Running::Listening(service, _) => service,
-        Running::Not => {
-            say("not running");
-            return Ok(Exit::NotRunning);
-        }
-        Running::Silent(holder) => {
-            anyhow::bail!("pid {} is starting up or shutting down; try again", holder.pid)
-        }
-    };
+    let json = args.output.is_json("reload")?;
+    let Some(service) = access::listening(config)? else { return Ok(Exit::NotRunning) };
     let view = match service.reload().await? {
         Ok(view) => view,
         Err(faults) => {
@@ -49,7 +38,7 @@ pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     for warning in &view.warnings {
         say(format_args!("warning: {warning}"));
     }
-    if args.output == Output::Json {
+    if json {
         print(serde_json::to_string(&view)?)?;
         return Ok(Exit::Done);
     }

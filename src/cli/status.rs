@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     access::{self, Running, Service},
-    output::{Exit, Output, Usage, print},
+    output::{Exit, Output, print},
     screen::Screen,
     table, text,
 };
@@ -27,10 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
-    if args.output == Output::Ndjson {
-        return Err(Usage("status supports the formats table and json".into()).into());
-    }
-    let json = args.output == Output::Json;
+    let json = args.output.is_json("status")?;
     match access::running(config)? {
         Running::Not => {
             if json {

@@ -5,8 +5,8 @@ use std::io::IsTerminal as _;
 use anyhow::Context as _;
 
 use super::{
-    access::{self, Running},
-    output::{Exit, print, say},
+    access,
+    output::{Exit, print},
 };
 use crate::config::Config;
 
@@ -25,16 +25,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
-    let service = match access::running(config)? {
-        Running::Listening(service, _) => service,
-        Running::Not => {
-            say("not running");
-            return Ok(Exit::NotRunning);
-        }
-        Running::Silent(holder) => {
-            anyhow::bail!("pid {} is starting up or shutting down; try again", holder.pid)
-        }
-    };
+    let Some(service) = access::listening(config)? else { return Ok(Exit::NotRunning) };
     let base = service.base();
     if args.link {
         print(format_args!("{base}{}", service.sign_in().await?))?;

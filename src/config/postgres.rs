@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{files, reader::Reader, values::quoted};
 use crate::{
     callback::SecretUrl,
-    outbox::{self, postgres},
+    outbox::{Common, postgres},
     tls,
 };
 
@@ -13,10 +13,7 @@ const URL: &str = "outbox.postgres.url";
 const SESSION_URL: &str = "outbox.postgres.session_url";
 
 /// The store in PostgreSQL, if one is configured, with the settings that every store has.
-pub(super) fn settings(
-    r: &mut Reader,
-    common: &outbox::sled::Settings,
-) -> Option<postgres::Settings> {
+pub(super) fn settings(r: &mut Reader, common: &Common) -> Option<postgres::Settings> {
     let (url, session_url) = (url(r, URL), url(r, SESSION_URL));
     let password_file = password_file(r);
     let ca_file = files::ca_file(r, "outbox.postgres.ca_file");
@@ -56,9 +53,7 @@ pub(super) fn settings(
         ca_file,
         identity,
         schema,
-        max_pending: common.max_pending,
-        longest_pause: common.longest_pause,
-        outcome_events: common.outcome_events.clone(),
+        common: common.clone(),
     })
 }
 

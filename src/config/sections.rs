@@ -83,9 +83,11 @@ pub(super) fn outbox_settings(r: &mut Reader) -> outbox::sled::Settings {
     let default = outbox::sled::Settings::default();
     outbox::sled::Settings {
         cache_bytes: r.number("outbox.cache_bytes", default.cache_bytes, 1 << 20, 1 << 40),
-        max_pending: r.number("outbox.max_pending", default.max_pending, 1, 1 << 40),
+        common: outbox::Common {
+            max_pending: r.number("outbox.max_pending", default.common.max_pending, 1, 1 << 40),
+            ..default.common
+        },
         min_free_bytes: r.number("outbox.min_free_bytes", default.min_free_bytes, 0, 1 << 50),
-        ..default
     }
 }
 

@@ -148,11 +148,11 @@ impl Config {
             r.fault("delivery.connect_timeout", "is longer than delivery.timeout, which covers it");
         }
         let retry = retry_settings(&mut r);
-        outbox.longest_pause = retry.longest_pause();
+        let longest_pause = retry.longest_pause();
+        outbox.common.longest_pause = longest_pause;
         let nats = nats::settings(&mut r, api.max_event_bytes);
-        let longest_pause = outbox.longest_pause;
-        outbox.outcome_events = nats.as_ref().and_then(|nats| nats.outcome_events.clone());
-        let postgres = postgres::settings(&mut r, &outbox);
+        outbox.common.outcome_events = nats.as_ref().and_then(|nats| nats.outcome_events.clone());
+        let postgres = postgres::settings(&mut r, &outbox.common);
         let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
         egress.own = Some(api.listen);

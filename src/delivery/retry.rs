@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        callback::{Body, CallbackId, Destination, JobState},
+        callback::{Body, CallbackId, Destination},
         outbox::{Attempt, Readiness, State},
     };
 
@@ -180,14 +180,7 @@ mod tests {
         Record {
             id: CallbackId::from_u128(1),
             event_id: None,
-            body: Body {
-                job_id: "1".into(),
-                job_id_fs: "2".into(),
-                job_state: JobState::Sending,
-                exit_status: None,
-                error_reason: None,
-                dpf_tracker_url: None,
-            },
+            body: Body::example(),
             url: "http://h/".to_owned().into(),
             destination: Destination::none(),
             created_at: START,

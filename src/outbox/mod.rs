@@ -37,6 +37,7 @@ pub mod postgres;
 mod purge;
 pub mod record;
 mod retention;
+mod settings;
 pub mod sled;
 mod stage;
 pub mod store;
@@ -53,6 +54,7 @@ pub use self::{
     purge::purge_gently,
     record::{Attempt, ErrorKind, Failure, Readiness, Record, State, StateName},
     retention::{Over, Retention},
+    settings::Common,
     stage::{ListedState, Stage},
     transfer::{Entry, ExportCursor, Exported, Identity},
     views::{

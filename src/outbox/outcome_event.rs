@@ -123,21 +123,14 @@ impl OutcomeEvent {
 mod tests {
     use super::*;
     use crate::{
-        callback::{CallbackId, JobState},
+        callback::CallbackId,
         outbox::{ErrorKind, transition},
     };
 
     fn failed() -> Record {
         let new = NewCallback {
             event_id: None,
-            body: Body {
-                job_id: "4711 & ü".into(),
-                job_id_fs: "20160223".into(),
-                job_state: JobState::Finished,
-                exit_status: Some("OK".into()),
-                error_reason: None,
-                dpf_tracker_url: None,
-            },
+            body: Body { job_id: "4711 & ü".into(), ..Body::example() },
             url: SecretUrl::from("http://h/?secret".to_owned()),
             destination: Destination::from_stored("http://h:80"),
             trace: None,

@@ -315,24 +315,14 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        callback::JobState,
-        outbox::{NewCallback, transition},
-    };
+    use crate::outbox::{NewCallback, transition};
 
     #[test]
     fn a_record_of_an_earlier_version_has_no_trace() {
         let trace = Trace::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None);
         let new = NewCallback {
             event_id: None,
-            body: Body {
-                job_id: "1".into(),
-                job_id_fs: "2".into(),
-                job_state: JobState::Sending,
-                exit_status: None,
-                error_reason: None,
-                dpf_tracker_url: None,
-            },
+            body: Body::example(),
             url: "http://h/".to_owned().into(),
             destination: Destination::none(),
             trace: trace.clone(),

@@ -116,7 +116,7 @@ pub async fn serve(
         std::process::exit(0);
     };
     let clock = outbox.clock();
-    tokio::spawn(read_for_operators(Arc::clone(&outbox), clock.now()));
+    tokio::spawn(read_throughput(Arc::clone(&outbox), clock.now()));
     let (listener, address) = listen(config.api.listen).await?;
 
     // Port 0 is known only now.
@@ -301,11 +301,8 @@ fn note(
     }
 }
 
-/// Reads what an operator looks at first: the summary, which reads something of each destination once, and
-/// how many callbacks were delivered before the start.
-async fn read_for_operators(outbox: Arc<dyn Outbox>, now: Timestamp) {
-    // Whoever needs it reports the error.
-    drop(outbox.summary(now).await);
+/// Reads how many callbacks were delivered before the start, for the page.
+async fn read_throughput(outbox: Arc<dyn Outbox>, now: Timestamp) {
     let day = Duration::from_secs(60 * recent::DAY as u64);
     match outbox.delivered(now.before(day)).await {
         Ok(known) => recent::delivered_before(known.from, &known.minutes),

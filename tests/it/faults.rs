@@ -176,10 +176,8 @@ fn a_read_error_in_the_search_for_stuck_callbacks_stops_nothing() {
 #[test]
 fn a_read_error_in_the_search_for_old_callbacks_stops_nothing() {
     const COUNT: usize = 12_000;
-    let retry = "[retry]\nmax_age = \"20s\"\ninitial_interval = \"1s\"\nmax_interval = \"2s\"";
-    let delivery = "[delivery]\nper_destination = 1";
-    let mut service =
-        Service::prepare(&format!("outbox.cache_bytes = 1048576\n{retry}\n{delivery}"));
+    let rest = "outbox.cache_bytes = 1048576\n[delivery]\nper_destination = 1\n";
+    let mut service = Service::prepare(rest);
     service.put_on_a_disk_that_can_fail();
     service.serve();
     // Only one is in flight, and no outcome is committed in the meantime.
@@ -192,9 +190,13 @@ fn a_read_error_in_the_search_for_old_callbacks_stops_nothing() {
     service.serve();
     eventually("one is in flight", || (service.api().queue()["inFlight"] == 1).then_some(()));
     // There are more than the cache has room for, so it does not have the first ones any more. If the search found
-    // them, it would expire them, and a commit that cannot read stops the store.
+    // enough of them, it would expire them, and a commit that cannot read stops the store. All become old at once, so
+    // that it does not find a few.
     assert!(service.run(&["export", "--file", "all.ndjson"]).status.success());
     service.fail_disk("pread EIO");
+    service.configure(&format!("{rest}[retry]\nmax_age = \"1s\"\n"));
+    let api = service.api();
+    assert_eq!(api.post("/v1/reload", &json!(null)).status, 200);
     let failures = || {
         let log = service.log();
         log.iter().filter(|line| line["event.action"] == "upkeep-failed").count()
@@ -202,7 +204,6 @@ fn a_read_error_in_the_search_for_old_callbacks_stops_nothing() {
     // The first may be that of the search for stuck jobs, which is not repeated so soon.
     eventually("searches have failed", || (failures() >= 2).then_some(()));
     service.mend_disk();
-    let api = service.api();
     assert_eq!(api.get("/readyz").status, 200);
     // None was passed over by a search that failed.
     eventually("all but one expire", || (api.queue()["failed"] == COUNT - 1).then_some(()));

@@ -13,6 +13,7 @@ use crate::{
         view::{CallbackView, LineView, PageView, QueueView},
     },
     callback::CallbackId,
+    cli::output::say,
     config::Config,
     datadir::{DataDir, DataDirError, Holder, LOCK_PAUSE, Note},
     select::{Action, ActionResult},
@@ -170,6 +171,18 @@ pub(in crate::cli) enum Running {
     Silent(Holder),
     /// It is listening.
     Listening(Box<Service>, Note),
+}
+
+/// The service that is listening; `None`, after saying so, if none runs.
+pub(in crate::cli) fn listening(config: &Config) -> anyhow::Result<Option<Box<Service>>> {
+    match running(config)? {
+        Running::Listening(service, _) => Ok(Some(service)),
+        Running::Not => {
+            say("not running");
+            Ok(None)
+        }
+        Running::Silent(holder) => bail!(busy(config, Some(&holder))),
+    }
 }
 
 /// Finds the service.

@@ -7,7 +7,7 @@ mod service;
 mod store;
 
 pub(super) use self::{
-    find::{Access, Purpose, Running, running},
+    find::{Access, Purpose, Running, listening, running},
     listing::{Listing, NOT_TAKEN},
     service::Service,
     store::Store,

@@ -109,14 +109,10 @@ impl Writer {
         let (kind, error) = (rows::kind(failure.kind), rows::encoded(Some(failure))?);
         let now = self.now();
         let events = self.events_about_failed(&seqs, failure, now).await?;
-        let (since, storing) = (millis(now), self.storing_events(&events, now)?);
-        let mut args: Args<'_> = vec![&since, &self.slot, &seqs, &keys, &claimed, &kind, &error];
-        let mut statement = &self.statements.fail;
-        if !events.is_empty() {
-            args.extend(storing.args());
-            statement = &self.statements.with_events.fail;
-        }
-        let answered = self.query(statement, &args).await?;
+        let at = millis(now);
+        let args: Args<'_> = vec![&at, &self.slot, &seqs, &keys, &claimed, &kind, &error];
+        let statements = (&self.statements.fail, &self.statements.with_events.fail);
+        let answered = self.query_with_events(statements, args, &events, now).await?;
         self.reload(&keys_of(&answered)).await?;
         let outcomes = answered.iter().filter_map(|row| row.get::<_, Option<i32>>("outcome"));
         let outcomes: Vec<_> = outcomes.collect();
@@ -131,7 +127,7 @@ impl Writer {
         failure: &Failure,
         now: Timestamp,
     ) -> Result<Vec<Prepared>> {
-        if self.settings.outcome_events.is_none() {
+        if self.settings.common.outcome_events.is_none() {
             return Ok(Vec::new());
         }
         let mut records = self.records(seqs).await?;
@@ -171,7 +167,7 @@ impl Writer {
         failure: &Failure,
     ) -> Result<Vec<Record>> {
         let claimed = self.in_flight();
-        let own: Vec<_> = self.queues.lock().own_shards().into_iter().map(i64::from).collect();
+        let own = self.own_shards();
         let keys =
             |all: &HashSet<Destination>| all.iter().map(|it| big(self.queue(it).0)).collect();
         let (named, wanted): (Vec<i64>, bool) = match of {
@@ -277,18 +273,15 @@ impl Writer {
             &attempts,
         ];
         let imported = self.query_one(&self.statements.import, &args).await?;
-        {
-            let mut inner = self.queues.lock();
-            let own = inner.queues.iter_mut().filter(|(key, _)| keys.contains(&big(key.0)));
-            own.for_each(|(_, queue)| queue.forget_front());
-        }
+        // They may be due at any time.
+        self.queues.lock().forget_fronts();
         self.reload(&keys).await?;
         Ok(rows::count(imported.get(0)))
     }
 
     async fn ping(&self) -> Result<()> {
         let row = self.query_one(&self.statements.pending, &[]).await?;
-        let (pending, max) = (rows::count(row.get(0)), self.settings.max_pending);
+        let (pending, max) = (rows::count(row.get(0)), self.settings.common.max_pending);
         if pending >= max {
             return Err(OutboxError::Full { pending, max });
         }

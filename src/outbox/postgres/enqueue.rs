@@ -97,7 +97,7 @@ impl Writer {
         let stored = match self.call(&all, token()).await {
             Ok(Called::Stored(outcomes)) => Ok(outcomes),
             Ok(Called::Full(pending)) => {
-                Err(OutboxError::Full { pending, max: self.settings.max_pending })
+                Err(OutboxError::Full { pending, max: self.settings.common.max_pending })
             }
             Ok(Called::OneByOne) => self.one_by_one(&all).await,
             Err(error) => Err(error),
@@ -118,7 +118,10 @@ impl Writer {
             match self.call(&[new], token()).await? {
                 Called::Stored(stored) => outcomes.extend(stored),
                 Called::Full(pending) => {
-                    return Err(OutboxError::Full { pending, max: self.settings.max_pending });
+                    return Err(OutboxError::Full {
+                        pending,
+                        max: self.settings.common.max_pending,
+                    });
                 }
                 Called::OneByOne => return Err(unexpected()),
             }
@@ -133,14 +136,10 @@ impl Writer {
         let records = prepared.collect::<Result<Vec<_>>>()?;
         let refused = records.iter().map(|it| &it.record).filter(|it| it.ended_at().is_some());
         let events = self.events_about(refused, now)?;
-        let storing = Storing::new(self, &records, now, self.settings.max_pending, Some(token))?;
-        let storing_events = self.storing_events(&events, now)?;
-        let (mut statement, mut args) = (&self.statements.enqueue, storing.args());
-        if !events.is_empty() {
-            args.extend(storing_events.args());
-            statement = &self.statements.with_events.enqueue;
-        }
-        let mut answered = self.query(statement, &args).await?;
+        let storing =
+            Storing::new(self, &records, now, self.settings.common.max_pending, Some(token))?;
+        let statements = (&self.statements.enqueue, &self.statements.with_events.enqueue);
+        let mut answered = self.query_with_events(statements, storing.args(), &events, now).await?;
         let of_events: Vec<_> = answered
             .extract_if(.., |row| row.get::<_, Option<i64>>("ord").is_none())
             .filter(|row| row.get::<_, Option<i16>>("readiness") == Some(0))
@@ -204,8 +203,9 @@ impl Writer {
 
     /// The ids of callbacks whose end is reported with the same call, because they can never be sent.
     async fn ids_to_report(&self, batch: &[&NewCallback]) -> Result<Vec<Option<CallbackId>>> {
-        let is_reported =
-            |new: &NewCallback| new.refusal.is_some() && self.settings.outcome_events.is_some();
+        let is_reported = |new: &NewCallback| {
+            new.refusal.is_some() && self.settings.common.outcome_events.is_some()
+        };
         let count = batch.iter().filter(|new| is_reported(new)).count();
         if count == 0 {
             return Ok(vec![None; batch.len()]);

@@ -249,7 +249,7 @@ impl Outbox for PostgresOutbox {
 
     fn claim(&self, destination: &Destination, limit: usize, now: Timestamp) -> Result<Claims> {
         let key = QueueKey::of(&self.salt, destination);
-        let horizon = Horizon { now, latest: now.after(self.settings.longest_pause) };
+        let horizon = Horizon { now, latest: now.after(self.settings.common.longest_pause) };
         Ok(self.queues.claim(key, limit, horizon))
     }
 

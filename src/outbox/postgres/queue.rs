@@ -19,8 +19,8 @@ pub(super) type Place = (Timestamp, u64);
 /// The position before all callbacks.
 pub(super) const BEGIN: Place = (Timestamp::from_millis(0), 0);
 
-/// What becomes active is due at that moment or later, but its commit may be late, and clocks may differ.
-const LATE: Duration = Duration::from_mins(2);
+/// What becomes active is due at that moment or later, but its commit may take a while, and clocks may differ.
+const MARGIN: Duration = Duration::from_mins(2);
 
 /// Callbacks that were read for a queue.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ impl Queue {
 
     /// The place before all active callbacks.
     pub(super) fn begin(&self, now: Timestamp) -> Place {
-        (self.front.min(now.before(LATE)), 0)
+        (self.front.min(now.before(MARGIN)), 0)
     }
 
     /// What is active may be due at any time.
@@ -144,7 +144,7 @@ impl Queue {
         if from.1 == 0 {
             let claimed = self.claimed.values().map(|((due, _), _)| *due);
             let first = claimed.chain(self.first_due()).chain([now]).min().unwrap_or(now);
-            self.front = first.before(LATE);
+            self.front = first.before(MARGIN);
         }
     }
 
@@ -211,5 +211,60 @@ impl Queue {
     /// The position of an active callback.
     pub(super) fn place(record: &Record) -> Place {
         (super::rows::due(record), ids::seq_of(record.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        callback::{Body, CallbackId},
+        outbox::{NewCallback, transition},
+    };
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn callback(seq: u64, due: Timestamp) -> (Place, Box<Record>) {
+        let new = NewCallback {
+            event_id: None,
+            body: Body::example(),
+            url: String::new().into(),
+            destination: Destination::none(),
+            trace: None,
+            refusal: None,
+        };
+        let id = CallbackId::from_u128(u128::from(seq) << 64);
+        let record = Box::new(transition::accept(new, id, due, true));
+        ((due, seq), record)
+    }
+
+    /// What is read from the beginning.
+    fn read(queue: &mut Queue, callbacks: Vec<(Place, Box<Record>)>, now: Timestamp) -> Place {
+        let from = queue.begin(now);
+        let last = callbacks.last().map(|(place, _)| *place).unwrap_or_default();
+        queue.forget();
+        queue.filled(ReadAhead { count: callbacks.len(), callbacks, last }, 10, from, now);
+        from
+    }
+
+    #[test]
+    fn it_is_read_again_from_where_something_may_be_active() {
+        let horizon = Horizon { now: NOW, latest: Timestamp::MAX };
+        let (hour, minute) = (Duration::from_hours(1), Duration::from_mins(1));
+        let old = NOW.before(hour);
+        let mut queue = Queue::unread(Destination::none());
+        assert_eq!(read(&mut queue, vec![callback(1, old), callback(2, NOW)], NOW), BEGIN);
+        // Before the first callback, whether it waits or is in flight.
+        assert_eq!(read(&mut queue, vec![callback(1, old)], NOW).0, old.before(MARGIN));
+        assert_eq!(queue.claim(1, horizon).len(), 1);
+        assert_eq!(read(&mut queue, Vec::new(), NOW).0, old.before(MARGIN));
+        queue.settled(1);
+        read(&mut queue, Vec::new(), NOW);
+        // What is committed late is found, also after the clock has gone back.
+        let later = NOW.after(minute);
+        assert_eq!(read(&mut queue, Vec::new(), later).0, NOW.before(MARGIN));
+        assert_eq!(read(&mut queue, Vec::new(), old).0, old.before(MARGIN));
+        queue.forget_front();
+        assert_eq!(queue.begin(NOW), BEGIN);
     }
 }

@@ -203,6 +203,11 @@ impl Inner {
         self.retried.insert(key);
     }
 
+    /// What is active may be due at any time.
+    pub(super) fn forget_fronts(&mut self) {
+        self.queues.values_mut().for_each(Queue::forget_front);
+    }
+
     /// What was read for a queue.
     pub(super) fn filled(
         &mut self,

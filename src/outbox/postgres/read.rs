@@ -77,7 +77,7 @@ impl Reads {
         clock: SharedClock,
     ) -> Self {
         let connection = Mutex::new(None);
-        let longest_pause = settings.longest_pause;
+        let longest_pause = settings.common.longest_pause;
         Self { connector, connection, queues, salt, node, longest_pause, notices, clock }
     }
 

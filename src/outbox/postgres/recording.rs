@@ -72,7 +72,7 @@ pub(super) fn decide(
         settlement => settlement,
     };
     let previous = record.last_attempt.clone().filter(|_| settlement.attempt().is_some());
-    let horizon = Horizon { now, latest: now.after(settings.longest_pause) };
+    let horizon = Horizon { now, latest: now.after(settings.common.longest_pause) };
     let known = if horizon.is_later(held) { held } else { Timestamp::default() };
     let (record, until) = match settlement {
         Settlement::Delivered(attempt) => (transition::deliver(record, attempt, now), None),

@@ -1,10 +1,10 @@
 //! The settings of the store.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use crate::{callback::SecretUrl, outbox::OutcomeEvents, tls::PairFiles};
+use crate::{callback::SecretUrl, outbox::Common, tls::PairFiles};
 
-/// The settings `outbox.postgres.*`, and those of `outbox.*` that every store has.
+/// The settings `outbox.postgres.*`, and those of every store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// URL of the database, `postgresql://user:password@host/database`.
@@ -19,13 +19,8 @@ pub struct Settings {
     pub identity: Option<PairFiles>,
     /// Name of the schema, which the store creates and has for itself.
     pub schema: String,
-    /// Maximum number of pending callbacks.
-    pub max_pending: u64,
-    /// The longest time until a retry or the end of a hold. A later time was stored while the clock was
-    /// ahead, and is treated as past.
-    pub longest_pause: Duration,
-    /// Where outcome events go, if anywhere.
-    pub outcome_events: Option<OutcomeEvents>,
+    /// Those of every store.
+    pub common: Common,
 }
 
 impl Settings {

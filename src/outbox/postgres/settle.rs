@@ -80,8 +80,8 @@ impl Writer {
         let budget_since = each(outcomes, |it| millis(it.budget_since));
         let kinds = each(outcomes, rows::kind_of);
         let events = self.events_about(outcomes.iter().map(|it| &it.record), now)?;
-        let (at, storing) = (millis(now), self.storing_events(&events, now)?);
-        let mut args: Args<'_> = vec![
+        let at = millis(now);
+        let args: Args<'_> = vec![
             &at,
             &self.slot,
             &ATTEMPTS_KEPT,
@@ -98,12 +98,8 @@ impl Writer {
             &previous,
             &holds,
         ];
-        let mut statement = &self.statements.settle;
-        if !events.is_empty() {
-            args.extend(storing.args());
-            statement = &self.statements.with_events.settle;
-        }
-        let answered = self.query(statement, &args).await?;
+        let statements = (&self.statements.settle, &self.statements.with_events.settle);
+        let answered = self.query_with_events(statements, args, &events, now).await?;
         let (mut active, mut idle) = (HashSet::new(), Vec::new());
         for row in &answered {
             match row.get::<_, Option<i64>>("seq") {

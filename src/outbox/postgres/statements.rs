@@ -14,6 +14,10 @@ pub(super) const LIVE: &str = "SELECT count(DISTINCT pid) FROM pg_locks WHERE lo
     AND classid = ($1::integer::bigint & 4294967295)::oid \
     AND objid >= $2::integer::bigint::oid AND objid < $3::integer::bigint::oid";
 
+/// The newest counters of destination `d`, as `t`: a row for each slot.
+const COUNTERS: &str = "unnest(@schema@.slots_v1()) AS s (slot) CROSS JOIN LATERAL ( \
+    SELECT * FROM @schema@.tally WHERE queue = d.queue AND slot = s.slot ORDER BY period DESC LIMIT 1) t";
+
 /// The statements of a session.
 pub(super) struct Statements {
     pub(super) enqueue: Statement,
@@ -144,9 +148,10 @@ impl Statements {
                  FROM @schema@.callback WHERE seq > $1",
             )
             .await?,
-            all_pending: prepare(
-                "SELECT queue FROM @schema@.tally GROUP BY queue HAVING sum(pending) > 0",
-            )
+            all_pending: prepare(&format!(
+                "SELECT d.queue FROM @schema@.destination d CROSS JOIN {COUNTERS} \
+                 WHERE (d.queue & 63) = ANY ($1) GROUP BY d.queue HAVING sum(t.pending) > 0"
+            ))
             .await?,
             asked: prepare(
                 "SELECT id, question FROM @schema@.asked WHERE answer IS NULL AND shard = ANY ($1) ORDER BY id",
@@ -185,13 +190,12 @@ impl Statements {
                 rows::COLUMNS
             ))
             .await?,
-            queues: prepare(
+            queues: prepare(&format!(
                 "SELECT d.queue, d.name, d.hold_until, d.paused_at, d.resumed_at, d.open_since, d.probe_at, \
-                    coalesce(t.pending, 0)::bigint AS pending \
-                 FROM @schema@.destination d LEFT JOIN LATERAL ( \
-                    SELECT sum(pending) AS pending FROM @schema@.tally WHERE queue = d.queue) t ON true \
-                 WHERE ($1::bigint[] IS NULL OR d.queue = ANY ($1)) AND ($2::integer[] IS NULL OR (d.queue & 63) = ANY ($2))",
-            )
+                    coalesce(c.pending, 0)::bigint AS pending \
+                 FROM @schema@.destination d LEFT JOIN LATERAL (SELECT sum(t.pending) AS pending FROM {COUNTERS}) c ON true \
+                 WHERE ($1::bigint[] IS NULL OR d.queue = ANY ($1)) AND ($2::integer[] IS NULL OR (d.queue & 63) = ANY ($2))"
+            ))
             .await?,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement, types::ToSql};
 
 use super::{
     rows::{self, big, millis},
@@ -126,19 +126,27 @@ impl Writer {
         ended: impl Iterator<Item = &'a Record>,
         now: Timestamp,
     ) -> Result<Vec<Prepared>> {
-        let Some(events) = &self.settings.outcome_events else { return Ok(Vec::new()) };
+        let Some(events) = &self.settings.common.outcome_events else { return Ok(Vec::new()) };
         let about = |record: &Record| Some((rows::parts(record.id).0, events.about(record)?));
         let prepared =
             |(seq, new)| Ok(Prepared { about: Some(seq), ..Prepared::new(&new, None, now)? });
         ended.filter_map(about).map(prepared).collect()
     }
 
-    /// The arguments of `enqueue_v1` for outcome events, which are stored however many are pending.
-    pub(super) fn storing_events<'a>(
+    /// Makes a call with one of two statements: the first one, or the second one if outcome events are to be
+    /// stored with it, which they are however many callbacks are pending.
+    pub(super) async fn query_with_events(
         &self,
-        events: &'a [Prepared],
+        (plain, with_events): (&Statement, &Statement),
+        mut args: Args<'_>,
+        events: &[Prepared],
         now: Timestamp,
-    ) -> Result<Storing<'a>> {
-        Storing::new(self, events, now, u64::MAX, None)
+    ) -> Result<Vec<Row>> {
+        if events.is_empty() {
+            return self.query(plain, &args).await;
+        }
+        let storing = Storing::new(self, events, now, u64::MAX, None)?;
+        args.extend(storing.args());
+        self.query(with_events, &args).await
     }
 }

@@ -314,17 +314,22 @@ impl Writer {
         if known == Some(count) {
             return Ok(());
         }
-        let own = self.queues.lock().own_shards();
-        let own: Vec<_> = own.into_iter().map(i64::from).collect();
+        let own = self.own_shards();
         let found = self.query(&self.statements.recent, &[&from, &own]).await?;
         // One that cannot be read is reported when its queue is filled.
         self.made_active(found.iter().filter_map(|row| record(row).ok()).collect());
         Ok(())
     }
 
-    /// The destinations with pending callbacks.
+    /// The own destinations with pending callbacks.
     async fn all_pending(&self) -> Result<BTreeSet<QueueKey>> {
-        Ok(keys_of(&self.query(&self.statements.all_pending, &[]).await?))
+        let own = self.own_shards();
+        Ok(keys_of(&self.query(&self.statements.all_pending, &[&own]).await?))
+    }
+
+    /// The shards of this instance, as arguments have them.
+    pub(super) fn own_shards(&self) -> Vec<i64> {
+        self.queues.lock().own_shards().into_iter().map(i64::from).collect()
     }
 
     /// Reads own queues again whose rows were changed by another instance.

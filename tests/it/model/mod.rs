@@ -45,7 +45,7 @@ use proptest::{prelude::*, test_runner::Config};
 use seal_dpf_urlcallback::{
     clock::SharedClock,
     outbox::{
-        Outbox,
+        Common, Outbox,
         postgres::PostgresOutbox,
         sled::{Settings, SledOutbox},
     },
@@ -92,10 +92,9 @@ const SLED: Factory = Factory { open: open_sled, keeps_breakers: false, leftover
 
 fn open_sled(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
     let settings = Settings {
-        max_pending: MAX_PENDING as u64,
+        common: Common { max_pending: MAX_PENDING as u64, ..Common::default() },
         min_free_bytes: 0,
         cache_bytes: 1 << 20,
-        ..Settings::default()
     };
     Arc::new(SledOutbox::open(folder, settings, clock).unwrap())
 }

@@ -6,10 +6,10 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use seal_dpf_urlcallback::outbox::postgres::Settings;
+use seal_dpf_urlcallback::outbox::{Common, postgres::Settings};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -110,15 +110,13 @@ impl Server {
     /// The settings of a store in this schema.
     pub(crate) fn settings(&self, schema: &str, max_pending: u64) -> Settings {
         Settings {
-            outcome_events: None,
             url: self.url().into(),
             session_url: None,
             password_file: None,
             ca_file: None,
             identity: None,
             schema: schema.to_owned(),
-            max_pending,
-            longest_pause: Duration::MAX,
+            common: Common { max_pending, ..Common::default() },
         }
     }
 

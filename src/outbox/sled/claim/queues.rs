@@ -272,7 +272,7 @@ pub(crate) fn load(tree: &Tree) -> Result<Queues> {
 mod tests {
     use super::*;
     use crate::{
-        callback::{Body, Destination, JobState},
+        callback::{Body, Destination},
         outbox::{
             NewCallback, record,
             sled::blocks::{self, Pending},
@@ -287,18 +287,10 @@ mod tests {
     /// One stored fresh callback, and the queues that contain it.
     fn stored() -> (sled::Db, Queues, Destination) {
         let destination = Destination::parse("http://receiver").unwrap();
-        let body = Body {
-            job_id: "1".into(),
-            job_id_fs: "1".into(),
-            job_state: JobState::Finished,
-            exit_status: None,
-            error_reason: None,
-            dpf_tracker_url: None,
-        };
         let url = "http://receiver/".to_owned().into();
         let new = NewCallback {
             event_id: None,
-            body,
+            body: Body::example(),
             url,
             destination: destination.clone(),
             trace: None,

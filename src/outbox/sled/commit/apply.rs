@@ -143,7 +143,7 @@ fn check_capacity_for(
 
 /// Checks that this many callbacks may be pending, and that the disk has space.
 fn check_capacity(store: &Store, disk: &mut Disk, pending: u64) -> Result<()> {
-    let max = store.settings.max_pending;
+    let max = store.settings.common.max_pending;
     if pending > max {
         return Err(OutboxError::Full { pending: store.queues.lock().totals.pending, max });
     }

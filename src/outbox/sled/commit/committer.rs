@@ -229,14 +229,7 @@ mod tests {
         let settlement = Settlement::Failed { attempt: None, failure, hold: None };
         let new = NewCallback {
             event_id: None,
-            body: crate::callback::Body {
-                job_id: "1".into(),
-                job_id_fs: "1".into(),
-                job_state: crate::callback::JobState::Sending,
-                exit_status: None,
-                error_reason: None,
-                dpf_tracker_url: None,
-            },
+            body: crate::callback::Body::example(),
             url: String::new().into(),
             destination: crate::callback::Destination::none(),
             trace: None,

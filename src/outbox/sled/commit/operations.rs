@@ -52,7 +52,7 @@ impl Transaction<'_> {
             }
         }
         // Invalid URLs must not fill the disk.
-        if new.refusal.is_some() && self.totals.failed >= self.store.settings.max_pending {
+        if new.refusal.is_some() && self.totals.failed >= self.store.settings.common.max_pending {
             return Ok(Enqueued::NotKept);
         }
         let queue = self.store.queue(&new.destination);
@@ -134,7 +134,7 @@ impl Transaction<'_> {
 
     /// Stores the outcome event of a callback that has ended, if there is one.
     fn report(&mut self, record: &Record) -> Result<()> {
-        let events = self.store.settings.outcome_events.as_ref();
+        let events = self.store.settings.common.outcome_events.as_ref();
         match events.and_then(|events| events.about(record)) {
             Some(event) => self.enqueue(event).map(drop),
             None => Ok(()),

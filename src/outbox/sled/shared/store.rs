@@ -3,7 +3,6 @@
 use std::{
     path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use sled::{Db, Tree};
@@ -12,7 +11,7 @@ use crate::{
     callback::{CallbackId, Destination, DestinationMap},
     clock::{SharedClock, Timestamp},
     outbox::{
-        ClaimOwner, OutboxError, OutcomeEvents, Record, StateName,
+        ClaimOwner, Common, OutboxError, Record, StateName,
         horizon::Horizon,
         sled::{
             claim::queues::Queues,
@@ -28,26 +27,15 @@ use crate::{
 pub struct Settings {
     /// Size of sled's page cache, in bytes.
     pub cache_bytes: u64,
-    /// Maximum number of pending callbacks.
-    pub max_pending: u64,
     /// Minimum free space on the data disk, in bytes.
     pub min_free_bytes: u64,
-    /// The longest time until a retry or the end of a hold. A later time was stored while the clock was
-    /// ahead, and is treated as past.
-    pub longest_pause: Duration,
-    /// Where outcome events go, if anywhere.
-    pub outcome_events: Option<OutcomeEvents>,
+    /// Those of every store.
+    pub common: Common,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            cache_bytes: 67_108_864,
-            max_pending: 10_000_000,
-            min_free_bytes: 268_435_456,
-            longest_pause: Duration::MAX,
-            outcome_events: None,
-        }
+        Self { cache_bytes: 67_108_864, min_free_bytes: 268_435_456, common: Common::default() }
     }
 }
 
@@ -73,7 +61,7 @@ pub(crate) struct Store {
 impl Store {
     /// The horizon at `now`.
     pub(crate) fn horizon(&self, now: Timestamp) -> Horizon {
-        Horizon { now, latest: now.after(self.settings.longest_pause) }
+        Horizon { now, latest: now.after(self.settings.common.longest_pause) }
     }
 
     /// The callback with its age counted from the last resume of its destination, if that is later and
