@@ -268,5 +268,10 @@ pub(super) fn log_settings(r: &mut Reader, data_dir: &Path) -> telemetry::Settin
         Some(text) if text == "-" => telemetry::Target::StandardError,
         Some(text) => telemetry::Target::File(PathBuf::from(text)),
     };
-    telemetry::Settings { level, target }
+    let default = telemetry::Rotation::default();
+    let rotation = telemetry::Rotation {
+        max_bytes: r.number("log.max_bytes", default.max_bytes, 0, 1 << 40),
+        keep: r.number("log.keep", default.keep, 1, 1000),
+    };
+    telemetry::Settings { level, target, rotation }
 }

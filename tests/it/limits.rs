@@ -20,6 +20,8 @@ fn every_setting_has_its_limits() {
         ("outbox.cache_bytes", 1 << 20, TEBIBYTE),
         ("outbox.max_pending", 1, 1 << 40),
         ("outbox.min_free_bytes", 0, 1 << 50),
+        ("log.max_bytes", 0, 1 << 40),
+        ("log.keep", 1, 1000),
         ("delivery.concurrency", 1, 100_000),
         ("delivery.per_destination", 1, 100_000),
         ("delivery.max_unsettled", 256, 1_000_000),

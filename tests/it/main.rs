@@ -31,6 +31,7 @@ mod environment;
 mod faults;
 mod guard;
 mod limits;
+mod log;
 mod migration;
 mod misbehaving;
 mod model;

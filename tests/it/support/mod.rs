@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod disk;
+pub(crate) mod ecs;
 mod forwarder;
 pub(crate) mod nats;
 pub(crate) mod postgres;

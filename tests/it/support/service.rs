@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PASSWORD, eventually, postgres};
+use super::{PASSWORD, ecs, eventually, postgres};
 
 /// The binary, without the service's variables of the environment.
 pub(crate) fn binary() -> Command {
@@ -250,6 +250,8 @@ impl Drop for Service {
             let lines: Vec<_> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(40)..];
             eprintln!("--- the last lines of the service's log\n{}", last.join("\n"));
+        } else {
+            ecs::check(&self.read("service.log"));
         }
     }
 }
