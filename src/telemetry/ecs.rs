@@ -26,7 +26,7 @@ impl EcsLayer {
 
 impl<S: Subscriber> Layer<S> for EcsLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields::new();
+        let mut fields = Fields::new(event.metadata().target());
         event.record(&mut fields);
         let line = line(event.metadata(), &fields);
         // The writer's thread ends only when the process ends.
@@ -78,17 +78,34 @@ struct Fields {
     json: Vec<u8>,
     has_action: bool,
     class: Option<&'static Class>,
+    /// Another crate's event. Its names may be those of objects in ECS.
+    foreign: bool,
 }
 
 impl Fields {
-    fn new() -> Self {
+    fn new(target: &str) -> Self {
+        let foreign = !target.starts_with(env!("CARGO_CRATE_NAME"));
         // Room for all fields of a callback's line, so that the buffer seldom grows.
-        Self { message: Vec::new(), json: Vec::with_capacity(1024), has_action: false, class: None }
+        Self {
+            message: Vec::new(),
+            json: Vec::with_capacity(1024),
+            has_action: false,
+            class: None,
+            foreign,
+        }
     }
 
     fn put(&mut self, field: &Field, value: impl Serialize) {
         match field.name() {
             "message" => put_value(&mut self.message, value),
+            "error" if self.foreign => put(&mut self.json, "error.message", value),
+            name if self.foreign => {
+                let name = format!("labels.{}", name.replace('.', "_"));
+                // The values of labels are strings.
+                let value = serde_json::to_value(value).unwrap_or_default();
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                put(&mut self.json, &name, text);
+            }
             name => {
                 self.has_action |= name == "event.action";
                 put(&mut self.json, name, value);

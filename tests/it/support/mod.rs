@@ -1,5 +1,6 @@
 //! Building blocks of tests: services, receivers, and waiting with a deadline.
 
+mod api;
 #[cfg(target_os = "linux")]
 mod disk;
 pub(crate) mod ecs;
@@ -20,12 +21,13 @@ use std::{
 
 use tempfile::TempDir;
 
+pub(crate) use api::{Api, Response};
 pub(crate) use forwarder::Forwarder;
 pub(crate) use preload::preloaded;
 pub(crate) use python::python;
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Put, Receiver};
-pub(crate) use service::{Api, Response, Service, binary, run, run_in};
+pub(crate) use service::{Service, binary, run, run_in};
 pub(crate) use terminal::Terminal;
 
 /// How long a test waits for something to happen. Long, because machines may be shared; a wait ends as
