@@ -209,10 +209,7 @@ pub(super) fn proxy(r: &mut Reader) -> Option<SecretUrl> {
     const KEY: &str = "egress.proxy";
     let text = r.text(KEY)?;
     let proxy = SecretUrl::from(text);
-    if let Some(noted) = r.effective.iter_mut().find(|it| it.key == KEY) {
-        noted.value = Some(quoted(&proxy.to_string()));
-    }
-    r.hide(KEY, hash(proxy.reveal()));
+    r.show(KEY, &proxy);
     let is_text = |part| percent_encoding::percent_decode_str(part).decode_utf8().is_ok();
     match url::Url::parse(proxy.reveal()) {
         // The HTTP client would put U+FFFD in the place of the octets, and never get in.

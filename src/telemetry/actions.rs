@@ -22,7 +22,7 @@ const CLASSES: &[Class] = &[
     class("api", "creation", &["callback-accepted"]),
     class("web", "access", &["callback-delivered", "page-action"]),
     class("web", "error", &["callback-retry", "callback-failed", "client-failed"]),
-    class("api", "info", &["event-duplicate", "event-ignored"]),
+    class("api", "info", &["event-duplicate", "event-ignored", "notices-stored"]),
     class("api", "denied", &["event-refused", "request-forbidden"]),
     class(
         "api",

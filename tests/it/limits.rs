@@ -57,6 +57,7 @@ fn every_setting_has_its_limits() {
         ("retention.failed", "1ms", Some("999us")),
         ("retry.initial_interval", "1ms", Some("999us")),
         ("retry.max_age", "1ms", Some("999us")),
+        ("notify.window", "1s", Some("999ms")),
         ("retry.max_retry_after", "0s", None),
         ("breaker.initial_pause", "1ms", Some("999us")),
     ] {

@@ -38,6 +38,7 @@ mod model;
 #[cfg(target_os = "linux")]
 mod names;
 mod nats;
+mod notices;
 mod operate;
 mod outbox;
 mod page;

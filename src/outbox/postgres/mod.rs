@@ -37,6 +37,7 @@ mod claimant;
 mod clock;
 mod command;
 mod enqueue;
+mod failures;
 mod instances;
 mod listing;
 mod loading;
