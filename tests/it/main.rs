@@ -39,6 +39,7 @@ mod model;
 mod names;
 mod nats;
 mod notices;
+mod openapi;
 mod operate;
 mod outbox;
 mod page;
