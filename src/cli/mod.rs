@@ -140,7 +140,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Man(args) => man::run(&args, Cli::command()),
         Command::Serve => {
             let again = || Config::load_again(cli.config.as_deref());
-            runtime(true)?.block_on(serve::run(config()?, &again))
+            let runtime = runtime(true)?;
+            let lock = runtime.block_on(serve::run(config()?, &again))?;
+            drop(runtime);
+            drop(lock);
+            Ok(Exit::Done)
         }
         Command::CheckConfig(args) => {
             let config = config()?;
