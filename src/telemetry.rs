@@ -46,8 +46,21 @@ const GATHER_PAUSE: Duration = Duration::from_millis(2);
 const BUFFERED_BYTES: usize = 65_536;
 
 /// The log folder that DPF prescribes.
-const SEED_FOLDER: &str =
-    if cfg!(windows) { r"C:\ProgramData\SEAL Systems\log" } else { "/opt/seal/log" };
+#[cfg(not(windows))]
+fn log_folder() -> PathBuf {
+    "/opt/seal/log".into()
+}
+
+/// The log folder that DPF prescribes. The first service that uses it makes it.
+#[cfg(windows)]
+fn log_folder() -> PathBuf {
+    let folder = crate::files::shared_folder().join("log");
+    if let Err(error) = fs::create_dir_all(&folder) {
+        // The log file will be in the data directory.
+        tracing::debug!(error.message = %error, "the log folder cannot be created");
+    }
+    folder
+}
 
 /// The settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +162,7 @@ fn open(target: &Target) -> Result<Option<(PathBuf, File)>, LogError> {
         Target::StandardError => return Ok(None),
         Target::File(path) => path.clone(),
         Target::Default { fallback } => {
-            let path = Path::new(SEED_FOLDER).join(FILE_NAME);
+            let path = log_folder().join(FILE_NAME);
             if let Ok(file) = append(&path) {
                 return Ok(Some((path, file)));
             }

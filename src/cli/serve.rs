@@ -5,9 +5,8 @@ use std::time::Duration;
 use super::output::{say, say_warnings};
 use crate::{
     config::{Config, ConfigError},
-    datadir::{DataDir, Note},
-    service::{self, Observer},
-    telemetry::Log,
+    datadir::DataDir,
+    service::{self, Observer, Started},
 };
 
 pub(super) async fn run(
@@ -29,18 +28,20 @@ struct Announcement {
 }
 
 impl Observer for Announcement {
-    fn ready(&self, note: &Note, log: &Log) {
+    fn ready(&self, Started { note, log_file }: &Started<'_>) {
         say(format_args!("listening on {}", note.base(note.address)));
         say(format_args!("page at {}/ui/", note.base(note.address)));
         say(format_args!("data in {}", self.data_dir));
         if let Some(place) = &self.elsewhere {
             say(format_args!("callbacks in {place}"));
         }
-        if let Some(path) = &log.path {
+        if let Some(path) = log_file {
             say(format_args!("log in {}", path.display()));
         }
     }
 
     // The log says it.
     fn stopping(&self, _: Duration) {}
+
+    fn exits(&self) {}
 }

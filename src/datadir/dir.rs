@@ -9,7 +9,7 @@ use std::{
 
 use data_encoding::BASE64URL_NOPAD;
 
-use crate::files::{self, replace};
+use crate::files::{self, replace, replace_secret};
 
 use super::{
     error::{DataDirError, Holder, Note, SERVE, TokenError},
@@ -155,7 +155,7 @@ impl DataDir {
             let mut bits = [0_u8; 32];
             ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bits)
                 .map_err(|_| io::Error::other("the system has no random bytes"))
-                .and_then(|()| replace(path, &(BASE64URL_NOPAD.encode(&bits) + "\n")))
+                .and_then(|()| replace_secret(path, &(BASE64URL_NOPAD.encode(&bits) + "\n")))
                 .map_err(|error| DataDirError::Unusable { path: path.to_owned(), error })?;
         }
         Ok(())

@@ -7,11 +7,12 @@
 mod reload;
 mod shutdown;
 mod signals;
+pub mod supervised;
 mod supervisor;
 mod upkeep;
 
 pub use self::{
-    shutdown::Observer,
+    shutdown::{Observer, Started},
     signals::{Request, Requests},
 };
 
@@ -115,7 +116,7 @@ pub async fn serve(
     let (tls, certificate) = api_tls(&config)?.unzip();
     let mut signals = Signals::new(requests).map_err(ServiceError::Signals)?;
     let Some(outbox) = open(&data_dir, &config, &mut signals).await? else {
-        shutdown::while_opening(log);
+        shutdown::while_opening(log, observer);
     };
     let clock = outbox.clock();
     tokio::spawn(read_throughput(Arc::clone(&outbox), clock.now()));
@@ -170,7 +171,7 @@ pub async fn serve(
     let api = tokio::spawn(door.serve(listener));
 
     log_start(address);
-    observer.ready(&note, &log);
+    observer.ready(&Started { note: &note, log_file: log.path.as_deref() });
     let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox)));
     supervisor::ready();
 

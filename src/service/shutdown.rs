@@ -1,6 +1,6 @@
 //! The end of the service, in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 
@@ -11,12 +11,24 @@ use crate::{datadir::Note, delivery::settings::Settings, outbox::Outbox, telemet
 const API_GRACE: Duration = Duration::from_secs(5);
 
 /// What the start of the service is told.
-pub trait Observer {
+pub trait Observer: Sync {
     /// The service accepts events.
-    fn ready(&self, note: &Note, log: &Log);
+    fn ready(&self, started: &Started<'_>);
 
     /// It stops, which should take no longer than this.
     fn stopping(&self, within: Duration);
+
+    /// The process ends at once, because it was stopped before the store was open.
+    fn exits(&self);
+}
+
+/// A service that accepts events.
+#[derive(Debug)]
+pub struct Started<'a> {
+    /// Its address.
+    pub note: &'a Note,
+    /// Its log, if that is a file.
+    pub log_file: Option<&'a Path>,
 }
 
 /// Announces the stop. Attempts get no more time than `within`, if that is short; returns how long the API's
@@ -40,9 +52,10 @@ pub(super) fn begin(
 
 /// Ends the process, while another thread opens the store and cannot be told. A kill at any moment harms
 /// nothing.
-pub(super) fn while_opening(log: Log) -> ! {
+pub(super) fn while_opening(log: Log, observer: &dyn Observer) -> ! {
     tracing::info!(event.action = "service-stopped", "stopped while opening the store");
     drop(log);
+    observer.exits();
     std::process::exit(0);
 }
 

@@ -263,6 +263,7 @@ fn an_error_in_the_settings_does_not_quote_its_line() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_world_readable_secret_is_warned_about() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -2,7 +2,6 @@
 
 use std::{
     net::TcpListener,
-    os::unix::net::UnixDatagram,
     time::{Duration, Instant},
 };
 
@@ -10,8 +9,11 @@ use serde_json::json;
 
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
+#[cfg(unix)]
 #[test]
 fn systemd_is_notified() {
+    use std::os::unix::net::UnixDatagram;
+
     let mut service = Service::prepare("");
     let socket = UnixDatagram::bind(service.path("notify")).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

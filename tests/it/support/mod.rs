@@ -6,10 +6,12 @@ mod forwarder;
 pub(crate) mod nats;
 pub(crate) mod postgres;
 mod preload;
+mod process;
 mod python;
 mod raw;
 mod receiver;
 mod service;
+#[cfg(unix)]
 mod terminal;
 
 use std::{
@@ -25,6 +27,7 @@ pub(crate) use python::python;
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Put, Receiver};
 pub(crate) use service::{Api, Response, Service, binary, run, run_in};
+#[cfg(unix)]
 pub(crate) use terminal::Terminal;
 
 /// How long a test waits for something to happen. Long, because machines may be shared; a wait ends as

@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PASSWORD, eventually, postgres};
+use super::{PASSWORD, eventually, postgres, process};
 
 /// The binary, without the service's variables of the environment.
 pub(crate) fn binary() -> Command {
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &[&str]) -> Output {
 
 /// Runs a command in a folder to its end.
 pub(crate) fn run_in(folder: &Path, args: &[&str], input: &[u8]) -> Output {
-    to_its_end(binary().args(args).current_dir(folder), input)
+    to_its_end(binary().args(args).current_dir(folder).env("ProgramData", folder), input)
 }
 
 fn to_its_end(command: &mut Command, input: &[u8]) -> Output {
@@ -89,6 +89,7 @@ impl Service {
             let schema = self.folder().file_name().unwrap().to_string_lossy();
             text.push_str(&postgres::server().toml(&schema));
         }
+        text.push_str(if settings.contains("data_dir") { "" } else { "data_dir = \"data\"\n" });
         // Not DPF's log folder, which this machine may have.
         text.push_str("log.file = \"service.log\"\n");
         fs::write(self.path("config.toml"), text + settings).unwrap();
@@ -141,8 +142,10 @@ impl Service {
         });
     }
 
+    // `ProgramData` is where Windows has data, settings and log by default.
     fn at_home<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.current_dir(self.folder()).envs(self.env.iter().map(|(name, value)| (name, value)))
+        let env = self.env.iter().map(|(name, value)| (name, value));
+        command.current_dir(self.folder()).env("ProgramData", self.folder()).envs(env)
     }
 
     fn note(&self) -> PathBuf {
@@ -170,11 +173,7 @@ impl Service {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.pid().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        process::send(name, self.child.as_ref().unwrap(), self.folder());
     }
 
     /// Sends SIGKILL.

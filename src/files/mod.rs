@@ -5,12 +5,18 @@
 //! process that has just ended, and virus scanners hold files for a moment longer. So what changes or reads
 //! such a file tries again for a while. Elsewhere, each of these is done once.
 
+#[cfg(windows)]
+mod windows;
+
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
     path::Path,
     time::{Duration, Instant},
 };
+
+#[cfg(windows)]
+pub use windows::{close_to_others, shared_folder, take_over};
 
 /// How long to try, and the interval between two attempts.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,12 +37,31 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     patiently(|| fs::remove_file(path))
 }
 
-/// Replaces a file atomically: a reader sees the old text or the new one. Only the owner can read it.
+/// Replaces a file atomically: a reader sees the old text or the new one. Only the owner can read it; on Windows,
+/// those who have rights on the folder.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    replace_after(path, text, |_| Ok(()))
+}
+
+/// The same for a file that nobody else may read, in whatever folder it is.
+pub fn replace_secret(path: &Path, text: &str) -> io::Result<()> {
+    #[cfg(windows)]
+    return replace_after(path, text, close_to_others);
+    #[cfg(not(windows))]
+    replace(path, text)
+}
+
+/// `prepare` gets the new file before there is anything in it.
+fn replace_after(
+    path: &Path,
+    text: &str,
+    prepare: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
     let mut file = tempfile::Builder::new()
         .prefix(".new-")
         .make_in(folder.unwrap_or(Path::new(".")), create_private)?;
+    prepare(file.path())?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
     // Closed, so that nothing that opens the new file meets this handle.
@@ -55,13 +80,14 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Creates a folder that only its owner can enter. Fails if it exists. On Windows, whoever has rights on the
-/// folder that it is in has them on this one: the temporary folder of a user belongs to the user.
+/// Creates a folder that only its owner can enter. Fails if it exists.
+#[cfg(unix)]
 pub fn create_private_folder(path: &Path) -> io::Result<()> {
     private_folders().create(path)
 }
 
-/// The same, with the folders above it. It may exist.
+/// Creates a folder that only its owner can enter, and those above it that do not exist. It may exist.
+#[cfg(unix)]
 pub fn create_private_folders(path: &Path) -> io::Result<()> {
     private_folders().recursive(true).create(path)
 }
@@ -73,9 +99,26 @@ fn private_folders() -> fs::DirBuilder {
     builder
 }
 
-#[cfg(not(unix))]
-fn private_folders() -> fs::DirBuilder {
-    fs::DirBuilder::new()
+/// Creates a folder that only its owner, SYSTEM and the administrators can enter. Fails if it exists.
+#[cfg(windows)]
+pub fn create_private_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    close_to_others(path)
+}
+
+/// Creates a folder that only its owner, SYSTEM and the administrators can enter, and those above it that do not
+/// exist. It may exist. The folder of SEAL Systems is not closed, because it has other services' folders.
+#[cfg(windows)]
+pub fn create_private_folders(path: &Path) -> io::Result<()> {
+    let shared = shared_folder();
+    if path.starts_with(&shared) {
+        fs::create_dir_all(&shared)?;
+    }
+    let missing = |it: &&Path| !it.as_os_str().is_empty() && !it.exists();
+    let topmost = path.ancestors().take_while(missing).last();
+    fs::create_dir_all(path)?;
+    // The others inherit its rights.
+    topmost.map_or(Ok(()), close_to_others)
 }
 
 /// Waits until nobody has locked the content of a file. The error is why it cannot be read.
