@@ -25,6 +25,8 @@ mod retry_now;
 mod screen;
 mod selectors;
 mod serve;
+#[cfg(windows)]
+mod service;
 mod status;
 mod submit;
 mod table;
@@ -80,6 +82,8 @@ enum Command {
     Receive(receive::Args),
     Completions(completions::Args),
     Man(man::Args),
+    #[cfg(windows)]
+    Service(service::Args),
 }
 
 impl Command {
@@ -104,6 +108,8 @@ impl Command {
             | Self::Export(_)
             | Self::Reload(_)
             | Self::Import(_) => false,
+            #[cfg(windows)]
+            Self::Service(_) => false,
         }
     }
 }
@@ -119,10 +125,15 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be closed.
             drop(writeln!(std::io::stderr(), "error: {error:#}"));
-            let usage = error.is::<ConfigError>() || error.is::<Usage>();
-            if usage { Exit::Usage.into() } else { Exit::Failed.into() }
+            exit_of(&error).into()
         }
     }
+}
+
+/// The exit code of an error.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    let usage = error.is::<ConfigError>() || error.is::<Usage>();
+    if usage { Exit::Usage } else { Exit::Failed }
 }
 
 /// Whether the reader of standard output has closed it.
@@ -136,6 +147,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     let config = || Config::load(cli.config.as_deref());
     match cli.command {
         Command::Receive(args) => runtime(false)?.block_on(receive::run(&args)),
+        #[cfg(windows)]
+        Command::Service(args) => service::run(&args, cli.config),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
         Command::Serve => {

@@ -31,20 +31,15 @@ impl Output {
 /// Exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
-    Done,
-    Failed,
-    Usage,
-    NotRunning,
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    NotRunning = 3,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Done => Self::SUCCESS,
-            Exit::Failed => Self::from(1),
-            Exit::Usage => Self::from(2),
-            Exit::NotRunning => Self::from(3),
-        }
+        Self::from(exit as u8)
     }
 }
 
