@@ -26,13 +26,11 @@ windows_target() { # the folder of what is built for Windows; another Rust's art
 windows_cargo() { # <subcommand> [argument]...
     local subcommand=$1
     shift
-    local std=std,panic_unwind
-    [ "$subcommand" != test ] || std+=,test
     env RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc RUSTC_BOOTSTRAP=1 \
         CARGO_TARGET_DIR="$(windows_target)" \
         CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc \
         CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc AR_x86_64_pc_windows_gnu=x86_64-w64-mingw32-ar \
-        /usr/bin/cargo "$subcommand" --locked -Zbuild-std="$std" --target "$windows_triple" "$@"
+        /usr/bin/cargo "$subcommand" --locked -Zbuild-std=std,panic_unwind,test --target "$windows_triple" "$@"
 }
 
 wine_prefix() { # a Windows of its own for what runs, made once; sets WINEPREFIX

@@ -293,8 +293,8 @@ fn debug_output_of_the_settings_has_no_secrets() {
     fs::write(service.path("password"), BASIC).unwrap();
     service.configure(&format!(
         "egress.proxy = \"http://user:{PASSWORD}@proxy/\"\nsigning.secrets = [\"whsec_{SIGNING}\"]\n\
-         [auth.\"http://h\"]\nusername = \"u\"\npassword_file = \"{}\"",
-        service.path("password").display()
+         [auth.\"http://h\"]\nusername = \"u\"\npassword_file = {:?}",
+        service.path("password")
     ));
     let config = seal_dpf_urlcallback::config::Config::load(Some(&service.path("config.toml")));
     let shown = format!("{:?}", config.unwrap());

@@ -18,7 +18,7 @@ use windows_service::{
 
 use super::{NAME, code, control, event_log, explained, open_manager};
 use crate::{
-    cli::output::{Exit, print, say_warnings},
+    cli::output::{Exit, print, say, say_warnings},
     config::{self, Config},
     files,
     service::supervised::Pace,
@@ -57,13 +57,19 @@ fn place_settings() -> anyhow::Result<PathBuf> {
         files::take_over(&folder)?;
         let file = folder.join(config::DEFAULT_FILE);
         if !file.try_exists()? {
-            files::replace(&file, SETTINGS)?;
+            files::replace(&file, &settings())?;
         }
         Ok(file)
     };
     place().map_err(|error: std::io::Error| {
         anyhow::anyhow!("cannot prepare {}: {error}", folder.display())
     })
+}
+
+/// The settings, with the folder of this system.
+fn settings() -> String {
+    let folder = files::shared_folder();
+    SETTINGS.replace(r"C:\ProgramData\SEAL Systems", &folder.to_string_lossy())
 }
 
 fn create(manager: &ServiceManager, file: &Path) -> windows_service::Result<Service> {
@@ -94,23 +100,37 @@ fn create(manager: &ServiceManager, file: &Path) -> windows_service::Result<Serv
 }
 
 fn configure(service: &Service, config: &Config) -> windows_service::Result<()> {
-    service
-        .set_description("Sends the callbacks that the submitters of DPF jobs have requested")?;
+    let text = "Sends the callbacks that the submitters of DPF jobs have requested";
+    optional("a description", service.set_description(text))?;
     // After the services that the network needs.
-    service.set_delayed_auto_start(true)?;
+    optional("a delayed start", service.set_delayed_auto_start(true))?;
     let restart = |delay| ServiceAction { action_type: ServiceActionType::Restart, delay };
-    service.update_failure_actions(ServiceFailureActions {
+    let recovery = ServiceFailureActions {
         reset_period: ServiceFailureResetPeriod::After(Duration::from_hours(1)),
         reboot_msg: None,
         command: None,
         // The last one is repeated.
         actions: Some([5, 5, 60].map(|seconds| restart(Duration::from_secs(seconds))).into()),
-    })?;
+    };
+    optional("a restart after a failure", service.update_failure_actions(recovery))?;
     // Also if the service reports an error, and not only if its process dies.
-    service.set_failure_actions_on_non_crash_failures(true)?;
+    let also_errors = service.set_failure_actions_on_non_crash_failures(true);
+    optional("a restart after an error", also_errors)?;
     let grace = config.dispatcher.shutdown_grace;
     let closing = grace.saturating_add(Pace::default().margin).saturating_add(CLOSING);
-    service.set_preshutdown_timeout(closing)
+    optional("a time for the shutdown", service.set_preshutdown_timeout(closing))
+}
+
+/// Warns about what this system does not know. Without it, the service works all the same.
+fn optional(what: &str, done: windows_service::Result<()>) -> windows_service::Result<()> {
+    const INVALID_LEVEL: i32 = 124;
+    match done {
+        Err(error) if code(&error) == Some(INVALID_LEVEL) => {
+            say(format_args!("warning: this system does not support {what} of services"));
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 pub(super) fn uninstall() -> anyhow::Result<Exit> {

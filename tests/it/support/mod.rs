@@ -1,5 +1,6 @@
 //! Building blocks of tests: services, receivers, and waiting with a deadline.
 
+mod command;
 #[cfg(target_os = "linux")]
 mod disk;
 mod forwarder;
@@ -21,12 +22,13 @@ use std::{
 
 use tempfile::TempDir;
 
+pub(crate) use command::{binary, run, run_in};
 pub(crate) use forwarder::Forwarder;
 pub(crate) use preload::preloaded;
 pub(crate) use python::python;
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Put, Receiver};
-pub(crate) use service::{Api, Response, Service, binary, run, run_in};
+pub(crate) use service::{Api, Response, Service};
 #[cfg(unix)]
 pub(crate) use terminal::Terminal;
 

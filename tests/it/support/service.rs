@@ -1,8 +1,7 @@
-//! The real binary: `serve` in a temporary folder, and any other command.
+//! `serve` in a temporary folder, and any other command there.
 
 use std::{
     fs,
-    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -11,43 +10,11 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PASSWORD, eventually, postgres, process};
-
-/// The binary, without the service's variables of the environment.
-pub(crate) fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seal-dpf-urlcallback"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("URLCALLBACK__") || name == "LOG_LEVEL" {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-/// Runs a command to its end.
-pub(crate) fn run(args: &[&str]) -> Output {
-    binary().args(args).output().unwrap()
-}
-
-/// Runs a command in a folder to its end.
-pub(crate) fn run_in(folder: &Path, args: &[&str], input: &[u8]) -> Output {
-    to_its_end(binary().args(args).current_dir(folder).env("ProgramData", folder), input)
-}
-
-fn to_its_end(command: &mut Command, input: &[u8]) -> Output {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    std::thread::scope(|scope| {
-        // A command that does not read its input closes it.
-        scope.spawn(move || drop(stdin.write_all(input)));
-        child.wait_with_output().unwrap()
-    })
-}
+use super::{
+    PASSWORD,
+    command::{binary, to_its_end},
+    eventually, postgres, process,
+};
 
 /// A folder with settings, in which the service may run.
 pub(crate) struct Service {
@@ -199,7 +166,7 @@ impl Service {
         self.folder.path()
     }
 
-    /// Runs another command in the same folder.
+    /// Another command in the same folder.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.run_with_input(args, b"")
     }
