@@ -1,9 +1,6 @@
 //! Monitoring: systemd, metrics and the log.
 
-use std::{
-    net::TcpListener,
-    time::{Duration, Instant},
-};
+use std::net::TcpListener;
 
 use serde_json::json;
 
@@ -12,7 +9,10 @@ use crate::support::{Answer, Receiver, Service, event, eventually};
 #[cfg(unix)]
 #[test]
 fn systemd_is_notified() {
-    use std::os::unix::net::UnixDatagram;
+    use std::{
+        os::unix::net::UnixDatagram,
+        time::{Duration, Instant},
+    };
 
     let mut service = Service::prepare("");
     let socket = UnixDatagram::bind(service.path("notify")).unwrap();
