@@ -30,6 +30,8 @@ pub fn close_to_others(path: &Path) -> io::Result<()> {
 /// but those of the folder: another user may have made it before.
 pub fn take_over(folder: &Path) -> io::Result<()> {
     run(icacls(folder).args(["/setowner", "*S-1-5-32-544", "/T", "/C", "/L"]))?;
+    // What was granted to that user is not inherited, and stays until it is reset.
+    run(icacls(folder).arg("/reset"))?;
     close_to_others(folder)?;
     if folder.read_dir()?.next().is_some() {
         run(icacls(&folder.join("*")).args(["/reset", "/T", "/C", "/L"]))?;
@@ -41,8 +43,20 @@ fn icacls(path: &Path) -> Command {
     // By its path, so that no program of this name in another folder is found.
     let system = std::env::var_os("SystemRoot").unwrap_or_else(|| r"C:\Windows".into());
     let mut command = Command::new(Path::new(&system).join(r"System32\icacls.exe"));
-    command.arg(path).arg("/Q");
+    command.arg(verbatim(path)).arg("/Q");
     command
+}
+
+/// A path that is too long for programs which do not expect such paths, in the form that they can use.
+fn verbatim(path: &Path) -> PathBuf {
+    const SHORT: usize = 240;
+    let Ok(path) = std::path::absolute(path) else { return path.to_owned() };
+    let text = path.to_string_lossy().into_owned();
+    match text.strip_prefix(r"\\") {
+        _ if text.len() < SHORT || text.starts_with(r"\\?\") => path,
+        Some(share) => format!(r"\\?\UNC\{share}").into(),
+        None => format!(r"\\?\{text}").into(),
+    }
 }
 
 fn run(command: &mut Command) -> io::Result<()> {
@@ -53,4 +67,37 @@ fn run(command: &mut Command) -> io::Result<()> {
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     Err(io::Error::other(format!("icacls: {}", said.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::files;
+
+    #[test]
+    fn paths_may_be_longer_than_260_characters() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep =
+            [&*"x".repeat(100); 4].iter().fold(folder.path().to_owned(), |it, name| it.join(name));
+        files::create_private_folders(&deep).unwrap();
+        let (file, other) = (deep.join("file"), deep.join("other"));
+        files::replace_secret(&file, "text").unwrap();
+        files::replace_secret(&file, "newer").unwrap();
+        files::rename(&file, &other).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "newer");
+        files::wait_until_readable(&other).unwrap();
+        files::remove_folder(&folder.path().join("x".repeat(100))).unwrap();
+    }
+
+    #[test]
+    fn a_long_path_is_in_the_form_that_every_program_can_use() {
+        let name = "x".repeat(300);
+        assert_eq!(verbatim(Path::new(r"C:\short")), Path::new(r"C:\short"));
+        let long = |before: &str| PathBuf::from(format!("{before}{name}"));
+        assert_eq!(verbatim(&long(r"C:\")), long(r"\\?\C:\"));
+        assert_eq!(verbatim(&long(r"\\server\share\")), long(r"\\?\UNC\server\share\"));
+        assert_eq!(verbatim(&long(r"\\?\C:\")), long(r"\\?\C:\"));
+    }
 }

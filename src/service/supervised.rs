@@ -231,7 +231,8 @@ impl<M: Manager> Supervisor<'_, M> {
         self.change(|progress| {
             late = progress.give_up.is_some_and(|end| Instant::now() > end);
             if late {
-                (progress.state, progress.checkpoint) = (State::Stopped(1), 0);
+                // Not an error, for which it would be started again: a stop was requested.
+                (progress.state, progress.checkpoint) = (State::Stopped(0), 0);
             } else if progress.state.is_pending() {
                 progress.checkpoint += 1;
             }
@@ -413,11 +414,11 @@ mod tests {
             handler.control(Control::Stop);
             told.wait_for(StopPending, 1);
             observer.stopping(within);
-            told.wait_for(Stopped(1), 1);
+            told.wait_for(Stopped(0), 1);
             1
         });
         assert!(begin.elapsed() > within + PACE.margin);
-        assert_eq!(told.states(), [StartPending, Running, StopPending, Stopped(1)]);
+        assert_eq!(told.states(), [StartPending, Running, StopPending, Stopped(0), Stopped(1)]);
         assert!(*told.given_up.lock().unwrap());
     }
 
@@ -427,7 +428,7 @@ mod tests {
         let (handler, controls) = Controls::new();
         supervise(&told, controls, PACE, |_, _| {
             handler.control(Control::Stop);
-            told.wait_for(Stopped(1), 1);
+            told.wait_for(Stopped(0), 1);
             1
         });
         assert!(*told.given_up.lock().unwrap());
