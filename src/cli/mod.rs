@@ -22,6 +22,7 @@ mod reload;
 mod replay_failed;
 mod results;
 mod retry_now;
+mod runtime;
 mod screen;
 mod selectors;
 mod serve;
@@ -39,8 +40,11 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use self::output::{Exit, Usage};
-use crate::config::{Config, ConfigError};
+use self::{
+    output::{Exit, exit_of},
+    runtime::runtime,
+};
+use crate::config::Config;
 
 /// Durable HTTP callbacks for DPF jobs.
 ///
@@ -130,12 +134,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The exit code of an error.
-fn exit_of(error: &anyhow::Error) -> Exit {
-    let usage = error.is::<ConfigError>() || error.is::<Usage>();
-    if usage { Exit::Usage } else { Exit::Failed }
-}
-
 /// Whether the reader of standard output has closed it.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
@@ -181,13 +179,4 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Reload(args) => runtime(false)?.block_on(reload::run(&config()?, &args)),
         Command::Ui(args) => runtime(false)?.block_on(ui::run(&config()?, &args)),
     }
-}
-
-fn runtime(service: bool) -> std::io::Result<tokio::runtime::Runtime> {
-    let mut builder = if service {
-        tokio::runtime::Builder::new_multi_thread()
-    } else {
-        tokio::runtime::Builder::new_current_thread()
-    };
-    builder.enable_all().build()
 }

@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::ValueEnum;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 /// Format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,6 +41,12 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
     }
+}
+
+/// The exit code of an error.
+pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
+    let usage = error.is::<ConfigError>() || error.is::<Usage>();
+    if usage { Exit::Usage } else { Exit::Failed }
 }
 
 /// An invalid combination of arguments.

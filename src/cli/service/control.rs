@@ -11,7 +11,7 @@ use windows_service::{
     service_manager::ServiceManagerAccess,
 };
 
-use super::{NAME, code, explained, open_manager};
+use super::scm::{NAME, code, explained, open_manager};
 use crate::cli::output::{Exit, print, say};
 
 /// Interval of asking for the state.

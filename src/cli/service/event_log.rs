@@ -2,7 +2,7 @@
 
 use winsafe::{HEVENTLOG, HKEY, RegistryValue, SysResult, co};
 
-use super::NAME;
+use super::scm::NAME;
 
 /// The key of the registry that says how events are shown.
 fn key() -> String {

@@ -16,7 +16,10 @@ use windows_service::{
     service_manager::{ServiceManager, ServiceManagerAccess},
 };
 
-use super::{NAME, code, control, event_log, explained, open_manager};
+use super::{
+    control, event_log,
+    scm::{NAME, code, explained, open_manager},
+};
 use crate::{
     cli::output::{Exit, print, say, say_warnings},
     config::{self, Config},

@@ -18,12 +18,14 @@ use windows_service::{
     service_dispatcher,
 };
 
-use super::{NAME, code, event_log};
+use super::{
+    event_log,
+    scm::{NAME, code},
+};
 use crate::{
     cli::{
-        exit_of,
-        output::{Exit, Usage},
-        runtime,
+        output::{Exit, Usage, exit_of},
+        runtime::runtime,
     },
     config::Config,
     service::{

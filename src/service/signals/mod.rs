@@ -1,5 +1,6 @@
 //! What stops the service or reloads its settings: signals of the system, and requests of what supervises it.
 
+mod request;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -7,27 +8,12 @@ mod windows;
 
 use std::{io, time::Duration};
 
-use tokio::sync::mpsc;
+pub use request::{Request, Requests};
 
 #[cfg(unix)]
 use unix::System;
 #[cfg(windows)]
 use windows::System;
-
-/// A request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
-    /// Stop. Attempts in progress get `shutdown_grace`, and at most this long if the system will not wait.
-    Stop {
-        /// How long.
-        within: Option<Duration>,
-    },
-    /// Open the log file again and read the settings again.
-    Reload,
-}
-
-/// Requests of what supervises the service; `None` if only signals stop it.
-pub type Requests = Option<mpsc::UnboundedReceiver<Request>>;
 
 /// All requests.
 pub(super) struct Signals {
@@ -78,6 +64,8 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Request;
+use super::request::Request;
 
 /// SIGTERM, SIGINT and SIGHUP.
 pub(super) struct System {

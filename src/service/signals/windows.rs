@@ -8,7 +8,7 @@ use tokio::signal::windows::{
     ctrl_logoff, ctrl_shutdown,
 };
 
-use super::Request;
+use super::request::Request;
 
 /// Windows ends a process five seconds after its console was closed, and after a log-off or shutdown.
 /// The grace leaves time to close connections and store.

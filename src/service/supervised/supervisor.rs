@@ -1,125 +1,20 @@
-//! The service under a service manager such as that of Windows: what the manager is told, and when.
-//!
-//! ```text
-//! start pending ──► running ──► stop pending ──► stopped
-//!       └───────────────────────────┘
-//! ```
-//!
-//! A manager takes a service for hung whose pending state has no new checkpoint, so a thread of its own makes
-//! them, because opening a store may block for minutes. While the service stops, that has an end, and with it the process: a
-//! service that hangs would otherwise keep the machine from its shutdown.
+//! The thread beside the service that tells the manager how it is.
 
 use std::{
-    io,
     sync::{
         Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{Observer, Request, Requests, Started};
-
-/// A state of the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It starts.
-    StartPending,
-    /// It accepts events.
-    Running,
-    /// It stops.
-    StopPending,
-    /// It has stopped; with another code than 0 because of an error.
-    Stopped(u32),
-}
-
-impl State {
-    fn is_pending(self) -> bool {
-        matches!(self, Self::StartPending | Self::StopPending)
-    }
-}
-
-/// What the manager is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
-    /// The state.
-    pub state: State,
-    /// Counts up while the state is pending.
-    pub checkpoint: u32,
-    /// The next checkpoint comes before this has passed.
-    pub wait_hint: Duration,
-}
-
-/// A service manager.
-pub trait Manager: Sync {
-    /// Tells it the state.
-    fn report(&self, status: Status) -> io::Result<()>;
-
-    /// Ends the process, because the service does not stop in time.
-    fn give_up(&self);
-}
-
-/// What a manager asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// Stop.
-    Stop,
-    /// The system will shut down, and waits for the service.
-    PreShutdown,
-    /// The system shuts down and does not wait.
-    Shutdown,
-    /// Read the settings again.
-    Reload,
-}
-
-/// Where the handler of the manager puts what it is asked for.
-#[derive(Debug, Clone)]
-pub struct Handler(Sender<Option<Control>>);
-
-impl Handler {
-    /// Passes it on.
-    pub fn control(&self, control: Control) {
-        // After the end of the service nobody listens.
-        self.0.send(Some(control)).ok();
-    }
-}
-
-/// What the handler has put.
-#[derive(Debug)]
-pub struct Controls(Receiver<Option<Control>>, Handler);
-
-impl Controls {
-    /// For one run of the service.
-    pub fn new() -> (Handler, Self) {
-        let (sender, receiver) = channel();
-        let handler = Handler(sender);
-        (handler.clone(), Self(receiver, handler))
-    }
-}
-
-/// Intervals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// Between two checkpoints.
-    pub checkpoint: Duration,
-    /// How long attempts get when the system shuts down and does not wait.
-    pub short_grace: Duration,
-    /// How much longer than promised a stop may take.
-    pub margin: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            checkpoint: Duration::from_secs(2),
-            // Windows waits for five seconds, unless it is configured otherwise.
-            short_grace: Duration::from_millis(1500),
-            margin: Duration::from_secs(30),
-        }
-    }
-}
+use super::manager::{Control, Controls, Handler, Manager, Pace, State, Status};
+use crate::service::{
+    shutdown::{Observer, Started},
+    signals::{Request, Requests},
+};
 
 /// Runs `serve`, which returns the service's exit code, and tells the manager how it is.
 pub fn supervise(
@@ -269,6 +164,8 @@ impl<M: Manager> Observer for Supervisor<'_, M> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::{clock::Timestamp, datadir::Note};
 
