@@ -136,9 +136,14 @@ pub fn main() -> ExitCode {
 
 /// Whether the reader of standard output has closed it.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| {
+        error.kind() == std::io::ErrorKind::BrokenPipe || is_unconnected(error)
+    })
+}
+
+/// ERROR_PIPE_NOT_CONNECTED, another name that Windows has for it.
+fn is_unconnected(error: &std::io::Error) -> bool {
+    cfg!(windows) && error.raw_os_error() == Some(233)
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

@@ -327,7 +327,9 @@ fn commands_wait_for_other_commands_and_report_a_starting_service() {
     fs::create_dir(service.path("data")).unwrap();
     let lock = fs::File::create(service.path("data/lock")).unwrap();
     lock.lock().unwrap();
-    fs::write(service.path("data/lock"), "4711 serve\n").unwrap();
+    // On Windows, what is locked cannot be read.
+    let holder = service.path(if cfg!(windows) { "data/lock.holder" } else { "data/lock" });
+    fs::write(&holder, "4711 serve\n").unwrap();
     let status = service.json(&["status", "--output", "json"]);
     assert_eq!(
         (&status["running"], &status["ready"], &status["pid"]),
@@ -338,7 +340,7 @@ fn commands_wait_for_other_commands_and_report_a_starting_service() {
     let said = text(&queue.stderr);
     assert!(said.contains("starting up or shutting down") && said.contains("try again"), "{said}");
 
-    fs::write(service.path("data/lock"), "4711 replay-failed\n").unwrap();
+    fs::write(&holder, "4711 replay-failed\n").unwrap();
     assert_eq!(service.run(&["status"]).status.code(), Some(3));
     let queue = service.run(&["inspect-queue"]);
     assert!(text(&queue.stderr).contains("`replay-failed` with pid 4711"), "{queue:?}");

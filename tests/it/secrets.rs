@@ -169,7 +169,8 @@ fn secrets_are_only_in_the_store_and_their_files() {
 
     let mut on_disk = Said::default();
     for file in files(service.folder()) {
-        let name = file.strip_prefix(service.folder()).unwrap().display().to_string();
+        let name =
+            file.strip_prefix(service.folder()).unwrap().display().to_string().replace('\\', "/");
         on_disk.note(name, fs::read(&file).unwrap());
     }
     let header = |user: &str| BASE64.encode(user.as_bytes());

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use windows_service::{
-    service::{Service, ServiceAccess, ServiceState, ServiceStatus},
+    service::{Service, ServiceAccess, ServiceState, ServiceStatus, UserEventCode},
     service_manager::ServiceManagerAccess,
 };
 
-use super::scm::{NAME, code, explained, open_manager};
+use super::scm::{NAME, RELOAD, code, explained, open_manager};
 use crate::cli::output::{Exit, print, say};
 
 /// Interval of asking for the state.
@@ -47,6 +47,23 @@ pub(super) fn stop() -> anyhow::Result<Exit> {
     }
     say("the service does not run");
     Ok(Exit::NotRunning)
+}
+
+pub(super) fn reload() -> anyhow::Result<Exit> {
+    const NOT_ACTIVE: i32 = 1062;
+    let service = open(ServiceAccess::USER_DEFINED_CONTROL)?;
+    let control = UserEventCode::from_raw(RELOAD).context("no valid control")?;
+    match service.notify(control) {
+        Err(error) if code(&error) == Some(NOT_ACTIVE) => {
+            say("the service does not run");
+            Ok(Exit::NotRunning)
+        }
+        Err(error) => Err(explained(error, "reload")),
+        Ok(_) => {
+            print("requested; the log says what has changed")?;
+            Ok(Exit::Done)
+        }
+    }
 }
 
 /// Stops the service and waits for its end; returns whether it ran.

@@ -20,7 +20,7 @@ use windows_service::{
 
 use super::{
     event_log,
-    scm::{NAME, code},
+    scm::{NAME, RELOAD, code},
 };
 use crate::{
     cli::{
@@ -70,6 +70,7 @@ fn under_manager() -> windows_service::Result<()> {
             ServiceControl::Preshutdown => Control::PreShutdown,
             ServiceControl::Shutdown => Control::Shutdown,
             ServiceControl::ParamChange => Control::Reload,
+            ServiceControl::UserEvent(code) if code.to_raw() == RELOAD => Control::Reload,
             ServiceControl::Interrogate => return ServiceControlHandlerResult::NoError,
             _ => return ServiceControlHandlerResult::NotImplemented,
         });

@@ -15,8 +15,7 @@ use super::output::Exit;
 
 /// Install, remove, start or stop the service of Windows
 ///
-/// All of them need an administrator. `sc query seal-dpf-urlcallback` shows the state of the service, and
-/// `sc control seal-dpf-urlcallback paramchange` opens its log file again and has it read its settings again.
+/// All of them need an administrator. `sc query seal-dpf-urlcallback` shows the state of the service.
 ///
 /// Example: seal-dpf-urlcallback service install
 #[derive(Debug, clap::Args)]
@@ -39,6 +38,10 @@ enum Command {
     Start,
     /// Stop the service and wait until it has stopped
     Stop,
+    /// Have the service open its log file again and read its settings again
+    ///
+    /// `sc control seal-dpf-urlcallback paramchange` does the same.
+    Reload,
     /// What the service manager starts
     #[command(hide = true)]
     Run,
@@ -50,6 +53,7 @@ pub(super) fn run(args: &Args, config: Option<PathBuf>) -> anyhow::Result<Exit> 
         Command::Uninstall => install::uninstall(),
         Command::Start => control::start(),
         Command::Stop => control::stop(),
+        Command::Reload => control::reload(),
         Command::Run => manager::run(config),
     }
 }

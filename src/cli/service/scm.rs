@@ -5,6 +5,10 @@ use windows_service::service_manager::{ServiceManager, ServiceManagerAccess};
 /// The name of the service, and the source of its events in the Event Log.
 pub(super) const NAME: &str = env!("CARGO_PKG_NAME");
 
+/// The control with which `service reload` asks for what the service manager's own command `paramchange` does; the
+/// first number that is free for it.
+pub(super) const RELOAD: u32 = 128;
+
 /// The service manager of this machine.
 pub(super) fn open_manager(access: ServiceManagerAccess) -> anyhow::Result<ServiceManager> {
     ServiceManager::local_computer(None::<&str>, access).map_err(|error| explained(error, "open"))
