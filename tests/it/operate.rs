@@ -346,7 +346,7 @@ fn commands_wait_for_other_commands_and_report_a_starting_service() {
     assert!(text(&queue.stderr).contains("`replay-failed` with pid 4711"), "{queue:?}");
     let waiting = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| service.run(&["inspect-queue"]));
-        lock.unlock().unwrap();
+        drop(lock);
         waiting.join().unwrap()
     });
     assert!(waiting.status.success(), "{waiting:?}");
