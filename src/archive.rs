@@ -129,7 +129,7 @@ impl From<Entry> for ArchiveLine {
 fn destination(line: &ArchiveLine) -> Destination {
     let url = line.url.reveal();
     Destination::parse(url)
-        .filter(|it| it.is_broker() && it.as_str() == line.destination)
+        .filter(|it| it.is_own() && it.as_str() == line.destination)
         .unwrap_or_else(|| Destination::of_callback(url))
 }
 

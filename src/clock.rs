@@ -75,19 +75,44 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The text was no RFC 3339 time in UTC.
+/// The text was no RFC 3339 time.
 #[derive(Debug, thiserror::Error)]
-#[error("invalid time `{0}`; expected a time in UTC such as 2026-02-23T18:34:18Z")]
+#[error("invalid time `{0}`; expected a time such as 2026-02-23T18:34:18Z")]
 pub struct ParseTimestampError(String);
 
 impl FromStr for Timestamp {
     type Err = ParseTimestampError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_rfc3339_weak(text)
-            .map(Self::from)
-            .map_err(|_| ParseTimestampError(text.to_owned()))
+        let parsed = match with_offset(text) {
+            Some((local, true, offset)) => parse_utc(local).map(|time| time.before(offset)),
+            Some((local, false, offset)) => parse_utc(local).map(|time| time.after(offset)),
+            None => parse_utc(text),
+        };
+        parsed.ok_or_else(|| ParseTimestampError(text.to_owned()))
     }
+}
+
+/// The parts of a time with an offset from UTC (RFC 3339): the time there, whether it is east, and by how much.
+fn with_offset(text: &str) -> Option<(&str, bool, Duration)> {
+    let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
+    let east = offset.starts_with('+');
+    let (hours, minutes) = offset.strip_prefix(['+', '-'])?.split_once(':')?;
+    let number = |text: &str, limit: u64| text.parse::<u64>().ok().filter(|number| *number < limit);
+    let (hours, minutes) = (number(hours, 24)?, number(minutes, 60)?);
+    Some((local, east, Duration::from_mins(60 * hours + minutes)))
+}
+
+/// A time in UTC. Those before 1970 are all before anything that is stored.
+fn parse_utc(text: &str) -> Option<Timestamp> {
+    let year = text.get(..4)?;
+    let is_early = year.bytes().all(|digit| digit.is_ascii_digit()) && year < "1970";
+    if is_early {
+        // A leap year, so that its 29th of February is a day.
+        let valid = humantime::parse_rfc3339_weak(&format!("2000{}", text.get(4..)?));
+        return valid.is_ok().then(Timestamp::default);
+    }
+    humantime::parse_rfc3339_weak(text).ok().map(Timestamp::from)
 }
 
 /// `None` for what is in JSON as `null`; otherwise RFC 3339 text, in binary formats a number.
@@ -166,6 +191,20 @@ mod tests {
         let time = Timestamp::from_millis(1_456_252_458_230);
         assert_eq!(time.to_string(), "2016-02-23T18:34:18.230Z");
         assert_eq!("2016-02-23T18:34:18.230Z".parse::<Timestamp>().unwrap(), time);
+    }
+
+    #[test]
+    fn a_time_may_have_an_offset_from_utc_or_be_older_than_any_callback() {
+        let time = |text: &str| text.parse::<Timestamp>().ok().map(|time| time.to_string());
+        let found = "2016-02-23T18:34:18.000Z".to_owned();
+        assert_eq!(time("2016-02-23T20:04:18+01:30"), Some(found.clone()));
+        assert_eq!(time("2016-02-23T13:34:18-05:00"), Some(found));
+        assert_eq!(time("1969-12-31T23:59:59Z"), Some("1970-01-01T00:00:00.000Z".into()));
+        for wrong in
+            ["1969-13-31T23:59:59Z", "2016-02-23T20:04:18+24:00", "2016-02-23T20:04:18+0100"]
+        {
+            assert_eq!(time(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -331,7 +331,7 @@ pub fn store_away(what: &str, error: &OutboxError) {
     if let Some(repeats) = SELDOM.next() {
         tracing::warn!(
             event.action = "store-away",
-            event.repeats = repeats,
+            store.repeats = repeats,
             error.message = %error,
             "{what}; it is repeated later"
         );

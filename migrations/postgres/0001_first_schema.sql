@@ -140,6 +140,20 @@ CREATE TABLE @schema@.total (
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX total_newest ON @schema@.total (slot, period DESC);
 
+-- Failures since the last notice about a destination, by kind of error. Each instance has its own rows.
+CREATE TABLE @schema@.failure_window (
+    queue bigint NOT NULL,
+    slot integer NOT NULL,
+    since bigint NOT NULL,
+    kind smallint NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    failed bigint NOT NULL,
+    first_seq bigint NOT NULL,
+    last_seq bigint NOT NULL,
+    error bytea,
+    PRIMARY KEY (queue, slot, since, kind)
+) WITH (fillfactor = 50);
+
 -- Lets the ids go on at the clock if the server has another timeline: a standby that was promoted may not
 -- have received the last ones, and gives none of them again.
 CREATE FUNCTION @schema@.begin_v1() RETURNS void LANGUAGE plpgsql AS $body$
@@ -253,6 +267,32 @@ BEGIN
     HAVING count(*) > 0
     ON CONFLICT (slot, period) DO UPDATE
         SET pending = excluded.pending, delivered = excluded.delivered, failed = excluded.failed;
+END
+$body$;
+
+-- Counts callbacks that have failed in the window of their destination, if the session has a length for it.
+-- Neither notices nor what an operator cancelled (kind 10) are counted.
+CREATE FUNCTION @schema@.note_failures_v1(
+    p_now bigint, p_slot integer, p_seqs bigint[], p_queues bigint[], p_kinds smallint[], p_errors bytea[]
+) RETURNS void LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    v_window bigint := nullif(current_setting('urlcallback.notify_window', true), '')::bigint;
+BEGIN
+    IF v_window IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO @schema@.failure_window AS w (queue, slot, since, kind, name, failed, first_seq, last_seq, error)
+    SELECT it.queue, p_slot, coalesce((SELECT max(o.since) FROM @schema@.failure_window o
+            WHERE o.queue = it.queue AND o.slot = p_slot AND o.since > p_now - v_window AND o.since <= p_now), p_now),
+        it.kind, d.name, count(*), min(it.seq), max(it.seq), (array_agg(it.error ORDER BY it.seq DESC))[1]
+    FROM unnest(p_seqs, p_queues, p_kinds, p_errors) AS it (seq, queue, kind, error)
+    JOIN @schema@.destination d ON d.queue = it.queue
+    WHERE it.kind <> 10 AND NOT starts_with(d.name, 'notify://')
+    GROUP BY it.queue, it.kind, d.name ORDER BY it.queue, it.kind
+    ON CONFLICT (queue, slot, since, kind) DO UPDATE SET failed = w.failed + excluded.failed,
+        first_seq = least(w.first_seq, excluded.first_seq), last_seq = greatest(w.last_seq, excluded.last_seq),
+        error = excluded.error;
 END
 $body$;
 
@@ -395,6 +435,11 @@ BEGIN
         array_agg(0::bigint), array_agg((readiness IS NULL)::int::bigint))
     FROM unnest(v_seqs, p_queues, v_readiness) AS it (seq, queue, readiness)
     WHERE seq IS NOT NULL HAVING count(*) > 0;
+    IF v_refused > 0 THEN
+        PERFORM @schema@.note_failures_v1(p_now, p_slot, array_agg(seq), array_agg(queue), array_agg(kind), array_agg(error))
+        FROM unnest(v_seqs, p_queues, p_refused, p_errors) AS it (seq, queue, kind, error)
+        WHERE seq IS NOT NULL AND kind IS NOT NULL HAVING count(*) > 0;
+    END IF;
     DELETE FROM @schema@.stored WHERE token = p_answered;
     IF p_token IS NOT NULL THEN
         INSERT INTO @schema@.stored (token, stored_at, seqs) VALUES (p_token, p_now, coalesce(v_seqs, '{}'));
@@ -441,6 +486,7 @@ DECLARE
     v_jobs bytea[] := (SELECT array_agg(job) FROM @schema@.progress WHERE seq = ANY (p_seqs));
     v_queues bigint[];
     v_status smallint[];
+    v_failed bigint[];
 BEGIN
     PERFORM @schema@.lock_jobs_v1(v_jobs);
     -- A call that is repeated after the connection broke changes nothing again.
@@ -453,9 +499,10 @@ BEGIN
         FROM unnest(p_seqs, p_status, p_due, p_attempts, p_budget_attempts, p_budget_since, p_kinds, p_errors, p_last)
             AS s (seq, status, due, attempts, budget_attempts, budget_since, kind, error, last)
         WHERE p.seq = s.seq AND p.status = 0 AND NOT (s.status = 0 AND p.attempts >= s.attempts)
-        RETURNING p.queue, s.status
+        RETURNING p.seq, p.queue, s.status
     )
-    SELECT array_agg(queue), array_agg(status) INTO v_queues, v_status FROM changed;
+    SELECT array_agg(queue), array_agg(status), array_agg(seq) FILTER (WHERE status = 2)
+    INTO v_queues, v_status, v_failed FROM changed;
     IF array_position(p_status, 0::smallint) IS NOT NULL OR EXISTS (SELECT FROM unnest(p_previous) AS it WHERE it IS NOT NULL) THEN
         INSERT INTO @schema@.attempt (seq, number, attempt)
         SELECT s.seq, s.attempts - 1, s.previous FROM unnest(p_seqs, p_attempts, p_previous) AS s (seq, attempts, previous)
@@ -470,6 +517,10 @@ BEGIN
     PERFORM @schema@.count_v1(p_slot, array_agg(s.queue), array_agg(-(s.status > 0)::int::bigint),
         array_agg((s.status = 1)::int::bigint), array_agg((s.status = 2)::int::bigint))
     FROM unnest(v_queues, v_status) AS s (queue, status) HAVING count(*) > 0;
+    IF v_failed IS NOT NULL THEN
+        PERFORM @schema@.note_failures_v1(p_now, p_slot, array_agg(s.seq), array_agg(s.queue), array_agg(s.kind), array_agg(s.error))
+        FROM unnest(p_seqs, p_queues, p_kinds, p_errors) AS s (seq, queue, kind, error) WHERE s.seq = ANY (v_failed);
+    END IF;
     RETURN QUERY
     SELECT p.seq, p.queue FROM @schema@.activate_v1(p_now, v_jobs, p_seqs) AS a JOIN @schema@.progress p ON p.seq = a;
     RETURN QUERY
@@ -550,6 +601,8 @@ BEGIN
         budget_since = greatest(p.budget_since, d.resumed_at)
     FROM @schema@.destination d WHERE p.seq = ANY (v_done) AND d.queue = p.queue;
     PERFORM @schema@.count_v1(p_slot, array_agg(p.queue), array_agg(-1::bigint), array_agg(0::bigint), array_agg(1::bigint))
+    FROM @schema@.progress p WHERE p.seq = ANY (v_done) HAVING count(*) > 0;
+    PERFORM @schema@.note_failures_v1(p_now, p_slot, array_agg(p.seq), array_agg(p.queue), array_agg(p_kind), array_agg(p_error))
     FROM @schema@.progress p WHERE p.seq = ANY (v_done) HAVING count(*) > 0;
     RETURN QUERY
     SELECT NULL::bigint, NULL::integer, p.queue

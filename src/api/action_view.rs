@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::texts;
 use crate::{
     clock::Timestamp,
+    outbox::ErrorKind,
     select::{ActionLimits, ActionResult, SelectError, Selection, Selectors},
 };
 
@@ -14,30 +16,39 @@ use crate::{
 pub struct FilterView {
     /// Only callbacks with these ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<texts::CallbackId>)]
     pub ids: Vec<String>,
     /// Only callbacks to this destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<texts::Destination>)]
     pub destination: Option<String>,
     /// Only callbacks of this job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<texts::Name>)]
     pub job_id: Option<String>,
     /// Only callbacks with this job directory name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<texts::Name>)]
     pub job_id_fs: Option<String>,
     /// Only callbacks whose last error is of this kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ErrorKind>)]
     pub error_kind: Option<String>,
     /// Only callbacks accepted since this time, or within this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<texts::Time>)]
     pub since: Option<String>,
     /// Only callbacks accepted before this time, or longer ago than this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<texts::Time>)]
     pub until: Option<String>,
     /// Only callbacks that ended since this time, or within this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<texts::Time>)]
     pub ended_since: Option<String>,
     /// Only callbacks that ended before this time, or longer ago than this duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<texts::Time>)]
     pub ended_until: Option<String>,
     /// All callbacks that the action applies to.
     #[serde(default)]
@@ -104,10 +115,15 @@ pub struct ActionRequest {
     pub dry_run: bool,
     /// Maximum number of callbacks, in order of acceptance, at least 1; without it, all.
     #[schema(minimum = 1)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::request::whole_number"
+    )]
     pub limit: Option<usize>,
     /// `nextCursor` of the previous call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<texts::CallbackId>)]
     pub cursor: Option<String>,
 }
 

@@ -16,6 +16,7 @@ use super::{
     problem::Problem,
     request::{Extracted, body, page_limit},
     state::Shared,
+    texts,
     view::{CallbackView, PageView},
 };
 use crate::{
@@ -33,27 +34,35 @@ pub(super) struct ListQuery {
     #[param(value_type = Option<ListedState>)]
     state: Option<String>,
     /// Only callbacks to this destination.
+    #[param(value_type = Option<texts::Destination>)]
     destination: Option<String>,
     /// Only callbacks of this job.
+    #[param(value_type = Option<texts::Name>)]
     job_id: Option<String>,
     /// Only callbacks with this job directory name.
+    #[param(value_type = Option<texts::Name>)]
     job_id_fs: Option<String>,
     /// Only callbacks whose last error is of this kind.
     #[param(value_type = Option<ErrorKind>)]
     error_kind: Option<String>,
     /// Only callbacks accepted since this time, or within this duration: `2026-01-31T08:00:00Z`,
     /// `2h`.
+    #[param(value_type = Option<texts::Time>)]
     since: Option<String>,
     /// Only callbacks accepted before this time, or longer ago than this duration.
+    #[param(value_type = Option<texts::Time>)]
     until: Option<String>,
     /// Only callbacks that ended since this time, or within this duration.
+    #[param(value_type = Option<texts::Time>)]
     ended_since: Option<String>,
     /// Only callbacks that ended before this time, or longer ago than this duration.
+    #[param(value_type = Option<texts::Time>)]
     ended_until: Option<String>,
     /// Maximum number of callbacks on a page: 1 to 1000.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `nextCursor` of the previous page.
+    #[param(value_type = Option<texts::CallbackId>)]
     cursor: Option<String>,
 }
 
@@ -73,7 +82,7 @@ fn not_found(id: CallbackId) -> Problem {
 
 /// List callbacks, newest first.
 #[utoipa::path(
-    get, path = "/v1/callbacks", tag = "callbacks", params(ListQuery),
+    get, operation_id = "listCallbacks", path = "/v1/callbacks", tag = "callbacks", params(ListQuery),
     responses((status = 200, body = PageView), (status = 400, body = Problem), (status = 401, body = Problem)),
 )]
 pub(super) async fn list(
@@ -112,7 +121,7 @@ pub(super) async fn list(
 
 /// One callback with its body and its attempts: the latest thousand and the last one.
 #[utoipa::path(
-    get, path = "/v1/callbacks/{id}", tag = "callbacks", params(("id" = String, Path)),
+    get, operation_id = "getCallback", path = "/v1/callbacks/{id}", tag = "callbacks", params(("id" = texts::CallbackId, Path)),
     responses(
         (status = 200, body = CallbackView), (status = 400, body = Problem),
         (status = 401, body = Problem), (status = 404, body = Problem),
@@ -141,7 +150,7 @@ async fn act(
 
 /// Make failed callbacks pending again.
 #[utoipa::path(
-    post, path = "/v1/callbacks/replay", tag = "callbacks", request_body = ActionRequest,
+    post, operation_id = "replayCallbacks", path = "/v1/callbacks/replay", tag = "callbacks", request_body = ActionRequest,
     responses((status = 200, body = ReplayView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn replay(
@@ -153,7 +162,7 @@ pub(super) async fn replay(
 
 /// Cancel pending callbacks. They are then failed.
 #[utoipa::path(
-    post, path = "/v1/callbacks/cancel", tag = "callbacks", request_body = ActionRequest,
+    post, operation_id = "cancelCallbacks", path = "/v1/callbacks/cancel", tag = "callbacks", request_body = ActionRequest,
     responses((status = 200, body = CancelView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn cancel_all(
@@ -165,7 +174,7 @@ pub(super) async fn cancel_all(
 
 /// Make pending callbacks due now, close the breakers and end the holds of their destinations.
 #[utoipa::path(
-    post, path = "/v1/callbacks/retry-now", tag = "callbacks", request_body = ActionRequest,
+    post, operation_id = "retryCallbacksNow", path = "/v1/callbacks/retry-now", tag = "callbacks", request_body = ActionRequest,
     responses((status = 200, body = RetryNowView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn retry_now(
@@ -177,7 +186,7 @@ pub(super) async fn retry_now(
 
 /// Cancel a pending callback. It is then failed.
 #[utoipa::path(
-    post, path = "/v1/callbacks/{id}/cancel", tag = "callbacks", params(("id" = String, Path)),
+    post, operation_id = "cancelCallback", path = "/v1/callbacks/{id}/cancel", tag = "callbacks", params(("id" = texts::CallbackId, Path)),
     responses(
         (status = 200, body = CallbackView), (status = 400, body = Problem),
         (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),

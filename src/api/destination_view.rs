@@ -137,5 +137,6 @@ impl DestinationsView {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DestinationRequest {
     /// Scheme, host and port.
+    #[schema(value_type = super::texts::Destination)]
     pub destination: String,
 }

@@ -12,6 +12,7 @@ use super::{
     problem::Problem,
     request::{Extracted, body, page_limit},
     state::Shared,
+    texts,
 };
 use crate::{
     outbox::{DestinationQuery, ParseCursorError},
@@ -24,18 +25,20 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// Only this destination.
+    #[param(value_type = Option<texts::Destination>)]
     destination: Option<String>,
     /// Maximum number of destinations on a page: 1 to 1000.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `nextCursor` of the previous page.
+    #[param(value_type = Option<texts::DestinationCursor>)]
     cursor: Option<String>,
 }
 
 /// List destinations with pending or failed callbacks, and paused ones; paused, open and held ones
 /// first.
 #[utoipa::path(
-    get, path = "/v1/destinations", tag = "destinations", params(ListQuery),
+    get, operation_id = "listDestinations", path = "/v1/destinations", tag = "destinations", params(ListQuery),
     responses((status = 200, body = DestinationsView), (status = 400, body = Problem), (status = 401, body = Problem)),
 )]
 pub(super) async fn list(
@@ -69,7 +72,7 @@ async fn set(
 
 /// Pause a destination: its callbacks are kept but neither sent nor allowed to expire.
 #[utoipa::path(
-    post, path = "/v1/destinations/pause", tag = "destinations", request_body = DestinationRequest,
+    post, operation_id = "pauseDestination", path = "/v1/destinations/pause", tag = "destinations", request_body = DestinationRequest,
     responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn pause(
@@ -81,7 +84,7 @@ pub(super) async fn pause(
 
 /// Resume a destination. The age of its callbacks starts again.
 #[utoipa::path(
-    post, path = "/v1/destinations/resume", tag = "destinations", request_body = DestinationRequest,
+    post, operation_id = "resumeDestination", path = "/v1/destinations/resume", tag = "destinations", request_body = DestinationRequest,
     responses((status = 200, body = DestinationView), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn resume(

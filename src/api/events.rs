@@ -59,7 +59,7 @@ const NDJSON: &str = "application/x-ndjson";
 /// CloudEvents 1.0: `application/cloudevents+json`, `application/json` with `ce-` headers, and
 /// `application/cloudevents-batch+json`, whose response has a line for each event.
 #[utoipa::path(
-    post, path = "/v1/events", tag = "events",
+    post, operation_id = "submitEvents", path = "/v1/events", tag = "events",
     request_body(content(
         (RawEvent = "application/json"),
         (String = "application/x-ndjson"),
@@ -67,7 +67,10 @@ const NDJSON: &str = "application/x-ndjson";
         (Vec<Object> = "application/cloudevents-batch+json"),
     )),
     responses(
-        (status = 200, description = "Duplicate or ignored; for a batch, the outcome of each line", body = OutcomeView),
+        (status = 200, description = "Duplicate or ignored; for a batch, a line with the outcome of each event", content(
+            (OutcomeView = "application/json"),
+            (String = "application/x-ndjson"),
+        )),
         (status = 202, description = "Accepted: durable on disk, and will be delivered", body = OutcomeView),
         (status = 400, description = "Malformed: the body cannot be parsed", body = Problem),
         (status = 401, description = "Missing or wrong token", body = Problem),

@@ -38,7 +38,7 @@ pub struct ExportView {
 /// The file is created in the data directory: it contains the passwords of callback URLs, which the API
 /// never sends. The command `export` moves it to its destination.
 #[utoipa::path(
-    post, path = "/v1/export", tag = "callbacks",
+    post, operation_id = "exportStore", path = "/v1/export", tag = "callbacks",
     responses((status = 200, body = ExportView), (status = 401, body = Problem), (status = 403, body = Problem), (status = 500, body = Problem)),
 )]
 pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<ExportView>, Problem> {

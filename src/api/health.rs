@@ -7,7 +7,7 @@ use super::{problem::Problem, state::Shared};
 
 /// Whether the store and the delivery loop make progress.
 #[utoipa::path(
-    get, path = "/healthz", tag = "health", security(()),
+    get, operation_id = "isAlive", path = "/healthz", tag = "health", security(()),
     responses((status = 200), (status = 503, body = Problem)),
 )]
 pub(super) async fn alive(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {
@@ -17,7 +17,7 @@ pub(super) async fn alive(State(shared): State<Shared>) -> Result<Json<Value>, P
 
 /// Whether events are accepted.
 #[utoipa::path(
-    get, path = "/readyz", tag = "health", security(()),
+    get, operation_id = "isReady", path = "/readyz", tag = "health", security(()),
     responses((status = 200), (status = 503, body = Problem)),
 )]
 pub(super) async fn ready(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {

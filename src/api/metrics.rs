@@ -18,7 +18,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics, in Prometheus's text format.
 #[utoipa::path(
-    get, path = "/metrics", tag = "health",
+    get, operation_id = "getMetrics", path = "/metrics", tag = "health",
     responses((status = 200, body = String, content_type = "text/plain"), (status = 401, body = Problem)),
 )]
 pub(super) async fn get(State(shared): State<Shared>) -> Result<Response, Problem> {

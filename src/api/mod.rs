@@ -8,6 +8,8 @@ mod auth;
 mod callbacks;
 pub mod destination_view;
 mod destinations;
+mod document;
+mod event_schema;
 mod events;
 pub mod export;
 mod health;
@@ -23,6 +25,7 @@ pub mod server;
 pub mod sign_in;
 mod state;
 pub mod strict;
+mod texts;
 mod tokens;
 pub mod view;
 
@@ -44,6 +47,8 @@ pub use self::{
                 description = "Accepts job events and delivers HTTP callbacks for them. Errors are \
                        application/problem+json (RFC 9457); times are RFC 3339 in UTC."
     ),
+    components(schemas(crate::outbox::ListedState, crate::outbox::ErrorKind, crate::callback::Body,
+        texts::CallbackId, texts::Destination, texts::DestinationCursor, texts::Name, texts::Time)),
     modifiers(&Bearer)
 )]
 struct Document;
@@ -83,15 +88,10 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(health::ready))
 }
 
-/// The `OpenAPI` document, generated from the handlers.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().to_openapi()
-}
-
 /// The whole API.
 pub fn router(shared: Shared) -> Router {
     let (router, document) = routes().split_for_parts();
-    let document = axum::Json(document);
+    let document = axum::Json(document::complete(&document));
     router
         .route("/v1/openapi.json", axum::routing::get(|| async move { document }))
         .fallback(problem::not_found)

@@ -6,7 +6,7 @@ use super::{problem::Problem, state::Shared, view::QueueView};
 
 /// Summary of the outbox.
 #[utoipa::path(
-    get, path = "/v1/queue", tag = "callbacks",
+    get, operation_id = "getQueue", path = "/v1/queue", tag = "callbacks",
     responses((status = 200, body = QueueView), (status = 401, body = Problem)),
 )]
 pub(super) async fn get(State(shared): State<Shared>) -> Result<Json<QueueView>, Problem> {

@@ -6,7 +6,7 @@ use super::{problem::Problem, reloads::ReloadView, state::Shared};
 
 /// Read the settings again: those that can change while the service runs. If one is faulty, nothing changes.
 #[utoipa::path(
-    post, path = "/v1/reload", tag = "service",
+    post, operation_id = "reloadSettings", path = "/v1/reload", tag = "service",
     responses(
         (status = 200, body = ReloadView), (status = 401, body = Problem), (status = 403, body = Problem),
         (status = 422, body = Problem, description = "The settings have faults, and nothing has changed."),

@@ -34,6 +34,19 @@ pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     serde_json::from_value(members.into()).map_err(D::Error::custom)
 }
 
+/// Reads a number of items. In JSON, 1.0 is a whole number too.
+pub(super) fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(from)? else { return Ok(None) };
+    let whole = || match number.as_f64() {
+        // There are not so many callbacks.
+        Some(float) if float >= 9e15 => Some(usize::MAX),
+        Some(float) if float.fract() == 0.0 => format!("{float:.0}").parse().ok(),
+        _ => None,
+    };
+    let found = number.as_u64().and_then(|it| usize::try_from(it).ok()).or_else(whole);
+    found.map(Some).ok_or_else(|| D::Error::custom(format!("{number} is not a whole number")))
+}
+
 /// The body of a request, which is a JSON object.
 pub(super) struct Body<T>(T);
 

@@ -18,7 +18,7 @@ pub struct SignInView {
 
 /// Make a one-time link that signs in to the operator's page.
 #[utoipa::path(
-    post, path = "/v1/sign-in", tag = "service",
+    post, operation_id = "makeSignInLink", path = "/v1/sign-in", tag = "service",
     responses((status = 200, body = SignInView), (status = 401, body = Problem), (status = 403, body = Problem)),
 )]
 pub(super) async fn post(State(shared): State<Shared>) -> Result<Json<SignInView>, Problem> {

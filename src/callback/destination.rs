@@ -42,9 +42,8 @@ impl Destination {
     pub fn of_callback(url: &str) -> Self {
         match parse_url(url) {
             Ok(url) => Self::of(&url),
-            // The broker's destinations are the service's own.
             Err(UrlError::Scheme(_)) => {
-                Self::parse(url).filter(|it| !it.is_broker()).unwrap_or_else(Self::none)
+                Self::parse(url).filter(|it| !it.is_own()).unwrap_or_else(Self::none)
             }
             Err(UrlError::Syntax(_)) => Self::none(),
         }
@@ -63,6 +62,16 @@ impl Destination {
     /// Whether it is a subject of the broker, and not a receiver.
     pub fn is_broker(&self) -> bool {
         self.0.starts_with("nats://")
+    }
+
+    /// Whether it is that of notices to the operator.
+    pub fn is_notice(&self) -> bool {
+        self.0.starts_with("notify://")
+    }
+
+    /// Whether it is one of the service's own, which no producer can give.
+    pub fn is_own(&self) -> bool {
+        self.is_broker() || self.is_notice()
     }
 
     /// The host alone, as it stands in the URL.
@@ -111,5 +120,6 @@ mod tests {
         assert_eq!(Destination::none().host(), "");
         assert!(of("nats://Some.subject/x").starts_with("nats://Some.subject"));
         assert!(Destination::of_callback("nats://some.subject/x").is_none());
+        assert!(Destination::of_callback("notify://some.host:80/?notice={}").is_none());
     }
 }

@@ -10,6 +10,7 @@ mod explain;
 mod fault;
 mod files;
 mod nats;
+mod notify;
 mod postgres;
 mod reader;
 mod sections;

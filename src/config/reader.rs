@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use super::{
     effective::{Effective, Hidden},
     fault::Fault,
-    values::{Table, first_tag, items, kind, place, quoted, without_source},
+    values::{Table, first_tag, hash, items, kind, place, quoted, without_source},
 };
+use crate::callback::SecretUrl;
 
 /// The settings that are being read.
 pub(super) struct Reader {
@@ -78,6 +79,14 @@ impl Reader {
         if let Some(noted) = self.effective.iter_mut().rev().find(|it| it.key == key) {
             noted.hidden.add(hash);
         }
+    }
+
+    /// Notes a URL that may have a password as it is shown.
+    pub(super) fn show(&mut self, key: &str, shown: &SecretUrl) {
+        if let Some(noted) = self.effective.iter_mut().find(|it| it.key == key) {
+            noted.value = Some(quoted(&shown.to_string()));
+        }
+        self.hide(key, hash(shown.reveal()));
     }
 
     /// A reader of the settings in the table of a key; `None` if the value is none.

@@ -209,10 +209,7 @@ pub(super) fn proxy(r: &mut Reader) -> Option<SecretUrl> {
     const KEY: &str = "egress.proxy";
     let text = r.text(KEY)?;
     let proxy = SecretUrl::from(text);
-    if let Some(noted) = r.effective.iter_mut().find(|it| it.key == KEY) {
-        noted.value = Some(quoted(&proxy.to_string()));
-    }
-    r.hide(KEY, hash(proxy.reveal()));
+    r.show(KEY, &proxy);
     let is_text = |part| percent_encoding::percent_decode_str(part).decode_utf8().is_ok();
     match url::Url::parse(proxy.reveal()) {
         // The HTTP client would put U+FFFD in the place of the octets, and never get in.
@@ -268,5 +265,10 @@ pub(super) fn log_settings(r: &mut Reader, data_dir: &Path) -> telemetry::Settin
         Some(text) if text == "-" => telemetry::Target::StandardError,
         Some(text) => telemetry::Target::File(PathBuf::from(text)),
     };
-    telemetry::Settings { level, target }
+    let default = telemetry::Rotation::default();
+    let rotation = telemetry::Rotation {
+        max_bytes: r.number("log.max_bytes", default.max_bytes, 0, 1 << 40),
+        keep: r.number("log.keep", default.keep, 1, 1000),
+    };
+    telemetry::Settings { level, target, rotation }
 }

@@ -13,7 +13,7 @@ use super::{
     destinations::{self, Section},
     effective::Effective,
     fault::{ConfigError, Fault},
-    files, nats, postgres,
+    files, nats, notify, postgres,
     reader::Reader,
     sections::{
         api_settings, attempt_settings, breaker_settings, egress_policy, log_settings,
@@ -62,6 +62,8 @@ pub struct Config {
     pub secrets: Vec<signing::Secret>,
     /// Job events from NATS.
     pub nats: Option<sources::nats::Settings>,
+    /// Where notices of failures go.
+    pub notify: Option<SecretUrl>,
     /// The log.
     pub log: telemetry::Settings,
     /// The longest pause before an attempt that the store has to expect.
@@ -70,6 +72,12 @@ pub struct Config {
     pub effective: Vec<Effective>,
     /// Warnings.
     pub warnings: Vec<Fault>,
+}
+
+fn data_dir(r: &mut Reader) -> PathBuf {
+    let text = r.text_or("data_dir", &source::default_data_dir());
+    // Without a slash at its end, which would hide that it is a symbolic link.
+    Path::new(&text).components().collect()
 }
 
 impl Config {
@@ -122,9 +130,7 @@ impl Config {
     fn read(figment: Figment) -> Result<Self, ConfigError> {
         const MS: Duration = Duration::from_millis(1);
         let mut r = Reader::new(figment);
-        // Without a slash at its end, which would hide that it is a symbolic link.
-        let data_dir: PathBuf =
-            Path::new(&r.text_or("data_dir", &source::default_data_dir())).components().collect();
+        let data_dir = data_dir(&mut r);
         let default_loop = settings::Settings::default();
         let shutdown_grace =
             r.duration("shutdown_grace", default_loop.shutdown_grace, Duration::ZERO);
@@ -153,6 +159,8 @@ impl Config {
         outbox.common.longest_pause = longest_pause;
         let nats = nats::settings(&mut r, api.max_event_bytes);
         outbox.common.outcome_events = nats.as_ref().and_then(|nats| nats.outcome_events.clone());
+        let (notify, notices) = notify::settings(&mut r).unzip();
+        outbox.common.notices = notices;
         let postgres = postgres::settings(&mut r, &outbox.common);
         let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
@@ -214,6 +222,7 @@ impl Config {
             egress,
             secrets,
             nats,
+            notify,
             log,
             longest_pause,
             effective: r.effective,
@@ -259,6 +268,7 @@ impl Config {
             settings: self.attempt.clone(),
             secrets: self.secrets.clone(),
             final_statuses: self.dispatcher.retry.final_statuses.clone(),
+            notify: self.notify.clone(),
         })
     }
 

@@ -46,6 +46,10 @@ pub fn is_envelope(json: &[u8]) -> bool {
 /// Parses an event in structured mode. `given` is known beside it.
 pub fn structured(json: &[u8], given: Given) -> Result<Parsed, Malformed> {
     let text = std::str::from_utf8(json).map_err(|e| Malformed::Utf8(e.valid_up_to() + 1))?;
+    // serde would also accept an array, with the attributes in order.
+    if !text.trim_start().starts_with('{') {
+        return Err(Malformed::CloudEvent("it is a JSON object, in braces"));
+    }
     let envelope: Envelope = serde_json::from_str(&with_whole_characters(text))
         .map_err(|e| Malformed::Json(without_text(&e.to_string())))?;
     let mut given = checked(envelope.specversion, envelope.id, envelope.r#type, given)?;
@@ -117,6 +121,13 @@ mod tests {
             Ok(Parsed::Callback(event)) => event,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn an_array_is_no_event() {
+        let array = r#"["1.0","e1","job_finished",null,null,{},null]"#;
+        let error = structured(array.as_bytes(), Given::default()).unwrap_err();
+        assert!(error.to_string().contains("braces"), "{error}");
     }
 
     #[test]

@@ -84,6 +84,10 @@ pub trait Outbox: Send + Sync + 'static {
     /// none are left.
     fn purge(&self, over: Over) -> OutboxFuture<u64>;
 
+    /// Stores a notice for each window of failures that is over (`notify.url`). Returns the number, which is
+    /// bounded, and 0 when none are left.
+    fn notify(&self) -> OutboxFuture<u64>;
+
     /// Searches a bounded number of rows after `after` (empty: from the beginning) for pending
     /// callbacks that would never be claimed, and repairs them where the correct state can be derived
     /// from other rows.

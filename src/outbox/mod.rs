@@ -32,6 +32,7 @@ pub mod error;
 mod horizon;
 mod ids;
 mod interface;
+mod notice;
 mod outcome_event;
 pub mod postgres;
 mod purge;
@@ -50,6 +51,7 @@ pub use self::{
     claim::{Claim, ClaimOwner, Hold, Ownership},
     error::OutboxError,
     interface::{Outbox, OutboxFuture},
+    notice::{Notices, notice_of},
     outcome_event::{Broker, OutcomeEvent, OutcomeEvents},
     purge::purge_gently,
     record::{Attempt, ErrorKind, Failure, Readiness, Record, State, StateName},

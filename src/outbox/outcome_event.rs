@@ -61,9 +61,10 @@ impl OutcomeEvents {
         Self(subject.to_owned())
     }
 
-    /// The event about a callback that has ended, to be stored with its outcome. None for an outcome event.
+    /// The event about a callback that has ended, to be stored with its outcome. None for an outcome event or
+    /// a notice.
     pub(super) fn about(&self, record: &Record) -> Option<NewCallback> {
-        if record.destination.is_broker() {
+        if record.destination.is_own() {
             return None;
         }
         let finished_at = record.ended_at()?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::outcome_event::OutcomeEvents;
+use super::{notice::Notices, outcome_event::OutcomeEvents};
 
 /// The settings of every store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,10 +14,17 @@ pub struct Common {
     pub longest_pause: Duration,
     /// Where outcome events go, if anywhere.
     pub outcome_events: Option<OutcomeEvents>,
+    /// Which failures are told to the operator, if any.
+    pub notices: Option<Notices>,
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self { max_pending: 10_000_000, longest_pause: Duration::MAX, outcome_events: None }
+        Self {
+            max_pending: 10_000_000,
+            longest_pause: Duration::MAX,
+            outcome_events: None,
+            notices: None,
+        }
     }
 }

@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use data_encoding::BASE64URL_NOPAD;
-
 use super::{
     record::{Attempt, ErrorKind, Record, StateName},
     stage::Stage,
@@ -268,8 +266,7 @@ impl DestinationCursor {
 impl fmt::Display for DestinationCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(rank, Reverse((pending, failed)), destination) = self;
-        let text = format!("{rank} {pending} {failed} {destination}");
-        f.write_str(&BASE64URL_NOPAD.encode(text.as_bytes()))
+        write!(f, "{rank}-{pending}-{failed}-{destination}")
     }
 }
 
@@ -283,12 +280,11 @@ impl FromStr for DestinationCursor {
 
     fn from_str(text: &str) -> Result<Self, ParseCursorError> {
         let parse = || {
-            let text = String::from_utf8(BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()?;
-            let mut parts = text.splitn(4, ' ');
+            let mut parts = text.splitn(4, '-');
             let rank = parts.next()?.parse().ok()?;
             let pending = parts.next()?.parse().ok()?;
             let failed = parts.next()?.parse().ok()?;
-            let destination = Destination::parse(parts.next()?)?;
+            let destination = Destination::from_stored(parts.next()?);
             Some(Self(rank, Reverse((pending, failed)), destination))
         };
         parse().ok_or(ParseCursorError)

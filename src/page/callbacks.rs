@@ -295,7 +295,7 @@ pub(super) async fn one(
     let detail =
         detail.ok_or_else(|| page.refusal(StatusCode::NOT_FOUND, words.no_such_callback))?;
     let row = Row::new(&detail.status, &shared.api.terms.load(), &page);
-    let is_request = !detail.status.record.destination.is_broker();
+    let is_request = !detail.status.record.destination.is_own();
     let destination = match &detail.status.record.destination {
         none if none.is_none() => None,
         some => {

@@ -26,6 +26,9 @@ const MEND_PAUSE: u32 = 50;
 /// Destinations that are read at once.
 const PAGE: usize = 1000;
 
+/// How late a notice may be stored.
+const BETWEEN_NOTICES: Duration = Duration::from_secs(1);
+
 /// Pause between two searches for stuck jobs.
 const BETWEEN_MENDS: Duration = Duration::from_mins(10);
 
@@ -35,7 +38,32 @@ pub(super) async fn run(
     config: watch::Receiver<Arc<Config>>,
     jumps: Arc<Jumps>,
 ) {
-    tokio::join!(age(Arc::clone(&outbox), config, jumps), mend(&*outbox));
+    let notifies = config.borrow().notify.is_some();
+    let age = age(Arc::clone(&outbox), config, jumps);
+    tokio::join!(age, mend(&*outbox), async {
+        if notifies {
+            notify(&*outbox).await;
+        }
+    });
+}
+
+/// Stores notices of failures when their windows are over.
+async fn notify(outbox: &dyn Outbox) {
+    loop {
+        match outbox.notify().await {
+            Ok(0) => {}
+            Ok(stored) => {
+                tracing::info!(
+                    event.action = "notices-stored",
+                    callback.count = stored,
+                    "the operator is told of callbacks that failed"
+                );
+                continue;
+            }
+            Err(error) => report_failure(&error),
+        }
+        tokio::time::sleep(BETWEEN_NOTICES).await;
+    }
 }
 
 fn report_failure(error: &OutboxError) {

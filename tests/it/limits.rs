@@ -20,6 +20,8 @@ fn every_setting_has_its_limits() {
         ("outbox.cache_bytes", 1 << 20, TEBIBYTE),
         ("outbox.max_pending", 1, 1 << 40),
         ("outbox.min_free_bytes", 0, 1 << 50),
+        ("log.max_bytes", 0, 1 << 40),
+        ("log.keep", 1, 1000),
         ("delivery.concurrency", 1, 100_000),
         ("delivery.per_destination", 1, 100_000),
         ("delivery.max_unsettled", 256, 1_000_000),
@@ -55,6 +57,7 @@ fn every_setting_has_its_limits() {
         ("retention.failed", "1ms", Some("999us")),
         ("retry.initial_interval", "1ms", Some("999us")),
         ("retry.max_age", "1ms", Some("999us")),
+        ("notify.window", "1s", Some("999ms")),
         ("retry.max_retry_after", "0s", None),
         ("breaker.initial_pause", "1ms", Some("999us")),
     ] {

@@ -31,12 +31,15 @@ mod environment;
 mod faults;
 mod guard;
 mod limits;
+mod log;
 mod migration;
 mod misbehaving;
 mod model;
 #[cfg(target_os = "linux")]
 mod names;
 mod nats;
+mod notices;
+mod openapi;
 mod operate;
 mod outbox;
 mod page;

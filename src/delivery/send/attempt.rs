@@ -4,6 +4,7 @@
 //! and at most `delivery.max_response_bytes` are read.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -16,11 +17,11 @@ use http::{HeaderValue, header};
 use tokio::time::timeout;
 
 use super::{
-    clients::{CheckError, Clients},
-    connecting::ClientError,
+    clients::Clients,
     credentials::Credentials,
     failure::{describe, is_not_looked_up, is_unheard, status_message},
     headers,
+    not_made::NotMade,
     oauth::{NoToken, Token},
     progress::Progress,
     publish::publish,
@@ -29,11 +30,11 @@ use super::{
     signing,
 };
 use crate::{
-    callback::{Destination, parse_url},
+    callback::{Destination, SecretUrl, parse_url},
     clock::{SharedClock, Timestamp},
     delivery::outcome::{Outcome, Verdict},
     measure,
-    outbox::{Attempt, Broker, ErrorKind, Failure, Record},
+    outbox::{Attempt, Broker, ErrorKind, Failure, Record, notice_of},
     recent::{self, Reason},
 };
 
@@ -80,39 +81,8 @@ pub struct Means {
     pub secrets: Vec<signing::Secret>,
     /// Statuses after which a callback is not retried.
     pub final_statuses: BTreeSet<u16>,
-}
-
-/// Why an exchange has no response.
-#[derive(Debug)]
-enum NotMade {
-    /// No request was made: its DNS look-up could not start.
-    NoLookup,
-    /// The exchange failed.
-    Failed(Failure),
-}
-
-impl From<Failure> for NotMade {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-impl From<CheckError> for NotMade {
-    fn from(error: CheckError) -> Self {
-        match error {
-            CheckError::Denied(denied) => Self::Failed(Failure::denied(&denied)),
-            CheckError::Unsupported => {
-                Self::Failed(Failure::new(ErrorKind::InvalidUrl, error.to_string()))
-            }
-            CheckError::NoLookup(_) => Self::NoLookup,
-        }
-    }
-}
-
-impl From<ClientError> for NotMade {
-    fn from(error: ClientError) -> Self {
-        Self::Failed(Failure::new(ErrorKind::Connect, error.to_string()))
-    }
+    /// Where notices go.
+    pub notify: Option<SecretUrl>,
 }
 
 /// What has become of an attempt.
@@ -141,10 +111,13 @@ impl Sender {
     /// response.
     pub async fn put(&self, record: &Record, close_after: bool) -> Sent {
         let means = self.means.load_full();
+        let lane = &record.destination;
+        let (addressed, body) = means.addressed(record);
+        let record = &*addressed;
         let section = means.clients.section(&record.destination);
         let mut token = match means.token(section, record, None).await {
             Ok(token) => token,
-            Err(error) => return self.no_token(record, error),
+            Err(error) => return self.no_token(lane, error),
         };
         let mut renewed = false;
         loop {
@@ -153,7 +126,8 @@ impl Sender {
                 let first = record.attempt_count == 0;
                 measure::attempt_begins(first.then(|| started_at.since(record.created_at)));
             }
-            let exchange = Exchange { means: &means, section, record, token: token.as_deref() };
+            let exchange =
+                Exchange { means: &means, section, record, body: &body, token: token.as_deref() };
             let outcome = self.exchange(&exchange, close_after, started_at).await;
             let Some(outcome) = outcome else { return Sent::NotMade };
             if outcome.attempt.status == Some(401) && token.is_some() && !renewed {
@@ -161,22 +135,22 @@ impl Sender {
                 renewed = true;
                 token = match means.token(section, record, token.as_deref()).await {
                     Ok(token) => token,
-                    Err(error) => return self.no_token(record, error),
+                    Err(error) => return self.no_token(lane, error),
                 };
                 continue;
             }
             let Attempt { started_at, duration_ms, error, .. } = &outcome.attempt;
             let took = Duration::from_millis(*duration_ms);
             measure::attempt_ended(error.as_ref().map(|it| it.kind.as_str()), took);
-            recent::attempt(&record.destination, outcome.reason(), started_at.after(took));
+            recent::attempt(lane, outcome.reason(), started_at.after(took));
             return Sent::Ended(outcome);
         }
     }
 
-    fn no_token(&self, record: &Record, error: NoToken) -> Sent {
+    fn no_token(&self, lane: &Destination, error: NoToken) -> Sent {
         let (kind, message) = ("token", error.to_string());
         let reason = Reason { kind, status: None, message, of_destination: true };
-        recent::held_up(&record.destination, reason, self.clock.now());
+        recent::held_up(lane, reason, self.clock.now());
         Sent::NoToken(error)
     }
 
@@ -241,6 +215,17 @@ impl Sender {
 }
 
 impl Means {
+    /// A callback with the URL that it is sent to, and its body. Only those of a notice are not its own.
+    fn addressed<'a>(&self, record: &'a Record) -> (Cow<'a, Record>, Vec<u8>) {
+        let Some(notice) = notice_of(record) else {
+            return (Cow::Borrowed(record), record.body.to_json());
+        };
+        // Without a receiver, it keeps its own URL, which can never be called.
+        let url = self.notify.clone().unwrap_or_else(|| record.url.clone());
+        let destination = Destination::of_callback(url.reveal());
+        (Cow::Owned(Record { url, destination, ..record.clone() }), notice)
+    }
+
     /// Time-out of an exchange.
     fn deadline(&self, section: Option<&Section>) -> Duration {
         section.and_then(|it| it.timeout).unwrap_or(self.settings.timeout)
@@ -317,6 +302,7 @@ struct Exchange<'a> {
     means: &'a Means,
     section: Option<&'a Section>,
     record: &'a Record,
+    body: &'a [u8],
     token: Option<&'a Token>,
 }
 
@@ -329,13 +315,12 @@ impl Exchange<'_> {
         progress: &Progress,
         seen: &mut Seen,
     ) -> Result<(), NotMade> {
-        let Self { means, section, record, token } = *self;
+        let Self { means, section, record, body, token } = *self;
         let Means { clients, settings, .. } = means;
         let mut url = parse_url(record.url.reveal())
             .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
         clients.check(&url, &record.destination).await?;
-        let body = record.body.to_json();
-        let mut headers = headers::of(record, started_at, &means.secrets, &body)?;
+        let mut headers = headers::of(record, started_at, &means.secrets, body)?;
         if close_after {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -354,7 +339,7 @@ impl Exchange<'_> {
             headers.insert(header::AUTHORIZATION, header);
         }
         let client = clients.of(&url, &record.destination)?;
-        let request = client.put(url.clone()).headers(headers).body(body).build();
+        let request = client.put(url.clone()).headers(headers).body(body.to_vec()).build();
         let request = request.map_err(|error| describe(error, false))?;
         let again = request.try_clone();
         measure::exchange();

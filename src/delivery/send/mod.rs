@@ -14,6 +14,7 @@ pub mod credentials;
 mod failure;
 pub mod headers;
 pub mod names;
+mod not_made;
 pub mod oauth;
 pub mod progress;
 mod publish;

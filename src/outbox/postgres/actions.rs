@@ -54,6 +54,7 @@ impl Writer {
                 let done = self.mend(after).await;
                 replied(reply, done)
             }
+            Action::Notify(reply) => replied(reply, self.notify().await),
             Action::Import(entries, reply) => {
                 let done = self.frozen(self.import(entries)).await;
                 replied(reply, done)

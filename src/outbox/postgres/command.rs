@@ -75,6 +75,7 @@ pub(super) enum Action {
     Expire(Scope, Timestamp, Failure, Reply<Vec<Record>>),
     Purge(Over, Reply<u64>),
     Mend(Vec<u8>, Reply<Mended>),
+    Notify(Reply<u64>),
     Import(Vec<Entry>, Reply<u64>),
     Ping(Reply<()>),
 }
@@ -163,6 +164,7 @@ impl Action {
             Self::Replay(_, reply)
             | Self::RetryNow(_, reply)
             | Self::Purge(_, reply)
+            | Self::Notify(reply)
             | Self::Import(_, reply) => answer(reply, Err(error)),
             Self::Cancel(_, reply) => answer(reply, Err(error)),
             Self::Pause(_, _, reply) => answer(reply, Err(error)),

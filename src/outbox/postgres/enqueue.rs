@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What one call of the function has answered.
-enum Called {
+pub(super) enum Called {
     Stored(Vec<Enqueued>),
     /// There is no room; so many are pending.
     Full(u64),
@@ -127,6 +127,11 @@ impl Writer {
             }
         }
         Ok(outcomes)
+    }
+
+    /// Stores callbacks of the service's own, with one call.
+    pub(super) async fn call_anew(&self, batch: &[&NewCallback]) -> Result<Called> {
+        self.call(batch, token()).await
     }
 
     async fn call(&self, batch: &[&NewCallback], token: i64) -> Result<Called> {

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `outbox` | the trait |
 //! | `supervisor` | the task that has the session, and begins another one when it breaks |
-//! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`; `statements`, `command`, `storing`, `recording` |
+//! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`, `failures`; `statements`, `command`, `storing`, `recording` |
 //! | `queues`, `queue`, `loading` | what is due, in memory: one queue for each destination; reading it |
 //! | `shard`, `shards`, `claimant`, `node` | which destinations are this instance's, and for how long its claims count |
 //! | `notices`, `asked`, `routing` | what instances tell and ask each other |
@@ -37,6 +37,7 @@ mod claimant;
 mod clock;
 mod command;
 mod enqueue;
+mod failures;
 mod instances;
 mod listing;
 mod loading;

@@ -314,6 +314,10 @@ impl Outbox for PostgresOutbox {
         self.act(|reply| Action::Purge(over, reply))
     }
 
+    fn notify(&self) -> OutboxFuture<u64> {
+        self.act(Action::Notify)
+    }
+
     fn mend(&self, after: Vec<u8>) -> OutboxFuture<Mended> {
         self.act(|reply| Action::Mend(after, reply))
     }

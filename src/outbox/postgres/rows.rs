@@ -95,6 +95,11 @@ pub(super) fn kind(kind: ErrorKind) -> i16 {
     place.and_then(|place| i16::try_from(place).ok()).unwrap_or(-1)
 }
 
+/// The kind that [`kind`] has given.
+pub(super) fn kind_at(place: i16) -> Option<ErrorKind> {
+    usize::try_from(place).ok().and_then(|place| ErrorKind::ALL.get(place).copied())
+}
+
 pub(super) fn kind_of(record: &Record) -> Option<i16> {
     record.last_error.as_ref().map(|error| kind(error.kind))
 }

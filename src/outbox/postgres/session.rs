@@ -110,6 +110,12 @@ impl Connector {
         let connection = self.direct().await?;
         connection.client.batch_execute(GUARD).await.map_err(away)?;
         connection.client.batch_execute(PLANS).await.map_err(away)?;
+        if let Some(notices) = &self.settings.common.notices {
+            // For note_failures_v1.
+            let window =
+                format!("SET urlcallback.notify_window = '{}'", notices.window().as_millis());
+            connection.client.batch_execute(&window).await.map_err(away)?;
+        }
         Ok(connection)
     }
 

@@ -18,6 +18,17 @@ pub(super) const LIVE: &str = "SELECT count(DISTINCT pid) FROM pg_locks WHERE lo
 const COUNTERS: &str = "unnest(@schema@.slots_v1()) AS s (slot) CROSS JOIN LATERAL ( \
     SELECT * FROM @schema@.tally WHERE queue = d.queue AND slot = s.slot ORDER BY period DESC LIMIT 1) t";
 
+/// The windows that are over: all rows of the first ones.
+const WINDOWS: &str = "SELECT w.* FROM @schema@.failure_window w JOIN ( \
+    SELECT DISTINCT since, queue, slot FROM @schema@.failure_window \
+    WHERE (since <= $1 AND slot = $3) OR since <= $2 OR since > $4 ORDER BY 1, 2, 3 LIMIT $5 \
+    ) AS over USING (since, queue, slot)";
+
+/// Removes windows.
+const REMOVE_WINDOWS: &str = "DELETE FROM @schema@.failure_window w \
+    USING unnest($1::bigint[], $2::integer[], $3::bigint[]) AS it (queue, slot, since) \
+    WHERE w.queue = it.queue AND w.slot = it.slot AND w.since = it.since";
+
 /// The statements of a session.
 pub(super) struct Statements {
     pub(super) enqueue: Statement,
@@ -51,6 +62,8 @@ pub(super) struct Statements {
     pub(super) forget: Statement,
     pub(super) open: Statement,
     pub(super) recent: Statement,
+    pub(super) windows: Statement,
+    pub(super) remove_windows: Statement,
 }
 
 /// Calls with the outcome events of the callbacks that end, and the seqs of those that end at once.
@@ -124,6 +137,8 @@ impl Statements {
             pause: call("pause_v1", 4).await?,
             purge: call("purge_v1", 4).await?,
             forget: call("forget_v1", 4).await?,
+            windows: prepare(WINDOWS).await?,
+            remove_windows: prepare(REMOVE_WINDOWS).await?,
             mend: call("mend_v1", 3).await?,
             import: call("import_v1", 24).await?,
             records: prepare(&format!("{from} WHERE p.seq = ANY ($1) ORDER BY p.seq")).await?,

@@ -17,6 +17,7 @@
 //! | `a` seq number | attempt | an attempt before the last one |
 //! | `e` event-id | id | the idempotency key of a stored callback |
 //! | `g` state ended batch | seqs | the retention index: the callbacks that ended in one batch |
+//! | `n` queue | window | the failures of a destination since the last notice about it |
 //! | `q` queue | row | the counters of a destination with pending or failed callbacks, or a paused one |
 //!
 //! *queue* and *seq* are the two parts of an [id](crate::outbox::ids), so that it locates the callback
@@ -205,6 +206,14 @@ pub(super) fn ended_time(key: &[u8]) -> Timestamp {
 
 pub(super) fn queue(queue: QueueKey) -> Vec<u8> {
     key(b'q', &[&queue.0.to_be_bytes()])
+}
+
+/// The prefix of windows of failures.
+pub(super) const WINDOWS: &[u8] = b"n";
+
+/// The key of the window of failures of a destination.
+pub(super) fn window(queue: QueueKey) -> Vec<u8> {
+    key(b'n', &[&queue.0.to_be_bytes()])
 }
 
 #[cfg(test)]

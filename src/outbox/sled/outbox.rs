@@ -257,6 +257,10 @@ impl Outbox for SledOutbox {
         self.ask(|reply| Write::Purge(over, reply))
     }
 
+    fn notify(&self) -> OutboxFuture<u64> {
+        self.ask(Write::Notify)
+    }
+
     fn mend(&self, after: Vec<u8>) -> OutboxFuture<Mended> {
         self.ask(|reply| Write::Mend(after, reply))
     }

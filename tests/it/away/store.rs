@@ -213,6 +213,10 @@ impl Outbox for Shared {
         self.write(self.inner.purge(over))
     }
 
+    fn notify(&self) -> OutboxFuture<u64> {
+        self.write(self.inner.notify())
+    }
+
     fn mend(&self, after: Vec<u8>) -> OutboxFuture<Mended> {
         self.write(self.inner.mend(after))
     }

@@ -46,7 +46,7 @@ pub(super) fn two() -> ([Service; 2], String) {
 }
 
 /// The same with these settings.
-fn two_with(more: &str) -> ([Service; 2], String) {
+pub(super) fn two_with(more: &str) -> ([Service; 2], String) {
     let (mut first, settings) = alone();
     let settings = settings + more;
     first.configure(&settings);

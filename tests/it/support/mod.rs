@@ -1,8 +1,10 @@
 //! Building blocks of tests: services, receivers, and waiting with a deadline.
 
+mod api;
 mod command;
 #[cfg(target_os = "linux")]
 mod disk;
+pub(crate) mod ecs;
 mod forwarder;
 pub(crate) mod nats;
 pub(crate) mod postgres;
@@ -22,13 +24,14 @@ use std::{
 
 use tempfile::TempDir;
 
+pub(crate) use api::{Api, Response};
 pub(crate) use command::{binary, run, run_in};
 pub(crate) use forwarder::Forwarder;
 pub(crate) use preload::preloaded;
 pub(crate) use python::python;
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Put, Receiver};
-pub(crate) use service::{Api, Response, Service};
+pub(crate) use service::Service;
 #[cfg(unix)]
 pub(crate) use terminal::Terminal;
 

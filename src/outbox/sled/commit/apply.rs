@@ -92,6 +92,11 @@ pub(crate) fn apply(
             answers.push(when_synced(reply, *purged.as_ref().unwrap_or(&0)));
             purged.map(drop)
         }
+        Write::Notify(reply) => {
+            let stored = txn.notify();
+            answers.push(when_synced(reply, *stored.as_ref().unwrap_or(&0)));
+            stored.map(drop)
+        }
         Write::Mend(after, reply) => {
             let mended = txn.mend(&after);
             answers.push(when_synced(reply, mended.as_ref().cloned().unwrap_or_default()));

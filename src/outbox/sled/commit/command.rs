@@ -40,6 +40,7 @@ pub(crate) enum Write {
     Expire(Scope, Timestamp, Failure, Reply<Vec<Record>>),
     Purge(Over, Reply<u64>),
     Mend(Vec<u8>, Reply<Mended>),
+    Notify(Reply<u64>),
     Import(Vec<Entry>, Reply<u64>),
     Ping(Reply<()>),
 }
@@ -76,7 +77,9 @@ impl Write {
             Self::Recover(left, _) => (left.len(), BATCH_BYTES),
             Self::Import(entries, _) => (entries.len(), BATCH_BYTES),
             Self::Pause(..) | Self::Ping(_) => (1, 0),
-            Self::Expire(..) | Self::Purge(..) | Self::Mend(..) => (BATCH_LIMIT / 4, 0),
+            Self::Expire(..) | Self::Purge(..) | Self::Mend(..) | Self::Notify(_) => {
+                (BATCH_LIMIT / 4, 0)
+            }
         };
         Weight { callbacks: callbacks.max(1), bytes }
     }
@@ -88,7 +91,7 @@ impl Write {
 
     /// Whether a part of the store's upkeep, which is tried again if it fails.
     pub(crate) fn is_upkeep(&self) -> bool {
-        matches!(self, Self::Mend(..) | Self::Expire(..) | Self::Purge(..))
+        matches!(self, Self::Mend(..) | Self::Expire(..) | Self::Purge(..) | Self::Notify(_))
     }
 
     /// Answers with an error.
@@ -101,6 +104,7 @@ impl Write {
             Self::Replay(_, reply)
             | Self::RetryNow(_, reply)
             | Self::Purge(_, reply)
+            | Self::Notify(reply)
             | Self::Import(_, reply) => {
                 answer(reply, Err(error));
             }

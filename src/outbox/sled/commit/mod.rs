@@ -27,6 +27,7 @@ pub(crate) mod command;
 pub(crate) mod committer;
 mod disk;
 mod expire;
+mod failures;
 mod import;
 mod job_order;
 mod journal;

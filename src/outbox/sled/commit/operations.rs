@@ -132,8 +132,9 @@ impl Transaction<'_> {
         Ok(record)
     }
 
-    /// Stores the outcome event of a callback that has ended, if there is one.
+    /// Stores the outcome event of a callback that has ended, if there is one, and counts its failure.
     fn report(&mut self, record: &Record) -> Result<()> {
+        self.note_failure(record)?;
         let events = self.store.settings.common.outcome_events.as_ref();
         match events.and_then(|events| events.about(record)) {
             Some(event) => self.enqueue(event).map(drop),

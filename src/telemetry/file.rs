@@ -1,0 +1,134 @@
+//! The log's file: it is opened again on request, and rotated by size.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Pause of the writer when no line waits.
+const GATHER_PAUSE: Duration = Duration::from_millis(2);
+
+/// Maximum number of bytes that are written to the file at once.
+const BUFFERED_BYTES: usize = 65_536;
+
+/// Pause after a rotation that failed.
+const ROTATION_PAUSE: Duration = Duration::from_secs(10);
+
+/// When the file is rotated. The file before is `<name>.1`, the one before that `<name>.2`, and so on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// Before the file becomes longer than this, unless one line is. 0: never.
+    pub max_bytes: u64,
+    /// How many files are kept besides the current one.
+    pub keep: u64,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        // Elsewhere, logrotate or the container platform does it.
+        Self { max_bytes: if cfg!(windows) { 104_857_600 } else { 0 }, keep: 10 }
+    }
+}
+
+/// Opens a file to append to it.
+pub(super) fn append(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// The file. If it cannot be opened again or rotated, the old one is still used, so that no line is lost. The
+/// writer's thread flushes it when no line waits.
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    requested: Arc<AtomicBool>,
+    rotation: Rotation,
+    bytes: u64,
+    not_before: Option<Instant>,
+}
+
+impl LogFile {
+    pub(super) fn new(
+        path: PathBuf,
+        file: File,
+        rotation: Rotation,
+        requested: Arc<AtomicBool>,
+    ) -> Self {
+        let bytes = length(&file);
+        let file = BufWriter::with_capacity(BUFFERED_BYTES, file);
+        Self { path, file, requested, rotation, bytes, not_before: None }
+    }
+
+    /// Goes on with the file that has the name now.
+    fn reopen(&mut self) -> io::Result<()> {
+        let file = append(&self.path)?;
+        // Lines that were buffered before belong in the old file.
+        self.file.flush()?;
+        self.bytes = length(&file);
+        self.file = BufWriter::with_capacity(BUFFERED_BYTES, file);
+        Ok(())
+    }
+
+    fn rotate_before(&mut self, line: usize) {
+        let Rotation { max_bytes, keep } = self.rotation;
+        let fits = self.bytes.saturating_add(line as u64) <= max_bytes;
+        if max_bytes == 0 || self.bytes == 0 || fits {
+            return;
+        }
+        if self.not_before.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        // On Windows, another program may have a file open in a way that forbids to rename it.
+        let rotated = rotate(&self.path, keep).and_then(|()| self.reopen());
+        self.not_before = rotated.is_err().then(|| Instant::now() + ROTATION_PAUSE);
+    }
+}
+
+impl Write for LogFile {
+    /// The writer's thread passes whole lines, so that each is in one file.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.requested.swap(false, Ordering::SeqCst) {
+            // On an error, the old file is still used.
+            drop(self.reopen());
+        }
+        self.rotate_before(line.len());
+        let written = self.file.write(line)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        // The thread that logs has to wake up a writer that waits for the next line.
+        std::thread::sleep(GATHER_PAUSE);
+        Ok(())
+    }
+}
+
+fn length(file: &File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.len())
+}
+
+/// Gives each file the name of the next older one, and removes those that are no longer kept.
+fn rotate(path: &Path, keep: u64) -> io::Result<()> {
+    let older = |number: u64| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    let mut surplus = keep.saturating_add(1);
+    while fs::remove_file(older(surplus)).is_ok() {
+        surplus = surplus.saturating_add(1);
+    }
+    // A name is free if an earlier rotation was interrupted; the files before it keep their names.
+    let free = (1..=keep).find(|number| !older(*number).exists()).unwrap_or(keep);
+    for number in (1..free).rev() {
+        fs::rename(older(number), older(number + 1))?;
+    }
+    fs::rename(path, older(1))
+}

@@ -1,0 +1,246 @@
+//! The log: its fields, and its rotation. The lines of every service of a test are checked when it ends.
+
+use std::{collections::HashMap, fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Receiver, Service, ecs, event, eventually};
+
+/// The lines of the file and of those before it, the oldest ones first.
+fn lines(service: &Service, files: usize) -> Vec<Value> {
+    let older = (1..=files).rev().map(|number| format!("service.log.{number}"));
+    let mut all = Vec::new();
+    for name in older.chain(["service.log".to_owned()]) {
+        let text = fs::read_to_string(service.path(&name)).unwrap_or_default();
+        all.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    }
+    all
+}
+
+/// How many lines of an action each callback has.
+fn ids(lines: &[Value], action: &str) -> HashMap<String, usize> {
+    let mut found = HashMap::new();
+    for line in lines.iter().filter(|line| line["event.action"] == action) {
+        *found.entry(line["callback.id"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    found
+}
+
+fn many(receiver: &Receiver, from: usize, count: usize) -> String {
+    let url = receiver.url("/");
+    let one = |job: usize| event("job_sending", &job.to_string(), &url).to_string() + "\n";
+    (from..from + count).map(one).collect()
+}
+
+#[test]
+fn no_field_is_an_object_and_a_value() {
+    // Elasticsearch expands the dots.
+    for name in ecs::FIELDS.keys() {
+        for (at, _) in name.match_indices('.') {
+            assert!(!ecs::FIELDS.contains_key(&name[..at]), "{name} and {}", &name[..at]);
+        }
+    }
+}
+
+#[test]
+fn the_searches_of_the_document_name_fields_and_actions_that_exist() {
+    let document = include_str!("../../../docs/elastic.md");
+    let actions = include_str!("../../../src/telemetry/actions.rs");
+    let searches: Vec<_> =
+        document.split("```kql\n").skip(1).map(|it| it.split("```").next().unwrap()).collect();
+    assert_eq!(searches.len(), 5);
+    for search in searches {
+        let words: Vec<_> =
+            search.split_whitespace().map(|it| it.trim_matches(['(', ')'])).collect();
+        let fields: Vec<_> =
+            words.windows(2).filter(|it| [":", ">="].contains(&it[1])).map(|it| it[0]).collect();
+        assert!(!fields.is_empty(), "{search}");
+        for field in fields {
+            assert!(ecs::FIELDS.contains_key(field), "{field} in {search}");
+        }
+        let quoted = search.split('"').skip(1).step_by(2).filter(|it| it.contains('-'));
+        for action in quoted {
+            assert!(actions.contains(&format!("\"{action}\"")), "{action} in {search}");
+        }
+    }
+}
+
+#[test]
+fn each_line_says_what_kind_of_event_it_is() {
+    let receiver = Receiver::answering(vec![], Answer::Status(410));
+    let service = Service::start("");
+    let api = service.api();
+    let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
+    api.wait_for_state(&id, "failed");
+    let line = eventually("it is logged", || {
+        service.log().into_iter().find(|line| line["event.action"] == "callback-failed")
+    });
+    assert_eq!(line["event.dataset"], "seal-dpf-urlcallback.log");
+    assert_eq!(line["event.kind"], "event");
+    assert_eq!(line["event.category"], json!(["web"]));
+    assert_eq!(line["event.type"], json!(["error"]));
+}
+
+#[test]
+fn the_file_is_rotated_by_size_and_old_ones_are_removed() {
+    let receiver = Receiver::answering(vec![], Answer::Status(200));
+    let mut service = Service::prepare("log.max_bytes = 20000\nlog.keep = 3\n");
+    service.serve();
+    service.api().post_lines(&many(&receiver, 0, 400));
+    eventually("all are delivered", || (service.api().queue()["delivered"] == 400).then_some(()));
+    assert_eq!(service.terminate(), Some(0));
+    for name in ["service.log", "service.log.1", "service.log.2", "service.log.3"] {
+        let bytes = fs::metadata(service.path(name)).unwrap().len();
+        assert!(bytes <= 20_000, "{name} has {bytes} bytes");
+        assert!(bytes > 15_000 || name == "service.log", "{name} has {bytes} bytes");
+    }
+    assert!(!service.path("service.log.4").exists());
+    // They join without a gap.
+    let all = lines(&service, 3);
+    assert_eq!(all.last().unwrap()["event.action"], "service-stopped");
+    let delivered: Vec<_> =
+        all.iter().filter(|it| it["event.action"] == "callback-delivered").collect();
+    assert!(delivered.len() > 50, "{} lines", delivered.len());
+
+    // With fewer files to keep, those that are too many are removed at the next rotation.
+    service.configure("log.max_bytes = 20000\nlog.keep = 1\n");
+    service.serve();
+    service.api().post_lines(&many(&receiver, 400, 50));
+    eventually("older ones are removed", || {
+        (!service.path("service.log.2").exists() && !service.path("service.log.3").exists())
+            .then_some(())
+    });
+}
+
+#[test]
+fn each_line_is_in_one_file_over_rotations() {
+    const COUNT: usize = 2_000;
+    let receiver = Receiver::answering(vec![], Answer::Status(200));
+    let mut service = Service::prepare("log.max_bytes = 50000\nlog.keep = 1000\n");
+    service.serve();
+    service.api().post_lines(&many(&receiver, 0, COUNT));
+    eventually("all are delivered", || (service.api().queue()["delivered"] == COUNT).then_some(()));
+    assert_eq!(service.terminate(), Some(0));
+    let all = lines(&service, 1000);
+    for action in ["callback-accepted", "callback-delivered"] {
+        let found = ids(&all, action);
+        assert_eq!(found.len(), COUNT, "{action}");
+        assert!(found.values().all(|count| *count == 1), "{action}");
+    }
+    assert!(service.path("service.log.10").exists());
+}
+
+#[test]
+fn a_rotation_that_fails_loses_nothing() {
+    const COUNT: usize = 300;
+    let receiver = Receiver::answering(vec![], Answer::Status(200));
+    let mut service = Service::prepare("log.max_bytes = 20000\nlog.keep = 1\n");
+    // No file can get this name.
+    fs::create_dir_all(service.path("service.log.1/in-the-way")).unwrap();
+    service.serve();
+    service.api().post_lines(&many(&receiver, 0, COUNT));
+    let all = eventually("all are logged in the file itself", || {
+        let found = ids(&lines(&service, 0), "callback-accepted");
+        (found.len() == COUNT).then_some(found)
+    });
+    assert!(all.values().all(|count| *count == 1));
+}
+
+/// logrotate with the file of the packages, again and again while lines are written.
+#[test]
+#[ignore = "needs logrotate: tests/run"]
+fn logrotate_loses_no_line_and_repeats_none() {
+    const ROUNDS: usize = 12;
+    const COUNT: usize = 1_000;
+    let receiver = Receiver::answering(vec![], Answer::Status(200));
+    let service = Service::start("");
+    let api = service.api();
+    let rules = include_str!("../../../packaging/logrotate");
+    let log = service.path("service.log");
+    assert!(rules.contains("/opt/seal/log/seal-dpf-urlcallback.log"));
+    let user = |flag| {
+        let output = std::process::Command::new("id").arg(flag).arg("-n").output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let own = format!("create 0640 {} {}", user("-u"), user("-g"));
+    let rules = rules
+        .replace("/opt/seal/log/seal-dpf-urlcallback.log", log.to_str().unwrap())
+        .replace("create 0640 urlcallback adm", &own)
+        .replace("rotate 8", "rotate 100");
+    fs::write(service.path("rules"), rules).unwrap();
+    // There is no systemd here that sends the signal to the service.
+    let bin = service.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let said = service.path("said");
+    let script =
+        format!("#!/bin/sh\necho \"$@\" >>{}\nkill -HUP {}\n", said.display(), service.pid());
+    executable(&bin.join("systemctl"), &script);
+    let path = format!("{}:{}:/usr/sbin", bin.display(), std::env::var("PATH").unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                api.post_lines(&many(&receiver, round * COUNT, COUNT));
+            }
+        });
+        for round in 0..ROUNDS {
+            // Each one in the middle of a batch.
+            let wanted = (round * COUNT + COUNT / 2) as u64;
+            eventually("some are stored", || {
+                let queue = api.queue();
+                let stored =
+                    queue["pending"].as_u64().unwrap() + queue["delivered"].as_u64().unwrap();
+                (stored >= wanted).then_some(())
+            });
+            let output = std::process::Command::new("logrotate")
+                .env("PATH", &path)
+                .args(["--force", "--state"])
+                .args([service.path("state"), service.path("rules")])
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+            eventually("the file was opened again", || log_is_in_use(&service, round + 1));
+        }
+    });
+    eventually("all are delivered", || (api.queue()["delivered"] == ROUNDS * COUNT).then_some(()));
+    let delivered = eventually("all are logged", || {
+        let found = ids(&everything(&service, ROUNDS), "callback-delivered");
+        (found.len() == ROUNDS * COUNT).then_some(found)
+    });
+    let accepted = ids(&everything(&service, ROUNDS), "callback-accepted");
+    assert_eq!(accepted.len(), ROUNDS * COUNT);
+    assert!(accepted.values().chain(delivered.values()).all(|times| *times == 1));
+    let said = fs::read_to_string(said).unwrap();
+    assert_eq!(said.lines().count(), ROUNDS, "{said}");
+    assert!(
+        said.lines().all(|it| it.contains("--signal=HUP seal-dpf-urlcallback.service")),
+        "{said}"
+    );
+}
+
+/// After so many rotations, the service has opened its file again as often.
+fn log_is_in_use(service: &Service, rotations: usize) -> Option<()> {
+    let reopened = everything(service, rotations);
+    let reopened = reopened.iter().filter(|line| line["event.action"] == "log-reopened");
+    (reopened.count() >= rotations).then_some(())
+}
+
+/// The lines of all files of logrotate, compressed or not, in no order.
+fn everything(service: &Service, files: usize) -> Vec<Value> {
+    let mut all = lines(service, files);
+    for number in 1..=files {
+        let path = service.path(&format!("service.log.{number}.gz"));
+        if path.exists() {
+            let output = std::process::Command::new("gzip").arg("-dc").arg(&path).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            all.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        }
+    }
+    all
+}
+
+fn executable(path: &Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
