@@ -147,6 +147,7 @@ fn a_rotation_that_fails_loses_nothing() {
 }
 
 /// logrotate with the file of the packages, again and again while lines are written.
+#[cfg(unix)]
 #[test]
 #[ignore = "needs logrotate: tests/run"]
 fn logrotate_loses_no_line_and_repeats_none() {
@@ -217,6 +218,7 @@ fn logrotate_loses_no_line_and_repeats_none() {
     );
 }
 
+#[cfg(unix)]
 /// After so many rotations, the service has opened its file again as often.
 fn log_is_in_use(service: &Service, rotations: usize) -> Option<()> {
     let reopened = everything(service, rotations);
@@ -224,6 +226,7 @@ fn log_is_in_use(service: &Service, rotations: usize) -> Option<()> {
     (reopened.count() >= rotations).then_some(())
 }
 
+#[cfg(unix)]
 /// The lines of all files of logrotate, compressed or not, in no order.
 fn everything(service: &Service, files: usize) -> Vec<Value> {
     let mut all = lines(service, files);
@@ -239,6 +242,7 @@ fn everything(service: &Service, files: usize) -> Vec<Value> {
     all
 }
 
+#[cfg(unix)]
 fn executable(path: &Path, script: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, script).unwrap();
