@@ -1,6 +1,6 @@
 //! The log: its fields, and its rotation. The lines of every service of a test are checked when it ends.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fs};
 
 use serde_json::{Value, json};
 
@@ -243,7 +243,7 @@ fn everything(service: &Service, files: usize) -> Vec<Value> {
 }
 
 #[cfg(unix)]
-fn executable(path: &Path, script: &str) {
+fn executable(path: &std::path::Path, script: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, script).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
