@@ -17,6 +17,7 @@ pub mod datadir;
 pub mod delivery;
 pub mod egress;
 pub mod event;
+pub mod files;
 pub mod health;
 pub mod intake;
 pub mod measure;

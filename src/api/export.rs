@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::{problem::Problem, state::Shared};
 use crate::{
     archive::{ArchiveError, Writer},
-    datadir::{cannot_write, create_private},
+    datadir::cannot_write,
+    files::create_private,
     outbox::OutboxError,
 };
 

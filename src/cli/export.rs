@@ -18,6 +18,7 @@ use crate::{
     archive::{ArchiveError, Writer},
     config::Config,
     datadir::DataDir,
+    files,
     outbox::{OutboxError, store::Salvage},
 };
 
@@ -87,7 +88,7 @@ impl OutputFile {
             match std::fs::hard_link(from, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
                 Err(_) if path.try_exists()? => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(_) => std::fs::rename(from, &path),
+                Err(_) => files::rename(from, &path),
                 linked => linked,
             }
         };

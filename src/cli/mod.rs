@@ -22,9 +22,12 @@ mod reload;
 mod replay_failed;
 mod results;
 mod retry_now;
+mod runtime;
 mod screen;
 mod selectors;
 mod serve;
+#[cfg(windows)]
+mod service;
 mod status;
 mod submit;
 mod table;
@@ -37,8 +40,11 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use self::output::{Exit, Usage};
-use crate::config::{Config, ConfigError};
+use self::{
+    output::{Exit, exit_of},
+    runtime::runtime,
+};
+use crate::config::Config;
 
 /// Durable HTTP callbacks for DPF jobs.
 ///
@@ -80,6 +86,8 @@ enum Command {
     Receive(receive::Args),
     Completions(completions::Args),
     Man(man::Args),
+    #[cfg(windows)]
+    Service(service::Args),
 }
 
 impl Command {
@@ -104,6 +112,8 @@ impl Command {
             | Self::Export(_)
             | Self::Reload(_)
             | Self::Import(_) => false,
+            #[cfg(windows)]
+            Self::Service(_) => false,
         }
     }
 }
@@ -119,28 +129,38 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be closed.
             drop(writeln!(std::io::stderr(), "error: {error:#}"));
-            let usage = error.is::<ConfigError>() || error.is::<Usage>();
-            if usage { Exit::Usage.into() } else { Exit::Failed.into() }
+            exit_of(&error).into()
         }
     }
 }
 
 /// Whether the reader of standard output has closed it.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| {
+        error.kind() == std::io::ErrorKind::BrokenPipe || is_unconnected(error)
+    })
+}
+
+/// ERROR_PIPE_NOT_CONNECTED, another name that Windows has for it.
+fn is_unconnected(error: &std::io::Error) -> bool {
+    cfg!(windows) && error.raw_os_error() == Some(233)
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let config = || Config::load(cli.config.as_deref());
     match cli.command {
         Command::Receive(args) => runtime(false)?.block_on(receive::run(&args)),
+        #[cfg(windows)]
+        Command::Service(args) => service::run(&args, cli.config),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
         Command::Serve => {
             let again = || Config::load_again(cli.config.as_deref());
-            runtime(true)?.block_on(serve::run(config()?, &again))
+            let runtime = runtime(true)?;
+            let lock = runtime.block_on(serve::run(config()?, &again))?;
+            drop(runtime);
+            drop(lock);
+            Ok(Exit::Done)
         }
         Command::CheckConfig(args) => {
             let config = config()?;
@@ -164,13 +184,4 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Reload(args) => runtime(false)?.block_on(reload::run(&config()?, &args)),
         Command::Ui(args) => runtime(false)?.block_on(ui::run(&config()?, &args)),
     }
-}
-
-fn runtime(service: bool) -> std::io::Result<tokio::runtime::Runtime> {
-    let mut builder = if service {
-        tokio::runtime::Builder::new_multi_thread()
-    } else {
-        tokio::runtime::Builder::new_current_thread()
-    };
-    builder.enable_all().build()
 }

@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::ValueEnum;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 /// Format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,21 +31,22 @@ impl Output {
 /// Exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
-    Done,
-    Failed,
-    Usage,
-    NotRunning,
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    NotRunning = 3,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Done => Self::SUCCESS,
-            Exit::Failed => Self::from(1),
-            Exit::Usage => Self::from(2),
-            Exit::NotRunning => Self::from(3),
-        }
+        Self::from(exit as u8)
     }
+}
+
+/// The exit code of an error.
+pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
+    let usage = error.is::<ConfigError>() || error.is::<Usage>();
+    if usage { Exit::Usage } else { Exit::Failed }
 }
 
 /// An invalid combination of arguments.

@@ -61,6 +61,16 @@ impl Screen {
     }
 }
 
+/// Whether a text can be redrawn in place. A console of Windows has to be told that there will be escape sequences,
+/// which `console` does only for colours; old ones know none.
+fn is_redrawn(screen: Screen) -> bool {
+    #[cfg(windows)]
+    let knows_escapes = anstyle_query::windows::enable_ansi_colors().unwrap_or(true);
+    #[cfg(not(windows))]
+    let knows_escapes = true;
+    screen.is_terminal() && knows_escapes
+}
+
 /// Redraws a text in place. Restores the terminal on drop.
 pub(super) struct LiveView {
     out: io::Stdout,
@@ -70,7 +80,7 @@ impl LiveView {
     /// Takes over the whole terminal, if there is one.
     pub(super) fn begin() -> io::Result<Self> {
         let mut out = io::stdout();
-        if Screen::now().is_terminal() {
+        if is_redrawn(Screen::now()) {
             // The alternate screen, without a cursor.
             out.write_all(b"\x1b[?1049h\x1b[?25l")?;
         }
@@ -82,7 +92,7 @@ impl LiveView {
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         let screen = Screen::now();
         let mut view = String::new();
-        if screen.is_terminal() {
+        if is_redrawn(screen) {
             view.push_str("\x1b[H");
             let last = screen.height.saturating_sub(1);
             for (at, line) in lines.iter().take(screen.height).enumerate() {
@@ -105,7 +115,7 @@ impl LiveView {
 
 impl Drop for LiveView {
     fn drop(&mut self) {
-        if Screen::now().is_terminal() {
+        if is_redrawn(Screen::now()) {
             // Ignore errors: the terminal may be gone.
             drop(self.out.write_all(b"\x1b[?25h\x1b[?1049l"));
             drop(self.out.flush());

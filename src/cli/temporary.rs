@@ -14,10 +14,13 @@ use anyhow::Context as _;
 use data_encoding::HEXLOWER;
 
 use super::output::say;
-use crate::datadir::create_private;
+use crate::files::{self, create_private};
 
 /// The files and folders that exist now; read by the signal thread.
 static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// The variable of the environment that names the system's temporary folder.
+pub(super) const TMPDIR: &str = if cfg!(windows) { "TMP" } else { "TMPDIR" };
 
 /// How long a command may take to end after a signal.
 const GRACE: Duration = Duration::from_millis(500);
@@ -34,11 +37,8 @@ impl Temporary {
             .map_err(|_| anyhow::anyhow!("the system has no random bytes"))?;
         let name = format!("{}-{}", env!("CARGO_PKG_NAME"), HEXLOWER.encode(&bits));
         let folder = std::env::temp_dir().join(name);
-        let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        let create = || builder.create(&folder);
-        let context = || format!("cannot create {} (TMPDIR)", folder.display());
+        let create = || files::create_private_folder(&folder);
+        let context = || format!("cannot create {} ({TMPDIR})", folder.display());
         Self::make(&folder, create).with_context(context).map(|((), temporary)| temporary)
     }
 
@@ -126,10 +126,19 @@ fn end_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-/// Waits for Ctrl-C.
-#[cfg(not(unix))]
+/// Waits for Ctrl-C, Ctrl-Break, or the end of the console, the user's session or the system.
+#[cfg(windows)]
 fn end_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    Ok(async {
-        drop(tokio::signal::ctrl_c().await);
+    use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_logoff, ctrl_shutdown};
+    let (mut c, mut pause, mut close) = (ctrl_c()?, ctrl_break()?, ctrl_close()?);
+    let (mut log_off, mut shutdown) = (ctrl_logoff()?, ctrl_shutdown()?);
+    Ok(async move {
+        tokio::select! {
+            _ = c.recv() => {}
+            _ = pause.recv() => {}
+            _ = close.recv() => {}
+            _ = log_off.recv() => {}
+            _ = shutdown.recv() => {}
+        }
     })
 }

@@ -25,3 +25,6 @@ pub use self::{
     settings::Config,
     source::{DEFAULT_FILE, ENV_PREFIX},
 };
+
+#[cfg(windows)]
+pub use self::source::common_folder;

@@ -19,7 +19,7 @@ use super::{
         api_settings, attempt_settings, breaker_settings, egress_policy, log_settings,
         outbox_settings, proxy, retention, retry_settings, secrets, tracker_template,
     },
-    source::{self, DEFAULT_FILE, ENV_PREFIX},
+    source::{self, ENV_PREFIX},
 };
 use crate::{
     api,
@@ -74,13 +74,19 @@ pub struct Config {
     pub warnings: Vec<Fault>,
 }
 
+fn data_dir(r: &mut Reader) -> PathBuf {
+    let text = r.text_or("data_dir", &source::default_data_dir());
+    // Without a slash at its end, which would hide that it is a symbolic link.
+    Path::new(&text).components().collect()
+}
+
 impl Config {
     /// Reads `file`, or `config.toml` in the working directory if it exists, and then the environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut figment = Figment::new();
         let text = match file {
             Some(file) => source::named(file).map(Some),
-            None => source::default(Path::new(DEFAULT_FILE)),
+            None => source::default_file(),
         };
         if let Some(text) = text.map_err(|fault| ConfigError(vec![fault]))? {
             figment = figment.merge(text);
@@ -124,8 +130,7 @@ impl Config {
     fn read(figment: Figment) -> Result<Self, ConfigError> {
         const MS: Duration = Duration::from_millis(1);
         let mut r = Reader::new(figment);
-        // Without a slash at its end, which would hide that it is a symbolic link.
-        let data_dir: PathBuf = Path::new(&r.text_or("data_dir", "data")).components().collect();
+        let data_dir = data_dir(&mut r);
         let default_loop = settings::Settings::default();
         let shutdown_grace =
             r.duration("shutdown_grace", default_loop.shutdown_grace, Duration::ZERO);

@@ -49,8 +49,34 @@ pub(super) fn named(path: &Path) -> Result<FileText, Fault> {
     }
 }
 
-/// Reads the default file; `None` if it does not exist.
-pub(super) fn default(path: &Path) -> Result<Option<FileText>, Fault> {
+/// The data directory of the defaults.
+pub(super) fn default_data_dir() -> String {
+    #[cfg(windows)]
+    return common_folder().join("data").to_string_lossy().into_owned();
+    #[cfg(not(windows))]
+    "data".into()
+}
+
+/// The folder for settings and data that do not depend on the working directory.
+#[cfg(windows)]
+pub fn common_folder() -> PathBuf {
+    crate::files::shared_folder().join("urlcallback")
+}
+
+/// Reads the file that applies without `--config`, if there is one: in the working directory, and on Windows then
+/// in the folder of all users.
+pub(super) fn default_file() -> Result<Option<FileText>, Fault> {
+    let here = default(Path::new(DEFAULT_FILE))?;
+    #[cfg(windows)]
+    let here = match here {
+        None => default(&common_folder().join(DEFAULT_FILE))?,
+        found => found,
+    };
+    Ok(here)
+}
+
+/// Reads a default file; `None` if it does not exist.
+fn default(path: &Path) -> Result<Option<FileText>, Fault> {
     let fault = |message: String| Fault { key: path.display().to_string(), place: None, message };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -9,15 +9,18 @@ use std::{
 
 use data_encoding::BASE64URL_NOPAD;
 
+use crate::files::{self, replace, replace_secret};
+
 use super::{
     error::{DataDirError, Holder, Note, SERVE, TokenError},
-    files::replace,
     owner::{self, close_to_others, foreign_owner, refuse_planted},
     token::TOKEN_KEY,
 };
 
 /// The file that is locked.
 pub(super) const LOCK: &str = "lock";
+/// The file that names the process that has locked it. On Windows, nobody else can read a locked file.
+const HOLDER: &str = if cfg!(windows) { "lock.holder" } else { LOCK };
 /// The file in which a running service publishes its address.
 const NOTE: &str = "service.json";
 const OUTBOX: &str = "outbox";
@@ -50,7 +53,7 @@ impl DataDir {
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                private_dir(path).map_err(unusable)?;
+                files::create_private_folders(path).map_err(unusable)?;
             }
             Err(error) => return Err(unusable(error)),
         }
@@ -78,9 +81,12 @@ impl DataDir {
             Ok(()) => {
                 let holder = format!("{} {command}\n", std::process::id());
                 close_to_others(path).map_err(unusable)?;
-                file.set_len(0)
-                    .and_then(|()| file.write_all(holder.as_bytes()))
-                    .map_err(|error| self::unusable(path, &lock, error))?;
+                let named = if HOLDER == LOCK {
+                    file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()))
+                } else {
+                    fs::write(path.join(HOLDER), holder)
+                };
+                named.map_err(|error| self::unusable(path, &lock, error))?;
                 Ok(Self { path: path.to_owned(), writable: true, _lock: Some(file) })
             }
             Err(TryLockError::WouldBlock) => Err(in_use(path)),
@@ -134,7 +140,7 @@ impl DataDir {
 
     /// Removes the note.
     pub fn remove_note(&self) {
-        if let Err(error) = fs::remove_file(self.path.join(NOTE)) {
+        if let Err(error) = files::remove_file(&self.path.join(NOTE)) {
             tracing::debug!(error.message = %error, "the service's note cannot be removed");
         }
     }
@@ -149,7 +155,7 @@ impl DataDir {
             let mut bits = [0_u8; 32];
             ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bits)
                 .map_err(|_| io::Error::other("the system has no random bytes"))
-                .and_then(|()| replace(path, &(BASE64URL_NOPAD.encode(&bits) + "\n")))
+                .and_then(|()| replace_secret(path, &(BASE64URL_NOPAD.encode(&bits) + "\n")))
                 .map_err(|error| DataDirError::Unusable { path: path.to_owned(), error })?;
         }
         Ok(())
@@ -168,16 +174,16 @@ fn unusable(dir: &Path, path: &Path, error: io::Error) -> DataDirError {
 
 /// The error for a directory that is locked.
 pub(super) fn in_use(path: &Path) -> DataDirError {
-    let holder = holder(&path.join(LOCK));
+    let holder = holder(&path.join(HOLDER));
     // A note left by a killed process does not describe this one.
     let note =
         note(path).filter(|note| holder.as_ref().is_none_or(|holder| holder.pid == note.pid));
     DataDirError::InUse { path: path.to_owned(), holder, note }
 }
 
-/// The content of the lock file; `None` on systems on which a locked file cannot be read.
-fn holder(lock: &Path) -> Option<Holder> {
-    let text = fs::read_to_string(lock).ok()?;
+/// The process that is named in this file.
+fn holder(file: &Path) -> Option<Holder> {
+    let text = fs::read_to_string(file).ok()?;
     let (pid, command) = text.trim_end().split_once(' ')?;
     Some(Holder { pid: pid.parse().ok()?, command: command.into() })
 }
@@ -204,14 +210,6 @@ pub fn take_export(data_dir: &Path, said: &str) -> io::Result<File> {
     if !owner::is_plain_file_of(&file.metadata()?, &fs::symlink_metadata(data_dir)?) {
         return refused("it is not a regular file of the data directory's owner");
     }
-    fs::remove_file(&path)?;
+    files::remove_file(&path)?;
     Ok(file)
-}
-
-fn private_dir(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }

@@ -3,7 +3,6 @@
 
 mod dir;
 mod error;
-mod files;
 mod look;
 mod owner;
 mod token;
@@ -11,7 +10,6 @@ mod token;
 pub use self::{
     dir::{DataDir, EXPORT, LOCK_PAUSE, take_export},
     error::{DataDirError, Holder, Note, TokenError},
-    files::create_private,
     look::cannot_write,
     owner::may_show,
     token::{read_only_token, read_token, read_tokens},

@@ -164,7 +164,9 @@ impl Dispatcher {
             callback.in_flight = self.shares.in_flight(),
             "no new attempts; waiting for those in progress"
         );
-        let end = Instant::now() + self.settings.shutdown_grace;
+        // The latest, even if the stop was received first.
+        let grace = self.reloaded.borrow().shutdown_grace;
+        let end = Instant::now() + grace;
         while self.unsettled > 0 {
             match tokio::time::timeout_at(end, self.received.recv()).await {
                 Ok(Some(event)) => self.handle(event),

@@ -5,9 +5,16 @@
 //! the API ends, the store is closed, and the lock is released last.
 
 mod reload;
+mod shutdown;
 mod signals;
+pub mod supervised;
 mod supervisor;
 mod upkeep;
+
+pub use self::{
+    shutdown::{Observer, Started},
+    signals::{Request, Requests},
+};
 
 use std::{
     io,
@@ -19,7 +26,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 
 use crate::{
     api::{self, server::Listener},
@@ -36,7 +43,7 @@ use crate::{
     measure,
     outbox::{Outbox, OutboxError},
     page, recent, report,
-    service::{reload::Reload, signals::Signals},
+    service::{reload::Reload, shutdown::Tasks, signals::Signals},
     sources::nats,
     telemetry::{self, Log, LogError},
     tls::{self, TlsError},
@@ -47,9 +54,6 @@ const GATHER_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long to wait for another process that has the data directory locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long the API's connections may take to close at shutdown.
-const API_GRACE: Duration = Duration::from_secs(5);
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -91,12 +95,14 @@ pub enum ServiceError {
     Signals(io::Error),
 }
 
-/// Runs until a signal stops it. `again` reads the settings again for a reload, and `announce` gets the address and the log file.
+/// Runs until a signal stops it. Returns the lock, which has to be held until everything that shares the
+/// store is dropped, with the runtime. `again` reads the settings again for a reload, `requests` come from what supervises it, and `observer` is told when it is ready.
 pub async fn serve(
     mut config: Config,
     again: &(dyn Fn() -> Result<Config, ConfigError> + Sync),
-    announce: impl FnOnce(&Note, &Log),
-) -> Result<(), ServiceError> {
+    requests: Requests,
+    observer: &dyn Observer,
+) -> Result<DataDir, ServiceError> {
     // A command that works on the store is soon done.
     let data_dir = DataDir::open_to_serve(&config.data_dir, LOCK_PATIENCE)?;
     let log = telemetry::start(&config.log)?;
@@ -108,12 +114,9 @@ pub async fn serve(
     let (operator, reader) = reload::tokens(&config)?;
     let tokens = api::Tokens::new(operator, reader);
     let (tls, certificate) = api_tls(&config)?.unzip();
-    let mut signals = Signals::new().map_err(ServiceError::Signals)?;
+    let mut signals = Signals::new(requests).map_err(ServiceError::Signals)?;
     let Some(outbox) = open(&data_dir, &config, &mut signals).await? else {
-        tracing::info!(event.action = "service-stopped", "stopped while opening the store");
-        drop(log);
-        // The thread that opens the store cannot be told; a kill at any moment harms nothing.
-        std::process::exit(0);
+        shutdown::while_opening(log, observer);
     };
     let clock = outbox.clock();
     tokio::spawn(read_throughput(Arc::clone(&outbox), clock.now()));
@@ -168,7 +171,7 @@ pub async fn serve(
     let api = tokio::spawn(door.serve(listener));
 
     log_start(address);
-    announce(&note, &log);
+    observer.ready(&Started { note: &note, log_file: log.path.as_deref() });
     let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox)));
     supervisor::ready();
 
@@ -185,54 +188,22 @@ pub async fn serve(
         intake,
         terms,
         signed,
-        delivery: for_delivery,
+        delivery: for_delivery.clone(),
         upkeep: for_upkeep,
         nats: nats_secrets,
     };
-    tokio::select! {
-        () = signals.wait_for_stop(|| hang_up(&log, &reloads)) => {}
-        () = reload.run(asked) => {}
-    }
-    tracing::info!(event.action = "service-stopping", "service stopping");
-    supervisor::stopping();
+    let within = tokio::select! {
+        within = signals.wait_for_stop(|| hang_up(&log, &reloads)) => within,
+        () = reload.run(asked) => None,
+    };
+    let api_grace = shutdown::begin(&for_delivery, within, observer);
     health.drain();
     stop.send_replace(true);
-    Tasks { source, delivery, runtime, upkeep, gather, watchdog, api, end_api }.end(outbox).await;
+    let tasks = Tasks { source, delivery, runtime, upkeep, gather, watchdog, api, end_api };
+    tasks.end(outbox, api_grace).await;
     data_dir.remove_note();
     tracing::info!(event.action = "service-stopped", "service stopped");
-    Ok(())
-}
-
-/// What runs beside the signals.
-struct Tasks {
-    source: Option<JoinHandle<()>>,
-    delivery: JoinHandle<()>,
-    runtime: Runtime,
-    upkeep: JoinHandle<()>,
-    gather: JoinHandle<()>,
-    watchdog: JoinHandle<()>,
-    api: JoinHandle<()>,
-    end_api: watch::Sender<bool>,
-}
-
-impl Tasks {
-    /// Waits until everything has ended in order, and closes the store. Whatever accepts events or starts
-    /// attempts has been told already.
-    async fn end(self, outbox: Arc<dyn Outbox>) {
-        self.upkeep.abort();
-        self.gather.abort();
-        if let Some(source) = self.source {
-            join("nats", source).await;
-        }
-        join("delivery", self.delivery).await;
-        self.runtime.shutdown_background();
-        self.end_api.send_replace(true);
-        if tokio::time::timeout(API_GRACE, join("api", self.api)).await.is_err() {
-            tracing::warn!("connections to the API were still open and are closed");
-        }
-        join("close", tokio::task::spawn_blocking(move || outbox.close())).await;
-        self.watchdog.abort();
-    }
+    Ok(data_dir)
 }
 
 /// API and page, and whether the page says that callbacks are signed.
@@ -355,12 +326,6 @@ fn api_tls(config: &Config) -> Result<Option<(api::server::Tls, String)>, TlsErr
     let Some(files) = &config.api.tls else { return Ok(None) };
     let pair = files.read()?;
     Ok(Some((Arc::new(ArcSwap::from_pointee(tls::server(&pair)?)), pair.fingerprint())))
-}
-
-async fn join(name: &str, task: JoinHandle<()>) {
-    if let Err(error) = task.await {
-        tracing::error!(error.message = %error, "the task `{name}` has failed");
-    }
 }
 
 /// Sums up the histograms' single values, which would otherwise grow until the next scrape.

@@ -83,6 +83,7 @@ const CLASSES: &[Class] = &[
             "page-panic",
             "service-stopping",
             "shards-taken-over",
+            "stop-late",
             "watchdog",
         ],
     ),

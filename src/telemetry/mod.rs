@@ -11,7 +11,7 @@ mod file;
 use std::{
     fs::File,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -41,8 +41,21 @@ pub const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;
 pub const BUFFERED_LINES: usize = 16_384;
 
 /// The log folder that DPF prescribes.
-const SEED_FOLDER: &str =
-    if cfg!(windows) { r"C:\ProgramData\SEAL Systems\log" } else { "/opt/seal/log" };
+#[cfg(not(windows))]
+fn log_folder() -> PathBuf {
+    "/opt/seal/log".into()
+}
+
+/// The log folder that DPF prescribes. The first service that uses it makes it.
+#[cfg(windows)]
+fn log_folder() -> PathBuf {
+    let folder = crate::files::shared_folder().join("log");
+    if let Err(error) = std::fs::create_dir_all(&folder) {
+        // The log file will be in the data directory.
+        tracing::debug!(error.message = %error, "the log folder cannot be created");
+    }
+    folder
+}
 
 /// The settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +158,7 @@ fn open(target: &Target) -> Result<Option<(PathBuf, File)>, LogError> {
         Target::StandardError => return Ok(None),
         Target::File(path) => path.clone(),
         Target::Default { fallback } => {
-            let path = Path::new(SEED_FOLDER).join(FILE_NAME);
+            let path = log_folder().join(FILE_NAME);
             if let Ok(file) = append(&path) {
                 return Ok(Some((path, file)));
             }

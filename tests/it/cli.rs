@@ -251,17 +251,17 @@ fn receive_prints_bodies_and_responds_as_configured() {
 #[test]
 fn serve_needs_no_settings() {
     let folder = tempfile::tempdir().unwrap();
-    // The default port may be in use on this machine; everything else is the default.
-    let mut child = binary()
-        .current_dir(folder.path())
-        .env("URLCALLBACK__API__LISTEN", "127.0.0.1:0")
-        .arg("serve")
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually("it runs", || {
-        run_in(folder.path(), &["status"], b"").status.success().then_some(())
-    });
+    let here = |command: &str| {
+        let mut binary = binary();
+        binary.arg(command).current_dir(folder.path()).stderr(Stdio::null());
+        // The folder of all users on Windows.
+        binary.env("ProgramData", folder.path());
+        // The default port may be in use on this machine; everything else is the default.
+        binary.env("URLCALLBACK__API__LISTEN", "127.0.0.1:0");
+        binary
+    };
+    let mut child = here("serve").spawn().unwrap();
+    eventually("it runs", || here("status").output().unwrap().status.success().then_some(()));
     child.kill().unwrap();
     child.wait().unwrap();
 }

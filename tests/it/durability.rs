@@ -68,6 +68,7 @@ fn new_callbacks_are_sent_beside_many_waiting_ones_after_a_restart() {
     service.api().wait_for_state(&id, "delivered");
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_kill_before_the_commit_of_an_outcome_repeats_nothing() {
     let receiver = Receiver::answering(vec![Answer::Wait], Answer::Status(200));
@@ -92,6 +93,7 @@ fn a_kill_before_the_commit_of_an_outcome_repeats_nothing() {
     assert_eq!(line["callback.id"], id);
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn outcomes_after_a_failed_commit_are_committed_at_the_next_start() {
     let receivers = [(); 2].map(|()| Receiver::answering(vec![Answer::Wait], Answer::Status(200)));

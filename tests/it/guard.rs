@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
 };
 
 use crate::support::{Receiver, Service, event, eventually};
@@ -13,8 +12,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+#[cfg(unix)]
 #[test]
 fn a_data_directory_is_private_and_not_a_symbolic_link() {
+    use std::os::unix::fs::PermissionsExt as _;
+
     let service = Service::prepare("");
     fs::create_dir(service.path("data")).unwrap();
     fs::set_permissions(service.path("data"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -31,8 +33,11 @@ fn a_data_directory_is_private_and_not_a_symbolic_link() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn the_token_file_is_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+
     let service = Service::start("");
     let mode = fs::metadata(service.path("data/api-token")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -177,6 +182,7 @@ fn many_unauthenticated_connections_do_not_block_clients_with_the_token() {
     drop(first);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_trailing_slash_does_not_hide_a_symbolic_link() {
     let service = Service::prepare("");
@@ -190,6 +196,7 @@ fn a_trailing_slash_does_not_hide_a_symbolic_link() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn files_of_other_users_in_a_data_directory_are_refused() {
     let service = Service::prepare("");

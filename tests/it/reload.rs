@@ -188,7 +188,7 @@ fn the_command_has_an_exit_code_for_each_outcome() {
     assert_eq!((exit, out.as_str()), (Some(2), ""));
     assert!(err.contains("breaker.failures (config.toml): "), "{err}");
     // The command's own settings are fine, and the service's are not.
-    fs::write(service.path("good.toml"), "log.file = \"-\"\n").unwrap();
+    fs::write(service.path("good.toml"), "data_dir = \"data\"\nlog.file = \"-\"\n").unwrap();
     let output = service.run(&["--config", "good.toml", "reload"]);
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{err}");

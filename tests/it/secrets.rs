@@ -169,7 +169,8 @@ fn secrets_are_only_in_the_store_and_their_files() {
 
     let mut on_disk = Said::default();
     for file in files(service.folder()) {
-        let name = file.strip_prefix(service.folder()).unwrap().display().to_string();
+        let name =
+            file.strip_prefix(service.folder()).unwrap().display().to_string().replace('\\', "/");
         on_disk.note(name, fs::read(&file).unwrap());
     }
     let header = |user: &str| BASE64.encode(user.as_bytes());
@@ -263,6 +264,7 @@ fn an_error_in_the_settings_does_not_quote_its_line() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_world_readable_secret_is_warned_about() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -292,8 +294,8 @@ fn debug_output_of_the_settings_has_no_secrets() {
     fs::write(service.path("password"), BASIC).unwrap();
     service.configure(&format!(
         "egress.proxy = \"http://user:{PASSWORD}@proxy/\"\nsigning.secrets = [\"whsec_{SIGNING}\"]\n\
-         [auth.\"http://h\"]\nusername = \"u\"\npassword_file = \"{}\"",
-        service.path("password").display()
+         [auth.\"http://h\"]\nusername = \"u\"\npassword_file = {:?}",
+        service.path("password")
     ));
     let config = seal_dpf_urlcallback::config::Config::load(Some(&service.path("config.toml")));
     let shown = format!("{:?}", config.unwrap());

@@ -1,17 +1,19 @@
 //! Monitoring: systemd, metrics and the log.
 
-use std::{
-    net::TcpListener,
-    os::unix::net::UnixDatagram,
-    time::{Duration, Instant},
-};
+use std::net::TcpListener;
 
 use serde_json::json;
 
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
+#[cfg(unix)]
 #[test]
 fn systemd_is_notified() {
+    use std::{
+        os::unix::net::UnixDatagram,
+        time::{Duration, Instant},
+    };
+
     let mut service = Service::prepare("");
     let socket = UnixDatagram::bind(service.path("notify")).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

@@ -10,7 +10,10 @@ use crate::{
         view::{CallbackView, LineView, PageView, QueueView, Terms},
     },
     callback::CallbackId,
-    cli::{output::say, temporary::Temporary},
+    cli::{
+        output::say,
+        temporary::{TMPDIR, Temporary},
+    },
     clock::{SharedClock, SystemClock},
     config::Config,
     datadir::DataDir,
@@ -171,7 +174,7 @@ fn open_copy(config: &Config, lock: &DataDir) -> anyhow::Result<(Arc<dyn Outbox>
             OutboxError::Damaged { dir: dir.clone(), reason: error.to_string().into() }.into()
         }
         CopyError::Write { .. } => anyhow::anyhow!(
-            "{} is not writable, so it has to be copied to be read, and there is no space for the copy: set TMPDIR to a folder with as much free space as the store takes: {error}",
+            "{} is not writable, so it has to be copied to be read, and there is no space for the copy: set {TMPDIR} to a folder with as much free space as the store takes: {error}",
             dir.display()
         ),
     })?;

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::outbox::ids;
+use crate::{files, outbox::ids};
 
 /// The file in the data directory.
 const FILE: &str = "node";
@@ -18,10 +18,7 @@ pub(super) fn identity(folder: &Path) -> io::Result<String> {
         ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let identity = data_encoding::HEXLOWER.encode(&ids::random()?);
-            let mut new = tempfile::NamedTempFile::new_in(folder)?;
-            io::Write::write_all(&mut new, identity.as_bytes())?;
-            new.as_file().sync_all()?;
-            new.persist(&file).map_err(|error| error.error)?;
+            files::replace(&file, &identity)?;
             Ok(identity)
         }
         Err(error) => Err(error),

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -10,6 +10,7 @@ use sled::{Db, Tree};
 
 use crate::{
     clock::{SharedClock, Timestamp},
+    files,
     outbox::{
         Identity, OutboxError,
         error::Result,
@@ -128,6 +129,7 @@ fn store(dir: &Path, db: Db, settings: Settings, clock: SharedClock) -> Result<S
         known_queues: Mutex::default(),
         clock,
         settings,
+        unclosed: OnceLock::new(),
     })
 }
 
@@ -149,7 +151,7 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<()> {
     name.push(".new");
     let new = parent.join(name);
     if new.try_exists()? {
-        std::fs::remove_dir_all(&new)?;
+        files::remove_folder(&new)?;
     }
     let db = db(&new, Settings::default().cache_bytes)?;
     migrate::init(&db, &new)?;
@@ -169,7 +171,7 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<()> {
         // Fails unless the folder is empty.
         std::fs::remove_dir(dir)?;
     }
-    std::fs::rename(&new, dir)?;
+    files::rename(&new, dir)?;
     Ok(sync_dir(parent)?)
 }
 

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     callback::{CallbackId, Destination},
     clock::{SharedClock, Timestamp},
+    files,
     outbox::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
         Entry, ExportCursor, Exported, Failure, Hold, Identity, Mended, NewCallback, News, Open,
@@ -116,15 +117,15 @@ impl SledOutbox {
 
     /// Renames a store that is not open, within a file system.
     pub fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
-        std::fs::rename(from, to)?;
-        std::fs::rename(beside(from, WITNESS), beside(to, WITNESS))?;
+        files::rename(from, to)?;
+        files::rename(&beside(from, WITNESS), &beside(to, WITNESS))?;
         sync_dir(to.parent().unwrap_or(Path::new(".")))
     }
 
     /// Removes a store with the files next to it.
     pub fn remove(dir: &Path) -> std::io::Result<()> {
         if dir.try_exists()? {
-            std::fs::remove_dir_all(dir)?;
+            files::remove_folder(dir)?;
         }
         backup::forget(dir)
     }

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::files;
+
 use super::{
     outbox::SledOutbox,
     rescue::files::{BESIDE, beside},
@@ -40,6 +42,8 @@ impl SledOutbox {
     /// Copies the store in `dir`, with the files next to it, to `to`, which must not exist. The store
     /// must not be open.
     pub fn copy(dir: &Path, to: &Path) -> Result<(), CopyError> {
+        // A process that has just ended may hold the log for a moment longer. Other errors are met below.
+        drop(files::wait_until_readable(&dir.join("db")));
         for suffix in [""].into_iter().chain(BESIDE) {
             copy(&beside(dir, suffix), &beside(to, suffix))?;
         }

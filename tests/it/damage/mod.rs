@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use serde_json::Value;
@@ -80,12 +81,16 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else if path.file_name().is_some_and(|name| name != "lock") {
+        } else if path.file_name().is_some_and(|it| it != "lock" && it != "lock.holder") {
             found.insert(path.clone(), fs::read(&path).unwrap());
         }
     }
     found
 }
+
+/// The store, as messages name it.
+static OUTBOX: LazyLock<String> =
+    LazyLock::new(|| Path::new("data").join("outbox").display().to_string());
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -110,7 +115,7 @@ fn refused_or_whole(service: &Service, what: &str) -> bool {
         return false;
     }
     assert_eq!(output.status.code(), Some(1), "{what}: {said}");
-    assert!(said.contains("data/outbox") && said.contains("is damaged"), "{what}: {said}");
+    assert!(said.contains(&*OUTBOX) && said.contains("is damaged"), "{what}: {said}");
     assert!(said.contains("export --file") && said.contains("import --file"), "{what}: {said}");
     let after = files(&service.path("data"));
     for (path, content) in &before {

@@ -111,6 +111,7 @@ fn imported_callbacks_are_delivered_in_order_with_their_ids() {
     assert!(new > second, "ids go on: {new} after {second}");
 }
 
+#[cfg(unix)]
 #[test]
 fn an_export_has_whole_urls_and_is_private() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -1,6 +1,6 @@
 //! The log: its fields, and its rotation. The lines of every service of a test are checked when it ends.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fs};
 
 use serde_json::{Value, json};
 
@@ -147,6 +147,7 @@ fn a_rotation_that_fails_loses_nothing() {
 }
 
 /// logrotate with the file of the packages, again and again while lines are written.
+#[cfg(unix)]
 #[test]
 #[ignore = "needs logrotate: tests/run"]
 fn logrotate_loses_no_line_and_repeats_none() {
@@ -217,6 +218,7 @@ fn logrotate_loses_no_line_and_repeats_none() {
     );
 }
 
+#[cfg(unix)]
 /// After so many rotations, the service has opened its file again as often.
 fn log_is_in_use(service: &Service, rotations: usize) -> Option<()> {
     let reopened = everything(service, rotations);
@@ -224,6 +226,7 @@ fn log_is_in_use(service: &Service, rotations: usize) -> Option<()> {
     (reopened.count() >= rotations).then_some(())
 }
 
+#[cfg(unix)]
 /// The lines of all files of logrotate, compressed or not, in no order.
 fn everything(service: &Service, files: usize) -> Vec<Value> {
     let mut all = lines(service, files);
@@ -239,7 +242,8 @@ fn everything(service: &Service, files: usize) -> Vec<Value> {
     all
 }
 
-fn executable(path: &Path, script: &str) {
+#[cfg(unix)]
+fn executable(path: &std::path::Path, script: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, script).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();

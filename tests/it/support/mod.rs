@@ -1,6 +1,7 @@
 //! Building blocks of tests: services, receivers, and waiting with a deadline.
 
 mod api;
+mod command;
 #[cfg(target_os = "linux")]
 mod disk;
 pub(crate) mod ecs;
@@ -8,10 +9,12 @@ mod forwarder;
 pub(crate) mod nats;
 pub(crate) mod postgres;
 mod preload;
+mod process;
 mod python;
 mod raw;
 mod receiver;
 mod service;
+#[cfg(unix)]
 mod terminal;
 
 use std::{
@@ -22,12 +25,14 @@ use std::{
 use tempfile::TempDir;
 
 pub(crate) use api::{Api, Response};
+pub(crate) use command::{binary, run, run_in};
 pub(crate) use forwarder::Forwarder;
 pub(crate) use preload::preloaded;
 pub(crate) use python::python;
 pub(crate) use raw::{RawReceiver, read_request};
 pub(crate) use receiver::{Answer, Put, Receiver};
-pub(crate) use service::{Service, binary, run, run_in};
+pub(crate) use service::Service;
+#[cfg(unix)]
 pub(crate) use terminal::Terminal;
 
 /// How long a test waits for something to happen. Long, because machines may be shared; a wait ends as

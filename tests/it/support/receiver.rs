@@ -41,6 +41,10 @@ pub(crate) struct Put {
     pub(crate) body: String,
     pub(crate) at: Instant,
     /// How long the watched file was then.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "for tests with a traced disk")
+    )]
     pub(crate) watched: u64,
 }
 
@@ -133,6 +137,10 @@ impl Receiver {
     }
 
     /// From now on, each request is recorded with the length of this file at that time.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "for tests with a traced disk")
+    )]
     pub(crate) fn watch(&self, file: &Path) {
         self.shared.record.lock().unwrap().watched = Some(file.to_owned());
     }

@@ -1,8 +1,7 @@
-//! The real binary: `serve` in a temporary folder, and any other command.
+//! `serve` in a temporary folder, and any other command there.
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -10,43 +9,11 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Api, PASSWORD, ecs, eventually, postgres};
-
-/// The binary, without the service's variables of the environment.
-pub(crate) fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seal-dpf-urlcallback"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("URLCALLBACK__") || name == "LOG_LEVEL" {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-/// Runs a command to its end.
-pub(crate) fn run(args: &[&str]) -> Output {
-    binary().args(args).output().unwrap()
-}
-
-/// Runs a command in a folder to its end.
-pub(crate) fn run_in(folder: &Path, args: &[&str], input: &[u8]) -> Output {
-    to_its_end(binary().args(args).current_dir(folder), input)
-}
-
-fn to_its_end(command: &mut Command, input: &[u8]) -> Output {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    std::thread::scope(|scope| {
-        // A command that does not read its input closes it.
-        scope.spawn(move || drop(stdin.write_all(input)));
-        child.wait_with_output().unwrap()
-    })
-}
+use super::{
+    Api, PASSWORD,
+    command::{binary, to_its_end},
+    ecs, eventually, postgres, process,
+};
 
 /// A folder with settings, in which the service may run.
 pub(crate) struct Service {
@@ -88,6 +55,7 @@ impl Service {
             let schema = self.folder().file_name().unwrap().to_string_lossy();
             text.push_str(&postgres::server().toml(&schema));
         }
+        text.push_str(if settings.contains("data_dir") { "" } else { "data_dir = \"data\"\n" });
         // Not DPF's log folder, which this machine may have.
         text.push_str("log.file = \"service.log\"\n");
         fs::write(self.path("config.toml"), text + settings).unwrap();
@@ -140,8 +108,10 @@ impl Service {
         });
     }
 
+    // `ProgramData` is where Windows has data, settings and log by default.
     fn at_home<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.current_dir(self.folder()).envs(self.env.iter().map(|(name, value)| (name, value)))
+        let env = self.env.iter().map(|(name, value)| (name, value));
+        command.current_dir(self.folder()).env("ProgramData", self.folder()).envs(env)
     }
 
     fn note(&self) -> PathBuf {
@@ -169,11 +139,7 @@ impl Service {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.pid().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        process::send(name, self.child.as_ref().unwrap(), self.folder());
     }
 
     /// Sends SIGKILL.
@@ -199,7 +165,7 @@ impl Service {
         self.folder.path()
     }
 
-    /// Runs another command in the same folder.
+    /// Another command in the same folder.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.run_with_input(args, b"")
     }

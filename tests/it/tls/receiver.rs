@@ -3,7 +3,6 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -98,7 +97,8 @@ impl Identity {
     pub(crate) fn write(&self, certificate: &Path, key: &Path) {
         fs::write(certificate, self.certificate.pem()).unwrap();
         fs::write(key, self.key.serialize_pem()).unwrap();
-        fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+        #[cfg(unix)]
+        fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
 
     pub(crate) fn der(&self) -> Vec<u8> {

@@ -93,7 +93,8 @@ impl Committer {
             if waiting.is_empty() && commands.blocking_recv_many(&mut received, BATCH_LIMIT) == 0 {
                 if self.store.stopped().is_none() {
                     self.journal.close();
-                    self.disk.close(self.store.queues.lock().totals.next_batch);
+                    let batches = self.store.queues.lock().totals.next_batch;
+                    self.disk.close(&self.store, batches);
                 }
                 return;
             }

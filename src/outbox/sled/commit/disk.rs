@@ -47,9 +47,12 @@ impl Disk {
         Ok(len)
     }
 
-    pub(crate) fn close(&mut self, batches: u64) {
-        let Self { dir, witness, .. } = self;
-        witness.close(dir, batches);
+    /// Records a clean close, now or when the store is dropped.
+    pub(crate) fn close(self, store: &Store, batches: u64) {
+        if let Some(unclosed) = self.witness.close(&self.dir, batches) {
+            // Nobody else sets it.
+            drop(store.unclosed.set(unclosed));
+        }
     }
 
     pub(crate) fn free(&self) -> Result<()> {

@@ -7,12 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::outbox::sled::{
-    fsync::sync_dir,
-    rescue::{
-        files::{BACKUP, JOURNAL, beside},
-        log_file::{LogFile, Segment, snapshots},
-        witness::witness_path,
+use crate::{
+    files,
+    outbox::sled::{
+        fsync::sync_dir,
+        rescue::{
+            files::{BACKUP, JOURNAL, beside},
+            log_file::{LogFile, Segment, snapshots},
+            witness::witness_path,
+        },
     },
 };
 
@@ -31,7 +34,7 @@ impl Backup {
     pub(crate) fn make(dir: &Path, log: &mut LogFile, old: &BTreeSet<u64>) -> io::Result<Self> {
         let folder = beside(dir, BACKUP);
         if folder.try_exists()? {
-            fs::remove_dir_all(&folder)?;
+            files::remove_folder(&folder)?;
         }
         let copy = Self { folder };
         match copy.fill(dir, log, old) {
@@ -74,7 +77,8 @@ impl Backup {
         let mut whole = File::create(folder.join(UNFINISHED))?;
         whole.write_all(log.len.to_string().as_bytes())?;
         whole.sync_all()?;
-        fs::rename(folder.join(UNFINISHED), folder.join(WHOLE))?;
+        drop(whole);
+        files::rename(&folder.join(UNFINISHED), &folder.join(WHOLE))?;
         sync_dir(&blobs)?;
         sync_dir(folder)?;
         sync_dir(dir.parent().unwrap_or(Path::new(".")))
@@ -95,6 +99,8 @@ impl Backup {
         let broken = || io::Error::new(io::ErrorKind::InvalidData, "the copy is broken");
         let len: u64 =
             fs::read_to_string(self.folder.join(WHOLE))?.parse().map_err(|_| broken())?;
+        // sled's threads release a store shortly after it was closed.
+        files::wait_until_readable(&dir.join("db"))?;
         let mut db = File::options().write(true).open(dir.join("db"))?;
         let mut segments = io::BufReader::new(File::open(self.folder.join("segments"))?);
         let mut header = [0; 16];
@@ -109,8 +115,10 @@ impl Backup {
         }
         db.set_len(len)?;
         db.sync_all()?;
+        // What is open cannot be removed everywhere, nor can the folder that it is in.
+        drop(segments);
         for path in snapshots(dir)? {
-            fs::remove_file(path)?;
+            files::remove_file(&path)?;
         }
         for path in snapshots(&self.folder)? {
             copy_synced(&path, dir)?;
@@ -133,10 +141,10 @@ impl Backup {
     /// now on, even if the power fails before it is removed.
     pub(crate) fn remove(self) -> io::Result<()> {
         if self.folder.join(WHOLE).try_exists()? {
-            fs::remove_file(self.folder.join(WHOLE))?;
+            files::remove_file(&self.folder.join(WHOLE))?;
             sync_dir(&self.folder)?;
         }
-        fs::remove_dir_all(&self.folder)
+        files::remove_folder(&self.folder)
     }
 }
 
@@ -152,7 +160,7 @@ fn copy_synced(path: &Path, folder: &Path) -> io::Result<()> {
 pub(crate) fn forget(dir: &Path) -> io::Result<()> {
     for file in [witness_path(dir), beside(dir, JOURNAL)] {
         if file.try_exists()? {
-            fs::remove_file(file)?;
+            files::remove_file(&file)?;
         }
     }
     let folder = beside(dir, BACKUP);

@@ -7,14 +7,17 @@ use std::{
     sync::Arc,
 };
 
-use crate::outbox::{
-    Identity, OutboxError,
-    error::Result,
-    sled::rescue::{
-        backup::Backup,
-        files::{BACKUP, beside},
-        log_file::{LogFile, MessageBody, Messages, Piece, Segment, snapshots},
-        witness::{WitnessRecord, segments, witness_path, witness_record},
+use crate::{
+    files,
+    outbox::{
+        Identity, OutboxError,
+        error::Result,
+        sled::rescue::{
+            backup::Backup,
+            files::{BACKUP, beside},
+            log_file::{LogFile, MessageBody, Messages, Piece, Segment, snapshots},
+            witness::{WitnessRecord, segments, witness_path, witness_record},
+        },
     },
 };
 
@@ -32,6 +35,8 @@ impl Precheck {
     pub(crate) fn look(dir: &Path) -> Result<Self> {
         // A process that was killed while it opened the store has left its backup.
         let left = beside(dir, BACKUP);
+        // A process that has just ended may hold the log for a moment longer.
+        files::wait_until_readable(&dir.join("db"))?;
         if left.try_exists()? {
             Backup::found(dir, &left)?;
         }

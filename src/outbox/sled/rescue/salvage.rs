@@ -11,14 +11,18 @@ use std::{
     path::Path,
 };
 
-use crate::outbox::{
-    Attempt, Entry, Identity, Record, StateName, record,
-    sled::{
-        blocks::{self, PROGRESS, Pending, RECORDS},
-        keys,
-        migrate::format_1,
-        rescue::log_file::{
-            LogFile, MessageBody, MessageKind, Messages, Piece, take_byte, take_bytes, take_number,
+use crate::{
+    files,
+    outbox::{
+        Attempt, Entry, Identity, Record, StateName, record,
+        sled::{
+            blocks::{self, PROGRESS, Pending, RECORDS},
+            keys,
+            migrate::format_1,
+            rescue::log_file::{
+                LogFile, MessageBody, MessageKind, Messages, Piece, take_byte, take_bytes,
+                take_number,
+            },
         },
     },
 };
@@ -74,6 +78,8 @@ struct LogPages {
 impl Salvage {
     /// Reads the log in `dir` without changing anything.
     pub fn read(dir: &Path) -> io::Result<Self> {
+        // sled's threads release a store shortly after it was closed.
+        files::wait_until_readable(&dir.join("db"))?;
         let mut log = LogFile::open(dir)?;
         let mut pages: HashMap<u64, PageVersions> = HashMap::new();
         let beheaded = log.beheaded()?;

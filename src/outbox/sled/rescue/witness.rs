@@ -10,11 +10,14 @@ use std::{
 
 use data_encoding::HEXLOWER;
 
-use crate::outbox::{
-    Identity,
-    sled::rescue::{
-        files::{WITNESS, beside},
-        log_file::LogFile,
+use crate::{
+    files,
+    outbox::{
+        Identity,
+        sled::rescue::{
+            files::{WITNESS, beside},
+            log_file::LogFile,
+        },
     },
 };
 
@@ -69,12 +72,22 @@ impl Witness {
         self.write(batches, len, "open            ");
     }
 
-    /// Records a clean close of the store in `dir`.
-    pub(crate) fn close(&mut self, dir: &Path, batches: u64) {
-        match segments(dir) {
-            Ok((len, known)) => self.write(batches, len, &format!("{known:016x}")),
-            Err(error) => tracing::debug!(error.message = %error, "the log cannot be read"),
+    /// Records a clean close of the store in `dir`. On Windows, nobody can read the log before sled has
+    /// released it; then the witness is returned, to be closed after that.
+    pub(crate) fn close(mut self, dir: &Path, batches: u64) -> Option<Unclosed> {
+        match self.try_to_close(dir, batches) {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::debug!(error.message = %error, "the log cannot be read yet");
+                Some(Unclosed { witness: self, dir: dir.to_owned(), batches })
+            }
         }
+    }
+
+    fn try_to_close(&mut self, dir: &Path, batches: u64) -> io::Result<()> {
+        let (len, known) = segments(dir)?;
+        self.write(batches, len, &format!("{known:016x}"));
+        Ok(())
     }
 
     fn write(&mut self, batches: u64, len: u64, segments: &str) {
@@ -89,6 +102,23 @@ impl Witness {
     }
 }
 
+/// A witness that is closed when this is dropped, which has to be after sled was closed.
+pub(crate) struct Unclosed {
+    witness: Witness,
+    dir: PathBuf,
+    batches: u64,
+}
+
+impl Drop for Unclosed {
+    fn drop(&mut self) {
+        let closed = files::wait_until_readable(&self.dir.join("db"))
+            .and_then(|()| self.witness.try_to_close(&self.dir, self.batches));
+        if let Err(error) = closed {
+            tracing::debug!(error.message = %error, "the log cannot be read");
+        }
+    }
+}
+
 /// The length of a log, and the fingerprint of its segments.
 pub(crate) fn segments(dir: &Path) -> io::Result<(u64, u64)> {
     let mut hasher = crc32fast::Hasher::new();
@@ -96,4 +126,27 @@ pub(crate) fn segments(dir: &Path) -> io::Result<(u64, u64)> {
     let all = log.segments()?;
     all.iter().for_each(|segment| hasher.update(&segment.lsn.to_be_bytes()));
     Ok((log.len, (u64::from(hasher.finalize()) << 32) | all.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_witness_that_could_not_be_closed_is_closed_after_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("outbox");
+        let identity = Identity([7; 16]);
+        let mut witness = Witness::open(&dir, identity).unwrap();
+        witness.note(3, 10);
+        // The log cannot be read yet.
+        let unclosed = witness.close(&dir, 4).unwrap();
+        assert_eq!(witness_record(&dir).unwrap().segments, None);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("db"), [0; 100]).unwrap();
+        let known = segments(&dir).unwrap();
+        drop(unclosed);
+        let record = witness_record(&dir).unwrap();
+        assert_eq!((record.batches, record.len, record.segments), (4, 100, Some(known.1)));
+    }
 }

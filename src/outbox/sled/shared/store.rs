@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use sled::{Db, Tree};
@@ -17,6 +17,7 @@ use crate::{
             claim::queues::Queues,
             guard::guarded,
             keys::{self, QueueKey},
+            rescue::witness::Unclosed,
             shared::{barrier::Barrier, commit_timer::CommitTimer},
         },
     },
@@ -56,6 +57,8 @@ pub(crate) struct Store {
     pub(crate) known_queues: Mutex<DestinationMap<QueueKey>>,
     pub(crate) clock: SharedClock,
     pub(crate) settings: Settings,
+    /// Last, because the fields are dropped in this order, and sled has to be closed before.
+    pub(crate) unclosed: OnceLock<Unclosed>,
 }
 
 impl Store {
