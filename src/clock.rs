@@ -84,6 +84,8 @@ impl FromStr for Timestamp {
     type Err = ParseTimestampError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // RFC 3339 allows lower case.
+        let text = &*text.to_ascii_uppercase();
         let parsed = match with_offset(text) {
             Some((local, true, offset)) => parse_utc(local).map(|time| time.before(offset)),
             Some((local, false, offset)) => parse_utc(local).map(|time| time.after(offset)),
@@ -198,6 +200,7 @@ mod tests {
         let time = |text: &str| text.parse::<Timestamp>().ok().map(|time| time.to_string());
         let found = "2016-02-23T18:34:18.000Z".to_owned();
         assert_eq!(time("2016-02-23T20:04:18+01:30"), Some(found.clone()));
+        assert_eq!(time("2016-02-23t18:34:18z"), Some(found.clone()));
         assert_eq!(time("2016-02-23T13:34:18-05:00"), Some(found));
         assert_eq!(time("1969-12-31T23:59:59Z"), Some("1970-01-01T00:00:00.000Z".into()));
         for wrong in

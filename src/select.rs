@@ -63,13 +63,13 @@ pub fn parse_destination(text: &str) -> Result<Destination, SelectError> {
     Destination::parse(text).ok_or_else(|| SelectError::Destination(redact_url(text)))
 }
 
-/// Parses a destination that can be called. Other destinations have failed callbacks only, so there is
-/// nothing to pause.
+/// Parses a destination to which something is sent. Others have failed callbacks only, so there is nothing to
+/// pause.
 pub fn parse_callable(text: &str) -> Result<Destination, SelectError> {
     let destination = parse_destination(text)?;
     let name = destination.as_str();
     let web = ["http://", "https://"].iter().any(|scheme| name.starts_with(scheme));
-    if web && !name.ends_with(":0") {
+    if (web && !name.ends_with(":0")) || destination.is_own() {
         Ok(destination)
     } else {
         Err(SelectError::Destination(redact_url(text)))

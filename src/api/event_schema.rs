@@ -13,7 +13,12 @@ fn missing() -> Value {
 }
 
 fn name_or_missing() -> Value {
-    json!({"anyOf": [missing(), name()]})
+    json!({"anyOf": [missing(), not_own()]})
+}
+
+/// A name that is not one of the service's own.
+fn not_own() -> Value {
+    json!({"allOf": [name(), {"not": {"pattern": "^(outcome|notice):"}}]})
 }
 
 /// The kinds of events, each with the pattern of its name and with what it has to have.
@@ -23,7 +28,7 @@ fn kinds() -> Vec<(Value, Value)> {
         json!({
             "required": required,
             "properties": {
-                "jobId": name(), "jobIdFs": name(), "eventId": name_or_missing(),
+                "jobId": not_own(), "jobIdFs": name(), "eventId": name_or_missing(),
                 "exitStatus": exit_status, "jobState": {"enum": [state, "", null]},
             },
         })

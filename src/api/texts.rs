@@ -19,10 +19,14 @@ fn text(description: &str, pattern: &str, example: &str) -> ObjectBuilder {
         .examples([example])
 }
 
-/// What the URL parser takes, without addresses and names that are not ASCII.
+/// What the URL parser takes, without names that are not ASCII.
 const DESTINATION: &str = concat!(
-    "^[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z][A-Za-z0-9!$&'()*+,;=_~-]*(\\.[A-Za-z][A-Za-z0-9!$&'()*+,;=_~-]*)*",
-    "(:(0{0,3}[1-9][0-9]{0,3})?)?([/?#\\\\][!-~]*)?$"
+    "^[Hh][Tt][Tt][Pp][Ss]?://(",
+    "([A-Za-z0-9][A-Za-z0-9!$&'()*+,;=_~-]*\\.)*[A-Za-z][A-Za-z0-9!$&'()*+,;=_~-]*",
+    "|((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])",
+    "|\\[([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}\\]|\\[([0-9a-f]{1,4}:){0,5}:[0-9a-f]{1,4}\\]|\\[::[0-9a-f]{1,4}\\]",
+    ")(:(0{0,3}([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?)?",
+    "([/?#\\\\][!-~]*)?$"
 );
 
 macro_rules! schema {

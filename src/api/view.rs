@@ -12,7 +12,7 @@ use crate::{
     intake::EventOutcome,
     outbox::{
         Attempt, CallbackStatus, Detail, Failure, Instance, Page, Readiness, Retention, State,
-        StateName, Summary,
+        StateName, Summary, notice_of,
     },
 };
 
@@ -128,6 +128,10 @@ pub struct CallbackView {
     /// The body of the PUT; only when a single callback is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Body>,
+    /// The body of the PUT of a notice, instead; only when a single callback is requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub notice: Option<serde_json::Value>,
     /// The attempts; only when a single callback is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<Attempt>>,
@@ -168,6 +172,7 @@ impl CallbackView {
             replays: record.replays,
             last_error: record.last_error.clone(),
             body: None,
+            notice: None,
             attempts: None,
         }
     }
@@ -175,7 +180,10 @@ impl CallbackView {
     /// A callback with its body and attempts.
     pub fn detailed(detail: Detail, terms: &Terms) -> Self {
         Self {
-            body: Some(detail.status.record.body.clone()),
+            body: (!detail.status.record.destination.is_notice())
+                .then(|| detail.status.record.body.clone()),
+            notice: notice_of(&detail.status.record)
+                .and_then(|notice| serde_json::from_slice(&notice).ok()),
             attempts: Some(detail.attempts),
             ..Self::new(&detail.status, terms)
         }

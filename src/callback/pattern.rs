@@ -105,6 +105,15 @@ impl FromStr for Pattern {
 }
 
 impl Pattern {
+    /// Whether hosts of anybody may match: all but single destinations and the hosts below one domain.
+    pub fn is_open(&self) -> bool {
+        match &self.0 {
+            Kind::One(_) => false,
+            Kind::Hosts { fixed: Fixed::End, text, .. } => !text.starts_with('.'),
+            Kind::Hosts { fixed: Fixed::Begin, .. } => true,
+        }
+    }
+
     fn matches(&self, destination: &Destination) -> bool {
         match &self.0 {
             Kind::One(one) => one == destination,

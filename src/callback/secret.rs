@@ -36,7 +36,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// The URL with its password as `***`, and that of an outcome event without the event.
+/// The URL with its password as `***`, and that of an outcome event or a notice without its content.
 ///
 /// Text that is not a URL is also accepted; when in doubt, more is hidden.
 pub fn redact_url(text: &str) -> String {
@@ -45,7 +45,9 @@ pub fn redact_url(text: &str) -> String {
     }
     match Url::parse(text) {
         Ok(mut url)
-            if url.scheme() == "nats" && url.query().is_some() && url.password().is_none() =>
+            if matches!(url.scheme(), "nats" | "notify")
+                && url.query().is_some()
+                && url.password().is_none() =>
         {
             url.set_query(None);
             url.into()

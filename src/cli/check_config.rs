@@ -1,6 +1,6 @@
 //! `check-config`: prints the settings in effect, and what the database and NATS are like.
 
-use super::output::{Exit, Usage, print, say_warnings};
+use super::output::{Exit, Usage, print, say, say_warnings};
 use crate::{
     config::{Config, ENV_PREFIX, Effective},
     sources::nats,
@@ -35,7 +35,14 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<()> {
         return explain(config, url);
     }
     if args.format == Format::Env {
-        return Ok(config.effective.iter().map(variable).try_for_each(print)?);
+        let variables: Vec<_> = config.effective.iter().map(variable).collect();
+        let hidden = variables.iter().filter(|it| it.contains("***"));
+        let hidden: Vec<_> = hidden.filter_map(|it| it.get(2..)?.split('=').next()).collect();
+        variables.iter().try_for_each(print)?;
+        if !hidden.is_empty() {
+            say(format_args!("comments, because they have secrets: {}", hidden.join(", ")));
+        }
+        return Ok(());
     }
     for setting in &config.effective {
         let place = setting.place.as_deref().map(|it| format!("  # {it}")).unwrap_or_default();

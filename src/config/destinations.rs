@@ -58,6 +58,13 @@ pub(super) fn sections(r: &mut Reader, timeout: Duration) -> PatternMap<Section>
             }
         };
         let section = in_section(r, KEY, &pattern, &value, |r| section(r, timeout));
+        let sends_secrets = section.send.credentials.is_some()
+            || section.send.oauth2.is_some()
+            || section.send.headers.iter().any(|(_, it)| matches!(it, HeaderSource::File(_)));
+        if sends_secrets && pattern.is_open() {
+            let name = quoted(&pattern.to_string());
+            r.warn(KEY, format!("{name} has secrets, and matches hosts of anybody; a pattern such as \"https://*.example.com\" matches those of one domain"));
+        }
         shown.push(format!("{} = {}", quoted(&pattern.to_string()), inline(&section.effective)));
         found.push((pattern, section));
     }
@@ -273,6 +280,10 @@ fn headers(r: &mut Reader, has_credentials: bool) -> Vec<(HeaderName, HeaderSour
             r.fault(KEY, format!("{} is not the name of a header", quoted(&name)));
             continue;
         };
+        if found.iter().any(|(known, _)| *known == header) {
+            r.fault(KEY, format!("{} is there twice", quoted(header.as_str())));
+            continue;
+        }
         let refused = match reserved(&header) {
             None if has_credentials && header == header::AUTHORIZATION => {
                 Some("the section's credentials set it")

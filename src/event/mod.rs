@@ -17,6 +17,9 @@ use crate::callback::{JobState, SecretUrl, Trace};
 /// limited by the size of the event.
 pub const MAX_NAME_BYTES: usize = 255;
 
+/// The beginnings of the jobs and idempotency keys of outcome events and notices.
+const OWN: [&str; 2] = ["outcome:", "notice:"];
+
 /// The event as parsed from JSON: the types are checked, the rules are not.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -121,6 +124,9 @@ pub enum Malformed {
     /// A field is longer than [`MAX_NAME_BYTES`].
     #[error("`{0}` is longer than 255 bytes")]
     FieldTooLong(&'static str),
+    /// A name begins like those of outcome events and notices, which are jobs and idempotency keys as well.
+    #[error("`{0}` begins with \"outcome:\" or \"notice:\", as names of the service's own do")]
+    Reserved(&'static str),
     /// A job that is sending has not ended.
     #[error("`exitStatus` is not allowed for job_sending: the job has not ended")]
     ExitStatusWhileSending,
@@ -196,6 +202,11 @@ pub fn check(raw: RawEvent) -> Result<Parsed, Malformed> {
     let job_id = name("jobId", raw.job_id)?.ok_or(Malformed::Missing("jobId"))?;
     let job_id_fs = name("jobIdFs", raw.job_id_fs)?.ok_or(Malformed::Missing("jobIdFs"))?;
     let event_id = name("eventId", raw.event_id)?;
+    for (field, name) in [("jobId", Some(&job_id)), ("eventId", event_id.as_ref())] {
+        if name.is_some_and(|name| OWN.iter().any(|own| name.starts_with(own))) {
+            return Err(Malformed::Reserved(field));
+        }
+    }
     let exit_status = name("exitStatus", raw.exit_status)?;
     let job_state = match (sending, exit_status.as_deref()) {
         (true, None) => JobState::Sending,
@@ -321,6 +332,11 @@ mod tests {
                 "twice",
             ),
             (&event(&format!(r#","eventId":"{long}""#)), "`eventId`"),
+            (&event(r#","eventId":"notice:1:2""#), "`eventId` begins with"),
+            (
+                r#"{"event":"job_finished","jobId":"outcome:1","jobIdFs":"2","exitStatus":"OK"}"#,
+                "`jobId` begins with",
+            ),
         ] {
             let error = parse(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(says), "{json}: {error}");

@@ -55,7 +55,7 @@ const CLASSES: &[Class] = &[
         ],
     ),
     class("database", "info", &["commit-slow", "store-doubted", "store-mended"]),
-    class("file", "info", &["log-reopened", "note-failed"]),
+    class("file", "info", &["log-not-rotated", "log-reopened", "note-failed"]),
     class("host", "change", &["clock-jumped"]),
     class("network", "end", &["nats-disconnected", "store-disconnected"]),
     class(
@@ -129,7 +129,8 @@ mod tests {
             let text = fs::read_to_string(&path).unwrap();
             let is_macro = text.contains("event.action = $action");
             for line in text.lines().map(str::trim) {
-                let literal = match line.split_once("event.action = \"") {
+                let named = ["event.action = \"", "own_line(\""].map(|it| line.split_once(it));
+                let literal = match named.into_iter().flatten().next() {
                     Some((_, rest)) => rest.split('"').next(),
                     None if is_macro => line.split('"').nth(1).filter(|_| !line.starts_with("//")),
                     None => None,

@@ -35,21 +35,42 @@ impl<S: Subscriber> Layer<S> for EcsLayer {
 }
 
 fn line(metadata: &tracing::Metadata<'_>, fields: &Fields) -> Vec<u8> {
-    let mut line = Vec::with_capacity(256 + fields.json.len());
-    // The first four fields in the order that ECS recommends.
-    let header = write!(
-        line,
-        r#"{{"@timestamp":"{}","log.level":"{}","message":"#,
-        SystemClock.now(),
-        match *metadata.level() {
-            tracing::Level::ERROR => "error",
-            tracing::Level::WARN => "warn",
-            tracing::Level::INFO => "info",
-            tracing::Level::DEBUG => "debug",
-            tracing::Level::TRACE => "trace",
-        },
-    );
-    line.extend_from_slice(if fields.message.is_empty() { b"\"\"" } else { &fields.message });
+    let level = match *metadata.level() {
+        tracing::Level::ERROR => "error",
+        tracing::Level::WARN => "warn",
+        tracing::Level::INFO => "info",
+        tracing::Level::DEBUG => "debug",
+        tracing::Level::TRACE => "trace",
+    };
+    let message = if fields.message.is_empty() { b"\"\"" } else { &*fields.message };
+    let mut line = begin(level, message);
+    if !fields.has_action {
+        put(&mut line, "log.logger", metadata.target());
+    }
+    put_class(&mut line, fields.class);
+    line.extend_from_slice(&fields.json);
+    line.extend_from_slice(b"}\n");
+    line
+}
+
+/// A line of the log about itself, which cannot go through `tracing`.
+pub(super) fn own_line(action: &str, message: &str, error: &std::io::Error) -> Vec<u8> {
+    let mut shown = Vec::new();
+    put_value(&mut shown, message);
+    let mut line = begin("error", &shown);
+    put_class(&mut line, actions::class_of(action));
+    put(&mut line, "event.action", action);
+    put(&mut line, "error.message", error.to_string());
+    line.extend_from_slice(b"}\n");
+    line
+}
+
+/// What every line begins with: the first four fields in the order that ECS recommends.
+fn begin(level: &str, message: &[u8]) -> Vec<u8> {
+    let mut line = Vec::with_capacity(1024);
+    let header =
+        write!(line, r#"{{"@timestamp":"{}","log.level":"{level}","message":"#, SystemClock.now());
+    line.extend_from_slice(message);
     let service = write!(
         line,
         r#","ecs.version":"8.11.0","service.name":"seal-dpf-urlcallback","service.version":"{}","process.pid":{},"event.dataset":"seal-dpf-urlcallback.log""#,
@@ -57,18 +78,16 @@ fn line(metadata: &tracing::Metadata<'_>, fields: &Fields) -> Vec<u8> {
         std::process::id(),
     );
     debug_assert!(header.is_ok() && service.is_ok(), "writing to a Vec does not fail");
-    if !fields.has_action {
-        put(&mut line, "log.logger", metadata.target());
-    }
-    if let Some(class) = fields.class {
-        put(&mut line, "event.kind", "event");
-        // Arrays, as ECS wants these two.
-        put(&mut line, "event.category", [class.category]);
-        put(&mut line, "event.type", [class.r#type]);
-    }
-    line.extend_from_slice(&fields.json);
-    line.extend_from_slice(b"}\n");
     line
+}
+
+fn put_class(line: &mut Vec<u8>, class: Option<&Class>) {
+    if let Some(class) = class {
+        put(line, "event.kind", "event");
+        // Arrays, as ECS wants these two.
+        put(line, "event.category", [class.category]);
+        put(line, "event.type", [class.r#type]);
+    }
 }
 
 /// The fields of one event as JSON, each preceded by a comma; the message separately, because it is

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -10,6 +10,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
+
+use super::ecs::own_line;
 
 /// Pause of the writer when no line waits.
 const GATHER_PAUSE: Duration = Duration::from_millis(2);
@@ -36,9 +38,24 @@ impl Default for Rotation {
     }
 }
 
-/// Opens a file to append to it.
+/// Opens a file to append to it. A line that a full disk or a loss of power has cut off is ended.
 pub(super) fn append(path: &Path) -> io::Result<File> {
-    fs::OpenOptions::new().create(true).append(true).open(path)
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+    if !ends_with_line(path).unwrap_or(true) {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+fn ends_with_line(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 /// The file. If it cannot be opened again or rotated, the old one is still used, so that no line is lost. The
@@ -84,7 +101,20 @@ impl LogFile {
             return;
         }
         // On Windows, another program may have a file open in a way that forbids to rename it.
+        let before = self.file.get_ref().metadata();
         let rotated = rotate(&self.path, keep).and_then(|()| self.reopen());
+        if let (Ok(()), Ok(before)) = (&rotated, before) {
+            // Who may read the log is the administrator's choice. Without the right to say so, it stays.
+            drop(self.file.get_ref().set_permissions(before.permissions()));
+        }
+        if let Err(error) = &rotated
+            && self.not_before.is_none()
+        {
+            let line =
+                own_line("log-not-rotated", "the log file cannot be rotated, and grows", error);
+            self.bytes += line.len() as u64;
+            drop(self.file.write_all(&line));
+        }
         self.not_before = rotated.is_err().then(|| Instant::now() + ROTATION_PAUSE);
     }
 }
@@ -116,6 +146,8 @@ fn length(file: &File) -> u64 {
 
 /// Gives each file the name of the next older one, and removes those that are no longer kept.
 fn rotate(path: &Path, keep: u64) -> io::Result<()> {
+    // A symbolic link leads to the disk that is meant for the log.
+    let path = &*fs::canonicalize(path)?;
     let older = |number: u64| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{number}"));

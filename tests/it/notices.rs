@@ -86,6 +86,21 @@ fn each_destination_has_one_notice_for_a_window() {
     assert_eq!(window.as_secs(), 3);
     assert_eq!(about(&other).json()["failed"], 2);
 
+    // An operator sees what was sent, and where its own queue is.
+    let listed = api.get("/v1/callbacks?state=delivered").json();
+    let shown = api.callback(listed["callbacks"][0]["id"].as_str().unwrap());
+    assert_eq!(shown["notice"]["type"], "callbacks.failed");
+    assert!(shown["body"].is_null(), "{shown}");
+    let lane = format!("notify://{}", told.address);
+    assert_eq!(
+        (shown["url"].clone(), shown["destination"].clone()),
+        (json!(format!("{lane}/")), json!(lane))
+    );
+    for action in ["pause", "resume"] {
+        let answer = api.post(&format!("/v1/destinations/{action}"), &json!({"destination": lane}));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
     // The next failure begins another window.
     api.post_lines(&lines(&gone.url("/"), 302..303));
     let puts = told.wait_for(3);

@@ -222,7 +222,10 @@ impl Means {
         };
         // Without a receiver, it keeps its own URL, which can never be called.
         let url = self.notify.clone().unwrap_or_else(|| record.url.clone());
-        let destination = Destination::of_callback(url.reveal());
+        let destination = match self.notify {
+            Some(_) => Destination::of_callback(url.reveal()),
+            None => record.destination.clone(),
+        };
         (Cow::Owned(Record { url, destination, ..record.clone() }), notice)
     }
 
@@ -317,6 +320,9 @@ impl Exchange<'_> {
     ) -> Result<(), NotMade> {
         let Self { means, section, record, body, token } = *self;
         let Means { clients, settings, .. } = means;
+        if means.notify.is_none() && notice_of(record).is_some() {
+            return Err(Failure::new(ErrorKind::InvalidUrl, "notify.url is not set").into());
+        }
         let mut url = parse_url(record.url.reveal())
             .map_err(|error| Failure::new(ErrorKind::InvalidUrl, error.to_string()))?;
         clients.check(&url, &record.destination).await?;

@@ -237,6 +237,15 @@ impl Tokens {
         Ok(granted)
     }
 
+    /// Client and secret, encoded as RFC 6749 (2.3.1) wants them.
+    fn basic(&self) -> Credentials {
+        let encoded =
+            |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
+        let both = [&self.settings.client_id, &self.secret];
+        let [username, password] = both.map(|it| encoded(it).into_bytes());
+        Credentials::Basic { username, password }
+    }
+
     fn message(&self, in_body: bool) -> TokenRequest {
         let Settings { token_url, client_id, scope, .. } = &self.settings;
         let mut form = form_urlencoded::Serializer::new(String::new());
@@ -248,11 +257,7 @@ impl Tokens {
         if in_body {
             form.append_pair("client_id", client_id).append_pair("client_secret", &self.secret);
         } else {
-            let encoded = |text: &str| -> String {
-                form_urlencoded::byte_serialize(text.as_bytes()).collect()
-            };
-            let [username, password] = [client_id, &self.secret].map(|it| encoded(it).into_bytes());
-            authorization = Credentials::Basic { username, password }.header();
+            authorization = self.basic().header();
         }
         TokenRequest { url: token_url.clone(), authorization, form: form.finish() }
     }
@@ -279,11 +284,14 @@ impl Tokens {
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> Fault {
         let refused: Refused = serde_json::from_slice(body).unwrap_or_default();
+        let mut secrets = self.basic().secrets();
+        secrets.push(self.secret.clone());
         let mut reason = format!("it responded with {status}");
         for said in
             std::iter::once(refused.error.as_str()).chain(refused.error_description.as_deref())
         {
-            let said = said.replace(&self.secret, "***");
+            // It may repeat what it was sent, in whatever form.
+            let said = secrets.iter().fold(said.to_owned(), |said, it| said.replace(it, "***"));
             let said: String = said.chars().filter(|it| !it.is_control()).take(MAX_SAID).collect();
             if !said.is_empty() {
                 reason.push_str(": ");

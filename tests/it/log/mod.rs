@@ -130,6 +130,34 @@ fn each_line_is_in_one_file_over_rotations() {
     assert!(service.path("service.log.10").exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_rotated_file_keeps_its_mode_its_disk_and_whole_lines() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let receiver = Receiver::answering(vec![], Answer::Status(200));
+    let mut service = Service::prepare("log.max_bytes = 20000\n");
+    // The log is on another disk, and its last line was cut off.
+    fs::create_dir(service.path("disk")).unwrap();
+    let real = service.path("disk/log");
+    fs::write(&real, "{\"cut\":").unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+    symlink(&real, service.path("service.log")).unwrap();
+    service.serve();
+    service.api().post_lines(&many(&receiver, 0, 100));
+    let rotated = service.path("disk/log.1");
+    eventually("it is rotated", || (rotated.exists() && real.exists()).then_some(()));
+    for path in [&real, &rotated] {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o640);
+    }
+    assert!(fs::symlink_metadata(service.path("service.log")).unwrap().is_symlink());
+    eventually("all are delivered", || (service.api().queue()["delivered"] == 100).then_some(()));
+    assert_eq!(service.terminate(), Some(0));
+    let older = (1..=10).map(|number| format!("disk/log.{number}"));
+    let all: Vec<_> = older.chain(["disk/log".into()]).map(|name| service.path(&name)).collect();
+    let text: String = all.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
+    assert_eq!(text.lines().filter(|line| serde_json::from_str::<Value>(line).is_err()).count(), 1);
+}
+
 #[test]
 fn a_rotation_that_fails_loses_nothing() {
     const COUNT: usize = 300;
@@ -144,6 +172,9 @@ fn a_rotation_that_fails_loses_nothing() {
         (found.len() == COUNT).then_some(found)
     });
     assert!(all.values().all(|count| *count == 1));
+    let said = lines(&service, 0);
+    let said = said.iter().filter(|line| line["event.action"] == "log-not-rotated");
+    assert_eq!(said.count(), 1, "once, not at every line");
 }
 
 /// logrotate with the file of the packages, again and again while lines are written.
