@@ -3,6 +3,7 @@
 mod bad_days;
 mod fleet;
 mod network;
+mod notices;
 mod outage;
 mod soak;
 mod standby;
