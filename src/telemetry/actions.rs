@@ -39,7 +39,7 @@ const CLASSES: &[Class] = &[
     class("authentication", "info", &["token-failed"]),
     class("configuration", "change", &["settings-reloaded"]),
     class("configuration", "info", &["settings-warning"]),
-    class("database", "change", &["callbacks-purged"]),
+    class("database", "change", &["callbacks-purged", "store-migrating"]),
     class(
         "database",
         "error",
@@ -148,7 +148,9 @@ mod tests {
     #[test]
     fn every_action_has_a_class() {
         let mut found = BTreeSet::new();
-        actions(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        for folder in ["src", "migrations"] {
+            actions(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
+        }
         let known = CLASSES.iter().flat_map(|class| class.actions).map(|it| (*it).to_owned());
         assert_eq!(found, known.collect());
     }

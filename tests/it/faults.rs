@@ -175,23 +175,23 @@ fn a_read_error_in_the_search_for_stuck_callbacks_stops_nothing() {
 
 #[test]
 fn a_read_error_in_the_search_for_old_callbacks_stops_nothing() {
-    const COUNT: usize = 12_000;
+    const COUNT: usize = 2_000;
     let rest = "outbox.cache_bytes = 1048576\n[delivery]\nper_destination = 1\n";
     let mut service = Service::prepare(rest);
     service.put_on_a_disk_that_can_fail();
     service.serve();
     // Only one is in flight, and no outcome is committed in the meantime.
     let waits = Receiver::answering(vec![], Answer::Wait);
+    let path = format!("/{}", "x".repeat(8192));
     let lines: String = (0..COUNT)
-        .map(|job| event("job_sending", &job.to_string(), &waits.url("/")).to_string() + "\n")
+        .map(|job| event("job_sending", &job.to_string(), &waits.url(&path)).to_string() + "\n")
         .collect();
     service.api().post_lines(&lines);
     service.kill();
     service.serve();
     eventually("one is in flight", || (service.api().queue()["inFlight"] == 1).then_some(()));
-    // There are more than the cache has room for, so it does not have the first ones any more. If the search found
-    // enough of them, it would expire them, and a commit that cannot read stops the store. All become old at once, so
-    // that it does not find a few.
+    // The cache has room for far fewer than the search expires at once. If they were all in it, they would be
+    // expired, and a commit that cannot read stops the store. All become old at once, so that it does not find a few.
     assert!(service.run(&["export", "--file", "all.ndjson"]).status.success());
     service.fail_disk("pread EIO");
     service.configure(&format!("{rest}[retry]\nmax_age = \"1s\"\n"));
