@@ -4,7 +4,6 @@
 use crate::{
     callback::{CallbackId, Destination, ParseIdError, redact_url},
     clock::Timestamp,
-    event::MAX_NAME_BYTES,
     outbox::{
         Cancelled, DestinationQuery, DestinationSummary, ErrorKind, ListedState, Outbox,
         OutboxError, Query, Stage, StateName,
@@ -39,9 +38,6 @@ pub enum SelectError {
     /// Not a number of callbacks.
     #[error("`limit` must be at least 1")]
     Limit,
-    /// Longer than the name of any job.
-    #[error("`{0}` is longer than {MAX_NAME_BYTES} bytes")]
-    Name(&'static str),
     /// Not a time.
     #[error(
         "invalid time `{0}`; expected a time such as 2026-01-31T08:00:00Z or a duration such as 2h"
@@ -118,11 +114,6 @@ impl Selectors {
     /// Parses the selectors, with durations relative to `now`.
     pub fn parse(self, now: Timestamp) -> Result<Selection, SelectError> {
         let time = |text: Option<String>| text.map(|text| parse_time(&text, now)).transpose();
-        for (name, text) in [("jobId", &self.job_id), ("jobIdFs", &self.job_id_fs)] {
-            if text.as_ref().is_some_and(|text| text.len() > MAX_NAME_BYTES) {
-                return Err(SelectError::Name(name));
-            }
-        }
         Ok(Selection {
             ids: Vec::new(),
             stage: None,

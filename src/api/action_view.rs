@@ -24,11 +24,9 @@ pub struct FilterView {
     pub destination: Option<String>,
     /// Only callbacks of this job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<texts::Name>)]
     pub job_id: Option<String>,
     /// Only callbacks with this job directory name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<texts::Name>)]
     pub job_id_fs: Option<String>,
     /// Only callbacks whose last error is of this kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -37,10 +37,8 @@ pub(super) struct ListQuery {
     #[param(value_type = Option<texts::Destination>)]
     destination: Option<String>,
     /// Only callbacks of this job.
-    #[param(value_type = Option<texts::Name>)]
     job_id: Option<String>,
     /// Only callbacks with this job directory name.
-    #[param(value_type = Option<texts::Name>)]
     job_id_fs: Option<String>,
     /// Only callbacks whose last error is of this kind.
     #[param(value_type = Option<ErrorKind>)]

@@ -177,10 +177,7 @@ impl Filter {
                 let is = |name: &&&str| fields.contains(&(**name, given.as_str()));
                 (*times.iter().find(is)?, words.invalid_time, given)
             }
-            SelectError::Id(_)
-            | SelectError::Nothing
-            | SelectError::Limit
-            | SelectError::Name(_) => return None,
+            SelectError::Id(_) | SelectError::Nothing | SelectError::Limit => return None,
         };
         let label = words.of_field(field);
         Some(Invalid { field, why: format!("{label}: {why} ({given})") })

@@ -79,11 +79,6 @@ fn filters_take_times_with_an_offset_and_whole_numbers_in_any_notation() {
         let answer = api.request("POST", "/v1/callbacks/retry-now", Some(&token), kind, body);
         assert_eq!((answer.status, answer.json()["matched"].clone()), (200, json!(1)), "{limit}");
     }
-    for (path, body) in [
-        ("/v1/callbacks/replay", json!({"filter": {"all": true}, "limit": 1.5})),
-        ("/v1/callbacks/replay", json!({"filter": {"jobId": "x".repeat(256)}})),
-    ] {
-        let answer = api.post(path, &body);
-        assert!([400, 422].contains(&answer.status), "{answer:?}");
-    }
+    let half = json!({"filter": {"all": true}, "limit": 1.5});
+    assert_eq!(api.post("/v1/callbacks/replay", &half).status, 422);
 }
