@@ -53,7 +53,7 @@ schema! {
     CallbackId = text(
         "Id of a callback",
         "^[0-9a-v]{25}[048cgkos]$",
-        "06c1rjzz1b6b2r2c49rc3wrr9k",
+        "06h1kuqc7g0003796ovvvcapps",
     )
 }
 

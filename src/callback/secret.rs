@@ -16,6 +16,11 @@ impl SecretUrl {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// Whether something of it is hidden.
+    pub fn has_password(&self) -> bool {
+        redact_url(&self.0) != self.0
+    }
 }
 
 impl From<String> for SecretUrl {

@@ -156,11 +156,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Man(args) => man::run(&args, Cli::command()),
         Command::Serve => {
             let again = || Config::load_again(cli.config.as_deref());
-            let runtime = runtime(true)?;
-            let lock = runtime.block_on(serve::run(config()?, &again))?;
-            drop(runtime);
-            drop(lock);
-            Ok(Exit::Done)
+            serve::run(config()?, &again)
         }
         Command::CheckConfig(args) => {
             let config = config()?;

@@ -2,23 +2,40 @@
 
 use std::time::Duration;
 
-use super::output::{say, say_warnings};
+use super::{
+    output::{Exit, say, say_warnings},
+    runtime::runtime,
+};
 use crate::{
     config::{Config, ConfigError},
-    datadir::DataDir,
-    service::{self, Observer, Started},
+    service::{self, Observer, Requests, Started},
 };
 
-pub(super) async fn run(
+pub(super) fn run(
     config: Config,
     again: &(dyn Fn() -> Result<Config, ConfigError> + Sync),
-) -> anyhow::Result<DataDir> {
+) -> anyhow::Result<Exit> {
     let announcement = Announcement {
         data_dir: config.data_dir.display().to_string(),
         elsewhere: config.outbox.elsewhere(),
     };
     say_warnings(&config);
-    Ok(service::serve(config, again, None, &announcement).await?)
+    to_its_end(config, again, None, &announcement)?;
+    Ok(Exit::Done)
+}
+
+/// Runs the service. The lock is released when everything that shares the store is dropped.
+pub(super) fn to_its_end(
+    config: Config,
+    again: &(dyn Fn() -> Result<Config, ConfigError> + Sync),
+    requests: Requests,
+    observer: &dyn Observer,
+) -> anyhow::Result<()> {
+    let runtime = runtime(true)?;
+    let lock = runtime.block_on(service::serve(config, again, requests, observer))?;
+    drop(runtime);
+    drop(lock);
+    Ok(())
 }
 
 /// What is printed at the start.

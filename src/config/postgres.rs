@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{files, reader::Reader, values::quoted};
+use super::{files, reader::Reader};
 use crate::{
     callback::SecretUrl,
     outbox::{Common, postgres},
@@ -59,17 +59,14 @@ pub(super) fn settings(r: &mut Reader, common: &Common) -> Option<postgres::Sett
 
 fn url(r: &mut Reader, key: &'static str) -> Option<SecretUrl> {
     let url = SecretUrl::from(r.text(key)?);
-    let shown = url.to_string();
-    if let Some(noted) = r.effective.iter_mut().find(|it| it.key == key) {
-        noted.value = Some(quoted(&shown));
-    }
+    r.show(key, &url);
     if let Err(reason) = postgres::check_url(&url) {
         r.fault(
             key,
             format!("has to be a URL such as \"postgresql://user@host:5432/database\": {reason}"),
         );
     }
-    if let Some(file) = r.file(key).filter(|_| shown != url.reveal()) {
+    if let Some(file) = r.file(key).filter(|_| url.has_password()) {
         files::warn_if_open(r, key, &file);
     }
     Some(url)

@@ -176,10 +176,10 @@ impl Config {
             sections: destinations.map(|_, section| section.send.clone()),
         };
         let secrets = secrets(&mut r);
-        let has_password = |it: &SecretUrl| it.to_string() != it.reveal();
         for (key, is_secret) in [
             ("signing.secrets", !secrets.is_empty()),
-            ("egress.proxy", client.proxy.as_ref().is_some_and(has_password)),
+            ("egress.proxy", client.proxy.as_ref().is_some_and(SecretUrl::has_password)),
+            ("notify.url", notify.as_ref().is_some_and(SecretUrl::has_password)),
         ] {
             if let Some(file) = r.file(key).filter(|_| is_secret) {
                 files::warn_if_open(&mut r, key, &file);

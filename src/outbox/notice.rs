@@ -1,8 +1,7 @@
 //! Notices: a receiver of the operator is told when callbacks fail for good (`notify.url`).
 //!
 //! Failures of one destination are counted in a window, which begins with the first of them. The store keeps
-//! the window in the commit of the failures. When it is over, it becomes one notice, in the commit that removes
-//! it. A notice is a callback itself. Its destination is `notify://<host>:<port>`, which no producer can give,
+//! the window in the commit of the failures. When it is over, it becomes one notice. A notice is a callback itself. Its destination is `notify://<host>:<port>`, which no producer can give,
 //! so notices have queue, retries and breaker of their own; its URL has the content. The address to which it is
 //! sent is the one in the settings at that time.
 
@@ -23,6 +22,9 @@ use crate::{
 
 /// The pair of the URL's query that has the content.
 const NOTICE: &str = "notice";
+
+/// The beginning of the destinations of notices.
+const LANE: &str = "notify://";
 
 /// Maximum length of a destination in the job of its notices, in bytes.
 const JOB_BYTES: usize = 200;
@@ -121,9 +123,6 @@ impl Notices {
     }
 }
 
-/// The beginning of the destinations of notices.
-const LANE: &str = "notify://";
-
 /// Whether a failure is told: neither that of a notice, nor what an operator cancelled.
 fn is_told(record: &Record) -> Option<&Failure> {
     let error = record.last_error.as_ref()?;
@@ -164,7 +163,11 @@ impl FailureWindow {
 
 /// The body of a notice, if this callback is one.
 pub fn notice_of(record: &Record) -> Option<Vec<u8>> {
-    let url = Url::parse(record.url.reveal()).ok().filter(|_| record.destination.is_notice())?;
+    // First, because this is asked at every attempt.
+    if !record.destination.is_notice() {
+        return None;
+    }
+    let url = Url::parse(record.url.reveal()).ok()?;
     let content = url.query_pairs().find(|(name, _)| name == NOTICE)?.1;
     Some(content.into_owned().into_bytes())
 }

@@ -95,8 +95,9 @@ pub enum ServiceError {
     Signals(io::Error),
 }
 
-/// Runs until a signal stops it. Returns the lock, which has to be held until everything that shares the
-/// store is dropped, with the runtime. `again` reads the settings again for a reload, `requests` come from what supervises it, and `observer` is told when it is ready.
+/// Runs until a signal stops it. `again` reads the settings again for a reload, `requests` come from what
+/// supervises the service, and `observer` is told when it is ready. Returns the lock, which has to be held until
+/// everything that shares the store is dropped, with the runtime.
 pub async fn serve(
     mut config: Config,
     again: &(dyn Fn() -> Result<Config, ConfigError> + Sync),

@@ -143,6 +143,8 @@ impl Reload<'_> {
                 view.changed.push(key);
             }
         }
+        // As everything about notices, it needs a restart.
+        next.means.notify.clone_from(&self.means.load().notify);
         let tokens_differ = self.apply(next);
         if tokens_differ && !view.changed.iter().any(|key| key.contains("token_file")) {
             view.changed.push("api.token_file".into());

@@ -26,8 +26,9 @@ const MEND_PAUSE: u32 = 50;
 /// Destinations that are read at once.
 const PAGE: usize = 1000;
 
-/// How late a notice may be stored.
+/// How late a notice may be stored, and the pause after a failure, of which each is logged.
 const BETWEEN_NOTICES: Duration = Duration::from_secs(1);
+const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
 
 /// Pause between two searches for stuck jobs.
 const BETWEEN_MENDS: Duration = Duration::from_mins(10);
@@ -50,8 +51,8 @@ pub(super) async fn run(
 /// Stores notices of failures when their windows are over.
 async fn notify(outbox: &dyn Outbox) {
     loop {
-        match outbox.notify().await {
-            Ok(0) => {}
+        let pause = match outbox.notify().await {
+            Ok(0) => BETWEEN_NOTICES,
             Ok(stored) => {
                 tracing::info!(
                     event.action = "notices-stored",
@@ -60,9 +61,12 @@ async fn notify(outbox: &dyn Outbox) {
                 );
                 continue;
             }
-            Err(error) => report_failure(&error),
-        }
-        tokio::time::sleep(BETWEEN_NOTICES).await;
+            Err(error) => {
+                report_failure(&error);
+                AFTER_A_FAILURE
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -43,7 +43,7 @@ fn line(metadata: &tracing::Metadata<'_>, fields: &Fields) -> Vec<u8> {
         tracing::Level::TRACE => "trace",
     };
     let message = if fields.message.is_empty() { b"\"\"" } else { &*fields.message };
-    let mut line = begin(level, message);
+    let mut line = begin(level, message, fields.json.len());
     if !fields.has_action {
         put(&mut line, "log.logger", metadata.target());
     }
@@ -57,7 +57,7 @@ fn line(metadata: &tracing::Metadata<'_>, fields: &Fields) -> Vec<u8> {
 pub(super) fn own_line(action: &str, message: &str, error: &std::io::Error) -> Vec<u8> {
     let mut shown = Vec::new();
     put_value(&mut shown, message);
-    let mut line = begin("error", &shown);
+    let mut line = begin("error", &shown, 0);
     put_class(&mut line, actions::class_of(action));
     put(&mut line, "event.action", action);
     put(&mut line, "error.message", error.to_string());
@@ -65,9 +65,9 @@ pub(super) fn own_line(action: &str, message: &str, error: &std::io::Error) -> V
     line
 }
 
-/// What every line begins with: the first four fields in the order that ECS recommends.
-fn begin(level: &str, message: &[u8]) -> Vec<u8> {
-    let mut line = Vec::with_capacity(1024);
+/// What every line begins with: the first four fields in the order that ECS recommends. `more` bytes will follow.
+fn begin(level: &str, message: &[u8], more: usize) -> Vec<u8> {
+    let mut line = Vec::with_capacity(512 + message.len() + more);
     let header =
         write!(line, r#"{{"@timestamp":"{}","log.level":"{level}","message":"#, SystemClock.now());
     line.extend_from_slice(message);

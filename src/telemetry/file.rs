@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::ecs::own_line;
+use crate::files;
 
 /// Pause of the writer when no line waits.
 const GATHER_PAUSE: Duration = Duration::from_millis(2);
@@ -147,7 +148,11 @@ fn length(file: &File) -> u64 {
 /// Gives each file the name of the next older one, and removes those that are no longer kept.
 fn rotate(path: &Path, keep: u64) -> io::Result<()> {
     // A symbolic link leads to the disk that is meant for the log.
-    let path = &*fs::canonicalize(path)?;
+    let path = match fs::canonicalize(path) {
+        // Somebody has renamed or removed it. It is created again.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
     let older = |number: u64| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{number}"));
@@ -160,7 +165,7 @@ fn rotate(path: &Path, keep: u64) -> io::Result<()> {
     // A name is free if an earlier rotation was interrupted; the files before it keep their names.
     let free = (1..=keep).find(|number| !older(*number).exists()).unwrap_or(keep);
     for number in (1..free).rev() {
-        fs::rename(older(number), older(number + 1))?;
+        files::rename(&older(number), &older(number + 1))?;
     }
-    fs::rename(path, older(1))
+    files::rename(&path, &older(1))
 }

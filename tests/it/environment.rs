@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::support::binary;
 
-/// What `check-config` prints with these settings, without the places where they are set.
-fn checked(toml: &str, env: &BTreeMap<String, String>, args: &[&str]) -> Vec<String> {
+/// What `check-config` prints with these settings, without the places where they are set, and what it says.
+fn checked(toml: &str, env: &BTreeMap<String, String>, args: &[&str]) -> (Vec<String>, String) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("token"), "geheim-geheim-geheim").unwrap();
     if !toml.is_empty() {
@@ -17,7 +17,7 @@ fn checked(toml: &str, env: &BTreeMap<String, String>, args: &[&str]) -> Vec<Str
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     let place = |line: &str| line.split("  # ").next().unwrap().to_owned();
-    text.lines().map(place).collect()
+    (text.lines().map(place).collect(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
@@ -39,7 +39,9 @@ fn the_settings_in_effect_are_printed_as_variables_that_have_the_same_effect() {
         requests_per_second = 2.5
         timeout = "7s"
     "#;
-    let printed = checked(toml, &BTreeMap::new(), &["--format", "env"]);
+    let (printed, said) = checked(toml, &BTreeMap::new(), &["--format", "env"]);
+    let hidden = "comments, because they have secrets: URLCALLBACK__SIGNING__SECRETS";
+    assert!(said.lines().any(|line| line == hidden), "{said}");
     assert!(printed.contains(&"URLCALLBACK__RETRY__MAX_AGE=2days".to_owned()), "{printed:#?}");
     assert!(printed.contains(&"# URLCALLBACK__SIGNING__SECRETS=[\"***\"]".to_owned()));
     assert!(printed.contains(&"# URLCALLBACK__EGRESS__PROXY is not set".to_owned()));
@@ -47,7 +49,7 @@ fn the_settings_in_effect_are_printed_as_variables_that_have_the_same_effect() {
     let env = set.map(|line| line.split_once('=').unwrap());
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let secret = |line: &String| !line.contains("signing.secrets");
-    let [before, after] = [checked(toml, &BTreeMap::new(), &[]), checked("", &env, &[])];
+    let [before, after] = [checked(toml, &BTreeMap::new(), &[]).0, checked("", &env, &[]).0];
     let of = |lines: Vec<String>| lines.into_iter().filter(secret).collect::<Vec<_>>();
     let (before, after) = (of(before), of(after));
     let differs: Vec<_> = before.iter().zip(&after).filter(|(a, b)| a != b).collect();

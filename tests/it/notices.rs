@@ -181,6 +181,29 @@ fn a_notice_that_fails_and_what_an_operator_cancels_make_no_notice() {
 }
 
 #[test]
+fn another_receiver_needs_a_restart_and_without_one_a_notice_fails() {
+    let (told, other) = (Receiver::answering(vec![], Answer::Status(503)), Receiver::start());
+    let mut service = Service::prepare(&settings(&told, "1s", ""));
+    service.serve();
+    service.configure(&settings(&other, "1s", ""));
+    let reloaded = service.api().post("/v1/reload", &Value::Null).json();
+    assert_eq!(reloaded["restart"], json!(["notify.url"]));
+    refused(&service, "http://169.254.169.254/");
+    told.wait_for(1);
+    assert_eq!(other.count(), 0);
+    service.kill();
+    service.configure("");
+    service.serve();
+    let failed = eventually("the notice fails", || {
+        let all = service.api().get("/v1/callbacks?state=failed").json();
+        let all = all["callbacks"].as_array().unwrap().clone();
+        all.into_iter().find(|it| it["destination"].as_str().unwrap().starts_with("notify://"))
+    });
+    assert_eq!(failed["lastError"]["kind"], "invalid_url");
+    assert_eq!(failed["lastError"]["message"], "notify.url is not set");
+}
+
+#[test]
 fn what_expires_is_told() {
     let told = Receiver::start();
     let down = Receiver::answering(vec![], Answer::Status(503));

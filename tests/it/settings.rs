@@ -278,7 +278,10 @@ fn a_world_readable_settings_file_with_secrets_is_warned_about() {
     };
     let signing = format!("signing.secrets = [\"{secret}\"]");
     let proxy = "egress.proxy = \"http://user:pass@proxy:3128\"";
-    for (key, settings) in [("signing.secrets", signing.as_str()), ("egress.proxy", proxy)] {
+    let notify = "notify.url = \"https://user:pass@host/\"";
+    for (key, settings) in
+        [("signing.secrets", signing.as_str()), ("egress.proxy", proxy), ("notify.url", notify)]
+    {
         let warned = said(settings, 0o604, None);
         assert!(warned.contains(key) && warned.contains("config.toml"), "{warned}");
         for mode in [0o600, 0o640] {
@@ -287,7 +290,8 @@ fn a_world_readable_settings_file_with_secrets_is_warned_about() {
     }
     assert_eq!(said("", 0o604, None), "");
     assert_eq!(said("", 0o604, Some(secret)), "", "it is in no file");
-    let harmless = "signing.secrets = []\negress.proxy = \"http://proxy:3128\"";
+    let harmless =
+        "signing.secrets = []\negress.proxy = \"http://proxy:3128\"\nnotify.url = \"http://h/\"";
     assert_eq!(said(harmless, 0o604, None), "", "nothing in it is secret");
 }
 

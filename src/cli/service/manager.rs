@@ -25,11 +25,11 @@ use super::{
 use crate::{
     cli::{
         output::{Exit, Usage, exit_of},
-        runtime::runtime,
+        serve::to_its_end,
     },
     config::Config,
     service::{
-        self, Observer, Requests,
+        Observer, Requests,
         supervised::{self, Control, Controls, Manager, Pace, State, Status},
     },
 };
@@ -99,12 +99,7 @@ fn serve(requests: Requests, observer: &dyn Observer) -> anyhow::Result<()> {
             .with_context(|| format!("cannot enter {}", folder.display()))?;
     }
     let config = Config::load(file)?;
-    let again = || Config::load_again(file);
-    let runtime = runtime(true)?;
-    let lock = runtime.block_on(service::serve(config, &again, requests, observer))?;
-    drop(runtime);
-    drop(lock);
-    Ok(())
+    to_its_end(config, &|| Config::load_again(file), requests, observer)
 }
 
 /// The service manager of Windows.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderValue, header};
 use tokio::time::timeout;
@@ -216,17 +217,17 @@ impl Sender {
 
 impl Means {
     /// A callback with the URL that it is sent to, and its body. Only those of a notice are not its own.
-    fn addressed<'a>(&self, record: &'a Record) -> (Cow<'a, Record>, Vec<u8>) {
-        let Some(notice) = notice_of(record) else {
-            return (Cow::Borrowed(record), record.body.to_json());
-        };
-        // Without a receiver, it keeps its own URL, which can never be called.
-        let url = self.notify.clone().unwrap_or_else(|| record.url.clone());
-        let destination = match self.notify {
-            Some(_) => Destination::of_callback(url.reveal()),
-            None => record.destination.clone(),
-        };
-        (Cow::Owned(Record { url, destination, ..record.clone() }), notice)
+    fn addressed<'a>(&self, record: &'a Record) -> (Cow<'a, Record>, Bytes) {
+        match (notice_of(record), &self.notify) {
+            (None, _) => (Cow::Borrowed(record), record.body.to_json().into()),
+            (Some(notice), Some(url)) => {
+                let destination = Destination::of_callback(url.reveal());
+                let record = Record { url: url.clone(), destination, ..record.clone() };
+                (Cow::Owned(record), notice.into())
+            }
+            // It keeps its own URL, which can never be called.
+            (Some(notice), None) => (Cow::Borrowed(record), notice.into()),
+        }
     }
 
     /// Time-out of an exchange.
@@ -305,7 +306,7 @@ struct Exchange<'a> {
     means: &'a Means,
     section: Option<&'a Section>,
     record: &'a Record,
-    body: &'a [u8],
+    body: &'a Bytes,
     token: Option<&'a Token>,
 }
 
@@ -320,7 +321,7 @@ impl Exchange<'_> {
     ) -> Result<(), NotMade> {
         let Self { means, section, record, body, token } = *self;
         let Means { clients, settings, .. } = means;
-        if means.notify.is_none() && notice_of(record).is_some() {
+        if record.destination.is_notice() {
             return Err(Failure::new(ErrorKind::InvalidUrl, "notify.url is not set").into());
         }
         let mut url = parse_url(record.url.reveal())
@@ -345,7 +346,7 @@ impl Exchange<'_> {
             headers.insert(header::AUTHORIZATION, header);
         }
         let client = clients.of(&url, &record.destination)?;
-        let request = client.put(url.clone()).headers(headers).body(body.to_vec()).build();
+        let request = client.put(url.clone()).headers(headers).body(body.clone()).build();
         let request = request.map_err(|error| describe(error, false))?;
         let again = request.try_clone();
         measure::exchange();

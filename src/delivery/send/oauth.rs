@@ -15,7 +15,10 @@ use tokio::{
 };
 use url::{Url, form_urlencoded};
 
-use super::credentials::{CredentialError, Credentials, read_line};
+use super::{
+    credentials::{CredentialError, Credentials, read_line},
+    response::masked,
+};
 use crate::{callback::Destination, measure};
 
 /// The part of a token's lifetime that is left when a new one is requested, and the longest such time: a
@@ -291,7 +294,7 @@ impl Tokens {
             std::iter::once(refused.error.as_str()).chain(refused.error_description.as_deref())
         {
             // It may repeat what it was sent, in whatever form.
-            let said = secrets.iter().fold(said.to_owned(), |said, it| said.replace(it, "***"));
+            let said = masked(said, &secrets, usize::MAX);
             let said: String = said.chars().filter(|it| !it.is_control()).take(MAX_SAID).collect();
             if !said.is_empty() {
                 reason.push_str(": ");

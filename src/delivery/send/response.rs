@@ -19,12 +19,16 @@ pub(super) struct Seen {
 
 /// The beginning of the response body, without the secrets of the request.
 pub(super) fn excerpt(seen: &Seen, max: usize) -> String {
-    let text = String::from_utf8_lossy(&seen.excerpt);
+    masked(&String::from_utf8_lossy(&seen.excerpt), &seen.secrets, max)
+}
+
+/// The beginning of what somebody said who was sent these secrets, the longest ones first, without them.
+pub(super) fn masked(text: &str, secrets: &[String], max: usize) -> String {
     let mut shown = String::new();
     let mut at = 0;
     // Text that begins after the limit is omitted, so that no secret is cut in two.
     while let Some(next) = text[at..].chars().next().filter(|_| at < max) {
-        match seen.secrets.iter().find(|secret| text[at..].starts_with(secret.as_str())) {
+        match secrets.iter().find(|secret| text[at..].starts_with(secret.as_str())) {
             Some(secret) => {
                 shown.push_str("***");
                 at += secret.len();

@@ -8,6 +8,7 @@ mod windows;
 
 use std::{io, time::Duration};
 
+pub(super) use request::SHORT_GRACE;
 pub use request::{Request, Requests};
 
 #[cfg(unix)]

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+/// How long attempts in progress get where Windows does not wait: it ends a process five seconds after its console
+/// was closed, and after a log-off or shutdown, unless it is configured otherwise. The rest is for closing
+/// connections and store.
+pub(crate) const SHORT_GRACE: Duration = Duration::from_millis(1500);
+
 /// A request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {

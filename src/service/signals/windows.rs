@@ -1,18 +1,14 @@
 //! The events of a console. Windows has no signal that could mean a reload: the command `reload` does it, and
 //! the service manager's `paramchange`.
 
-use std::{future::pending, io, time::Duration};
+use std::{future::pending, io};
 
 use tokio::signal::windows::{
     CtrlBreak, CtrlC, CtrlClose, CtrlLogoff, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close,
     ctrl_logoff, ctrl_shutdown,
 };
 
-use super::request::Request;
-
-/// Windows ends a process five seconds after its console was closed, and after a log-off or shutdown.
-/// The grace leaves time to close connections and store.
-const SHORT_GRACE: Duration = Duration::from_millis(1500);
+use super::request::{Request, SHORT_GRACE};
 
 /// The events of the console.
 pub(super) struct System {

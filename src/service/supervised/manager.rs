@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::service::signals::SHORT_GRACE;
+
 /// A state of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -98,8 +100,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             checkpoint: Duration::from_secs(2),
-            // Windows waits for five seconds, unless it is configured otherwise.
-            short_grace: Duration::from_millis(1500),
+            short_grace: SHORT_GRACE,
             margin: Duration::from_secs(30),
         }
     }

@@ -121,35 +121,11 @@ fn every_fault_of_a_section_names_its_key() {
             "headers = { x = \"ä\" }",
             ".headers (config.toml): \"x\": the value has characters other than",
         ),
+        ("headers = { X = \"1\", x = \"2\" }", ".headers (config.toml): \"x\" is there twice"),
         ("headers = { x = { file = \"no\" } }", ".headers (config.toml): \"x\": no: "),
     ] {
         let said = refused(&section(settings));
         assert!(said.contains(says), "{settings}: {says} in {said}");
-    }
-    for name in [
-        "host",
-        "Content-Type",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "proxy-authorization",
-        "webhook-id",
-        "webhook-signature",
-        "callback-attempt",
-        "user-agent",
-        "traceparent",
-        "tracestate",
-    ] {
-        let said = refused(&section(&format!("headers = {{ \"{name}\" = \"1\" }}")));
-        assert!(
-            said.contains(&format!(".headers (config.toml): \"{name}\" cannot be set: ")),
-            "{said}"
-        );
     }
     for (settings, says) in [
         (
@@ -173,6 +149,36 @@ fn every_fault_of_a_section_names_its_key() {
 }
 
 #[test]
+fn headers_of_the_service_cannot_be_set() {
+    for name in [
+        "host",
+        "Content-Type",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "proxy-authorization",
+        "webhook-id",
+        "webhook-signature",
+        "callback-attempt",
+        "user-agent",
+        "traceparent",
+        "tracestate",
+    ] {
+        let said =
+            refused(&format!("[destinations.\"http://h\"]\nheaders = {{ \"{name}\" = \"1\" }}\n"));
+        assert!(
+            said.contains(&format!(".headers (config.toml): \"{name}\" cannot be set: ")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn credentials_and_an_authorization_header_exclude_each_other() {
     let service = Service::prepare("");
     fs::write(service.path("token"), "a-token").unwrap();
@@ -186,6 +192,29 @@ fn credentials_and_an_authorization_header_exclude_each_other() {
     let shown = String::from_utf8(service.run(&["check-config"]).stdout).unwrap();
     let says = "destinations = { \"http://h:80\" = { headers = { authorization = \"***\" } } }";
     assert!(shown.contains(says), "{shown}");
+}
+
+#[test]
+fn secrets_for_hosts_of_anybody_are_warned_about() {
+    let service = Service::prepare("");
+    fs::write(service.path("secret"), "one-line").unwrap();
+    let warned = |pattern: &str, settings: &str| {
+        service.configure(&format!("[destinations.\"{pattern}\"]\n{settings}\n"));
+        let output = service.run(&["check-config"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap().contains("matches hosts of anybody")
+    };
+    let bearer = "bearer_token_file = \"secret\"";
+    let oauth2 = "oauth2 = { token_url = \"http://t/\", client_id = \"c\", client_secret_file = \"secret\" }";
+    for settings in [bearer, oauth2, "headers = { x = { file = \"secret\" } }"] {
+        for open in ["https://print-*", "https://*example.com"] {
+            assert!(warned(open, settings), "{open} {settings}");
+        }
+        for closed in ["https://*.example.com", "https://print-1"] {
+            assert!(!warned(closed, settings), "{closed} {settings}");
+        }
+    }
+    assert!(!warned("https://print-*", "headers = { x = \"no secret\" }"));
 }
 
 #[test]

@@ -49,9 +49,11 @@ fn a_destination_that_was_open_gets_twice_as_many_requests_after_each_round() {
     let lines =
         (0..40).map(|job| format!("{}\n", event("job_sending", &job.to_string(), &receiver.url())));
     api.post_lines(&lines.collect::<String>());
-    eventually("it is open", || {
+    // Those that began before it was open would be answered too.
+    eventually("it is open, and nothing is in flight", || {
         let all = api.get("/v1/destinations").json();
-        (all["destinations"][0]["state"] == "open").then_some(())
+        let it = &all["destinations"][0];
+        (it["state"] == "open" && it["inFlight"] == 0).then_some(())
     });
     seen.works.store(true, SeqCst);
     eventually("all are delivered", || (api.queue()["delivered"] == 40).then_some(()));

@@ -159,6 +159,17 @@ fn a_rotated_file_keeps_its_mode_its_disk_and_whole_lines() {
 }
 
 #[test]
+fn a_file_that_somebody_removed_is_created_again() {
+    let receiver = Receiver::answering(vec![], Answer::Status(200));
+    let service = Service::start("log.max_bytes = 20000\n");
+    fs::remove_file(service.path("service.log")).unwrap();
+    service.api().post_lines(&many(&receiver, 0, 100));
+    eventually("it is there again", || service.path("service.log").exists().then_some(()));
+    service.api().post_lines(&many(&receiver, 100, 1));
+    eventually("and written to", || (!lines(&service, 0).is_empty()).then_some(()));
+}
+
+#[test]
 fn a_rotation_that_fails_loses_nothing() {
     const COUNT: usize = 300;
     let receiver = Receiver::answering(vec![], Answer::Status(200));
