@@ -1,6 +1,6 @@
 //! The codec of stored values: whatever the bytes are, decoding them returns a value or an error, and
 //! asks for no more memory than they have; what is written is read again as it was; and a value that
-//! was cut off is never taken for a whole one.
+//! was cut off is never taken for a whole one, except that of an earlier version, which has no trace.
 //!
 //! The input is decoded as it is, and is also what a record is made of.
 
@@ -9,7 +9,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use seal_dpf_urlcallback::{
-    callback::{Body, CallbackId, Destination, JobState, SecretUrl},
+    callback::{Body, CallbackId, Destination, JobState, SecretUrl, Trace},
     clock::Timestamp,
     outbox::{
         Attempt, ErrorKind, Failure, Readiness, Record, State,
@@ -27,11 +27,11 @@ const SLACK: usize = 1024;
 type Made<T> = arbitrary::Result<T>;
 
 fn time(u: &mut Unstructured<'_>) -> Made<Timestamp> {
+    Ok(Timestamp::from_millis(u.arbitrary()?))
+}
+
+fn failure(u: &mut Unstructured<'_>) -> Made<Failure> {
     let kind = *u.choose(&ErrorKind::ALL)?;
-        ErrorKind::Expired,
-        ErrorKind::Exhausted,
-        ErrorKind::Cancelled,
-    ])?;
     Ok(Failure { kind, message: u.arbitrary()?, status: u.arbitrary()? })
 }
 
@@ -52,6 +52,15 @@ fn attempt(u: &mut Unstructured<'_>) -> Made<Attempt> {
         peer: u.arbitrary()?,
         response_excerpt: u.arbitrary()?,
     })
+}
+
+fn trace(u: &mut Unstructured<'_>) -> Made<Trace> {
+    let (id, flags): (u128, u8) = (u.arbitrary()?, u.arbitrary()?);
+    let state: Option<String> = u.arbitrary()?;
+    let parent = format!("00-{:032x}-{:016x}-{flags:02x}", id.max(1), 1);
+    // A state that is not kept leaves the trace.
+    let made = Trace::parse(&parent, state.as_deref()).or_else(|| Trace::parse(&parent, None));
+    made.ok_or(arbitrary::Error::IncorrectFormat)
 }
 
 fn record(u: &mut Unstructured<'_>) -> Made<Record> {
@@ -83,6 +92,7 @@ fn record(u: &mut Unstructured<'_>) -> Made<Record> {
         replays: u.arbitrary()?,
         last_error: optional(u, failure)?,
         last_attempt: optional(u, attempt)?,
+        trace: optional(u, trace)?,
     })
 }
 
@@ -118,7 +128,10 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(&decode::<Attempt>(&encode_row(attempt).unwrap()).unwrap(), attempt);
     }
     let cut = usize::from(u.arbitrary::<u16>().unwrap_or_default()) % bytes.len();
-    assert_eq!(read(&bytes[..cut]), None, "cut off after {cut} bytes");
+    if let Some(read) = read(&bytes[..cut]) {
+        let earlier = Record { trace: None, ..made.clone() };
+        assert_eq!(read, earlier, "cut off after {cut} bytes");
+    }
     let whole = read(&bytes);
     assert_eq!(whole.as_ref(), Some(&made));
 
