@@ -322,8 +322,8 @@ $body$;
 -- nothing is stored again, and the outcomes are the same; a call without a token is not repeated, and neither is
 -- the one with the token p_answered. p_given: the seq of a callback, if it has one already. p_about: the callback
 -- whose outcome an outcome event reports; the event is not stored unless that callback has ended. p_refused: the
--- kind of error of one that can never be sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one row alone, and nothing is
--- stored: 3 there is no room (seq: how many are pending), 4 to be tried one by one.
+-- kind of error of one that can never be sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one
+-- row alone, and nothing is stored: 3 there is no room (seq: how many are pending), 4 to be tried one by one.
 CREATE FUNCTION @schema@.enqueue_v1(
     p_now bigint, p_slot integer, p_max bigint, p_events bytea[], p_jobs bytea[], p_directories bytea[],
     p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[], p_token bigint,
