@@ -4,7 +4,7 @@ use std::{net::TcpListener, time::Duration};
 
 use serde_json::json;
 
-use crate::support::{Answer, PASSWORD, Receiver, Service, event, eventually};
+use crate::support::{Answer, PASSWORD, Receiver, Service, event, eventually, unused_address};
 
 #[test]
 fn the_seeds_examples_are_sent_byte_for_byte() {
@@ -239,9 +239,7 @@ fn connections_are_reused() {
 fn an_open_destination_uses_no_attempts_and_closes_on_a_response() {
     let settings = "breaker.failures = 3\nbreaker.initial_pause = \"100ms\"\nbreaker.max_pause = \"100ms\"\ndelivery.per_destination = 1";
     let service = Service::start(settings);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = unused_address();
     let mut batch = String::new();
     for job in 0..50 {
         batch += &(event("job_sending", &job.to_string(), &format!("http://{address}/"))

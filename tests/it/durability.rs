@@ -2,13 +2,11 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Answer, Receiver, Service, event, eventually};
+use crate::support::{Answer, Receiver, Service, event, eventually, unused_address};
 
 #[test]
 fn accepted_callbacks_and_attempt_counts_survive_sigkill() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = unused_address();
     let mut service = Service::start("");
     let id = service.api().accept(&event("job_sending", "1", &format!("http://{address}/")));
     let before = eventually("two attempts", || {

@@ -10,7 +10,7 @@ use seal_dpf_urlcallback::{
     },
 };
 
-use crate::support::{Answer, Receiver, Service, event, eventually};
+use crate::support::{Answer, Receiver, Service, event, eventually, unused_address};
 
 /// A store whose rows can be taken away; nothing else has it open.
 struct Rows(sled::Db);
@@ -128,9 +128,7 @@ impl Rows {
 
 /// A service that has stopped, with callbacks of these jobs that were tried once; and their receiver.
 fn stopped(jobs: &[&str], settings: &str) -> (Service, TcpListener, Vec<[String; 2]>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = unused_address();
     let mut service = Service::start(settings);
     let api = service.api();
     let url = format!("http://{address}/");

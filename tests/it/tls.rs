@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use serde_json::Value;
 
 use self::receiver::{Authority, TlsReceiver, plain, self_signed};
-use crate::support::{RawReceiver, Service, event, eventually};
+use crate::support::{RawReceiver, Service, event, eventually, unused_address};
 
 const ONCE: &str = "retry.initial_interval = \"1h\"\nretry.max_interval = \"1h\"\n";
 
@@ -269,7 +269,7 @@ fn an_authority_with_an_unsupported_key_is_warned_about() {
         assert_eq!(warned.contains("tls.ca_file"), says.is_some(), "{key:?}: {warned}");
         assert!(says.is_none_or(|says| warned.contains(says)), "{key:?}: {warned}");
 
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = unused_address().port();
         let mut server = std::process::Command::new("openssl")
             .args(["s_server", "-quiet", "-cert", "leaf.pem", "-key", "leaf.key", "-accept"])
             .arg(format!("127.0.0.1:{port}"))

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::support::{Answer, Receiver, Service, event, eventually};
+use crate::support::{Answer, Receiver, Service, event, eventually, unused_address};
 
 #[cfg(unix)]
 #[test]
@@ -81,9 +81,7 @@ fn a_destination_is_logged_once_when_it_opens_and_with_the_reason_when_it_closes
                     [retry]\ninitial_interval = \"10ms\"\nmax_interval = \"10ms\"";
     let service = Service::start(settings);
     let api = service.api();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = unused_address();
     let id = api.accept(&event("job_sending", "1", &format!("http://{address}/")));
     let lines = |action: &str| -> Vec<_> {
         service.log().into_iter().filter(|line| line["event.action"] == action).collect()

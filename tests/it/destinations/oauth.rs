@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::refused;
-use crate::support::{Answer, PASSWORD, Receiver, Service, event, eventually};
+use crate::support::{Answer, PASSWORD, Receiver, Service, event, eventually, unused_address};
 
 fn token(text: &str, expires_in: u64) -> Answer {
     let granted = json!({"access_token": text, "token_type": "Bearer", "expires_in": expires_in});
@@ -99,9 +99,7 @@ fn a_refused_token_is_renewed_once_within_the_attempt() {
 
 #[test]
 fn a_token_server_that_is_away_costs_the_receiver_nothing() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = unused_address();
     let (receiver, other) = (Receiver::start(), Receiver::start());
     let service = start(&format!(
         "breaker.failures = 1\nretry.max_attempts = 1\n{}",

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::support::{
     Answer, Forwarder, Receiver, Response, Service, event, eventually, postgres, preloaded,
+    unused_address,
 };
 
 /// `PgBouncer` in front of the server of this process. It ends when its standard input is closed.
@@ -26,7 +27,7 @@ struct Bouncer {
 impl Bouncer {
     fn start(mode: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = unused_address().port();
         let server = postgres::server().port();
         // `any` has everyone connect as the user of the database's line.
         let settings = format!(

@@ -1,7 +1,6 @@
 //! NATS servers, which end with the test.
 
 use std::{
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -16,7 +15,7 @@ use async_nats::{
 };
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{eventually, unused_address};
 
 /// The server: `NATS_SERVER`, or the one in the path.
 fn program() -> String {
@@ -47,7 +46,7 @@ impl Server {
     /// A server that has not started.
     fn prepared(settings: &str, options: ConnectOptions) -> Self {
         let dir = tempfile::Builder::new().prefix("callback-nats").tempdir().unwrap();
-        Self { dir, port: free_port(), settings: settings.into(), options, child: None }
+        Self { dir, port: unused_address().port(), settings: settings.into(), options, child: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -193,7 +192,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start() -> Self {
-        let ports = [free_port(), free_port(), free_port()];
+        let ports = [(); 3].map(|()| unused_address().port());
         let routes = ports.map(|port| format!("\"nats://127.0.0.1:{port}\"")).join(", ");
         let server = |(n, port)| {
             let settings = format!(
@@ -243,10 +242,6 @@ impl Cluster {
             })?
         });
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Drop for Server {

@@ -2,7 +2,6 @@
 //! ends.
 
 use std::{
-    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -13,7 +12,7 @@ use seal_dpf_urlcallback::outbox::{Common, postgres::Settings};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::{DEADLINE, PAUSE, eventually};
+use super::{DEADLINE, PAUSE, eventually, unused_address};
 
 /// Serves a cluster until standard input is closed.
 const SERVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres/serve");
@@ -62,7 +61,7 @@ impl Server {
     }
 
     fn make(settings: &[&str], primary: Option<u16>, is_shared: bool) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = unused_address().port();
         let dir = tempfile::Builder::new().prefix("callback-postgres").tempdir().unwrap();
         let options = settings.iter().flat_map(|it| ["-c".to_owned(), (*it).to_owned()]).collect();
         let mut server =
