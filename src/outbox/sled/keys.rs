@@ -122,6 +122,9 @@ pub(super) fn job(job_id: &str, seq: u64) -> Vec<u8> {
     key
 }
 
+/// The end of the due index.
+pub(super) const DUE_END: &[u8] = b"e";
+
 pub(super) fn due_prefix(queue: QueueKey) -> Vec<u8> {
     key(b'd', &[&queue.0.to_be_bytes()])
 }

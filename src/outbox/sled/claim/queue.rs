@@ -13,9 +13,9 @@ use foldhash::fast::RandomState;
 use crate::{
     clock::Timestamp,
     outbox::{
-        Open,
+        Open, Readiness, Record, State,
         horizon::Horizon,
-        sled::{claim::window::Window, rows::QueueRow},
+        sled::{claim::window::Window, keys, rows::QueueRow},
     },
 };
 
@@ -47,6 +47,15 @@ pub(crate) struct DueSeen {
     pub(crate) until: Timestamp,
 }
 
+/// What is known of the first fresh callback of a queue that is not busy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FirstFresh {
+    pub(crate) seq: u64,
+    pub(crate) created_at: Timestamp,
+    /// It has been claimed or changed since: the first one is now this one or a later one.
+    pub(crate) is_passed: bool,
+}
+
 /// The queue of one destination, in memory.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -59,8 +68,8 @@ pub(crate) struct Queue {
     /// The budget of every pending callback before `aged_to` began at this time or later.
     pub(crate) oldest: Timestamp,
     pub(crate) aged_to: u64,
-    /// The first fresh callback that is not busy, and when it was accepted, if the summary looked for it.
-    pub(crate) first_fresh: Option<(u64, Timestamp)>,
+    /// `None` until a claim or the summary has read one.
+    pub(crate) first_fresh: Option<FirstFresh>,
     /// What the summary has read of the due index since the last change.
     pub(crate) due_seen: Option<DueSeen>,
     /// What a listing has read of the due index since the last change, if that is not much.
@@ -98,18 +107,47 @@ impl Queue {
     }
 
     /// Frees a busy callback. Returns whether the queue has to be signalled.
+    ///
+    /// One that was claimed is not fresh afterwards: if it is, the caller says so with [`Self::changed`].
     pub(crate) fn free(&mut self, seq: u64) -> bool {
-        self.changed(seq);
-        self.busy.remove(&seq).is_some() && std::mem::take(&mut self.starved)
+        let was = self.busy.remove(&seq);
+        self.changed(if was == Some(Busy::Claimed) { u64::MAX } else { seq });
+        if let Some(first) = &mut self.first_fresh {
+            first.is_passed |= first.seq == seq;
+        }
+        was.is_some() && std::mem::take(&mut self.starved)
     }
 
-    /// Forgets what was read of the due index, and the first fresh callback if it may be this one now, or may
-    /// have been until now.
+    /// Forgets what was read of the due index, and the first fresh callback if it may be this one now.
     pub(crate) fn changed(&mut self, seq: u64) {
         self.change = next_change();
         self.due_seen = None;
         self.scheduled_seen = None;
-        self.first_fresh = self.first_fresh.filter(|(first, _)| *first < seq);
+        self.first_fresh = self.first_fresh.filter(|first| first.seq < seq);
+    }
+
+    /// Marks a callback as claimed that is due and not busy.
+    pub(crate) fn claim(&mut self, record: &mut Record) {
+        let seq = keys::seq_of(record.id);
+        self.busy.insert(seq, Busy::Claimed);
+        if record.state == State::Pending(Readiness::Fresh) {
+            // Fresh callbacks are claimed in order.
+            let created_at = record.created_at;
+            self.first_fresh = Some(FirstFresh { seq, created_at, is_passed: true });
+        }
+        record.budget_since = record.budget_since.max(self.row.resumed_at);
+    }
+
+    /// The first fresh callback, without a read.
+    pub(crate) fn known_first_fresh(&self) -> Option<FirstFresh> {
+        let ahead = self.window.ahead.front().map(|record| FirstFresh {
+            seq: keys::seq_of(record.id),
+            created_at: record.created_at,
+            is_passed: false,
+        });
+        let mut first = ahead.or(self.first_fresh)?;
+        first.is_passed |= self.busy.contains_key(&first.seq);
+        Some(first)
     }
 
     /// Its breaker, if it is open. Without pending callbacks, there is nothing to probe with.

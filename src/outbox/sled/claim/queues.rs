@@ -236,6 +236,7 @@ impl Queues {
         let mut inner = self.lock();
         if let Some(it) = inner.queues.get_mut(&queue) {
             it.free(seq);
+            it.changed(seq);
             inner.look_from(queue, seq);
             inner.signal(queue, due);
             drop(inner);

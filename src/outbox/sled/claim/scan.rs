@@ -55,9 +55,10 @@ pub(crate) fn claim_ahead(queue: &mut Queue, limit: usize, horizon: Horizon) -> 
         return None;
     }
     let mut found = Due::nothing_before(horizon.now);
-    for mut record in queue.window.ahead.drain(..limit) {
-        queue.busy.insert(keys::seq_of(record.id), Busy::Claimed);
-        record.budget_since = record.budget_since.max(queue.row.resumed_at);
+    while found.records.len() < limit
+        && let Some(mut record) = queue.window.ahead.pop_front()
+    {
+        queue.claim(&mut record);
         found.records.push(record);
     }
     Some(found)
@@ -143,8 +144,7 @@ impl<'a> DueScan<'a> {
             // If sled panics, the earlier claims are kept.
             match guarded(|| self.next(queue)) {
                 Ok(Next::Record(mut record)) => {
-                    record.budget_since = record.budget_since.max(queue.row.resumed_at);
-                    queue.busy.insert(keys::seq_of(record.id), Busy::Claimed);
+                    queue.claim(&mut record);
                     found.records.push(record);
                 }
                 Ok(Next::Later(at)) => {

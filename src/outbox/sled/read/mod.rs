@@ -6,7 +6,9 @@
 
 pub(crate) mod delivered;
 pub(crate) mod destinations;
+pub(crate) mod due;
 pub(crate) mod export;
 pub(crate) mod listing;
 pub(crate) mod lookup;
+pub(crate) mod snapshot;
 pub(crate) mod summary;

@@ -7,7 +7,11 @@ use crate::{
         error::Result,
         sled::{
             keys,
-            read::destinations::{self, DueCount},
+            read::{
+                destinations::only_failed,
+                due::{DueCount, DueReader},
+                snapshot,
+            },
             rows,
             shared::store::Store,
         },
@@ -61,13 +65,12 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
         oldest_failed: oldest_ended(store, StateName::Failed)?,
         ..Summary::default()
     };
-    let (mut ready, mut looked_at) = (0, 0);
+    let mut ready = 0;
     let mut all = Vec::new();
-    let (seen, others) = destinations::in_memory(store, horizon);
-    for queue in seen {
+    let (seen, others) = snapshot::in_memory(store, horizon);
+    let due = DueReader::new(store, horizon).all(&seen)?;
+    for (queue, DueCount { ready: queue_ready, oldest }) in seen.iter().zip(due) {
         let in_flight = queue.in_flight;
-        let DueCount { ready: queue_ready, oldest } =
-            destinations::due(store, &queue, horizon, &mut looked_at)?;
         summary.in_flight += in_flight;
         ready += queue_ready;
         let free =
@@ -96,7 +99,7 @@ pub(crate) fn of(store: &Store, now: Timestamp) -> Result<Summary> {
     summary.paused_count = all.iter().filter(|it| it.paused_at.is_some()).count() as u64;
     if others > 0 && all.len() < DESTINATIONS_SHOWN {
         let most = DESTINATIONS_SHOWN - all.len();
-        all.extend(destinations::only_failed(store, most, DESTINATION_SCAN_LIMIT, horizon)?);
+        all.extend(only_failed(store, most, DESTINATION_SCAN_LIMIT, horizon)?);
     }
     // Destinations that receive nothing come first, because there may be more than are shown.
     views::keep_first(&mut all, DESTINATIONS_SHOWN, |it| it);
