@@ -1,14 +1,19 @@
 //! W3C Trace Context: the trace that an event belongs to.
 
+use std::collections::HashSet;
+
 use data_encoding::HEXLOWER;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
 use super::id::CallbackId;
 
-/// Maximum length of `tracestate`, in bytes, as every participant has to support (W3C, 3.3.1.1). A longer one
+/// Maximum length of `tracestate`, in bytes, as every participant has to support (W3C, 3.3.1.5). A longer one
 /// is left out.
 const MAX_STATE: usize = 512;
+
+/// Maximum number of its members (W3C, 3.3.1.1).
+const MAX_MEMBERS: usize = 32;
 
 /// The flags of version 00 that are passed on: sampled, and random trace id.
 const FLAGS: u8 = 0b11;
@@ -61,12 +66,7 @@ impl Trace {
         let id: [u8; 16] = decoded(id)?.try_into().ok().filter(|it| *it != [0; 16])?;
         let _: [u8; 8] = decoded(span)?.try_into().ok().filter(|it| *it != [0; 8])?;
         let flags: [u8; 1] = decoded(flags)?.try_into().ok()?;
-        let printable = |text: &&str| {
-            !text.is_empty()
-                && text.len() <= MAX_STATE
-                && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-        };
-        let state = state.map(str::trim).filter(printable).map(str::to_owned);
+        let state = state.map(str::trim).filter(|text| is_state(text)).map(str::to_owned);
         known.then_some(Self { id, flags: flags[0] & FLAGS, state })
     }
 
@@ -84,6 +84,35 @@ impl Trace {
     pub fn state(&self) -> Option<&str> {
         self.state.as_deref()
     }
+}
+
+/// Whether this is a `tracestate` that has members (W3C, 3.3.1). An invalid one is not passed on.
+fn is_state(text: &str) -> bool {
+    let members: Vec<_> = text.split(',').map(|member| member.trim_matches([' ', '\t'])).collect();
+    let mut keys = HashSet::new();
+    text.len() <= MAX_STATE
+        && members.len() <= MAX_MEMBERS
+        && members.iter().any(|member| !member.is_empty())
+        && members.into_iter().filter(|member| !member.is_empty()).all(|member| {
+            member
+                .split_once('=')
+                .is_some_and(|(key, value)| is_key(key) && is_value(value) && keys.insert(key))
+        })
+}
+
+/// `key` in the grammar of level 2, which includes that of level 1.
+fn is_key(text: &str) -> bool {
+    let rest =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/@".contains(&byte);
+    (1..=256).contains(&text.len())
+        && !text.starts_with(['_', '-', '*', '/', '@'])
+        && text.bytes().all(rest)
+}
+
+/// `value`: printable characters without a comma and an equals sign. The spaces after it were removed.
+fn is_value(text: &str) -> bool {
+    (1..=256).contains(&text.len())
+        && text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=')
 }
 
 #[cfg(test)]
@@ -129,8 +158,31 @@ mod tests {
             assert_eq!(Trace::parse(&parent, None), None, "{parent}");
         }
         let parent = format!("00-{ID}-00f067aa0ba902b7-01");
-        for state in ["", "  ", "a=ä", "a=\nb", &"x".repeat(513)] {
+        let members = |count| (0..count).map(|n| format!("k{n}=1")).collect::<Vec<_>>().join(",");
+        for state in [
+            "",
+            "  ",
+            ",",
+            "a=ä",
+            "a=\nb",
+            "a",
+            "a=",
+            "=1",
+            "A=1",
+            "@a=1",
+            "a b=1",
+            "a=1=2",
+            "a=1,b=2,a=3",
+            &format!("a={}", "x".repeat(257)),
+            &format!("{}=1", "x".repeat(257)),
+            &format!("a={0},b={0}", "x".repeat(256)),
+            &members(33),
+        ] {
             assert_eq!(Trace::parse(&parent, Some(state)).unwrap().state(), None, "{state:?}");
+        }
+        for state in ["1a@x=b c, a=1", "a=1,,b=2", &members(32), &format!("a={}", "x".repeat(256))]
+        {
+            assert_eq!(Trace::parse(&parent, Some(state)).unwrap().state(), Some(state));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::reader::Reader;
 use crate::{
     callback::{SecretUrl, parse_url},
+    egress::Policy,
     outbox::Notices,
 };
 
@@ -23,5 +24,14 @@ pub(super) fn settings(r: &mut Reader) -> Option<(SecretUrl, Notices)> {
             r.fault(URL, format!("is not the URL of a receiver: {error}"));
             None
         }
+    }
+}
+
+/// Rejects a URL that would never be called.
+pub(super) fn check(r: &mut Reader, url: Option<&SecretUrl>, egress: &Policy) {
+    if let Some(Ok(url)) = url.map(|url| parse_url(url.reveal()))
+        && let Err(denied) = egress.check_url(&url)
+    {
+        r.fault(URL, format!("is not called: {denied}"));
     }
 }

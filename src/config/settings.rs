@@ -165,6 +165,7 @@ impl Config {
         let breaker = breaker_settings(&mut r);
         let mut egress = egress_policy(&mut r);
         egress.own = Some(api.listen);
+        notify::check(&mut r, notify.as_ref(), &egress);
         let destinations = destinations::sections(&mut r, attempt.timeout);
         let longest = destinations.iter().filter_map(|(_, section)| section.concurrency).max();
         let client = clients::Settings {

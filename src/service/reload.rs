@@ -25,7 +25,7 @@ use crate::{
     delivery::{retry, send::attempt::Means, settings},
     intake::Intake,
     sources::nats,
-    telemetry::Log,
+    telemetry::{Log, SEPARATOR},
     tls::{self, TlsError},
 };
 
@@ -244,8 +244,8 @@ fn say(done: &Reloaded) {
         Ok(view) => tracing::info!(
             event.action = "settings-reloaded",
             event.outcome = "success",
-            settings.changed = view.changed.join(", "),
-            settings.restart = view.restart.join(", "),
+            settings.changed = view.changed.join(SEPARATOR),
+            settings.restart = view.restart.join(SEPARATOR),
             "the settings were read again"
         ),
         Err(faults) => {

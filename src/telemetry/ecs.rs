@@ -13,6 +13,12 @@ use tracing_subscriber::{Layer, layer::Context};
 use super::actions::{self, Class};
 use crate::clock::{Clock as _, SystemClock};
 
+/// Fields with several values, which are separated by [`SEPARATOR`] in the event, as `tracing` has no lists.
+const LISTS: [&str; 2] = ["settings.changed", "settings.restart"];
+
+/// Separates the values of a field of [`LISTS`].
+pub(crate) const SEPARATOR: &str = ", ";
+
 /// Writes each event as one line of JSON with ECS field names.
 pub(super) struct EcsLayer {
     writer: NonBlocking,
@@ -168,7 +174,12 @@ impl Visit for Fields {
             self.class = actions::class_of(value);
             debug_assert!(self.class.is_some(), "{value} has no class");
         }
-        self.put(field, value);
+        if LISTS.contains(&field.name()) {
+            let all = value.split(SEPARATOR).filter(|one| !one.is_empty());
+            self.put(field, all.collect::<Vec<_>>());
+        } else {
+            self.put(field, value);
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

@@ -25,6 +25,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+pub(crate) use self::ecs::SEPARATOR;
 pub use self::file::Rotation;
 use self::{
     ecs::EcsLayer,

@@ -236,6 +236,11 @@ fn a_url_that_cannot_be_one_is_refused() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("notify.url") && text.contains("http"), "{text}");
+    service.configure("egress.https_only = true\nnotify.url = \"http://host/\"\n");
+    let output = service.run(&["check-config"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("is not called: egress.https_only"), "{text}");
     service.configure("notify.url = \"https://user:nobody-may-see-this@host/\"\n");
     let output = service.run(&["check-config"]);
     let text = String::from_utf8(output.stdout).unwrap();

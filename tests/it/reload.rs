@@ -219,7 +219,7 @@ fn a_signal_reloads_and_the_content_of_files_is_seen() {
     });
     assert_eq!(
         (&line["settings.changed"], &line["settings.restart"]),
-        (&"destinations".into(), &"".into())
+        (&json!(["destinations"]), &json!([]))
     );
     ended(&api, "1", &receiver.url("/"), "delivered");
     assert_eq!(receiver.puts()[0].header("authorization"), "Bearer new-token");

@@ -2,6 +2,7 @@
 
 mod batches;
 mod bench;
+mod due;
 mod export;
 mod journal;
 mod mend;

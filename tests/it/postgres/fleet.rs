@@ -25,8 +25,12 @@ pub(super) fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Op
 
 /// How many shards each instance has, by its number.
 pub(super) fn shards(schema: &str) -> BTreeMap<i32, i64> {
+    shards_of(postgres::server(), schema)
+}
+
+fn shards_of(server: &postgres::Server, schema: &str) -> BTreeMap<i32, i64> {
     let sql = format!("SELECT owner, count(*) FROM \"{schema}\".shard WHERE NOT clean GROUP BY 1");
-    postgres::server().run(async |client| {
+    server.run(async |client| {
         let rows = client.query(&sql, &[]).await.unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     })
@@ -34,8 +38,13 @@ pub(super) fn shards(schema: &str) -> BTreeMap<i32, i64> {
 
 /// Waits until each of two instances has its half of the shards.
 pub(super) fn halves(schema: &str) {
+    halves_of(postgres::server(), schema);
+}
+
+/// The same on a server that only this test uses.
+pub(super) fn halves_of(server: &postgres::Server, schema: &str) {
     within(Duration::from_mins(1), "each has its half", || {
-        shards(schema).values().eq([32, 32].iter()).then_some(())
+        shards_of(server, schema).values().eq([32, 32].iter()).then_some(())
     });
 }
 

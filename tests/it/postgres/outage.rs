@@ -1,8 +1,17 @@
 //! The database goes away and comes back.
 
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
 use serde_json::Value;
 
-use crate::support::{Answer, Receiver, Service, event, eventually, postgres::Server};
+use super::fleet::{halves_of, hand_in, receivers, seen};
+use crate::support::{
+    Answer, Receiver, Service, event, eventually, postgres::Server, read_request,
+};
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
@@ -96,4 +105,65 @@ fn while_the_database_hangs_no_attempt_starts() {
     assert_eq!(receiver.count(), 1, "an attempt started without an answer of the database");
     server.freeze(false);
     api.wait_for_state(&id, "delivered");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn an_attempt_that_runs_while_the_database_hangs_is_given_up_before_others_may_take_over() {
+    let mut server = Server::start();
+    let mut service = Service::prepare(&(server.toml("callbacks") + "delivery.timeout = \"5m\"\n"));
+    service.serve();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let id = service.api().accept(&event("job_sending", "1", &url));
+    let (mut first, _) = listener.accept().unwrap();
+    read_request(&mut first);
+    server.freeze(true);
+    let frozen = Instant::now();
+    // It ends when the service closes the connection.
+    let read = first.read(&mut [0]);
+    let passed = frozen.elapsed();
+    assert!(matches!(read, Ok(0) | Err(_)) && passed < Duration::from_secs(20), "{passed:?}");
+    server.freeze(false);
+    let (mut second, _) = listener.accept().unwrap();
+    read_request(&mut second);
+    second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    service.api().wait_for_state(&id, "delivered");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: tests/run"]
+fn beside_a_full_queue_of_notices_the_events_of_others_are_found_by_looking() {
+    let server = Server::start();
+    // PostgreSQL's queue takes 8 GB, so a function of the same name refuses what a full one would.
+    server.run(async |client| {
+        let full = "CREATE SCHEMA full_queue; CREATE SEQUENCE full_queue.refused; \
+            CREATE FUNCTION full_queue.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ \
+            BEGIN PERFORM nextval('full_queue.refused'); \
+            RAISE 'too many notifications in the NOTIFY queue' USING ERRCODE = '54000'; END $$";
+        client.batch_execute(full).await.unwrap();
+    });
+    let settings = server.toml("callbacks").replace(
+        "sslmode=disable",
+        "sslmode=disable&options=-csearch_path%3Dfull_queue,pg_catalog",
+    );
+    let services = [(); 2].map(|()| {
+        let mut service = Service::prepare(&settings);
+        service.serve();
+        service
+    });
+    halves_of(&server, "callbacks");
+    let receivers = receivers();
+    let began = Instant::now();
+    hand_in(&services, &receivers, 0..24);
+    eventually("everything has arrived", || {
+        (receivers.iter().map(Receiver::count).sum::<usize>() >= 48).then_some(())
+    });
+    // Long before all queues would be read again.
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+    assert!(seen(&receivers).values().all(|states| states == &["SENDING", "FINISHED"]));
+    let refused: i64 = server.run(async |client| {
+        client.query_one("SELECT nextval('full_queue.refused')", &[]).await.unwrap().get(0)
+    });
+    assert!(refused > 1, "nothing was told");
 }

@@ -37,7 +37,8 @@ pub(crate) static FIELDS: LazyLock<HashMap<String, Kind>> = LazyLock::new(|| {
     for (group, own) in template["template"]["mappings"]["properties"].as_object().unwrap() {
         for (name, field) in own["properties"].as_object().unwrap() {
             let stored_as = field["type"].as_str().unwrap().to_owned();
-            let kind = Kind { stored_as, is_array: false, allowed: Vec::new() };
+            let is_array = field["meta"]["list"] == "true";
+            let kind = Kind { stored_as, is_array, allowed: Vec::new() };
             let before = fields.insert(format!("{group}.{name}"), kind);
             assert!(before.is_none(), "{group}.{name} is a field of ECS");
         }
