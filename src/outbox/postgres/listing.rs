@@ -1,7 +1,7 @@
 //! Listings: pages of callbacks in order of acceptance.
 //!
-//! The callbacks of the narrowest index are searched in order, up to a limit; the other filters apply to what
-//! is found.
+//! The callbacks of the most selective index are searched in order, up to a limit; the other filters apply to
+//! what is found.
 
 use tokio_postgres::Row;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Number of callbacks that are searched for one page.
+/// Maximum number of callbacks that are searched for one page.
 const LIST_SCAN_LIMIT: i64 = 10_000;
 
 /// Conditions, and the arguments in them.
@@ -35,8 +35,8 @@ impl<'a> Conditions<'a> {
         }
     }
 
-    /// Only pending callbacks at this stage, by what is claimed, now, and the latest time to which anything can
-    /// have been postponed.
+    /// Selects only pending callbacks at this stage, which depends on what is claimed, the current time, and
+    /// the latest time to which anything can have been postponed.
     fn and_at(&mut self, stage: Stage, claimed: Arg<'a>, times: [Arg<'a>; 2]) {
         if stage == Stage::InFlight {
             return self.and("p.seq = ANY ($)", Some(claimed));
@@ -52,7 +52,7 @@ impl<'a> Conditions<'a> {
     }
 }
 
-/// The clause of these conditions.
+/// The WHERE clause with these conditions.
 fn all_of(conditions: &[String]) -> String {
     if conditions.is_empty() {
         String::new()
@@ -151,7 +151,7 @@ impl Reads {
         if found.len() >= query.limit.max(1) {
             page.next = found.last().map(|row| rows::id(row.get("seq"), row.get("queue")));
         } else {
-            // Was it the end, or the limit of the search?
+            // Whether this is the end, or the limit of the search.
             let end = if query.oldest_first { "max" } else { "min" };
             let sql = format!("SELECT count(*), {end}(s.seq) AS seq FROM ({source}) AS s");
             let row = self.query(&sql, &all.args[..searched]).await?;
@@ -169,10 +169,10 @@ impl Reads {
         let mut shown = Vec::with_capacity(found.len());
         for row in found {
             match self.status(row) {
-                // It may have been claimed meanwhile.
+                // It may have been claimed since.
                 Ok(it) if stage.is_some() && it.stage != stage => {}
                 Ok(it) => shown.push(it),
-                // One that cannot be read does not hide the others.
+                // A callback that cannot be read does not hide the others.
                 Err(OutboxError::UnreadableRow { .. }) => {}
                 Err(error) => return Err(error),
             }

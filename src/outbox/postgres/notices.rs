@@ -1,5 +1,5 @@
-//! Notices between instances: NOTIFY, on a connection that also listens. They only make things faster; what
-//! gets lost is found by looking again.
+//! Notices between instances: NOTIFY, on a connection that also listens. They only reduce latency: polling
+//! finds what a lost notice announced.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -18,14 +18,14 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of destinations or callbacks in one notice: PostgreSQL limits it to 8000 bytes.
 const KEYS: usize = 400;
 
-/// What is told to the owners of shards.
+/// A notice to the owners of shards.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Notice {
     /// Rows of this destination have changed.
     Changed(QueueKey),
     /// The callback with this seq is active.
     Active(i64),
-    /// Something was asked, or answered.
+    /// A question was asked or answered.
     Asked,
 }
 
@@ -54,7 +54,7 @@ async fn run(
     }
 }
 
-/// Exchanges notices on one connection, until it breaks.
+/// Exchanges notices on one connection until it breaks.
 async fn exchange(
     connector: &Connector,
     to_send: &mut mpsc::UnboundedReceiver<Notice>,
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_understood_and_fits_into_notices() {
+    fn notices_round_trip_and_respect_the_size_limit() {
         let keys = (0..1000).map(|key| Notice::Changed(QueueKey(u64::MAX - key)));
         let seqs = (0..1000).map(|seq| Notice::Active(i64::MAX - seq));
         let told: BTreeSet<_> = keys.chain(seqs).chain([Notice::Asked]).collect();
@@ -133,7 +133,7 @@ mod tests {
         assert!(payloads.iter().all(|it| it.len() < 8000));
         let heard: BTreeSet<_> = payloads.iter().flat_map(|it| parse(it)).collect();
         assert_eq!(heard, told);
-        // What a newer version tells is not for this one.
+        // Notices of newer versions are ignored.
         assert!(parse("something else").is_empty());
     }
 }

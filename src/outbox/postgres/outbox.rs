@@ -1,4 +1,4 @@
-//! The trait.
+//! The implementation of [`Outbox`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -67,7 +67,7 @@ impl PostgresOutbox {
         Self::start(settings, folder, Some(clock), Purpose::Use)
     }
 
-    /// The same for a command: it delivers nothing, and leaves the shards to the instances that run.
+    /// The same for a command, which delivers nothing and leaves the shards to running instances.
     pub fn visit(settings: Settings, folder: &Path) -> Result<Self> {
         Self::start(settings, folder, None, Purpose::Visit)
     }
@@ -78,18 +78,18 @@ impl PostgresOutbox {
         Self::start(settings, folder, None, Purpose::Import(identity))
     }
 
-    /// Ends the import into a schema that is not open: from now on it can be used.
+    /// Ends the import into a schema that is not open. The store can be used afterwards.
     pub fn finish_import(settings: &Settings) -> Result<()> {
         once(settings, async |connector, client| schema::finish_import(client, connector).await)
     }
 
-    /// Removes a schema that is not open, and in which an import did not end.
+    /// Removes a schema that is not open and whose import did not end.
     pub fn remove_import(settings: &Settings) -> Result<()> {
         once(settings, async |connector, client| schema::remove_import(client, connector).await)
     }
 
-    /// Looks at the database without changing anything: a line for each thing that was found. The error is
-    /// what opening it would say.
+    /// Inspects the database without changing anything. Returns one line for each finding; the error is the
+    /// one with which opening the store would fail.
     pub fn examine(settings: &Settings) -> Result<Vec<String>> {
         once(settings, async |connector, _| instances::examine(connector).await)
     }
@@ -203,7 +203,8 @@ impl PostgresOutbox {
     }
 }
 
-/// Runs something on a connection of its own, in a thread of its own, because this one may run a runtime.
+/// Runs something on a separate connection and in a separate thread, because the current thread may belong to
+/// a runtime.
 fn once<T: Send>(
     settings: &Settings,
     run: impl AsyncFnOnce(
@@ -254,7 +255,7 @@ impl Outbox for PostgresOutbox {
     }
 
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
-        // Of a session that is over, it only counts while there is no other.
+        // An outcome of a session that is over counts only while there is no other session.
         if claim.hold.lost().now_or_never().is_some() {
             claim.release();
             measure::outcome_refused();
@@ -379,7 +380,7 @@ impl Outbox for PostgresOutbox {
         }
     }
 
-    /// A database that hangs is away, and a restart would not help.
+    /// Always `None`: a restart would not help against a database that hangs.
     fn write_in_progress(&self) -> Option<Duration> {
         None
     }

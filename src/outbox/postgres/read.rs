@@ -1,4 +1,4 @@
-//! Look-ups and export, on a connection of their own.
+//! Look-ups and export, on a separate connection.
 
 use std::sync::Arc;
 
@@ -27,11 +27,11 @@ use crate::{
 /// Number of callbacks that one step of an export reads.
 const EXPORT_STEP: i64 = 1000;
 
-/// Number of delivered callbacks that are counted by minute.
+/// Maximum number of delivered callbacks that are counted by minute.
 const DELIVERED_LIMIT: i64 = 500_000;
 
-/// An argument of a read. Its type is named, because reads prepare nothing: a pooler in transaction mode may
-/// run each on another connection.
+/// An argument of a read. Its type is given explicitly, because reads use no prepared statements: a pooler in
+/// transaction mode may run each read on another connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Arg<'a> {
     Short(i16),
@@ -81,9 +81,9 @@ impl Reads {
         Self { connector, connection, queues, salt, node, longest_pause, notices, clock }
     }
 
-    /// Tells the other instances that something was asked.
+    /// Notifies the other instances that a question was asked.
     pub(super) fn notify_asked(&self) {
-        // Without the task of the notices, they look by themselves.
+        // If the task of the notices has ended, they find the question by polling.
         drop(self.notices.send(Notice::Asked));
     }
 
@@ -218,7 +218,7 @@ impl Reads {
     }
 }
 
-/// Callbacks with what they wait for: the previous pending one of the job, or else the active one.
+/// Callbacks with the one that they wait for: the previous pending one of the job, or else the active one.
 pub(super) fn selected() -> String {
     format!(
         "SELECT {}, d.paused_at, d.hold_until, w.seq AS waits_seq, w.queue AS waits_queue \
