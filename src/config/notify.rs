@@ -1,4 +1,4 @@
-//! The section `notify`: where the operator is told of failures.
+//! The section `notify`: notices of failures.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
 
 const URL: &str = "notify.url";
 
-/// The URL of notices, and the windows of which there is one each.
+/// The URL of notices, and the length of their windows.
 pub(super) fn settings(r: &mut Reader) -> Option<(SecretUrl, Notices)> {
     const DEFAULT: Duration = Duration::from_mins(15);
     let window = r.duration("notify.window", DEFAULT, Duration::from_secs(1));

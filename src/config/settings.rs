@@ -66,7 +66,7 @@ pub struct Config {
     pub notify: Option<SecretUrl>,
     /// The log.
     pub log: telemetry::Settings,
-    /// The longest pause before an attempt that the store has to expect.
+    /// The longest pause before an attempt that can occur.
     pub longest_pause: Duration,
     /// Every key with the value in effect.
     pub effective: Vec<Effective>,
@@ -100,14 +100,14 @@ impl Config {
         Self::read(figment.merge(level).merge(ours))
     }
 
-    /// Reads the settings again, of a file that may have been a pipe the first time.
+    /// Reads the settings again. Fails if the file was a pipe, which can be read only once.
     pub fn load_again(file: Option<&Path>) -> Result<Self, ConfigError> {
         if let Some(file) = file
             && file.exists()
             && !file.is_file()
         {
             let message =
-                format!("{} is no regular file, and can be read only once", file.display());
+                format!("{} is not a regular file, and can be read only once", file.display());
             return Err(ConfigError(vec![Fault { key: "--config".into(), place: None, message }]));
         }
         Self::load(file)
@@ -259,9 +259,9 @@ fn not_utf8() -> Vec<Fault> {
     ours.map(fault).collect()
 }
 
-/// The parts from which delivery is built.
+/// Builds the parts of delivery.
 impl Config {
-    /// What attempts need. Certificates and credentials are read from their files now.
+    /// Builds the sender of attempts. Certificates and credentials are read from their files now.
     pub fn means(&self) -> Result<attempt::Means, ClientError> {
         Ok(attempt::Means {
             clients: clients::Clients::build(&self.client, Arc::new(self.egress.clone()))?,

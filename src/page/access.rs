@@ -1,5 +1,5 @@
-//! Who may see the page, and who may act: HTTP Basic, whose password is a token of the API or what a
-//! one-time link led to.
+//! Access to the page: HTTP Basic. The password is a token of the API, or one that was obtained with a
+//! one-time link.
 
 use std::time::Instant;
 
@@ -39,7 +39,8 @@ pub(super) async fn headers(request: Request, next: Next) -> Response {
     response
 }
 
-/// Without TLS, only this machine may use the page: passwords would cross the network in plain text.
+/// Without TLS, the page is only available on this machine, because passwords would cross the network in
+/// plain text.
 pub(super) async fn encrypted(
     State(shared): State<Shared>,
     request: Request,
@@ -121,7 +122,8 @@ fn visitor(shared: &Shared, headers: &HeaderMap) -> Option<Visitor> {
 }
 
 /// Whether a request that acts comes from another site's page. Browsers say so in `Sec-Fetch-Site`, but not
-/// over plain HTTP; there, `Origin` has to be this host. Programs send neither, and no browser's password.
+/// over plain HTTP; there, `Origin` has to be this host. Other programs send neither, nor a password that a
+/// browser has stored.
 fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(site) = text(HeaderName::from_static("sec-fetch-site")) {

@@ -1,11 +1,11 @@
-//! Who has signed in.
+//! The signed-in user.
 
 use crate::api::Role;
 
-/// Who has signed in; an extension of each request that [`access`](super::access) lets through.
+/// The signed-in user; an extension of each request that [`access`](super::access) permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Visitor {
-    /// The user name of HTTP Basic, for the log. Anybody can choose it.
+    /// The user name of HTTP Basic, for the log. It is not verified.
     pub(super) name: String,
     pub(super) role: Role,
 }

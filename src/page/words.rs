@@ -16,7 +16,7 @@ macro_rules! words {
 }
 
 impl Words {
-    /// The words for a field of the filter, by its name in URLs and forms.
+    /// The label of a field of the filter, by its name in URLs and forms.
     pub(super) fn of_field<'a>(&self, name: &'a str) -> &'a str {
         match name {
             "state" => self.state,
@@ -32,7 +32,7 @@ impl Words {
         }
     }
 
-    /// The words for what `state` selects in the filter, by its name in URLs. Stages are below their state.
+    /// The label of a value of the filter's `state`, by its name in URLs. Stages are below their state.
     pub(super) fn of_state(&self, name: &str) -> String {
         let stage = |word| format!("\u{2013} {word}");
         match name {
@@ -45,7 +45,7 @@ impl Words {
         }
     }
 
-    /// The words for a stage.
+    /// The label of a stage.
     pub(super) fn of_stage(&self, stage: Stage) -> &'static str {
         match stage {
             Stage::Due => self.due,

@@ -1,4 +1,4 @@
-//! The source: a session after the other, as long as this instance is the one that pulls.
+//! The source: runs one session after the other, as long as this instance is the one that pulls.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
 /// Pause before something is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How often a change is looked for that nobody reports.
+/// Polling interval for changes that are not signalled.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Job events from NATS.
@@ -44,12 +44,12 @@ impl Source {
         Ok((Self(Standing::new(settings, connection, intake, outbox, stop)), secrets))
     }
 
-    /// What publishes outcome events.
+    /// The publisher of outcome events.
     pub fn publisher(&self) -> Arc<dyn Broker> {
         Arc::new(Publisher::new(Arc::clone(&self.0.connection)))
     }
 
-    /// What the source does.
+    /// The state of the source.
     pub fn state(&self) -> watch::Receiver<SourceState> {
         self.0.state.subscribe()
     }
@@ -72,7 +72,7 @@ impl Source {
                 }
             };
             if let Err((word, fault, pause)) = done {
-                // A broken connection is the reason for whatever went wrong after it.
+                // If the connection is broken, report that as the cause of later errors.
                 let (word, fault) = match it.connection.check() {
                     Err(fault) => ("connection", fault),
                     Ok(()) => (word, fault.with(it.connection.take_said())),
