@@ -299,7 +299,8 @@ pub fn works_again(destination: &Destination) {
     closed(destination, "the destination works again");
 }
 
-/// An operator has closed the breaker of a destination; whether the destination works is not known.
+/// Logs that an operator has closed the breaker of a destination. It is not known whether the destination
+/// works.
 pub fn closed_by_operator(destination: &Destination) {
     closed(destination, "an operator has closed the breaker");
 }

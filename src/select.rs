@@ -59,8 +59,7 @@ pub fn parse_destination(text: &str) -> Result<Destination, SelectError> {
     Destination::parse(text).ok_or_else(|| SelectError::Destination(redact_url(text)))
 }
 
-/// Parses a destination to which something is sent. Others have failed callbacks only, so there is nothing to
-/// pause.
+/// Parses a destination that can be called. Others only have failed callbacks, so there is nothing to pause.
 pub fn parse_callable(text: &str) -> Result<Destination, SelectError> {
     let destination = parse_destination(text)?;
     let name = destination.as_str();

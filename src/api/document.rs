@@ -1,5 +1,5 @@
-//! The `OpenAPI` document: what the handlers say of themselves, with what is true of all of them, and what the
-//! service sends.
+//! The `OpenAPI` document: the descriptions of the handlers, what all of them share, and the callback that
+//! the service sends.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
@@ -15,7 +15,7 @@ const TAGS: [(&str, &str); 5] = [
     ("service", "The running service."),
 ];
 
-/// What a status means, where the handler says nothing else.
+/// The meaning of a status, unless the handler describes it.
 const STATUSES: [(&str, &str); 12] = [
     ("200", "Done."),
     ("400", "The request is wrong; the detail says where, and what would be right."),

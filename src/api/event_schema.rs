@@ -72,7 +72,7 @@ pub(super) fn complete_job_event(schema: &mut Value) {
     schema["anyOf"] = rules.collect();
 }
 
-/// The schema of a CloudEvent. The event may be named by its `type` alone.
+/// The schema of a CloudEvent. The `type` alone may name the event.
 pub(super) fn cloud_event() -> Value {
     let of_data = json!({"properties": {"data": {"$ref": "#/components/schemas/JobEvent"}}});
     let of_type = kinds().into_iter().map(|(kind, mut rule)| {

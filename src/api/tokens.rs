@@ -10,7 +10,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 pub enum Role {
     /// Everything.
     Operator,
-    /// To look: GET and HEAD.
+    /// Read access: GET and HEAD.
     Reader,
 }
 

@@ -202,7 +202,7 @@ pub(super) fn next(
     let own = it.next_attempt_at.filter(|at| *at > now);
     let hold = destination.and_then(|it| it.hold_until).filter(|until| *until > now);
     match (destination.filter(|it| it.open), hold, own) {
-        // It has to wait for both. Which one will be the probe is not known.
+        // It must wait for both. It is not known which callback will be the probe.
         (Some(open), _, Some(own)) => {
             at("down, earliest ", open.next_probe_at.map_or(own, |probe| probe.max(own)))
         }

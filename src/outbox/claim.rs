@@ -13,7 +13,7 @@ pub trait ClaimOwner: Send + Sync + 'static {
     fn release(&self, id: CallbackId, due: Timestamp);
 }
 
-/// What a store that shares its callbacks with other instances says about a claim.
+/// The validity of a claim in a store that is shared with other instances.
 pub trait Ownership: Send + Sync + 'static {
     /// Whether an attempt may start now.
     fn valid(&self) -> bool;
@@ -29,7 +29,7 @@ impl Hold {
     /// Until the claim ends: no other instance can have it.
     pub const ALWAYS: Self = Self(None);
 
-    /// As long as `ownership` says.
+    /// Valid as long as `ownership` is.
     pub fn while_owned(ownership: Arc<dyn Ownership>) -> Self {
         Self(Some(ownership))
     }
@@ -69,7 +69,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A claim of a callback in the store `owner`, which counts as long as `hold` says.
+    /// A claim of a callback in the store `owner`. It is valid as long as `hold` is.
     pub fn new(record: Box<Record>, owner: Weak<dyn ClaimOwner>, hold: Hold) -> Self {
         let due = match record.state {
             State::Pending(Readiness::Scheduled(due)) => due,

@@ -70,7 +70,7 @@ pub enum OutboxError {
     Damaged {
         /// The store's directory.
         dir: PathBuf,
-        /// What is wrong, and with which file.
+        /// The problem and the file.
         reason: Arc<str>,
     },
     /// sled reports damage.
@@ -109,7 +109,7 @@ impl OutboxError {
         matches!(self, Self::Full { .. } | Self::DiskLow { .. }) || self.is_away()
     }
 
-    /// Whether the store could not be reached, so that everything else fails in the same way.
+    /// Whether the store could not be reached, so that other calls would fail in the same way.
     pub const fn is_away(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Unsure(_))
     }

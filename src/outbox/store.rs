@@ -55,8 +55,8 @@ impl StoreSettings {
         }
     }
 
-    /// What an operator should know about a store that is elsewhere, a line for each thing. The error is what
-    /// opening it would say; nothing is changed.
+    /// Inspects a store that is on a server, without changing anything. Returns one line for each finding;
+    /// the error is the one with which opening it would fail.
     pub fn examine(&self) -> Result<Vec<String>> {
         match self {
             Self::Sled(_) => Ok(Vec::new()),
@@ -114,7 +114,7 @@ impl StoreSettings {
     pub fn remove(&self, dir: &Path) -> io::Result<()> {
         match self {
             Self::Sled(_) => SledOutbox::remove(dir),
-            // It is not in the directory, and what it holds is nobody's to remove.
+            // It is not in the directory. Only an interrupted import is removed.
             Self::Postgres(settings) => {
                 PostgresOutbox::remove_import(settings).map_err(io::Error::other)
             }

@@ -69,7 +69,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// An open breaker, as it was left by whoever delivered to the destination before.
+    /// An open breaker, as the previous owner of the destination left it.
     pub fn left_open(open: Open, settings: &Settings, now: Timestamp) -> Self {
         // A later time was stored while the clock was ahead.
         let next_probe_at = open.next_probe_at.min(now.after(settings.max_pause));

@@ -1,4 +1,4 @@
-//! The journal: a file beside the store with the outcomes that are not committed yet.
+//! The journal: a file next to the store with the outcomes that are not committed yet.
 //!
 //! Outcomes gather for some milliseconds before they are committed. If the process is killed in that time,
 //! their attempts would be repeated. So each outcome is first written here, where only a power failure can
