@@ -174,7 +174,7 @@ fn many_unauthenticated_connections_do_not_block_clients_with_the_token() {
         assert_eq!(api.get("/v1/queue").status, 200);
         assert!(
             asked.elapsed() < std::time::Duration::from_secs(8),
-            "a stranger's patience is 10 s"
+            "an unauthenticated connection has 10 s"
         );
         assert!(service.run(&["status"]).status.success());
         drop(more);

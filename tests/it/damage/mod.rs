@@ -18,8 +18,7 @@ const DELIVERED: usize = 40;
 const PENDING: usize = 60;
 const FAILED: usize = 10;
 
-/// A service that has delivered some, failed with some and could not deliver the rest, and does
-/// not run any more.
+/// A stopped service with delivered, failed and pending callbacks.
 fn filled(kill: bool) -> Service {
     let good = Receiver::start();
     let bad = Receiver::answering(vec![], Answer::Status(422));
@@ -74,7 +73,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Every file of the store with what it holds.
+/// Every file of the store with its content.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -88,7 +87,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// The store, as messages name it.
+/// The path of the store, as in messages.
 static OUTBOX: LazyLock<String> =
     LazyLock::new(|| Path::new("data").join("outbox").display().to_string());
 
@@ -103,8 +102,8 @@ fn counts(service: &Service) -> [u64; 3] {
 
 const ALL: [u64; 3] = [DELIVERED as u64, PENDING as u64, FAILED as u64];
 
-/// The store is as it was, or is refused with the way out, and nothing in it was changed; says
-/// whether it was refused.
+/// Asserts that the store is unaffected, or is refused with instructions and left unchanged. Returns whether
+/// it was refused.
 fn refused_or_whole(service: &Service, what: &str) -> bool {
     let before = files(&service.path("data"));
     let output = service.run(&["inspect-queue"]);
@@ -127,7 +126,7 @@ fn refused_or_whole(service: &Service, what: &str) -> bool {
     true
 }
 
-/// Every callback's state by its id, as it is exported.
+/// The state of every exported callback by its id.
 fn states(service: &Service) -> BTreeMap<String, String> {
     let output = service.run(&["export"]);
     assert!(output.status.success(), "{output:?}");
@@ -146,7 +145,7 @@ fn way_out(service: &Service, what: &str) -> BTreeMap<String, String> {
     assert!(output.status.success(), "{what}: {output:?}");
     let said = text(&output.stderr);
     assert!(said.contains("is damaged"), "{what}: {said}");
-    // A log that is truncated between two writes is valid as far as it goes.
+    // A log that is truncated between two writes is valid.
     let whole = said.contains(" 0 more cannot be read, and 0 places");
     assert!(!whole || said.contains("writes are lost"), "{what}: {said}");
     fs::rename(service.path("data/outbox"), service.path("outbox.damaged")).unwrap();
@@ -166,7 +165,7 @@ struct Damaged {
     came_through: usize,
     /// How many of those were recovered as failed, because their state is uncertain.
     uncertain: usize,
-    /// How many came through as pending, because their end is what was damaged.
+    /// How many were recovered as pending, because their end was damaged.
     again: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The way out of a damaged store, which is the backup too: export and import.
+//! Recovery from a damaged store, which is also the backup procedure: export and import.
 
 use std::{collections::BTreeMap, fs};
 
@@ -54,7 +54,7 @@ fn damage_in_old_segments_is_detected_when_they_are_read() {
         whole.serve();
     }
     whole.kill();
-    // One flipped bit in each half of a segment, the last one aside, which is looked through.
+    // One flipped bit in each half of each segment, except the last one, which is always checked.
     let service = copy(&whole);
     let db = service.path("data/outbox/db");
     let mut bytes = fs::read(&db).unwrap();

@@ -1,4 +1,4 @@
-//! How far a claim looks.
+//! The limit of a claim's scan.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{Bench, destination, new};
 use crate::support::DEADLINE;
 
-/// More than one claim looks at.
+/// More callbacks than one claim scans.
 const BUSY: usize = 1100;
 
 fn claim_all(bench: &Bench, count: usize) -> Vec<Claim> {
@@ -66,7 +66,7 @@ fn a_new_callback_is_found_after_many_scheduled_ones() {
     bench.wait(bench.outbox().enqueue(batch, Sequence::default()));
     let pause = Duration::from_mins(1);
     claim_all(&bench, 3 * BUSY).into_iter().for_each(|claim| bench.retry(claim, pause));
-    // After it the scan begins at the beginning.
+    // Afterwards, the scan begins at the beginning.
     bench.reopen();
     let id = bench.enqueue("new");
     let (mut claimed, _) = claim_at_last(&bench);

@@ -1,4 +1,5 @@
-//! Choosing callbacks for a replay: all that is given has to hold, whether they are named or found.
+//! Selecting callbacks for a replay: all conditions must hold, whether callbacks are given by id or found by
+//! filters.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,8 +18,8 @@ use super::{
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Failed ones of the jobs 0 to 3, accepted a minute apart, then one that was delivered and one that
-/// is pending; all but job 3's go to the same destination.
+/// Failed callbacks of the jobs 0 to 3, accepted a minute apart, then a delivered one and a pending one. All
+/// but job 3's have the same destination.
 fn bench() -> (Bench, Vec<CallbackId>) {
     let bench = Bench::new();
     let mut ids = Vec::new();
