@@ -9,12 +9,12 @@ use axum::{
 };
 
 use super::{
+    condition::Condition,
     context::{Answer, Page, Refusal, Tab, html, to},
     destinations::destinations_with,
     filter::{Filter, FilterError, Invalid},
     matches::Matches,
     request::{self, Fields},
-    standing::Standing,
     state::Shared,
 };
 use crate::{
@@ -278,7 +278,7 @@ struct OneView<'a> {
     directory: String,
     waiting_for: Option<String>,
     /// The destination, and its row in the list of destinations.
-    destination: Option<(Standing, String)>,
+    destination: Option<(Condition, String)>,
 }
 
 /// One callback.
@@ -300,8 +300,8 @@ pub(super) async fn one(
         none if none.is_none() => None,
         some => {
             let summary = summary_of(&shared, &page, some).await?;
-            let standing = Standing::of(&shared, &page, summary).await?;
-            Some((standing, page.link(destinations_with(some.as_str()))))
+            let condition = Condition::of(&shared, &page, summary).await?;
+            Some((condition, page.link(destinations_with(some.as_str()))))
         }
     };
     let view = CallbackView::detailed(detail, &shared.api.terms.load());

@@ -13,7 +13,7 @@ use url::form_urlencoded;
 use super::{
     assets::{self, Assets},
     state::Shared,
-    visitor::Visitor,
+    user::User,
     words::{DE, EN, Words},
 };
 use crate::{
@@ -54,7 +54,7 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn of(shared: &Shared, request: &Request) -> Self {
-        let visitor = request.extensions().get::<Visitor>();
+        let user = request.extensions().get::<User>();
         let path = request.uri().path();
         let path = path.strip_prefix("/ui/").unwrap_or(path).trim_start_matches('/');
         let query = request.uri().query().unwrap_or_default();
@@ -69,8 +69,8 @@ impl Page {
             now: shared.api.clock.now(),
             clock: Arc::clone(&shared.api.clock),
             started_at: shared.api.started_at,
-            user: visitor.map(|it| it.name.clone()).unwrap_or_default(),
-            may_act: visitor.is_some_and(|it| it.role == Role::Operator),
+            user: user.map(|it| it.name.clone()).unwrap_or_default(),
+            may_act: user.is_some_and(|it| it.role == Role::Operator),
             here: if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") },
         }
     }

@@ -10,10 +10,10 @@ use url::form_urlencoded;
 
 use super::{
     charts,
+    condition::Condition,
     context::{Answer, Page, Refusal, Tab, html, to},
     filter::Filter,
     request,
-    standing::Standing,
     state::Shared,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 const PAGE: usize = 50;
 
 struct Row {
-    of: Standing,
+    of: Condition,
     /// The filter for its callbacks.
     filter: Filter,
     /// The last hour.
@@ -62,7 +62,7 @@ pub(super) fn destinations_with(part: &str) -> String {
 
 async fn row(shared: &Shared, page: &Page, summary: DestinationSummary) -> Result<Row, Refusal> {
     let minutes = recent::minutes_of(&summary.destination, 60, page.now);
-    let of = Standing::of(shared, page, summary).await?;
+    let of = Condition::of(shared, page, summary).await?;
     let it = &of.it;
     let bars: Vec<_> = minutes.iter().map(|it| [it.delivered, it.failed]).collect();
     let label = format!("{}: {}", it.destination, page.words.last_hour);

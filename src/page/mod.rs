@@ -13,6 +13,7 @@ mod actions;
 mod assets;
 mod callbacks;
 mod charts;
+mod condition;
 mod context;
 mod destinations;
 mod escape;
@@ -21,9 +22,8 @@ mod matches;
 mod overview;
 mod request;
 mod sign_in;
-mod standing;
 mod state;
-mod visitor;
+mod user;
 mod words;
 
 use axum::{Router, middleware, routing::get, routing::post};

@@ -12,9 +12,9 @@ use futures_util::future::try_join_all;
 use super::{
     callbacks::Row,
     charts,
+    condition::Condition,
     context::{Answer, Page, Refusal, Tab, html},
     filter::Filter,
-    standing::Standing,
     state::Shared,
 };
 use crate::{
@@ -92,7 +92,7 @@ impl View<'_> {
 /// Destinations that do not work.
 struct Troubled {
     /// The first failed callbacks, and the lists to which they link.
-    first: Vec<(Standing, String)>,
+    first: Vec<(Condition, String)>,
     others: u64,
     /// Whether there may be more than these.
     more: bool,
@@ -144,12 +144,12 @@ async fn troubled(
     let certain = found.iter().filter(is_certain).count() as u64;
     found.truncate(2 * DESTINATIONS);
     // Together, because each may wait for a commit.
-    let standings = found.into_iter().map(|(_, it)| Standing::of(shared, page, it));
-    let mut first = try_join_all(standings).await?;
+    let conditions = found.into_iter().map(|(_, it)| Condition::of(shared, page, it));
+    let mut first = try_join_all(conditions).await?;
     first.retain(|it| !it.is_well());
     first.truncate(DESTINATIONS);
-    let list = |it: &Standing| page.link(Filter::only("destination", &it.it.destination).list());
-    let with_list = |it: Standing| {
+    let list = |it: &Condition| page.link(Filter::only("destination", &it.it.destination).list());
+    let with_list = |it: Condition| {
         let list = list(&it);
         (it, list)
     };

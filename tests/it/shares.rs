@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
-/// So many events of different jobs for each of these receivers.
+/// This many events of different jobs for each of these receivers.
 fn lines(of: &str, receivers: &[Receiver], each: usize) -> String {
     let mut lines = String::new();
     for (at, receiver) in receivers.iter().enumerate() {

@@ -13,7 +13,7 @@
 //! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`, `failures`; `statements`, `command`, `storing`, `recording` |
 //! | `queues`, `queue`, `loading` | due callbacks in memory: one queue for each destination, and how it is read |
 //! | `shard`, `shards`, `claimant`, `node` | which destinations this instance owns, and how long its claims are valid |
-//! | `notices`, `asked`, `routing` | communication between instances |
+//! | `notices`, `questions`, `routing` | communication between instances |
 //! | `read`, `listing`, `summary`, `instances` | look-ups and export, listings, summary, the instances |
 //! | `session`, `schema`, `rows`, `clock` | connections, the schema, callbacks as rows, the server's clock |
 //!
@@ -32,7 +32,6 @@
 //!   different shards.
 
 mod actions;
-mod asked;
 mod claimant;
 mod clock;
 mod command;
@@ -44,6 +43,7 @@ mod loading;
 mod node;
 mod notices;
 mod outbox;
+mod questions;
 mod queue;
 mod queues;
 mod read;

@@ -12,10 +12,10 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    asked::{Answer, COUNT, Question, misunderstood, summed},
     clock::ServerClock,
     command::{Action, Command, Enqueue, Reply, Settle},
     instances, node, notices,
+    questions::{Answer, COUNT, Question, misunderstood, summed},
     queues::Queues,
     read::Reads,
     recording::Kept,
@@ -69,7 +69,7 @@ impl PostgresOutbox {
 
     /// The same for a command, which delivers nothing and leaves the shards to running instances.
     pub fn visit(settings: Settings, folder: &Path) -> Result<Self> {
-        Self::start(settings, folder, None, Purpose::Visit)
+        Self::start(settings, folder, None, Purpose::Command)
     }
 
     /// Creates the schema for an import, which [`PostgresOutbox::finish_import`] ends. With an identity,

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    asked::{Answer, Question, misunderstood},
     command::{Action, Reply},
     outbox::PostgresOutbox,
+    questions::{Answer, Question, misunderstood},
     shard::shard_of,
 };
 use crate::{

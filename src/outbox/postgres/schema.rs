@@ -35,7 +35,7 @@ pub(super) enum Purpose {
     /// The service uses the store.
     Use,
     /// A command uses the store.
-    Visit,
+    Command,
     /// An empty store is created for an import, which [`finish_import`] ends.
     Import(Option<Identity>),
 }
@@ -187,7 +187,7 @@ async fn migrate(
     let newest = i32::try_from(newest).unwrap_or(i32::MAX);
     if version == 0 {
         let (importing, given) = match purpose {
-            Purpose::Use | Purpose::Visit => (false, None),
+            Purpose::Use | Purpose::Command => (false, None),
             Purpose::Import(identity) => (true, identity),
         };
         let random = || ids::random().map_err(|error| SchemaError::Refused(error.to_string()));

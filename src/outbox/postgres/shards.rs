@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The second keys of the locks of identities, of instances and of commands. They follow those of the shards.
 pub(super) const INSTANCE_LOCKS: i32 = 1000;
-const VISITOR_LOCKS: i32 = 1_000_000;
+const COMMAND_LOCKS: i32 = 1_000_000;
 
 /// The number of a shard in its row.
 fn number(shard: usize) -> i32 {
@@ -55,7 +55,7 @@ impl Writer {
         self.query(&self.statements.beat, &[&self.slot, &now]).await?;
         // An instance is alive as long as its session, which holds the lock of its identity.
         let args: [&(dyn ToSql + Sync); 3] =
-            [&rows::class_of(&self.salt), &INSTANCE_LOCKS, &VISITOR_LOCKS];
+            [&rows::class_of(&self.salt), &INSTANCE_LOCKS, &COMMAND_LOCKS];
         let row = self.query_one(&self.statements.live, &args).await?;
         let live = usize::try_from(row.get::<_, i64>(0)).unwrap_or(0);
         self.queues.lock().is_alone = live <= 1;
@@ -82,7 +82,7 @@ impl Writer {
 
     /// A command takes shards only if no instance is running.
     fn takes_shards(&self, live: usize) -> bool {
-        !self.is_visitor || live == 0
+        !self.is_command || live == 0
     }
 
     /// Takes unowned shards, up to `target`.
@@ -211,7 +211,7 @@ impl Writer {
 
     /// Locks the identity of this instance; `false` if another session has it.
     pub(super) async fn lock_identity(&self) -> Result<bool> {
-        let first = if self.is_visitor { VISITOR_LOCKS } else { INSTANCE_LOCKS };
+        let first = if self.is_command { COMMAND_LOCKS } else { INSTANCE_LOCKS };
         self.try_lock(first.saturating_add(self.slot)).await
     }
 

@@ -102,7 +102,7 @@ impl Supervisor {
             slot: 0,
             looked_for: Mutex::new((i64::MAX, None)),
             began,
-            is_visitor: self.purpose == Purpose::Visit,
+            is_command: self.purpose == Purpose::Command,
             clock: Arc::clone(&self.clock),
             salt: schema.salt,
         };

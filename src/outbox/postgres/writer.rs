@@ -47,7 +47,7 @@ pub(super) struct Writer {
     /// When the session began, as [`uptime`].
     pub(super) began: std::time::Duration,
     /// Whether this is a command, which takes shards only if no instance is running.
-    pub(super) is_visitor: bool,
+    pub(super) is_command: bool,
     pub(super) clock: SharedClock,
     pub(super) salt: [u8; 16],
 }

@@ -28,8 +28,8 @@ mod message;
 mod publisher;
 mod session;
 mod settings;
+mod shared;
 mod source;
-mod standing;
 pub mod subjects;
 
 pub use self::{

@@ -24,7 +24,7 @@ use super::{
     dead_letter::Poison,
     fault::Fault,
     message,
-    standing::Standing,
+    shared::Shared,
 };
 use crate::{
     clock::Timestamp,
@@ -55,7 +55,7 @@ enum End {
 
 /// One session.
 pub(super) struct Session<'a> {
-    source: &'a Standing,
+    source: &'a Shared,
     context: Context,
     binding: Binding,
     made: watch::Receiver<u64>,
@@ -75,7 +75,7 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Finds the consumer, and waits until unacknowledged messages of an earlier session are redelivered.
-    pub(super) async fn begin(source: &'a Standing, context: Context) -> Result<Self, Fault> {
+    pub(super) async fn begin(source: &'a Shared, context: Context) -> Result<Self, Fault> {
         let mut made = source.connection.made.clone();
         made.mark_unchanged();
         let binding = bind(&context, &source.settings).await?;

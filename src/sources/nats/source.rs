@@ -11,7 +11,7 @@ use super::{
     publisher::Publisher,
     session::Session,
     settings::Settings,
-    standing::Standing,
+    shared::Shared,
 };
 use crate::{
     health::SourceState,
@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Job events from NATS.
-pub struct Source(Standing);
+pub struct Source(Shared);
 
 impl Source {
     /// A source that connects from now on, and pulls when it [runs](Self::run) until `stop` is true.
@@ -41,7 +41,7 @@ impl Source {
         let settings = Arc::new(settings);
         let (connection, secrets) = Connection::begin(&settings).await?;
         let connection = Arc::new(connection);
-        Ok((Self(Standing::new(settings, connection, intake, outbox, stop)), secrets))
+        Ok((Self(Shared::new(settings, connection, intake, outbox, stop)), secrets))
     }
 
     /// The publisher of outcome events.
@@ -85,6 +85,6 @@ impl Source {
     }
 }
 
-async fn session(standing: &Standing, context: jetstream::Context) -> Result<(), Fault> {
-    Session::begin(standing, context).await?.run().await
+async fn session(shared: &Shared, context: jetstream::Context) -> Result<(), Fault> {
+    Session::begin(shared, context).await?.run().await
 }

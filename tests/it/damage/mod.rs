@@ -1,7 +1,7 @@
 //! Damaged stores are detected, refused and left unchanged, and their readable part is exported.
 
+mod recovery;
 mod replaced;
-mod way_out;
 
 use std::{
     collections::BTreeMap,
@@ -140,7 +140,7 @@ fn states(service: &Service) -> BTreeMap<String, String> {
 }
 
 /// Recovers the store by export and import, and returns the recovered callbacks.
-fn way_out(service: &Service, what: &str) -> BTreeMap<String, String> {
+fn recover(service: &Service, what: &str) -> BTreeMap<String, String> {
     let output = service.run(&["export", "--file", "callbacks.ndjson"]);
     assert!(output.status.success(), "{what}: {output:?}");
     let said = text(&output.stderr);
@@ -195,7 +195,7 @@ impl Damaged {
             }
             self.refused += 1;
             self.callbacks += unharmed.len();
-            let came_through = way_out(&service, &what);
+            let came_through = recover(&service, &what);
             let least = if keeps_most { unharmed.len() / 2 } else { 0 };
             assert!(came_through.len() >= least, "{what}: {} came out", came_through.len());
             for (id, state) in came_through {
@@ -299,7 +299,7 @@ fn one_flipped_bit_costs_few_callbacks() {
     bytes[used / 2] ^= 1;
     fs::write(&db, bytes).unwrap();
     assert!(refused_or_whole(&service, "the middle"));
-    let came_through = way_out(&service, "the middle").len() as u64;
+    let came_through = recover(&service, "the middle").len() as u64;
     assert!(came_through * 10 >= ALL.iter().sum::<u64>() * 9, "{came_through}");
 }
 
@@ -313,7 +313,7 @@ fn a_segment_without_a_header_is_salvaged() {
         bytes[at] ^= 1;
         fs::write(&db, bytes).unwrap();
         assert!(refused_or_whole(&service, "the header"));
-        assert_eq!(way_out(&service, "the header").len() as u64, ALL.iter().sum::<u64>());
+        assert_eq!(recover(&service, "the header").len() as u64, ALL.iter().sum::<u64>());
     }
 }
 

@@ -1,4 +1,4 @@
-//! The database goes away and comes back.
+//! Outages of the database.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::support::{Answer, Receiver, Service, event, eventually, postgres::Ser
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn a_database_that_is_away_means_not_ready_but_alive_and_nothing_accepted_is_lost() {
+fn without_the_database_the_service_is_alive_but_not_ready_and_loses_nothing() {
     let mut server = Server::start();
     let mut service = Service::prepare(&server.toml("callbacks"));
     service.serve();
@@ -37,7 +37,7 @@ fn a_database_that_is_away_means_not_ready_but_alive_and_nothing_accepted_is_los
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn an_outcome_of_the_time_without_a_database_is_recorded_when_it_is_back() {
+fn an_outcome_during_an_outage_is_recorded_afterwards() {
     let mut server = Server::start();
     let mut service = Service::prepare(&server.toml("callbacks"));
     service.serve();
@@ -55,13 +55,13 @@ fn an_outcome_of_the_time_without_a_database_is_recorded_when_it_is_back() {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn an_instance_goes_on_beside_a_newer_version_that_has_migrated_the_schema() {
+fn an_instance_works_with_a_schema_that_a_newer_version_migrated() {
     let mut server = Server::start();
     let mut service = Service::prepare(&server.toml("callbacks"));
     service.serve();
     let newer = "UPDATE callbacks.meta SET version = version + 1";
     server.run(async |client| client.batch_execute(newer).await.unwrap());
-    // Its session breaks in the meantime.
+    // Its session breaks.
     server.crash();
     server.restart();
     let (api, receiver) = (service.api(), Receiver::start());
@@ -88,7 +88,7 @@ fn while_the_database_hangs_no_attempt_starts() {
     let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
     eventually("the retry is planned", || (api.callback(&id)["attemptCount"] == 1).then_some(()));
     server.freeze(true);
-    // The retry has been read ahead, and is due three seconds after the last moment at which it may start.
+    // The retry was read ahead, and is due three seconds after the latest time at which it may start.
     eventually("the session is given up", || {
         let given_up = |line: &Value| line["event.action"] == "store-disconnected";
         service.log().iter().any(given_up).then_some(())

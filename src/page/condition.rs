@@ -33,7 +33,7 @@ pub(super) struct Since {
 }
 
 /// A destination as the page shows it.
-pub(super) struct Standing {
+pub(super) struct Condition {
     pub(super) it: DestinationView,
     pub(super) badges: Vec<Badge>,
     pub(super) since: Vec<Since>,
@@ -45,7 +45,7 @@ pub(super) struct Standing {
     pub(super) error: Option<Reason>,
 }
 
-impl Standing {
+impl Condition {
     /// Whether no problem is known.
     pub(super) fn is_well(&self) -> bool {
         self.it.state == DestinationState::Ok && self.error.is_none()

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The parts of the source that exist as long as the service.
-pub(super) struct Standing {
+pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,
     pub(super) connection: Arc<Connection>,
     pub(super) intake: Intake,
@@ -28,7 +28,7 @@ pub(super) struct Standing {
     logged: Mutex<&'static str>,
 }
 
-impl Standing {
+impl Shared {
     pub(super) fn new(
         settings: Arc<Settings>,
         connection: Arc<Connection>,
