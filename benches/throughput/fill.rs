@@ -96,5 +96,5 @@ fn open(url: &str, dir: &Path) -> anyhow::Result<PostgresOutbox> {
         schema: SCHEMA.to_owned(),
         common: Common::default(),
     };
-    Ok(PostgresOutbox::visit(settings, dir.parent().context("a folder")?)?)
+    Ok(PostgresOutbox::open_for_command(settings, dir.parent().context("a folder")?)?)
 }

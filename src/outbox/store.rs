@@ -73,11 +73,11 @@ impl StoreSettings {
     }
 
     /// Opens the store for a command. One that is elsewhere may be in use by others, and nothing is delivered.
-    pub fn visit(&self, dir: &Path, clock: SharedClock) -> Result<Opened> {
+    pub fn open_for_command(&self, dir: &Path, clock: SharedClock) -> Result<Opened> {
         match self {
             Self::Sled(_) => self.open(dir, clock),
             Self::Postgres(settings) => {
-                Ok(opened(PostgresOutbox::visit(settings.clone(), folder(dir))?))
+                Ok(opened(PostgresOutbox::open_for_command(settings.clone(), folder(dir))?))
             }
         }
     }

@@ -154,7 +154,7 @@ impl Store {
 }
 
 fn open(config: &Config, dir: &Path) -> Result<Arc<dyn Outbox>, OutboxError> {
-    let opened = config.outbox.visit(dir, Arc::new(SystemClock))?;
+    let opened = config.outbox.open_for_command(dir, Arc::new(SystemClock))?;
     if opened.migrated {
         say(format_args!(
             "the store {} was migrated to the format of this version; older versions cannot open it",

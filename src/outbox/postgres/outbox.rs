@@ -68,7 +68,7 @@ impl PostgresOutbox {
     }
 
     /// The same for a command, which delivers nothing and leaves the shards to running instances.
-    pub fn visit(settings: Settings, folder: &Path) -> Result<Self> {
+    pub fn open_for_command(settings: Settings, folder: &Path) -> Result<Self> {
         Self::start(settings, folder, None, Purpose::Command)
     }
 
