@@ -156,7 +156,7 @@ fn leave_out(tree: &Tree, writes: &mut WriteSet<'_>, key: &[u8]) -> Result<()> {
         _ => &mut totals.failed,
     };
     *count = count.saturating_sub(1);
-    writes.put(keys::TOTALS.to_vec(), record::encode_row(&totals)?);
+    writes.put(keys::TOTALS.to_vec(), record::encode(&totals)?);
     if key.first() != Some(&b'p') {
         return Ok(());
     }
@@ -211,7 +211,7 @@ fn move_queues(tree: &Tree, failed: &HashMap<QueueKey, u64>) -> Result<u64> {
         let queue = QueueKey(keys::last_number(&key));
         let failed = failed.get(&queue).copied().unwrap_or_default();
         let row = recounted(tree, queue, QueueRow { failed, ..row })?;
-        writes.put(keys::queue(queue), record::encode_row(&row)?);
+        writes.put(keys::queue(queue), record::encode(&row)?);
         writes.remove(key.to_vec());
         moved += 1;
     }

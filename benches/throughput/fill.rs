@@ -85,7 +85,7 @@ fn new(job: usize, url: &str) -> anyhow::Result<NewCallback> {
     })
 }
 
-/// The store in a database. The folder with the identity of whoever fills it is beside `dir`.
+/// The store in a database. The folder with the identity of this program is next to `dir`.
 fn open(url: &str, dir: &Path) -> anyhow::Result<PostgresOutbox> {
     let settings = postgres::Settings {
         url: url.to_owned().into(),

@@ -262,7 +262,7 @@ async fn batch(
     match batch.run(body).await {
         Ok(()) => Ok(batch.into_response()),
         Err(problem) => {
-            // The earlier lines stay accepted, and the producer must be told.
+            // The earlier lines stay accepted, and the producer must receive their outcomes.
             while batch.collect_one().await.is_ok_and(|more| more) {}
             Err(Problem { lines: lines(batch.done).collect(), ..problem })
         }

@@ -1,7 +1,7 @@
 //! The task of one attempt, which sends and settles, and the one task that waits until outcomes are
 //! durable and logs them.
 //!
-//! Even if a task panics, the loop is told that its slot is free ([`SlotGuard`]) and that no outcome is
+//! Even if a task panics, the loop is notified that its slot is free ([`SlotGuard`]) and that no outcome is
 //! outstanding ([`Unsettled`]), and the claim is returned to the outbox. All three happen on drop.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};

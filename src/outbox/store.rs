@@ -121,7 +121,7 @@ impl StoreSettings {
         }
     }
 
-    /// The file that has to be moved away together with the store.
+    /// The file that must be moved together with the store.
     pub fn file_beside(&self, dir: &Path) -> PathBuf {
         match self {
             Self::Sled(_) => SledOutbox::witness(dir),

@@ -8,6 +8,9 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use super::{
     record::{Attempt, ErrorKind, Record, StateName},
     stage::Stage,
@@ -164,18 +167,23 @@ pub struct Summary {
     pub instances: Vec<Instance>,
 }
 
-/// One of the instances that share a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One of the instances that share the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = InstanceView)]
 pub struct Instance {
     /// The name of its machine.
     pub name: String,
-    /// Whether it is the one that was asked.
-    pub is_this: bool,
-    /// Whether it is connected to the store.
+    /// Whether it is the one that answers.
+    #[serde(rename = "self")]
+    pub is_self: bool,
+    /// Whether it is connected to the database.
+    #[serde(rename = "alive")]
     pub is_alive: bool,
-    /// How many shards of the destinations it owns, or owned when it was last connected.
+    /// How many of the 64 shards of the destinations it owns, or owned when it was last connected.
     pub shards: u32,
     /// When it was last connected, to within seconds.
+    #[schema(value_type = String, format = DateTime)]
     pub seen_at: Timestamp,
 }
 

@@ -207,7 +207,7 @@ pub async fn serve(
     Ok(data_dir)
 }
 
-/// API and page, and whether the page says that callbacks are signed.
+/// API and page. The page shows whether callbacks are signed.
 fn router(shared: api::Shared, config: &Config) -> (axum::Router, Arc<AtomicBool>) {
     let signed = Arc::new(AtomicBool::new(!config.secrets.is_empty()));
     let of_page = page::Shared { api: shared.clone(), signed: Arc::clone(&signed) };

@@ -79,7 +79,9 @@ fn settings_table(example: &str) -> String {
     let mut table = "| key | default | allowed | meaning |\n|---|---|---|---|\n".to_owned();
     for line in example.lines() {
         let text = line.trim_start_matches('#').trim();
-        let is_key = |name: &str| name.bytes().all(|it| it.is_ascii_lowercase() || it == b'_');
+        let is_key = |name: &str| {
+            name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'_')
+        };
         if let Some(name) = text.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
             section = format!("{name}.");
             meaning.clear();

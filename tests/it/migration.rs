@@ -16,7 +16,7 @@ use seal_dpf_urlcallback::{
     clock::{ManualClock, Timestamp},
     outbox::{
         News, Outbox as _, Query, Record, StateName,
-        record::{decode, encode, encode_row},
+        record::{decode, encode},
         sled::{Settings, SledOutbox},
     },
 };
@@ -82,8 +82,8 @@ pub(crate) fn put_large_store(folder: &Path) {
     }
     (totals.1, totals.2) = (totals.1 + 1, totals.2 + ADDED);
     (row.1, row.2) = (row.1 + ADDED, row.2 + ADDED);
-    batch.insert(counters, encode_row(&row).unwrap());
-    batch.insert("mtotals", encode_row(&totals).unwrap());
+    batch.insert(counters, encode(&row).unwrap());
+    batch.insert("mtotals", encode(&totals).unwrap());
     db.apply_batch(batch).unwrap();
     db.flush().unwrap();
     drop(db);

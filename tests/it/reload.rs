@@ -249,6 +249,6 @@ fn settings_from_a_pipe_cannot_be_read_again() {
     service.serve_by(&["bash", "-c", shell]);
     assert!(!Path::new(&service.path("config.toml")).exists() && !text.is_empty());
     let problem = reload(&service.api()).json();
-    let message = "/dev/stdin is no regular file, and can be read only once";
+    let message = "/dev/stdin is not a regular file, and can be read only once";
     assert_eq!(problem["faults"][0]["message"], message, "{problem}");
 }

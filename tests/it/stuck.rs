@@ -6,7 +6,7 @@ use seal_dpf_urlcallback::{
     callback::CallbackId,
     outbox::{
         Readiness, Record, State,
-        record::{Progress, decode, encode_row},
+        record::{Progress, decode, encode},
     },
 };
 
@@ -119,7 +119,7 @@ impl Rows {
         let State::Pending(Readiness::Scheduled(at)) = record.state else { panic!("{record:?}") };
         self.remove_due(id);
         let blocked = Record { state: State::Pending(Readiness::Blocked(at)), ..record };
-        let bytes = encode_row(&blocked.progress()).unwrap();
+        let bytes = encode(&blocked.progress()).unwrap();
         let len = u32::try_from(bytes.len()).unwrap().to_be_bytes();
         let changed = [&row[..entry.start - 4], &len, &bytes, &row[entry.end..]].concat();
         self.0.insert(key, changed).unwrap();

@@ -14,7 +14,9 @@
 //! *destination* is in [`DestinationHealth`].
 //!
 //! When the breaker closes, callbacks that were never tried are sent immediately. Callbacks that have
-//! failed before wait until their own next attempt is due; only *retry now* makes them due.
+//! failed before wait until their own next attempt is due; only *retry now* makes them due. The lane then
+//! begins with one attempt in flight, and doubles the number with each round of successes
+//! ([`lane`](super::lane)).
 
 use std::time::Duration;
 

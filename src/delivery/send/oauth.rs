@@ -75,7 +75,7 @@ pub(super) struct TokenRequest {
 
 /// Who sends requests for tokens.
 pub(super) trait TokenServer: Sync {
-    /// Sends one, and gives the status and the body of the response.
+    /// Sends one, and returns the status and the body of the response.
     fn ask(&self, request: TokenRequest) -> BoxFuture<'_, Result<(StatusCode, Vec<u8>), String>>;
 }
 

@@ -222,7 +222,7 @@ impl Writer {
             for attempt in entry.attempts.iter().filter(before) {
                 of_attempts.push(rows::parts(record.id).0);
                 numbers.push(number(attempt.number));
-                attempts.push(record::encode_row(attempt)?);
+                attempts.push(record::encode(attempt)?);
             }
             records.push(record);
         }

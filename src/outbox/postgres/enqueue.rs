@@ -188,7 +188,7 @@ impl Writer {
             let key = ids::parts(id).1;
             let destination = record.destination.clone();
             let readiness: Option<i16> = row.get("readiness");
-            // The owner of another instance's destination needs no notice of a blocked callback.
+            // The owner of another instance's destination needs no notification of a blocked callback.
             if readiness.is_some()
                 && queues.owns(key)
                 && let Some(queue) = queues.queue(key, &destination)

@@ -35,7 +35,7 @@ impl Reads {
         let found = self.query(INSTANCES, &args).await?;
         let instance = |row: &tokio_postgres::Row| Instance {
             name: row.get("name"),
-            is_this: row.get::<_, &str>("node") == self.node,
+            is_self: row.get::<_, &str>("node") == self.node,
             is_alive: row.get("is_alive"),
             shards: u32::try_from(row.get::<_, i64>("shards")).unwrap_or_default(),
             seen_at: time(row.get("seen_at")),

@@ -27,7 +27,7 @@ struct Conditions<'a> {
 }
 
 impl<'a> Conditions<'a> {
-    /// Adds a condition, in which `$` stands for the argument, if it is given.
+    /// Adds a condition, in which `$` is replaced with the number of the argument, if that is given.
     fn and(&mut self, text: &str, arg: Option<Arg<'a>>) {
         if let Some(arg) = arg {
             self.args.push(arg);

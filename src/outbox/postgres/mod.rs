@@ -13,7 +13,7 @@
 //! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`, `failures`; `statements`, `command`, `storing`, `recording` |
 //! | `queues`, `queue`, `loading` | due callbacks in memory: one queue for each destination, and how it is read |
 //! | `shard`, `shards`, `claimant`, `node` | which destinations this instance owns, and how long its claims are valid |
-//! | `notices`, `questions`, `routing` | communication between instances |
+//! | `notifications`, `questions`, `routing` | communication between instances |
 //! | `read`, `listing`, `summary`, `instances` | look-ups and export, listings, summary, the instances |
 //! | `session`, `schema`, `rows`, `clock` | connections, the schema, callbacks as rows, the server's clock |
 //!
@@ -41,7 +41,7 @@ mod instances;
 mod listing;
 mod loading;
 mod node;
-mod notices;
+mod notifications;
 mod outbox;
 mod questions;
 mod queue;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     clock::ServerClock,
     command::{Action, Command, Enqueue, Reply, Settle},
-    instances, node, notices,
+    instances, node, notifications,
     questions::{Answer, COUNT, Question, misunderstood, summed},
     queues::Queues,
     read::Reads,
@@ -136,10 +136,10 @@ impl PostgresOutbox {
             runtime.block_on(async move {
                 match supervisor.first().await {
                     Ok(Begun { writer, migrated }) => {
-                        let notices = notices::start(Arc::clone(&supervisor.connector));
-                        let begun = (writer.salt, migrated, notices.send.clone());
+                        let notifications = notifications::start(Arc::clone(&supervisor.connector));
+                        let begun = (writer.salt, migrated, notifications.send.clone());
                         if ready.send(Ok(begun)).is_ok() {
-                            supervisor.run(writer, notices).await;
+                            supervisor.run(writer, notifications).await;
                         }
                     }
                     Err(error) => drop(ready.send(Err(error))),
@@ -150,7 +150,7 @@ impl PostgresOutbox {
             .name("postgres".into())
             .spawn(serve)
             .map_err(|error| cannot(error.to_string()))?;
-        let (salt, migrated, notices) = match begun.recv() {
+        let (salt, migrated, notifications) = match begun.recv() {
             Ok(Ok(begun)) => begun,
             Ok(Err(error)) => return Err(error.of(&place)),
             Err(_) => return Err(cannot("its thread has ended".to_owned())),
@@ -162,7 +162,7 @@ impl PostgresOutbox {
                 salt,
                 node,
                 &settings,
-                notices,
+                notifications,
                 Arc::clone(&clock),
             )),
             queues,

@@ -1,5 +1,5 @@
 //! Questions between instances: an operator's action on a destination is carried out by its owner, which
-//! knows what is in flight. A row contains the question and then the answer; notices avoid the wait for the
+//! knows what is in flight. A row contains the question and then the answer; notifications avoid the wait for the
 //! next poll.
 
 use std::time::Duration;
@@ -54,7 +54,7 @@ impl Reads {
         question: &Question,
         now: Timestamp,
     ) -> Result<Answer> {
-        let bytes = record::encode_row(question)?;
+        let bytes = record::encode(question)?;
         let shard = i32::try_from(shard % SHARDS).unwrap_or(0);
         let args = [Arg::Int(shard), Arg::Long(millis(now)), Arg::Bytes(&bytes)];
         let sql = "INSERT INTO @schema@.asked (shard, asked_at, question) VALUES ($1, $2, $3) RETURNING id";
@@ -94,7 +94,7 @@ impl Writer {
                 },
                 Err(error) => Answer::Failed(format!("the question cannot be read: {error}")),
             };
-            let bytes = record::encode_row(&answer)?;
+            let bytes = record::encode(&answer)?;
             self.query(&self.statements.answered, &[&row.get::<_, i64>("id"), &bytes]).await?;
         }
         Ok(!asked.is_empty())

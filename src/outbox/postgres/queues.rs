@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     claimant::Claimant,
-    notices::Notice,
+    notifications::Notification,
     queue::{Place, Queue, ReadAhead},
     rows::big,
     shard::{SHARDS, ShardState, shard_of},
@@ -45,7 +45,7 @@ pub(super) struct Inner {
     pub(super) is_alone: bool,
     /// Destinations of other instances of which rows have changed, and callbacks of them that have become
     /// active.
-    pub(super) changed: BTreeSet<Notice>,
+    pub(super) changed: BTreeSet<Notification>,
     /// Breakers that have opened or closed since they were last stored.
     pub(super) opened: HashMap<QueueKey, Option<Open>, RandomState>,
     /// Breakers as the previous owners left them.
@@ -145,7 +145,7 @@ impl Inner {
     /// then.
     pub(super) fn queue(&mut self, key: QueueKey, destination: &Destination) -> Option<&mut Queue> {
         if !self.owns(key) {
-            self.changed.insert(Notice::Changed(key));
+            self.changed.insert(Notification::Changed(key));
             return None;
         }
         Some(self.queues.entry(key).or_insert_with(|| Queue::new(destination.clone())))
@@ -155,7 +155,7 @@ impl Inner {
     pub(super) fn activated(&mut self, key: QueueKey, record: Record) {
         let place = Queue::place(&record);
         if !self.owns(key) {
-            self.changed.insert(Notice::Active(big(place.1)));
+            self.changed.insert(Notification::Active(big(place.1)));
             return;
         }
         let (destination, window) = (record.destination.clone(), self.window());

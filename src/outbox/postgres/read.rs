@@ -9,7 +9,7 @@ use tokio_postgres::{
 };
 
 use super::{
-    notices::Notice,
+    notifications::Notification,
     queues::Queues,
     rows::{self, millis},
     session::{CALL_TIMEOUT, Connection, Connector, away},
@@ -62,7 +62,7 @@ pub(super) struct Reads {
     /// The identity of this instance.
     pub(super) node: String,
     pub(super) longest_pause: std::time::Duration,
-    notices: mpsc::UnboundedSender<Notice>,
+    notifications: mpsc::UnboundedSender<Notification>,
     clock: SharedClock,
 }
 
@@ -73,18 +73,18 @@ impl Reads {
         salt: [u8; 16],
         node: String,
         settings: &Settings,
-        notices: mpsc::UnboundedSender<Notice>,
+        notifications: mpsc::UnboundedSender<Notification>,
         clock: SharedClock,
     ) -> Self {
         let connection = Mutex::new(None);
         let longest_pause = settings.common.longest_pause;
-        Self { connector, connection, queues, salt, node, longest_pause, notices, clock }
+        Self { connector, connection, queues, salt, node, longest_pause, notifications, clock }
     }
 
     /// Notifies the other instances that a question was asked.
     pub(super) fn notify_asked(&self) {
-        // If the task of the notices has ended, they find the question by polling.
-        drop(self.notices.send(Notice::Asked));
+        // If the task of the notifications has ended, they find the question by polling.
+        drop(self.notifications.send(Notification::Asked));
     }
 
     /// The rows of a query.

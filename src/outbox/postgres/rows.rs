@@ -106,7 +106,7 @@ pub(super) fn kind_of(record: &Record) -> Option<i16> {
 }
 
 pub(super) fn encoded<T: Serialize>(part: Option<&T>) -> Result<Option<Vec<u8>>> {
-    Ok(part.map(record::encode_row).transpose()?)
+    Ok(part.map(record::encode).transpose()?)
 }
 
 /// The bytes of a callback as it was accepted.

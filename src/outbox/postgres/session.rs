@@ -100,7 +100,7 @@ impl Connector {
         &self.settings.schema
     }
 
-    /// Name of the channel of the notices.
+    /// Name of the channel of the notifications.
     pub(super) fn channel(&self) -> String {
         // Names are cut off after 63 bytes.
         format!("urlcallback_{:x}", crc32fast::hash(self.settings.schema.as_bytes()))
@@ -152,7 +152,7 @@ impl Connector {
         Ok(shares)
     }
 
-    /// Connects to listen. Notices arrive at the receiver.
+    /// Connects to listen. Notifications arrive at the receiver.
     pub(super) async fn listen(&self) -> Result<(Client, mpsc::UnboundedReceiver<String>)> {
         let (client, serve) = self.open(&self.direct).await?;
         Ok((client, notified(serve)))
@@ -197,18 +197,18 @@ fn is_unreplicated(notice: &DbError) -> bool {
 
 /// The same for a connection that listens.
 fn notified(mut serve: Serve) -> mpsc::UnboundedReceiver<String> {
-    let (payloads, notices) = mpsc::unbounded_channel();
+    let (payloads, notifications) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let mut all = stream::poll_fn(move |context| serve.poll_message(context));
         while let Some(Ok(message)) = all.next().await {
-            if let AsyncMessage::Notification(notice) = message
-                && payloads.send(notice.payload().to_owned()).is_err()
+            if let AsyncMessage::Notification(notification) = message
+                && payloads.send(notification.payload().to_owned()).is_err()
             {
                 break;
             }
         }
     });
-    notices
+    notifications
 }
 
 /// The number of the process that serves a connection.
@@ -249,7 +249,7 @@ fn parsed(url: &SecretUrl) -> std::result::Result<Config, String> {
     Ok(config)
 }
 
-/// Checks the form of a URL; the error says what is wrong.
+/// Checks the form of a URL; the error describes what is wrong.
 pub fn check_url(url: &SecretUrl) -> std::result::Result<(), String> {
     parsed(url).map(drop)
 }

@@ -16,7 +16,7 @@ use super::{
     claimant::{Claimant, LastAnswer, uptime},
     clock::{RESYNC, ServerClock},
     command::{Command, Round, Unsure},
-    notices::{Notice, Notices},
+    notifications::{Notification, Notifications},
     queues::Queues,
     recording::{Kept, decide},
     rows::{big, class_of, millis, record, unbig},
@@ -39,7 +39,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// seconds of silence.
 const IDENTITY_WAIT: Duration = Duration::from_secs(25);
 
-/// How often new callbacks are polled, in case a notice was lost.
+/// How often new callbacks are polled, in case a notification was lost.
 const POLL: Duration = Duration::from_secs(1);
 
 /// How often all queues are read again.
@@ -133,9 +133,11 @@ impl Supervisor {
     }
 
     /// Makes writes until the store is closed.
-    pub(super) async fn run(mut self, mut writer: Writer, mut notices: Notices) {
+    pub(super) async fn run(mut self, mut writer: Writer, mut notifications: Notifications) {
         let (mut waiting, mut unsure) = (VecDeque::new(), None);
-        while let Err(error) = self.serve(&writer, &mut waiting, &mut unsure, &mut notices).await {
+        while let Err(error) =
+            self.serve(&writer, &mut waiting, &mut unsure, &mut notifications).await
+        {
             tracing::error!(
                 event.action = "store-disconnected",
                 error.message = %error,
@@ -159,7 +161,7 @@ impl Supervisor {
         writer: &Writer,
         waiting: &mut VecDeque<Command>,
         unsure: &mut Option<Unsure>,
-        notices: &mut Notices,
+        notifications: &mut Notifications,
     ) -> Result<()> {
         if let Some(it) = unsure.take() {
             writer.enqueue_again(it).await?;
@@ -196,7 +198,7 @@ impl Supervisor {
                     writer.forget_questions().await?;
                 }
                 _ = forget.tick() => writer.forget().await?,
-                Some(notice) = notices.receive.recv() => heard.note(&notice),
+                Some(notification) = notifications.receive.recv() => heard.note(&notification),
                 () = self.queues.fill.notified() => {}
                 command = self.commands.recv(), if waiting.is_empty() => match command {
                     Some(command) => waiting.push_back(command),
@@ -207,18 +209,18 @@ impl Supervisor {
             while let Ok(command) = self.commands.try_recv() {
                 waiting.push_back(command);
             }
-            while let Ok(notice) = notices.receive.try_recv() {
-                heard.note(&notice);
+            while let Ok(notification) = notifications.receive.try_recv() {
+                heard.note(&notification);
             }
             writer.make(Round::take(waiting)).await?;
             if heard.is_asked && writer.answer_questions().await? {
-                send(notices, Notice::Asked);
+                send(notifications, Notification::Asked);
             }
             writer.read_again(&heard.changed).await?;
             writer.load_active(&heard.active).await?;
             writer.fill(&self.queues.take_wanted()).await?;
             let told = std::mem::take(&mut self.queues.lock().changed);
-            told.into_iter().for_each(|notice| send(notices, notice));
+            told.into_iter().for_each(|notification| send(notifications, notification));
         }
     }
 
@@ -270,7 +272,7 @@ impl Supervisor {
     }
 }
 
-/// Handles a notice of another instance.
+/// Handles a notification of another instance.
 #[derive(Default)]
 struct Heard {
     changed: BTreeSet<QueueKey>,
@@ -279,20 +281,20 @@ struct Heard {
 }
 
 impl Heard {
-    fn note(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Changed(key) => {
+    fn note(&mut self, notification: &Notification) {
+        match notification {
+            Notification::Changed(key) => {
                 self.changed.insert(*key);
             }
-            Notice::Active(seq) => self.active.push(*seq),
-            Notice::Asked => self.is_asked = true,
+            Notification::Active(seq) => self.active.push(*seq),
+            Notification::Asked => self.is_asked = true,
         }
     }
 }
 
-fn send(notices: &Notices, notice: Notice) {
+fn send(notifications: &Notifications, notification: Notification) {
     // If its task has ended, the others find the changes by polling.
-    drop(notices.send.send(notice));
+    drop(notifications.send.send(notification));
 }
 
 impl Writer {

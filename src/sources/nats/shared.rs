@@ -100,7 +100,7 @@ impl Shared {
         }
     }
 
-    /// Returns whether this is to be logged.
+    /// Returns whether this must be logged.
     fn set(&self, state: SourceWord, kind: &'static str, reason: Option<String>) -> bool {
         let new = SourceState { state, reason };
         self.state.send_if_modified(|now| {

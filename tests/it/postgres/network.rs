@@ -1,4 +1,4 @@
-//! The network between instances and database: poolers, slow and interrupted connections, lost notices.
+//! The network between instances and database: poolers, slow and interrupted connections, lost notifications.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -300,7 +300,7 @@ fn an_instance_that_is_cut_off_stops_and_another_takes_over() {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn without_notices_and_with_a_held_snapshot_events_are_found_by_polling() {
+fn without_notifications_and_with_a_held_snapshot_events_are_found_by_polling() {
     let (near, _, far, _) = behind("");
     let end = AtomicBool::new(false);
     let services = [near, far];

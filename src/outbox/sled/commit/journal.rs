@@ -96,7 +96,7 @@ fn failed(error: &io::Error) {
 }
 
 fn add_entry(buffer: &mut Vec<u8>, id: CallbackId, settlement: &Settlement) {
-    let Ok(entry) = record::encode_row(&(id, settlement)) else { return };
+    let Ok(entry) = record::encode(&(id, settlement)) else { return };
     let Ok(length) = u32::try_from(entry.len()) else { return };
     buffer.extend(length.to_be_bytes());
     buffer.extend(crc32fast::hash(&entry).to_be_bytes());
