@@ -105,7 +105,7 @@ impl FromStr for Pattern {
 }
 
 impl Pattern {
-    /// Whether hosts of anybody may match: all but single destinations and the hosts below one domain.
+    /// Whether hosts of any owner may match: all but single destinations and the hosts below one domain.
     pub fn is_open(&self) -> bool {
         match &self.0 {
             Kind::One(_) => false,

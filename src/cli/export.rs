@@ -128,7 +128,7 @@ async fn from_store(
     match added {
         Ok(()) => Ok(Ok(writer.end()?)),
         // Opening a store reads only a small part of it, so damage may not be found until now. The
-        // callbacks that can be read without sled are appended; if there are two versions of a
+        // callbacks that can be read without the engine are appended; if there are two versions of a
         // callback, an import uses the later one.
         Err(ArchiveError::Outbox(error)) => {
             let lock = store.close();

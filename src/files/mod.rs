@@ -1,7 +1,7 @@
 //! Changes of files and folders that another handle may still have open.
 //!
 //! Windows refuses to rename or remove a folder while anything in it is open, or a file that is open without
-//! sharing, and a lock on a file prevents every other handle from reading it. Threads of sled, a process that
+//! sharing, and a lock on a file prevents every other handle from reading it. Threads of the store, a process that
 //! has just ended, and virus scanners keep files open for a moment longer. So these functions retry for a
 //! while. On other systems, each operation is done once.
 

@@ -58,7 +58,7 @@ pub enum OutboxError {
     CannotOpen {
         /// The store's directory.
         dir: PathBuf,
-        /// The error of the operating system or of sled.
+        /// The error of the operating system or of the engine.
         reason: Arc<str>,
     },
     /// The store is damaged. Nothing in it was changed.
@@ -73,7 +73,7 @@ pub enum OutboxError {
         /// The problem and the file.
         reason: Arc<str>,
     },
-    /// sled reports damage.
+    /// The engine reports damage.
     #[error("the store is damaged: {0}")]
     CorruptPage(Arc<str>),
     /// A later version wrote the store. Nothing in it was changed.
@@ -97,7 +97,7 @@ pub enum OutboxError {
         /// The reason.
         reason: Arc<str>,
     },
-    /// sled failed.
+    /// The engine failed.
     #[error("the store failed: {0}")]
     Engine(Arc<str>),
 }

@@ -60,7 +60,7 @@ pub use self::{
     stage::{ListedState, Stage},
     transfer::{Entry, ExportCursor, Exported, Identity},
     views::{
-        CallbackStatus, Delivered, DestinationCursor, DestinationPage, DestinationQuery,
+        CallbackStatus, Criteria, Delivered, DestinationCursor, DestinationPage, DestinationQuery,
         DestinationSummary, Detail, Instance, OVERDUE, Open, Page, ParseCursorError, Query,
         Summary,
     },

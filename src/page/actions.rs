@@ -118,12 +118,12 @@ impl<'a> View<'a> {
             others: 0,
             list: page.link(filter.list()),
             state: action.state(),
-            stage: selection.stage.map(|stage| page.words.of_stage(stage)),
+            stage: selection.criteria.stage.map(|stage| page.words.of_stage(stage)),
             times: [
-                ("since", selection.since),
-                ("until", selection.until),
-                ("endedSince", selection.ended_since),
-                ("endedUntil", selection.ended_until),
+                ("since", selection.criteria.since),
+                ("until", selection.criteria.until),
+                ("endedSince", selection.criteria.ended_since),
+                ("endedUntil", selection.criteria.ended_until),
             ],
         }
     }

@@ -247,7 +247,7 @@ async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, Out
     }
     let filter = Filter::only("destination", wanted);
     if let Ok(selection) = filter.selection(page.now)
-        && let Some(destination) = selection.destination
+        && let Some(destination) = selection.criteria.destination
     {
         let query = DestinationQuery {
             destination: Some(destination),

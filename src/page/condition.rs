@@ -13,7 +13,7 @@ use crate::{
     api::destination_view::{DestinationState, DestinationView},
     callback::Destination,
     clock::Timestamp,
-    outbox::{Attempt, DestinationSummary, Outbox, OutboxError, Query, StateName},
+    outbox::{Attempt, Criteria, DestinationSummary, Outbox, OutboxError, Query, StateName},
     recent::{self, Attempts, Reason},
 };
 
@@ -135,7 +135,7 @@ async fn oldest_attempts(
 ) -> Result<Option<(Attempt, Attempt)>, OutboxError> {
     let query = Query {
         state: Some(StateName::Pending),
-        destination: Some(destination.clone()),
+        criteria: Criteria { destination: Some(destination.clone()), ..Criteria::default() },
         limit: 1,
         oldest_first: true,
         ..Query::default()

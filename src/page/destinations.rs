@@ -17,7 +17,7 @@ use super::{
     state::Shared,
 };
 use crate::{
-    outbox::{DestinationCursor, DestinationQuery, DestinationSummary},
+    outbox::{Criteria, DestinationCursor, DestinationQuery, DestinationSummary},
     recent,
     select::{self, Action, ActionLimits, Selection},
 };
@@ -132,7 +132,8 @@ pub(super) async fn act(
             select::pause(outbox, &destination, paused, page.now).await.map(|_| String::new())
         }
         "retry-now" => {
-            let selection = Selection { destination: Some(destination), ..Selection::default() };
+            let criteria = Criteria { destination: Some(destination), ..Criteria::default() };
+            let selection = Selection { ids: Vec::new(), criteria };
             let acted = select::act(outbox, Action::RetryNow, &selection, ActionLimits::default());
             acted.await.map(|acted| format!("&due={}", acted.changed))
         }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     callback::{Destination, redact_url},
     clock::Timestamp,
-    outbox::{self, DestinationQuery, ListedState, Outbox, OutboxError},
+    outbox::{self, Criteria, DestinationQuery, ListedState, Outbox, OutboxError},
     recent,
     select::{self, SelectError, Selection, Selectors},
 };
@@ -123,7 +123,7 @@ impl Filter {
         };
         let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
         let stage = self.state()?.and_then(ListedState::stage);
-        Ok(Selection { ids, stage, ..selectors.parse(now)? })
+        Ok(Selection { ids, criteria: Criteria { stage, ..selectors.parse(now)? } })
     }
 
     /// Replaces a host, or a host and a port, with a destination: the only one with callbacks, or else the
@@ -195,7 +195,8 @@ impl Filter {
             state: self.state()?.map(ListedState::state),
             cursor,
             limit: PAGE,
-            ..self.selection(now)?.query()
+            criteria: self.selection(now)?.criteria,
+            oldest_first: false,
         })
     }
 }

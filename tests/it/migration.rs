@@ -15,7 +15,7 @@ use seal_dpf_urlcallback::{
     callback::CallbackId,
     clock::{ManualClock, Timestamp},
     outbox::{
-        News, Outbox as _, Query, Record, StateName,
+        Criteria, News, Outbox as _, Query, Record, StateName,
         record::{decode, encode},
         sled::{Settings, SledOutbox},
     },
@@ -145,15 +145,11 @@ fn a_store_of_format_1_keeps_everything() {
         // Ended callbacks are also found by job and directory.
         for (state, job) in [(StateName::Delivered, "08"), (StateName::Failed, "03")] {
             let job_id_fs = Some(format!("2016022318341823{job}"));
-            for query in [
-                Query { job_id_fs, state: Some(state), limit: 9, ..Query::default() },
-                Query {
-                    job_id: Some(job.into()),
-                    state: Some(state),
-                    limit: 9,
-                    ..Query::default()
-                },
+            for criteria in [
+                Criteria { job_id_fs, ..Criteria::default() },
+                Criteria { job_id: Some(job.into()), ..Criteria::default() },
             ] {
+                let query = Query { state: Some(state), criteria, limit: 9, ..Query::default() };
                 let page = outbox.list(query).await.unwrap();
                 assert_eq!(page.callbacks.len(), 1);
                 assert_eq!(page.callbacks[0].record.body.job_id, job);

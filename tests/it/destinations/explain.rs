@@ -202,7 +202,7 @@ fn secrets_for_hosts_of_any_owner_are_warned_about() {
         service.configure(&format!("[destinations.\"{pattern}\"]\n{settings}\n"));
         let output = service.run(&["check-config"]);
         assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stderr).unwrap().contains("matches hosts of anybody")
+        String::from_utf8(output.stderr).unwrap().contains("matches hosts of any owner")
     };
     let bearer = "bearer_token_file = \"secret\"";
     let oauth2 = "oauth2 = { token_url = \"http://t/\", client_id = \"c\", client_secret_file = \"secret\" }";

@@ -6,8 +6,8 @@ use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        CallbackStatus, DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query, Readiness,
-        Record, Stage, State, StateName, Summary,
+        CallbackStatus, Criteria, DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query,
+        Readiness, Record, Stage, State, StateName, Summary,
     },
 };
 
@@ -160,15 +160,17 @@ impl Check<'_> {
         let job_id_fs = directory.map(|it| it.new.body.job_id_fs.clone());
         let query = Query {
             state,
-            stage: part,
-            destination: destination.clone(),
-            job_id: job_id.clone(),
-            job_id_fs: job_id_fs.clone(),
-            error_kind: asked.kind,
-            since,
-            until,
-            ended_since,
-            ended_until,
+            criteria: Criteria {
+                stage: part,
+                destination: destination.clone(),
+                job_id: job_id.clone(),
+                job_id_fs: job_id_fs.clone(),
+                error_kind: asked.kind,
+                since,
+                until,
+                ended_since,
+                ended_until,
+            },
             cursor: behind.map(|number| self.ids.of(number)),
             limit: asked.limit,
             oldest_first: asked.oldest_first,

@@ -6,7 +6,8 @@ use seal_dpf_urlcallback::{
     callback::CallbackId,
     clock::Clock as _,
     outbox::{
-        Cancelled, ErrorKind, Failure, Outbox as _, Over, Query, Retention, Scope, StateName,
+        Cancelled, Criteria, ErrorKind, Failure, Outbox as _, Over, Query, Retention, Scope,
+        StateName,
     },
 };
 
@@ -108,14 +109,15 @@ fn an_unreadable_record_does_not_prevent_listing_others() {
         (0..2).for_each(|_| bench.fail(bench.one()));
         let others = without(&mut bench, &ids, broken);
         let all = Query { limit: 1, ..Query::default() };
+        let any = Criteria::default;
         let mut queries: Vec<_> = [
-            all.clone(),
-            Query { job_id: Some("1".into()), ..all.clone() },
-            Query { job_id_fs: Some("fs".into()), ..all.clone() },
-            Query { destination: Some(destination()), ..all.clone() },
-            Query { since: Some(START), ..all.clone() },
+            any(),
+            Criteria { job_id: Some("1".into()), ..any() },
+            Criteria { job_id_fs: Some("fs".into()), ..any() },
+            Criteria { destination: Some(destination()), ..any() },
+            Criteria { since: Some(START), ..any() },
         ]
-        .map(|query| (query, others.clone()))
+        .map(|criteria| (Query { criteria, ..all.clone() }, others.clone()))
         .into();
         for state in [StateName::Delivered, StateName::Failed, StateName::Pending] {
             let of_state =
