@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     jumps::Jumps,
     outcome::DestinationHealth,
-    recent::Recent,
+    recent_map::RecentMap,
     schedule::{
         breaker::Change,
         lane::{Lane, Remembered},
@@ -66,7 +66,7 @@ pub struct Dispatcher {
     back: u64,
     lanes: DestinationMap<Lane>,
     /// Breaker and pace of destinations without a lane.
-    remembered: Recent<Destination, Remembered>,
+    remembered: RecentMap<Destination, Remembered>,
     shares: Shares,
     timers: Timers,
     connections: Connections,
@@ -104,7 +104,7 @@ impl Dispatcher {
             jumps,
             back: 0,
             lanes: DestinationMap::default(),
-            remembered: Recent::default(),
+            remembered: RecentMap::default(),
             timers: Timers::default(),
             connections: Connections::default(),
             maybe_idle: Vec::new(),

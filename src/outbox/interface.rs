@@ -1,4 +1,4 @@
-//! The trait.
+//! [`Outbox`]: the trait that every store implements.
 
 use std::time::Duration;
 

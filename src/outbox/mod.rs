@@ -48,7 +48,7 @@ mod views;
 mod writes;
 
 pub use self::{
-    claim::{Claim, ClaimOwner, Hold, Ownership},
+    claim::{Claim, ClaimOwner, Ownership, Validity},
     error::OutboxError,
     interface::{Outbox, OutboxFuture},
     notice::{Notices, notice_of},

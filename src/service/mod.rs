@@ -8,7 +8,7 @@ mod reload;
 mod shutdown;
 mod signals;
 pub mod supervised;
-mod supervisor;
+mod systemd;
 mod upkeep;
 
 pub use self::{
@@ -173,8 +173,8 @@ pub async fn serve(
 
     log_start(address);
     observer.ready(&Started { note: &note, log_file: log.path.as_deref() });
-    let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox)));
-    supervisor::ready();
+    let watchdog = tokio::spawn(systemd::watch(health.clone(), Arc::clone(&outbox)));
+    systemd::ready();
 
     let reload = Reload {
         load: again,

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 
-use super::supervisor;
+use super::systemd;
 use crate::{datadir::Note, delivery::settings::Settings, outbox::Outbox, telemetry::Log};
 
 /// How long the API's connections may take to close at shutdown.
@@ -39,7 +39,7 @@ pub(super) fn begin(
     observer: &dyn Observer,
 ) -> Duration {
     tracing::info!(event.action = "service-stopping", "service stopping");
-    supervisor::stopping();
+    systemd::stopping();
     let within = within.unwrap_or(Duration::MAX);
     delivery.send_modify(|settings| {
         let grace = &mut Arc::make_mut(settings).shutdown_grace;

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::progress::Progress;
-use crate::delivery::recent::Recent;
+use crate::delivery::recent_map::RecentMap;
 
 /// Maximum number of concurrent look-ups. Each blocks a thread.
 pub const LOOKUPS: usize = 1024;
@@ -91,9 +91,9 @@ pub struct Names {
 #[derive(Debug, Default)]
 struct Known {
     in_progress: HashMap<String, watch::Receiver<LookupState>>,
-    kept: Recent<String, (Instant, Addresses)>,
+    kept: RecentMap<String, (Instant, Addresses)>,
     /// Whether the last look-up of a name was fast and successful.
-    good: Recent<String, bool>,
+    good: RecentMap<String, bool>,
 }
 
 impl Names {

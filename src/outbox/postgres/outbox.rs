@@ -256,7 +256,7 @@ impl Outbox for PostgresOutbox {
 
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
         // An outcome of a session that is over counts only while there is no other session.
-        if claim.hold.lost().now_or_never().is_some() {
+        if claim.validity.lost().now_or_never().is_some() {
             claim.release();
             measure::outcome_refused();
             return Box::pin(std::future::ready(Err(OutboxError::Lost)));

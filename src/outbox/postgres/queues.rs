@@ -20,7 +20,7 @@ use crate::{
     clock::Timestamp,
     measure,
     outbox::{
-        Claim, ClaimOwner, Claims, Hold, News, Open, Record,
+        Claim, ClaimOwner, Claims, News, Open, Record, Validity,
         horizon::Horizon,
         ids::{self, QueueKey},
     },
@@ -323,8 +323,8 @@ impl Queues {
         }
         let owner: Weak<dyn ClaimOwner> = Arc::downgrade(claimant) as _;
         let claim = |record: Record| {
-            let hold = Hold::while_owned(Arc::clone(claimant) as _);
-            Claim::new(Box::new(record), owner.clone(), hold)
+            let validity = Validity::while_owned(Arc::clone(claimant) as _);
+            Claim::new(Box::new(record), owner.clone(), validity)
         };
         let claimed = queue.claim(limit, horizon).into_iter().map(claim).collect();
         // If nothing is left, the queue is reported when more has been read.

@@ -16,9 +16,9 @@ use seal_dpf_urlcallback::{
     clock::{SharedClock, SystemClock, Timestamp},
     outbox::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
-        Entry, ExportCursor, Exported, Failure, Hold, Identity, Mended, NewCallback, News, Open,
-        Outbox, OutboxError, OutboxFuture, Over, Ownership, Page, Query, Record, Scope, Sequence,
-        Settlement, Summary,
+        Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
+        OutboxError, OutboxFuture, Over, Ownership, Page, Query, Record, Scope, Sequence,
+        Settlement, Summary, Validity,
         sled::{Settings, SledOutbox},
     },
 };
@@ -176,7 +176,7 @@ impl Outbox for Shared {
         }
         let mut claims = self.inner.claim(to, limit, now)?;
         for claim in &mut claims.claimed {
-            claim.hold = Hold::while_owned(Arc::clone(&owned) as _);
+            claim.validity = Validity::while_owned(Arc::clone(&owned) as _);
         }
         Ok(claims)
     }

@@ -1,3 +1,5 @@
+//! Lanes, without a loop or a store.
+
 use std::time::Duration;
 
 use super::*;
