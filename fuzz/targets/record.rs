@@ -13,7 +13,7 @@ use seal_dpf_urlcallback::{
     clock::Timestamp,
     outbox::{
         Attempt, ErrorKind, Failure, Readiness, Record, State,
-        record::{Progress, decode, encode, encode},
+        record::{Progress, decode, encode},
     },
 };
 use seal_dpf_urlcallback_fuzz::allocations::{Watched, largest_of};

@@ -33,7 +33,7 @@ windows_cargo() { # <subcommand> [argument]...
         /usr/bin/cargo "$subcommand" --locked -Zbuild-std=std,panic_unwind,test --target "$windows_triple" "$@"
 }
 
-wine_prefix() { # a Windows of its own for what runs, made once; sets WINEPREFIX
+wine_prefix() { # a separate Wine prefix, created once; sets WINEPREFIX
     export WINEPREFIX=${WINEPREFIX-$(windows_target)/wine} WINEDEBUG=${WINEDEBUG--all}
     local system32=$WINEPREFIX/drive_c/windows/system32
     if [ ! -d "$system32" ]; then

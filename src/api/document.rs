@@ -93,7 +93,7 @@ fn complete_operation(method: &str, operation: &mut Value) {
             let known = STATUSES.iter().find(|(known, _)| known == status);
             response["description"] = known.map_or("", |(_, text)| text).into();
         }
-        // Errors have a media type of their own (RFC 9457).
+        // Errors have a separate media type (RFC 9457).
         let is_error = status.starts_with(['4', '5']);
         if is_error && let Some(content) = response["content"].as_object_mut() {
             let problem = content.remove("application/json");

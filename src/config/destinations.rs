@@ -121,7 +121,7 @@ fn note<'a>(
     sections.for_each(|section| r.hide(key, hash(&section.effective)));
 }
 
-/// Reads a section with a reader of its own, whose faults and warnings get the section's key.
+/// Reads a section with a separate reader, whose faults and warnings get the section's key.
 fn in_section(
     r: &mut Reader,
     key: &str,

@@ -43,7 +43,7 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     replace_after(path, text, |_| Ok(()))
 }
 
-/// The same for a file that nobody else may read, in whatever folder it is.
+/// The same for a file that only its owner can read, whatever the rights on its folder.
 pub fn replace_secret(path: &Path, text: &str) -> io::Result<()> {
     #[cfg(windows)]
     return replace_after(path, text, close_to_others);

@@ -103,8 +103,7 @@ pub enum OutboxError {
 }
 
 impl OutboxError {
-    /// Whether the error disappears by itself: when callbacks end, space is freed, or the store can be
-    /// reached again.
+    /// Whether the error is temporary: when callbacks end, space is freed, or the store can be reached again.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::DiskLow { .. }) || self.is_away()
     }

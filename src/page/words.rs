@@ -157,7 +157,7 @@ words! {
     clear: "Clear", "Zurücksetzen";
     more_filters: "More filters", "Weitere Filter";
     no_match: "No callback matches.", "Kein Callback passt.";
-    search_goes_on: "None was found so far; go on with the next page.", "Bisher keiner gefunden; weiter mit der nächsten Seite.";
+    search_goes_on: "None was found so far; continue with the next page.", "Bisher keiner gefunden; weiter mit der nächsten Seite.";
     next_page: "Next page", "Nächste Seite";
     choose: "Select", "Auswählen";
     choose_all: "Select all on this page", "Alle auf dieser Seite auswählen";

@@ -259,7 +259,7 @@ fn a_full_disk_refuses_events_until_space_is_freed() {
     let said = String::from_utf8(full.body).unwrap();
     assert!(said.contains("outbox.min_free_bytes"), "{said}");
     assert_eq!(api.get("/readyz").status, 503);
-    assert_eq!(api.get("/healthz").status, 200, "delivery goes on");
+    assert_eq!(api.get("/healthz").status, 200, "delivery continues");
     api.wait_for_state(&waiting, "delivered");
     fs::remove_file(&ballast).unwrap();
     assert_eq!(api.get("/readyz").status, 200);

@@ -95,7 +95,7 @@ export class Graphile {
     }
   }
 
-  // Jobs of a killed worker stay locked for four hours. Whoever notices that a worker has ended may
+  // Jobs of a killed worker stay locked for four hours. A supervisor that notices that a worker has ended may
   // unlock them: https://worker.graphile.org/docs/admin-functions#force-unlock-workers
   async #unlock() {
     const rows = await eventually('PostgreSQL answers', () => this.pool.query(LOCKED).then((it) => it.rows, () => false));

@@ -2,8 +2,8 @@
 //!
 //! # Rules
 //!
-//! 1. A message is acknowledged when its event is durable, and not before. A lost acknowledgement is harmless:
-//!    the message comes again, and its event is a duplicate.
+//! 1. A message is acknowledged when its event is durable, and not before. A lost acknowledgement is
+//!    harmless: the message is redelivered, and its event is a duplicate.
 //! 2. Events are stored in the order of the stream. So only one instance pulls ([`Outbox::leads`]), messages
 //!    are never returned with a delay, and a session that finds unacknowledged messages of an earlier one
 //!    waits until they are redelivered.

@@ -38,7 +38,7 @@ pub(super) fn ids_follow_submission(events: &[Event], faults: &mut Vec<String>) 
             let first = &other.handed_in[0];
             let later = answered < first.sent || same_batch(event, other);
             if later && other_id <= id {
-                faults.push(format!("handed in later, and accepted earlier: {event:?} {other:?}"));
+                faults.push(format!("submitted later, and accepted earlier: {event:?} {other:?}"));
             }
         }
     }

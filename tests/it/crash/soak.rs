@@ -121,7 +121,7 @@ fn soak_of_mixed_load_does_not_grow() {
     run.stage.receivers.mend();
     run.stop();
     run.drain();
-    eventually("what has ended is forgotten", || {
+    eventually("ended callbacks are removed", || {
         (Sample::take(&run, begin).stored == 0).then_some(())
     });
     // No request in between: each one would keep a thread of the runtime for a while.

@@ -139,7 +139,7 @@ pub(super) fn judge(
     for one in known.values() {
         let key = one.stored["url"].as_str().unwrap().rsplit('/').next().unwrap();
         if expected.get(key).is_none_or(|event| event.id().is_some_and(|id| id != one.id)) {
-            faults.push(format!("nobody handed it in, or it is stored twice: {}", one.stored));
+            faults.push(format!("it was not submitted, or it is stored twice: {}", one.stored));
         }
         faults.extend(
             one.seen

@@ -108,7 +108,7 @@ fn imported_callbacks_are_delivered_in_order_with_their_ids() {
     let again = api.post("/v1/events", &finished);
     assert_eq!((again.status, again.json()["id"].as_str()), (200, Some(second.as_str())));
     let new = api.accept(&event("job_sending", "2", &receiver.url("/")));
-    assert!(new > second, "ids go on: {new} after {second}");
+    assert!(new > second, "ids continue: {new} after {second}");
 }
 
 #[cfg(unix)]

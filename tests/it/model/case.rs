@@ -71,7 +71,7 @@ impl Case {
         // The task that waits for news also holds a reference.
         self.wakes = Wakes::default();
         let outbox = self.outbox.take().unwrap();
-        assert_eq!(Arc::strong_count(&outbox), 1, "somebody else has it open");
+        assert_eq!(Arc::strong_count(&outbox), 1, "it is open elsewhere");
     }
 
     pub(super) fn outbox(&self) -> &dyn Outbox {
@@ -165,7 +165,8 @@ impl Case {
         let stored = &self.model.kept[&number];
         assert!(!self.model.paused.contains_key(&stored.new.destination), "it is paused");
         let since = stored.free_from();
-        let since = since.unwrap_or_else(|| panic!("it is nobody's turn but {stored:#?}"));
+        let since =
+            since.unwrap_or_else(|| panic!("no callback is active, but claimed: {stored:#?}"));
         assert!(since <= self.model.now, "not before {since}: {stored:#?}");
         self.ids.agree(stored, &claim.record);
         let earliest = &self.model.kept[&self.model.earliest(stored.job()).unwrap()];
@@ -264,7 +265,7 @@ impl Case {
         }
         self.listen();
         while self.model.pending() > 0 {
-            let (to, at) = self.wakes.next().expect("nobody would look again");
+            let (to, at) = self.wakes.next().expect("no check is planned");
             self.clock.set(at.max(self.model.now));
             self.model.now = self.clock.now();
             let to = destinations().iter().position(|it| *it == to).unwrap();

@@ -100,7 +100,7 @@ impl Check<'_> {
                 let told = wakes.at(&to);
                 assert!(
                     told.is_some_and(|told| told <= due.max(self.model.now)),
-                    "`{to}` has something due at {due} and would be looked at {told:?}"
+                    "`{to}` has something due at {due} and would be checked at {told:?}"
                 );
             }
         }

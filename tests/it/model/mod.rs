@@ -101,7 +101,7 @@ fn open_sled(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
 
 fn sled_leftovers(folder: &Path) -> Vec<String> {
     // Threads of the engine release a closed store a moment later.
-    let db = eventually("the store is let go", || sled::open(folder).ok());
+    let db = eventually("the store is released", || sled::open(folder).ok());
     let rows = db.iter().map(|row| String::from_utf8_lossy(&row.unwrap().0).into_owned());
     rows.filter(|row| !["mformat", "msalt", "mtotals"].contains(&row.as_str())).collect()
 }
@@ -121,7 +121,7 @@ fn open_postgres(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
     let opened = || {
         PostgresOutbox::open_at(settings.clone(), folder.parent().unwrap(), Arc::clone(&clock)).ok()
     };
-    let opened = eventually("the schema is let go", opened);
+    let opened = eventually("the schema is released", opened);
     drop(clock);
     Arc::new(opened)
 }

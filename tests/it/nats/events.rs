@@ -175,7 +175,7 @@ fn an_unusable_message_is_skipped_when_its_dead_letter_is_stored() {
     server.publish([r#"{"event":"job_finished"}"#.into(), super::numbered(1)]);
     // No stream stores dead letters yet.
     wait_for(&service, "waiting", "dead letter to dead.callbacks");
-    assert_eq!(service.api().get("/readyz").status, 200, "HTTP goes on");
+    assert_eq!(service.api().get("/readyz").status, 200, "HTTP continues");
     server.publish([super::numbered(2)]);
     let is_left = || (server.left().1 == 1).then_some(());
     eventually("only the letter's message is not acknowledged", is_left);

@@ -96,7 +96,7 @@ fn a_restart_of_the_server_loses_nothing() {
     server.wait_until_empty();
     server.crash();
     wait_for(&service, "waiting", "not connected to nats://127.0.0.1");
-    assert_eq!(service.api().get("/readyz").status, 200, "HTTP goes on");
+    assert_eq!(service.api().get("/readyz").status, 200, "HTTP continues");
     server.restart();
     let begin = std::time::Instant::now();
     server.publish((100..200).map(numbered));
@@ -116,7 +116,7 @@ fn a_connection_cut_repeatedly_loses_nothing_and_keeps_the_order() {
     server.publish((0..COUNT).map(numbered));
     for _ in 0..3 {
         let before = server.left().0;
-        eventually("it goes on", || {
+        eventually("it continues", || {
             let left = server.left();
             (left.0 < before || left == (0, 0)).then_some(())
         });

@@ -29,7 +29,7 @@ fn another_instance_takes_over_from_a_frozen_one() {
     // When it continues, it holds messages that the other one has stored.
     let go_on = |service: &Service| {
         service.signal("CONT");
-        until("it stands by", || (state(service)["state"] == "standby").then_some(()));
+        until("it is on standby", || (state(service)["state"] == "standby").then_some(()));
     };
     puller_goes(|service| service.signal("STOP"), go_on);
 }
@@ -49,7 +49,7 @@ fn puller_goes(goes: impl FnOnce(&mut Service), comes_back: impl FnOnce(&Service
     second.serve();
     let does = |service: &Service| state(service)["state"].as_str().unwrap_or_default().to_owned();
     // The second one takes half of the shards, and the first one keeps the first shard.
-    let words = eventually("one pulls, and one stands by", || {
+    let words = eventually("one pulls, and one is on standby", || {
         let mut words = [does(&first), does(&second)];
         words.sort();
         (words == ["pulling", "standby"]).then(|| [does(&first), does(&second)])

@@ -195,7 +195,7 @@ fn each_state_has_its_retention_and_a_replay_restarts_it() {
 
 /// Opens a store that was just closed. Threads of the engine release it a moment later.
 fn open_closed(path: &std::path::Path) -> sled::Db {
-    eventually("the store is let go", || sled::open(path).ok())
+    eventually("the store is released", || sled::open(path).ok())
 }
 
 fn sled_rows(bench: Bench) -> Vec<String> {
@@ -241,7 +241,7 @@ fn corrupt(bench: &Bench, position: usize) {
             at += 5 + len;
         }
     }
-    panic!("there are not so many");
+    panic!("there are fewer rows");
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn a_signal_comes_when_the_callback_is_durable() {
     let news = bench.runtime.block_on(bench.outbox().news());
     let at = Timestamp::default();
     let expected = News::Due { destination: destination(), at, open: None };
-    assert_eq!(news, [expected], "after a start everything pending is looked at");
+    assert_eq!(news, [expected], "after a start all pending callbacks are checked");
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
     assert_eq!(claims.next_due, None, "to look again at once would find the same");
     bench.deliver(busy.pop().unwrap());
     let told = async { timeout(DEADLINE, bench.outbox().news()).await };
-    assert_eq!(bench.runtime.block_on(told).unwrap().len(), 1, "nobody was told");
+    assert_eq!(bench.runtime.block_on(told).unwrap().len(), 1, "no signal was sent");
     assert_eq!(bench.claim(16).len(), 1, "one more is within reach");
 }
 
@@ -56,7 +56,7 @@ fn claim_at_last(bench: &Bench) -> (Vec<Claim>, Option<Timestamp>) {
             return (claims.claimed, claims.next_due);
         }
     }
-    panic!("it goes on saying so");
+    panic!("it repeats this without end");
 }
 
 #[test]

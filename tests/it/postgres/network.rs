@@ -291,7 +291,7 @@ fn an_instance_that_is_cut_off_stops_and_another_takes_over() {
     for (receiver, before) in receivers.iter().zip(before) {
         receiver.wait_for(before + 2);
     }
-    assert_eq!(attempts(), when_taken, "the one that is cut off goes on");
+    assert_eq!(attempts(), when_taken, "the disconnected one continues");
     assert_eq!(far.api().get("/readyz").status, 503);
     forwarder.hang(false);
     forwarder.cut();

@@ -89,7 +89,7 @@ fn while_the_database_hangs_no_attempt_starts() {
     eventually("the retry is planned", || (api.callback(&id)["attemptCount"] == 1).then_some(()));
     server.freeze(true);
     // The retry was read ahead, and is due three seconds after the latest time at which it may start.
-    eventually("the session is given up", || {
+    eventually("the session is abandoned", || {
         let given_up = |line: &Value| line["event.action"] == "store-disconnected";
         service.log().iter().any(given_up).then_some(())
     });
