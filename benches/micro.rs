@@ -1,6 +1,6 @@
-//! `cargo bench --bench micro`: the cost of each step of a callback, measured separately. The steps of
-//! the store are synced to the disk that the project is on, so the results of the commit path depend
-//! more on that disk than on the code.
+//! `cargo bench --bench micro`: the cost of each step of a callback, measured separately. The steps of the
+//! store are synced to the project's disk, so the results of the commit path depend more on that disk than on
+//! the code.
 
 use std::{path::Path, sync::Arc};
 
@@ -84,7 +84,7 @@ fn record_decode(bencher: Bencher<'_, '_>) {
     }
 }
 
-/// A store of its own on the project's disk.
+/// A separate store on the project's disk.
 struct Store {
     outbox: SledOutbox,
     to: Destination,

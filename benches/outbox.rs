@@ -22,7 +22,7 @@ const OLD: usize = 1_000_000;
 const BATCH: usize = 256;
 
 fn main() -> anyhow::Result<()> {
-    // The target folder is on the disk that the project is on; a temporary one may be memory.
+    // The target folder is on the project's disk; a temporary folder may be in memory.
     let parent = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let folder = tempfile::tempdir_in(parent)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -9,6 +9,6 @@ pub(super) fn up(tree: &Tree, _sync: &dyn Fn() -> Result<()>) -> Result<()> {
     let mut salt = [0_u8; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut salt)
         .map_err(|_| OutboxError::Engine("the system has no random bytes".into()))?;
-    tree.insert(super::super::keys::SALT, record::encode_row(&salt)?)?;
+    tree.insert(super::super::keys::SALT, record::encode(&salt)?)?;
     Ok(())
 }

@@ -23,9 +23,9 @@ use super::{
 };
 use crate::outbox::{Record, StateName, error::Result, record};
 
-/// Callbacks, or destinations, that one step moves. Few enough that a step mostly is within one segment of
-/// sled's log: of a batch over several segments, a power failure may leave a later one without an earlier one,
-/// which sled does not recover from.
+/// Callbacks, or destinations, that one step moves. Few enough that a step usually fits into one segment of
+/// sled's log: of a batch over several segments, a power failure may leave a later one without an earlier
+/// one, from which sled does not recover.
 const STEP: usize = 256;
 
 /// How often the progress is logged.
@@ -138,8 +138,8 @@ fn move_callbacks(tree: &Tree, callbacks: &mut InOrder<'_>) -> Result<u64> {
     Ok(moved)
 }
 
-/// A callback that cannot be read keeps no other one from being migrated: it is left out, and not counted
-/// any more.
+/// A callback that cannot be read does not prevent the migration of others: it is left out and no longer
+/// counted.
 fn leave_out(tree: &Tree, writes: &mut WriteSet<'_>, key: &[u8]) -> Result<()> {
     tracing::error!(
         event.action = "callback-unreadable",
@@ -156,7 +156,7 @@ fn leave_out(tree: &Tree, writes: &mut WriteSet<'_>, key: &[u8]) -> Result<()> {
         _ => &mut totals.failed,
     };
     *count = count.saturating_sub(1);
-    writes.put(keys::TOTALS.to_vec(), record::encode_row(&totals)?);
+    writes.put(keys::TOTALS.to_vec(), record::encode(&totals)?);
     if key.first() != Some(&b'p') {
         return Ok(());
     }
@@ -211,7 +211,7 @@ fn move_queues(tree: &Tree, failed: &HashMap<QueueKey, u64>) -> Result<u64> {
         let queue = QueueKey(keys::last_number(&key));
         let failed = failed.get(&queue).copied().unwrap_or_default();
         let row = recounted(tree, queue, QueueRow { failed, ..row })?;
-        writes.put(keys::queue(queue), record::encode_row(&row)?);
+        writes.put(keys::queue(queue), record::encode(&row)?);
         writes.remove(key.to_vec());
         moved += 1;
     }

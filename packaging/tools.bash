@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by scripts of this project: installs what they need. Programs come from Debian's packages (on
-# other systems they are named), cargo's subcommands from crates.io, built once.
+# Sourced by scripts of this project: installs the tools that they need. Programs come from Debian's packages
+# (on other systems the missing ones are listed), cargo's subcommands from crates.io, built once.
 
 missing=()
 
@@ -34,7 +34,7 @@ cargo_tools() { # <folder> <crate@version>...: the crates' programs are in <fold
         grep -qs "^\"${tool/@/ } " "$folder/.crates.toml" || wanted+=("$tool")
     done
     [ ${#wanted[@]} -gt 0 ] || return 0
-    # Not optimized: they run for seconds, and are built faster than they would repay.
+    # Not optimized: they run for seconds only, so an optimized build would not pay off.
     cargo install --quiet --locked --profile dev --root "$folder" --target-dir "$folder/build" "${wanted[@]}"
     rm -r "$folder/build"
 }

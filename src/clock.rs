@@ -1,4 +1,4 @@
-//! Time.
+//! The clock.
 //!
 //! Code that depends on the time has a [`Timestamp`] as an argument or reads a [`Clock`]; nothing else
 //! in the crate reads the system clock. This way tests can move the time by days.

@@ -90,8 +90,8 @@ impl Policy {
         }
     }
 
-    /// Checks an address, and the port if it is known. An IPv6 address that embeds an IPv4 address must
-    /// be allowed as both.
+    /// Checks an address, and the port if given. An IPv6 address that embeds an IPv4 address must be allowed
+    /// as both.
     pub fn check(&self, address: IpAddr, port: Option<u16>) -> Result<(), Denied> {
         let carried = match address {
             IpAddr::V6(v6) => carried_v4(v6),
@@ -135,7 +135,7 @@ fn leads_to(address: IpAddr, listening: IpAddr) -> bool {
 fn carried_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     let mut found = match address.segments() {
-        // `::` and `::1` are addresses of their own.
+        // `::` and `::1` do not embed an IPv4 address.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => Vec::new(),
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => vec![v4(high, low)],
         [0, 0, 0, 0, 0xffff, 0, high, low] => vec![v4(high, low)],

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A liveness check of the delivery loop, which answers it.
 pub type LoopCheck = oneshot::Sender<()>;
 
-/// What a source of events does that the service has beside HTTP. Whatever it is, HTTP goes on.
+/// The state of a source of events other than HTTP. HTTP does not depend on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceState {
     /// In a word.

@@ -85,7 +85,7 @@ impl Intake {
         self.rules.store(Arc::new(Rules::new(policy, tracker_template)));
     }
 
-    /// Parses one event, beside which `given` is known, and applies the rules.
+    /// Parses one event, with `given` known from elsewhere, and applies the rules.
     pub fn prepare(&self, json: &[u8], given: Given) -> Prepared {
         self.prepare_parsed(event::parse_with(json, given))
     }

@@ -58,7 +58,7 @@ const ROUND_TRIP: &str = "urlcallback_database_round_trip_seconds";
 const NATS_PULLED: &str = "urlcallback_nats_pulled_total";
 /// Messages that were acknowledged.
 const NATS_ACKNOWLEDGED: &str = "urlcallback_nats_acknowledged_total";
-/// Messages whose event was stored before.
+/// Messages whose event had been stored already.
 const NATS_DUPLICATES: &str = "urlcallback_nats_duplicates_total";
 /// Messages that were terminated.
 const NATS_DEAD_LETTERED: &str = "urlcallback_nats_dead_lettered_total";
@@ -374,7 +374,7 @@ pub fn nats_behind(behind: u64) {
     gauge!(NATS_BEHIND).set(behind as f64);
 }
 
-/// This many messages were acknowledged, of which the events of some were stored before.
+/// Counts acknowledged messages, and those of them whose events had been stored already.
 pub fn nats_acknowledged(count: u64, duplicates: u64) {
     counter!(NATS_ACKNOWLEDGED).increment(count);
     counter!(NATS_DUPLICATES).increment(duplicates);

@@ -50,7 +50,7 @@ pub struct Reason {
     pub status: Option<u16>,
     /// The message, without secrets.
     pub message: String,
-    /// Whether it was a failure of the destination, and not of this callback alone.
+    /// Whether it counts against the destination, and not only against this callback.
     pub of_destination: bool,
 }
 
@@ -66,8 +66,8 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Whether it looks as if the destination did not work: its last attempt failed, and not because of the
-    /// callback alone, or no attempt has ever worked.
+    /// Whether the destination appears not to work: its last attempt failed, and either the failure counts
+    /// against the destination, or no attempt has ever succeeded.
     pub fn are_failing(&self) -> bool {
         let failed = |error: &Reason| error.of_destination || self.delivered_at.is_none();
         self.error.as_ref().is_some_and(failed)
@@ -253,7 +253,7 @@ impl Recent {
         }
     }
 
-    /// What is known of a destination, which is kept from now on.
+    /// The recorded attempts of a destination, created if there are none.
     fn known(&mut self, destination: &Destination, at: Timestamp) -> Option<&mut Known> {
         if !self.destinations.contains_key(destination) {
             if self.destinations.len() >= DESTINATIONS {
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(recent.rates(&one, at(600)), Rates { delivered: 60.0, failed: 10.0 });
         assert_eq!(recent.rates(&destination(2), at(600)), Rates::default());
         assert_eq!(recent.rates(&one, at(1200)), Rates::default());
-        // A clock that is set back begins anew.
+        // Setting the clock back discards the counts.
         recent.count(&one, None, at(0));
         assert_eq!(recent.rates(&one, at(1)), Rates { delivered: 61.0, failed: 10.0 });
     }

@@ -19,7 +19,7 @@ use crate::{
     clock::Timestamp,
     event::Malformed,
     measure,
-    outbox::{ErrorKind, Failure, NewCallback, OutboxError, Query, Readiness, Record, State},
+    outbox::{Criteria, ErrorKind, Failure, NewCallback, OutboxError, Readiness, Record, State},
     recent,
 };
 
@@ -134,60 +134,60 @@ pub fn cancelled(id: CallbackId) {
 }
 
 /// The audit line of an action on selected callbacks: how many matched and were changed, the number of
-/// ids in the request, and the filters of the query.
+/// ids in the request, and the criteria.
 macro_rules! audit {
-    ($action:literal, $what:ident, $changed:expr, $named:expr, $query:expr, $message:literal) => {
+    ($action:literal, $what:ident, $changed:expr, $named:expr, $criteria:expr, $message:literal) => {
         tracing::info!(
             event.action = $action,
             event.outcome = "success",
             callback.matched = $changed.0,
             callback.$what = $changed.1,
             callback.named = $named,
-            callback.destination = $query.destination.as_ref().map(Destination::as_str),
-            callback.error_kind = $query.error_kind.map(ErrorKind::as_str),
-            callback.since = $query.since.map(tracing::field::display),
-            callback.until = $query.until.map(tracing::field::display),
-            callback.ended_since = $query.ended_since.map(tracing::field::display),
-            callback.ended_until = $query.ended_until.map(tracing::field::display),
-            dpf.job_id = $query.job_id,
-            dpf.job_id_fs = $query.job_id_fs,
+            callback.destination = $criteria.destination.as_ref().map(Destination::as_str),
+            callback.error_kind = $criteria.error_kind.map(ErrorKind::as_str),
+            callback.since = $criteria.since.map(tracing::field::display),
+            callback.until = $criteria.until.map(tracing::field::display),
+            callback.ended_since = $criteria.ended_since.map(tracing::field::display),
+            callback.ended_until = $criteria.ended_until.map(tracing::field::display),
+            dpf.job_id = $criteria.job_id,
+            dpf.job_id_fs = $criteria.job_id_fs,
             $message
         )
     };
 }
 
 /// An operator replayed failed callbacks.
-pub fn replayed(changed: (u64, u64), named: usize, query: &Query) {
+pub fn replayed(changed: (u64, u64), named: usize, criteria: &Criteria) {
     audit!(
         "callbacks-replayed",
         replayed,
         changed,
         named,
-        query,
+        criteria,
         "an operator replayed failed callbacks"
     );
 }
 
 /// An operator cancelled pending callbacks.
-pub fn all_cancelled(changed: (u64, u64), named: usize, query: &Query) {
+pub fn all_cancelled(changed: (u64, u64), named: usize, criteria: &Criteria) {
     audit!(
         "callbacks-cancelled",
         cancelled,
         changed,
         named,
-        query,
+        criteria,
         "an operator cancelled pending callbacks"
     );
 }
 
 /// An operator made pending callbacks due now.
-pub fn retried_now(changed: (u64, u64), named: usize, query: &Query) {
+pub fn retried_now(changed: (u64, u64), named: usize, criteria: &Criteria) {
     audit!(
         "callbacks-retried",
         due,
         changed,
         named,
-        query,
+        criteria,
         "an operator made pending callbacks due now"
     );
 }
@@ -299,7 +299,8 @@ pub fn works_again(destination: &Destination) {
     closed(destination, "the destination works again");
 }
 
-/// An operator has closed the breaker of a destination; whether the destination works is not known.
+/// Logs that an operator has closed the breaker of a destination. It is not known whether the destination
+/// works.
 pub fn closed_by_operator(destination: &Destination) {
     closed(destination, "an operator has closed the breaker");
 }

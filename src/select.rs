@@ -5,8 +5,8 @@ use crate::{
     callback::{CallbackId, Destination, ParseIdError, redact_url},
     clock::Timestamp,
     outbox::{
-        Cancelled, DestinationQuery, DestinationSummary, ErrorKind, ListedState, Outbox,
-        OutboxError, Query, Stage, StateName,
+        Cancelled, Criteria, DestinationQuery, DestinationSummary, ErrorKind, ListedState, Outbox,
+        OutboxError, Query, StateName,
     },
     report,
 };
@@ -59,8 +59,7 @@ pub fn parse_destination(text: &str) -> Result<Destination, SelectError> {
     Destination::parse(text).ok_or_else(|| SelectError::Destination(redact_url(text)))
 }
 
-/// Parses a destination to which something is sent. Others have failed callbacks only, so there is nothing to
-/// pause.
+/// Parses a destination that can be called. Others only have failed callbacks, so there is nothing to pause.
 pub fn parse_callable(text: &str) -> Result<Destination, SelectError> {
     let destination = parse_destination(text)?;
     let name = destination.as_str();
@@ -112,10 +111,9 @@ pub struct Selectors {
 
 impl Selectors {
     /// Parses the selectors, with durations relative to `now`.
-    pub fn parse(self, now: Timestamp) -> Result<Selection, SelectError> {
+    pub fn parse(self, now: Timestamp) -> Result<Criteria, SelectError> {
         let time = |text: Option<String>| text.map(|text| parse_time(&text, now)).transpose();
-        Ok(Selection {
-            ids: Vec::new(),
+        Ok(Criteria {
             stage: None,
             destination: self.destination.as_deref().map(parse_destination).transpose()?,
             job_id: self.job_id,
@@ -129,47 +127,13 @@ impl Selectors {
     }
 }
 
-/// Selected callbacks. A callback must match everything that is given.
+/// Selected callbacks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Only callbacks with these ids; empty for any.
     pub ids: Vec<CallbackId>,
-    /// Only pending callbacks at this stage.
-    pub stage: Option<Stage>,
-    /// Only callbacks to this destination.
-    pub destination: Option<Destination>,
-    /// Only callbacks of this job.
-    pub job_id: Option<String>,
-    /// Only callbacks with this job directory name.
-    pub job_id_fs: Option<String>,
-    /// Only callbacks whose last error is of this kind.
-    pub error_kind: Option<ErrorKind>,
-    /// Only callbacks accepted at this time or later.
-    pub since: Option<Timestamp>,
-    /// Only callbacks accepted before this time.
-    pub until: Option<Timestamp>,
-    /// Only callbacks that ended at this time or later.
-    pub ended_since: Option<Timestamp>,
-    /// Only callbacks that ended before this time.
-    pub ended_until: Option<Timestamp>,
-}
-
-impl Selection {
-    /// The query for the selection, without the ids.
-    pub fn query(&self) -> Query {
-        Query {
-            stage: self.stage,
-            destination: self.destination.clone(),
-            job_id: self.job_id.clone(),
-            job_id_fs: self.job_id_fs.clone(),
-            error_kind: self.error_kind,
-            since: self.since,
-            until: self.until,
-            ended_since: self.ended_since,
-            ended_until: self.ended_until,
-            ..Query::default()
-        }
-    }
+    /// Only callbacks that match.
+    pub criteria: Criteria,
 }
 
 /// An action of an operator on selected callbacks.
@@ -238,7 +202,7 @@ pub async fn act(
             cursor: done.next,
             limit: left.min(STEP),
             oldest_first: true,
-            ..selection.query()
+            criteria: selection.criteria.clone(),
         };
         let (ids, next) = if selection.ids.is_empty() {
             let found = outbox.list(step).await?;
@@ -281,9 +245,9 @@ impl Drop for Audit<'_> {
         let Self { action, selection, dry_run: false, done } = self else { return };
         let (changed, named) = ((done.matched, done.changed), selection.ids.len());
         match action {
-            Action::Replay => report::replayed(changed, named, &selection.query()),
-            Action::Cancel => report::all_cancelled(changed, named, &selection.query()),
-            Action::RetryNow => report::retried_now(changed, named, &selection.query()),
+            Action::Replay => report::replayed(changed, named, &selection.criteria),
+            Action::Cancel => report::all_cancelled(changed, named, &selection.criteria),
+            Action::RetryNow => report::retried_now(changed, named, &selection.criteria),
         }
     }
 }
@@ -347,13 +311,14 @@ async fn named(
     ids.dedup();
     let next = ids.get(step.limit).and(ids.get(step.limit - 1)).copied();
     ids.truncate(step.limit);
-    let query = selection.query();
+    let criteria = &selection.criteria;
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         let Some(detail) = outbox.get(id).await? else { continue };
         let (it, stage) = (detail.status.record, detail.status.stage);
         let is_in_state = Some(it.state_name()) == step.state;
-        if is_in_state && (query.stage.is_none() || query.stage == stage) && query.matches(&it) {
+        let is_at_stage = criteria.stage.is_none() || criteria.stage == stage;
+        if is_in_state && is_at_stage && criteria.matches(&it) {
             found.push(id);
         }
     }

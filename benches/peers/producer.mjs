@@ -1,4 +1,4 @@
-// Who hands in the events, in a process of its own: `<plan in JSON>`. The same program for all systems.
+// The producer, in a separate process: `<plan in JSON>`. The same program for all systems.
 //
 // kind, target: which client, and what it connects to.
 // port: the receiver's. first: the number of the first job.

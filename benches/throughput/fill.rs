@@ -85,7 +85,7 @@ fn new(job: usize, url: &str) -> anyhow::Result<NewCallback> {
     })
 }
 
-/// The store in a database. The folder with the identity of whoever fills it is beside `dir`.
+/// The store in a database. The folder with the identity of this program is next to `dir`.
 fn open(url: &str, dir: &Path) -> anyhow::Result<PostgresOutbox> {
     let settings = postgres::Settings {
         url: url.to_owned().into(),
@@ -96,5 +96,5 @@ fn open(url: &str, dir: &Path) -> anyhow::Result<PostgresOutbox> {
         schema: SCHEMA.to_owned(),
         common: Common::default(),
     };
-    Ok(PostgresOutbox::visit(settings, dir.parent().context("a folder")?)?)
+    Ok(PostgresOutbox::open_for_command(settings, dir.parent().context("a folder")?)?)
 }

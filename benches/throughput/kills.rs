@@ -1,4 +1,4 @@
-//! What SIGKILL repeats while a backlog is drained at full speed.
+//! The number of PUTs that SIGKILL repeats while a backlog is drained at full speed.
 
 use anyhow::ensure;
 
@@ -11,7 +11,7 @@ use crate::{
 const KILLS: u64 = 20;
 const BETWEEN: u64 = 10_000;
 
-/// Kills the service again and again, and counts the PUTs that came more than once.
+/// Kills the service repeatedly, and counts the PUTs that were received more than once.
 pub(crate) fn run(figures: &mut Figures) -> anyhow::Result<()> {
     let count = usize::try_from((KILLS + 1) * BETWEEN)?;
     let mut receiver = Receiver::start()?;

@@ -1,4 +1,4 @@
-//! How long one event takes: until it is accepted, and until it is at the receiver.
+//! The latency of one event: until it is accepted, and until it is received.
 
 use crate::{
     clock::Latency,
@@ -14,7 +14,7 @@ pub(crate) fn run(figures: &mut Figures) -> anyhow::Result<()> {
     let mut service = Service::prepare()?;
     service.start()?;
     let port = receiver.port;
-    // The first ones open connections.
+    // The first requests open connections.
     let first = Events { port, destinations: 50, connections: 8, count: 200, rate: 100, lines: 0 };
     produce(&service, first)?;
     for (rate, connections, of, target) in [

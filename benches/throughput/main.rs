@@ -1,10 +1,9 @@
-//! `cargo bench --bench throughput`: the service as it runs, beside the *raw loop*: the same
-//! HTTP client with as many requests in flight, no outbox, the same receiver.
+//! `cargo bench --bench throughput`: the service, compared with the *raw loop*: the same HTTP client with as
+//! many requests in flight, no outbox, the same receiver.
 //!
-//! Every part is a process of its own: the receiver, the raw loop, the producer, and the
-//! service, which is the real binary with its default settings and its store on the disk that
-//! the project is on. Figures of different runs say little about each other; the ratios to the
-//! raw loop that ran beside them do.
+//! Every part is a separate process: the receiver, the raw loop, the producer, and the service, which is the
+//! real binary with its default settings and its store on the project's disk. Figures of different runs are
+//! not comparable; their ratios to the raw loop of the same run are.
 //!
 //! `cargo bench --bench throughput -- drain idle` runs only these parts.
 

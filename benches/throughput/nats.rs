@@ -1,5 +1,5 @@
-//! Events from NATS JetStream, with a server of its own on the same machine (`NATS_SERVER`, or `nats-server` in the
-//! path).
+//! Events from NATS JetStream, with a separate server on the same machine (`NATS_SERVER`, or `nats-server` in
+//! the path).
 
 use std::{
     net::TcpListener,
@@ -24,7 +24,7 @@ use crate::{
     table::{Figures, mib},
 };
 
-/// How long the service runs before its memory is looked at.
+/// How long the service runs before its memory is measured.
 const SETTLES: Duration = Duration::from_secs(30);
 
 /// A server with an empty stream.
@@ -47,7 +47,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Runs something on a connection of its own.
+    /// Runs something on a separate connection.
     fn run<T>(&self, run: impl AsyncFnOnce(&Context) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -56,7 +56,7 @@ impl Server {
         })
     }
 
-    /// Publishes so many events.
+    /// Publishes this many events.
     fn publish(&self, count: usize) -> anyhow::Result<()> {
         self.run(async |context| {
             let mut stored = Vec::new();
@@ -77,7 +77,7 @@ impl Server {
         })
     }
 
-    /// An instance that takes its events.
+    /// An instance that pulls its events.
     fn instance(&self, settings: &str) -> anyhow::Result<Service> {
         Service::prepare_with(&format!(
             "{settings}nats.servers = [\"nats://127.0.0.1:{}\"]\nnats.stream = \"JOBS\"\n\
@@ -107,7 +107,7 @@ async fn create(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Intake from a stream, and memory while far more is in the stream than the outbox takes.
+/// Intake from a stream, and memory while the stream has far more events than the outbox accepts.
 pub(crate) fn run(figures: &mut Figures) -> anyhow::Result<()> {
     const COUNT: usize = 100_000;
     const BEHIND: usize = 1_000_000;

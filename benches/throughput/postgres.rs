@@ -34,7 +34,7 @@ struct Server {
 
 impl Server {
     fn start() -> anyhow::Result<Self> {
-        // The server's user has to be able to enter it, so it is not in the project's folder.
+        // The server's user must have access, so it is not in the project's folder.
         let folder = tempfile::tempdir_in("/var/tmp")?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let child = Command::new(SERVE)
@@ -60,7 +60,7 @@ impl Server {
         ))
     }
 
-    /// Runs something on a connection of its own.
+    /// Runs something on a separate connection.
     fn run<T>(&self, run: impl AsyncFnOnce(&Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -86,7 +86,7 @@ impl Server {
         })
     }
 
-    /// How many bytes of its log it has written so far.
+    /// The number of bytes of its log (WAL) that it has written so far.
     fn wal(&self) -> anyhow::Result<f64> {
         self.run(async |client| {
             let sql = "SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::float8";
@@ -241,7 +241,7 @@ pub(crate) fn scaling(figures: &mut Figures) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Events come and go while a snapshot is held open, as a backup does it.
+/// Intake and delivery while a snapshot is held open, as by a backup.
 pub(crate) fn snapshot(figures: &mut Figures) -> anyhow::Result<()> {
     const COUNT: usize = 40_000;
     let server = Server::start()?;

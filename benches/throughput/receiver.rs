@@ -1,6 +1,6 @@
-//! A receiver with minimal overhead: it takes PUTs at every loopback address, answers
-//! 200, and keeps when each came and how long that was after its event was made. Beside it a
-//! black hole, which takes connections and says nothing.
+//! A receiver with minimal overhead: it accepts PUTs at every loopback address, answers 200, and records when
+//! each arrived and how long after the creation of its event. In addition a black hole, which accepts
+//! connections and never responds.
 
 use std::{
     collections::HashSet,
@@ -30,7 +30,7 @@ pub(crate) struct Report {
     /// Of the first and the last PUT, in microseconds since 1970.
     pub(crate) first: u64,
     pub(crate) last: u64,
-    /// From the event's making to the PUT.
+    /// From the creation of the event to the PUT.
     pub(crate) latency: Latency,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn rate(count: u64, micros: u64) -> f64 {
     count as f64 * 1e6 / micros.max(1) as f64
 }
 
-/// Which jobs came, and how often one came again.
+/// The jobs that were received, and the number of repeats.
 #[derive(Debug, Serialize)]
 struct Jobs {
     distinct: usize,
@@ -65,7 +65,7 @@ struct Seen {
 #[derive(Default)]
 struct Notes {
     latencies: Vec<u32>,
-    /// The jobs in the order in which they came. They are counted only when someone asks.
+    /// The jobs in order of arrival. They are counted only on request.
     jobs: Vec<u64>,
 }
 
@@ -93,7 +93,7 @@ impl Seen {
         }
     }
 
-    /// Writes the jobs to a file, each once and on a line of its own.
+    /// Writes the jobs to a file, each once and on a separate line.
     fn write_jobs(&self, path: &str) -> anyhow::Result<Jobs> {
         let jobs = self.notes.lock().unwrap_or_else(PoisonError::into_inner).jobs.clone();
         let distinct: HashSet<u64> = jobs.iter().copied().collect();
@@ -107,8 +107,8 @@ impl Seen {
     }
 }
 
-/// Serves until its input ends. On it come `count`, `jobs <file>` and `report`; the latter also
-/// forgets.
+/// Serves until its input ends. The commands on the input are `count`, `jobs <file>` and `report`, which also
+/// resets.
 pub(crate) fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let seen = Arc::new(Seen::default());
@@ -154,7 +154,7 @@ async fn swallow(hole: TcpListener) {
     let mut held = Vec::new();
     while let Ok((stream, _)) = hole.accept().await {
         held.push(stream);
-        // The service gives them up after its time-out.
+        // The service closes them after its time-out.
         if held.len() > 4096 {
             held.drain(..1024);
         }
@@ -182,7 +182,7 @@ async fn serve(mut stream: TcpStream, seen: Arc<Seen>) -> anyhow::Result<()> {
     }
 }
 
-/// Where the first request ends, where all of it is there.
+/// The end of the first request, if it is complete.
 fn request_end(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     let Some(head) = find(bytes, b"\r\n\r\n") else { return Ok(None) };
     let key = b"content-length: ";
@@ -198,7 +198,7 @@ fn made(request: &[u8]) -> Option<u64> {
     number(request, br#""jobIdFs":""#)
 }
 
-/// The job, where its id is a number.
+/// The job, if its id is a number.
 fn job(request: &[u8]) -> Option<u64> {
     number(request, br#""jobId":""#)
 }

@@ -1,4 +1,4 @@
-//! The processes of one measurement, and what they agree on.
+//! The processes of one measurement, and their common parameters.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::{clock::eventually, producer, receiver, service::Service};
 
-/// How many the service has in flight to one destination, and in all (its defaults).
+/// The service's limits of attempts in flight, to one destination and in total (its defaults).
 const PER_DESTINATION: usize = 16;
 const CONCURRENCY: usize = 256;
 
@@ -123,13 +123,13 @@ pub(crate) struct Events {
     pub(crate) destinations: usize,
     pub(crate) connections: usize,
     pub(crate) count: usize,
-    /// Events a second; 0 is as fast as they are taken.
+    /// Events a second; 0 is as fast as they are accepted.
     pub(crate) rate: usize,
     /// Lines of a batch; 0 is single events.
     pub(crate) lines: usize,
 }
 
-/// Hands events in.
+/// Submits events.
 pub(crate) fn produce(service: &Service, events: Events) -> anyhow::Result<producer::Report> {
     let (address, token) = service.api()?;
     let Events { port, destinations, connections, count, rate, lines } = events;
@@ -145,7 +145,7 @@ fn in_flight(destinations: usize) -> usize {
     (PER_DESTINATION * destinations).min(CONCURRENCY)
 }
 
-/// Raw loops right before and right after what is measured, and their mean.
+/// Runs raw loops directly before and after a measurement, and returns their mean.
 pub(crate) fn beside<T>(
     receiver: &mut Receiver,
     destinations: usize,

@@ -9,8 +9,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// A figure, the ratio to the raw loop beside it or to what else is named, and what it is to
-    /// reach.
+    /// A figure, its ratio to the raw loop or to another named figure, and its target.
     pub(crate) fn add(&mut self, what: &str, figure: String, ratio: String, target: &str) {
         eprintln!("{what}: {figure}  {ratio}");
         self.rows.push([what.to_owned(), figure, ratio, target.to_owned()]);

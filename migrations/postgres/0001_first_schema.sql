@@ -1,19 +1,19 @@
--- The first schema. `@schema@` stands for the schema's quoted name.
+-- The first schema. `@schema@` is replaced with the schema's quoted name.
 --
--- Every write of the service is one call of a function, so that no lock waits for a client that hangs.
--- A later version adds functions with a new suffix, so that two versions of the service can run at once.
--- Times are milliseconds since 1970. Texts of strangers are bytea, because text cannot contain U+0000.
+-- Every write of the service is one call of a function, so that no lock waits for a client that hangs. A
+-- later version adds functions with a new suffix, so that two versions of the service can run at once. Times
+-- are milliseconds since 1970. Untrusted texts are bytea, because text cannot contain U+0000.
 
 CREATE TABLE @schema@.meta (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     version integer NOT NULL,
-    -- The lowest version of the schema whose service can still use this one, beside a newer service.
+    -- The lowest version whose services can use this schema, together with newer services.
     oldest integer NOT NULL DEFAULT 1,
     -- The key of the ids.
     salt bytea NOT NULL,
     -- An import has begun and not ended.
     importing boolean NOT NULL,
-    -- The server's timeline when the ids last went on.
+    -- The server's timeline when ids were last derived from the clock.
     timeline text
 );
 
@@ -25,7 +25,7 @@ CREATE TABLE @schema@.destination (
     hold_until bigint NOT NULL DEFAULT 0,
     paused_at bigint,
     resumed_at bigint NOT NULL DEFAULT 0,
-    -- The breaker, as its owner has last stored it.
+    -- The breaker, as its owner last stored it.
     open_since bigint,
     probe_at bigint
 ) WITH (fillfactor = 70);
@@ -44,8 +44,8 @@ CREATE INDEX callback_job ON @schema@.callback (job, seq);
 CREATE INDEX callback_directory ON @schema@.callback (directory, seq);
 CREATE UNIQUE INDEX callback_event ON @schema@.callback (event_id) WHERE event_id IS NOT NULL;
 
--- What has become of it. status: 0 pending, 1 delivered, 2 failed.
--- readiness of a pending one: 0 fresh, 1 scheduled, 2 blocked; 0 and 1 are active.
+-- The progress of a callback. status: 0 pending, 1 delivered, 2 failed. readiness of a pending callback: 0
+-- fresh, 1 scheduled, 2 blocked; 0 and 1 are active.
 CREATE TABLE @schema@.progress (
     seq bigint PRIMARY KEY,
     queue bigint NOT NULL,
@@ -84,7 +84,7 @@ CREATE TABLE @schema@.attempt (
     PRIMARY KEY (seq, number)
 );
 
--- Who uses the schema. An instance has one row for each data directory.
+-- The instances that use the schema, one row for each data directory.
 CREATE TABLE @schema@.instance (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     node text NOT NULL UNIQUE,
@@ -92,8 +92,9 @@ CREATE TABLE @schema@.instance (
     seen_at bigint NOT NULL
 ) WITH (fillfactor = 10);
 
--- A shard is a part of the destinations: those with the same last bits of their queue. It belongs to who
--- holds its advisory lock. Here is who had it last, and whether it was let go in order.
+-- A shard is a part of the destinations: those with the same last bits of their queue. It belongs to the
+-- session that holds its advisory lock. The row records the last owner, and whether the shard was released in
+-- order.
 CREATE TABLE @schema@.shard (
     id integer PRIMARY KEY,
     owner integer REFERENCES @schema@.instance,
@@ -101,16 +102,16 @@ CREATE TABLE @schema@.shard (
 ) WITH (fillfactor = 10);
 INSERT INTO @schema@.shard (id) SELECT generate_series(0, 63);
 
--- What each instance has stored with its last call, by the token of the call, so that a call whose answer was
+-- The results of the last call of each instance, by the token of the call, so that a call whose answer was
 -- lost can be repeated.
 CREATE TABLE @schema@.stored (
     token bigint PRIMARY KEY,
     stored_at bigint NOT NULL,
-    -- Null for what was not new.
+    -- Null for duplicates.
     seqs bigint[] NOT NULL
 );
 
--- What an instance asks the owner of a shard to do, and the answer.
+-- Questions of instances to the owners of shards, and the answers.
 CREATE TABLE @schema@.asked (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     shard integer NOT NULL,
@@ -119,10 +120,10 @@ CREATE TABLE @schema@.asked (
     answer bytea
 );
 
--- Counters. Each instance has its own rows, so that instances do not wait for each other. A row is updated for
--- one period; then another one replaces it. While a snapshot is held open, PostgreSQL cannot remove the versions
--- before the last one, and whoever looks for a row by its key passes over all of them. So a look-up reads the
--- newest period alone, which is first in the index and has few versions.
+-- Counters. Each instance has its own rows, so that instances do not wait for each other. A row is updated
+-- for one period; then another one replaces it. While a snapshot is held open, PostgreSQL cannot remove old
+-- versions, and a look-up by key passes over all of them. So a look-up reads only the newest period, which is
+-- first in the index and has few versions.
 CREATE TABLE @schema@.tally (
     queue bigint NOT NULL,
     slot integer NOT NULL,
@@ -154,8 +155,8 @@ CREATE TABLE @schema@.failure_window (
     PRIMARY KEY (queue, slot, since, kind)
 ) WITH (fillfactor = 50);
 
--- Lets the ids go on at the clock if the server has another timeline: a standby that was promoted may not
--- have received the last ones, and gives none of them again.
+-- Continues the ids at the clock if the server has another timeline: a promoted standby may not have received
+-- the last ones, and must not assign them again.
 CREATE FUNCTION @schema@.begin_v1() RETURNS void LANGUAGE plpgsql AS $body$
 DECLARE
     v_timeline text := left(pg_walfile_name(pg_current_wal_lsn()), 8);
@@ -169,14 +170,14 @@ BEGIN
 END
 $body$;
 
--- Until the end of the call, no destination is forgotten.
+-- Prevents the removal of destinations until the end of the call.
 CREATE FUNCTION @schema@.keep_destinations_v1() RETURNS void LANGUAGE sql AS $body$
     SELECT pg_advisory_xact_lock_shared('@schema@.meta'::regclass::oid::bigint);
 $body$;
 
--- Forgets destinations that have no callbacks, among some that are chosen at random, calls that nobody repeats
--- any more, and instances that were last seen before p_before: their counters are added to those of nobody.
--- p_class and p_first: the keys of the locks of identities.
+-- Removes destinations without callbacks (among some that are chosen at random), calls that are no longer
+-- repeated, and instances that were last seen before p_before, whose counters are added to those without an
+-- instance. p_class and p_first: the keys of the locks of identities.
 CREATE FUNCTION @schema@.forget_v1(p_now bigint, p_before bigint, p_class integer, p_first integer)
 RETURNS void LANGUAGE plpgsql AS $body$
 DECLARE
@@ -184,7 +185,7 @@ DECLARE
     v_from bigint := hashtextextended(clock_timestamp()::text, 0);
     v_idle bigint[];
 BEGIN
-    -- Another instance does it, or callbacks are being stored: the next time, then.
+    -- Another instance is doing this, or callbacks are being stored: skip it this time.
     IF NOT pg_try_advisory_xact_lock('@schema@.meta'::regclass::oid::bigint) THEN
         RETURN;
     END IF;
@@ -221,8 +222,8 @@ BEGIN
 END
 $body$;
 
--- Locks jobs until the end of the call, in an order that is the same for every caller. A statement that
--- follows sees what the calls before have committed, so no callback is left without a turn.
+-- Locks jobs until the end of the call, in the same order for every caller. Later statements see what earlier
+-- calls have committed, so every job with pending callbacks has an active one.
 CREATE FUNCTION @schema@.lock_jobs_v1(p_jobs bytea[]) RETURNS void LANGUAGE plpgsql AS $body$
 BEGIN
     PERFORM pg_advisory_xact_lock(it.key)
@@ -236,11 +237,11 @@ CREATE FUNCTION @schema@.count_v1(
     p_slot integer, p_queues bigint[], p_pending bigint[], p_delivered bigint[], p_failed bigint[]
 ) RETURNS void LANGUAGE plpgsql AS $body$
 DECLARE
-    -- Of a quarter of a second.
+    -- A quarter of a second.
     v_period bigint := (extract(epoch FROM clock_timestamp()) * 4)::bigint;
     v_newest @schema@.total;
 BEGIN
-    -- A call of the session before may not have ended yet.
+    -- A call of the previous session may not have ended yet.
     PERFORM pg_advisory_xact_lock(('@schema@.total'::regclass::oid::bigint << 32) + p_slot);
     WITH newest AS (
         SELECT it.queue, it.pending + coalesce(t.pending, 0) AS pending, it.failed + coalesce(t.failed, 0) AS failed,
@@ -271,7 +272,7 @@ END
 $body$;
 
 -- Counts callbacks that have failed in the window of their destination, if the session has a length for it.
--- Neither notices nor what an operator cancelled (kind 10) are counted.
+-- Notices and cancelled callbacks (kind 10) are not counted.
 CREATE FUNCTION @schema@.note_failures_v1(
     p_now bigint, p_slot integer, p_seqs bigint[], p_queues bigint[], p_kinds smallint[], p_errors bytea[]
 ) RETURNS void LANGUAGE plpgsql AS $body$
@@ -296,7 +297,7 @@ BEGIN
 END
 $body$;
 
--- The slots that have counters. It reads one row of each, and none that was replaced.
+-- The slots that have counters. Reads one row of each, and no replaced ones.
 CREATE FUNCTION @schema@.slots_v1() RETURNS integer[] LANGUAGE plpgsql STABLE AS $body$
 DECLARE
     v_slots integer[] := '{}';
@@ -311,19 +312,20 @@ BEGIN
 END
 $body$;
 
--- How many callbacks are pending, and how many are stored that failed.
+-- The numbers of pending callbacks, and of failed ones that are stored.
 CREATE FUNCTION @schema@.totals_v1(OUT pending bigint, OUT failed bigint) LANGUAGE sql STABLE AS $body$
     SELECT coalesce(sum(t.pending), 0)::bigint, coalesce(sum(t.failed), 0)::bigint
     FROM unnest(@schema@.slots_v1()) AS s (slot)
     CROSS JOIN LATERAL (SELECT * FROM @schema@.total t WHERE t.slot = s.slot ORDER BY period DESC LIMIT 1) AS t;
 $body$;
 
--- Stores new callbacks in the order of the arrays. p_token identifies the call: with that of an earlier call,
--- nothing is stored again, and the outcomes are the same; a call without a token is not repeated, and neither is
--- the one with the token p_answered. p_given: the seq of a callback, if it has one already. p_about: the callback
--- whose outcome an outcome event reports; the event is not stored unless that callback has ended. p_refused: the
--- kind of error of one that can never be sent. The outcome of each: 0 stored, 1 a duplicate, 2 not kept. Or one
--- row alone, and nothing is stored: 3 there is no room (seq: how many are pending), 4 to be tried one by one.
+-- Stores new callbacks in the order of the arrays. p_token identifies the call: with the token of an earlier
+-- call, nothing is stored again, and the outcomes are the same. A call without a token, or with the token
+-- p_answered, is not repeated. p_given: the seq of a callback, if it has one already. p_about: the callback
+-- whose outcome an outcome event reports; the event is not stored unless that callback has ended. p_refused:
+-- the kind of error of a callback that can never be sent. The outcome of each: 0 stored, 1 a duplicate, 2 not
+-- kept. Or a single row, and nothing is stored: 3 there is no room (seq: the number of pending callbacks), 4
+-- each one must be stored by itself.
 CREATE FUNCTION @schema@.enqueue_v1(
     p_now bigint, p_slot integer, p_max bigint, p_events bytea[], p_jobs bytea[], p_directories bytea[],
     p_queues bigint[], p_names text[], p_refused smallint[], p_errors bytea[], p_accepted bytea[], p_token bigint,
@@ -354,7 +356,7 @@ BEGIN
     END IF;
     PERFORM @schema@.keep_destinations_v1();
     PERFORM @schema@.lock_jobs_v1(p_jobs);
-    -- A purge waits, so that there is an id to answer a duplicate with.
+    -- A purge waits, so that the id of a duplicate exists.
     PERFORM FROM @schema@.callback c WHERE c.event_id = ANY (p_events) ORDER BY c.seq FOR KEY SHARE;
     SELECT pending, failed INTO v_pending, v_failed FROM @schema@.totals_v1();
     IF v_refused > 0 AND v_failed + v_refused > p_max THEN
@@ -367,7 +369,7 @@ BEGIN
         END IF;
     END IF;
     IF v_pending + cardinality(p_jobs) > p_max THEN
-        -- Duplicates are always answered, and what can never be sent is not pending.
+        -- Duplicates are always answered, and callbacks that can never be sent are not pending.
         SELECT count(*) INTO v_wanted FROM (
             SELECT kind, row_number() OVER (PARTITION BY event ORDER BY ord) AS place, event
             FROM unnest(p_events, p_refused) WITH ORDINALITY AS it (event, kind, ord)
@@ -385,8 +387,8 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM @schema@.destination d WHERE d.queue = it.queue)
     ORDER BY it.queue ON CONFLICT DO NOTHING;
 
-    -- From here on, all arrays go side by side: a join of two of them would compare each with each.
-    -- The seq of a duplicate is null.
+    -- From here on, all arrays are unnested together: a join of two of them would be quadratic. The seq of a
+    -- duplicate is null.
     IF num_nonnulls(VARIADIC p_events) = 0 THEN
         v_seqs := (SELECT array_agg(coalesce(given, nextval('@schema@.seq')))
             FROM unnest(p_jobs, p_given) AS it (job, given));
@@ -411,11 +413,11 @@ BEGIN
     )
     SELECT array_agg(seq) INTO v_stored FROM stored;
     IF coalesce(cardinality(v_stored), 0) < num_nonnulls(VARIADIC v_seqs) THEN
-        -- Another call was first with some of the events.
+        -- Another call has stored some of the events first.
         v_seqs := (SELECT array_agg(CASE WHEN seq = ANY (v_stored) THEN seq END ORDER BY ord)
             FROM unnest(v_seqs) WITH ORDINALITY AS it (seq, ord));
     END IF;
-    -- The first one of a job has its turn at once if nothing is pending.
+    -- The first callback of a job becomes active immediately if nothing is pending.
     v_readiness := (SELECT array_agg(CASE WHEN seq IS NULL OR kind IS NOT NULL THEN NULL
             WHEN place = 1 AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.readiness < 2)
                 AND NOT EXISTS (SELECT FROM @schema@.progress p WHERE p.job = it.job AND p.readiness = 2)
@@ -455,8 +457,8 @@ BEGIN
 END
 $body$;
 
--- Gives the turn to the first pending callback of each of these jobs, of which none is active. It is due
--- at p_now or later; but one of p_settled at its exact time.
+-- Activates the first pending callback of each of these jobs, which have no active one. It is due at p_now or
+-- later, or, if it is in p_settled, at its exact time.
 CREATE FUNCTION @schema@.activate_v1(p_now bigint, p_jobs bytea[], p_settled bigint[])
 RETURNS SETOF bigint LANGUAGE plpgsql AS $body$
 BEGIN
@@ -474,7 +476,7 @@ END
 $body$;
 
 -- Records outcomes of claimed callbacks. p_status: 0 to be retried at p_due. p_holds: until when the
--- destination is held. p_previous: the attempt before. Returns the callbacks that are active now, and one
+-- destination is held. p_previous: the previous attempt. Returns the callbacks that are active now, and one
 -- row with seq null for each destination of them without pending callbacks.
 CREATE FUNCTION @schema@.settle_v1(
     p_now bigint, p_slot integer, p_kept integer, p_seqs bigint[], p_queues bigint[], p_status smallint[],
@@ -489,7 +491,7 @@ DECLARE
     v_failed bigint[];
 BEGIN
     PERFORM @schema@.lock_jobs_v1(v_jobs);
-    -- A call that is repeated after the connection broke changes nothing again.
+    -- A call that is repeated after the connection broke must change nothing again.
     WITH changed AS (
         UPDATE @schema@.progress p
         SET status = s.status, readiness = CASE WHEN s.status = 0 THEN 2 END, due = s.due, attempts = s.attempts,
@@ -532,8 +534,8 @@ BEGIN
 END
 $body$;
 
--- Makes failed callbacks pending again, in order. p_claimed: what is in flight. Returns the destinations
--- of which active callbacks have changed, with how many were replayed.
+-- Makes failed callbacks pending again, in order. p_claimed: the callbacks in flight. Returns the
+-- destinations whose active callbacks have changed, with the number of replayed callbacks.
 CREATE FUNCTION @schema@.replay_v1(
     p_now bigint, p_slot integer, p_seqs bigint[], p_queues bigint[], p_claimed bigint[]
 ) RETURNS TABLE (queue bigint, replayed bigint) LANGUAGE plpgsql AS $body$
@@ -575,8 +577,8 @@ BEGIN
 END
 $body$;
 
--- Fails pending callbacks that are not in flight. The outcome of each: 0 done, 1 in flight, 2 not
--- pending, 3 unknown. And one row without an outcome for each destination that has become active.
+-- Fails pending callbacks that are not in flight. The outcome of each: 0 done, 1 in flight, 2 not pending, 3
+-- unknown. And one row without an outcome for each destination with a newly active callback.
 CREATE FUNCTION @schema@.fail_v1(
     p_now bigint, p_slot integer, p_seqs bigint[], p_queues bigint[], p_claimed bigint[], p_kind smallint, p_error bytea
 ) RETURNS TABLE (ord bigint, outcome integer, queue bigint) LANGUAGE plpgsql AS $body$
@@ -610,8 +612,8 @@ BEGIN
 END
 $body$;
 
--- Makes pending callbacks due now, and ends the holds of their destinations. Returns the destinations
--- with how many of the callbacks are due now.
+-- Makes pending callbacks due now, and ends the holds of their destinations. Returns the destinations with
+-- the number of callbacks that are due now.
 CREATE FUNCTION @schema@.retry_now_v1(p_now bigint, p_seqs bigint[], p_queues bigint[], p_claimed bigint[])
 RETURNS TABLE (queue bigint, due bigint) LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -662,7 +664,7 @@ BEGIN
     IF v_seqs IS NULL THEN
         RETURN 0;
     END IF;
-    -- A replay may have changed one of them in the meantime.
+    -- A replay may have changed one of them since.
     v_seqs := (SELECT array_agg(it.seq) FROM (
         SELECT seq FROM @schema@.progress WHERE seq = ANY (v_seqs) AND status > 0
             AND ended_at <= CASE status WHEN 1 THEN p_delivered ELSE p_failed END
@@ -677,8 +679,8 @@ BEGIN
 END
 $body$;
 
--- Gives a turn to jobs that have blocked callbacks and no active one, among p_limit jobs after p_after.
--- Returns the last job, how many were looked at, and for each one that was mended its destination.
+-- Repairs jobs that have blocked callbacks and no active one, among p_limit jobs after p_after. Returns the
+-- last job, the number of jobs that were checked, and the destination of each job that was repaired.
 CREATE FUNCTION @schema@.mend_v1(p_now bigint, p_after bytea, p_limit integer)
 RETURNS TABLE (last bytea, looked_at bigint, queues bigint[]) LANGUAGE plpgsql AS $body$
 #variable_conflict use_column

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by scripts that build for Windows, or run what was built, on Debian and Ubuntu: Debian's Rust with
-# the sources of its standard library, because it needs no other download, and MinGW's linker. It is set up
-# for the commands below only, so that another Rust on PATH stays what it is.
+# Sourced by scripts that build for Windows, or run the results, on Debian and Ubuntu. They use Debian's Rust
+# with the sources of its standard library, because it needs no other download, and MinGW's linker. This
+# applies only to the commands below, so another Rust on PATH is not affected.
 
 . packaging/tools.bash
 
@@ -33,12 +33,12 @@ windows_cargo() { # <subcommand> [argument]...
         /usr/bin/cargo "$subcommand" --locked -Zbuild-std=std,panic_unwind,test --target "$windows_triple" "$@"
 }
 
-wine_prefix() { # a Windows of its own for what runs, made once; sets WINEPREFIX
+wine_prefix() { # a separate Wine prefix, created once; sets WINEPREFIX
     export WINEPREFIX=${WINEPREFIX-$(windows_target)/wine} WINEDEBUG=${WINEDEBUG--all}
     local system32=$WINEPREFIX/drive_c/windows/system32
     if [ ! -d "$system32" ]; then
         mkdir -p "$WINEPREFIX"
-        # The first start makes the prefix. It may ask for parts that nothing here needs.
+        # The first start creates the prefix. It may offer components that are not needed here.
         WINEDLLOVERRIDES="mscoree=;mshtml=" /usr/lib/wine/wine64 cmd /c exit </dev/null >/dev/null 2>&1
     fi
     # Wine 8 lacks this library, which every program of a current Rust loads.

@@ -93,7 +93,7 @@ impl FilterView {
             ended_until: self.ended_until.clone(),
         };
         let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<Vec<_>, _>>()?;
-        let selection = Selection { ids, ..selectors.parse(now)? };
+        let selection = Selection { ids, criteria: selectors.parse(now)? };
         if selection == Selection::default() && !self.all {
             return Err(SelectError::Nothing);
         }

@@ -19,7 +19,7 @@ pub(super) async fn check(State(shared): State<Shared>, request: Request, next: 
         peer.authenticate();
     }
     match role {
-        // By the method alone, so that a handler that acts cannot be forgotten.
+        // Only the method decides, so that no handler with an effect can be missed.
         Some(Role::Reader) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             forbidden(&request).into_response()
         }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     callback::CallbackId,
-    outbox::{self, ErrorKind, ListedState},
+    outbox::{self, Criteria, ErrorKind, ListedState},
     select::{self, Action, ActionResult, CancelError, SelectError, Selectors},
 };
 
@@ -100,18 +100,18 @@ pub(super) async fn list(
         ended_since: query.ended_since,
         ended_until: query.ended_until,
     };
-    let selection = selectors.parse(shared.clock.now());
-    let (listed, selection) = match (listed, selection) {
-        (Ok(listed), Ok(selection)) => (listed, selection),
+    let criteria = selectors.parse(shared.clock.now());
+    let (listed, criteria) = match (listed, criteria) {
+        (Ok(listed), Ok(criteria)) => (listed, criteria),
         (Err(error), _) | (_, Err(error)) => return Err(Problem::bad_request(error.to_string())),
     };
     let cursor = query.cursor.as_deref().map(parse_id).transpose()?;
     let query = outbox::Query {
         state: listed.map(ListedState::state),
-        stage: listed.and_then(ListedState::stage),
+        criteria: Criteria { stage: listed.and_then(ListedState::stage), ..criteria },
         cursor,
         limit,
-        ..selection.query()
+        oldest_first: false,
     };
     let page = shared.outbox.list(query).await?;
     Ok(Json(PageView::new(&page, &shared.terms.load())))

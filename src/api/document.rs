@@ -1,5 +1,5 @@
-//! The `OpenAPI` document: what the handlers say of themselves, with what is true of all of them, and what the
-//! service sends.
+//! The `OpenAPI` document: the descriptions of the handlers, what all of them share, and the callback that
+//! the service sends.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
@@ -15,7 +15,7 @@ const TAGS: [(&str, &str); 5] = [
     ("service", "The running service."),
 ];
 
-/// What a status means, where the handler says nothing else.
+/// The meaning of a status, unless the handler describes it.
 const STATUSES: [(&str, &str); 12] = [
     ("200", "Done."),
     ("400", "The request is wrong; the detail says where, and what would be right."),
@@ -93,7 +93,7 @@ fn complete_operation(method: &str, operation: &mut Value) {
             let known = STATUSES.iter().find(|(known, _)| known == status);
             response["description"] = known.map_or("", |(_, text)| text).into();
         }
-        // Errors have a media type of their own (RFC 9457).
+        // Errors have a separate media type (RFC 9457).
         let is_error = status.starts_with(['4', '5']);
         if is_error && let Some(content) = response["content"].as_object_mut() {
             let problem = content.remove("application/json");

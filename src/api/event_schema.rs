@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// A name that has to be there.
+/// A required name.
 fn name() -> Value {
     json!({"allOf": [{"$ref": "#/components/schemas/Name"}, {"minLength": 1}]})
 }
@@ -21,7 +21,7 @@ fn not_own() -> Value {
     json!({"allOf": [name(), {"not": {"pattern": "^(outcome|notice):"}}]})
 }
 
-/// The kinds of events, each with the pattern of its name and with what it has to have.
+/// The kinds of events, each with the pattern of its name and its required fields.
 fn kinds() -> Vec<(Value, Value)> {
     let job = |exit_status: Value, state: &str, required: &[&str]| {
         let required = [&["jobId", "jobIdFs"], required].concat();
@@ -48,7 +48,7 @@ fn kinds() -> Vec<(Value, Value)> {
 pub(super) fn complete_job_event(schema: &mut Value) {
     let fields = &mut schema["properties"];
     for name in ["event", "jobId", "jobIdFs", "exitStatus", "eventId"] {
-        // Which of them has to be there depends on the event.
+        // Which of them are required depends on the event.
         fields[name]["type"] = json!(["string", "null"]);
         if let Some(field) = fields[name].as_object_mut() {
             field.remove("maxLength");
@@ -72,7 +72,7 @@ pub(super) fn complete_job_event(schema: &mut Value) {
     schema["anyOf"] = rules.collect();
 }
 
-/// The schema of a CloudEvent. The event may be named by its `type` alone.
+/// The schema of a CloudEvent. The `type` alone may name the event.
 pub(super) fn cloud_event() -> Value {
     let of_data = json!({"properties": {"data": {"$ref": "#/components/schemas/JobEvent"}}});
     let of_type = kinds().into_iter().map(|(kind, mut rule)| {

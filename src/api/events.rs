@@ -123,7 +123,7 @@ async fn pass_over(body: &mut BodyDataStream, limit: usize) {
 
 fn media_type(headers: &HeaderMap) -> Option<&'static str> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        // A CloudEvent that does not say what its data is has JSON (CloudEvents 1.0, `datacontenttype`).
+        // Without `datacontenttype`, the data of a CloudEvent is JSON (CloudEvents 1.0).
         return headers.contains_key(cloudevents::VERSION).then_some(JSON);
     };
     let value = value.to_str().ok()?;
@@ -262,7 +262,7 @@ async fn batch(
     match batch.run(body).await {
         Ok(()) => Ok(batch.into_response()),
         Err(problem) => {
-            // The earlier lines stay accepted, and the producer must be told.
+            // The earlier lines stay accepted, and the producer must receive their outcomes.
             while batch.collect_one().await.is_ok_and(|more| more) {}
             Err(Problem { lines: lines(batch.done).collect(), ..problem })
         }

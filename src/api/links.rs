@@ -1,4 +1,4 @@
-//! One-time links to the operator's page, and the passwords to which they led.
+//! One-time links to the operator's page, and the passwords that were obtained with them.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,10 +11,10 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use super::tokens::Role;
 
-/// How long a link is good.
+/// How long a link is valid.
 const LINK: Duration = Duration::from_secs(60);
 
-/// How long the password is good to which a link led.
+/// How long a password is valid.
 const PASSWORD: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Links and passwords that are kept; the oldest are forgotten first.
@@ -29,7 +29,7 @@ struct Secrets {
     passwords: Vec<Secret>,
 }
 
-/// One-time links and the passwords to which they led.
+/// One-time links, and the passwords that were obtained with them.
 #[derive(Clone, Default)]
 pub struct SignIn(Arc<Mutex<Secrets>>);
 

@@ -47,7 +47,7 @@ pub(super) async fn get(State(shared): State<Shared>) -> Result<Response, Proble
     }
     if !summary.instances.is_empty() {
         let alive = summary.instances.iter().filter(|it| it.is_alive).count() as u64;
-        let own = summary.instances.iter().filter(|it| it.is_this && it.is_alive);
+        let own = summary.instances.iter().filter(|it| it.is_self && it.is_alive);
         set!(gauge::INSTANCES).set(float(alive));
         set!(gauge::SHARDS).set(float(own.map(|it| u64::from(it.shards)).sum()));
     }

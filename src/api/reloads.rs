@@ -24,7 +24,7 @@ pub struct ReloadView {
 /// What a reload has changed, or why it has changed nothing.
 pub type Reloaded = Result<ReloadView, Vec<FaultView>>;
 
-/// Who asked for a reload and is told how it ended.
+/// The requester of a reload, who receives the result.
 pub type Waiting = oneshot::Sender<Reloaded>;
 
 /// Asks for reloads, which are done one after the other.
@@ -32,7 +32,7 @@ pub type Waiting = oneshot::Sender<Reloaded>;
 pub struct Reloads(mpsc::Sender<Waiting>);
 
 impl Reloads {
-    /// The requests are received by whoever reloads.
+    /// Requests, and their receiver for the task that reloads.
     pub fn new() -> (Self, mpsc::Receiver<Waiting>) {
         let (ask, asked) = mpsc::channel(WAITING);
         (Self(ask), asked)

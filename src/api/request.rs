@@ -38,7 +38,7 @@ pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
 pub(super) fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
     let Some(number) = Option::<serde_json::Number>::deserialize(from)? else { return Ok(None) };
     let whole = || match number.as_f64() {
-        // There are not so many callbacks.
+        // No store has that many callbacks.
         Some(float) if float >= 9e15 => Some(usize::MAX),
         Some(float) if float.fract() == 0.0 => format!("{float:.0}").parse().ok(),
         _ => None,
@@ -67,7 +67,7 @@ pub(super) fn body<T>(extracted: Extracted<T>) -> Result<T, Problem> {
     }
 }
 
-/// What the headers say of each event of a request: its trace.
+/// What the headers apply to each event of a request: the trace.
 pub(super) fn given(headers: &HeaderMap) -> Given {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let trace = text("traceparent").and_then(|it| Trace::parse(it, text("tracestate")));

@@ -88,7 +88,7 @@ impl Peer {
         self.address
     }
 
-    /// Whether nobody on the network can read what is sent: it has TLS, or stays on this machine.
+    /// Whether the connection is private: it uses TLS, or does not leave this machine.
     pub fn is_private(&self) -> bool {
         self.tls || self.address.ip().is_loopback()
     }
@@ -127,12 +127,12 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// The idle time-out.
     pub idle_timeout: Duration,
-    /// Becomes `true` when the listener is to close.
+    /// Becomes `true` when the listener must close.
     pub end: watch::Receiver<bool>,
 }
 
 impl Listener {
-    /// Serves until it is to close, and then until the requests in progress are answered.
+    /// Serves until it must close, and then until the requests in progress are answered.
     pub async fn serve(self, listener: TcpListener) {
         let unauthenticated = Arc::default();
         let mut connections = JoinSet::new();

@@ -1,4 +1,4 @@
-//! Schemas of texts that have a form of their own, for the `OpenAPI` document.
+//! Schemas of texts with a defined format, for the `OpenAPI` document.
 
 use std::borrow::Cow;
 

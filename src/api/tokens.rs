@@ -10,12 +10,12 @@ use subtle::{Choice, ConstantTimeEq as _};
 pub enum Role {
     /// Everything.
     Operator,
-    /// To look: GET and HEAD.
+    /// Read access: GET and HEAD.
     Reader,
 }
 
-/// The bearer tokens. They can be replaced while the service runs, both at once: no request meets a new
-/// token beside an old one.
+/// The bearer tokens. They can be replaced while the service runs, both at once: no request sees a new token
+/// together with an old one.
 #[derive(Clone)]
 pub struct Tokens(Arc<ArcSwap<Pair>>);
 

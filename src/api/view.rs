@@ -246,37 +246,7 @@ pub struct QueueView {
     pub destinations: Vec<DestinationView>,
     /// The instances that share the queue, by name. Absent with the embedded store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub instances: Vec<InstanceView>,
-}
-
-/// One of the instances that share the queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct InstanceView {
-    /// The name of its machine.
-    pub name: String,
-    /// Whether it is the one that answers.
-    #[serde(rename = "self")]
-    pub is_self: bool,
-    /// Whether it is connected to the database.
-    pub alive: bool,
-    /// How many of the 64 shards of the destinations it owns, or owned when it was last connected.
-    pub shards: u32,
-    /// When it was last connected, to within seconds.
-    #[schema(value_type = String, format = DateTime)]
-    pub seen_at: Timestamp,
-}
-
-impl From<Instance> for InstanceView {
-    fn from(it: Instance) -> Self {
-        Self {
-            name: it.name,
-            is_self: it.is_this,
-            alive: it.is_alive,
-            shards: it.shards,
-            seen_at: it.seen_at,
-        }
-    }
+    pub instances: Vec<Instance>,
 }
 
 impl QueueView {
@@ -296,7 +266,7 @@ impl QueueView {
             destination_count: summary.destination_count,
             paused_count: summary.paused_count,
             destinations: summary.destinations.into_iter().map(Into::into).collect(),
-            instances: summary.instances.into_iter().map(Into::into).collect(),
+            instances: summary.instances,
         }
     }
 }

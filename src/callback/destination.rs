@@ -74,7 +74,7 @@ impl Destination {
         self.is_broker() || self.is_notice()
     }
 
-    /// The host alone, as it stands in the URL.
+    /// The host, as in the URL.
     pub fn host(&self) -> &str {
         let after_scheme = self.0.split_once("://").map_or("", |(_, rest)| rest);
         after_scheme.rsplit_once(':').map_or(after_scheme, |(host, _)| host)

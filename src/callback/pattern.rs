@@ -6,8 +6,8 @@ use super::destination::{Destination, DestinationMap};
 
 /// One destination, or all destinations of a scheme whose host begins or ends with a text.
 ///
-/// Ordered by how exact it is, the most exact first: a destination, then patterns with more characters
-/// beside the `*`, then those with a port, then those that fix the end of the host.
+/// Ordered by specificity, the most specific first: a destination, then patterns with more characters besides
+/// the `*`, then those with a port, then those that fix the end of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Kind);
 
@@ -65,7 +65,7 @@ impl FromStr for Pattern {
     type Err = PatternError;
 
     /// Reads a destination, for which a missing port is the scheme's default, or a pattern, for which a
-    /// missing port stands for every port.
+    /// missing port means every port.
     fn from_str(text: &str) -> Result<Self, PatternError> {
         let (scheme, rest) = text.split_once("://").ok_or(PatternError::Syntax)?;
         let scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -105,7 +105,7 @@ impl FromStr for Pattern {
 }
 
 impl Pattern {
-    /// Whether hosts of anybody may match: all but single destinations and the hosts below one domain.
+    /// Whether hosts of any owner may match: all but single destinations and the hosts below one domain.
     pub fn is_open(&self) -> bool {
         match &self.0 {
             Kind::One(_) => false,

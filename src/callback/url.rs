@@ -25,7 +25,7 @@ pub enum UrlError {
 pub fn parse_url(text: &str) -> Result<Url, UrlError> {
     let syntax = |error: url::ParseError| UrlError::Syntax(error.to_string());
     let uri = as_uri(text).or_else(|error| {
-        // The parser may know better what is wrong.
+        // The parser may have a more specific error.
         let url = Url::parse(text).map_err(syntax)?;
         let web = matches!(url.scheme(), "http" | "https");
         Err(if web { error } else { UrlError::Scheme(url.scheme().to_owned()) })

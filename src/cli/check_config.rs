@@ -75,7 +75,7 @@ fn variable(setting: &Effective) -> String {
     let name = format!("{ENV_PREFIX}{}", setting.key.to_uppercase().replace('.', "__"));
     match &setting.value {
         None => format!("# {name} is not set"),
-        // What is hidden has to be filled in.
+        // Masked values must be filled in.
         Some(value) if value.contains("***") => format!("# {name}={value}"),
         Some(value) => format!("{name}={}", bare(value)),
     }

@@ -83,8 +83,8 @@ impl OutputFile {
         let from = unfinished.path();
         let place = || {
             File::options().write(true).open(from)?.sync_all()?;
-            // Do not overwrite a file created in the meantime. A hard link fails if the target exists;
-            // file systems without hard links fall back to a rename.
+            // Do not overwrite a file created since. A hard link fails if the target exists; file systems
+            // without hard links fall back to a rename.
             match std::fs::hard_link(from, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
                 Err(_) if path.try_exists()? => Err(io::ErrorKind::AlreadyExists.into()),
@@ -128,7 +128,7 @@ async fn from_store(
     match added {
         Ok(()) => Ok(Ok(writer.end()?)),
         // Opening a store reads only a small part of it, so damage may not be found until now. The
-        // callbacks that can be read without sled are appended; if there are two versions of a
+        // callbacks that can be read without the engine are appended; if there are two versions of a
         // callback, an import uses the later one.
         Err(ArchiveError::Outbox(error)) => {
             let lock = store.close();

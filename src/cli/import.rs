@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// Output of `export`; `-` for standard input
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// Import a truncated export as far as it goes
+    /// Import the complete part of a truncated export
     #[arg(long)]
     partial: bool,
 }

@@ -200,8 +200,8 @@ async fn show(
     Ok(())
 }
 
-/// Refreshes the table. It looks for the service each time, because the service may be stopped and
-/// started in the meantime, and it must not keep the service from starting.
+/// Refreshes the table. It finds the service each time, because the service may be stopped and started again,
+/// and this command must not prevent its start.
 async fn watch(config: &Config, args: &Args, interval: Duration) -> anyhow::Result<Exit> {
     // Report an initial error before taking over the terminal.
     drop(find(config).await?);

@@ -24,7 +24,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, program: Command) -> anyhow::Result<Exit> {
-    // `help` needs no page of its own; every page describes `--help`.
+    // `help` needs no page; every page describes `--help`.
     let mut program = program.disable_help_subcommand(true);
     program.build();
     let of = |name: &str| program.find_subcommand(name).cloned();

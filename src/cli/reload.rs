@@ -1,4 +1,4 @@
-//! `reload`: has the running service read its settings again.
+//! `reload`: makes the running service read its settings again.
 
 use super::{
     access,

@@ -61,8 +61,8 @@ impl Screen {
     }
 }
 
-/// Whether a text can be redrawn in place. A console of Windows has to be told that there will be escape sequences,
-/// which `console` does only for colours; old ones know none.
+/// Whether a text can be redrawn in place. A console of Windows must be switched to interpret escape
+/// sequences, which `console` does only for colours; old ones cannot.
 fn is_redrawn(screen: Screen) -> bool {
     #[cfg(windows)]
     let knows_escapes = anstyle_query::windows::enable_ansi_colors().unwrap_or(true);

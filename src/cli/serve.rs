@@ -57,7 +57,7 @@ impl Observer for Announcement {
         }
     }
 
-    // The log says it.
+    // It is in the log.
     fn stopping(&self, _: Duration) {}
 
     fn exits(&self) {}

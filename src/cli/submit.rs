@@ -16,6 +16,7 @@ use super::{
     results::Results,
 };
 use crate::{
+    api::lines::{Line, Splitter},
     callback::redact_url,
     config::Config,
     event::{Parameters, RawEvent},
@@ -128,16 +129,17 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
     };
     let access = Access::find(config, "submit", Purpose::Add).await?;
     let progress = progress(length);
-    let mut input = BufReader::with_capacity(1 << 16, input);
+    let mut lines =
+        Lines::new(BufReader::with_capacity(1 << 16, input), config.api.max_event_bytes);
     let (mut tally, mut results) = (Tally::default(), Results::default());
     let mut before = 0;
     loop {
-        let (lines, bytes) = chunk(&mut input, config.api.max_event_bytes)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        if lines.is_empty() {
+        let (chunk, bytes) =
+            lines.chunk().with_context(|| format!("cannot read {}", file.display()))?;
+        if chunk.is_empty() {
             break;
         }
-        let answered = access.submit(&lines).await.with_context(|| {
+        let answered = access.submit(&chunk).await.with_context(|| {
             format!("stopped before line {}; all lines before it were submitted", before + 1)
         })?;
         for answer in answered {
@@ -152,7 +154,7 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
             tally.count(&answer.outcome.outcome);
             results.print(format_args!("{line} {}", shown(&answer.outcome)));
         }
-        before += lines.len() as u64;
+        before += chunk.len() as u64;
         progress.inc(bytes);
     }
     progress.finish_and_clear();
@@ -161,48 +163,53 @@ async fn submit_file(config: &Config, file: &PathBuf) -> anyhow::Result<Exit> {
     Ok(tally.exit())
 }
 
-/// Reads the next lines of the input. A line above the limit is truncated slightly above it, so that it
-/// is refused without being held in memory.
-fn chunk(input: &mut impl BufRead, limit: usize) -> io::Result<(Vec<Vec<u8>>, u64)> {
-    let mut lines = Vec::new();
-    let mut bytes = 0;
-    let mut held = 0;
-    while lines.len() < CHUNK_LINES && held < CHUNK_BYTES {
-        let mut line = Vec::new();
-        let most = limit as u64 + 2;
-        let mut read = input.by_ref().take(most).read_until(b'\n', &mut line)? as u64;
-        if read == 0 {
-            break;
-        }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        } else if read == most {
-            read += skip_line(input)?;
-        }
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        bytes += read;
-        held += line.len();
-        lines.push(line);
-    }
-    Ok((lines, bytes))
+/// The lines of the input, in chunks.
+struct Lines<R> {
+    input: R,
+    splitter: Splitter,
+    limit: usize,
+    at_end: bool,
 }
 
-fn skip_line(input: &mut impl BufRead) -> io::Result<u64> {
-    let mut skipped = 0;
-    loop {
-        let buffer = input.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(skipped);
+impl<R: BufRead> Lines<R> {
+    /// Lines of at most `limit` bytes. A longer line is replaced by one just above the limit, which is refused in
+    /// its place without being held in memory.
+    fn new(input: R, limit: usize) -> Self {
+        Self { input, splitter: Splitter::new(limit), limit, at_end: false }
+    }
+
+    /// The next lines, and the number of bytes that were read for them; no lines at the end.
+    fn chunk(&mut self) -> io::Result<(Vec<Vec<u8>>, u64)> {
+        let mut lines = Vec::new();
+        let mut bytes = 0;
+        let mut held = 0;
+        while lines.len() < CHUNK_LINES && held < CHUNK_BYTES {
+            match self.splitter.next() {
+                Some(line) => {
+                    let line = match line {
+                        Line::Whole(line) => line,
+                        Line::TooLong => vec![b'x'; self.limit + 1],
+                    };
+                    held += line.len();
+                    lines.push(line);
+                }
+                None if self.at_end => break,
+                None => bytes += self.read()?,
+            }
         }
-        let end = buffer.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
-        let used = end.unwrap_or(buffer.len());
-        input.consume(used);
-        skipped += used as u64;
-        if end.is_some() {
-            return Ok(skipped);
+        Ok((lines, bytes))
+    }
+
+    fn read(&mut self) -> io::Result<u64> {
+        let buffer = self.input.fill_buf()?;
+        let length = buffer.len();
+        self.splitter.feed(buffer);
+        self.input.consume(length);
+        if length == 0 {
+            self.at_end = true;
+            self.splitter.finish();
         }
+        Ok(length as u64)
     }
 }
 
@@ -244,10 +251,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_too_long_is_truncated() {
-        let text = format!("ab\r\n{}\ncd\n\nef", "x".repeat(100));
-        let (lines, bytes) = chunk(&mut text.as_bytes(), 3).unwrap();
-        assert_eq!(lines, ["ab", "xxxxx", "cd", "", "ef"].map(Vec::from));
+    fn a_line_that_is_too_long_is_replaced() {
+        let text = format!("ab\r\n{}\ncd\n\nef", "y".repeat(100));
+        let mut lines = Lines::new(text.as_bytes(), 3);
+        let (chunk, bytes) = lines.chunk().unwrap();
+        assert_eq!(chunk, ["ab", "xxxx", "cd", "", "ef"].map(Vec::from));
         assert_eq!(bytes, text.len() as u64);
+        assert_eq!(lines.chunk().unwrap(), (Vec::new(), 0));
     }
 }

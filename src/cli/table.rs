@@ -11,10 +11,10 @@ use super::{
 use crate::{
     api::{
         destination_view::{DestinationState, DestinationView},
-        view::{CallbackView, InstanceView, QueueView},
+        view::{CallbackView, QueueView},
     },
     clock::Timestamp,
-    outbox::StateName,
+    outbox::{Instance, StateName},
 };
 
 /// Maximum number of destinations shown.
@@ -88,10 +88,10 @@ pub(super) fn head(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<Str
 
 /// The instances that share the queue, a line for each; nothing with the embedded store.
 pub(super) fn instances(queue: &QueueView, screen: Screen, now: Timestamp) -> Vec<String> {
-    let line = |it: &InstanceView| {
+    let line = |it: &Instance| {
         let this = if it.is_self { " (this one)" } else { "" };
         let shards = format!("instance   {}{this}, {} shards", it.name, it.shards);
-        if it.alive {
+        if it.is_alive {
             screen.line(Tone::Plain, &shards)
         } else {
             let seen = text::relative(it.seen_at, now);
@@ -202,7 +202,7 @@ pub(super) fn next(
     let own = it.next_attempt_at.filter(|at| *at > now);
     let hold = destination.and_then(|it| it.hold_until).filter(|until| *until > now);
     match (destination.filter(|it| it.open), hold, own) {
-        // It has to wait for both. Which one will be the probe is not known.
+        // It must wait for both. It is not known which callback will be the probe.
         (Some(open), _, Some(own)) => {
             at("down, earliest ", open.next_probe_at.map_or(own, |probe| probe.max(own)))
         }

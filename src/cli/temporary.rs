@@ -70,7 +70,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Retries for half a second, because sled's threads may still write there after the store was closed.
+/// Retries for half a second, because threads of the store may still write there after the store was closed.
 fn remove(path: &Path) {
     let once = || match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path).is_ok(),

@@ -12,9 +12,8 @@ use crate::config::Config;
 
 /// Print the address of the operator's page; on a terminal, open it in the browser, signed in
 ///
-/// The browser gets a link that is good once, and for a minute, so that nobody has to copy a token.
-/// Its secret is behind the `#`, which browsers send to nobody. The exit code is 3 if the service does
-/// not run.
+/// The browser gets a link that works once and for one minute, so that no token must be copied. Its secret is
+/// behind the `#`, which browsers do not send. The exit code is 3 if the service does not run.
 ///
 /// Example: seal-dpf-urlcallback ui
 #[derive(Debug, clap::Args)]

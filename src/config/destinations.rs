@@ -29,7 +29,7 @@ const KEY: &str = "destinations";
 const AUTH: &str = "auth";
 const MS: Duration = Duration::from_millis(1);
 
-/// A section of `destinations`. What is not set is as for all destinations.
+/// A section of `destinations`. Other settings are those for all destinations.
 #[derive(Debug, Clone, Default)]
 pub struct Section {
     pub(super) send: section::Settings,
@@ -63,7 +63,7 @@ pub(super) fn sections(r: &mut Reader, timeout: Duration) -> PatternMap<Section>
             || section.send.headers.iter().any(|(_, it)| matches!(it, HeaderSource::File(_)));
         if sends_secrets && pattern.is_open() {
             let name = quoted(&pattern.to_string());
-            r.warn(KEY, format!("{name} has secrets, and matches hosts of anybody; a pattern such as \"https://*.example.com\" matches those of one domain"));
+            r.warn(KEY, format!("{name} has secrets, and matches hosts of any owner; a pattern such as \"https://*.example.com\" matches those of one domain"));
         }
         shown.push(format!("{} = {}", quoted(&pattern.to_string()), inline(&section.effective)));
         found.push((pattern, section));
@@ -73,7 +73,7 @@ pub(super) fn sections(r: &mut Reader, timeout: Duration) -> PatternMap<Section>
     found.into_iter().collect()
 }
 
-/// The earlier form: sections that have nothing but credentials.
+/// The earlier form: sections that contain only credentials.
 fn auth(r: &mut Reader, found: &mut Vec<(Pattern, Section)>) {
     let mut all = Vec::new();
     let mut shown = Vec::new();
@@ -121,7 +121,7 @@ fn note<'a>(
     sections.for_each(|section| r.hide(key, hash(&section.effective)));
 }
 
-/// Reads a section with a reader of its own, whose faults and warnings get the section's key.
+/// Reads a section with a separate reader, whose faults and warnings get the section's key.
 fn in_section(
     r: &mut Reader,
     key: &str,

@@ -13,7 +13,7 @@ pub struct Effective {
     pub place: Option<String>,
     /// The range of allowed values, for numbers and durations.
     pub allowed: Option<String>,
-    /// What `value` does not show: secrets, and the content of files.
+    /// A hash of what `value` does not show: secrets, and the content of files.
     pub(super) hidden: Hidden,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Debug for Hidden {
 }
 
 impl Effective {
-    /// Whether it has another value than `other`, or one that is not shown has changed.
+    /// Whether its value differs from that of `other`, shown or not.
     pub fn differs(&self, other: &Self) -> bool {
         (&self.value, self.hidden) != (&other.value, other.hidden)
     }

@@ -29,7 +29,7 @@ pub struct Explanation {
     pub destination: Destination,
     /// The section of `destinations` that applies, as its key; `None` if none does.
     pub section: Option<String>,
-    /// Each key, its value as TOML, and the key of the setting from which it is.
+    /// Each key, its value as TOML, and the key of the setting that determines it.
     pub values: Vec<Explained>,
     /// Why the URL is not called, if the egress policy is known to deny it.
     pub denied: Option<String>,
@@ -42,7 +42,7 @@ pub struct Explained {
     pub key: &'static str,
     /// The value as TOML; `None` if there is none.
     pub value: Option<String>,
-    /// The key that it was read from.
+    /// The key from which it was read.
     pub from: Option<String>,
 }
 

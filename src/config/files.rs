@@ -51,11 +51,11 @@ pub(super) fn pair(
     Some(pair)
 }
 
-/// `api.read_token_file`. It is never created, so it has to be there.
+/// `api.read_token_file`. It is never created, so it must exist.
 pub(super) fn read_token(r: &mut Reader, token_file: &Path) -> Option<PathBuf> {
     const KEY: &str = "api.read_token_file";
     let file = PathBuf::from(r.text(KEY)?);
-    // The service creates the operator's token, and not everyone who runs a command may read it.
+    // The operator's token is created by the service, and users of other commands may not be able to read it.
     let operator = datadir::read_token(token_file).ok();
     match datadir::read_only_token(&file, operator.as_deref()) {
         Ok(_) => warn_if_open(r, KEY, &file),

@@ -76,7 +76,7 @@ pub(super) fn settings(r: &mut Reader, max_event_bytes: usize) -> Option<Setting
     })
 }
 
-/// The keys without a default, which mean nothing without `nats.servers`.
+/// The keys without a default, which have no effect without `nats.servers`.
 const KEYS: [&str; 13] = [
     "nats.stream",
     "nats.consumer",

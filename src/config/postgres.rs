@@ -12,7 +12,7 @@ use crate::{
 const URL: &str = "outbox.postgres.url";
 const SESSION_URL: &str = "outbox.postgres.session_url";
 
-/// The store in PostgreSQL, if one is configured, with the settings that every store has.
+/// The settings of the store in PostgreSQL, if one is configured, with those that every store has.
 pub(super) fn settings(r: &mut Reader, common: &Common) -> Option<postgres::Settings> {
     let (url, session_url) = (url(r, URL), url(r, SESSION_URL));
     let password_file = password_file(r);

@@ -89,12 +89,12 @@ impl Reader {
         self.hide(key, hash(shown.reveal()));
     }
 
-    /// A reader of the settings in the table of a key; `None` if the value is none.
+    /// A reader of the settings in the table of a key; `None` if the value is not a table.
     pub(super) fn within_table_of(&self, key: &str) -> Option<Self> {
         self.within_table(&self.figment.find_value(key).ok()?)
     }
 
-    /// Takes the faults and warnings of a reader within `key`.
+    /// Takes over the faults and warnings of a reader within `key`.
     pub(super) fn adopt(&mut self, key: &str, other: Self) {
         let named = |mut fault: Fault| {
             fault.key = format!("{key}.{}", fault.key);
@@ -104,10 +104,10 @@ impl Reader {
         self.warnings.extend(other.warnings.into_iter().map(named));
     }
 
-    /// A reader of the settings in a table; `None` if the value is none.
+    /// A reader of the settings in a table; `None` if the value is not a table.
     pub(super) fn within_table(&self, value: &Value) -> Option<Self> {
         let Value::Dict(..) = value else { return None };
-        // Without its tags, which are those of the other reader.
+        // Its tags belong to the other reader.
         let Ok(Value::Dict(_, values)) = Value::serialize(value) else { return None };
         let metadata = self.figment.get_metadata(first_tag(value)).cloned().unwrap_or_default();
         Some(Self::new(Figment::from(Table { metadata, values })))
@@ -136,7 +136,7 @@ impl Reader {
         }
     }
 
-    /// A whole number between `least` and `most`.
+    /// An integer between `least` and `most`.
     pub(super) fn number(&mut self, key: &'static str, default: u64, least: u64, most: u64) -> u64 {
         let wanted = format!("a whole number from {least} to {most}");
         let found = self.within(key, default, least, most, &wanted);
@@ -227,7 +227,7 @@ impl Reader {
         found
     }
 
-    /// A text with a default, which can be set to the empty text.
+    /// A text with a default, which may also be empty.
     pub(super) fn text_or_nothing(&mut self, key: &'static str, default: &str) -> Option<String> {
         if matches!(self.figment.find_value(key), Ok(Value::String(_, text)) if text.is_empty()) {
             self.note(key, Some(quoted("")));
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn any_text_is_shown_as_valid_toml() {
+    fn every_text_is_shown_as_valid_toml() {
         let text: String = ('\0'..'\u{1ff}').collect();
         let mut reader = reader(&format!("a = {}", quoted(&text)));
         assert_eq!(reader.text("a"), Some(text));

@@ -66,7 +66,7 @@ pub struct Config {
     pub notify: Option<SecretUrl>,
     /// The log.
     pub log: telemetry::Settings,
-    /// The longest pause before an attempt that the store has to expect.
+    /// The longest pause before an attempt that can occur.
     pub longest_pause: Duration,
     /// Every key with the value in effect.
     pub effective: Vec<Effective>,
@@ -100,14 +100,14 @@ impl Config {
         Self::read(figment.merge(level).merge(ours))
     }
 
-    /// Reads the settings again, of a file that may have been a pipe the first time.
+    /// Reads the settings again. Fails if the file was a pipe, which can be read only once.
     pub fn load_again(file: Option<&Path>) -> Result<Self, ConfigError> {
         if let Some(file) = file
             && file.exists()
             && !file.is_file()
         {
             let message =
-                format!("{} is no regular file, and can be read only once", file.display());
+                format!("{} is not a regular file, and can be read only once", file.display());
             return Err(ConfigError(vec![Fault { key: "--config".into(), place: None, message }]));
         }
         Self::load(file)
@@ -159,13 +159,12 @@ impl Config {
         outbox.common.longest_pause = longest_pause;
         let nats = nats::settings(&mut r, api.max_event_bytes);
         outbox.common.outcome_events = nats.as_ref().and_then(|nats| nats.outcome_events.clone());
-        let (notify, notices) = notify::settings(&mut r).unzip();
+        let mut egress = egress_policy(&mut r);
+        egress.own = Some(api.listen);
+        let (notify, notices) = notify::settings(&mut r, &egress).unzip();
         outbox.common.notices = notices;
         let postgres = postgres::settings(&mut r, &outbox.common);
         let breaker = breaker_settings(&mut r);
-        let mut egress = egress_policy(&mut r);
-        egress.own = Some(api.listen);
-        notify::check(&mut r, notify.as_ref(), &egress);
         let destinations = destinations::sections(&mut r, attempt.timeout);
         let longest = destinations.iter().filter_map(|(_, section)| section.concurrency).max();
         let client = clients::Settings {
@@ -260,9 +259,9 @@ fn not_utf8() -> Vec<Fault> {
     ours.map(fault).collect()
 }
 
-/// The parts from which delivery is built.
+/// Builds the parts of delivery.
 impl Config {
-    /// What attempts need. Certificates and credentials are read from their files now.
+    /// Builds the sender of attempts. Certificates and credentials are read from their files now.
     pub fn means(&self) -> Result<attempt::Means, ClientError> {
         Ok(attempt::Means {
             clients: clients::Clients::build(&self.client, Arc::new(self.egress.clone()))?,

@@ -113,7 +113,7 @@ mod tests {
     fn a_default_file_that_cannot_be_reached_is_a_fault_and_a_missing_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         assert!(default(&folder.path().join("config.toml")).unwrap().is_none());
-        // A file where a folder should be.
+        // There is a file in place of the folder.
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
         let path = file.join("config.toml");

@@ -19,7 +19,7 @@ use super::{
 
 /// The file that is locked.
 pub(super) const LOCK: &str = "lock";
-/// The file that names the process that has locked it. On Windows, nobody else can read a locked file.
+/// The file that names the process that has locked it. On Windows, a locked file cannot be read by others.
 const HOLDER: &str = if cfg!(windows) { "lock.holder" } else { LOCK };
 /// The file in which a running service publishes its address.
 const NOTE: &str = "service.json";

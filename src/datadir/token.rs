@@ -39,7 +39,7 @@ pub fn read_tokens(
 /// Reads the read-only token, which has to differ from the operator's, if that is known.
 pub fn read_only_token(path: &Path, operator: Option<&str>) -> Result<String, TokenError> {
     let token = token_in(path)?;
-    // Whoever is given it could do everything.
+    // The same token would give full access to its holders.
     if operator == Some(&token) {
         return Err(TokenError::Same(path.to_owned()));
     }

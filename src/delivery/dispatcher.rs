@@ -7,11 +7,11 @@
 //!  Ended, Settled ───┘   in turn, a few each        └─► …
 //! ```
 //!
-//! A slot is free when its PUT has ended ([`Event::Ended`]). The job's next callback is due when the
-//! outcome is durable, which the outbox signals. Lanes have turns of at most [`CLAIMS_PER_TURN`] claims,
-//! so a long queue delays the others by one turn at most; the order is in
+//! A slot is free when its PUT has ended ([`Event::Ended`]). The job's next callback is due when the outcome
+//! is durable, which the outbox signals. Lanes have turns of at most [`CLAIMS_PER_TURN`] claims, so a long
+//! queue delays the others by one turn at most; the order is in
 //! [`shares`](crate::delivery::schedule::shares). Nothing is claimed while too many outcomes wait for the
-//! disk, because everything sent in the meantime would be repeated if the process were killed.
+//! disk, because everything sent until then would be repeated if the process were killed.
 
 mod news;
 
@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     jumps::Jumps,
     outcome::DestinationHealth,
-    recent::Recent,
+    recent_map::RecentMap,
     schedule::{
         breaker::Change,
         lane::{Lane, Remembered},
@@ -66,7 +66,7 @@ pub struct Dispatcher {
     back: u64,
     lanes: DestinationMap<Lane>,
     /// Breaker and pace of destinations without a lane.
-    remembered: Recent<Destination, Remembered>,
+    remembered: RecentMap<Destination, Remembered>,
     shares: Shares,
     timers: Timers,
     connections: Connections,
@@ -104,7 +104,7 @@ impl Dispatcher {
             jumps,
             back: 0,
             lanes: DestinationMap::default(),
-            remembered: Recent::default(),
+            remembered: RecentMap::default(),
             timers: Timers::default(),
             connections: Connections::default(),
             maybe_idle: Vec::new(),

@@ -10,7 +10,7 @@
 pub mod dispatcher;
 pub mod jumps;
 pub mod outcome;
-mod recent;
+mod recent_map;
 pub mod retry;
 pub mod schedule;
 pub mod send;

@@ -30,7 +30,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Why it failed, for those who look at its destination.
+    /// Why it failed, to be shown with its destination.
     pub fn reason(&self) -> Option<Reason> {
         let error = self.attempt.error.as_ref()?;
         Some(Reason {

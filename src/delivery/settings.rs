@@ -8,8 +8,8 @@ use super::{
 };
 use crate::callback::{Destination, PatternMap};
 
-/// The settings of the delivery loop: `delivery.*`, `breaker.*`, `retry.*` and `shutdown_grace`, and what
-/// `destinations` says of them.
+/// The settings of the delivery loop: `delivery.*`, `breaker.*`, `retry.*` and `shutdown_grace`, and those of
+/// `destinations`.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Maximum number of concurrent attempts.

@@ -1,7 +1,7 @@
 //! The task of one attempt, which sends and settles, and the one task that waits until outcomes are
 //! durable and logs them.
 //!
-//! Even if a task panics, the loop is told that its slot is free ([`SlotGuard`]) and that no outcome is
+//! Even if a task panics, the loop is notified that its slot is free ([`SlotGuard`]) and that no outcome is
 //! outstanding ([`Unsettled`]), and the claim is returned to the outbox. All three happen on drop.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -147,7 +147,7 @@ pub(super) struct AttemptTask {
 impl AttemptTask {
     pub(super) async fn run(mut self, claim: Claim, mut abort: watch::Receiver<()>) {
         // Nothing below waits before the PUT starts.
-        if !claim.hold.valid() {
+        if !claim.validity.valid() {
             report::store_away("an attempt cannot start", &OutboxError::Lost);
             // Before the release, so that the loop knows it before the callback is reported again.
             self.slot.pause(AWAY_PAUSE);
@@ -171,7 +171,7 @@ impl AttemptTask {
         let sent = tokio::select! {
             biased;
             sent = self.sender.put(&claim.record, self.close_after) => sent,
-            () = claim.hold.lost() => {
+            () = claim.validity.lost() => {
                 report::store_away("an attempt was dropped", &OutboxError::Lost);
                 Sent::NotMade
             }

@@ -43,7 +43,7 @@ pub fn is_envelope(json: &[u8]) -> bool {
     serde_json::from_slice(json).is_ok_and(|it: Version| it.specversion.is_some())
 }
 
-/// Parses an event in structured mode. `given` is known beside it.
+/// Parses an event in structured mode. `given` has what is known from elsewhere.
 pub fn structured(json: &[u8], given: Given) -> Result<Parsed, Malformed> {
     let text = std::str::from_utf8(json).map_err(|e| Malformed::Utf8(e.valid_up_to() + 1))?;
     // serde would also accept an array, with the attributes in order.

@@ -154,7 +154,7 @@ pub enum Parsed {
     Ignored(Ignored),
 }
 
-/// What is known of an event beside its JSON, which takes precedence.
+/// What is known about an event from outside its JSON, which takes precedence.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Given {
     /// The kind of event.
@@ -170,7 +170,7 @@ pub fn parse(json: &[u8]) -> Result<Parsed, Malformed> {
     parse_with(json, Given::default())
 }
 
-/// The same, where something is known beside it.
+/// The same with additional information from elsewhere.
 pub fn parse_with(json: &[u8], beside: Given) -> Result<Parsed, Malformed> {
     let text = std::str::from_utf8(json).map_err(|e| Malformed::Utf8(e.valid_up_to() + 1))?;
     // Editors on Windows write a byte order mark before the first line; it is ignored (RFC 8259, 8.1).

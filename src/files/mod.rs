@@ -1,9 +1,9 @@
-//! Files and folders that were closed a moment ago.
+//! Changes of files and folders that another handle may still have open.
 //!
-//! Windows refuses to rename or remove a file or folder while anything in it is open, without
-//! sharing or at all, and a lock on a file keeps every other handle from its content. Threads of sled, a
-//! process that has just ended, and virus scanners hold files for a moment longer. So what changes or reads
-//! such a file tries again for a while. Elsewhere, each of these is done once.
+//! Windows refuses to rename or remove a folder while anything in it is open, or a file that is open without
+//! sharing, and a lock on a file prevents every other handle from reading it. Threads of the store, a process that
+//! has just ended, and virus scanners keep files open for a moment longer. So these functions retry for a
+//! while. On other systems, each operation is done once.
 
 #[cfg(windows)]
 mod windows;
@@ -37,13 +37,13 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     patiently(|| fs::remove_file(path))
 }
 
-/// Replaces a file atomically: a reader sees the old text or the new one. Only the owner can read it; on Windows,
-/// those who have rights on the folder.
+/// Replaces a file atomically: a reader sees the old text or the new one. Only the owner can read it; on
+/// Windows, everyone with rights on the folder can.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     replace_after(path, text, |_| Ok(()))
 }
 
-/// The same for a file that nobody else may read, in whatever folder it is.
+/// The same for a file that only its owner can read, whatever the rights on its folder.
 pub fn replace_secret(path: &Path, text: &str) -> io::Result<()> {
     #[cfg(windows)]
     return replace_after(path, text, close_to_others);
@@ -64,7 +64,7 @@ fn replace_after(
     prepare(file.path())?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
-    // Closed, so that nothing that opens the new file meets this handle.
+    // Close it, so that this handle is not in the way of those that open the new file.
     let mut from = file.into_temp_path();
     rename(&from, path)?;
     from.disable_cleanup(true);
@@ -106,8 +106,9 @@ pub fn create_private_folder(path: &Path) -> io::Result<()> {
     close_to_others(path)
 }
 
-/// Creates a folder that only its owner, SYSTEM and the administrators can enter, and those above it that do not
-/// exist. It may exist. The folder of SEAL Systems is not closed, because it has other services' folders.
+/// Creates a folder that only its owner, SYSTEM and the administrators can enter, and those above it that do
+/// not exist. It may exist. The folder of SEAL Systems itself keeps its rights, because it also contains
+/// other services' folders.
 #[cfg(windows)]
 pub fn create_private_folders(path: &Path) -> io::Result<()> {
     let shared = shared_folder();
@@ -117,23 +118,23 @@ pub fn create_private_folders(path: &Path) -> io::Result<()> {
     let missing = |it: &&Path| !it.as_os_str().is_empty() && !it.exists();
     let topmost = path.ancestors().take_while(missing).last();
     fs::create_dir_all(path)?;
-    // The others inherit its rights.
+    // The folders below inherit its rights.
     topmost.map_or(Ok(()), close_to_others)
 }
 
-/// Waits until nobody has locked the content of a file. The error is why it cannot be read.
+/// Waits until no handle has locked the content of a file. Returns the error if it cannot be read.
 pub fn wait_until_readable(path: &Path) -> io::Result<()> {
     patiently(|| File::open(path)?.read(&mut [0]).map(drop))
 }
 
-/// Whether another handle, of this process or another one, is the reason of an error.
+/// Whether an error is caused by another handle, of this process or another one.
 pub fn is_held(error: &io::Error) -> bool {
     // ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION, ERROR_DIR_NOT_EMPTY and
     // ERROR_USER_MAPPED_FILE. Files that are being deleted deny access.
     cfg!(windows) && matches!(error.raw_os_error(), Some(5 | 32 | 33 | 145 | 1224))
 }
 
-/// Tries again while another handle is the reason of the error.
+/// Retries while the error is caused by another handle.
 fn patiently<T>(once: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     until(Instant::now() + PATIENCE, is_held, once)
 }
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_for_a_moment_is_tried_again() {
+    fn an_operation_is_retried_while_another_handle_is_open() {
         let mut left = 3;
         let done = until(Instant::now() + PATIENCE, held, || {
             left -= 1;
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_patience_ends_with_the_error() {
+    fn retries_end_with_the_error() {
         let mut attempts = 0;
         let give_up = Instant::now() + 3 * PAUSE;
         let error = until(give_up, held, || {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn another_error_is_not_tried_again() {
+    fn other_errors_are_not_retried() {
         let mut attempts = 0;
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing");
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_and_nothing_is_left_of_the_new_one() {
+    fn replacing_a_file_leaves_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "old").unwrap();

@@ -6,18 +6,18 @@ use std::{
     process::Command,
 };
 
-/// The folder for the data of all users, for SEAL Systems.
+/// The folder of SEAL Systems for data of all users.
 pub fn shared_folder() -> PathBuf {
     let all_users = std::env::var_os("ProgramData").unwrap_or_else(|| r"C:\ProgramData".into());
     Path::new(&all_users).join("SEAL Systems")
 }
 
-/// Who has all rights on what is closed, as identifiers that are the same in every language: the owner, SYSTEM
-/// and the administrators.
+/// The accounts with full access to private files and folders: the owner, SYSTEM and the administrators.
+/// Their identifiers are the same in every language.
 const INSIDERS: [&str; 3] = ["*S-1-3-4", "*S-1-5-18", "*S-1-5-32-544"];
 
-/// Takes the rights on a file or folder from everyone but its owner, SYSTEM and the administrators. What is
-/// in the folder, or is made there, inherits these rights.
+/// Restricts a file or folder to its owner, SYSTEM and the administrators. Everything in the folder,
+/// including what is created later, inherits these rights.
 pub fn close_to_others(path: &Path) -> io::Result<()> {
     let mut command = icacls(path);
     command.arg("/inheritance:r").arg("/grant:r");
@@ -26,11 +26,11 @@ pub fn close_to_others(path: &Path) -> io::Result<()> {
     run(&mut command)
 }
 
-/// Makes the administrators the owner of a folder and of everything in it, and takes all rights on what is in it
-/// but those of the folder: another user may have made it before.
+/// Makes the administrators the owner of a folder and of everything in it, and resets the rights on its
+/// content to those of the folder, because another user may have created it.
 pub fn take_over(folder: &Path) -> io::Result<()> {
     run(icacls(folder).args(["/setowner", "*S-1-5-32-544", "/T", "/C", "/L"]))?;
-    // What was granted to that user is not inherited, and stays until it is reset.
+    // Rights that were granted to that user explicitly are not inherited, and remain until they are reset.
     run(icacls(folder).arg("/reset"))?;
     close_to_others(folder)?;
     if folder.read_dir()?.next().is_some() {
@@ -40,14 +40,14 @@ pub fn take_over(folder: &Path) -> io::Result<()> {
 }
 
 fn icacls(path: &Path) -> Command {
-    // By its path, so that no program of this name in another folder is found.
+    // The full path, so that no program with this name in another folder is started.
     let system = std::env::var_os("SystemRoot").unwrap_or_else(|| r"C:\Windows".into());
     let mut command = Command::new(Path::new(&system).join(r"System32\icacls.exe"));
     command.arg(verbatim(path)).arg("/Q");
     command
 }
 
-/// A path that is too long for programs which do not expect such paths, in the form that they can use.
+/// Converts a path that is too long for programs that do not support long paths to a form that they accept.
 fn verbatim(path: &Path) -> PathBuf {
     const SHORT: usize = 240;
     let Ok(path) = std::path::absolute(path) else { return path.to_owned() };
@@ -77,7 +77,7 @@ mod tests {
     use crate::files;
 
     #[test]
-    fn paths_may_be_longer_than_260_characters() {
+    fn paths_longer_than_260_characters_work() {
         let folder = tempfile::tempdir().unwrap();
         let deep =
             [&*"x".repeat(100); 4].iter().fold(folder.path().to_owned(), |it, name| it.join(name));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_path_is_in_the_form_that_every_program_can_use() {
+    fn a_long_path_is_converted_to_a_form_for_every_program() {
         let name = "x".repeat(300);
         assert_eq!(verbatim(Path::new(r"C:\short")), Path::new(r"C:\short"));
         let long = |before: &str| PathBuf::from(format!("{before}{name}"));

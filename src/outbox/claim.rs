@@ -1,4 +1,4 @@
-//! Claims.
+//! A claim: the right to attempt a callback, which is released on drop.
 
 use std::sync::{Arc, Weak};
 
@@ -13,23 +13,23 @@ pub trait ClaimOwner: Send + Sync + 'static {
     fn release(&self, id: CallbackId, due: Timestamp);
 }
 
-/// What a store that shares its callbacks with other instances says about a claim.
+/// The validity of a claim in a store that is shared with other instances.
 pub trait Ownership: Send + Sync + 'static {
     /// Whether an attempt may start now.
     fn valid(&self) -> bool;
 
-    /// Waits until the claim does not count any more. Attempts in progress are then dropped.
+    /// Waits until the claim is lost. Attempts in progress are then dropped.
     fn lost(&self) -> BoxFuture<'_, ()>;
 }
 
-/// How long a claim counts.
-pub struct Hold(Option<Arc<dyn Ownership>>);
+/// How long a claim is valid.
+pub struct Validity(Option<Arc<dyn Ownership>>);
 
-impl Hold {
+impl Validity {
     /// Until the claim ends: no other instance can have it.
     pub const ALWAYS: Self = Self(None);
 
-    /// As long as `ownership` says.
+    /// Valid as long as `ownership` is.
     pub fn while_owned(ownership: Arc<dyn Ownership>) -> Self {
         Self(Some(ownership))
     }
@@ -39,7 +39,7 @@ impl Hold {
         self.0.as_ref().is_none_or(|ownership| ownership.valid())
     }
 
-    /// Waits until the claim does not count any more, which may be never.
+    /// Waits until the claim is lost, which may be never.
     pub async fn lost(&self) {
         match &self.0 {
             Some(ownership) => ownership.lost().await,
@@ -48,9 +48,9 @@ impl Hold {
     }
 }
 
-impl std::fmt::Debug for Hold {
+impl std::fmt::Debug for Validity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hold").field("valid", &self.valid()).finish_non_exhaustive()
+        f.debug_struct("Validity").field("valid", &self.valid()).finish_non_exhaustive()
     }
 }
 
@@ -64,19 +64,19 @@ pub struct Claim {
     /// The callback as it is stored.
     pub record: Box<Record>,
     /// How long the claim counts.
-    pub hold: Hold,
+    pub validity: Validity,
     lease: Lease,
 }
 
 impl Claim {
-    /// A claim of a callback in the store `owner`, which counts as long as `hold` says.
-    pub fn new(record: Box<Record>, owner: Weak<dyn ClaimOwner>, hold: Hold) -> Self {
+    /// A claim of a callback in the store `owner`. It is valid as long as `validity` is.
+    pub fn new(record: Box<Record>, owner: Weak<dyn ClaimOwner>, validity: Validity) -> Self {
         let due = match record.state {
             State::Pending(Readiness::Scheduled(due)) => due,
             _ => record.created_at,
         };
         let lease = Lease { id: record.id, due, owner: Some(owner) };
-        Self { record, hold, lease }
+        Self { record, validity, lease }
     }
 
     /// Ends the claim without releasing it, for [`Outbox::settle`](crate::outbox::Outbox::settle).

@@ -58,7 +58,7 @@ pub enum OutboxError {
     CannotOpen {
         /// The store's directory.
         dir: PathBuf,
-        /// The error of the operating system or of sled.
+        /// The error of the operating system or of the engine.
         reason: Arc<str>,
     },
     /// The store is damaged. Nothing in it was changed.
@@ -70,10 +70,10 @@ pub enum OutboxError {
     Damaged {
         /// The store's directory.
         dir: PathBuf,
-        /// What is wrong, and with which file.
+        /// The problem and the file.
         reason: Arc<str>,
     },
-    /// sled reports damage.
+    /// The engine reports damage.
     #[error("the store is damaged: {0}")]
     CorruptPage(Arc<str>),
     /// A later version wrote the store. Nothing in it was changed.
@@ -97,19 +97,18 @@ pub enum OutboxError {
         /// The reason.
         reason: Arc<str>,
     },
-    /// sled failed.
+    /// The engine failed.
     #[error("the store failed: {0}")]
     Engine(Arc<str>),
 }
 
 impl OutboxError {
-    /// Whether the error disappears by itself: when callbacks end, space is freed, or the store can be
-    /// reached again.
+    /// Whether the error is temporary: when callbacks end, space is freed, or the store can be reached again.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::DiskLow { .. }) || self.is_away()
     }
 
-    /// Whether the store could not be reached, so that everything else fails in the same way.
+    /// Whether the store could not be reached, so that other calls would fail in the same way.
     pub const fn is_away(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Unsure(_))
     }

@@ -1,4 +1,4 @@
-//! The trait.
+//! [`Outbox`]: the trait that every store implements.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ pub type OutboxFuture<T> = BoxFuture<'static, Result<T, OutboxError>>;
 
 /// The store of callbacks. Its guarantees are in the [module](super).
 ///
-/// Any call may fail with [`OutboxError::Unreachable`] or [`OutboxError::Unsure`] while the store cannot
-/// be reached. It answers within a few seconds nevertheless, and the caller goes on later.
+/// Any call may fail with [`OutboxError::Unreachable`] or [`OutboxError::Unsure`] while the store cannot be
+/// reached. A call still returns within a few seconds, and the caller tries again later.
 pub trait Outbox: Send + Sync + 'static {
     /// The clock of the stored times, and of every `now` that is passed to the store.
     fn clock(&self) -> SharedClock;
@@ -34,7 +34,7 @@ pub trait Outbox: Send + Sync + 'static {
     /// stored.
     fn enqueue(&self, batch: Vec<NewCallback>, sequence: Sequence) -> OutboxFuture<Vec<Enqueued>>;
 
-    /// Waits until callbacks of some destinations have become due, or a destination is to be tried now.
+    /// Waits until callbacks of some destinations have become due, or a destination must be tried now.
     /// Supports one caller at a time. A store that many instances share also reports destinations that
     /// another one delivers to from now on ([`News::Lost`]).
     fn news(&self) -> BoxFuture<'_, Vec<News>>;
@@ -53,9 +53,9 @@ pub trait Outbox: Send + Sync + 'static {
     /// Records the outcome of an attempt. If the callback has ended, the job's next one becomes due.
     /// Returns the stored callback.
     ///
-    /// While the store cannot be reached, it keeps the outcome for as long as it may still record it.
-    /// After an error that is [`OutboxError::Lost`] or [transient](OutboxError::is_transient), the claim has
-    /// ended, and whoever claims the callback next repeats the attempt.
+    /// While the store cannot be reached, it keeps the outcome for as long as it may still record it. After
+    /// an error that is [`OutboxError::Lost`] or [transient](OutboxError::is_transient), the claim has ended,
+    /// and the next claim of the callback repeats the attempt.
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record>;
 
     /// Makes failed callbacks pending again and returns their number. Ids of callbacks that have not
@@ -131,8 +131,9 @@ pub trait Outbox: Send + Sync + 'static {
     /// `Ok` if events are accepted now.
     fn ready(&self) -> OutboxFuture<()>;
 
-    /// Whether this instance does what only one may do, such as pulling events in order: always, if the store
-    /// is this instance's alone; otherwise, the owner of one particular shard does.
+    /// Whether this instance is the leader, which does what only one instance may do, such as pulling events
+    /// in order. If the store is not shared, it always is; otherwise, the owner of the first shard is the
+    /// leader.
     fn leads(&self) -> bool;
 
     /// Completes the writes in progress and closes the store, which may block. Later writes are refused.

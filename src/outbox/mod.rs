@@ -48,7 +48,7 @@ mod views;
 mod writes;
 
 pub use self::{
-    claim::{Claim, ClaimOwner, Hold, Ownership},
+    claim::{Claim, ClaimOwner, Ownership, Validity},
     error::OutboxError,
     interface::{Outbox, OutboxFuture},
     notice::{Notices, notice_of},
@@ -60,7 +60,7 @@ pub use self::{
     stage::{ListedState, Stage},
     transfer::{Entry, ExportCursor, Exported, Identity},
     views::{
-        CallbackStatus, Delivered, DestinationCursor, DestinationPage, DestinationQuery,
+        CallbackStatus, Criteria, Delivered, DestinationCursor, DestinationPage, DestinationQuery,
         DestinationSummary, Detail, Instance, OVERDUE, Open, Page, ParseCursorError, Query,
         Summary,
     },

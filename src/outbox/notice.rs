@@ -1,9 +1,10 @@
-//! Notices: a receiver of the operator is told when callbacks fail for good (`notify.url`).
+//! Notices: the operator's receiver is notified when callbacks fail for good (`notify.url`).
 //!
-//! Failures of one destination are counted in a window, which begins with the first of them. The store keeps
-//! the window in the commit of the failures. When it is over, it becomes one notice. A notice is a callback itself. Its destination is `notify://<host>:<port>`, which no producer can give,
-//! so notices have queue, retries and breaker of their own; its URL has the content. The address to which it is
-//! sent is the one in the settings at that time.
+//! Failures of one destination are counted in a window, which begins with the first of them. The store
+//! records the window in the commit of the failures. When the window is over, it becomes one notice. A notice
+//! is stored as a callback. Its destination is `notify://<host>:<port>`, which no producer can give, so
+//! notices have their own queue, retries and breaker; its URL contains the content. It is sent to the address
+//! that is in the settings at the time of the attempt.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +21,7 @@ use crate::{
     clock::Timestamp,
 };
 
-/// The pair of the URL's query that has the content.
+/// The key of the URL's query whose value is the content.
 const NOTICE: &str = "notice";
 
 /// The beginning of the destinations of notices.
@@ -29,7 +30,7 @@ const LANE: &str = "notify://";
 /// Maximum length of a destination in the job of its notices, in bytes.
 const JOB_BYTES: usize = 200;
 
-/// Which failures are told, and where (`notify.url`, `notify.window`).
+/// Which failures are reported, and where (`notify.url`, `notify.window`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notices {
     lane: Destination,
@@ -42,7 +43,7 @@ pub(super) struct FailureWindow {
     pub(super) destination: Destination,
     /// When the first one failed.
     pub(super) since: Timestamp,
-    /// The ones that were accepted first and last.
+    /// The callbacks that were accepted first and last.
     pub(super) first: CallbackId,
     pub(super) last: CallbackId,
     /// How many failed, by kind of error.
@@ -79,7 +80,7 @@ impl Notices {
         self.window
     }
 
-    /// Whether a window is over. One that begins in the future was begun while the clock was ahead.
+    /// Whether a window is over. A window that begins in the future was created while the clock was ahead.
     pub(super) fn is_over(&self, window: &FailureWindow, now: Timestamp) -> bool {
         window.since > now || now.since(window.since) >= self.window
     }
@@ -123,7 +124,7 @@ impl Notices {
     }
 }
 
-/// Whether a failure is told: neither that of a notice, nor what an operator cancelled.
+/// Whether a failure is reported. Failed notices and cancelled callbacks are not.
 fn is_told(record: &Record) -> Option<&Failure> {
     let error = record.last_error.as_ref()?;
     let is_failed = record.state_name() == StateName::Failed;
@@ -132,7 +133,7 @@ fn is_told(record: &Record) -> Option<&Failure> {
 }
 
 impl FailureWindow {
-    /// The window that begins with a callback that has failed; `None` if that is not told.
+    /// The window that begins with a failed callback; `None` if its failure is not reported.
     pub(super) fn of(record: &Record, now: Timestamp) -> Option<Self> {
         let error = is_told(record)?;
         Some(Self {
@@ -145,7 +146,7 @@ impl FailureWindow {
         })
     }
 
-    /// Both together, of which the other one is the later one.
+    /// Combines this window with a later one.
     pub(super) fn with(mut self, later: Self) -> Self {
         let seq = |id: CallbackId| ids::parts(id).0;
         self.first = std::cmp::min_by_key(self.first, later.first, |id| seq(*id));
@@ -163,7 +164,7 @@ impl FailureWindow {
 
 /// The body of a notice, if this callback is one.
 pub fn notice_of(record: &Record) -> Option<Vec<u8>> {
-    // First, because this is asked at every attempt.
+    // This check comes first, because the function is called at every attempt.
     if !record.destination.is_notice() {
         return None;
     }

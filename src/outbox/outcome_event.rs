@@ -1,9 +1,9 @@
-//! Outcome events: what became of a callback, for a broker.
+//! Outcome events: messages to a broker about the end of callbacks.
 //!
-//! An outcome event is stored as a callback itself, in the same commit as the outcome that it reports, and goes
-//! through the outbox as all do. Its destination is `nats://<subject>`, which no producer can give, and its URL
-//! has what it reports. Its job is `outcome:<job id>`, so that the events of a job keep their order and do not
-//! wait for its callbacks.
+//! An outcome event is stored as a callback, in the same commit as the outcome that it reports, and is
+//! delivered like any other. Its destination is `nats://<subject>`, which no producer can give, and its URL
+//! contains what it reports. Its job is `outcome:<job id>`, so that the events of a job keep their order and
+//! do not wait for its callbacks.
 
 use std::fmt::Debug;
 
@@ -20,7 +20,7 @@ use crate::{
     clock::Timestamp,
 };
 
-/// The pair of the URL's query that has the event.
+/// The key of the URL's query whose value is the event.
 const EVENT: &str = "event";
 
 /// A broker that stores messages.
@@ -48,7 +48,7 @@ pub struct OutcomeEvent {
     attempt_count: u32,
     replays: u32,
     destination: String,
-    /// Of a callback that failed.
+    /// The error, if the callback failed.
     error: Option<Failure>,
     /// The six fields of the callback.
     #[serde(flatten)]
@@ -105,7 +105,7 @@ impl OutcomeEvent {
     }
 
     /// Identifies the message to the server, which stores it once: the callback's id and state, and after a
-    /// replay its number.
+    /// replay also the number of replays.
     pub fn message_id(&self) -> String {
         let (id, state) = (&self.callback_id, self.state.as_str());
         match self.replays {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_what_was_stored_of_it() {
+    fn an_event_is_restored_from_its_callback() {
         let record = failed();
         let events = OutcomeEvents::new("DPF.callbacks");
         let new = events.about(&record).unwrap();

@@ -292,19 +292,14 @@ pub enum CodecError {
     Postcard(#[from] postcard::Error),
 }
 
-/// Encodes a record.
-pub fn encode(record: &Record) -> Result<Vec<u8>, CodecError> {
-    encode_row(record)
-}
-
-/// Encodes the value of another row.
-pub fn encode_row<T: Serialize + ?Sized>(row: &T) -> Result<Vec<u8>, CodecError> {
+/// Encodes a record or the value of another row.
+pub fn encode<T: Serialize + ?Sized>(row: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(512);
     bytes.extend([RECORD_FORMAT, 0]);
     Ok(postcard::to_extend(row, bytes)?)
 }
 
-/// Decodes what [`encode`] or [`encode_row`] wrote.
+/// Decodes what [`encode`] wrote.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     match bytes {
         [RECORD_FORMAT, _, rest @ ..] => Ok(postcard::from_bytes(rest)?),

@@ -14,7 +14,7 @@ pub struct Common {
     pub longest_pause: Duration,
     /// Where outcome events go, if anywhere.
     pub outcome_events: Option<OutcomeEvents>,
-    /// Which failures are told to the operator, if any.
+    /// The notices of failures, if enabled.
     pub notices: Option<Notices>,
 }
 

@@ -55,8 +55,8 @@ impl StoreSettings {
         }
     }
 
-    /// What an operator should know about a store that is elsewhere, a line for each thing. The error is what
-    /// opening it would say; nothing is changed.
+    /// Inspects a store that is on a server, without changing anything. Returns one line for each finding;
+    /// the error is the one with which opening it would fail.
     pub fn examine(&self) -> Result<Vec<String>> {
         match self {
             Self::Sled(_) => Ok(Vec::new()),
@@ -73,11 +73,11 @@ impl StoreSettings {
     }
 
     /// Opens the store for a command. One that is elsewhere may be in use by others, and nothing is delivered.
-    pub fn visit(&self, dir: &Path, clock: SharedClock) -> Result<Opened> {
+    pub fn open_for_command(&self, dir: &Path, clock: SharedClock) -> Result<Opened> {
         match self {
             Self::Sled(_) => self.open(dir, clock),
             Self::Postgres(settings) => {
-                Ok(opened(PostgresOutbox::visit(settings.clone(), folder(dir))?))
+                Ok(opened(PostgresOutbox::open_for_command(settings.clone(), folder(dir))?))
             }
         }
     }
@@ -114,14 +114,14 @@ impl StoreSettings {
     pub fn remove(&self, dir: &Path) -> io::Result<()> {
         match self {
             Self::Sled(_) => SledOutbox::remove(dir),
-            // It is not in the directory, and what it holds is nobody's to remove.
+            // It is not in the directory. Only an interrupted import is removed.
             Self::Postgres(settings) => {
                 PostgresOutbox::remove_import(settings).map_err(io::Error::other)
             }
         }
     }
 
-    /// The file that has to be moved away together with the store.
+    /// The file that must be moved together with the store.
     pub fn file_beside(&self, dir: &Path) -> PathBuf {
         match self {
             Self::Sled(_) => SledOutbox::witness(dir),

@@ -8,6 +8,9 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use super::{
     record::{Attempt, ErrorKind, Record, StateName},
     stage::Stage,
@@ -17,11 +20,9 @@ use crate::{
     clock::Timestamp,
 };
 
-/// Filters and page of [`Outbox::list`](super::Outbox::list).
-#[derive(Debug, Clone, Default)]
-pub struct Query {
-    /// Only callbacks in this state.
-    pub state: Option<StateName>,
+/// Criteria by which callbacks are selected. A callback must match everything that is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Criteria {
     /// Only pending callbacks at this stage.
     pub stage: Option<Stage>,
     /// Only callbacks to this destination.
@@ -40,16 +41,10 @@ pub struct Query {
     pub ended_since: Option<Timestamp>,
     /// Only callbacks that ended before this time.
     pub ended_until: Option<Timestamp>,
-    /// Continue after this callback.
-    pub cursor: Option<CallbackId>,
-    /// Maximum number of callbacks, at least 1.
-    pub limit: usize,
-    /// In order of acceptance, instead of newest first.
-    pub oldest_first: bool,
 }
 
-impl Query {
-    /// Whether a callback matches, apart from its state and stage.
+impl Criteria {
+    /// Whether a callback matches, apart from its stage.
     pub fn matches(&self, record: &Record) -> bool {
         self.destination.as_ref().is_none_or(|wanted| record.destination == *wanted)
             && self.job_id.as_ref().is_none_or(|wanted| record.body.job_id == *wanted)
@@ -62,6 +57,21 @@ impl Query {
             && self.ended_since.is_none_or(|since| record.ended_at().is_some_and(|at| at >= since))
             && self.ended_until.is_none_or(|until| record.ended_at().is_some_and(|at| at < until))
     }
+}
+
+/// A page of [`Outbox::list`](super::Outbox::list).
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only callbacks in this state.
+    pub state: Option<StateName>,
+    /// Only callbacks that match.
+    pub criteria: Criteria,
+    /// Continue after this callback.
+    pub cursor: Option<CallbackId>,
+    /// Maximum number of callbacks, at least 1.
+    pub limit: usize,
+    /// In order of acceptance, instead of newest first.
+    pub oldest_first: bool,
 }
 
 /// A callback with its position in the queue.
@@ -164,18 +174,23 @@ pub struct Summary {
     pub instances: Vec<Instance>,
 }
 
-/// One of the instances that share a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One of the instances that share the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = InstanceView)]
 pub struct Instance {
     /// The name of its machine.
     pub name: String,
-    /// Whether it is the one that was asked.
-    pub is_this: bool,
-    /// Whether it is connected to the store.
+    /// Whether it is the one that answers.
+    #[serde(rename = "self")]
+    pub is_self: bool,
+    /// Whether it is connected to the database.
+    #[serde(rename = "alive")]
     pub is_alive: bool,
-    /// How many shards of the destinations it owns, or owned when it was last connected.
+    /// How many of the 64 shards of the destinations it owns, or owned when it was last connected.
     pub shards: u32,
     /// When it was last connected, to within seconds.
+    #[schema(value_type = String, format = DateTime)]
     pub seen_at: Timestamp,
 }
 

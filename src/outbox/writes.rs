@@ -137,14 +137,14 @@ pub enum News {
         destination: Destination,
         /// When it is due.
         at: Timestamp,
-        /// The breaker as whoever delivered to it before has left it, if the store keeps that. It counts
-        /// if the loop does not know better.
+        /// The breaker as the previous owner left it, if the store records that. It applies if the loop has
+        /// no state of its own.
         open: Option<Open>,
     },
     /// The destination is another instance's from now on. The holds of its claims are lost already, and
     /// its callbacks are reported again if it comes back.
     Lost(Destination),
-    /// An operator requests that a destination be tried now: its breaker is to be closed.
+    /// An operator requests that a destination be tried now, so its breaker must be closed.
     RetryNow(Destination),
 }
 

@@ -1,5 +1,5 @@
-//! Who may see the page, and who may act: HTTP Basic, whose password is a token of the API or what a
-//! one-time link led to.
+//! Access to the page: HTTP Basic. The password is a token of the API, or one that was obtained with a
+//! one-time link.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use data_encoding::BASE64;
 use super::{
     context::{Page, refused},
     state::Shared,
-    visitor::Visitor,
+    user::User,
 };
 use crate::api::{Role, server::Peer};
 
@@ -39,7 +39,8 @@ pub(super) async fn headers(request: Request, next: Next) -> Response {
     response
 }
 
-/// Without TLS, only this machine may use the page: passwords would cross the network in plain text.
+/// Without TLS, the page is only available on this machine, because passwords would cross the network in
+/// plain text.
 pub(super) async fn encrypted(
     State(shared): State<Shared>,
     request: Request,
@@ -60,7 +61,7 @@ pub(super) async fn check(
 ) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
     let page = Page::of(&shared, &request);
-    let Some(visitor) = visitor(&shared, request.headers()) else {
+    let Some(user) = user(&shared, request.headers()) else {
         let mut response = refused(&page, StatusCode::UNAUTHORIZED, page.words.needs_sign_in);
         let basic =
             HeaderValue::from_static("Basic realm=\"seal-dpf-urlcallback\", charset=\"UTF-8\"");
@@ -75,15 +76,15 @@ pub(super) async fn check(
     let path = format!("/ui{}", request.uri().path());
     let refusal = if looks {
         None
-    } else if visitor.role == Role::Reader {
+    } else if user.role == Role::Reader {
         Some(page.words.may_only_look)
     } else if is_from_elsewhere(request.headers()) {
         Some(page.words.from_elsewhere)
     } else {
         None
     };
-    let name = visitor.name.clone();
-    request.extensions_mut().insert(visitor);
+    let name = user.name.clone();
+    request.extensions_mut().insert(user);
     let response = match refusal {
         Some(why) => refused(&page, StatusCode::FORBIDDEN, why),
         None => next.run(request).await,
@@ -103,7 +104,7 @@ pub(super) async fn check(
     response
 }
 
-fn visitor(shared: &Shared, headers: &HeaderMap) -> Option<Visitor> {
+fn user(shared: &Shared, headers: &HeaderMap) -> Option<User> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, encoded) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -117,11 +118,12 @@ fn visitor(shared: &Shared, headers: &HeaderMap) -> Option<Visitor> {
         .tokens
         .role(password)
         .or_else(|| shared.api.sign_in.role(password, Instant::now()))?;
-    Some(Visitor { name: String::from_utf8_lossy(name).chars().take(64).collect(), role })
+    Some(User { name: String::from_utf8_lossy(name).chars().take(64).collect(), role })
 }
 
 /// Whether a request that acts comes from another site's page. Browsers say so in `Sec-Fetch-Site`, but not
-/// over plain HTTP; there, `Origin` has to be this host. Programs send neither, and no browser's password.
+/// over plain HTTP; there, `Origin` has to be this host. Other programs send neither, nor a password that a
+/// browser has stored.
 fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(site) = text(HeaderName::from_static("sec-fetch-site")) {

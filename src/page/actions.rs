@@ -1,7 +1,7 @@
 //! Actions on callbacks: first the number that match, then a confirmation, then the progress.
 //!
-//! One request changes a limited number, so that it ends soon; its response has a form for the rest, which
-//! the script sends by itself.
+//! One request changes a limited number of callbacks, so that it ends soon. Its response has a form for the
+//! rest, which the script submits.
 
 use askama::Template;
 use axum::{
@@ -24,20 +24,21 @@ use crate::{
     select::{self, Action, ActionLimits, ActionResult, Selection},
 };
 
-/// Callbacks that are counted before an action.
+/// Maximum number of callbacks that are counted before an action.
 const COUNTED: usize = 100_000;
 
-/// Callbacks that one request changes.
+/// Maximum number of callbacks that one request changes.
 const STEP: usize = 5_000;
 
-/// Fields of the forms here: whether the ticked rows or all that match are meant, whether everything is, how many matched before the confirmation (and
-/// whether there may be more), and what earlier steps did.
+/// Fields of the forms here: whether the action applies to the selected rows or to all that match, whether it
+/// applies to everything, how many callbacks matched before the confirmation (and whether there may be more),
+/// and the results of earlier steps.
 const FIELDS: [&str; 6] = ["scope", "all", "total", "more", "matched", "changed"];
 
-/// Callbacks that are named before an action.
+/// Maximum number of callbacks that are named before an action.
 const NAMED: usize = 50;
 
-/// The words of an action.
+/// The texts of an action.
 struct Texts {
     title: &'static str,
     explained: &'static str,
@@ -57,7 +58,7 @@ impl Texts {
     }
 }
 
-/// What earlier steps did.
+/// The results of earlier steps.
 struct Progress {
     matched: u64,
     changed: u64,
@@ -75,7 +76,7 @@ struct View<'a> {
     total: u64,
     more: bool,
     progress: Option<Progress>,
-    /// The callbacks that were ticked, the first ones, and how many there are besides.
+    /// The first of the selected callbacks, and the number of the others.
     named: Vec<Row>,
     others: usize,
     /// The list with this filter.
@@ -88,7 +89,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// What the filter says, without ids and state.
+    /// The conditions of the filter, without ids and state.
     fn facts(&self) -> Vec<(&'static str, &str, Option<Timestamp>)> {
         let at = |name| self.times.iter().find(|(known, _)| *known == name).and_then(|(_, at)| *at);
         let fields =
@@ -117,12 +118,12 @@ impl<'a> View<'a> {
             others: 0,
             list: page.link(filter.list()),
             state: action.state(),
-            stage: selection.stage.map(|stage| page.words.of_stage(stage)),
+            stage: selection.criteria.stage.map(|stage| page.words.of_stage(stage)),
             times: [
-                ("since", selection.since),
-                ("until", selection.until),
-                ("endedSince", selection.ended_since),
-                ("endedUntil", selection.ended_until),
+                ("since", selection.criteria.since),
+                ("until", selection.criteria.until),
+                ("endedSince", selection.criteria.ended_since),
+                ("endedUntil", selection.criteria.ended_until),
             ],
         }
     }
@@ -183,8 +184,8 @@ fn shows_none(filter: &Filter, listed: Option<ListedState>, action: Action) -> b
     filter.ids.is_empty() && listed.is_some_and(|it| it.state() != action.state())
 }
 
-/// Rows that were ticked count alone, whatever the filter of the list was. The action has its own state, of
-/// which a stage is a part.
+/// If rows were selected, only they count, whatever the filter of the list was. The action applies to one
+/// state; a stage is a part of it.
 fn selected_only(filter: &mut Filter, listed: Option<ListedState>) {
     filter.cursor.clear();
     if listed.and_then(ListedState::stage).is_none() {
@@ -221,7 +222,7 @@ pub(super) async fn act(
     let matched = fields.number("matched").saturating_add(acted.matched);
     let changed = fields.number("changed").saturating_add(acted.changed);
     if let Some(cursor) = acted.next {
-        // Without a confirmation before, this is what is known.
+        // Without a previous confirmation, this is the only number known.
         let total = fields.number("total").max(matched);
         let more = fields.get("more") == "true" || fields.number("total") == 0;
         let progress = Some(Progress { matched, changed, cursor });

@@ -9,12 +9,12 @@ use axum::{
 };
 
 use super::{
+    condition::Condition,
     context::{Answer, Page, Refusal, Tab, html, to},
     destinations::destinations_with,
     filter::{Filter, FilterError, Invalid},
     matches::Matches,
     request::{self, Fields},
-    standing::Standing,
     state::Shared,
 };
 use crate::{
@@ -31,12 +31,12 @@ use crate::{
 pub(super) struct Row {
     pub(super) it: CallbackView,
     pub(super) link: String,
-    /// What comes next, in words; the time is beside it.
+    /// What happens next, in words; the time is shown beside it.
     pub(super) next: &'static str,
     pub(super) next_at: Option<String>,
 }
 
-/// What an action did, in the query of the view to which it leads.
+/// The results of an action, in the query of the view to which it redirects.
 const DONE: [&str; 3] = ["done", "matched", "changed"];
 
 impl Row {
@@ -60,7 +60,7 @@ struct ListView<'a> {
     filter: &'a Filter,
     /// The state of the filter.
     listed: Option<ListedState>,
-    /// The field that cannot be read; then nothing is listed.
+    /// The invalid field, if there is one; then nothing is listed.
     invalid: Option<Invalid>,
     kinds: [&'static str; 11],
     rows: Vec<Row>,
@@ -71,7 +71,7 @@ struct ListView<'a> {
 }
 
 impl ListView<'_> {
-    /// Whether it is this field that cannot be read.
+    /// Whether this field is the invalid one.
     fn is_bad(&self, field: &str) -> bool {
         self.invalid.as_ref().is_some_and(|it| it.field == field)
     }
@@ -103,7 +103,7 @@ impl ListView<'_> {
         self.listed.is_none_or(|listed| listed.state() == state)
     }
 
-    /// What the column is for that has the next step of pending callbacks and the end of others.
+    /// The heading of the column with the next step of pending callbacks and the end of others.
     fn next_or_ended(&self) -> &'static str {
         let words = self.page.words;
         match self.listed.map(ListedState::state) {
@@ -114,7 +114,7 @@ impl ListView<'_> {
     }
 }
 
-/// The query of a list; the page that says why there is none, or the form with the field that is wrong.
+/// The query of a list; otherwise the page with the error, or the form with the invalid field.
 async fn query(
     shared: &Shared,
     page: &Page,
@@ -179,7 +179,7 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     Ok(html(StatusCode::OK, &view))
 }
 
-/// What comes next for a callback, in words, and when.
+/// What happens next to a callback, in words, and when.
 fn next(
     status: &CallbackStatus,
     it: &CallbackView,
@@ -193,7 +193,7 @@ fn next(
         (StateName::Delivered | StateName::Failed, _) => (words.next_removed, it.purge_at),
         _ if it.waiting_for.is_some() => (words.next_waits, None),
         _ if it.paused => (words.next_paused, None),
-        // It has to wait for both. Whether the probe will be this callback is not known.
+        // It must wait for both. It is not known whether this callback will be the probe.
         (StateName::Pending, own) => match (status.open, status.hold_until, own) {
             (Some(open), _, Some(own)) => {
                 (words.next_open_retry, Some(own.max(open.next_probe_at)))
@@ -208,7 +208,7 @@ fn next(
     }
 }
 
-/// What an action that led here has done.
+/// The result of the action that redirected here.
 fn done(page: &Page, fields: &Fields) -> Option<String> {
     let what = match fields.get("done") {
         "replay" => page.words.replayed,
@@ -221,7 +221,7 @@ fn done(page: &Page, fields: &Fields) -> Option<String> {
     Some(format!("{what} {changed} {} {matched}", page.words.of))
 }
 
-/// What an operator holds leads to a view: a callback id, a job id, a job's directory, or a host.
+/// The search: redirects from a callback id, a job id, a job's directory, or a host to a view.
 pub(super) async fn search(State(shared): State<Shared>, request: Request) -> Answer {
     let (page, fields) = request::query(&shared, &request, Tab::None, &["q"])?;
     let place = place(&shared, &page, fields.get("q")).await;
@@ -247,7 +247,7 @@ async fn place(shared: &Shared, page: &Page, wanted: &str) -> Result<String, Out
     }
     let filter = Filter::only("destination", wanted);
     if let Ok(selection) = filter.selection(page.now)
-        && let Some(destination) = selection.destination
+        && let Some(destination) = selection.criteria.destination
     {
         let query = DestinationQuery {
             destination: Some(destination),
@@ -271,14 +271,14 @@ struct OneView<'a> {
     body: String,
     headers: Vec<(&'static str, String)>,
     curl: String,
-    /// It goes to a receiver, and not to the broker.
+    /// Whether it is sent to a receiver, and not to the broker.
     is_request: bool,
     tracker: Option<String>,
     job: String,
     directory: String,
     waiting_for: Option<String>,
     /// The destination, and its row in the list of destinations.
-    destination: Option<(Standing, String)>,
+    destination: Option<(Condition, String)>,
 }
 
 /// One callback.
@@ -300,8 +300,8 @@ pub(super) async fn one(
         none if none.is_none() => None,
         some => {
             let summary = summary_of(&shared, &page, some).await?;
-            let standing = Standing::of(&shared, &page, summary).await?;
-            Some((standing, page.link(destinations_with(some.as_str()))))
+            let condition = Condition::of(&shared, &page, summary).await?;
+            Some((condition, page.link(destinations_with(some.as_str()))))
         }
     };
     let view = CallbackView::detailed(detail, &shared.api.terms.load());

@@ -1,4 +1,4 @@
-//! Charts as SVG, drawn by the server. The numbers are beside them as text.
+//! Charts as SVG, drawn by the server. The numbers are also shown as text.
 
 use std::fmt::Write as _;
 

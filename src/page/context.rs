@@ -1,4 +1,4 @@
-//! What every view has: language, links, sign-in, and the pages for errors.
+//! What all views share: language, links, sign-in, and the pages for errors.
 
 use std::{any::Any, fmt::Display, sync::Arc};
 
@@ -13,7 +13,7 @@ use url::form_urlencoded;
 use super::{
     assets::{self, Assets},
     state::Shared,
-    visitor::Visitor,
+    user::User,
     words::{DE, EN, Words},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     outbox::OutboxError,
 };
 
-/// The views among which the navigation leads.
+/// The views in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tab {
     Overview,
@@ -31,21 +31,21 @@ pub(super) enum Tab {
     None,
 }
 
-/// What the frame of every view needs.
+/// The data for the frame of every view.
 pub(super) struct Page {
     pub(super) words: &'static Words,
-    /// Whether the language was chosen, so that links keep it.
+    /// Whether the language was chosen explicitly, so that links keep it.
     chosen: bool,
-    /// The way from this view to `/ui/`.
+    /// The relative path from this view to `/ui/`.
     pub(super) root: &'static str,
     pub(super) tab: Tab,
     pub(super) assets: &'static Assets,
-    /// When the request came.
+    /// When the request arrived.
     pub(super) now: Timestamp,
     clock: SharedClock,
     /// When the service was started.
     pub(super) started_at: Timestamp,
-    /// Name of who has signed in; empty before.
+    /// Name of the signed-in user; empty before the sign-in.
     pub(super) user: String,
     pub(super) may_act: bool,
     /// Path of this view and its query, from `root`, to choose the other language.
@@ -54,7 +54,7 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn of(shared: &Shared, request: &Request) -> Self {
-        let visitor = request.extensions().get::<Visitor>();
+        let user = request.extensions().get::<User>();
         let path = request.uri().path();
         let path = path.strip_prefix("/ui/").unwrap_or(path).trim_start_matches('/');
         let query = request.uri().query().unwrap_or_default();
@@ -69,19 +69,19 @@ impl Page {
             now: shared.api.clock.now(),
             clock: Arc::clone(&shared.api.clock),
             started_at: shared.api.started_at,
-            user: visitor.map(|it| it.name.clone()).unwrap_or_default(),
-            may_act: visitor.is_some_and(|it| it.role == Role::Operator),
+            user: user.map(|it| it.name.clone()).unwrap_or_default(),
+            may_act: user.is_some_and(|it| it.role == Role::Operator),
             here: if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") },
         }
     }
 
-    /// In the language that a form asks for, which is in its body.
+    /// The same in the language that a form's body requests.
     pub(super) fn in_language(self, lang: &str) -> Self {
         Self { words: chosen(lang), chosen: true, ..self }
     }
 
-    /// When the view is made, by which the browser tells how long ago something was. While a slow one is
-    /// prepared, things happen after its request.
+    /// When the view is rendered. The browser computes ages from it. It can be later than the request,
+    /// because preparing a view may take a while.
     pub(super) fn made_at(&self) -> Timestamp {
         self.clock.now()
     }
@@ -128,7 +128,7 @@ impl Page {
         grouped
     }
 
-    /// How many there are besides those that are shown.
+    /// The number of those that are not shown.
     pub(super) fn and_more(&self, others: impl Display) -> String {
         let Words { and, more, .. } = self.words;
         format!("{and} {} {more}", self.number(others))
@@ -187,7 +187,7 @@ pub(super) struct SignIn<'a> {
     pub(super) page: &'a Page,
 }
 
-/// A page that says why nothing was done.
+/// A page with the reason why nothing was done.
 pub(super) fn refused(page: &Page, status: StatusCode, detail: &str) -> Response {
     html(status, &ProblemView { page, status: status.as_u16(), detail })
 }
@@ -240,7 +240,7 @@ pub(super) async fn method_not_allowed(
     refused(&page, StatusCode::METHOD_NOT_ALLOWED, &detail)
 }
 
-/// Leads to a view after an action, so that a reload does not repeat it.
+/// Redirects to a view after an action, so that a reload does not repeat it.
 pub(super) fn to(page: &Page, view: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
     match HeaderValue::from_str(&page.link(view)) {
@@ -250,13 +250,13 @@ pub(super) fn to(page: &Page, view: &str) -> Response {
     response
 }
 
-/// Without the slash at its end, relative links would lead elsewhere.
+/// Redirects to the URL with a trailing slash, which relative links require.
 pub(super) async fn to_overview() -> Redirect {
     Redirect::permanent("ui/")
 }
 
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    tracing::error!(event.action = "page-panic", "a view of the page made the service panic");
+    tracing::error!(event.action = "page-panic", "a view of the page panicked");
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the log of the service")
         .into_response()
 }

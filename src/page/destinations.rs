@@ -1,4 +1,4 @@
-//! Destinations: which ones work, and since when they do not; pause, resume, retry now.
+//! Destinations: their state and since when they are in it; pause, resume, retry now.
 
 use askama::Template;
 use axum::{
@@ -10,24 +10,24 @@ use url::form_urlencoded;
 
 use super::{
     charts,
+    condition::Condition,
     context::{Answer, Page, Refusal, Tab, html, to},
     filter::Filter,
     request,
-    standing::Standing,
     state::Shared,
 };
 use crate::{
-    outbox::{DestinationCursor, DestinationQuery, DestinationSummary},
+    outbox::{Criteria, DestinationCursor, DestinationQuery, DestinationSummary},
     recent,
     select::{self, Action, ActionLimits, Selection},
 };
 
-/// Destinations on a page.
+/// Number of destinations on a page.
 const PAGE: usize = 50;
 
 struct Row {
-    of: Standing,
-    /// The filter with its callbacks.
+    of: Condition,
+    /// The filter for its callbacks.
     filter: Filter,
     /// The last hour.
     chart: String,
@@ -36,7 +36,7 @@ struct Row {
 }
 
 impl Row {
-    /// The list of its callbacks in a state; of all for an empty one.
+    /// The list of its callbacks in a state, or in all states if that is empty.
     fn list(&self, page: &Page, state: &str) -> String {
         page.link(self.filter.and_state(state).list())
     }
@@ -54,7 +54,7 @@ struct View<'a> {
     began: String,
 }
 
-/// The list of the destinations that have this in their names, from `/ui/`.
+/// The list of the destinations whose names contain this text, from `/ui/`.
 pub(super) fn destinations_with(part: &str) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     format!("destinations?{}", query.append_pair("host", part).finish())
@@ -62,7 +62,7 @@ pub(super) fn destinations_with(part: &str) -> String {
 
 async fn row(shared: &Shared, page: &Page, summary: DestinationSummary) -> Result<Row, Refusal> {
     let minutes = recent::minutes_of(&summary.destination, 60, page.now);
-    let of = Standing::of(shared, page, summary).await?;
+    let of = Condition::of(shared, page, summary).await?;
     let it = &of.it;
     let bars: Vec<_> = minutes.iter().map(|it| [it.delivered, it.failed]).collect();
     let label = format!("{}: {}", it.destination, page.words.last_hour);
@@ -96,7 +96,7 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
         }
         _ => None,
     };
-    // Together, because each may wait for a commit.
+    // Concurrently, because each may wait for a commit.
     let rows = found.destinations.into_iter().map(|it| row(&shared, &page, it));
     let view = View {
         rows: try_join_all(rows).await?,
@@ -116,7 +116,7 @@ pub(super) async fn list(State(shared): State<Shared>, request: Request) -> Answ
     Ok(html(StatusCode::OK, &view))
 }
 
-/// Pauses or resumes a destination, or retries its callbacks now, and leads back to the list.
+/// Pauses or resumes a destination, or retries its callbacks now, and redirects to the list.
 pub(super) async fn act(
     State(shared): State<Shared>,
     Path(action): Path<String>,
@@ -132,7 +132,8 @@ pub(super) async fn act(
             select::pause(outbox, &destination, paused, page.now).await.map(|_| String::new())
         }
         "retry-now" => {
-            let selection = Selection { destination: Some(destination), ..Selection::default() };
+            let criteria = Criteria { destination: Some(destination), ..Criteria::default() };
+            let selection = Selection { ids: Vec::new(), criteria };
             let acted = select::act(outbox, Action::RetryNow, &selection, ActionLimits::default());
             acted.await.map(|acted| format!("&due={}", acted.changed))
         }

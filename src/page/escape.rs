@@ -1,6 +1,6 @@
-//! Text of strangers in HTML: no markup, and nothing that reverses the direction in which it is read.
+//! Untrusted text in HTML: markup is escaped, and characters that reverse the text direction are replaced.
 //!
-//! Values of forms have to stay what they are; templates use the escaper of `xml` for them, which is askama's.
+//! Values of forms must stay unchanged. For them, templates use askama's escaper, under the name `xml`.
 
 use std::fmt::{self, Write};
 
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_reverses_text_is_replaced_and_markup_is_escaped() {
+    fn bidi_controls_are_replaced_and_markup_is_escaped() {
         let escaped = |text: &str| {
             let mut html = String::new();
             Plain.write_escaped_str(&mut html, text).unwrap();

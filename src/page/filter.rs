@@ -1,4 +1,4 @@
-//! The filter of a view: what is in its URL, so that it can be sent to a colleague.
+//! The filter of a view. It is in the URL, so that a view can be shared.
 
 use url::form_urlencoded;
 
@@ -9,15 +9,15 @@ use super::{
 use crate::{
     callback::{Destination, redact_url},
     clock::Timestamp,
-    outbox::{self, DestinationQuery, ListedState, Outbox, OutboxError},
+    outbox::{self, Criteria, DestinationQuery, ListedState, Outbox, OutboxError},
     recent,
     select::{self, SelectError, Selection, Selectors},
 };
 
-/// Callbacks on a page.
+/// Number of callbacks on a page.
 const PAGE: usize = 50;
 
-/// Destinations among which those with a host are looked for.
+/// Maximum number of destinations that are searched for a host.
 const HOSTS: usize = 200;
 
 /// Selectors as they are in the URL; empty ones count as absent.
@@ -63,7 +63,7 @@ impl Filter {
         true
     }
 
-    /// Names and values of what is given, without the cursor.
+    /// Names and values of the fields that are set, without the cursor.
     pub(super) fn fields(&self) -> Vec<(&'static str, &str)> {
         let ids = self.ids.iter().map(|id| ("id", id.as_str()));
         let others = [
@@ -88,7 +88,7 @@ impl Filter {
         filter
     }
 
-    /// The same, and callbacks in this state only.
+    /// The same, limited to callbacks in this state.
     pub(super) fn and_state(&self, state: &str) -> Self {
         Self { state: state.to_owned(), ..self.clone() }
     }
@@ -108,7 +108,7 @@ impl Filter {
         self.fields().iter().any(|(name, _)| *name != "state")
     }
 
-    /// What it selects, seen from `now`.
+    /// The selectors. Relative times are relative to `now`.
     pub(super) fn selection(&self, now: Timestamp) -> Result<Selection, SelectError> {
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
         let selectors = Selectors {
@@ -123,11 +123,11 @@ impl Filter {
         };
         let ids = self.ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
         let stage = self.state()?.and_then(ListedState::stage);
-        Ok(Selection { ids, stage, ..selectors.parse(now)? })
+        Ok(Selection { ids, criteria: Criteria { stage, ..selectors.parse(now)? } })
     }
 
-    /// Puts a destination in place of a host, or of a host and a port: the only one with callbacks, or the one
-    /// that is meant by `http://` before it.
+    /// Replaces a host, or a host and a port, with a destination: the only one with callbacks, or else the
+    /// one with the scheme `http`.
     pub(super) async fn complete(
         &mut self,
         outbox: &dyn Outbox,
@@ -165,7 +165,7 @@ impl Filter {
         Ok(())
     }
 
-    /// The field that cannot be read, and why, in words; `None` if it is no field of the form.
+    /// The invalid field with an explanation; `None` if it is not a field of the form.
     pub(super) fn invalid(&self, error: &SelectError, words: &Words) -> Option<Invalid> {
         let (field, why, given) = match error {
             SelectError::State(given) => ("state", words.invalid_state, given),
@@ -188,19 +188,20 @@ impl Filter {
         (!self.state.is_empty()).then(|| select::parse_state(&self.state)).transpose()
     }
 
-    /// The query of one page, seen from `now`.
+    /// The query of one page. Relative times are relative to `now`.
     pub(super) fn query(&self, now: Timestamp) -> Result<outbox::Query, SelectError> {
         let cursor = (!self.cursor.is_empty()).then(|| self.cursor.parse()).transpose()?;
         Ok(outbox::Query {
             state: self.state()?.map(ListedState::state),
             cursor,
             limit: PAGE,
-            ..self.selection(now)?.query()
+            criteria: self.selection(now)?.criteria,
+            oldest_first: false,
         })
     }
 }
 
-/// A field of the form that cannot be read.
+/// An invalid field of the form.
 pub(super) struct Invalid {
     pub(super) field: &'static str,
     pub(super) why: String,
@@ -208,11 +209,11 @@ pub(super) struct Invalid {
 
 /// Why a filter cannot be used.
 pub(super) enum FilterError {
-    /// A field cannot be read.
+    /// A field is invalid.
     Select(SelectError),
     /// More than one destination has this host.
     Several(String),
-    /// The outbox cannot tell.
+    /// An error of the outbox.
     Outbox(OutboxError),
 }
 
@@ -229,7 +230,7 @@ impl From<OutboxError> for FilterError {
 }
 
 impl FilterError {
-    /// The page that says so.
+    /// The page with this error.
     pub(super) fn refusal(&self, page: &Page) -> Refusal {
         match self {
             Self::Select(error) => page.invalid(error),

@@ -2,7 +2,7 @@
 
 use crate::outbox::{Outbox, OutboxError, Page, Query};
 
-/// Callbacks that are counted.
+/// Maximum number of callbacks that are counted.
 const COUNTED: usize = 1000;
 
 /// How many callbacks match.
@@ -14,14 +14,14 @@ pub(super) struct Matches {
 }
 
 impl Matches {
-    /// Of a query, whose page is known.
+    /// The number for a query whose page was read already.
     pub(super) async fn of(
         outbox: &dyn Outbox,
         query: Query,
         page: &Page,
     ) -> Result<Self, OutboxError> {
         let known = Self { count: page.callbacks.len(), more: page.next.is_some() };
-        // A page that is not full has reached the limit of what one request reads.
+        // If the page is not full, the limit of what one request reads was reached.
         let is_short = known.more && known.count < query.limit;
         if is_short || (query.cursor.is_none() && !known.more) {
             return Ok(known);

@@ -1,17 +1,19 @@
-//! The operator's page at `/ui/`: what is stuck, since when, why, what comes next, and the button that mends it.
+//! The operator's page at `/ui/`: which callbacks and destinations do not progress, since when, why, what
+//! happens next, and the buttons for the actions.
 //!
 //! Each view is HTML from the server, with plain links and forms; the script only refreshes it, shows local
 //! times and selects rows. All URLs are relative, so that the page works below a proxy's path. Data and actions
 //! are those of the API: the outbox, [`select`](crate::select), and the views in [`api`](crate::api).
 //!
-//! Nothing in it may run that is not from `/ui/`: the content security policy allows no inline script or
-//! style, templates escape everything (`escape`), and only links to `http` and `https` are shown as links.
+//! Only scripts from `/ui/` may run: the content security policy allows no inline script or style, templates
+//! escape everything (`escape`), and only URLs with `http` and `https` become links.
 
 mod access;
 mod actions;
 mod assets;
 mod callbacks;
 mod charts;
+mod condition;
 mod context;
 mod destinations;
 mod escape;
@@ -20,9 +22,8 @@ mod matches;
 mod overview;
 mod request;
 mod sign_in;
-mod standing;
 mod state;
-mod visitor;
+mod user;
 mod words;
 
 use axum::{Router, middleware, routing::get, routing::post};
@@ -44,7 +45,7 @@ pub fn router(shared: Shared) -> Router {
         .fallback(context::not_found)
         .method_not_allowed_fallback(context::method_not_allowed)
         .layer(middleware::from_fn_with_state(shared.clone(), access::check));
-    // Assets have no secrets, and the browser asks for them before it has signed in.
+    // Assets contain no secrets, and browsers load them before the sign-in.
     let open = Router::new()
         .route("/assets/{name}", get(assets::get))
         .route("/sign-in", get(sign_in::page).post(sign_in::exchange));

@@ -1,4 +1,4 @@
-//! The first view: what is stuck, and how much is going on.
+//! The first view: what does not progress, and the throughput.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -12,9 +12,9 @@ use futures_util::future::try_join_all;
 use super::{
     callbacks::Row,
     charts,
+    condition::Condition,
     context::{Answer, Page, Refusal, Tab, html},
     filter::Filter,
-    standing::Standing,
     state::Shared,
 };
 use crate::{
@@ -24,13 +24,13 @@ use crate::{
     recent::{self, Attempts, Minute},
 };
 
-/// Failed callbacks on this view.
+/// Number of failed callbacks on this view.
 const FAILED: usize = 8;
 
-/// Destinations on this view.
+/// Number of destinations on this view.
 const DESTINATIONS: usize = 8;
 
-/// Sums of a stretch of time, and its chart.
+/// Sums over a period, and its chart.
 pub(super) struct Throughput {
     pub(super) label: &'static str,
     pub(super) accepted: u64,
@@ -40,7 +40,7 @@ pub(super) struct Throughput {
 }
 
 impl Throughput {
-    /// Of these minutes, so many of which share a bar.
+    /// Sums over these minutes; each bar of the chart covers `each` of them.
     pub(super) fn of(label: &'static str, minutes: &[Minute], each: usize) -> Self {
         let sum = |of: fn(&Minute) -> u32| minutes.iter().map(|it| u64::from(of(it))).sum();
         let bars: Vec<_> = minutes
@@ -62,7 +62,7 @@ impl Throughput {
 struct View<'a> {
     page: &'a Page,
     queue: QueueView,
-    /// Since when the oldest due one is due, if that is remarkable.
+    /// Since when the oldest due callback is due, if that is long ago.
     oldest_due: Option<String>,
     troubled: Troubled,
     /// Due callbacks, without those of paused destinations.
@@ -79,7 +79,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// What the source of events from NATS does.
+    /// The state of the source of events from NATS.
     fn does(&self, nats: &SourceState) -> &'static str {
         match nats.state {
             SourceWord::Pulling => self.page.words.nats_pulling,
@@ -89,22 +89,22 @@ impl View<'_> {
     }
 }
 
-/// Those that do not work.
+/// Destinations that do not work.
 struct Troubled {
-    /// The first ones, and the lists of their callbacks.
-    first: Vec<(Standing, String)>,
+    /// The first failed callbacks, and the lists to which they link.
+    first: Vec<(Condition, String)>,
     others: u64,
     /// Whether there may be more than these.
     more: bool,
 }
 
-/// In which order destinations that do not work are shown: first what nobody wanted.
+/// The order of destinations that do not work: unintended states first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Trouble {
     Open,
     Failing,
     Held,
-    /// Nothing is known since the start; the store may know more.
+    /// This process has seen no attempt since its start; the store may have more.
     Unknown,
     Paused,
 }
@@ -133,7 +133,7 @@ async fn troubled(
     let listed = all.len() as u64;
     let of = |it: DestinationSummary| Trouble::of(&it).map(|trouble| (trouble, it));
     let mut found: Vec<_> = all.into_iter().filter_map(of).collect();
-    // The store is not asked about all of many.
+    // If there are many, the store is queried only for the first ones.
     let mut asked = 0;
     found.retain(|(trouble, _)| {
         asked += usize::from(*trouble == Trouble::Unknown);
@@ -144,12 +144,12 @@ async fn troubled(
     let certain = found.iter().filter(is_certain).count() as u64;
     found.truncate(2 * DESTINATIONS);
     // Together, because each may wait for a commit.
-    let standings = found.into_iter().map(|(_, it)| Standing::of(shared, page, it));
-    let mut first = try_join_all(standings).await?;
+    let conditions = found.into_iter().map(|(_, it)| Condition::of(shared, page, it));
+    let mut first = try_join_all(conditions).await?;
     first.retain(|it| !it.is_well());
     first.truncate(DESTINATIONS);
-    let list = |it: &Standing| page.link(Filter::only("destination", &it.it.destination).list());
-    let with_list = |it: Standing| {
+    let list = |it: &Condition| page.link(Filter::only("destination", &it.it.destination).list());
+    let with_list = |it: Condition| {
         let list = list(&it);
         (it, list)
     };

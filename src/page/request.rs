@@ -9,19 +9,19 @@ use super::{
     state::Shared,
 };
 
-/// The largest form, in bytes: the ids of a page of callbacks, and a filter.
+/// Maximum size of a form, in bytes: the ids of a page of callbacks, and a filter.
 const FORM: usize = 64 * 1024;
 
 /// Fields of a query or form.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) filter: Filter,
-    /// Fields that are not of the filter.
+    /// Fields that do not belong to the filter.
     pub(super) others: Vec<(String, String)>,
 }
 
 impl Fields {
-    /// The value of a field that is not of the filter; empty if it is not given.
+    /// The value of a field that does not belong to the filter; empty if it is absent.
     pub(super) fn get(&self, name: &str) -> &str {
         let found = self.others.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value.trim())
@@ -48,7 +48,8 @@ impl Fields {
     }
 }
 
-/// Reads the query of a request to a view. `known` are the names of fields that are not of the filter.
+/// Reads the query of a request to a view. `known` are the names of allowed fields that do not belong to the
+/// filter.
 pub(super) fn query(
     shared: &Shared,
     request: &Request,

@@ -1,10 +1,10 @@
-//! Signing in with a one-time link. `seal-dpf-urlcallback ui` opens the browser with one, so that nobody has
-//! to copy a token.
+//! Signing in with a one-time link. `seal-dpf-urlcallback ui` opens the browser with one, so that no token
+//! must be copied.
 //!
-//! The link's secret is in the URL's fragment, which browsers send to nobody: it is in no log and no
-//! `Referer`. The script takes it out of the address bar and the history, and exchanges it for a password
-//! that is valid until the service ends, for twelve hours at most; it then has the browser sign in with that
-//! password, which the browser remembers like a typed one. The token itself never leaves the service.
+//! The link's secret is in the URL's fragment, which browsers do not send: it is in no log and no `Referer`.
+//! The script removes it from the address bar and the history, and exchanges it for a password that is valid
+//! until the service ends, for at most twelve hours. It then makes the browser sign in with that password,
+//! which the browser keeps like a typed one. The token itself never leaves the service.
 
 use std::time::Instant;
 

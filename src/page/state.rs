@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! The state that the handlers share.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -7,7 +7,7 @@ use crate::api;
 /// What the handlers share.
 #[derive(Clone)]
 pub struct Shared {
-    /// Outbox, tokens, clock and terms.
+    /// The state of the API's handlers.
     pub api: api::Shared,
     /// Whether the callbacks are signed.
     pub signed: Arc<AtomicBool>,

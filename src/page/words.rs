@@ -16,7 +16,7 @@ macro_rules! words {
 }
 
 impl Words {
-    /// The words for a field of the filter, by its name in URLs and forms.
+    /// The label of a field of the filter, by its name in URLs and forms.
     pub(super) fn of_field<'a>(&self, name: &'a str) -> &'a str {
         match name {
             "state" => self.state,
@@ -32,7 +32,7 @@ impl Words {
         }
     }
 
-    /// The words for what `state` selects in the filter, by its name in URLs. Stages are below their state.
+    /// The label of a value of the filter's `state`, by its name in URLs. Stages are below their state.
     pub(super) fn of_state(&self, name: &str) -> String {
         let stage = |word| format!("\u{2013} {word}");
         match name {
@@ -45,7 +45,7 @@ impl Words {
         }
     }
 
-    /// The words for a stage.
+    /// The label of a stage.
     pub(super) fn of_stage(&self, stage: Stage) -> &'static str {
         match stage {
             Stage::Due => self.due,
@@ -157,7 +157,7 @@ words! {
     clear: "Clear", "Zurücksetzen";
     more_filters: "More filters", "Weitere Filter";
     no_match: "No callback matches.", "Kein Callback passt.";
-    search_goes_on: "None was found so far; go on with the next page.", "Bisher keiner gefunden; weiter mit der nächsten Seite.";
+    search_goes_on: "None was found so far; continue with the next page.", "Bisher keiner gefunden; weiter mit der nächsten Seite.";
     next_page: "Next page", "Nächste Seite";
     choose: "Select", "Auswählen";
     choose_all: "Select all on this page", "Alle auf dieser Seite auswählen";

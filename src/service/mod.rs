@@ -1,14 +1,14 @@
 //! The service: startup and shutdown in order.
 //!
 //! Startup: the lock on the data directory, the log, the store (opening is recovery), the listener, then
-//! delivery and API. Shutdown: no new events, no new attempts, the attempts in progress get their grace,
-//! the API ends, the store is closed, and the lock is released last.
+//! delivery and API. Shutdown: no new events or attempts are started, attempts in progress get the grace
+//! period, the API ends, the store is closed, and the lock is released last.
 
 mod reload;
 mod shutdown;
 mod signals;
 pub mod supervised;
-mod supervisor;
+mod systemd;
 mod upkeep;
 
 pub use self::{
@@ -49,7 +49,7 @@ use crate::{
     tls::{self, TlsError},
 };
 
-/// How often the histograms' single values are summed up: at 30,000 per second, a few megabytes.
+/// How often the single values of histograms are aggregated. At 30,000 per second, they take a few megabytes.
 const GATHER_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long to wait for another process that has the data directory locked.
@@ -95,16 +95,16 @@ pub enum ServiceError {
     Signals(io::Error),
 }
 
-/// Runs until a signal stops it. `again` reads the settings again for a reload, `requests` come from what
-/// supervises the service, and `observer` is told when it is ready. Returns the lock, which has to be held until
-/// everything that shares the store is dropped, with the runtime.
+/// Runs until a signal stops it. `again` reads the settings again for a reload, `requests` come from the
+/// supervisor of the service, and `observer` is notified when it is ready. Returns the lock, which must be
+/// held until everything that shares the store is dropped, with the runtime.
 pub async fn serve(
     mut config: Config,
     again: &(dyn Fn() -> Result<Config, ConfigError> + Sync),
     requests: Requests,
     observer: &dyn Observer,
 ) -> Result<DataDir, ServiceError> {
-    // A command that works on the store is soon done.
+    // A command that works on the store ends soon.
     let data_dir = DataDir::open_to_serve(&config.data_dir, LOCK_PATIENCE)?;
     let log = telemetry::start(&config.log)?;
     data_dir.remove_exports();
@@ -123,7 +123,7 @@ pub async fn serve(
     tokio::spawn(read_throughput(Arc::clone(&outbox), clock.now()));
     let (listener, address) = listen(config.api.listen).await?;
 
-    // Port 0 is known only now.
+    // If the port is 0, the actual one is known only now.
     config.egress.own = Some(address);
     let mut sender = config.sender(Arc::clone(&clock))?;
     let means = Arc::clone(&sender.means);
@@ -173,8 +173,8 @@ pub async fn serve(
 
     log_start(address);
     observer.ready(&Started { note: &note, log_file: log.path.as_deref() });
-    let watchdog = tokio::spawn(supervisor::watch(health.clone(), Arc::clone(&outbox)));
-    supervisor::ready();
+    let watchdog = tokio::spawn(systemd::watch(health.clone(), Arc::clone(&outbox)));
+    systemd::ready();
 
     let reload = Reload {
         load: again,
@@ -207,14 +207,14 @@ pub async fn serve(
     Ok(data_dir)
 }
 
-/// API and page, and whether the page says that callbacks are signed.
+/// API and page. The page shows whether callbacks are signed.
 fn router(shared: api::Shared, config: &Config) -> (axum::Router, Arc<AtomicBool>) {
     let signed = Arc::new(AtomicBool::new(!config.secrets.is_empty()));
     let of_page = page::Shared { api: shared.clone(), signed: Arc::clone(&signed) };
     (api::router(shared).merge(page::router(of_page)), signed)
 }
 
-/// Opens the store, which may take long; `None` if the service is to stop before the store is open.
+/// Opens the store, which may take long; `None` if a stop is requested before it is open.
 async fn open(
     data_dir: &DataDir,
     config: &Config,
@@ -238,11 +238,11 @@ async fn open(
 /// SIGHUP.
 fn hang_up(log: &Log, reloads: &api::reloads::Reloads) {
     log.reopen();
-    tracing::info!(event.action = "log-reopened", "log file opened again");
+    tracing::info!(event.action = "log-reopened", "log file reopened");
     reloads.ask();
 }
 
-/// The source of events from NATS, if there is one, which begins to connect.
+/// Creates the source of events from NATS, if one is configured. It begins to connect.
 async fn source(
     config: &Config,
     intake: &Intake,
@@ -279,7 +279,7 @@ async fn read_throughput(outbox: Arc<dyn Outbox>, now: Timestamp) {
     match outbox.delivered(now.before(day)).await {
         Ok(known) => recent::delivered_before(known.from, &known.minutes),
         Err(error) => {
-            tracing::warn!(error.message = %error, "the throughput before the start is not known");
+            tracing::warn!(error.message = %error, "cannot read the throughput before the start");
         }
     }
 }
@@ -300,7 +300,7 @@ async fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), Service
     Ok((listener, address))
 }
 
-/// Observes clock jumps. After the start, the grace gives each callback time for an attempt.
+/// Observes clock jumps. After the start, a grace period gives each callback time for an attempt.
 fn jumps(config: &Config, outbox: &dyn Outbox) -> Arc<Jumps> {
     let retry = &config.dispatcher.retry;
     let grace = (2 * retry.max_interval).min(retry.max_age);

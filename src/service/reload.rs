@@ -49,14 +49,14 @@ const RELOADED: [&str; 16] = [
     "tracker",
 ];
 
-/// The pauses from which the store has derived what no pause can exceed.
+/// The settings from which the store derived the longest possible pause.
 const PAUSES: [&str; 3] = ["retry.jitter", "retry.max_interval", "retry.max_retry_after"];
 
-/// What a reload replaces.
+/// The parts that a reload replaces.
 pub(super) struct Reload<'a> {
     /// Reads the settings.
     pub(super) load: &'a (dyn Fn() -> Result<Config, ConfigError> + Sync),
-    /// Those in effect.
+    /// The settings in effect.
     pub(super) config: Config,
     pub(super) data_dir: &'a DataDir,
     pub(super) log: &'a Log,
@@ -73,7 +73,7 @@ pub(super) struct Reload<'a> {
     pub(super) nats: Option<nats::Secrets>,
 }
 
-/// What has been read and can be put into effect.
+/// Settings that were read and can be put into effect.
 struct Next {
     config: Config,
     tokens: (String, Option<String>),
@@ -81,7 +81,7 @@ struct Next {
     means: Means,
 }
 
-/// Reads the operator's token, and the read-only one where there is one.
+/// Reads the operator's token, and the read-only one if configured.
 pub(super) fn tokens(config: &Config) -> Result<(String, Option<String>), DataDirError> {
     let api = &config.api;
     datadir::read_tokens(&api.token_file, api.read_token_file.as_deref())
@@ -101,12 +101,12 @@ pub(super) fn log_warnings(config: &Config) {
 }
 
 impl Reload<'_> {
-    /// Reloads as often as it is asked to.
+    /// Handles requests to reload.
     pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Waiting>) {
         while let Some(waiting) = asked.recv().await {
             let done = self.once().await;
             say(&done);
-            // Nobody waits after a signal.
+            // After a signal, no caller waits for the result.
             drop(waiting.send(done));
         }
     }
@@ -143,7 +143,7 @@ impl Reload<'_> {
                 view.changed.push(key);
             }
         }
-        // As everything about notices, it needs a restart.
+        // A change of the notices' settings needs a restart.
         next.means.notify.clone_from(&self.means.load().notify);
         let tokens_differ = self.apply(next);
         if tokens_differ && !view.changed.iter().any(|key| key.contains("token_file")) {
@@ -152,7 +152,7 @@ impl Reload<'_> {
         Ok(view)
     }
 
-    /// Reads everything, and fails if anything cannot be put into effect.
+    /// Reads everything, and fails if any part cannot be put into effect.
     async fn read(&self) -> Result<Next, Vec<Fault>> {
         let mut config = (self.load)().map_err(|error| error.0)?;
         config.egress.own = Some(self.address);
@@ -183,8 +183,8 @@ impl Reload<'_> {
         }
     }
 
-    /// A longer pause than any at the start would be cut off by the store. Returns whether the pauses
-    /// in effect are kept.
+    /// Keeps the pauses in effect if the new ones exceed the longest pause at the start, to which the store
+    /// would shorten them. Returns whether they are kept.
     fn keep_pauses(&self, next: &mut settings::Settings) -> bool {
         let known = &self.config.dispatcher.retry;
         let keep = next.retry.longest_pause() > self.config.longest_pause;
@@ -246,7 +246,7 @@ fn say(done: &Reloaded) {
             event.outcome = "success",
             settings.changed = view.changed.join(SEPARATOR),
             settings.restart = view.restart.join(SEPARATOR),
-            "the settings were read again"
+            "settings reloaded"
         ),
         Err(faults) => {
             let said = faults.iter().map(|it| format!("{}: {}", it.key, it.message));
@@ -254,7 +254,7 @@ fn say(done: &Reloaded) {
                 event.action = "settings-reloaded",
                 event.outcome = "failure",
                 error.message = said.collect::<Vec<_>>().join("; "),
-                "the settings have faults, and nothing has changed"
+                "the settings have errors, and nothing has changed"
             );
         }
     }

@@ -1,24 +1,24 @@
-//! The end of the service, in order.
+//! The shutdown of the service.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 
-use super::supervisor;
+use super::systemd;
 use crate::{datadir::Note, delivery::settings::Settings, outbox::Outbox, telemetry::Log};
 
 /// How long the API's connections may take to close at shutdown.
 const API_GRACE: Duration = Duration::from_secs(5);
 
-/// What the start of the service is told.
+/// Observes the start and the stop of the service.
 pub trait Observer: Sync {
     /// The service accepts events.
     fn ready(&self, started: &Started<'_>);
 
-    /// It stops, which should take no longer than this.
+    /// The service stops, which should take at most this long.
     fn stopping(&self, within: Duration);
 
-    /// The process ends at once, because it was stopped before the store was open.
+    /// The process exits immediately, because a stop was requested before the store was open.
     fn exits(&self);
 }
 
@@ -31,15 +31,15 @@ pub struct Started<'a> {
     pub log_file: Option<&'a Path>,
 }
 
-/// Announces the stop. Attempts get no more time than `within`, if that is short; returns how long the API's
-/// connections get.
+/// Announces the stop. If `within` is shorter than the grace period, attempts get only that time. Returns how
+/// long the API's connections get.
 pub(super) fn begin(
     delivery: &watch::Sender<Arc<Settings>>,
     within: Option<Duration>,
     observer: &dyn Observer,
 ) -> Duration {
     tracing::info!(event.action = "service-stopping", "service stopping");
-    supervisor::stopping();
+    systemd::stopping();
     let within = within.unwrap_or(Duration::MAX);
     delivery.send_modify(|settings| {
         let grace = &mut Arc::make_mut(settings).shutdown_grace;
@@ -50,8 +50,8 @@ pub(super) fn begin(
     api_grace
 }
 
-/// Ends the process, while another thread opens the store and cannot be told. A kill at any moment harms
-/// nothing.
+/// Ends the process while another thread opens the store, which cannot be interrupted. The store survives a
+/// kill at any moment.
 pub(super) fn while_opening(log: Log, observer: &dyn Observer) -> ! {
     tracing::info!(event.action = "service-stopped", "stopped while opening the store");
     drop(log);
@@ -59,7 +59,7 @@ pub(super) fn while_opening(log: Log, observer: &dyn Observer) -> ! {
     std::process::exit(0);
 }
 
-/// What runs beside the signals.
+/// The running parts of the service.
 pub(super) struct Tasks {
     pub(super) source: Option<JoinHandle<()>>,
     pub(super) delivery: JoinHandle<()>,
@@ -72,8 +72,8 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Waits until everything has ended in order, and closes the store. Whatever accepts events or starts
-    /// attempts has been told already.
+    /// Waits until everything has ended, in order, and closes the store. All parts that accept events or
+    /// start attempts have been notified already.
     pub(super) async fn end(self, outbox: Arc<dyn Outbox>, api_grace: Duration) {
         self.upkeep.abort();
         self.gather.abort();
@@ -84,7 +84,7 @@ impl Tasks {
         self.runtime.shutdown_background();
         self.end_api.send_replace(true);
         if tokio::time::timeout(api_grace, join("api", self.api)).await.is_err() {
-            tracing::warn!("connections to the API were still open and are closed");
+            tracing::warn!("closing connections to the API that are still open");
         }
         join("close", tokio::task::spawn_blocking(move || outbox.close())).await;
         self.watchdog.abort();

@@ -23,17 +23,17 @@ use crate::{
 /// Pause between two steps of the search for stuck jobs, as a multiple of a step's duration.
 const MEND_PAUSE: u32 = 50;
 
-/// Destinations that are read at once.
+/// Number of destinations that are read at once.
 const PAGE: usize = 1000;
 
-/// How late a notice may be stored, and the pause after a failure, of which each is logged.
+/// How late a notice may be stored, and the pause after a failure. Each failure is logged.
 const BETWEEN_NOTICES: Duration = Duration::from_secs(1);
 const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
 
 /// Pause between two searches for stuck jobs.
 const BETWEEN_MENDS: Duration = Duration::from_mins(10);
 
-/// Does this work in small steps, so that it does not delay callbacks.
+/// Runs this work in small steps, so that it does not delay callbacks.
 pub(super) async fn run(
     outbox: Arc<dyn Outbox>,
     config: watch::Receiver<Arc<Config>>,
@@ -57,7 +57,7 @@ async fn notify(outbox: &dyn Outbox) {
                 tracing::info!(
                     event.action = "notices-stored",
                     callback.count = stored,
-                    "the operator is told of callbacks that failed"
+                    "notices of failed callbacks stored"
                 );
                 continue;
             }
@@ -130,7 +130,7 @@ async fn age(
     }
 }
 
-/// Often enough that nothing is late by more than a twentieth of its age.
+/// The interval at which nothing is late by more than a twentieth of its age.
 fn pause(config: &Config) -> Duration {
     let Retention { delivered, failed } = config.retention;
     let loop_settings = &config.dispatcher;

@@ -1,4 +1,4 @@
-//! What kind of event each `event.action` is: the categorization fields of the Elastic Common Schema.
+//! The class of each `event.action`: the categorization fields of the Elastic Common Schema.
 
 /// A class of actions.
 pub(super) struct Class {

@@ -71,7 +71,8 @@ pub(super) fn own_line(action: &str, message: &str, error: &std::io::Error) -> V
     line
 }
 
-/// What every line begins with: the first four fields in the order that ECS recommends. `more` bytes will follow.
+/// The beginning of every line: the first four fields in the order that ECS recommends. `more` bytes will
+/// follow.
 fn begin(level: &str, message: &[u8], more: usize) -> Vec<u8> {
     let mut line = Vec::with_capacity(512 + message.len() + more);
     let header =
@@ -90,7 +91,7 @@ fn begin(level: &str, message: &[u8], more: usize) -> Vec<u8> {
 fn put_class(line: &mut Vec<u8>, class: Option<&Class>) {
     if let Some(class) = class {
         put(line, "event.kind", "event");
-        // Arrays, as ECS wants these two.
+        // ECS requires arrays for these two.
         put(line, "event.category", [class.category]);
         put(line, "event.type", [class.r#type]);
     }
@@ -103,7 +104,7 @@ struct Fields {
     json: Vec<u8>,
     has_action: bool,
     class: Option<&'static Class>,
-    /// Another crate's event. Its names may be those of objects in ECS.
+    /// Whether another crate logged the event. Its field names may be those of objects in ECS.
     foreign: bool,
 }
 
@@ -140,7 +141,7 @@ impl Fields {
 }
 
 fn put(json: &mut Vec<u8>, name: &str, value: impl Serialize) {
-    // Names are literals in the code, and none needs to be escaped.
+    // Names are literals in the code that need no escaping.
     json.extend_from_slice(b",\"");
     json.extend_from_slice(name.as_bytes());
     json.extend_from_slice(b"\":");

@@ -1,4 +1,4 @@
-//! The log's file: it is opened again on request, and rotated by size.
+//! The log file. It is reopened on request, and rotated by size.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,7 @@ use std::{
 use super::ecs::own_line;
 use crate::files;
 
-/// Pause of the writer when no line waits.
+/// Pause of the writer while no line waits.
 const GATHER_PAUSE: Duration = Duration::from_millis(2);
 
 /// Maximum number of bytes that are written to the file at once.
@@ -23,10 +23,10 @@ const BUFFERED_BYTES: usize = 65_536;
 /// Pause after a rotation that failed.
 const ROTATION_PAUSE: Duration = Duration::from_secs(10);
 
-/// When the file is rotated. The file before is `<name>.1`, the one before that `<name>.2`, and so on.
+/// When the file is rotated. The previous file is `<name>.1`, the one before that `<name>.2`, and so on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
-    /// Before the file becomes longer than this, unless one line is. 0: never.
+    /// Maximum size of the file, unless a single line is longer. 0: no limit.
     pub max_bytes: u64,
     /// How many files are kept besides the current one.
     pub keep: u64,
@@ -39,7 +39,8 @@ impl Default for Rotation {
     }
 }
 
-/// Opens a file to append to it. A line that a full disk or a loss of power has cut off is ended.
+/// Opens a file to append to it. If its last line was truncated by a full disk or a power failure, a line end
+/// is added.
 pub(super) fn append(path: &Path) -> io::Result<File> {
     let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
     if !ends_with_line(path).unwrap_or(true) {
@@ -59,7 +60,7 @@ fn ends_with_line(path: &Path) -> io::Result<bool> {
     Ok(last == *b"\n")
 }
 
-/// The file. If it cannot be opened again or rotated, the old one is still used, so that no line is lost. The
+/// The file. If it cannot be reopened or rotated, the old one stays in use, so that no line is lost. The
 /// writer's thread flushes it when no line waits.
 pub(super) struct LogFile {
     path: PathBuf,
@@ -82,7 +83,7 @@ impl LogFile {
         Self { path, file, requested, rotation, bytes, not_before: None }
     }
 
-    /// Goes on with the file that has the name now.
+    /// Continues with the file that has the name now.
     fn reopen(&mut self) -> io::Result<()> {
         let file = append(&self.path)?;
         // Lines that were buffered before belong in the old file.
@@ -101,18 +102,17 @@ impl LogFile {
         if self.not_before.is_some_and(|at| Instant::now() < at) {
             return;
         }
-        // On Windows, another program may have a file open in a way that forbids to rename it.
+        // On Windows, a file cannot be renamed while another program has it open without sharing.
         let before = self.file.get_ref().metadata();
         let rotated = rotate(&self.path, keep).and_then(|()| self.reopen());
         if let (Ok(()), Ok(before)) = (&rotated, before) {
-            // Who may read the log is the administrator's choice. Without the right to say so, it stays.
+            // The administrator chooses who may read the log. Keep the default if the mode cannot be set.
             drop(self.file.get_ref().set_permissions(before.permissions()));
         }
         if let Err(error) = &rotated
             && self.not_before.is_none()
         {
-            let line =
-                own_line("log-not-rotated", "the log file cannot be rotated, and grows", error);
+            let line = own_line("log-not-rotated", "cannot rotate the log file; it grows", error);
             self.bytes += line.len() as u64;
             drop(self.file.write_all(&line));
         }
@@ -121,10 +121,10 @@ impl LogFile {
 }
 
 impl Write for LogFile {
-    /// The writer's thread passes whole lines, so that each is in one file.
+    /// The writer's thread passes complete lines, so no line is split between two files.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.requested.swap(false, Ordering::SeqCst) {
-            // On an error, the old file is still used.
+            // On an error, the old file stays in use.
             drop(self.reopen());
         }
         self.rotate_before(line.len());
@@ -135,7 +135,7 @@ impl Write for LogFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()?;
-        // The thread that logs has to wake up a writer that waits for the next line.
+        // A writer that waits for the next line would have to be woken up by the thread that logs.
         std::thread::sleep(GATHER_PAUSE);
         Ok(())
     }
@@ -147,9 +147,9 @@ fn length(file: &File) -> u64 {
 
 /// Gives each file the name of the next older one, and removes those that are no longer kept.
 fn rotate(path: &Path, keep: u64) -> io::Result<()> {
-    // A symbolic link leads to the disk that is meant for the log.
+    // Follow a symbolic link, which may lead to a separate disk for the log.
     let path = match fs::canonicalize(path) {
-        // Somebody has renamed or removed it. It is created again.
+        // The file was renamed or removed by others. It is created again.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
     };

@@ -47,7 +47,7 @@ fn log_folder() -> PathBuf {
     "/opt/seal/log".into()
 }
 
-/// The log folder that DPF prescribes. The first service that uses it makes it.
+/// The log folder that DPF prescribes. It is created by the first service that uses it.
 #[cfg(windows)]
 fn log_folder() -> PathBuf {
     let folder = crate::files::shared_folder().join("log");
@@ -121,7 +121,7 @@ impl Log {
 
     /// Logs lines of this level and above from now on.
     pub fn set_level(&self, level: LevelFilter) {
-        // An error means that another log was started in the process.
+        // This fails only if another log was started in this process.
         drop(self.filter.reload(filter(level)));
     }
 }

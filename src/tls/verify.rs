@@ -101,7 +101,7 @@ impl ServerCertVerifier for Verifier {
         };
         let authority = is_authority(&error);
         if authority && extra.iter().any(|known| known == end_entity) {
-            // That it is an authority's is looked at when it is known to be valid now.
+            // Whether it is an authority's is checked only if it is valid now.
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
             return Ok(ServerCertVerified::assertion());
         }

@@ -1,4 +1,4 @@
-//! Access of commands to the running service or the store, and what they trust.
+//! Access of commands to the running service or the store, and which files they trust.
 
 #![cfg(unix)]
 

@@ -1,4 +1,4 @@
-//! The actions of an operator on callbacks and destinations: search, cancel, send now, pause.
+//! Operator actions on callbacks and destinations: search, cancel, retry now, pause.
 
 use std::{
     net::TcpListener,
@@ -27,7 +27,7 @@ fn destination(api: &Api, name: &str) -> Value {
     found.find(|it| it["destination"] == name).cloned().unwrap_or_default()
 }
 
-/// Waits long enough for anything that would happen without the pause.
+/// Waits longer than anything would take without the pause.
 fn pass(time: Duration) {
     let end = Instant::now() + time;
     while Instant::now() < end {

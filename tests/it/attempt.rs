@@ -72,7 +72,7 @@ impl Clock for ClockOfATask {
     }
 }
 
-/// The callback, its slot and its destination are free again: there is only one of each.
+/// Callback, slot and destination are free again. There is only one of each.
 #[test]
 fn a_panic_in_a_task_frees_callback_and_slot() {
     let folder = tempfile::tempdir().unwrap();

@@ -35,7 +35,7 @@ pub(crate) struct Message {
     pub(crate) body: String,
 }
 
-/// What the public package makes of events, in each of its modes.
+/// Events that the public package encodes, in each of its modes.
 pub(crate) fn messages(events: &[Value]) -> Vec<Message> {
     let message = |mut line: Value| Message {
         headers: serde_json::from_value(line["headers"].take()).unwrap(),

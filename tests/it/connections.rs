@@ -79,7 +79,7 @@ fn a_closed_new_connection_is_a_failed_attempt() {
     assert_eq!((callback["attemptCount"].as_u64(), connections.load(SeqCst)), (Some(3), 3));
 }
 
-/// A connection that was kept is closed, and so is the new one: that is one failed attempt.
+/// A kept connection is closed, and so is the new one: this is one failed attempt.
 #[test]
 fn a_request_is_repeated_once_at_most() {
     let connections = Arc::new(AtomicUsize::new(0));

@@ -1,5 +1,5 @@
-//! What the delivery loop does besides attempts: it sleeps, keeps connections where they are of use, and
-//! lets open destinations alone.
+//! The delivery loop between attempts: it sleeps, keeps useful connections, and does not call open
+//! destinations.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ fn a_service_that_waits_uses_almost_no_processor_time() {
     let service = Service::start("");
     let api = service.api();
     let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
-    // First for the time of the next attempt, then for anything.
+    // First it waits for the time of the next attempt, then for any event.
     for (attempts, state) in [(1, "pending"), (2, "delivered")] {
         eventually("an attempt", || (api.callback(&id)["attemptCount"] == attempts).then_some(()));
         let (begin, before) = (Instant::now(), worked(service.pid()));
@@ -42,7 +42,7 @@ fn a_service_that_waits_uses_almost_no_processor_time() {
 }
 
 #[test]
-fn connections_are_kept_to_destinations_that_answer_not_to_those_that_do_not() {
+fn connections_are_kept_only_to_destinations_that_answer() {
     const KEPT: usize = 256;
     let service = Service::start("retry.max_attempts = 1");
     let api = service.api();
@@ -66,7 +66,7 @@ fn connections_are_kept_to_destinations_that_answer_not_to_those_that_do_not() {
 }
 
 #[test]
-fn an_open_destination_is_not_probed_during_its_pause_whatever_else_happens() {
+fn an_open_destination_is_not_probed_during_its_pause() {
     let pause = "breaker.initial_pause = \"1h\"\nbreaker.max_pause = \"1h\"";
     let service = Service::start(&format!("breaker.failures = 1\n{pause}"));
     let (api, good) = (service.api(), Receiver::start());

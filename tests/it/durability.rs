@@ -159,7 +159,7 @@ fn a_callback_shown_as_delivered_is_not_repeated_after_a_kill() {
         service.api().wait_for_state(&id, "delivered");
         service.kill();
         service.serve();
-        // It is sent after the remaining earlier ones.
+        // It is sent after the remaining earlier callbacks.
         let last = service.api().accept(&event);
         service.api().wait_for_state(&last, "delivered");
         assert_eq!(receiver.count(), 2 * round, "in round {round}");

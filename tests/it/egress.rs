@@ -136,7 +136,7 @@ fn the_own_api_can_be_allowed() {
     let refused = api.post("/v1/events", &event("job_sending", "1", &url)).json();
     let id = refused["id"].as_str().unwrap().to_owned();
     service.terminate();
-    // The next one listens elsewhere; with this rule it would not matter.
+    // The next service has another port, so this rule has no effect on it.
     service.configure("egress.allow = [\"127.0.0.1\"]\nretry.max_attempts = 1");
     service.serve();
     service.run(&["replay-failed", "--id", &id]);

@@ -1,10 +1,10 @@
-//! Settings as environment variables, as platforms hand them over.
+//! Settings as environment variables.
 
 use std::collections::BTreeMap;
 
 use crate::support::binary;
 
-/// What `check-config` prints with these settings, without the places where they are set, and what it says.
+/// The standard output of `check-config` with these settings, without their sources, and its standard error.
 fn checked(toml: &str, env: &BTreeMap<String, String>, args: &[&str]) -> (Vec<String>, String) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("token"), "geheim-geheim-geheim").unwrap();

@@ -130,7 +130,7 @@ fn a_transient_read_error_fails_only_the_read() {
     let all_delivered = |api: &Api| (api.queue()["delivered"] == 1000).then_some(());
     eventually("all are delivered", || all_delivered(&service.api()));
     assert_eq!(service.terminate(), Some(0));
-    // A new process has to read everything from the disk.
+    // A new process reads everything from the disk.
     service.serve();
     let api = service.api();
     service.fail_disk("pread EIO");
@@ -158,7 +158,7 @@ fn a_read_error_in_the_search_for_stuck_callbacks_stops_nothing() {
         .collect();
     service.api().post_lines(&lines);
     assert_eq!(service.terminate(), Some(0));
-    // The search begins at the start, and has to read all of them.
+    // The search begins at the start and reads all of them.
     service.serve();
     service.fail_disk("pread EIO");
     eventually("the search has failed", || {
@@ -180,7 +180,7 @@ fn a_read_error_in_the_search_for_old_callbacks_stops_nothing() {
     let mut service = Service::prepare(rest);
     service.put_on_a_disk_that_can_fail();
     service.serve();
-    // Only one is in flight, and no outcome is committed in the meantime.
+    // Only one is in flight, and no outcome is committed until the end.
     let waits = Receiver::answering(vec![], Answer::Wait);
     let path = format!("/{}", "x".repeat(8192));
     let lines: String = (0..COUNT)
@@ -201,11 +201,11 @@ fn a_read_error_in_the_search_for_old_callbacks_stops_nothing() {
         let log = service.log();
         log.iter().filter(|line| line["event.action"] == "upkeep-failed").count()
     };
-    // The first may be that of the search for stuck jobs, which is not repeated so soon.
+    // The first failure may be that of the search for stuck jobs, which is not repeated so soon.
     eventually("searches have failed", || (failures() >= 2).then_some(()));
     service.mend_disk();
     assert_eq!(api.get("/readyz").status, 200);
-    // None was passed over by a search that failed.
+    // No callback was skipped by a failed search.
     eventually("all but one expire", || (api.queue()["failed"] == COUNT - 1).then_some(()));
 }
 
@@ -259,7 +259,7 @@ fn a_full_disk_refuses_events_until_space_is_freed() {
     let said = String::from_utf8(full.body).unwrap();
     assert!(said.contains("outbox.min_free_bytes"), "{said}");
     assert_eq!(api.get("/readyz").status, 503);
-    assert_eq!(api.get("/healthz").status, 200, "delivery goes on");
+    assert_eq!(api.get("/healthz").status, 200, "delivery continues");
     api.wait_for_state(&waiting, "delivered");
     fs::remove_file(&ballast).unwrap();
     assert_eq!(api.get("/readyz").status, 200);

@@ -139,7 +139,7 @@ fn a_head_that_is_too_long_closes_only_its_connection() {
     client.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
     drop(client.write_all(b"GET /healthz HTTP/1.1\r\nx-long: "));
     let written = (0..50_000).take_while(|_| client.write_all(&[b'x'; 4096]).is_ok()).count();
-    assert!(written < 50_000, "it goes on reading");
+    assert!(written < 50_000, "it continues to read");
     assert_eq!(api.get("/healthz").status, 200);
 }
 
@@ -174,7 +174,7 @@ fn many_unauthenticated_connections_do_not_block_clients_with_the_token() {
         assert_eq!(api.get("/v1/queue").status, 200);
         assert!(
             asked.elapsed() < std::time::Duration::from_secs(8),
-            "a stranger's patience is 10 s"
+            "an unauthenticated connection has 10 s"
         );
         assert!(service.run(&["status"]).status.success());
         drop(more);

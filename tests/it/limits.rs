@@ -2,7 +2,7 @@
 
 use crate::support::run_in;
 
-/// What `check-config` says to these settings.
+/// The errors of `check-config` for these settings.
 fn checked(settings: &[(&str, &str)]) -> Result<String, String> {
     let folder = tempfile::tempdir().unwrap();
     let lines: Vec<_> = settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();

@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on has failed"
+    reason = "a test that cannot continue has failed"
 )]
 
 mod access;
@@ -12,7 +12,6 @@ mod actions;
 mod api;
 mod architecture;
 mod attempt;
-mod away;
 mod capacity;
 mod cli;
 mod cloudevents;
@@ -51,6 +50,7 @@ mod reload;
 mod scale;
 mod secrets;
 mod settings;
+mod shared_store;
 mod shares;
 mod stuck;
 mod support;

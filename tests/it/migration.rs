@@ -1,6 +1,6 @@
-//! A store of format 1 is migrated completely. `tests/data/format-1` was made by the last version that
-//! wrote that format: a callback in every state, with and without attempts, event ids and replays, and
-//! `export.ndjson`, that version's export of it.
+//! A store of format 1 is migrated completely. `tests/data/format-1` was created by the last version with
+//! that format. It contains a callback in every state, with and without attempts, event ids and replays, and
+//! `export.ndjson`, the export by that version.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use seal_dpf_urlcallback::{
     callback::CallbackId,
     clock::{ManualClock, Timestamp},
     outbox::{
-        News, Outbox as _, Query, Record, StateName,
-        record::{decode, encode, encode_row},
+        Criteria, News, Outbox as _, Query, Record, StateName,
+        record::{decode, encode},
         sled::{Settings, SledOutbox},
     },
 };
@@ -27,20 +27,20 @@ use crate::support::{PAUSE, Service, eventually};
 /// Callbacks that are added to the store, so that its migration takes several steps.
 pub(crate) const ADDED: u64 = 5_000;
 
-/// The clock with which the store was made.
+/// The clock at which the store was created.
 const MADE_AT: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// The counters of the whole store, as format 1 stored them.
 type Totals = (u64, u64, u64, u64, u64);
 
-/// Those of a destination.
+/// The counters of a destination.
 type Counters = (String, u64, u64, u64, u64, Timestamp);
 
 fn data() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-1")
 }
 
-/// Puts the store into a folder, as `outbox`.
+/// Copies the store into a folder, as `outbox`.
 fn put_store(folder: &Path) {
     fs::create_dir_all(folder.join("outbox")).unwrap();
     for entry in fs::read_dir(data().join("outbox")).unwrap() {
@@ -82,14 +82,14 @@ pub(crate) fn put_large_store(folder: &Path) {
     }
     (totals.1, totals.2) = (totals.1 + 1, totals.2 + ADDED);
     (row.1, row.2) = (row.1 + ADDED, row.2 + ADDED);
-    batch.insert(counters, encode_row(&row).unwrap());
-    batch.insert("mtotals", encode_row(&totals).unwrap());
+    batch.insert(counters, encode(&row).unwrap());
+    batch.insert("mtotals", encode(&totals).unwrap());
     db.apply_batch(batch).unwrap();
     db.flush().unwrap();
     drop(db);
-    // Leaves the log as if a service had been started since.
+    // Leave the log as if a service had been started since.
     drop(eventually("the store is closed", || sled::open(folder.join("outbox")).ok()));
-    // After one more batch, the log has other segments than when it was closed.
+    // After one more batch, the segments of the log differ from those at the close.
     let witness = folder.join("outbox.witness");
     let text = fs::read_to_string(&witness).unwrap();
     let identity = text.split(' ').next().unwrap();
@@ -124,7 +124,7 @@ fn expected() -> BTreeMap<String, Value> {
     callbacks(&fs::read_to_string(data().join("export.ndjson")).unwrap())
 }
 
-/// Has all rows compared with each other when the store is opened.
+/// Makes the next open compare all rows with each other.
 fn raise_doubt(folder: &Path) {
     let witness = folder.join("outbox.witness");
     let text = fs::read_to_string(&witness).unwrap();
@@ -142,24 +142,20 @@ fn a_store_of_format_1_keeps_everything() {
     runtime.block_on(async {
         let summary = outbox.summary(MADE_AT).await.unwrap();
         assert_eq!((summary.pending, summary.delivered, summary.failed), (26, 4, 5));
-        // Ended callbacks are found by their job and directory as well.
+        // Ended callbacks are also found by job and directory.
         for (state, job) in [(StateName::Delivered, "08"), (StateName::Failed, "03")] {
             let job_id_fs = Some(format!("2016022318341823{job}"));
-            for query in [
-                Query { job_id_fs, state: Some(state), limit: 9, ..Query::default() },
-                Query {
-                    job_id: Some(job.into()),
-                    state: Some(state),
-                    limit: 9,
-                    ..Query::default()
-                },
+            for criteria in [
+                Criteria { job_id_fs, ..Criteria::default() },
+                Criteria { job_id: Some(job.into()), ..Criteria::default() },
             ] {
+                let query = Query { state: Some(state), criteria, limit: 9, ..Query::default() };
                 let page = outbox.list(query).await.unwrap();
                 assert_eq!(page.callbacks.len(), 1);
                 assert_eq!(page.callbacks[0].record.body.job_id, job);
             }
         }
-        // The order of each job is as it was.
+        // The order of each job is unchanged.
         let mut due: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for news in outbox.news().now_or_never().unwrap() {
             let News::Due { destination, .. } = news else { panic!("{news:?}") };
@@ -181,7 +177,7 @@ fn a_store_of_format_1_keeps_everything() {
 }
 
 #[test]
-fn a_callback_that_cannot_be_read_keeps_no_other_one_from_being_migrated() {
+fn an_unreadable_callback_does_not_prevent_the_migration() {
     for prefix in ["p", "f", "x"] {
         let folder = tempfile::tempdir().unwrap();
         put_store(folder.path());
@@ -195,7 +191,7 @@ fn a_callback_that_cannot_be_read_keeps_no_other_one_from_being_migrated() {
         let summary = runtime.block_on(outbox.summary(MADE_AT)).unwrap();
         assert_eq!(summary.pending + summary.delivered + summary.failed, 34);
         drop(outbox);
-        // The rows agree with each other.
+        // The rows are consistent.
         raise_doubt(folder.path());
         drop(open(folder.path()).unwrap());
     }
@@ -222,7 +218,7 @@ fn a_doubtful_store_of_format_1_is_verified_before_it_is_migrated() {
 }
 
 #[test]
-fn a_migration_that_is_killed_again_and_again_loses_nothing() {
+fn a_migration_killed_repeatedly_loses_nothing() {
     let mut service = Service::prepare("");
     let data = service.path("data");
     put_large_store(&data);
@@ -236,7 +232,7 @@ fn a_migration_that_is_killed_again_and_again_loses_nothing() {
     let mut kills = 0;
     loop {
         service.launch();
-        // Longer and longer, because each start has to verify the store.
+        // Increasing times, because each start verifies the store.
         let end = Instant::now() + Duration::from_millis(random.u64(10..100 + 50 * kills));
         let listens = || service.read("stderr").contains("listening on");
         while !listens() && Instant::now() < end {

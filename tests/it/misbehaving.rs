@@ -1,4 +1,4 @@
-//! Receivers that misbehave: each costs one limited attempt, whose error says what the receiver did.
+//! Receivers that misbehave: each costs one limited attempt, whose error describes the problem.
 
 use std::{
     io::Write as _,
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{Answer, RawReceiver, Receiver, Service, event, eventually, read_request};
 
-/// A service that gives an exchange a second, and tries again only long after the test.
+/// A service with a time-out of one second, whose next attempt is long after the test.
 fn service() -> Service {
     Service::start(
         "delivery.timeout = \"1s\"\ndelivery.connect_timeout = \"1s\"\n\
@@ -18,7 +18,7 @@ fn service() -> Service {
     )
 }
 
-/// The one attempt that is made to this receiver.
+/// The only attempt to this receiver.
 fn attempt(service: &Service, url: &str) -> Value {
     let api = service.api();
     let id = api.accept(&event("job_sending", url, url));
@@ -29,7 +29,7 @@ fn attempt(service: &Service, url: &str) -> Value {
     callback["attempts"][0].clone()
 }
 
-/// The error of that attempt, which is of this kind and says this.
+/// Asserts the kind and the message of that attempt's error.
 fn fails(service: &Service, receiver: &RawReceiver, kind: &str, says: &str) -> Value {
     let attempt = attempt(service, &receiver.url());
     let error = &attempt["error"];
@@ -44,7 +44,7 @@ fn for_ever(stream: &mut TcpStream, bytes: &[u8]) {
     while stream.write_all(bytes).is_ok() {}
 }
 
-/// The same, a little at a time.
+/// The same, in small pieces.
 fn drip(stream: &mut TcpStream, bytes: &[u8]) {
     while stream.write_all(bytes).is_ok() {
         std::thread::park_timeout(std::time::Duration::from_millis(100));
@@ -229,7 +229,7 @@ fn a_receiver_that_never_reads_or_responds_ends_at_the_deadline() {
 #[test]
 fn an_early_response_counts() {
     let early = RawReceiver::start(|mut stream| {
-        // The request has been sent, and none of it is read before the response.
+        // The receiver responds before it reads any of the request.
         drop(stream.peek(&mut [0]));
         drop(stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"));
         drop(stream.shutdown(Shutdown::Write));

@@ -95,7 +95,7 @@ fn a_slow_look_up_is_cached() {
 
 #[test]
 fn a_look_up_that_waits_for_a_slot_costs_no_attempt_and_one_that_hangs_costs_one() {
-    /// Of look-ups of new names.
+    /// For look-ups of new names.
     const SLOTS: usize = 896;
     let settings = "delivery.timeout = \"1s\"\n\
                     delivery.concurrency = 2000\n\

@@ -1,4 +1,4 @@
-//! Notices: the operator's receiver is told when callbacks fail for good.
+//! Notices: the operator's receiver is notified when callbacks fail for good.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ fn each_destination_has_one_notice_for_a_window() {
     let put = about(&gone);
     assert_eq!((put.method.as_str(), put.path.as_str()), ("PUT", "/alerts?team=print"));
     assert_eq!(put.header("content-type"), "application/json");
-    // The settings of the receiver's own destination apply.
+    // The settings of the receiver's destination apply.
     assert!(put.header("authorization").starts_with("Bearer "), "{put:?}");
     let headers = put.headers.clone();
     standardwebhooks::Webhook::new(SECRET).unwrap().verify(put.body.as_bytes(), &headers).unwrap();
@@ -86,7 +86,7 @@ fn each_destination_has_one_notice_for_a_window() {
     assert_eq!(window.as_secs(), 3);
     assert_eq!(about(&other).json()["failed"], 2);
 
-    // An operator sees what was sent, and where its own queue is.
+    // Notices and their queue are visible to operators.
     let listed = api.get("/v1/callbacks?state=delivered").json();
     let shown = api.callback(listed["callbacks"][0]["id"].as_str().unwrap());
     assert_eq!(shown["notice"]["type"], "callbacks.failed");
@@ -109,7 +109,7 @@ fn each_destination_has_one_notice_for_a_window() {
 }
 
 #[test]
-fn over_kills_no_failure_is_missing_and_none_is_told_twice() {
+fn every_failure_is_reported_once_across_kills() {
     const COUNT: usize = 10_000;
     let told = Receiver::start();
     let gone = Receiver::answering(vec![], Answer::Status(410));
@@ -129,7 +129,7 @@ fn over_kills_no_failure_is_missing_and_none_is_told_twice() {
         (failed(&puts) >= COUNT as u64).then_some(puts)
     });
     assert_eq!(failed(&puts), COUNT as u64);
-    // Only a machine that takes longer than a window for all of them has more than one.
+    // There is more than one only if the machine takes longer than a window for all of them.
     let windows: Vec<_> = puts.iter().map(Put::json).collect();
     for pair in windows.windows(2) {
         assert!(pair[0]["windowEnd"].as_str() <= pair[1]["windowStart"].as_str(), "{pair:?}");
@@ -137,7 +137,7 @@ fn over_kills_no_failure_is_missing_and_none_is_told_twice() {
 }
 
 #[test]
-fn a_notice_waits_for_its_receiver_and_says_the_same_each_time() {
+fn a_notice_is_retried_unchanged_until_its_receiver_works() {
     let told =
         Receiver::answering(vec![Answer::Status(503), Answer::Status(503)], Answer::Status(200));
     let mut service = Service::prepare(&settings(&told, "1s", ""));
@@ -155,7 +155,7 @@ fn a_notice_waits_for_its_receiver_and_says_the_same_each_time() {
 }
 
 #[test]
-fn a_notice_that_fails_and_what_an_operator_cancels_make_no_notice() {
+fn failed_notices_and_cancelled_callbacks_cause_no_notice() {
     let told = Receiver::answering(vec![], Answer::Status(410));
     let down = Receiver::answering(vec![], Answer::Status(503));
     let gone = Receiver::answering(vec![], Answer::Status(410));
@@ -171,7 +171,7 @@ fn a_notice_that_fails_and_what_an_operator_cancels_make_no_notice() {
     api.wait_for_state(&first, "failed");
     told.wait_for(1);
     eventually("the notice has failed", || (api.queue()["failed"] == 3).then_some(()));
-    // The window after it has a notice again, and none has been stored for the notice before.
+    // The next window has a notice again, but the failed notice has caused none.
     let second = api.accept(&event("job_sending", "3", &gone.url("/")));
     api.wait_for_state(&second, "failed");
     let puts = told.wait_for(2);
@@ -181,7 +181,7 @@ fn a_notice_that_fails_and_what_an_operator_cancels_make_no_notice() {
 }
 
 #[test]
-fn another_receiver_needs_a_restart_and_without_one_a_notice_fails() {
+fn a_change_of_the_receiver_needs_a_restart() {
     let (told, other) = (Receiver::answering(vec![], Answer::Status(503)), Receiver::start());
     let mut service = Service::prepare(&settings(&told, "1s", ""));
     service.serve();
@@ -204,7 +204,7 @@ fn another_receiver_needs_a_restart_and_without_one_a_notice_fails() {
 }
 
 #[test]
-fn what_expires_is_told() {
+fn expired_callbacks_are_reported() {
     let told = Receiver::start();
     let down = Receiver::answering(vec![], Answer::Status(503));
     let retry =
@@ -221,7 +221,7 @@ fn a_producer_cannot_forge_a_notice() {
     let service = Service::start(&settings(&told, "1s", ""));
     let url = format!("notify://{}/?notice=%7B%22failed%22%3A7%7D", told.address);
     refused(&service, &url);
-    // It is told as a callback that can never be sent.
+    // It is reported as a callback that can never be sent.
     let puts = told.wait_for(1);
     assert_eq!(
         (puts[0].json()["failed"].clone(), puts[0].json()["destination"].clone()),
@@ -230,7 +230,7 @@ fn a_producer_cannot_forge_a_notice() {
 }
 
 #[test]
-fn a_url_that_cannot_be_one_is_refused() {
+fn an_invalid_notify_url_is_refused() {
     let service = Service::prepare("notify.url = \"ftp://host/\"\n");
     let output = service.run(&["check-config"]);
     let text = String::from_utf8(output.stderr).unwrap();
@@ -240,7 +240,7 @@ fn a_url_that_cannot_be_one_is_refused() {
     let output = service.run(&["check-config"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("is not called: egress.https_only"), "{text}");
+    assert!(text.contains("is denied: egress.https_only"), "{text}");
     service.configure("notify.url = \"https://user:nobody-may-see-this@host/\"\n");
     let output = service.run(&["check-config"]);
     let text = String::from_utf8(output.stdout).unwrap();

@@ -1,5 +1,5 @@
-//! The `OpenAPI` document, and what it promises of texts and numbers. `tests/api/run` compares all of it with the
-//! service.
+//! The `OpenAPI` document, and its claims about texts and numbers. `tests/api/run` compares all of it with
+//! the service.
 
 use std::path::Path;
 
@@ -37,12 +37,12 @@ fn the_openapi_document_names_every_path() {
         }
     }
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-    // What receivers get.
+    // The callback that receivers get.
     for (name, schema) in [("callback", "Body"), ("notice", "Notice")] {
         let body = &document["webhooks"][name]["put"]["requestBody"]["content"]["application/json"];
         assert_eq!(body["schema"]["$ref"], format!("#/components/schemas/{schema}"));
     }
-    // Every reference leads somewhere, and errors are problem documents.
+    // Every reference is valid, and errors are problem documents.
     let text = document.to_string();
     for place in text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
         assert!(document.pointer(place).is_some(), "{place}");

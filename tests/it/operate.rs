@@ -12,13 +12,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Events that end as failed at once, in one batch.
+/// Events that are stored as failed, in one batch.
 fn never_sendable(count: usize) -> Vec<u8> {
     let line = |job: usize| event("job_sending", &job.to_string(), "ftp://h/").to_string() + "\n";
     (0..count).map(line).collect::<String>().into_bytes()
 }
 
-/// A service with a delivered, a failed, a retried and a waiting callback; gives their ids.
+/// A service with a delivered, a failed, a retried and a waiting callback, and their ids.
 fn scene() -> (Service, Receiver, [String; 4]) {
     let service = Service::start(
         "retry.initial_interval = \"1h\"\nretry.max_interval = \"2h\"\nretry.jitter = 0.0",
@@ -104,7 +104,7 @@ fn inspect_queue_shows_a_callback_as_a_timeline() {
 }
 
 #[test]
-fn inspect_queue_promises_a_probe_to_no_callback_because_only_one_of_them_is_it() {
+fn inspect_queue_shows_a_probe_for_the_destination_not_for_callbacks() {
     let settings = [
         "retry.initial_interval = \"1h\"\nretry.max_interval = \"2h\"\nretry.jitter = 0",
         "breaker.failures = 1\nbreaker.initial_pause = \"5m\"",
@@ -225,7 +225,7 @@ fn a_callback_that_fails_again_during_a_replay_is_replayed_once() {
 }
 
 #[test]
-fn the_age_of_a_replayed_callback_begins_anew() {
+fn a_replay_restarts_the_age() {
     let service = Service::start("retry.max_age = \"500ms\"\nbreaker.failures = 0");
     let api = service.api();
     let id = api.accept(&event("job_sending", "1", "http://127.0.0.1:1/"));
@@ -327,7 +327,7 @@ fn commands_wait_for_other_commands_and_report_a_starting_service() {
     fs::create_dir(service.path("data")).unwrap();
     let lock = fs::File::create(service.path("data/lock")).unwrap();
     lock.lock().unwrap();
-    // On Windows, what is locked cannot be read.
+    // On Windows, a locked file cannot be read.
     let holder = service.path(if cfg!(windows) { "data/lock.holder" } else { "data/lock" });
     fs::write(&holder, "4711 serve\n").unwrap();
     let status = service.json(&["status", "--output", "json"]);

@@ -1,4 +1,4 @@
-//! The read-only token (`api.read_token_file`): it looks and never acts.
+//! The read-only token (`api.read_token_file`) permits reads and no action.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ fn start(settings: &str) -> Service {
     service
 }
 
-/// The API as seen by who has this token.
+/// The API, used with this token.
 fn with_token(service: &Service, token: &str) -> Api {
     Api { token: token.into(), ..service.api() }
 }
@@ -73,7 +73,7 @@ impl Scene {
         path.replace("{id}", &self.pending)
     }
 
-    /// A body with which the operator's token makes a change.
+    /// A body that has an effect with the operator's token.
     fn body(&self, path: &str) -> Value {
         match path {
             "/v1/events" => event("job_sending", "3", &self.receiver.url("/")),
@@ -84,7 +84,7 @@ impl Scene {
         }
     }
 
-    /// What an action would change.
+    /// The state that an action would change.
     fn state(&self) -> Value {
         let api = self.service.api();
         let entries = fs::read_dir(self.service.path("data")).unwrap();
@@ -138,7 +138,7 @@ fn the_read_only_token_opens_every_get_and_nothing_else() {
         assert_eq!(listed, method != "GET", "403 of {method} {path}");
     }
 
-    // And each of these requests would have been understood.
+    // Each of these requests is otherwise valid.
     for (method, path) in acts {
         let answer = ask(&operator, method, &scene.path(path), &scene.body(path));
         assert!(matches!(answer.status, 200 | 202 | 409), "{method} {path}: {answer:?}");
@@ -147,10 +147,10 @@ fn the_read_only_token_opens_every_get_and_nothing_else() {
 }
 
 #[test]
-fn a_command_with_the_read_only_token_looks_and_says_why_it_cannot_act() {
+fn a_command_with_the_read_only_token_reads_and_reports_why_it_cannot_act() {
     let scene = Scene::new();
     let service = &scene.service;
-    // A colleague's settings.
+    // Settings with the read-only token only.
     service.configure("api.token_file = \"read-token\"");
     let shown = service.json(&["inspect-queue", "--output", "json"]);
     assert_eq!(shown["queue"]["pending"], 1);
@@ -262,7 +262,7 @@ fn sighup_rereads_the_read_only_token() {
     assert!(service.read("service.log").contains("api.read_token_file"));
     assert_eq!(ask(&new, "POST", "/v1/export", &Value::Null).status, 403);
     assert_eq!(ask(&operator, "POST", "/v1/export", &Value::Null).status, 200);
-    // What was one person's may become another's, in one step.
+    // A token can move from one role to the other in one step.
     fs::write(service.path("data/api-token"), OTHER).unwrap();
     reload(&operator.token, "success");
     assert_eq!(ask(&new, "POST", "/v1/export", &Value::Null).status, 200);
@@ -328,7 +328,7 @@ fn one_file_for_both_tokens_is_a_fault() {
         }
     };
     faulty();
-    // Where the operator's token would be created only now.
+    // The operator's token does not exist yet.
     fs::remove_file(service.path("data/api-token")).unwrap();
     faulty();
     assert!(!service.path("data/api-token").exists());

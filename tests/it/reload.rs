@@ -13,7 +13,7 @@ fn reload(api: &Api) -> Response {
     api.post("/v1/reload", &Value::Null)
 }
 
-/// A reload that succeeds; gives what has changed, and what needs a restart.
+/// A successful reload. Returns what has changed, and what needs a restart.
 fn reloaded(api: &Api) -> [Value; 2] {
     let response = reload(api);
     assert_eq!(response.status, 200, "{response:?}");
@@ -21,14 +21,14 @@ fn reloaded(api: &Api) -> [Value; 2] {
     [view["changed"].clone(), view["restart"].clone()]
 }
 
-/// Sends a callback to its end.
+/// Submits a callback and waits until it has ended.
 fn ended(api: &Api, job: &str, url: &str, state: &str) -> Value {
     let id = api.accept(&event("job_sending", job, url));
     api.wait_for_state(&id, state)
 }
 
 #[test]
-fn a_reload_says_what_has_changed_and_what_needs_a_restart() {
+fn a_reload_reports_what_has_changed_and_what_needs_a_restart() {
     let service = Service::start("[retry]\nmax_attempts = 1\n");
     let api = service.api();
     assert_eq!(reloaded(&api), [json!([]), json!([])]);
@@ -49,7 +49,7 @@ fn a_reload_says_what_has_changed_and_what_needs_a_restart() {
 }
 
 #[test]
-fn what_delivers_is_replaced_while_callbacks_are_delivered() {
+fn settings_of_delivery_are_replaced_during_delivery() {
     let receiver = Receiver::answering(vec![], Answer::Status(503));
     let slow = Receiver::answering(vec![], Answer::Wait);
     let general = "[retry]\ninitial_interval = \"20ms\"\nmax_interval = \"20ms\"\n";
@@ -77,7 +77,7 @@ fn what_delivers_is_replaced_while_callbacks_are_delivered() {
         "signing.secrets",
     ];
     assert_eq!((&changed, restart), (&json!(keys), json!([])));
-    // Those that wait are sent at once.
+    // Waiting callbacks are sent at once.
     slow.wait_for(30);
     let callback = ended(&api, "2", &receiver.url("/"), "failed");
     assert_eq!(
@@ -187,7 +187,7 @@ fn the_command_has_an_exit_code_for_each_outcome() {
     let (exit, out, err) = code(&service);
     assert_eq!((exit, out.as_str()), (Some(2), ""));
     assert!(err.contains("breaker.failures (config.toml): "), "{err}");
-    // The command's own settings are fine, and the service's are not.
+    // The command's own settings are valid, and the service's are not.
     fs::write(service.path("good.toml"), "data_dir = \"data\"\nlog.file = \"-\"\n").unwrap();
     let output = service.run(&["--config", "good.toml", "reload"]);
     let err = String::from_utf8(output.stderr).unwrap();
@@ -249,6 +249,6 @@ fn settings_from_a_pipe_cannot_be_read_again() {
     service.serve_by(&["bash", "-c", shell]);
     assert!(!Path::new(&service.path("config.toml")).exists() && !text.is_empty());
     let problem = reload(&service.api()).json();
-    let message = "/dev/stdin is no regular file, and can be read only once";
+    let message = "/dev/stdin is not a regular file, and can be read only once";
     assert_eq!(problem["faults"][0]["message"], message, "{problem}");
 }

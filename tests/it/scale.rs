@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::{Receiver, Service, event, eventually};
 
-/// How often the callback of each job came.
+/// How often the callback of each job was received.
 type Counts = Arc<Vec<AtomicU8>>;
 
 /// Counts callbacks, and answers 200.
@@ -23,7 +23,7 @@ fn counting(listener: TcpListener, jobs: usize) -> Counts {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let counted = Arc::clone(&counted);
-            // A thread for each connection would be the receiver's limit, not the service's.
+            // A thread for each connection would make the receiver the bottleneck.
             let serve = move || {
                 let mut buffer = [0; 4096];
                 let mut request = Vec::new();
@@ -69,7 +69,7 @@ fn batches(count: usize, line: impl Fn(usize) -> Value) -> impl Iterator<Item = 
 
 /// One callback to each of many destinations, with 1,024 open files.
 fn one_to_each_destination(destinations: usize) {
-    // On every address of the loopback range.
+    // One destination on each address of the loopback range.
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let received = counting(listener, destinations);

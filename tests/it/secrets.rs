@@ -1,4 +1,4 @@
-//! Secrets are shown nowhere: not by the API, in tables, in the log, in metrics or in errors.
+//! Secrets never appear in the API, tables, the log, metrics or errors.
 
 use std::{
     fs,
@@ -55,7 +55,7 @@ fn url(host: &str) -> String {
     format!("http://{USER}@{host}/x")
 }
 
-/// Hands in events that are taken, refused, and never to be sent, each with the password.
+/// Submits events that are accepted, refused, and failed, each with the password.
 fn hand_in(api: &Api, said: &mut Said, receivers: [&Receiver; 3]) {
     let [bearer, basic, in_url] = receivers;
     let mut wrong_type = event("job_sending", "w", "x");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
-/// So many events of different jobs for each of these receivers.
+/// This many events of different jobs for each of these receivers.
 fn lines(of: &str, receivers: &[Receiver], each: usize) -> String {
     let mut lines = String::new();
     for (at, receiver) in receivers.iter().enumerate() {
@@ -99,7 +99,7 @@ fn a_destination_at_its_limit_gets_slots_that_another_one_frees() {
         first.wait_for(4);
         send("second", second);
         let begin = second.wait_for(2)[0].at;
-        eventually("a new one is looked at", || (begin.elapsed() > SOON / 4).then_some(()));
+        eventually("a new one is considered", || (begin.elapsed() > SOON / 4).then_some(()));
         assert!(begin.elapsed() > SOON || second.count() == 2, "half of the slots are taken");
         first.open();
         let third = second.wait_for(4)[2].at;

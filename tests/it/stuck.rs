@@ -6,13 +6,13 @@ use seal_dpf_urlcallback::{
     callback::CallbackId,
     outbox::{
         Readiness, Record, State,
-        record::{Progress, decode, encode_row},
+        record::{Progress, decode, encode},
     },
 };
 
 use crate::support::{Answer, Receiver, Service, event, eventually, unused_address};
 
-/// A store whose rows can be taken away; nothing else has it open.
+/// A store that is not open elsewhere, and whose rows can be removed.
 struct Rows(sled::Db);
 
 impl Rows {
@@ -24,7 +24,7 @@ impl Rows {
         [&[prefix], parts.concat().as_slice()].concat()
     }
 
-    /// The two halves of an id: the place in the order of acceptance, and the destination.
+    /// The two halves of an id: the position in the order of acceptance, and the destination.
     fn parts(id: &str) -> ([u8; 8], [u8; 8]) {
         let bytes = id.parse::<CallbackId>().unwrap().as_u128().to_be_bytes();
         (bytes[..8].try_into().unwrap(), bytes[8..].try_into().unwrap())
@@ -63,7 +63,7 @@ impl Rows {
         self.0.insert(key, row).unwrap();
     }
 
-    /// As if its record had never been written.
+    /// Removes a record, as if it had never been written.
     fn remove_callback(&self, id: &str) {
         let (key, mut row, entry) = self.entry(b'r', id, 16);
         row.drain(entry.start - 5..entry.end);
@@ -82,7 +82,7 @@ impl Rows {
         let key = Self::key(b'b', &[&queue, &block]);
         let row = self.0.get(&key).unwrap().unwrap();
         let offset = u16::try_from(u64::from_be_bytes(seq) % 1024).unwrap().to_be_bytes();
-        // Two lists of positions, each with its length in front.
+        // Two lists of positions, each preceded by its length.
         let (mut left, mut at) = (vec![row[0]], 1);
         for _ in 0..2 {
             let end = at + 1 + 2 * usize::from(row[at]);
@@ -109,7 +109,7 @@ impl Rows {
         assert!(self.0.remove(key).unwrap().is_some());
     }
 
-    /// As if an earlier one of its job had to end first.
+    /// Marks a callback as blocked by an earlier one of its job.
     fn block(&self, id: &str) {
         let (key, row, entry) = self.entry(b's', id, 8);
         let progress: Progress = decode(&row[entry.clone()]).unwrap();
@@ -119,14 +119,14 @@ impl Rows {
         let State::Pending(Readiness::Scheduled(at)) = record.state else { panic!("{record:?}") };
         self.remove_due(id);
         let blocked = Record { state: State::Pending(Readiness::Blocked(at)), ..record };
-        let bytes = encode_row(&blocked.progress()).unwrap();
+        let bytes = encode(&blocked.progress()).unwrap();
         let len = u32::try_from(bytes.len()).unwrap().to_be_bytes();
         let changed = [&row[..entry.start - 4], &len, &bytes, &row[entry.end..]].concat();
         self.0.insert(key, changed).unwrap();
     }
 }
 
-/// A service that has stopped, with callbacks of these jobs that were tried once; and their receiver.
+/// A stopped service with callbacks of these jobs, each with one attempt, and their receiver.
 fn stopped(jobs: &[&str], settings: &str) -> (Service, TcpListener, Vec<[String; 2]>) {
     let address = unused_address();
     let mut service = Service::start(settings);
@@ -180,7 +180,7 @@ fn stuck_jobs_are_reported_and_repaired() {
 }
 
 #[test]
-fn what_cannot_be_repaired_is_counted_and_logged_and_a_sound_store_is_not() {
+fn irreparable_callbacks_are_counted_and_logged() {
     let (mut service, _listener, ids) = stopped(&["1", "2", "3"], QUICK);
     let is_it = |line: &serde_json::Value| line["event.action"] == "store-mended";
     assert!(!service.log().iter().any(is_it), "nothing was stuck");

@@ -111,8 +111,8 @@ fn many_wait(clocked: &Clocked) -> (std::net::SocketAddr, Vec<String>) {
 
 #[test]
 fn a_backward_jump_stalls_none_of_many_callbacks_of_a_destination() {
-    // A hardware clock in local time is ahead by hours, a wrong clock by days. Settings with which
-    // every callback would wait longer than this test, and the defaults.
+    // A hardware clock in local time is ahead by hours, a wrong clock by days. Each is tested with settings
+    // with which every callback would wait longer than this test, and with the defaults.
     for (settings, back, restart) in [
         ("retry.initial_interval = \"5m\"", -3 * DAY, false),
         ("retry.initial_interval = \"5m\"", -3 * DAY, true),
@@ -284,7 +284,7 @@ fn an_overdue_callback_gets_one_attempt_after_a_start() {
 }
 
 #[test]
-fn the_page_says_for_how_long_the_oldest_callback_is_due() {
+fn the_page_shows_how_long_the_oldest_callback_has_been_due() {
     let mut clocked = Clocked::prepare("delivery.per_destination = 1\ndelivery.timeout = \"1h\"\n");
     clocked.serve();
     let api = clocked.0.api();

@@ -217,7 +217,7 @@ fn sighup_rereads_certificates_and_credentials() {
     assert!(service.read("service.log").contains("ca.pem contains no certificate in PEM"));
 }
 
-/// Sends SIGHUP and waits until the log says that it was done.
+/// Sends SIGHUP and waits for its line in the log.
 fn reload(service: &Service, outcome: &str) {
     let said = || {
         let is_it = |line: &&Value| {
@@ -230,7 +230,7 @@ fn reload(service: &Service, outcome: &str) {
     eventually("SIGHUP is obeyed", || (said() > before).then_some(()));
 }
 
-/// An authority of openssl's with such a key, and a certificate for 127.0.0.1 that it has signed.
+/// Creates an authority with such a key with openssl, and a certificate for 127.0.0.1 signed by it.
 fn openssl_authority(folder: &std::path::Path, key: &[&str]) {
     let run = |args: &[&str]| {
         let output =

@@ -1,4 +1,4 @@
-//! W3C Trace Context: from the event to each attempt, and into the log.
+//! W3C Trace Context, from the event to each attempt and the log.
 
 use std::{
     io::{Read as _, Write as _},
@@ -32,7 +32,7 @@ fn span(put: &Put) -> [String; 2] {
 }
 
 #[test]
-fn each_attempt_is_a_span_of_the_events_trace_and_so_is_its_line() {
+fn each_attempt_and_its_log_line_are_a_span_of_the_events_trace() {
     let receiver = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
     let service = Service::start("");
     let api = service.api();
@@ -83,7 +83,7 @@ fn each_attempt_is_a_span_for_the_public_package() {
     assert_eq!((expected.len(), &expected[0]["trace"]), (2, &TRACE.into()));
 }
 
-/// Hands in events with a trace in the header; gives the response.
+/// Submits events with a trace in the header. Returns the response.
 fn post(api: &Api, kind: &str, body: &str) -> String {
     let mut client = TcpStream::connect(api.address).unwrap();
     let (token, length, parent) = (&api.token, body.len(), parent(OTHER));
@@ -100,7 +100,7 @@ fn post(api: &Api, kind: &str, body: &str) -> String {
 }
 
 #[test]
-fn the_header_of_a_request_is_for_all_its_events_without_a_trace_of_their_own() {
+fn the_header_of_a_request_applies_to_its_events_without_a_trace() {
     let receiver = Receiver::start();
     let service = Service::start("");
     let api = service.api();

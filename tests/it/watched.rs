@@ -57,7 +57,7 @@ fn destinations_without_progress_are_shown_first() {
         .map(|n| {
             let url = format!("http://127.0.{}.{}:{}/", n / 250, n % 250 + 1, busy.address.port());
             let job = |of: &str| event("job_sending", &format!("{of}{n}"), &url).to_string() + "\n";
-            // Every second destination has two.
+            // Every second destination has two callbacks.
             if n % 2 == 0 { job("a") + &job("b") } else { job("a") }
         })
         .collect();

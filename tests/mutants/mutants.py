@@ -135,7 +135,7 @@ def kill(run):
 
 
 class Tests:
-    """The tests, of which so many run at a time."""
+    """The tests, with the number that run at a time."""
 
     def __init__(self, executables, jobs):
         self.executables, self.jobs = executables, jobs
@@ -196,7 +196,7 @@ class Tests:
 
 
 class Hunt:
-    """The mutants, and what has become of them."""
+    """The mutants and their results."""
 
     def __init__(self, tests, mutants, arguments):
         self.tests, self.mutants, self.arguments = tests, mutants, arguments

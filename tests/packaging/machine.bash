@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced: a Debian machine with systemd as its process 1, in a container of systemd-nspawn, with a root of
-# its own and no network but loopback. Needs root.
+# Sourced: a Debian machine with systemd as process 1, in a container of systemd-nspawn, with a separate root
+# and no network except loopback. Needs root.
 
 [ "$(id -u)" = 0 ] || { echo "error: run this as root; it starts containers" >&2; exit 1; }
 . packaging/tools.bash
@@ -34,8 +34,8 @@ start_machine() { # boots the root in $folder/root, which is made if there is no
         mkdir "$folder/root"
         tar -xf "$(base)" -C "$folder/root"
     fi
-    # systemd wants the unified hierarchy of control groups, and nspawn a /run that it may change; in a
-    # mount namespace both can be had on any machine.
+    # systemd requires the unified hierarchy of control groups, and nspawn a writable /run; in a mount
+    # namespace both are possible on any machine.
     # shellcheck disable=SC2016
     unshare --mount bash -c '
         mount -t tmpfs none /run

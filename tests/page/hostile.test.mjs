@@ -1,4 +1,4 @@
-// Text of strangers in every field: job id, directory, URL, tracker's URL, errors and responses.
+// Untrusted text in every field: job id, directory, URL, tracker's URL, errors and responses.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { open } from "./support/browser.mjs";

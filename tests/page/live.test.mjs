@@ -1,4 +1,4 @@
-// What the script does by itself: it refreshes, without disturbing anybody, and says when it cannot.
+// The script: it refreshes views without disturbing the user, and reports when it cannot.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { open } from "./support/browser.mjs";
@@ -18,7 +18,7 @@ async function prepare() {
   await it.service.waitFor(failed, "failed");
 }
 
-// Waits until the page has asked for itself so many times, and handled the answers.
+// Waits until the page has refreshed this many times.
 async function refreshed(page, times = 1) {
   for (let time = 0; time < times; time += 1) {
     const response = await page.waitForResponse((it) => it.url() === page.url() && it.request().resourceType() === "fetch");

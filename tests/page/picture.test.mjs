@@ -1,4 +1,4 @@
-// The picture in README, from the try-out's data: made anew with UPDATE_PICTURE=1.
+// The picture in README, from the try-out's data: updated with UPDATE_PICTURE=1.
 import assert from "node:assert/strict";
 import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

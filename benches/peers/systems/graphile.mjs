@@ -95,7 +95,7 @@ export class Graphile {
     }
   }
 
-  // Jobs of a killed worker stay locked for four hours. Whoever notices that a worker has ended may
+  // Jobs of a killed worker stay locked for four hours. A supervisor that notices that a worker has ended may
   // unlock them: https://worker.graphile.org/docs/admin-functions#force-unlock-workers
   async #unlock() {
     const rows = await eventually('PostgreSQL answers', () => this.pool.query(LOCKED).then((it) => it.rows, () => false));
@@ -137,7 +137,7 @@ export class Graphile {
     const { rows } = await this.pool.query('show server_version');
     return [
       `Graphile Worker ${version('graphile-worker')} (pg ${version('pg')}): ${JSON.stringify(this.workerOptions)}; jobs by default (25 attempts);`
-        + ' a job is deleted when it is done; jobs of a killed worker are unlocked by whoever starts the next one',
+        + ' a job is deleted when it is done; jobs of a killed worker are unlocked when the next one is started',
       `PostgreSQL ${rows[0].server_version}: default settings (${shown.join(', ')})`,
     ];
   }

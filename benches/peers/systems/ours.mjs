@@ -8,7 +8,7 @@ import { eventually, freePort, kill, memory, run, start, stop } from '../process
 export class Ours {
   name = 'this service';
   kind = 'ours';
-  // The longest time without a delivery after which the rest is given up. More than the first pauses.
+  // The longest time without a delivery before the bench stops waiting. Longer than the first pauses.
   patience = 30;
   // What is killed, and what that is: the one process is both.
   kills = { process: ['worker', 'store'] };

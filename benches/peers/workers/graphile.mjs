@@ -14,6 +14,6 @@ const runner = await run({
   taskList: { [task]: (payload, { job }) => send(payload, String(job.id), job.attempts) },
 });
 console.log('ready');
-// It gives up when it cannot say that jobs are done. Its supervisor then starts it again.
+// It ends when it cannot report that jobs are done. Its supervisor then starts it again.
 await runner.promise.catch((error) => console.error(error));
 process.exit(1);

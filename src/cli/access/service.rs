@@ -71,7 +71,7 @@ struct Refused {
 pub(in crate::cli) struct Ready {
     /// Why not.
     pub(in crate::cli) reason: Option<String>,
-    /// What its source of events from NATS does, if it has one.
+    /// The state of its source of events from NATS, if it has one.
     pub(in crate::cli) nats: Option<SourceState>,
 }
 
@@ -257,7 +257,7 @@ impl Service {
         Ok(made.path)
     }
 
-    /// Has it read its settings again; what has changed, or the faults.
+    /// Makes it reload its settings. Returns what has changed, or the errors.
     pub(in crate::cli) async fn reload(&self) -> anyhow::Result<Reloaded> {
         match self.call(Method::POST, "/v1/reload", None::<&()>, BATCH_PATIENCE).await {
             Ok(view) => Ok(Ok(view)),

@@ -19,7 +19,7 @@ use crate::{
     datadir::DataDir,
     event::{Given, Malformed},
     intake::Intake,
-    outbox::{ListedState, Outbox, OutboxError, Query, Sequence, store::CopyError},
+    outbox::{Criteria, ListedState, Outbox, OutboxError, Query, Sequence, store::CopyError},
     select::{self, Action, ActionResult},
 };
 
@@ -112,14 +112,14 @@ impl Store {
     }
 
     pub(super) async fn list(&self, listing: &Listing) -> anyhow::Result<PageView> {
-        let selection = listing.selectors.clone().parse(self.clock.now())?;
+        let criteria = listing.selectors.clone().parse(self.clock.now())?;
         let state = listing.state.as_deref().map(select::parse_state).transpose()?;
         let query = Query {
             state: state.map(ListedState::state),
-            stage: state.and_then(ListedState::stage),
+            criteria: Criteria { stage: state.and_then(ListedState::stage), ..criteria },
             cursor: listing.cursor.as_deref().map(str::parse).transpose()?,
             limit: listing.limit,
-            ..selection.query()
+            oldest_first: false,
         };
         Ok(PageView::new(&self.outbox.list(query).await?, &self.terms))
     }
@@ -154,7 +154,7 @@ impl Store {
 }
 
 fn open(config: &Config, dir: &Path) -> Result<Arc<dyn Outbox>, OutboxError> {
-    let opened = config.outbox.visit(dir, Arc::new(SystemClock))?;
+    let opened = config.outbox.open_for_command(dir, Arc::new(SystemClock))?;
     if opened.migrated {
         say(format_args!(
             "the store {} was migrated to the format of this version; older versions cannot open it",

@@ -14,10 +14,10 @@ use windows_service::{
 use super::scm::{NAME, RELOAD, code, explained, open_manager};
 use crate::cli::output::{Exit, print, say};
 
-/// Interval of asking for the state.
+/// Interval at which the state is polled.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a checkpoint may take, at least.
+/// Minimum time allowed for a checkpoint.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn start() -> anyhow::Result<Exit> {
@@ -30,7 +30,7 @@ pub(super) fn start() -> anyhow::Result<Exit> {
     let status = wait_while(&service, ServiceState::StartPending)?;
     if status.current_state != ServiceState::Running {
         bail!(
-            "the service does not run: {:?}, {:?}; its log and the Event Log (Application) say why",
+            "the service does not run: {:?}, {:?}; see its log and the Event Log (Application) for the reason",
             status.current_state,
             status.exit_code
         );
@@ -60,7 +60,7 @@ pub(super) fn reload() -> anyhow::Result<Exit> {
         }
         Err(error) => Err(explained(error, "reload")),
         Ok(_) => {
-            print("requested; the log says what has changed")?;
+            print("requested; see the log for what has changed")?;
             Ok(Exit::Done)
         }
     }
@@ -69,7 +69,7 @@ pub(super) fn reload() -> anyhow::Result<Exit> {
 /// Stops the service and waits for its end; returns whether it ran.
 pub(super) fn stop_if_running(service: &Service) -> anyhow::Result<bool> {
     const NOT_ACTIVE: i32 = 1062;
-    // It stops already.
+    // It is stopping already.
     const CANNOT_ACCEPT: i32 = 1061;
     match service.stop() {
         Err(error) if code(&error) == Some(NOT_ACTIVE) => return Ok(false),
@@ -89,7 +89,7 @@ fn open(access: ServiceAccess) -> anyhow::Result<Service> {
         .map_err(|error| explained(error, "open"))
 }
 
-/// Waits for the end of a pending state, as long as there are new checkpoints.
+/// Waits for the end of a pending state, as long as checkpoints advance.
 fn wait_while(service: &Service, state: ServiceState) -> anyhow::Result<ServiceStatus> {
     let mut checkpoint = None;
     let mut give_up = Instant::now() + PATIENCE;

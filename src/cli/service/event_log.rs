@@ -1,15 +1,15 @@
-//! The Event Log of Windows, for what happens before the log can be opened.
+//! The Event Log of Windows, for errors before the log can be opened.
 
 use winsafe::{HEVENTLOG, HKEY, RegistryValue, SysResult, co};
 
 use super::scm::NAME;
 
-/// The key of the registry that says how events are shown.
+/// The registry key that defines how events are displayed.
 fn key() -> String {
     format!(r"SYSTEM\CurrentControlSet\Services\EventLog\Application\{NAME}")
 }
 
-/// Makes events of the service readable.
+/// Registers how events of the service are displayed.
 pub(super) fn register() -> SysResult<()> {
     let (key, _) = HKEY::LOCAL_MACHINE.RegCreateKeyEx(
         &key(),
@@ -18,13 +18,13 @@ pub(super) fn register() -> SysResult<()> {
         co::KEY::SET_VALUE,
         None,
     )?;
-    // The messages of a program of Windows: those with the numbers 1 to 1000 are any text.
+    // The message file of a program of Windows, whose messages 1 to 1000 consist of any text.
     let messages = r"%SystemRoot%\System32\EventCreate.exe";
     key.RegSetValueEx(Some("EventMessageFile"), RegistryValue::ExpandSz(messages.into()))?;
     key.RegSetValueEx(Some("TypesSupported"), RegistryValue::Dword(7))
 }
 
-/// Forgets how events are shown.
+/// Removes the registration.
 pub(super) fn forget() -> SysResult<()> {
     match HKEY::LOCAL_MACHINE.RegDeleteTree(Some(&key())) {
         Err(co::ERROR::FILE_NOT_FOUND) => Ok(()),
@@ -32,7 +32,7 @@ pub(super) fn forget() -> SysResult<()> {
     }
 }
 
-/// Reports an error. Nothing is left to report that this has failed.
+/// Reports an error. A failure to do so is ignored, because there is no other place to report it.
 pub(super) fn error(text: &str) {
     const ID: u32 = 1;
     if let Ok(log) = HEVENTLOG::RegisterEventSource(None, NAME) {

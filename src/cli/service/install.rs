@@ -30,7 +30,7 @@ use crate::{
 /// The settings of a new installation.
 const SETTINGS: &str = include_str!("../../../packaging/windows/config.toml");
 
-/// Time for closing connections and store at a shutdown, beside the grace and the margin.
+/// Time for closing connections and the store at a shutdown, in addition to the grace period and the margin.
 const CLOSING: Duration = Duration::from_secs(10);
 
 pub(super) fn install(config: Option<&Path>) -> anyhow::Result<Exit> {
@@ -51,8 +51,8 @@ pub(super) fn install(config: Option<&Path>) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Makes the folder for settings and data, and the settings. The folder is closed to others even if it exists: its
-/// content decides what the service does.
+/// Creates the folder for settings and data, and the settings file. The folder is made private even if it
+/// exists, because its content determines what the service does.
 fn place_settings() -> anyhow::Result<PathBuf> {
     let folder = config::common_folder();
     let place = || {
@@ -112,11 +112,11 @@ fn configure(service: &Service, config: &Config) -> windows_service::Result<()> 
         reset_period: ServiceFailureResetPeriod::After(Duration::from_hours(1)),
         reboot_msg: None,
         command: None,
-        // The last one is repeated.
+        // Windows repeats the last action.
         actions: Some([5, 5, 60].map(|seconds| restart(Duration::from_secs(seconds))).into()),
     };
     optional("a restart after a failure", service.update_failure_actions(recovery))?;
-    // Also if the service reports an error, and not only if its process dies.
+    // Also restart if the service reports an error, and not only if its process crashes.
     let also_errors = service.set_failure_actions_on_non_crash_failures(true);
     optional("a restart after an error", also_errors)?;
     let grace = config.dispatcher.shutdown_grace;
@@ -124,7 +124,7 @@ fn configure(service: &Service, config: &Config) -> windows_service::Result<()> 
     optional("a time for the shutdown", service.set_preshutdown_timeout(closing))
 }
 
-/// Warns about what this system does not know. Without it, the service works all the same.
+/// Warns about a feature that this system does not support. The service works without it.
 fn optional(what: &str, done: windows_service::Result<()>) -> windows_service::Result<()> {
     const INVALID_LEVEL: i32 = 124;
     match done {

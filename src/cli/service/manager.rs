@@ -1,4 +1,4 @@
-//! The service as the service manager runs it. What it is told and when is in [`supervised`].
+//! The entry point for the service manager. Which states are reported, and when, is in [`supervised`].
 
 use std::{
     ffi::OsString,
@@ -43,7 +43,7 @@ define_windows_service!(entry, main);
 pub(super) fn run(config: Option<PathBuf>) -> anyhow::Result<Exit> {
     const NOT_STARTED_BY_THE_MANAGER: i32 = 1063;
     event_log::report_panics();
-    // Nobody else sets it.
+    // It is not set elsewhere.
     CONFIG.set(config).ok();
     match service_dispatcher::start(NAME, entry) {
         Ok(()) => Ok(Exit::Done),
@@ -93,7 +93,8 @@ fn under_manager() -> windows_service::Result<()> {
 
 fn serve(requests: Requests, observer: &dyn Observer) -> anyhow::Result<()> {
     let file = CONFIG.get().and_then(Option::as_deref);
-    // Paths in the settings are relative to them, as the working directory is that of the system.
+    // Relative paths in the settings are relative to their file: the initial working directory is that of the
+    // system.
     if let Some(folder) = file.and_then(Path::parent) {
         std::env::set_current_dir(folder)
             .with_context(|| format!("cannot enter {}", folder.display()))?;

@@ -1,5 +1,5 @@
-//! `service`: the service of Windows. `manager` runs it, `install` and `control` are what an administrator does
-//! with it.
+//! `service`: the service of Windows. `manager` runs it; `install` and `control` are the administrator's
+//! commands.
 
 mod control;
 mod event_log;
@@ -15,7 +15,8 @@ use super::output::Exit;
 
 /// Install, remove, start or stop the service of Windows
 ///
-/// All of them need an administrator. `sc query seal-dpf-urlcallback` shows the state of the service.
+/// These commands require administrator rights. `sc query seal-dpf-urlcallback` shows the state of the
+/// service.
 ///
 /// Example: seal-dpf-urlcallback service install
 #[derive(Debug, clap::Args)]
@@ -38,11 +39,11 @@ enum Command {
     Start,
     /// Stop the service and wait until it has stopped
     Stop,
-    /// Have the service open its log file again and read its settings again
+    /// Make the service reopen its log file and reload its settings
     ///
     /// `sc control seal-dpf-urlcallback paramchange` does the same.
     Reload,
-    /// What the service manager starts
+    /// Started by the service manager
     #[command(hide = true)]
     Run,
 }

@@ -5,8 +5,8 @@ use windows_service::service_manager::{ServiceManager, ServiceManagerAccess};
 /// The name of the service, and the source of its events in the Event Log.
 pub(super) const NAME: &str = env!("CARGO_PKG_NAME");
 
-/// The control with which `service reload` asks for what the service manager's own command `paramchange` does; the
-/// first number that is free for it.
+/// The control code of `service reload`, which does the same as `paramchange`. It is the first of the
+/// user-defined codes.
 pub(super) const RELOAD: u32 = 128;
 
 /// The service manager of this machine.
@@ -29,13 +29,13 @@ pub(super) fn explained(error: windows_service::Error, what: &str) -> anyhow::Er
             anyhow::anyhow!("the service {NAME} is not installed; `service install` does it")
         }
         Some(SERVICE_MARKED_FOR_DELETE) => anyhow::anyhow!(
-            "the service {NAME} is being removed: close what shows it, such as services.msc, and try again"
+            "the service {NAME} is being removed: close programs that show it, such as services.msc, and try again"
         ),
         _ => anyhow::Error::new(error).context(format!("cannot {what} the service")),
     }
 }
 
-/// The code of the system in an error.
+/// The system's error code.
 pub(super) fn code(error: &windows_service::Error) -> Option<i32> {
     match error {
         windows_service::Error::Winapi(error) => error.raw_os_error(),

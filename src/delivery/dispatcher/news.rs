@@ -42,8 +42,8 @@ impl Dispatcher {
         }
     }
 
-    /// Forgets a destination to which another instance delivers from now on. Its attempts end by their
-    /// holds, and the lane stays until they have, because they count against its limits.
+    /// Forgets a destination that another instance has taken over. Its attempts end by their holds, and the
+    /// lane stays until they have, because they count against its limits.
     pub(super) fn lose(&mut self, destination: Destination) {
         self.timers.clear(&destination);
         self.remembered.take(&destination);

@@ -14,7 +14,9 @@
 //! *destination* is in [`DestinationHealth`].
 //!
 //! When the breaker closes, callbacks that were never tried are sent immediately. Callbacks that have
-//! failed before wait until their own next attempt is due; only *retry now* makes them due.
+//! failed before wait until their own next attempt is due; only *retry now* makes them due. The lane then
+//! begins with one attempt in flight, and doubles the number with each round of successes
+//! ([`lane`](super::lane)).
 
 use std::time::Duration;
 
@@ -69,7 +71,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// An open breaker, as it was left by whoever delivered to the destination before.
+    /// An open breaker, as the previous owner of the destination left it.
     pub fn left_open(open: Open, settings: &Settings, now: Timestamp) -> Self {
         // A later time was stored while the clock was ahead.
         let next_probe_at = open.next_probe_at.min(now.after(settings.max_pause));

@@ -24,9 +24,9 @@ pub struct Lane {
     pub not_before: Timestamp,
     /// Its position among the destinations that wait for a turn.
     pub(crate) ticket: Option<Ticket>,
-    /// The level at which it waits until more slots are free.
+    /// The level at which it waits for free slots.
     pub(crate) waits_at: Option<Level>,
-    /// Another instance delivers to it, as far as is known: only attempts that have begun keep it.
+    /// Whether another instance has taken it over. The lane then exists only until its attempts end.
     pub lost: bool,
     /// Its pace.
     pub(crate) pace: Pace,
@@ -100,7 +100,7 @@ impl Lane {
         Self { pace, breaker, bucket, start, ..Self::new(limits) }
     }
 
-    /// A lane for a destination of which nothing is remembered, with the breaker that the outbox reports.
+    /// A lane for a destination without remembered state, with the breaker that the outbox reports.
     pub fn taken_over(
         limits: Limits,
         open: Option<Open>,

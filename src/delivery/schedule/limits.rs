@@ -7,9 +7,9 @@ use crate::clock::Timestamp;
 /// Tolerance for rounding, in milliseconds and in tokens.
 const NEARLY: f64 = 1e-6;
 
-/// Tokens that come within this time are kept beside the burst, in seconds: timers are late by a millisecond
-/// or two, and a high rate would lose what comes meanwhile. So the first attempt after a burst is this much
-/// early.
+/// Tokens accrued within this time, in seconds, are kept in addition to the burst: timers are late by a
+/// millisecond or two, and at a high rate the tokens of that time would be lost. So the first attempt after a
+/// burst is this much early.
 const LATE: f64 = 0.005;
 
 /// The limits of one destination.
@@ -70,7 +70,7 @@ impl Bucket {
 
     /// An attempt starts.
     pub(crate) fn take(&mut self, rate: Rate, now: Timestamp) {
-        // More than `burst` are missing only if the limit was lowered meanwhile.
+        // More than `burst` are missing only if the limit was lowered since.
         let missing = self.missing(rate, now).min(f64::from(rate.burst)) + 1.0;
         *self = Self { missing, at: now };
     }

@@ -128,7 +128,7 @@ impl Shares {
         }
     }
 
-    /// Changes the number of slots. Attempts that hold more go on.
+    /// Changes the number of slots. Attempts in progress keep theirs.
     pub(crate) fn resize(&mut self, slots: usize) {
         self.slots = slots;
     }

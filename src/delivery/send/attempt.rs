@@ -62,8 +62,8 @@ impl Default for Settings {
 /// Everything that an attempt needs.
 #[derive(Debug)]
 pub struct Sender {
-    /// What comes from the settings. It can be replaced while attempts are in progress, which go on with
-    /// what they began with.
+    /// The parts that depend on settings. They can be replaced while attempts are in progress, which continue
+    /// with what they began with.
     pub means: Arc<ArcSwap<Means>>,
     /// For outcome events.
     pub broker: Option<Arc<dyn Broker>>,
@@ -86,7 +86,7 @@ pub struct Means {
     pub notify: Option<SecretUrl>,
 }
 
-/// What has become of an attempt.
+/// The result of an attempt.
 #[derive(Debug)]
 pub enum Sent {
     /// It was made.
@@ -132,7 +132,7 @@ impl Sender {
             let outcome = self.exchange(&exchange, close_after, started_at).await;
             let Some(outcome) = outcome else { return Sent::NotMade };
             if outcome.attempt.status == Some(401) && token.is_some() && !renewed {
-                // The receiver may not accept the token any more, whatever its lifetime was said to be.
+                // The receiver may reject the token before its announced lifetime is over.
                 renewed = true;
                 token = match means.token(section, record, token.as_deref()).await {
                     Ok(token) => token,

@@ -79,7 +79,7 @@ pub enum CheckError {
 #[derive(Debug)]
 pub struct Clients {
     common: Common,
-    /// The first is for all destinations without one of their own.
+    /// The first is for all destinations without a separate one.
     connecting: Vec<Connecting>,
     sections: PatternMap<Section>,
     own_port: Option<u16>,

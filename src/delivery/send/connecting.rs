@@ -69,8 +69,8 @@ pub(super) struct Connecting {
     tls: ClientConfig,
     /// The client for all ports but the service's own.
     pub(super) general: reqwest::Client,
-    /// The client for the port of the service's own API: a resolver is not told the port, so this one has a
-    /// resolver that knows it.
+    /// The client for the port of the service's own API. A resolver does not receive the port of a request,
+    /// so this client has a separate resolver.
     own_port: OnceLock<reqwest::Client>,
 }
 
@@ -101,7 +101,7 @@ impl Connecting {
         Ok(self.own_port.get_or_init(|| client).clone())
     }
 
-    /// Another client, with connections of its own.
+    /// Another client, with separate connections.
     pub(super) fn another(
         &self,
         common: &Common,
@@ -148,7 +148,7 @@ fn make(
         .dns_resolver(Arc::new(resolver));
     let builder = match proxy {
         Some(mut url) => {
-            // The client would decode them as UTF-8. With SOCKS there is no other way to pass them.
+            // The client would decode them as UTF-8. With SOCKS, they cannot be passed in another way.
             let socks = url.scheme().starts_with("socks");
             let header = if socks { None } else { Credentials::take(&mut url) };
             let proxy = reqwest::Proxy::all(url)?;

@@ -3,7 +3,7 @@
 //! Three limits apply to idle connections: [`IDLE_TIMEOUT`], the number of destinations
 //! ([`Connections`]), and the number of connections to one destination (`idle_per_destination` in the
 //! settings of the client, from `delivery.per_destination`). The client's pool applies the first and
-//! the last (`client.rs`).
+//! the last (`connecting.rs`).
 
 use std::time::Duration;
 

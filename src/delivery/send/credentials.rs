@@ -107,7 +107,7 @@ pub enum CredentialError {
     Unreadable {
         /// Which file.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         error: std::io::Error,
     },
     /// It is empty, or has several lines.

@@ -2,9 +2,9 @@
 //!
 //! [`attempt`] makes it, with one of the pooled [`clients`]; [`connecting`] is how they connect, after they
 //! have resolved [`names`]. [`connections`] limits idle connections, [`progress`] tracks the phase of an
-//! exchange, [`response`] is what is taken from its response, and [`failure`] classifies errors.
-//! [`headers`], [`credentials`], [`oauth`] and [`signing`] make the head of a request, and [`section`] is what the
-//! settings say of some destinations only. [`publish`] passes outcome events to a broker.
+//! exchange, [`response`] is what is taken from its response, and [`failure`] classifies errors. [`headers`],
+//! [`credentials`], [`oauth`] and [`signing`] make the head of a request, and [`section`] is what the
+//! settings define for single destinations. [`publish`] passes outcome events to a broker.
 
 pub mod attempt;
 pub mod clients;

@@ -3,13 +3,12 @@
 //! A look-up of the system blocks a thread until it has an answer or times out. Therefore:
 //!
 //! - There is at most one look-up of a name at a time, which all callers share.
-//! - The number of concurrent look-ups is limited. Names whose previous look-up succeeded may use all
-//!   slots, new names most of them, and names whose look-up failed or took long a part: however many
-//!   hang, a known name finds a slot.
+//! - The number of concurrent look-ups is limited. Names whose previous look-up succeeded may use all slots,
+//!   new names most of them, and names whose look-up failed or took long a part: even if many hang, a known
+//!   name gets a slot.
 //! - An exchange whose look-up could not start fails with [`NoLookup`], which does not count against
 //!   the destination.
-//! - A slow answer is cached for a short time. A fast one is not: the system has cached it, and knows
-//!   its time to live.
+//! - A slow answer is cached for a short time. A fast one is not: the system caches it for its time to live.
 
 use std::{
     collections::HashMap,
@@ -24,7 +23,7 @@ use tokio::{
 };
 
 use super::progress::Progress;
-use crate::delivery::recent::Recent;
+use crate::delivery::recent_map::RecentMap;
 
 /// Maximum number of concurrent look-ups. Each blocks a thread.
 pub const LOOKUPS: usize = 1024;
@@ -92,9 +91,9 @@ pub struct Names {
 #[derive(Debug, Default)]
 struct Known {
     in_progress: HashMap<String, watch::Receiver<LookupState>>,
-    kept: Recent<String, (Instant, Addresses)>,
+    kept: RecentMap<String, (Instant, Addresses)>,
     /// Whether the last look-up of a name was fast and successful.
-    good: Recent<String, bool>,
+    good: RecentMap<String, bool>,
 }
 
 impl Names {

@@ -22,7 +22,7 @@ use super::{
 use crate::{callback::Destination, measure};
 
 /// The part of a token's lifetime that is left when a new one is requested, and the longest such time: a
-/// token that runs out on its way is worth nothing.
+/// token that expires on the way is rejected.
 const EARLY: u32 = 10;
 const EARLIEST: Duration = Duration::from_secs(30);
 
@@ -30,7 +30,7 @@ const EARLIEST: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Characters of what a server says that are kept.
+/// Maximum number of characters kept of a server's error message.
 const MAX_SAID: usize = 200;
 
 /// `oauth2` of a section.
@@ -75,7 +75,7 @@ pub(super) struct TokenRequest {
 
 /// Who sends requests for tokens.
 pub(super) trait TokenServer: Sync {
-    /// Sends one, and gives the status and the body of the response.
+    /// Sends one, and returns the status and the body of the response.
     fn ask(&self, request: TokenRequest) -> BoxFuture<'_, Result<(StatusCode, Vec<u8>), String>>;
 }
 
@@ -172,8 +172,8 @@ impl Tokens {
         deadline: Duration,
         refused: Option<&Token>,
     ) -> Result<Arc<Token>, NoToken> {
-        // Whoever holds the lock makes the request, and the others find its result. If it is dropped, the
-        // next one makes it.
+        // The holder of the lock makes the request, and the others use its result. If the holder is dropped,
+        // the next one makes it.
         let mut state = self.state.lock().await;
         let now = Instant::now();
         let counts = |token: &Arc<Token>| {

@@ -22,7 +22,8 @@ pub(super) fn excerpt(seen: &Seen, max: usize) -> String {
     masked(&String::from_utf8_lossy(&seen.excerpt), &seen.secrets, max)
 }
 
-/// The beginning of what somebody said who was sent these secrets, the longest ones first, without them.
+/// The beginning of a text from a peer that was sent these secrets, with the secrets masked. `secrets` has
+/// the longest ones first.
 pub(super) fn masked(text: &str, secrets: &[String], max: usize) -> String {
     let mut shown = String::new();
     let mut at = 0;

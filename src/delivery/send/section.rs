@@ -54,7 +54,7 @@ impl HeaderSource {
 }
 
 impl Settings {
-    /// Whether its destinations need a client of their own.
+    /// Whether its destinations need a separate client.
     pub(super) fn connects_otherwise(&self) -> bool {
         self.connect_timeout.is_some() || self.ca_file.is_some() || self.identity.is_some()
     }

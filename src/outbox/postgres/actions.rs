@@ -1,5 +1,5 @@
-//! What an operator does, and upkeep. Nothing is claimed in the meantime, and the queues concerned are read
-//! again.
+//! Operator actions and upkeep. Claims are suspended during an action, and the affected queues are read again
+//! afterwards.
 
 use std::collections::HashSet;
 
@@ -25,7 +25,7 @@ use crate::{
 const STEP: i32 = 512;
 
 impl Writer {
-    /// Does it and answers. An error that is returned is one of the connection.
+    /// Executes the action and answers. A returned error is a connection error.
     pub(super) async fn act(&self, action: Action) -> Result<()> {
         match action {
             Action::Replay(ids, reply) => {
@@ -63,7 +63,7 @@ impl Writer {
         }
     }
 
-    /// Runs an action while nothing is claimed.
+    /// Runs an action while claims are suspended.
     pub(super) async fn frozen<T>(&self, action: impl Future<Output = Result<T>>) -> Result<T> {
         self.queues.freeze();
         let done = action.await;
@@ -103,7 +103,7 @@ impl Writer {
             .collect())
     }
 
-    /// Fails pending callbacks; the outcomes of `fail_v1`.
+    /// Fails pending callbacks and returns the outcomes of `fail_v1`.
     async fn fail(&self, ids: &[CallbackId], failure: &Failure) -> Result<Vec<i32>> {
         let (seqs, keys) = split(ids);
         let claimed = self.in_flight();
@@ -222,7 +222,7 @@ impl Writer {
             for attempt in entry.attempts.iter().filter(before) {
                 of_attempts.push(rows::parts(record.id).0);
                 numbers.push(number(attempt.number));
-                attempts.push(record::encode_row(attempt)?);
+                attempts.push(record::encode(attempt)?);
             }
             records.push(record);
         }
@@ -274,7 +274,7 @@ impl Writer {
             &attempts,
         ];
         let imported = self.query_one(&self.statements.import, &args).await?;
-        // They may be due at any time.
+        // An imported callback may be due earlier than those read so far.
         self.queues.lock().forget_fronts();
         self.reload(&keys).await?;
         Ok(rows::count(imported.get(0)))
@@ -304,7 +304,7 @@ fn keys_of(found: &[tokio_postgres::Row]) -> Vec<i64> {
     keys
 }
 
-/// Answers, and returns an error of the connection.
+/// Sends the answer, and returns it as an error if the connection failed.
 fn replied<T>(reply: super::command::Reply<T>, done: Result<T>) -> Result<()> {
     let broken = done.as_ref().err().filter(|error| error.is_away()).cloned();
     answer(reply, done);

@@ -1,8 +1,8 @@
-//! To whom claims are released, and for how long they count.
+//! The owner of a session's claims: where they are released, and how long they are valid.
 //!
-//! PostgreSQL ends a session that has sent nothing for 20 seconds, and with it its locks. So a claim is
-//! only used while the last answer is recent: no PUT starts when the request of the last answer was sent
-//! more than 8 seconds ago, and running ones are dropped after 17 seconds.
+//! PostgreSQL ends a session that has sent nothing for 20 seconds, and with it its locks. So a claim is valid
+//! only while the latest answer is recent: no PUT starts if the latest request that was answered was sent
+//! more than 8 seconds ago, and running PUTs are dropped after 17 seconds.
 
 use std::{
     sync::{
@@ -21,13 +21,13 @@ use crate::{
     outbox::{ClaimOwner, Ownership},
 };
 
-/// How long after the last answer an attempt may start.
+/// Maximum age of the latest answer at which an attempt may start.
 const MAY_START: Duration = Duration::from_secs(8);
 
-/// How long after the last answer attempts are dropped.
+/// Age of the latest answer at which running attempts are dropped.
 const DROPPED_AFTER: Duration = Duration::from_secs(17);
 
-/// The monotonic time, which goes on while the machine sleeps.
+/// The monotonic time, including time during which the machine was suspended.
 #[cfg(target_os = "linux")]
 pub(super) fn uptime() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -41,7 +41,7 @@ pub(super) fn uptime() -> Duration {
     BEGIN.get_or_init(std::time::Instant::now).elapsed()
 }
 
-/// When the request was sent to which a session has answered last.
+/// When the latest request that was answered was sent.
 #[derive(Debug)]
 pub(super) struct LastAnswer(AtomicU64);
 
@@ -52,7 +52,7 @@ impl LastAnswer {
         last
     }
 
-    /// The request that was sent at this [`uptime`] was answered.
+    /// Records that a request sent at this [`uptime`] was answered.
     pub(super) fn set(&self, sent: Duration) {
         let millis = u64::try_from(sent.as_millis()).unwrap_or(u64::MAX);
         self.0.fetch_max(millis, Ordering::Relaxed);
@@ -63,7 +63,7 @@ impl LastAnswer {
     }
 }
 
-/// Whoever claims on one session.
+/// The owner of the claims of one session.
 pub(super) struct Claimant {
     queues: Weak<dyn ClaimOwner>,
     last_answer: Arc<LastAnswer>,
@@ -88,7 +88,7 @@ impl Claimant {
         Self { queues, last_answer, open, superseded: watch::channel(false).0 }
     }
 
-    /// Another session begins: from now on, no outcome of these claims counts.
+    /// Invalidates these claims because another session begins: their outcomes are no longer recorded.
     pub(super) fn supersede(&self) {
         self.superseded.send_replace(true);
     }
@@ -118,7 +118,7 @@ impl Ownership for Claimant {
                 }
                 tokio::select! {
                     () = tokio::time::sleep(left) => {}
-                    // It cannot fail, because this has the sender.
+                    // This cannot fail, because `self` owns the sender.
                     _ = superseded.changed() => {}
                 }
             }

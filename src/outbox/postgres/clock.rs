@@ -13,10 +13,10 @@ use crate::{
     outbox::error::Result,
 };
 
-/// How often the time is asked for.
+/// Interval at which the server's time is queried.
 pub(super) const RESYNC: Duration = Duration::from_secs(30);
 
-/// The server's time when it was last asked, and what has passed since then.
+/// The server's time at the last query, and the time elapsed since then.
 #[derive(Debug)]
 pub(super) struct ServerClock {
     begin: Instant,
@@ -35,7 +35,7 @@ impl ServerClock {
         let asked = self.begin.elapsed();
         let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
         let row = client.query_one(sql, &[]).await.map_err(away)?;
-        // The server answered half-way, as far as one can tell.
+        // Assume that the server read its clock halfway between request and answer.
         let half_way = asked + (self.begin.elapsed().saturating_sub(asked)) / 2;
         let at_begin = rows::time(row.get(0)).before(half_way);
         self.at_begin.store(at_begin.as_millis(), Ordering::Relaxed);

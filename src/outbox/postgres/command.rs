@@ -1,4 +1,4 @@
-//! The messages that are sent to the writer, and which of them are one round.
+//! The commands that are sent to the writer, and which of them are combined into one round.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -27,7 +27,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
 /// A batch to be enqueued.
 pub(super) struct Enqueue {
-    /// Its place among the commands of a round.
+    /// Its position among the commands of a round.
     pub(super) place: usize,
     pub(super) batch: Vec<NewCallback>,
     pub(super) sequence: Sequence,
@@ -59,7 +59,7 @@ impl Unsure {
 
 /// An outcome to be recorded.
 pub(super) struct Settle {
-    /// Its place among the commands of a round.
+    /// Its position among the commands of a round.
     pub(super) place: usize,
     pub(super) record: Box<Record>,
     pub(super) settlement: Settlement,

@@ -17,12 +17,12 @@ use crate::{
     outbox::{Enqueued, NewCallback, OutboxError, Record, error::Result, ids},
 };
 
-/// What one call of the function has answered.
+/// The result of one call of the function.
 pub(super) enum Called {
     Stored(Vec<Enqueued>),
-    /// There is no room; so many are pending.
+    /// The limit of pending callbacks is reached; the number of pending ones.
     Full(u64),
-    /// Near the limit of failed ones, what was stored before decides: to be tried one by one.
+    /// Near the limit of failed callbacks, each one must be stored by itself.
     OneByOne,
 }
 
@@ -33,7 +33,7 @@ const FULL: i32 = 3;
 const ONE_BY_ONE: i32 = 4;
 
 impl Writer {
-    /// Makes a call again whose answer was lost. The session in which it was made is over.
+    /// Repeats a call whose answer was lost. The session in which it was made is over.
     pub(super) async fn enqueue_again(&self, unsure: Unsure) -> Result<()> {
         let Unsure { token, batches, error, since } = unsure;
         let again = self.enqueue_as(token, batches, since).await?;
@@ -41,8 +41,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores batches with one call, or if that is refused, one after the other. Returns those that have to
-    /// be made again in their own order, because there may be no room for all.
+    /// Stores batches with one call, or if that is refused, one after the other. Returns those that must be
+    /// repeated in their own order, because there may not be room for all.
     pub(super) async fn enqueue(&self, enqueues: Vec<Enqueue>) -> Result<Vec<Enqueue>> {
         let mut open = Vec::with_capacity(enqueues.len());
         for it in enqueues {
@@ -110,8 +110,8 @@ impl Writer {
         broken.map_or(Ok(()), Err)
     }
 
-    /// With a batch that has callbacks that can never be sent, near the limit of failed ones. There is room
-    /// for the others, or nothing would be stored.
+    /// Stores the callbacks of a batch one by one, near the limit of failed callbacks. There is room for
+    /// those that can be sent, or nothing would be stored.
     async fn one_by_one(&self, batch: &[&NewCallback]) -> Result<Vec<Enqueued>> {
         let mut outcomes = Vec::with_capacity(batch.len());
         for new in batch {
@@ -129,7 +129,7 @@ impl Writer {
         Ok(outcomes)
     }
 
-    /// Stores callbacks of the service's own, with one call.
+    /// Stores callbacks that the service itself creates, with one call.
     pub(super) async fn call_anew(&self, batch: &[&NewCallback]) -> Result<Called> {
         self.call(batch, token()).await
     }
@@ -164,7 +164,7 @@ impl Writer {
         Ok(Called::Stored(outcomes))
     }
 
-    /// Callbacks are stored, as far as they are new.
+    /// Updates the queues after callbacks were stored, except for duplicates.
     fn stored(&self, answered: &[Row], records: Vec<Prepared>) -> Result<Vec<Enqueued>> {
         let mut outcomes = Vec::with_capacity(answered.len());
         let mut failed = 0;
@@ -188,7 +188,7 @@ impl Writer {
             let key = ids::parts(id).1;
             let destination = record.destination.clone();
             let readiness: Option<i16> = row.get("readiness");
-            // Of a destination of another instance, what is blocked is not told.
+            // The owner of another instance's destination needs no notification of a blocked callback.
             if readiness.is_some()
                 && queues.owns(key)
                 && let Some(queue) = queues.queue(key, &destination)
@@ -226,11 +226,11 @@ impl Writer {
     }
 }
 
-/// A number for one call.
+/// A number that identifies one call.
 fn token() -> i64 {
     fastrand::i64(..)
 }
 
 fn unexpected() -> OutboxError {
-    OutboxError::Engine("the database gave an answer that does not fit the question".into())
+    OutboxError::Engine("the database returned a result that does not match the call".into())
 }

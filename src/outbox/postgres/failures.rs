@@ -1,9 +1,9 @@
 //! Windows of failures, which become notices.
 //!
-//! `note_failures_v1` counts in the transaction in which callbacks fail. Each instance has its own windows, so
-//! that instances do not wait for each other, and turns them into notices itself; those of an instance that is
-//! gone are left to any other. A notice is stored first, under the same event id each time, and then its
-//! window is removed.
+//! `note_failures_v1` counts in the transaction in which callbacks fail. Each instance has its own windows,
+//! so that instances do not wait for each other, and turns them into notices itself; the windows of an
+//! instance that is gone are handled by any other. A notice is stored first, under the same event id each
+//! time, and then its window is removed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,7 +29,7 @@ const GONE_AFTER: Duration = Duration::from_mins(1);
 type Place = (i64, i32, i64);
 
 impl Writer {
-    /// Stores the notices about windows that are over, a bounded number, and returns how many.
+    /// Stores the notices for windows that are over, up to a limit, and returns their number.
     pub(super) async fn notify(&self) -> Result<u64> {
         let Some(notices) = self.settings.common.notices.clone() else { return Ok(0) };
         let now = self.now();
@@ -53,7 +53,7 @@ impl Writer {
         let notices: Vec<_> = windows.values().map(|window| notices.about(window)).collect();
         if !matches!(self.call_anew(&notices.iter().collect::<Vec<_>>()).await?, Called::Stored(_))
         {
-            // There is no room now.
+            // The limit of pending callbacks is reached.
             return Ok(0);
         }
         let mut places = (Vec::new(), Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! The instances that share the schema, and what an operator should know about the database.
+//! The instances that share the schema, and the report of `check-config` about the database.
 
 use tokio_postgres::{Client, types::Type};
 
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::outbox::{Instance, error::Result};
 
-/// All instances but those that left long ago, which is before $3. $1 is the class of the advisory locks, $2
-/// the first key of the locks of identities.
+/// All instances except those that left before $3. $1 is the class of the advisory locks, $2 the first key of
+/// the locks of identities.
 const INSTANCES: &str = "SELECT * FROM ( \
         SELECT i.node, i.name, i.seen_at, \
             (SELECT count(*) FROM @schema@.shard s WHERE s.owner = i.id AND NOT s.clean) AS shards, \
@@ -24,7 +24,7 @@ const INSTANCES: &str = "SELECT * FROM ( \
         WHERE i.seen_at > $3 OR EXISTS (SELECT FROM @schema@.shard s WHERE s.owner = i.id AND NOT s.clean)) AS it \
     ORDER BY name, node";
 
-/// For how long an instance that has left is shown, in milliseconds.
+/// How long an instance that has left is shown, in milliseconds.
 const SHOWN: i64 = 60 * 60 * 1000;
 
 impl Reads {
@@ -35,7 +35,7 @@ impl Reads {
         let found = self.query(INSTANCES, &args).await?;
         let instance = |row: &tokio_postgres::Row| Instance {
             name: row.get("name"),
-            is_this: row.get::<_, &str>("node") == self.node,
+            is_self: row.get::<_, &str>("node") == self.node,
             is_alive: row.get("is_alive"),
             shards: u32::try_from(row.get::<_, i64>("shards")).unwrap_or_default(),
             seen_at: time(row.get("seen_at")),
@@ -48,8 +48,8 @@ impl Reads {
 const DURABILITY: [&str; 4] =
     ["fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names"];
 
-/// Looks at the database without changing anything: a line for each thing that was found. The error is what a
-/// start of the service would say.
+/// Inspects the database without changing anything. Returns one line for each finding; the error is the one
+/// with which the service would fail to start.
 pub(super) async fn examine(
     connector: &Connector,
 ) -> std::result::Result<Vec<String>, SchemaError> {
@@ -94,7 +94,7 @@ pub(super) async fn examine(
             "permission denied: the user may not create the schema {name}, or anything in it"
         )));
     }
-    lines.push(format!("schema {name}: not there yet; the first start creates it"));
+    lines.push(format!("schema {name}: does not exist yet; the first start creates it"));
     Ok(lines)
 }
 

@@ -1,7 +1,7 @@
 //! Listings: pages of callbacks in order of acceptance.
 //!
-//! The callbacks of the narrowest index are searched in order, up to a limit; the other filters apply to what
-//! is found.
+//! The callbacks of the most selective index are searched in order, up to a limit; the other filters apply to
+//! what is found.
 
 use tokio_postgres::Row;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Number of callbacks that are searched for one page.
+/// Maximum number of callbacks that are searched for one page.
 const LIST_SCAN_LIMIT: i64 = 10_000;
 
 /// Conditions, and the arguments in them.
@@ -27,7 +27,7 @@ struct Conditions<'a> {
 }
 
 impl<'a> Conditions<'a> {
-    /// Adds a condition, in which `$` stands for the argument, if it is given.
+    /// Adds a condition, in which `$` is replaced with the number of the argument, if that is given.
     fn and(&mut self, text: &str, arg: Option<Arg<'a>>) {
         if let Some(arg) = arg {
             self.args.push(arg);
@@ -35,8 +35,8 @@ impl<'a> Conditions<'a> {
         }
     }
 
-    /// Only pending callbacks at this stage, by what is claimed, now, and the latest time to which anything can
-    /// have been postponed.
+    /// Selects only pending callbacks at this stage, which depends on what is claimed, the current time, and
+    /// the latest time to which anything can have been postponed.
     fn and_at(&mut self, stage: Stage, claimed: Arg<'a>, times: [Arg<'a>; 2]) {
         if stage == Stage::InFlight {
             return self.and("p.seq = ANY ($)", Some(claimed));
@@ -52,7 +52,7 @@ impl<'a> Conditions<'a> {
     }
 }
 
-/// The clause of these conditions.
+/// The WHERE clause with these conditions.
 fn all_of(conditions: &[String]) -> String {
     if conditions.is_empty() {
         String::new()
@@ -65,21 +65,25 @@ impl Reads {
     /// One page of a listing.
     pub(super) async fn list(&self, query: Query) -> Result<Page> {
         let limit = i64::try_from(query.limit.max(1)).unwrap_or(i64::MAX);
-        let key =
-            query.destination.as_ref().map(|it| Arg::Long(big(QueueKey::of(&self.salt, it).0)));
-        let state = query.stage.map_or(query.state, |_| Some(StateName::Pending));
+        let key = query
+            .criteria
+            .destination
+            .as_ref()
+            .map(|it| Arg::Long(big(QueueKey::of(&self.salt, it).0)));
+        let state = query.criteria.stage.map_or(query.state, |_| Some(StateName::Pending));
         let status = state.map(rows::status).map(Arg::Short);
-        let job = query.job_id.as_deref().map(str::as_bytes).map(Arg::Bytes);
-        let directory = query.job_id_fs.as_deref().map(str::as_bytes).map(Arg::Bytes);
-        let kind = query.error_kind.map(rows::kind).map(Arg::Short);
+        let job = query.criteria.job_id.as_deref().map(str::as_bytes).map(Arg::Bytes);
+        let directory = query.criteria.job_id_fs.as_deref().map(str::as_bytes).map(Arg::Bytes);
+        let kind = query.criteria.error_kind.map(rows::kind).map(Arg::Short);
         let time = |at: Option<Timestamp>| at.map(millis).map(Arg::Long);
-        let (ended_since, ended_until) = (time(query.ended_since), time(query.ended_until));
+        let (ended_since, ended_until) =
+            (time(query.criteria.ended_since), time(query.criteria.ended_until));
         let only_ended = ended_since.is_some() || ended_until.is_some();
         if only_ended && state == Some(StateName::Pending) {
             return Ok(Page::default());
         }
         let cursor = query.cursor.map(|id| rows::parts(id).0).map(Arg::Long);
-        let claimed = query.stage.map(|_| self.queues.lock().in_flight());
+        let claimed = query.criteria.stage.map(|_| self.queues.lock().in_flight());
         let horizon = self.horizon();
         let times = [horizon.now, horizon.latest].map(millis).map(Arg::Long);
         let claimed = claimed.as_deref().map(Arg::Longs);
@@ -102,7 +106,7 @@ impl Reads {
         } else if status.is_some() {
             all.and("s.status = $", status);
             all.and("s.queue = $", key);
-            if query.stage == Some(Stage::InFlight) {
+            if query.criteria.stage == Some(Stage::InFlight) {
                 all.and("s.seq = ANY ($)", claimed);
             }
             ordered("progress", &all.texts)
@@ -132,11 +136,11 @@ impl Reads {
         all.and("p.queue = $", key);
         all.and("p.error_kind = $", kind);
         all.and("c.directory = $", directory);
-        all.and("c.created_at >= $", time(query.since));
-        all.and("c.created_at < $", time(query.until));
+        all.and("c.created_at >= $", time(query.criteria.since));
+        all.and("c.created_at < $", time(query.criteria.until));
         all.and("p.ended_at >= $", ended_since);
         all.and("p.ended_at < $", ended_until);
-        if let (Some(stage), Some(claimed)) = (query.stage, claimed) {
+        if let (Some(stage), Some(claimed)) = (query.criteria.stage, claimed) {
             all.and_at(stage, claimed, times);
         }
         all.args.push(Arg::Long(limit));
@@ -147,11 +151,11 @@ impl Reads {
             all.args.len()
         );
         let found = self.query(&sql, &all.args).await?;
-        let mut page = Page { callbacks: self.shown(&found, query.stage)?, next: None };
+        let mut page = Page { callbacks: self.shown(&found, query.criteria.stage)?, next: None };
         if found.len() >= query.limit.max(1) {
             page.next = found.last().map(|row| rows::id(row.get("seq"), row.get("queue")));
         } else {
-            // Was it the end, or the limit of the search?
+            // Whether this is the end, or the limit of the search.
             let end = if query.oldest_first { "max" } else { "min" };
             let sql = format!("SELECT count(*), {end}(s.seq) AS seq FROM ({source}) AS s");
             let row = self.query(&sql, &all.args[..searched]).await?;
@@ -169,10 +173,10 @@ impl Reads {
         let mut shown = Vec::with_capacity(found.len());
         for row in found {
             match self.status(row) {
-                // It may have been claimed meanwhile.
+                // It may have been claimed since.
                 Ok(it) if stage.is_some() && it.stage != stage => {}
                 Ok(it) => shown.push(it),
-                // One that cannot be read does not hide the others.
+                // A callback that cannot be read does not hide the others.
                 Err(OutboxError::UnreadableRow { .. }) => {}
                 Err(error) => return Err(error),
             }

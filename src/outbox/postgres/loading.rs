@@ -1,4 +1,4 @@
-//! Reading queues: those of a shard when it is taken, and what comes next of a queue.
+//! Reading queues: all queues of a shard when it is taken, and the next callbacks of a queue.
 
 use std::collections::HashMap;
 
@@ -53,7 +53,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Reads queues again, of which rows have changed.
+    /// Reads queues again whose rows have changed.
     pub(super) async fn reload(&self, keys: &[i64]) -> Result<()> {
         if keys.is_empty() {
             return Ok(());
@@ -86,7 +86,7 @@ impl Writer {
         Ok(())
     }
 
-    /// These are active, as far as this instance owns them and they still are.
+    /// Adds callbacks to their queues, if this instance owns them and they are still active.
     pub(super) fn made_active(&self, records: Vec<Record>) {
         let mut inner = self.queues.lock();
         for record in records {
@@ -101,7 +101,7 @@ impl Writer {
         self.queues.wake();
     }
 
-    /// Reads the callbacks of these queues after these places.
+    /// Reads the callbacks of these queues after these positions.
     pub(super) async fn fill(&self, queues: &[(QueueKey, Place)]) -> Result<()> {
         for some in queues.chunks(FILLED_AT_ONCE) {
             let (window, now) = (self.queues.lock().window(), self.now());
@@ -118,7 +118,7 @@ impl Writer {
                 of.last = (time(row.get("due")), unbig(row.get("seq")));
                 match rows::record(row) {
                     Ok(record) => of.callbacks.push((Queue::place(&record), Box::new(record))),
-                    // It stays pending, and delays no other callback.
+                    // It stays pending and does not delay other callbacks.
                     Err(error) => tracing::error!(
                         event.action = "callback-unreadable",
                         error.message = %error,
@@ -137,7 +137,7 @@ impl Writer {
     }
 }
 
-/// Takes over what the queue's row says.
+/// Applies the state in the queue's row.
 fn describe(queue: &mut Queue, row: &tokio_postgres::Row) {
     queue.hold_until = time(row.get("hold_until"));
     queue.paused_at = row.get::<_, Option<i64>>("paused_at").map(time);

@@ -8,12 +8,12 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `outbox` | the trait |
-//! | `supervisor` | the task that has the session, and begins another one when it breaks |
+//! | `outbox` | implements the trait |
+//! | `supervisor` | the task that owns the session, and begins another one when it breaks |
 //! | `writer` | all writes of a session: `enqueue`, `settle`, `actions`, `failures`; `statements`, `command`, `storing`, `recording` |
-//! | `queues`, `queue`, `loading` | what is due, in memory: one queue for each destination; reading it |
-//! | `shard`, `shards`, `claimant`, `node` | which destinations are this instance's, and for how long its claims count |
-//! | `notices`, `asked`, `routing` | what instances tell and ask each other |
+//! | `queues`, `queue`, `loading` | due callbacks in memory: one queue for each destination, and how it is read |
+//! | `shard`, `shards`, `claimant`, `node` | which destinations this instance owns, and how long its claims are valid |
+//! | `notifications`, `questions`, `routing` | communication between instances |
 //! | `read`, `listing`, `summary`, `instances` | look-ups and export, listings, summary, the instances |
 //! | `session`, `schema`, `rows`, `clock` | connections, the schema, callbacks as rows, the server's clock |
 //!
@@ -24,15 +24,14 @@
 //!   claims, settles, expires and cancels; a session that is gone can write nothing.
 //! - All writes of an instance, and the reads that fill its queues, go through one session, one after the
 //!   other. So a queue in memory changes in the same order as its rows.
-//! - While an operator's action or an expiry is on its way, nothing is claimed: it may change any callback
+//! - While an operator's action or an expiry is in progress, nothing is claimed: it may change any callback
 //!   that is not in flight.
 //! - A claim reads memory only. A queue holds the first active callbacks of its destination, in order, and
-//!   knows up to which one it holds all of them. Other instances can only add to them, and tell.
+//!   the position up to which it is complete. Other instances can only add callbacks, and notify the owner.
 //! - The order of a job is kept in the database, under a lock of the job, because its callbacks may belong to
 //!   different shards.
 
 mod actions;
-mod asked;
 mod claimant;
 mod clock;
 mod command;
@@ -42,8 +41,9 @@ mod instances;
 mod listing;
 mod loading;
 mod node;
-mod notices;
+mod notifications;
 mod outbox;
+mod questions;
 mod queue;
 mod queues;
 mod read;

@@ -1,4 +1,5 @@
-//! The identity of an instance: that of its data directory, whose lock proves that no other process has it.
+//! The identity of an instance. It is stored in the data directory, whose lock ensures that no other process
+//! uses it.
 
 use std::{fs, io, path::Path};
 
@@ -7,13 +8,13 @@ use crate::{files, outbox::ids};
 /// The file in the data directory.
 const FILE: &str = "node";
 
-/// The identity in this folder, which is made if there is none.
+/// The identity in this folder, created if there is none.
 pub(super) fn identity(folder: &Path) -> io::Result<String> {
     let file = folder.join(FILE);
     match fs::read_to_string(&file) {
         Ok(text) if is_identity(text.trim()) => Ok(text.trim().to_owned()),
         Ok(_) => Err(io::Error::other(format!(
-            "{} has to contain 32 characters from 0-9 and a-f; without it, a new one is made",
+            "{} must contain 32 characters from 0-9 and a-f; if it does not exist, a new one is created",
             file.display()
         ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

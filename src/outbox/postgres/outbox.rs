@@ -1,4 +1,4 @@
-//! The trait.
+//! The implementation of [`Outbox`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,10 +12,10 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    asked::{Answer, COUNT, Question, misunderstood, summed},
     clock::ServerClock,
     command::{Action, Command, Enqueue, Reply, Settle},
-    instances, node, notices,
+    instances, node, notifications,
+    questions::{Answer, COUNT, Question, misunderstood, summed},
     queues::Queues,
     read::Reads,
     recording::Kept,
@@ -67,9 +67,9 @@ impl PostgresOutbox {
         Self::start(settings, folder, Some(clock), Purpose::Use)
     }
 
-    /// The same for a command: it delivers nothing, and leaves the shards to the instances that run.
-    pub fn visit(settings: Settings, folder: &Path) -> Result<Self> {
-        Self::start(settings, folder, None, Purpose::Visit)
+    /// The same for a command, which delivers nothing and leaves the shards to running instances.
+    pub fn open_for_command(settings: Settings, folder: &Path) -> Result<Self> {
+        Self::start(settings, folder, None, Purpose::Command)
     }
 
     /// Creates the schema for an import, which [`PostgresOutbox::finish_import`] ends. With an identity,
@@ -78,18 +78,18 @@ impl PostgresOutbox {
         Self::start(settings, folder, None, Purpose::Import(identity))
     }
 
-    /// Ends the import into a schema that is not open: from now on it can be used.
+    /// Ends the import into a schema that is not open. The store can be used afterwards.
     pub fn finish_import(settings: &Settings) -> Result<()> {
         once(settings, async |connector, client| schema::finish_import(client, connector).await)
     }
 
-    /// Removes a schema that is not open, and in which an import did not end.
+    /// Removes a schema that is not open and whose import did not end.
     pub fn remove_import(settings: &Settings) -> Result<()> {
         once(settings, async |connector, client| schema::remove_import(client, connector).await)
     }
 
-    /// Looks at the database without changing anything: a line for each thing that was found. The error is
-    /// what opening it would say.
+    /// Inspects the database without changing anything. Returns one line for each finding; the error is the
+    /// one with which opening the store would fail.
     pub fn examine(settings: &Settings) -> Result<Vec<String>> {
         once(settings, async |connector, _| instances::examine(connector).await)
     }
@@ -136,10 +136,10 @@ impl PostgresOutbox {
             runtime.block_on(async move {
                 match supervisor.first().await {
                     Ok(Begun { writer, migrated }) => {
-                        let notices = notices::start(Arc::clone(&supervisor.connector));
-                        let begun = (writer.salt, migrated, notices.send.clone());
+                        let notifications = notifications::start(Arc::clone(&supervisor.connector));
+                        let begun = (writer.salt, migrated, notifications.send.clone());
                         if ready.send(Ok(begun)).is_ok() {
-                            supervisor.run(writer, notices).await;
+                            supervisor.run(writer, notifications).await;
                         }
                     }
                     Err(error) => drop(ready.send(Err(error))),
@@ -150,7 +150,7 @@ impl PostgresOutbox {
             .name("postgres".into())
             .spawn(serve)
             .map_err(|error| cannot(error.to_string()))?;
-        let (salt, migrated, notices) = match begun.recv() {
+        let (salt, migrated, notifications) = match begun.recv() {
             Ok(Ok(begun)) => begun,
             Ok(Err(error)) => return Err(error.of(&place)),
             Err(_) => return Err(cannot("its thread has ended".to_owned())),
@@ -162,7 +162,7 @@ impl PostgresOutbox {
                 salt,
                 node,
                 &settings,
-                notices,
+                notifications,
                 Arc::clone(&clock),
             )),
             queues,
@@ -203,7 +203,8 @@ impl PostgresOutbox {
     }
 }
 
-/// Runs something on a connection of its own, in a thread of its own, because this one may run a runtime.
+/// Runs something on a separate connection and in a separate thread, because the current thread may belong to
+/// a runtime.
 fn once<T: Send>(
     settings: &Settings,
     run: impl AsyncFnOnce(
@@ -254,8 +255,8 @@ impl Outbox for PostgresOutbox {
     }
 
     fn settle(&self, claim: Claim, settlement: Settlement) -> OutboxFuture<Record> {
-        // Of a session that is over, it only counts while there is no other.
-        if claim.hold.lost().now_or_never().is_some() {
+        // An outcome of a session that is over counts only while there is no other session.
+        if claim.validity.lost().now_or_never().is_some() {
             claim.release();
             measure::outcome_refused();
             return Box::pin(std::future::ready(Err(OutboxError::Lost)));
@@ -379,7 +380,7 @@ impl Outbox for PostgresOutbox {
         }
     }
 
-    /// A database that hangs is away, and a restart would not help.
+    /// Always `None`: a restart would not help against a database that hangs.
     fn write_in_progress(&self) -> Option<Duration> {
         None
     }

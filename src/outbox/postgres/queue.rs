@@ -1,4 +1,4 @@
-//! The queue of one destination: the first of its active callbacks, read ahead.
+//! The queue of one destination: its first active callbacks, which are read ahead.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,14 +19,15 @@ pub(super) type Place = (Timestamp, u64);
 /// The position before all callbacks.
 pub(super) const BEGIN: Place = (Timestamp::from_millis(0), 0);
 
-/// What becomes active is due at that moment or later, but its commit may take a while, and clocks may differ.
+/// A callback that becomes active is due then or later. But its commit may take a while, and clocks may
+/// differ.
 const MARGIN: Duration = Duration::from_mins(2);
 
 /// Callbacks that were read for a queue.
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
     pub(super) callbacks: Vec<(Place, Box<Record>)>,
-    /// How many there are, with those that cannot be decoded, and the place of the last one.
+    /// Their number, including those that cannot be decoded, and the position of the last one.
     pub(super) count: usize,
     pub(super) last: Place,
 }
@@ -39,25 +40,26 @@ pub(super) struct Queue {
     pub(super) resumed_at: Timestamp,
     pub(super) hold_until: Timestamp,
     open: Option<Open>,
-    /// The same as it is stored, or about to be.
+    /// The same as it is stored, or about to be stored.
     pub(super) stored_open: Option<Open>,
     has_pending: bool,
     /// Not claimed.
     window: BTreeMap<Place, Box<Record>>,
-    /// No active callback is due before this time. While a snapshot is held open, PostgreSQL cannot remove what
-    /// was active before, and whoever reads from the beginning passes over all of it.
+    /// No active callback is due before this time. While a snapshot is held open, PostgreSQL cannot remove
+    /// the index entries of callbacks that are no longer active, and a read from the beginning passes over
+    /// all of them.
     front: Timestamp,
-    /// Of the active callbacks up to here, each is in the window or claimed; `None`: of all.
+    /// The position up to which each active callback is in the window or claimed; `None`: all are.
     known_to: Option<Place>,
     claimed: HashMap<u64, (Place, Box<Record>), RandomState>,
     /// The next callbacks are being read, or about to be.
     filling: bool,
-    /// What was read ahead is to be replaced by what is read next.
+    /// Whether the next read replaces the window instead of extending it.
     is_stale: bool,
 }
 
 impl Queue {
-    /// A queue of which nothing has been read.
+    /// A queue of which nothing has been read yet.
     pub(super) fn unread(destination: Destination) -> Self {
         Self {
             destination,
@@ -81,7 +83,7 @@ impl Queue {
         Self { known_to: None, has_pending: false, ..Self::unread(destination) }
     }
 
-    /// Whether it has pending callbacks. Without, there is nothing to probe with, and it is not open.
+    /// Whether it has pending callbacks. Without them, there is nothing to probe with, and it is not open.
     pub(super) fn set_pending(&mut self, has_pending: bool) {
         self.has_pending = has_pending;
         self.set_open(self.open);
@@ -91,7 +93,7 @@ impl Queue {
         self.open = open.filter(|_| self.has_pending);
     }
 
-    /// Whether nothing has to be remembered of it: it would begin in the same way.
+    /// Whether it can be forgotten: a new queue would be in the same state.
     pub(super) fn is_idle(&self) -> bool {
         let is_plain = self.paused_at.is_none()
             && self.hold_until == Timestamp::default()
@@ -104,7 +106,7 @@ impl Queue {
         self.open
     }
 
-    /// A callback is active from now on. At most `window` are read ahead.
+    /// Adds a callback that has become active. At most `window` are read ahead.
     pub(super) fn insert(&mut self, place: Place, record: Box<Record>, window: usize) {
         if self.known_to.is_some_and(|known| place > known) || self.claimed.contains_key(&place.1) {
             return;
@@ -116,18 +118,18 @@ impl Queue {
         }
     }
 
-    /// The place before all active callbacks.
+    /// The position before all active callbacks.
     pub(super) fn begin(&self, now: Timestamp) -> Place {
         (self.front.min(now.before(MARGIN)), 0)
     }
 
-    /// What is active may be due at any time.
+    /// Resets the lower bound of the due times: an active callback may be due at any time.
     pub(super) fn forget_front(&mut self) {
         self.front = Timestamp::default();
     }
 
-    /// What was read at `now` after this place, [`Queue::fill_from`] or [`Queue::begin`]: `window` callbacks, or
-    /// fewer if there are no more.
+    /// Adds what was read at `now` after this position, [`Queue::fill_from`] or [`Queue::begin`]: `window`
+    /// callbacks, or fewer if there are no more.
     pub(super) fn filled(&mut self, read: ReadAhead, window: usize, from: Place, now: Timestamp) {
         self.filling = false;
         if std::mem::take(&mut self.is_stale) {
@@ -148,12 +150,13 @@ impl Queue {
         }
     }
 
-    /// Rows have changed: it is to be read from the beginning.
+    /// Marks that rows have changed, so that the queue is read from the beginning.
     pub(super) fn forget(&mut self) {
         self.is_stale = true;
     }
 
-    /// Whether more has to be read, because less than half of the window is left. It is under way then.
+    /// Whether more must be read, because less than half of the window is left. If so, the read counts as
+    /// begun.
     pub(super) fn wants_more(&mut self, window: usize) -> bool {
         let wants =
             self.known_to.is_some() && self.window.len() < window.div_ceil(2) && !self.filling;
@@ -161,12 +164,12 @@ impl Queue {
         wants
     }
 
-    /// Where to read on; `None` if everything is known.
+    /// The position at which to continue reading; `None` if everything has been read.
     pub(super) fn fill_from(&self) -> Option<Place> {
         self.known_to
     }
 
-    /// When the next callback is due, as far as it is known.
+    /// When the next callback is due, as far as has been read.
     pub(super) fn first_due(&self) -> Option<Timestamp> {
         self.window.first_key_value().map(|((due, _), _)| *due)
     }
@@ -176,7 +179,7 @@ impl Queue {
         let mut claimed = Vec::new();
         while claimed.len() < limit {
             let due = |(due, _): &Place| !horizon.is_later(*due);
-            // A place beyond the horizon is due as well, and the last one.
+            // A callback postponed beyond the horizon is also due, and sorts last.
             let first = self.window.first_key_value().map(|(place, _)| *place).filter(due);
             let last = || self.window.last_key_value().map(|(place, _)| *place).filter(due);
             let Some(place) = first.or_else(last) else { break };
@@ -248,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_again_from_where_something_may_be_active() {
+    fn a_queue_is_read_again_from_the_first_possible_position() {
         let horizon = Horizon { now: NOW, latest: Timestamp::MAX };
         let (hour, minute) = (Duration::from_hours(1), Duration::from_mins(1));
         let old = NOW.before(hour);
         let mut queue = Queue::unread(Destination::none());
         assert_eq!(read(&mut queue, vec![callback(1, old), callback(2, NOW)], NOW), BEGIN);
-        // Before the first callback, whether it waits or is in flight.
+        // Not after the first callback, whether it waits or is in flight.
         assert_eq!(read(&mut queue, vec![callback(1, old)], NOW).0, old.before(MARGIN));
         assert_eq!(queue.claim(1, horizon).len(), 1);
         assert_eq!(read(&mut queue, Vec::new(), NOW).0, old.before(MARGIN));

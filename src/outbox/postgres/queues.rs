@@ -1,4 +1,4 @@
-//! All queues, and what the delivery loop is told about them.
+//! All queues, and the signals about them for the delivery loop.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     claimant::Claimant,
-    notices::Notice,
+    notifications::Notification,
     queue::{Place, Queue, ReadAhead},
     rows::big,
     shard::{SHARDS, ShardState, shard_of},
@@ -20,7 +20,7 @@ use crate::{
     clock::Timestamp,
     measure,
     outbox::{
-        Claim, ClaimOwner, Claims, Hold, News, Open, Record,
+        Claim, ClaimOwner, Claims, News, Open, Record, Validity,
         horizon::Horizon,
         ids::{self, QueueKey},
     },
@@ -33,30 +33,30 @@ const SIGNALS_AT_ONCE: usize = 1024;
 const AHEAD: usize = 32_768;
 const AHEAD_OF_ONE: usize = 256;
 
-/// The part that the mutex guards.
+/// The state behind the mutex.
 #[derive(Debug)]
 pub(super) struct Inner {
     /// `None` while there is no session.
     claimant: Option<Arc<Claimant>>,
-    /// Of the session before, while there is no other.
+    /// The claimant of the previous session, until another one begins.
     before: Option<Arc<Claimant>>,
     pub(super) shards: [ShardState; SHARDS],
-    /// Whether no other instance lives.
+    /// Whether no other instance is running.
     pub(super) is_alone: bool,
     /// Destinations of other instances of which rows have changed, and callbacks of them that have become
     /// active.
-    pub(super) changed: BTreeSet<Notice>,
-    /// Breakers that have opened or closed since it was last stored.
+    pub(super) changed: BTreeSet<Notification>,
+    /// Breakers that have opened or closed since they were last stored.
     pub(super) opened: HashMap<QueueKey, Option<Open>, RandomState>,
-    /// Breakers of the owners before.
+    /// Breakers as the previous owners left them.
     taken_over: HashMap<QueueKey, Open, RandomState>,
     pub(super) queues: HashMap<QueueKey, Queue, RandomState>,
     signals: HashMap<QueueKey, Timestamp, RandomState>,
     retried: HashSet<QueueKey>,
     lost: Vec<Destination>,
-    /// An action is on its way, and nothing may be claimed.
+    /// Whether an action is in progress, so that nothing may be claimed.
     frozen: bool,
-    /// Queues from which something was to be claimed in the meantime.
+    /// Queues whose claims were refused because of it.
     postponed: HashSet<QueueKey>,
     /// Queues to be filled.
     wanted: Vec<QueueKey>,
@@ -89,12 +89,12 @@ impl Inner {
         self.shards[shard_of(key)] == ShardState::Owned
     }
 
-    /// Whether this instance has the first shard, whose owner does what only one may do.
+    /// Whether this instance owns the first shard. Its owner does what only one instance may do.
     pub(super) fn leads(&self) -> bool {
         self.shards[0] == ShardState::Owned
     }
 
-    /// How many shards are this instance's, or about to be.
+    /// The number of shards that this instance owns or is about to own.
     pub(super) fn shards_owned(&self) -> usize {
         let counts = |it: &&ShardState| matches!(it, ShardState::Owned | ShardState::Waiting(_));
         self.shards.iter().filter(counts).count()
@@ -106,14 +106,14 @@ impl Inner {
         own.map(|(shard, _)| shard).collect()
     }
 
-    /// Whether a shard can be let go: nothing of it is in flight.
+    /// Whether a shard can be released: nothing of it is in flight.
     pub(super) fn is_drained(&self, shard: usize) -> bool {
         let mut queues = self.queues.iter().filter(|(key, _)| shard_of(**key) == shard);
         self.shards[shard] == ShardState::Draining
             && queues.all(|(_, queue)| queue.in_flight().next().is_none())
     }
 
-    /// A shard is let go.
+    /// Releases a shard.
     pub(super) fn lose(&mut self, shard: usize) {
         self.shards[shard] = ShardState::Foreign;
         let keys: Vec<_> =
@@ -141,21 +141,21 @@ impl Inner {
         *known = at.min(*known);
     }
 
-    /// The queue of a destination that is in use from now on; `None` if it is not this instance's, whose
-    /// owner is told then.
+    /// The queue of a destination, created if needed; `None` if another instance owns it, which is notified
+    /// then.
     pub(super) fn queue(&mut self, key: QueueKey, destination: &Destination) -> Option<&mut Queue> {
         if !self.owns(key) {
-            self.changed.insert(Notice::Changed(key));
+            self.changed.insert(Notification::Changed(key));
             return None;
         }
         Some(self.queues.entry(key).or_insert_with(|| Queue::new(destination.clone())))
     }
 
-    /// A callback of this destination is active from now on.
+    /// Adds a callback of this destination that has become active.
     pub(super) fn activated(&mut self, key: QueueKey, record: Record) {
         let place = Queue::place(&record);
         if !self.owns(key) {
-            self.changed.insert(Notice::Active(big(place.1)));
+            self.changed.insert(Notification::Active(big(place.1)));
             return;
         }
         let (destination, window) = (record.destination.clone(), self.window());
@@ -166,7 +166,7 @@ impl Inner {
         }
     }
 
-    /// Whether the destination has pending callbacks. Without, its breaker is closed.
+    /// Sets whether the destination has pending callbacks. Without them, its breaker is closed.
     pub(super) fn set_pending(&mut self, key: QueueKey, has_pending: bool) {
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.set_pending(has_pending);
@@ -174,7 +174,7 @@ impl Inner {
         }
     }
 
-    /// The breaker of a destination opens or closes.
+    /// Records that the breaker of a destination opens or closes.
     pub(super) fn set_open(&mut self, key: QueueKey, open: Option<Open>) {
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.set_open(open);
@@ -191,7 +191,7 @@ impl Inner {
         }
     }
 
-    /// The breaker of a destination as the owner before has left it.
+    /// Records the breaker of a destination as the previous owner left it.
     pub(super) fn take_over(&mut self, key: QueueKey, open: Open) {
         self.taken_over.insert(key, open);
         self.set_open(key, Some(open));
@@ -203,12 +203,12 @@ impl Inner {
         self.retried.insert(key);
     }
 
-    /// What is active may be due at any time.
+    /// Resets the lower bounds of the due times: an active callback may be due at any time.
     pub(super) fn forget_fronts(&mut self) {
         self.queues.values_mut().for_each(Queue::forget_front);
     }
 
-    /// What was read for a queue.
+    /// Adds what was read for a queue.
     pub(super) fn filled(
         &mut self,
         (key, from): (QueueKey, Place),
@@ -229,7 +229,7 @@ impl Inner {
         self.queues.values().flat_map(Queue::in_flight).map(big).collect()
     }
 
-    /// A session begins. Attempts of the one before are dropped before anything is claimed again.
+    /// Begins a session. Attempts of the previous one are dropped before anything is claimed again.
     pub(super) fn begin(&mut self, claimant: Arc<Claimant>) {
         if let Some(before) = self.before.take() {
             before.supersede();
@@ -237,7 +237,7 @@ impl Inner {
         self.claimant = Some(claimant);
     }
 
-    /// The session is over: everything that was claimed is lost, and the queues are read again.
+    /// Ends the session: all claims are lost, and the queues are read again.
     pub(super) fn lose_all(&mut self) {
         measure::shards_lost(self.shards_owned());
         self.before = self.claimant.take().or(self.before.take());
@@ -265,7 +265,7 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change under the lock is complete before anything can panic.
+        // A panic cannot leave a change under the lock incomplete.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -306,7 +306,7 @@ impl Queues {
         let window = inner.window();
         let is_owned = inner.owns(key);
         let Inner { claimant, queues, frozen, postponed, wanted, .. } = &mut *inner;
-        // A queue of a shard that is let go is reported as lost soon.
+        // The queue belongs to a shard that is being released, and is reported as lost soon.
         let Some(claimant) = claimant.as_ref().filter(|_| is_owned) else {
             return Claims::default();
         };
@@ -323,11 +323,11 @@ impl Queues {
         }
         let owner: Weak<dyn ClaimOwner> = Arc::downgrade(claimant) as _;
         let claim = |record: Record| {
-            let hold = Hold::while_owned(Arc::clone(claimant) as _);
-            Claim::new(Box::new(record), owner.clone(), hold)
+            let validity = Validity::while_owned(Arc::clone(claimant) as _);
+            Claim::new(Box::new(record), owner.clone(), validity)
         };
         let claimed = queue.claim(limit, horizon).into_iter().map(claim).collect();
-        // Without anything left, the queue is reported when more was read.
+        // If nothing is left, the queue is reported when more has been read.
         let next_due = queue.first_due();
         if queue.wants_more(window) {
             wanted.push(key);
@@ -347,12 +347,12 @@ impl Queues {
         }
     }
 
-    /// Nothing is claimed until [`Queues::thaw`].
+    /// Suspends claims until [`Queues::thaw`].
     pub(super) fn freeze(&self) {
         self.lock().frozen = true;
     }
 
-    /// Claims are possible again.
+    /// Resumes claims.
     pub(super) fn thaw(&self) {
         let mut inner = self.lock();
         inner.frozen = false;
@@ -363,7 +363,7 @@ impl Queues {
         self.wake();
     }
 
-    /// The queues to be filled, with the place from which to read.
+    /// The queues to be filled, with the position from which to read.
     pub(super) fn take_wanted(&self) -> Vec<(QueueKey, Place)> {
         let mut inner = self.lock();
         let wanted = std::mem::take(&mut inner.wanted);

@@ -1,4 +1,4 @@
-//! Look-ups and export, on a connection of their own.
+//! Look-ups and export, on a separate connection.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio_postgres::{
 };
 
 use super::{
-    notices::Notice,
+    notifications::Notification,
     queues::Queues,
     rows::{self, millis},
     session::{CALL_TIMEOUT, Connection, Connector, away},
@@ -27,11 +27,11 @@ use crate::{
 /// Number of callbacks that one step of an export reads.
 const EXPORT_STEP: i64 = 1000;
 
-/// Number of delivered callbacks that are counted by minute.
+/// Maximum number of delivered callbacks that are counted by minute.
 const DELIVERED_LIMIT: i64 = 500_000;
 
-/// An argument of a read. Its type is named, because reads prepare nothing: a pooler in transaction mode may
-/// run each on another connection.
+/// An argument of a read. Its type is given explicitly, because reads use no prepared statements: a pooler in
+/// transaction mode may run each read on another connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Arg<'a> {
     Short(i16),
@@ -62,7 +62,7 @@ pub(super) struct Reads {
     /// The identity of this instance.
     pub(super) node: String,
     pub(super) longest_pause: std::time::Duration,
-    notices: mpsc::UnboundedSender<Notice>,
+    notifications: mpsc::UnboundedSender<Notification>,
     clock: SharedClock,
 }
 
@@ -73,18 +73,18 @@ impl Reads {
         salt: [u8; 16],
         node: String,
         settings: &Settings,
-        notices: mpsc::UnboundedSender<Notice>,
+        notifications: mpsc::UnboundedSender<Notification>,
         clock: SharedClock,
     ) -> Self {
         let connection = Mutex::new(None);
         let longest_pause = settings.common.longest_pause;
-        Self { connector, connection, queues, salt, node, longest_pause, notices, clock }
+        Self { connector, connection, queues, salt, node, longest_pause, notifications, clock }
     }
 
-    /// Tells the other instances that something was asked.
+    /// Notifies the other instances that a question was asked.
     pub(super) fn notify_asked(&self) {
-        // Without the task of the notices, they look by themselves.
-        drop(self.notices.send(Notice::Asked));
+        // If the task of the notifications has ended, they find the question by polling.
+        drop(self.notifications.send(Notification::Asked));
     }
 
     /// The rows of a query.
@@ -218,7 +218,7 @@ impl Reads {
     }
 }
 
-/// Callbacks with what they wait for: the previous pending one of the job, or else the active one.
+/// Callbacks with the one that they wait for: the previous pending one of the job, or else the active one.
 pub(super) fn selected() -> String {
     format!(
         "SELECT {}, d.paused_at, d.hold_until, w.seq AS waits_seq, w.queue AS waits_queue \

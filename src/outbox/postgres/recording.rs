@@ -1,4 +1,4 @@
-//! Outcomes of attempts, and what is written of them.
+//! Outcomes of attempts, and the changes that they cause.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,11 +17,11 @@ use crate::{
     },
 };
 
-/// Outcomes that could not be recorded yet, because the connection broke. They still count as long as no
-/// other instance has taken their shard.
+/// Outcomes that could not be recorded yet, because the connection broke. They remain valid until another
+/// instance takes their shard.
 pub(super) type Kept = Arc<Mutex<Vec<Recording>>>;
 
-/// An outcome, what is written of it, and who waits for that.
+/// An outcome, the change that it causes, and the channel for the answer.
 pub(super) struct Recording {
     pub(super) record: Record,
     pub(super) previous: Option<Attempt>,
@@ -35,13 +35,13 @@ impl Recording {
         ids::parts(self.record.id).1
     }
 
-    /// It cannot be recorded any more.
+    /// It can no longer be recorded.
     pub(super) fn refuse(self, error: OutboxError) {
         answer(self.reply, Err(error));
     }
 }
 
-/// Decides what is written of an outcome; `None` if nothing is, because the callback is due again.
+/// Decides what an outcome changes; `None` if nothing, because the callback is due again.
 pub(super) fn decide(
     queues: &Queues,
     settings: &Settings,
@@ -57,7 +57,7 @@ pub(super) fn decide(
     };
     let record = Record { budget_since: began.max(resumed_at), ..*record };
     let settlement = match settlement {
-        // The decision was based on the age at the time of the claim; the destination has been paused or
+        // The decision was based on the age at the time of the claim, but the destination was paused or
         // resumed since.
         Settlement::Failed { attempt, failure, hold }
             if failure.kind == ErrorKind::Expired && (paused || record.budget_since > began) =>

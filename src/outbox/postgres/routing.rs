@@ -1,11 +1,11 @@
-//! Who does what an operator asks for: this instance with its own destinations, and others with theirs.
+//! Routing of operator actions: each instance acts on its own destinations.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    asked::{Answer, Question, misunderstood},
     command::{Action, Reply},
     outbox::PostgresOutbox,
+    questions::{Answer, Question, misunderstood},
     shard::shard_of,
 };
 use crate::{
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl PostgresOutbox {
-    /// Does something with callbacks: with those of own destinations here, and with the others by asking
-    /// their owners. Returns the result for each part.
+    /// Acts on callbacks: directly for this instance's destinations, and through the owners of the others.
+    /// Returns the result for each part.
     pub(super) fn routed<T: Send + 'static>(
         &self,
         ids: Vec<CallbackId>,
@@ -36,7 +36,7 @@ impl PostgresOutbox {
                 }
             }
         }
-        // Sent now, because writes take effect in the order of their calls.
+        // Send it now, because writes take effect in the order of their calls.
         let here = (!own.is_empty() || others.is_empty()).then(|| {
             let own = own.clone();
             self.act(|reply| act(own, reply))

@@ -1,5 +1,5 @@
-//! Callbacks as rows. A record is stored as it was accepted, without its id; what has become of it is in
-//! columns, which the functions of the schema change.
+//! Callbacks as rows. A record is stored as it was accepted, without its id. Its progress is in columns,
+//! which the functions of the schema change.
 
 use serde::Serialize;
 use tokio_postgres::Row;
@@ -19,7 +19,7 @@ use crate::{
 pub(super) const COLUMNS: &str = "p.seq, p.queue, c.accepted, p.status, p.readiness, p.due, p.attempts, \
     p.budget_attempts, p.budget_since, p.replays, p.ended_at, p.last_error, p.last_attempt, d.resumed_at";
 
-/// PostgreSQL's `bigint` has a sign, and a seq or queue has none: the same 64 bits.
+/// PostgreSQL's `bigint` is signed, and a seq or queue is not: both have the same 64 bits.
 pub(super) const fn big(value: u64) -> i64 {
     value.cast_signed()
 }
@@ -59,8 +59,8 @@ pub(super) fn id(seq: i64, queue: i64) -> CallbackId {
     ids::id(unbig(seq), QueueKey(unbig(queue)))
 }
 
-/// The first key of the advisory locks of the schema with this salt. The keys of a whole database are in one
-/// space.
+/// The first key of the advisory locks of the schema with this salt. All schemas of a database share the
+/// keys.
 pub(super) fn class_of(salt: &[u8]) -> i32 {
     salt.first_chunk().map_or(0, |first| i32::from_be_bytes(*first))
 }
@@ -82,7 +82,8 @@ pub(super) const fn readiness(state: State) -> Option<i16> {
     }
 }
 
-/// When a pending callback is due, or may be due; of an ended one, when it was accepted.
+/// When a pending callback is due, or the earliest time at which it can be; for an ended one, when it was
+/// accepted.
 pub(super) const fn due(record: &Record) -> Timestamp {
     match record.state {
         State::Pending(Readiness::Scheduled(at) | Readiness::Blocked(at)) => at,
@@ -95,7 +96,7 @@ pub(super) fn kind(kind: ErrorKind) -> i16 {
     place.and_then(|place| i16::try_from(place).ok()).unwrap_or(-1)
 }
 
-/// The kind that [`kind`] has given.
+/// The inverse of [`kind`].
 pub(super) fn kind_at(place: i16) -> Option<ErrorKind> {
     usize::try_from(place).ok().and_then(|place| ErrorKind::ALL.get(place).copied())
 }
@@ -105,7 +106,7 @@ pub(super) fn kind_of(record: &Record) -> Option<i16> {
 }
 
 pub(super) fn encoded<T: Serialize>(part: Option<&T>) -> Result<Option<Vec<u8>>> {
-    Ok(part.map(record::encode_row).transpose()?)
+    Ok(part.map(record::encode).transpose()?)
 }
 
 /// The bytes of a callback as it was accepted.

@@ -12,15 +12,15 @@ use super::{
 };
 use crate::outbox::{Identity, OutboxError, ids};
 
-/// The migrations in order. The number of the schema's version is how many were made. One that leaves what
-/// older services call, which is the rule, leaves `meta.oldest` as it is, so that instances can be replaced
-/// one after the other.
+/// The migrations in order. The schema's version is the number of migrations that were applied. A migration
+/// should keep what older services call; it then leaves `meta.oldest` unchanged, so that instances can be
+/// upgraded one after the other.
 const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/postgres/0001_first_schema.sql")];
 
-/// The oldest PostgreSQL that has everything that is used.
+/// The oldest supported version of PostgreSQL.
 const OLDEST_SERVER: i32 = 140_000;
 
-/// How long PostgreSQL may take to notice that the session of a process that has ended is over.
+/// How long PostgreSQL may take to notice that a process has ended, and to end its session.
 const LINGERING: Duration = Duration::from_secs(2);
 
 /// A schema that is ready.
@@ -29,19 +29,19 @@ pub(super) struct Schema {
     pub(super) migrated: bool,
 }
 
-/// What opening is for.
+/// The purpose of opening the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// The store is used by the service.
+    /// The service uses the store.
     Use,
-    /// The store is used by a command.
-    Visit,
-    /// An empty store is made for an import, which [`finish_import`] ends.
+    /// A command uses the store.
+    Command,
+    /// An empty store is created for an import, which [`finish_import`] ends.
     Import(Option<Identity>),
 }
 
-/// Creates or migrates the schema. On error, nothing is changed. With the key of the ids of the session before,
-/// it has to be the same schema.
+/// Creates or migrates the schema. On error, nothing is changed. If the key of the previous session's ids is
+/// given, the schema must have the same key.
 pub(super) async fn prepare(
     client: &Client,
     connector: &Connector,
@@ -50,7 +50,7 @@ pub(super) async fn prepare(
 ) -> std::result::Result<Schema, SchemaError> {
     refuse_server(client).await?;
     client.batch_execute("BEGIN").await?;
-    // Instances that start together.
+    // Instances may start at the same time.
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('urlcallback ' || $1, 0))";
     client.query_one(lock, &[&connector.schema()]).await?;
     let made = match refuse_another(client, connector, known).await {
@@ -61,7 +61,8 @@ pub(super) async fn prepare(
     made
 }
 
-/// Refuses a schema that is not the one of the session before: the URL may name hosts of different clusters.
+/// Refuses a schema that differs from that of the previous session: the URL may name hosts of different
+/// clusters.
 async fn refuse_another(
     client: &Client,
     connector: &Connector,
@@ -81,7 +82,7 @@ async fn refuse_another(
     )))
 }
 
-/// Refuses a server that is too old, that may lose what it has committed, or that nothing can be written to.
+/// Refuses a server that is too old, that may lose committed data, or that is read-only.
 pub(super) async fn refuse_server(client: &Client) -> std::result::Result<(), SchemaError> {
     let version: String = client.query_one("SHOW server_version_num", &[]).await?.get(0);
     if version.parse().unwrap_or(0) < OLDEST_SERVER {
@@ -114,7 +115,7 @@ pub(super) async fn refuse_server(client: &Client) -> std::result::Result<(), Sc
     Ok(())
 }
 
-/// The version of the schema, which this version can use; 0 if there is none.
+/// The version of the schema; 0 if there is none. Fails if this version of the service cannot use it.
 pub(super) async fn look(
     client: &Client,
     connector: &Connector,
@@ -145,7 +146,7 @@ pub(super) async fn look(
     } else {
         (0, 0, false)
     };
-    // A newer service may be under way to replace this one.
+    // During an upgrade, newer instances may have migrated it.
     if version > MIGRATIONS.len() && oldest > MIGRATIONS.len() {
         return Err(SchemaError::Newer { name, found: version, known: MIGRATIONS.len() });
     }
@@ -186,7 +187,7 @@ async fn migrate(
     let newest = i32::try_from(newest).unwrap_or(i32::MAX);
     if version == 0 {
         let (importing, given) = match purpose {
-            Purpose::Use | Purpose::Visit => (false, None),
+            Purpose::Use | Purpose::Command => (false, None),
             Purpose::Import(identity) => (true, identity),
         };
         let random = || ids::random().map_err(|error| SchemaError::Refused(error.to_string()));
@@ -205,7 +206,7 @@ async fn migrate(
     Ok(Schema { salt, migrated: version > 0 && version < MIGRATIONS.len() })
 }
 
-/// An import changes the key of the ids, and needs the schema for itself.
+/// Fails if the schema is in use: an import changes the key of the ids.
 async fn refuse_if_used(
     client: &Client,
     connector: &Connector,
@@ -228,7 +229,7 @@ async fn refuse_if_used(
     }
 }
 
-/// The import is complete: the store can be used.
+/// Marks the import as complete, so that the store can be used.
 pub(super) async fn finish_import(
     client: &Client,
     connector: &Connector,
@@ -237,7 +238,7 @@ pub(super) async fn finish_import(
     Ok(client.execute(&sql, &[]).await.map(drop)?)
 }
 
-/// Removes what an import has left that did not end.
+/// Removes what an interrupted import has left.
 pub(super) async fn remove_import(
     client: &Client,
     connector: &Connector,
@@ -278,7 +279,7 @@ pub(super) enum SchemaError {
 }
 
 impl SchemaError {
-    /// The same as an error of the store, which is in `place`.
+    /// The same as an error of the store at `place`.
     pub(super) fn of(self, place: &str) -> OutboxError {
         match self {
             Self::Newer { found, known, .. } => OutboxError::NewerFormat {

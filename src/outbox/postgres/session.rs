@@ -18,32 +18,33 @@ use crate::{
     tls::{self, PairFiles},
 };
 
-/// How long connecting may take.
+/// Time-out for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one call may take before the connection counts as broken.
+/// Time-out for one call, after which the connection counts as broken.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// PostgreSQL ends a session that is silent for so long, and with it its locks, also if the instance is
-/// frozen or cut off.
+/// PostgreSQL ends a session that has been silent for this long and releases its locks, even if the instance
+/// is frozen or cut off.
 const GUARD: &str = "SET idle_session_timeout = '20s'; SET idle_in_transaction_session_timeout = '20s'; \
     SET tcp_user_timeout = '20s'; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; \
     SET tcp_keepalives_count = 3";
 
-/// Plans that look each row up in an index, in the index's order, whatever the statistics say: they are made
-/// while the tables are still empty. A bitmap has all rows of a key, also those that are dead while a snapshot
-/// is held, and what is materialized is compared with each row.
+/// Forces plans that look each row up in an index, in the index's order: plans are made while the tables are
+/// still empty, so the statistics mislead. A bitmap scan visits all rows of a key, including those that are
+/// dead but kept by an old snapshot, and a materialized list is compared with each row.
 const PLANS: &str = "SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off; \
     SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; \
     SET plan_cache_mode = force_generic_plan";
 
-/// Makes connections.
+/// Opens connections.
 pub(super) struct Connector {
-    /// For reads.
+    /// The configuration for reads.
     config: Config,
-    /// For sessions that hold locks and listen. It does not lead to a pooler in transaction mode.
+    /// The configuration for sessions that hold locks and listen. It must not lead to a pooler in transaction
+    /// mode.
     direct: Config,
-    /// Whether it is another one.
+    /// Whether the two differ.
     is_pooled: bool,
     settings: Arc<Settings>,
 }
@@ -56,7 +57,7 @@ pub(super) struct Connection {
 }
 
 impl Connector {
-    /// The error says what is wrong with a URL or a file.
+    /// The error describes what is wrong with a URL or a file.
     pub(super) fn new(settings: &Arc<Settings>) -> std::result::Result<Self, String> {
         let config = configured(&settings.url)?;
         let session_url = settings.session_url.as_ref();
@@ -68,8 +69,8 @@ impl Connector {
         Ok(connector)
     }
 
-    /// What is connected with: the files are read each time, because they may have been replaced. The
-    /// certificates are used unless the URL says `sslmode=disable`.
+    /// The password and the TLS configuration of a connection. The files are read each time, because they may
+    /// have been replaced. TLS is used unless the URL has `sslmode=disable`.
     fn with_files(
         &self,
         config: &Config,
@@ -99,13 +100,13 @@ impl Connector {
         &self.settings.schema
     }
 
-    /// Name of the channel of the notices.
+    /// Name of the channel of the notifications.
     pub(super) fn channel(&self) -> String {
         // Names are cut off after 63 bytes.
         format!("urlcallback_{:x}", crc32fast::hash(self.settings.schema.as_bytes()))
     }
 
-    /// Connects, with limits on its silence: the session that owns shards.
+    /// Connects the session that owns shards, with a limit on its silence.
     pub(super) async fn session(&self) -> Result<Connection> {
         let connection = self.direct().await?;
         connection.client.batch_execute(GUARD).await.map_err(away)?;
@@ -139,19 +140,19 @@ impl Connector {
         Ok(Connection { client, open: until_closed(serve) })
     }
 
-    /// Whether two sessions cannot be told from each other, because a pooler in transaction mode runs each
-    /// transaction on any of its connections. Locks would belong to nobody.
+    /// Whether a pooler in transaction mode is in between, which runs each transaction on any of its
+    /// connections. Session locks would then have no owner.
     pub(super) async fn shares_sessions(&self) -> Result<bool> {
         let (one, other) = (self.direct().await?, self.direct().await?);
         let first = backend(&one.client).await?;
         other.client.batch_execute("BEGIN").await.map_err(away)?;
-        // Asked again only then: a pooler with a single connection would make it wait.
+        // The second query is made only if needed: with a pooler that has a single connection, it would wait.
         let shares = backend(&other.client).await? == first || backend(&one.client).await? != first;
         other.client.batch_execute("ROLLBACK").await.map_err(away)?;
         Ok(shares)
     }
 
-    /// Connects to listen: the notices come out of the receiver.
+    /// Connects to listen. Notifications arrive at the receiver.
     pub(super) async fn listen(&self) -> Result<(Client, mpsc::UnboundedReceiver<String>)> {
         let (client, serve) = self.open(&self.direct).await?;
         Ok((client, notified(serve)))
@@ -167,8 +168,8 @@ impl Connector {
 type Serve =
     tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
-/// Serves a connection in a task of this runtime. It is closed when a commit may not have reached the standby
-/// that it was to wait for, before the call gets its answer.
+/// Drives a connection in a task of this runtime. If a commit may not have reached its synchronous standby,
+/// the connection is closed before the call gets its answer.
 fn until_closed(mut serve: Serve) -> watch::Receiver<bool> {
     let (closed, open) = watch::channel(true);
     tokio::spawn(async move {
@@ -177,7 +178,7 @@ fn until_closed(mut serve: Serve) -> watch::Receiver<bool> {
             if matches!(&message, AsyncMessage::Notice(notice) if is_unreplicated(notice)) {
                 tracing::error!(
                     event.action = "store-unreplicated",
-                    "a commit did not wait for its synchronous standby; the connection is given up"
+                    "a commit did not wait for its synchronous standby; closing the connection"
                 );
                 break;
             }
@@ -188,26 +189,26 @@ fn until_closed(mut serve: Serve) -> watch::Receiver<bool> {
     open
 }
 
-/// Whether PostgreSQL warns that a transaction was committed, but might not have been replicated. The words
-/// depend on the server's language.
+/// Whether PostgreSQL warns that a transaction was committed, but might not have been replicated. The text of
+/// the warning depends on the server's language.
 fn is_unreplicated(notice: &DbError) -> bool {
     *notice.code() == SqlState::WARNING && notice.routine() == Some("SyncRepWaitForLSN")
 }
 
 /// The same for a connection that listens.
 fn notified(mut serve: Serve) -> mpsc::UnboundedReceiver<String> {
-    let (payloads, notices) = mpsc::unbounded_channel();
+    let (payloads, notifications) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let mut all = stream::poll_fn(move |context| serve.poll_message(context));
         while let Some(Ok(message)) = all.next().await {
-            if let AsyncMessage::Notification(notice) = message
-                && payloads.send(notice.payload().to_owned()).is_err()
+            if let AsyncMessage::Notification(notification) = message
+                && payloads.send(notification.payload().to_owned()).is_err()
             {
                 break;
             }
         }
     });
-    notices
+    notifications
 }
 
 /// The number of the process that serves a connection.
@@ -233,7 +234,7 @@ fn parsed(url: &SecretUrl) -> std::result::Result<Config, String> {
     if !["postgresql://", "postgres://"].iter().any(|scheme| url.reveal().starts_with(scheme)) {
         return Err("it begins with postgresql://".to_owned());
     }
-    // Only the password before the `@` is hidden wherever the URL is shown.
+    // Only a password before the `@` is masked when the URL is shown.
     let query = url.reveal().split_once('?').map_or("", |(_, query)| query);
     if url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "password") {
         return Err(
@@ -248,12 +249,12 @@ fn parsed(url: &SecretUrl) -> std::result::Result<Config, String> {
     Ok(config)
 }
 
-/// Checks the form of a URL; the error says what is wrong.
+/// Checks the form of a URL; the error describes what is wrong.
 pub fn check_url(url: &SecretUrl) -> std::result::Result<(), String> {
     parsed(url).map(drop)
 }
 
-/// What an error says, in one line.
+/// The message of an error, in one line.
 pub(super) fn said(error: &tokio_postgres::Error) -> Arc<str> {
     use std::error::Error as _;
     match (error.as_db_error(), error.source()) {
@@ -273,7 +274,7 @@ pub(super) fn away(error: tokio_postgres::Error) -> OutboxError {
     }
 }
 
-/// An error of a write, which may have been made if the connection broke.
+/// An error of a write. If the connection broke, the write may have been committed.
 pub(super) fn unsure(error: tokio_postgres::Error) -> OutboxError {
     match error.as_db_error() {
         // PostgreSQL has answered: nothing was changed.
@@ -282,12 +283,12 @@ pub(super) fn unsure(error: tokio_postgres::Error) -> OutboxError {
     }
 }
 
-/// Whether a call was rolled back because of another one: a deadlock, say.
+/// Whether a call was rolled back because of another one, such as after a deadlock.
 pub(super) fn is_conflict(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|db| db.code().code().starts_with("40"))
 }
 
-/// Whether the database cannot be used at the moment, whatever is asked of it.
+/// Whether the database cannot serve any call at the moment.
 fn is_away(error: &tokio_postgres::Error) -> bool {
     let Some(db) = error.as_db_error() else { return true };
     let code = db.code();

@@ -17,14 +17,14 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
     /// The client certificate and its key.
     pub identity: Option<PairFiles>,
-    /// Name of the schema, which the store creates and has for itself.
+    /// Name of the schema, which the store creates and uses exclusively.
     pub schema: String,
-    /// Those of every store.
+    /// The settings that every store has.
     pub common: Common,
 }
 
 impl Settings {
-    /// Where the callbacks are, without a password.
+    /// The location of the callbacks, without a password.
     pub fn place(&self) -> String {
         format!("{} (schema {})", self.url, self.schema)
     }

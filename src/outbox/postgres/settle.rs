@@ -30,8 +30,8 @@ impl Writer {
         self.settle_decided(settles.into_iter().filter_map(decided).collect()).await
     }
 
-    /// The same for outcomes that were decided. If the connection breaks, they are kept, and that is the
-    /// error.
+    /// The same for outcomes that were decided. If the connection breaks, they are kept, and the error is
+    /// returned.
     pub(super) async fn settle_decided(&self, mut outcomes: Vec<Recording>) -> Result<()> {
         if outcomes.is_empty() {
             return Ok(());

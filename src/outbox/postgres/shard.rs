@@ -1,4 +1,4 @@
-//! A shard: a part of the destinations, which one instance delivers to.
+//! A shard: a part of the destinations, to which one instance delivers.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ pub(super) const fn shard_of(key: QueueKey) -> usize {
     (key.0 % SHARDS as u64) as usize
 }
 
-/// Whose a shard is.
+/// The ownership of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ShardState {
-    /// Another instance's, or nobody's.
+    /// Owned by another instance, or by none.
     Foreign,
-    /// Locked, and left alone until this [`uptime`](super::claimant::uptime).
+    /// Locked, but not used until this [`uptime`](super::claimant::uptime).
     Waiting(Duration),
-    /// This instance's.
+    /// Owned by this instance.
     Owned,
-    /// Nothing more is claimed, and it is let go when nothing is in flight.
+    /// Nothing more is claimed, and it is released when nothing is in flight.
     Draining,
 }

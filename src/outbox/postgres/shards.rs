@@ -1,8 +1,8 @@
 //! Which shards this instance owns.
 //!
 //! A shard belongs to the session that holds its advisory lock; PostgreSQL is the lock manager. The row of a
-//! shard says who had it last, and whether it was let go in order. Who gets the lock of a shard that was not
-//! waits until an old owner that does not know yet has stopped.
+//! shard records its last owner, and whether it was released in order. If it was not, the new owner waits
+//! until a previous owner that does not know of the loss yet has stopped.
 
 use std::time::Duration;
 
@@ -20,20 +20,20 @@ use crate::{
     outbox::{Open, OutboxError, error::Result},
 };
 
-/// Pause between two beats.
+/// Pause between two heartbeats.
 pub(super) const BEAT: Duration = Duration::from_secs(2);
 
-/// How long a shard is left alone that was not let go in order. An old owner drops its attempts 17 seconds
-/// after its last answer.
+/// How long a new owner waits before using a shard that was not released in order. The previous owner drops
+/// its attempts 17 seconds after its latest answer.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(20);
 
-/// How long after the beginning of a session shards of other instances are left alone, so that after an
-/// outage of the database each takes its own back.
+/// How long after the beginning of a session an instance takes no shards of others, so that after an outage
+/// of the database each gets its own back.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The second keys of the locks of identities, after those of the shards: of instances, and of commands.
+/// The second keys of the locks of identities, of instances and of commands. They follow those of the shards.
 pub(super) const INSTANCE_LOCKS: i32 = 1000;
-const VISITOR_LOCKS: i32 = 1_000_000;
+const COMMAND_LOCKS: i32 = 1_000_000;
 
 /// The number of a shard in its row.
 fn number(shard: usize) -> i32 {
@@ -48,14 +48,14 @@ struct Row {
 }
 
 impl Writer {
-    /// Says that this instance lives, takes shards that it should have, and lets go of those that it should
-    /// not have.
+    /// Sends the heartbeat of this instance, takes shards that it should own, and releases those that it
+    /// should not.
     pub(super) async fn beat(&self) -> Result<()> {
         let now = millis(self.now());
         self.query(&self.statements.beat, &[&self.slot, &now]).await?;
-        // An instance lives as long as its session, which has the lock of its identity.
+        // An instance is alive as long as its session, which holds the lock of its identity.
         let args: [&(dyn ToSql + Sync); 3] =
-            [&rows::class_of(&self.salt), &INSTANCE_LOCKS, &VISITOR_LOCKS];
+            [&rows::class_of(&self.salt), &INSTANCE_LOCKS, &COMMAND_LOCKS];
         let row = self.query_one(&self.statements.live, &args).await?;
         let live = usize::try_from(row.get::<_, i64>(0)).unwrap_or(0);
         self.queues.lock().is_alone = live <= 1;
@@ -66,7 +66,7 @@ impl Writer {
         self.take(target).await
     }
 
-    /// Stores which breakers have opened or closed, for who takes over.
+    /// Stores which breakers have opened or closed, for the next owner.
     pub(super) async fn store_open(&self) -> Result<()> {
         let opened = std::mem::take(&mut self.queues.lock().opened);
         if opened.is_empty() {
@@ -80,12 +80,12 @@ impl Writer {
         self.query(&self.statements.open, &[&keys, &since, &probes]).await.map(drop)
     }
 
-    /// A visitor takes shards only where nobody else is there to act.
+    /// A command takes shards only if no instance is running.
     fn takes_shards(&self, live: usize) -> bool {
-        !self.is_visitor || live == 0
+        !self.is_command || live == 0
     }
 
-    /// Takes shards that nobody has, up to `target`.
+    /// Takes unowned shards, up to `target`.
     async fn take(&self, target: usize) -> Result<()> {
         let mut owned = self.queues.lock().shards_owned();
         if owned >= target && self.has_nothing_kept() {
@@ -93,8 +93,8 @@ impl Writer {
         }
         let rows = self.shard_rows().await?;
         let is_patient = uptime().saturating_sub(self.began) < PATIENCE;
-        // Its own ones first, and the others from a place of its own, so that instances that start together
-        // do not try the same.
+        // Its previous shards first. The others from a different offset for each instance, so that instances
+        // that start together do not try the same ones.
         let begin = self.slot.unsigned_abs() as usize * 23;
         let mut rows: Vec<_> = rows.into_iter().collect();
         rows.sort_by_key(|row| (!row.is_mine, (row.id + SHARDS - begin % SHARDS) % SHARDS));
@@ -119,10 +119,10 @@ impl Writer {
         if locked.is_empty() {
             return Ok(());
         }
-        // Read again, because they may have changed before they were locked.
+        // Read them again, because they may have changed before they were locked.
         let mut rows = self.shard_rows().await?;
         rows.retain(|row| locked.contains(&row.id));
-        // Nobody else has delivered to these in the meantime.
+        // No other instance has delivered to these since.
         let mine = rows.iter().filter(|row| row.is_mine);
         let kept = mine.flat_map(|row| self.take_kept(row.id)).collect();
         self.settle_decided(kept).await?;
@@ -149,14 +149,14 @@ impl Writer {
             tracing::warn!(
                 event.action = "shards-taken-over",
                 shard.count = ready.len(),
-                "shards of an instance that is gone were taken over"
+                "took over shards of an instance that is gone"
             );
             measure::shards_taken_over(ready.len());
         }
         Ok(())
     }
 
-    /// Owns shards that are locked.
+    /// Becomes the owner of shards that are locked.
     async fn own(&self, shards: &[usize]) -> Result<()> {
         if shards.is_empty() {
             return Ok(());
@@ -170,8 +170,8 @@ impl Writer {
         self.load(&numbers).await
     }
 
-    /// Lets go of shards until `target` are left: nothing more is claimed, and when nothing is in flight, it
-    /// is unlocked.
+    /// Releases shards until `target` are left: nothing more is claimed from them, and each is unlocked when
+    /// nothing of it is in flight.
     pub(super) async fn let_go(&self, target: usize) -> Result<()> {
         let drained: Vec<_> = {
             let mut inner = self.queues.lock();
@@ -211,7 +211,7 @@ impl Writer {
 
     /// Locks the identity of this instance; `false` if another session has it.
     pub(super) async fn lock_identity(&self) -> Result<bool> {
-        let first = if self.is_visitor { VISITOR_LOCKS } else { INSTANCE_LOCKS };
+        let first = if self.is_command { COMMAND_LOCKS } else { INSTANCE_LOCKS };
         self.try_lock(first.saturating_add(self.slot)).await
     }
 

@@ -66,7 +66,7 @@ pub(super) struct Statements {
     pub(super) remove_windows: Statement,
 }
 
-/// Calls with the outcome events of the callbacks that end, and the seqs of those that end at once.
+/// Calls that also store the outcome events of callbacks that end, and the seqs of those that end at once.
 pub(super) struct WithEvents {
     pub(super) enqueue: Statement,
     pub(super) settle: Statement,
@@ -78,7 +78,8 @@ impl WithEvents {
     async fn prepare(connection: &Connection, connector: &Connector) -> Result<Self> {
         let client = &connection.client;
         let prepare = async |text: &str| client.prepare(&connector.sql(text)).await.map_err(away);
-        // The parts of a union are evaluated one after the other, and the second sees what the first did.
+        // The parts of a UNION are evaluated one after the other, and the second part sees the changes of the
+        // first.
         Ok(Self {
             enqueue: prepare(&format!(
                 "SELECT ord, outcome, seq, queue, readiness FROM @schema@.enqueue_v1({}) \

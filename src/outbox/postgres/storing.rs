@@ -17,19 +17,19 @@ use crate::{
 /// Arguments of a call.
 pub(super) type Args<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
-/// A callback as it will be stored, with its bytes.
+/// A callback to be stored, with its encoded bytes.
 pub(super) struct Prepared {
     /// Its id is zero if it is not known yet.
     pub(super) record: Record,
     accepted: Vec<u8>,
-    /// The seq that it gets; `None`: the next one.
+    /// Its seq; `None`: the next one.
     given: Option<i64>,
-    /// The callback that it reports the outcome of, without which it is not stored.
+    /// The callback whose outcome it reports; if that is not stored, this one is not stored either.
     about: Option<i64>,
 }
 
 impl Prepared {
-    /// A callback that is stored at `now`, as `given` if that is known.
+    /// A callback that is stored at `now`, with the seq and id `given` if they are known.
     pub(super) fn new(
         new: &NewCallback,
         given: Option<CallbackId>,
@@ -120,7 +120,7 @@ impl<'a> Storing<'a> {
 }
 
 impl Writer {
-    /// The outcome events about these callbacks, as far as they have ended.
+    /// The outcome events for those of these callbacks that have ended.
     pub(super) fn events_about<'a>(
         &self,
         ended: impl Iterator<Item = &'a Record>,
@@ -133,8 +133,8 @@ impl Writer {
         ended.filter_map(about).map(prepared).collect()
     }
 
-    /// Makes a call with one of two statements: the first one, or the second one if outcome events are to be
-    /// stored with it, which they are however many callbacks are pending.
+    /// Makes a call with one of two statements: the first one, or the second one if outcome events must be
+    /// stored with it. These are stored even if the limit of pending callbacks is reached.
     pub(super) async fn query_with_events(
         &self,
         (plain, with_events): (&Statement, &Statement),

@@ -1,4 +1,5 @@
-//! The summary, and the destinations. What is in flight and open is in memory.
+//! The summary, and the destinations. Which callbacks are in flight and which destinations are open is known
+//! in memory only.
 
 use std::collections::HashMap;
 
@@ -18,7 +19,7 @@ use crate::{
 /// Maximum number of destinations in a summary.
 const DESTINATIONS_SHOWN: usize = 1000;
 
-/// Destinations with their counters, and what is due of each but for what is in flight ($2). A time later
+/// Destinations with their counters, and the due callbacks of each, except those in flight ($2). A time later
 /// than $3 was stored while the clock was ahead.
 const DESTINATIONS: &str = "SELECT d.queue, d.name, d.hold_until, d.paused_at, d.open_since, d.probe_at, \
         coalesce(t.pending, 0)::bigint AS pending, coalesce(t.failed, 0)::bigint AS failed, \
@@ -29,7 +30,7 @@ const DESTINATIONS: &str = "SELECT d.queue, d.name, d.hold_until, d.paused_at, d
     LEFT JOIN (SELECT queue, count(*) AS due, min(due) AS oldest FROM @schema@.progress \
         WHERE readiness < 2 AND (due <= $1 OR due > $3) AND NOT seq = ANY ($2) GROUP BY queue) a ON a.queue = d.queue";
 
-/// A destination as the rows and the queues describe it.
+/// A destination, combined from its rows and its queue.
 struct Described {
     summary: DestinationSummary,
     oldest: Option<Timestamp>,
@@ -54,7 +55,7 @@ impl Reads {
             )
             .await?;
         let described = found.iter().map(|row| {
-            // Of a destination of another instance, what it sends is not known here.
+            // This instance does not know what another one has in flight.
             let of = in_memory.get(&row.get::<_, i64>("queue"));
             let (open, in_flight) = of.copied().unwrap_or_else(|| (rows::open(row), 0));
             let pending = count(row.get("pending"));
@@ -122,7 +123,7 @@ impl Reads {
                 all.push(it);
             }
         }
-        // The parts are read at different moments; this makes their sum the number of pending callbacks.
+        // The parts are read at different times; this makes their sum the number of pending callbacks.
         summary.in_flight = summary.in_flight.min(summary.pending);
         summary.due = due.min(summary.pending - summary.in_flight);
         summary.waiting = summary.pending - summary.in_flight - summary.due;

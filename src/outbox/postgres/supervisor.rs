@@ -1,4 +1,4 @@
-//! Begins sessions, and keeps one: the task of a store.
+//! The task of a store, which keeps a session open.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,7 +16,7 @@ use super::{
     claimant::{Claimant, LastAnswer, uptime},
     clock::{RESYNC, ServerClock},
     command::{Command, Round, Unsure},
-    notices::{Notice, Notices},
+    notifications::{Notification, Notifications},
     queues::Queues,
     recording::{Kept, decide},
     rows::{big, class_of, millis, record, unbig},
@@ -35,21 +35,21 @@ use crate::{
 /// Pause between two attempts to connect again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long another session with the same identity is waited for at the start: PostgreSQL ends it after 20
+/// How long a start waits for the end of another session with the same identity. PostgreSQL ends it after 20
 /// seconds of silence.
 const IDENTITY_WAIT: Duration = Duration::from_secs(25);
 
-/// How often new callbacks are looked for that no notice was received of.
+/// How often new callbacks are polled, in case a notification was lost.
 const POLL: Duration = Duration::from_secs(1);
 
 /// How often all queues are read again.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// How often what is not used any more is looked for, and how long an instance is not seen before it is.
+/// How often unused rows are removed, and for how long an instance must be gone before its rows are.
 const FORGET: Duration = Duration::from_mins(10);
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(30 * 24);
 
-/// Callbacks are committed in another order than their seqs are given. This many are looked at again.
+/// Callbacks are not committed in the order of their seqs, so this many are read again.
 const LATE: i64 = 2000;
 
 /// The task of a store.
@@ -67,7 +67,7 @@ pub(super) struct Supervisor {
     pub(super) kept: Kept,
 }
 
-/// A session that has begun.
+/// An open session.
 pub(super) struct Begun {
     pub(super) writer: Writer,
     pub(super) migrated: bool,
@@ -102,7 +102,7 @@ impl Supervisor {
             slot: 0,
             looked_for: Mutex::new((i64::MAX, None)),
             began,
-            is_visitor: self.purpose == Purpose::Visit,
+            is_command: self.purpose == Purpose::Command,
             clock: Arc::clone(&self.clock),
             salt: schema.salt,
         };
@@ -116,9 +116,9 @@ impl Supervisor {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        // What is stored from now on is looked for, by whomever it is.
+        // From now on, poll for callbacks that any instance stores.
         writer.fresh().await?;
-        // Attempts of the session before are dropped before anything is claimed again.
+        // Attempts of the previous session are dropped before anything is claimed again.
         self.queues.lock().begin(Arc::clone(&writer.claimant));
         writer.beat().await?;
         Ok(Begun { writer, migrated: schema.migrated })
@@ -133,9 +133,11 @@ impl Supervisor {
     }
 
     /// Makes writes until the store is closed.
-    pub(super) async fn run(mut self, mut writer: Writer, mut notices: Notices) {
+    pub(super) async fn run(mut self, mut writer: Writer, mut notifications: Notifications) {
         let (mut waiting, mut unsure) = (VecDeque::new(), None);
-        while let Err(error) = self.serve(&writer, &mut waiting, &mut unsure, &mut notices).await {
+        while let Err(error) =
+            self.serve(&writer, &mut waiting, &mut unsure, &mut notifications).await
+        {
             tracing::error!(
                 event.action = "store-disconnected",
                 error.message = %error,
@@ -153,13 +155,13 @@ impl Supervisor {
     }
 
     /// Makes writes on one session, beginning with the one whose answer was lost. Returns when the store is
-    /// closed, or an error when the session is broken.
+    /// closed, or with an error when the session breaks.
     async fn serve(
         &mut self,
         writer: &Writer,
         waiting: &mut VecDeque<Command>,
         unsure: &mut Option<Unsure>,
-        notices: &mut Notices,
+        notifications: &mut Notifications,
     ) -> Result<()> {
         if let Some(it) = unsure.take() {
             writer.enqueue_again(it).await?;
@@ -196,7 +198,7 @@ impl Supervisor {
                     writer.forget_questions().await?;
                 }
                 _ = forget.tick() => writer.forget().await?,
-                Some(notice) = notices.receive.recv() => heard.note(&notice),
+                Some(notification) = notifications.receive.recv() => heard.note(&notification),
                 () = self.queues.fill.notified() => {}
                 command = self.commands.recv(), if waiting.is_empty() => match command {
                     Some(command) => waiting.push_back(command),
@@ -207,23 +209,23 @@ impl Supervisor {
             while let Ok(command) = self.commands.try_recv() {
                 waiting.push_back(command);
             }
-            while let Ok(notice) = notices.receive.try_recv() {
-                heard.note(&notice);
+            while let Ok(notification) = notifications.receive.try_recv() {
+                heard.note(&notification);
             }
             writer.make(Round::take(waiting)).await?;
             if heard.is_asked && writer.answer_questions().await? {
-                send(notices, Notice::Asked);
+                send(notifications, Notification::Asked);
             }
             writer.read_again(&heard.changed).await?;
             writer.load_active(&heard.active).await?;
             writer.fill(&self.queues.take_wanted()).await?;
             let told = std::mem::take(&mut self.queues.lock().changed);
-            told.into_iter().for_each(|notice| send(notices, notice));
+            told.into_iter().for_each(|notification| send(notifications, notification));
         }
     }
 
-    /// Connects again; `None` if the store is closed meanwhile. Outcomes are kept, and everything else is
-    /// refused.
+    /// Connects again; `None` if the store is closed first. Until then, outcomes are kept, and everything
+    /// else is refused.
     async fn reconnect(
         &mut self,
         broken: &OutboxError,
@@ -254,7 +256,7 @@ impl Supervisor {
                 Ok(Err(error)) => reason = error.to_string(),
                 Err(_) => "no answer from the database".clone_into(&mut reason),
             }
-            // What it may have begun with.
+            // Close what the failed attempt may have opened.
             self.queues.lock().lose_all();
         }
     }
@@ -270,7 +272,7 @@ impl Supervisor {
     }
 }
 
-/// What other instances have told.
+/// Handles a notification of another instance.
 #[derive(Default)]
 struct Heard {
     changed: BTreeSet<QueueKey>,
@@ -279,36 +281,36 @@ struct Heard {
 }
 
 impl Heard {
-    fn note(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Changed(key) => {
+    fn note(&mut self, notification: &Notification) {
+        match notification {
+            Notification::Changed(key) => {
                 self.changed.insert(*key);
             }
-            Notice::Active(seq) => self.active.push(*seq),
-            Notice::Asked => self.is_asked = true,
+            Notification::Active(seq) => self.active.push(*seq),
+            Notification::Asked => self.is_asked = true,
         }
     }
 }
 
-fn send(notices: &Notices, notice: Notice) {
-    // Without its task, the others look again by themselves.
-    drop(notices.send.send(notice));
+fn send(notifications: &Notifications, notification: Notification) {
+    // If its task has ended, the others find the changes by polling.
+    drop(notifications.send.send(notification));
 }
 
 impl Writer {
-    /// What was stored before is known.
+    /// Skips what was stored before, which is known.
     fn look_from_now(&self) {
         *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner) = (i64::MAX, None);
     }
 
-    /// Reads callbacks that are new since the last call, by whomever they were stored: also those that were
-    /// committed after others with a later seq.
+    /// Reads callbacks that any instance stored since the last call, including those that were committed
+    /// after others with a later seq.
     async fn fresh(&self) -> Result<()> {
         let (from, known) = *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner);
         let row = self.query_one(&self.statements.fresh, &[&from]).await?;
         let (count, last): (i64, Option<i64>) = (row.get("count"), row.get("last"));
         let next = last.unwrap_or(0).saturating_sub(LATE).max(0);
-        // How many there are after the next place is not known yet, unless it is the same.
+        // The number of callbacks after the next position is not known yet, unless the position is the same.
         let known_next = if next == from { Some(count) } else { None };
         *self.looked_for.lock().unwrap_or_else(PoisonError::into_inner) = (next, known_next);
         if known == Some(count) {
@@ -316,23 +318,23 @@ impl Writer {
         }
         let own = self.own_shards();
         let found = self.query(&self.statements.recent, &[&from, &own]).await?;
-        // One that cannot be read is reported when its queue is filled.
+        // A callback that cannot be read is reported when its queue is filled.
         self.made_active(found.iter().filter_map(|row| record(row).ok()).collect());
         Ok(())
     }
 
-    /// The own destinations with pending callbacks.
+    /// This instance's destinations with pending callbacks.
     async fn all_pending(&self) -> Result<BTreeSet<QueueKey>> {
         let own = self.own_shards();
         Ok(keys_of(&self.query(&self.statements.all_pending, &[&own]).await?))
     }
 
-    /// The shards of this instance, as arguments have them.
+    /// The shards of this instance, as an argument of a statement.
     pub(super) fn own_shards(&self) -> Vec<i64> {
         self.queues.lock().own_shards().into_iter().map(i64::from).collect()
     }
 
-    /// Reads own queues again whose rows were changed by another instance.
+    /// Reads this instance's queues again whose rows another instance has changed.
     async fn read_again(&self, changed: &BTreeSet<QueueKey>) -> Result<()> {
         let own: Vec<_> = {
             let inner = self.queues.lock();
@@ -341,7 +343,7 @@ impl Writer {
         self.reload(&own).await
     }
 
-    /// Forgets destinations without callbacks, and instances that have left.
+    /// Removes destinations without callbacks, and instances that have left.
     async fn forget(&self) -> Result<()> {
         let now = self.now();
         let (class, first) = (class_of(&self.salt), INSTANCE_LOCKS);
@@ -350,10 +352,11 @@ impl Writer {
         self.query(&self.statements.forget, &args).await.map(drop)
     }
 
-    /// Lets go of all shards, because the store is closed.
+    /// Releases all shards, because the store is closed.
     async fn let_go_all(&self) -> Result<()> {
         self.store_open().await?;
-        // What is in flight now will not be recorded, and its shard is not let go in order.
+        // The outcomes of callbacks that are in flight now will not be recorded, so their shards are not
+        // released in order.
         self.let_go(0).await
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     outbox::{OutboxError, error::Result, ids::QueueKey},
 };
 
-/// How often a call is repeated that PostgreSQL has rolled back because of another one.
+/// How often a call is repeated that PostgreSQL rolled back because of another one.
 const CONFLICTS: u32 = 10;
 
 /// The writer of one session.
@@ -36,18 +36,18 @@ pub(super) struct Writer {
     pub(super) claimant: Arc<Claimant>,
     pub(super) last_answer: Arc<LastAnswer>,
     pub(super) kept: Kept,
-    /// The call whose answer was lost, with which the session ends.
+    /// The call whose answer was lost, which ends the session.
     pub(super) unsure: Mutex<Option<Unsure>>,
     /// The token of the last call that stored callbacks, whose answer has arrived.
     pub(super) answered: AtomicI64,
     /// The number of this instance, and of its counters.
     pub(super) slot: i32,
-    /// From which seq new callbacks are looked for, and how many there were after it.
+    /// The seq after which new callbacks are polled, and their number at the last poll.
     pub(super) looked_for: Mutex<(i64, Option<i64>)>,
     /// When the session began, as [`uptime`].
     pub(super) began: std::time::Duration,
-    /// A command, which takes shards only if no instance is there.
-    pub(super) is_visitor: bool,
+    /// Whether this is a command, which takes shards only if no instance is running.
+    pub(super) is_command: bool,
     pub(super) clock: SharedClock,
     pub(super) salt: [u8; 16],
 }
@@ -61,7 +61,8 @@ impl Writer {
         QueueKey::of(&self.salt, destination)
     }
 
-    /// The rows that a statement returns. An answer shows that the session had its locks when it was asked.
+    /// Executes a statement and returns its rows. An answer proves that the session held its locks when the
+    /// request was sent.
     pub(super) async fn query(
         &self,
         statement: &Statement,
@@ -77,7 +78,7 @@ impl Writer {
                     measure::round_trip(uptime().saturating_sub(sent));
                     return Ok(rows);
                 }
-                // Another call was in the way, and nothing was changed.
+                // It conflicted with another call and was rolled back.
                 Ok(Err(error)) if is_conflict(&error) && tries < CONFLICTS => tries += 1,
                 Ok(Err(error)) => return Err(unsure(error)),
                 Err(_) => return Err(OutboxError::Unsure("no answer from the database".into())),
@@ -95,7 +96,7 @@ impl Writer {
         self.query(statement, args).await?.into_iter().next().ok_or_else(no_row)
     }
 
-    /// Makes a round. Returns an error of the connection.
+    /// Executes a round. A returned error is a connection error.
     pub(super) async fn make(&self, round: Round) -> Result<()> {
         if let Some(action) = round.action {
             return self.act(action).await;
@@ -110,7 +111,7 @@ impl Writer {
             }
             return Ok(());
         }
-        // There may be no room for all events; then the order in which they were called decides.
+        // There may not be room for all events; then the order of their calls decides.
         let mut commands: Vec<_> = again.into_iter().map(Command::Enqueue).collect();
         commands.extend(round.settles.into_iter().map(Command::Settle));
         commands.sort_by_key(Command::place);

@@ -156,7 +156,7 @@ pub(super) fn create(dir: &Path, identity: Option<Identity>) -> Result<()> {
     let db = db(&new, Settings::default().cache_bytes)?;
     migrate::init(&db, &new)?;
     if let Some(Identity(salt)) = identity {
-        db.insert(keys::SALT, record::encode_row(&salt)?)?;
+        db.insert(keys::SALT, record::encode(&salt)?)?;
         db.flush()?;
     }
     drop(db);

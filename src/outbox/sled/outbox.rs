@@ -33,9 +33,9 @@ use crate::{
     files,
     outbox::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
-        Entry, ExportCursor, Exported, Failure, Hold, Identity, Mended, NewCallback, News, Open,
-        Outbox, OutboxError, OutboxFuture, Over, Page, Query, Record, Scope, Sequence, Settlement,
-        Summary, error::Result,
+        Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
+        OutboxError, OutboxFuture, Over, Page, Query, Record, Scope, Sequence, Settlement, Summary,
+        Validity, error::Result,
     },
 };
 
@@ -222,7 +222,7 @@ impl Outbox for SledOutbox {
         let found = self.store.queues.claim(&self.store.tree, queue, limit, horizon);
         found.map_err(|error| self.store.classify(error)).map(|found| {
             let owner: Weak<Store> = Arc::downgrade(&self.store);
-            let claim = |record| Claim::new(record, owner.clone(), Hold::ALWAYS);
+            let claim = |record| Claim::new(record, owner.clone(), Validity::ALWAYS);
             let claimed = found.records.into_iter().map(claim).collect();
             Claims { claimed, next_due: found.next_due }
         })

@@ -58,7 +58,7 @@ function toggleTimes() {
   showTimes(document);
 }
 
-// Regions are exchanged only if nobody is using them.
+// Regions are replaced only if the user is not using them.
 function isUsed(region) {
   const selection = getSelection();
   const selects = selection && !selection.isCollapsed && region.contains(selection.anchorNode);
@@ -104,7 +104,7 @@ function selectAll(all) {
   for (const box of document.querySelectorAll('input[name="id"][type="checkbox"]')) box.checked = all.checked;
 }
 
-// Keys, unless somebody is typing.
+// Keyboard shortcuts, unless the user is typing.
 let went = 0;
 function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;

@@ -1,4 +1,4 @@
-//! What stops the service or reloads its settings: signals of the system, and requests of what supervises it.
+//! Requests to stop the service or reload its settings: signals of the system, and requests of a supervisor.
 
 mod request;
 #[cfg(unix)]
@@ -40,7 +40,8 @@ impl Signals {
         }
     }
 
-    /// Waits for a stop while the service starts. Everything is read at the start anyway.
+    /// Waits for a stop while the service starts. Requests to reload are ignored, because the settings have
+    /// just been read.
     pub(super) async fn stop_while_starting(&mut self) {
         while self.next().await == Request::Reload {}
     }
@@ -56,7 +57,7 @@ impl Signals {
         };
         tokio::spawn(async move {
             self.system.interrupted().await;
-            // Nothing is lost by it: what was accepted is on the disk.
+            // Nothing is lost: everything accepted is on the disk.
             std::process::exit(1);
         });
         within
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_request_reloads_and_stops_and_no_requester_does_neither() {
+    async fn requests_reload_and_stop_and_no_supervisor_requests_nothing() {
         let (sender, requests) = mpsc::unbounded_channel();
         let mut signals = Signals::new(Some(requests)).unwrap();
         sender.send(Request::Reload).unwrap();
@@ -83,7 +84,7 @@ mod tests {
         assert_eq!(signals.wait_for_stop(|| reloads.set(reloads.get() + 1)).await, within);
         assert_eq!(reloads.get(), 1);
 
-        // What supervised the service is gone, or there is none.
+        // There is no supervisor, or it has ended.
         drop(sender);
         let (_, gone) = mpsc::unbounded_channel();
         for requests in [Some(gone), None] {

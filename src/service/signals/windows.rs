@@ -17,8 +17,8 @@ pub(super) struct System {
     close: CtrlClose,
     log_off: CtrlLogoff,
     shutdown: CtrlShutdown,
-    /// Whether the process belongs to a user who is logged on. A service hears of every log-off, and goes
-    /// on.
+    /// Whether the process belongs to a logged-on user. A service receives the event of every log-off and
+    /// ignores it.
     of_user: bool,
 }
 
@@ -34,8 +34,8 @@ impl System {
         })
     }
 
-    /// Ctrl-C and Ctrl-Break stop the service with its grace; the end of the console, of the user's session or of
-    /// the system leave it less.
+    /// Ctrl-C and Ctrl-Break stop the service with the full grace period. The end of the console, of the
+    /// user's session or of the system leaves less time.
     pub(super) async fn next(&mut self) -> Request {
         let Self { c, pause, close, log_off, shutdown, of_user } = self;
         let log_off = async {

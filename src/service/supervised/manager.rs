@@ -1,4 +1,4 @@
-//! A service manager, and what it and the service say to each other.
+//! The interface between a service manager and the service.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ pub enum State {
     Running,
     /// It stops.
     StopPending,
-    /// It has stopped; with another code than 0 because of an error.
+    /// It has stopped. A code other than 0 means an error.
     Stopped(u32),
 }
 
@@ -27,27 +27,27 @@ impl State {
     }
 }
 
-/// What the manager is told.
+/// The status that is reported to the manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     /// The state.
     pub state: State,
-    /// Counts up while the state is pending.
+    /// Increases while the state is pending.
     pub checkpoint: u32,
-    /// The next checkpoint comes before this has passed.
+    /// The next checkpoint follows within this time.
     pub wait_hint: Duration,
 }
 
 /// A service manager.
 pub trait Manager: Sync {
-    /// Tells it the state.
+    /// Reports the state.
     fn report(&self, status: Status) -> io::Result<()>;
 
     /// Ends the process, because the service does not stop in time.
     fn give_up(&self);
 }
 
-/// What a manager asks for.
+/// A request of the manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     /// Stop.
@@ -60,19 +60,19 @@ pub enum Control {
     Reload,
 }
 
-/// Where the handler of the manager puts what it is asked for.
+/// The sender of controls, used by the handler of the manager.
 #[derive(Debug, Clone)]
 pub struct Handler(pub(super) Sender<Option<Control>>);
 
 impl Handler {
     /// Passes it on.
     pub fn control(&self, control: Control) {
-        // After the end of the service nobody listens.
+        // The receiver is gone if the service has ended.
         self.0.send(Some(control)).ok();
     }
 }
 
-/// What the handler has put.
+/// The receiver of controls.
 #[derive(Debug)]
 pub struct Controls(pub(super) Receiver<Option<Control>>, pub(super) Handler);
 
@@ -90,9 +90,9 @@ impl Controls {
 pub struct Pace {
     /// Between two checkpoints.
     pub checkpoint: Duration,
-    /// How long attempts get when the system shuts down and does not wait.
+    /// Grace period for attempts when the system shuts down and does not wait.
     pub short_grace: Duration,
-    /// How much longer than promised a stop may take.
+    /// How much longer than announced a stop may take.
     pub margin: Duration,
 }
 

@@ -1,13 +1,14 @@
-//! The service under a service manager such as that of Windows: what the manager is told, and when.
+//! The service under a service manager such as that of Windows: which states are reported, and when.
 //!
 //! ```text
 //! start pending ──► running ──► stop pending ──► stopped
 //!       └───────────────────────────┘
 //! ```
 //!
-//! A manager takes a service for hung whose pending state has no new checkpoint, so a thread of its own makes
-//! them, because opening a store may block for minutes. While the service stops, that has an end, and with it the process: a
-//! service that hangs would otherwise keep the machine from its shutdown.
+//! A manager considers a service hung if a pending state gets no new checkpoint. Opening a store may block
+//! for minutes, so a separate thread reports checkpoints. While the service stops, it does so only for a
+//! limited time and then ends the process, because a service that hangs would block the shutdown of the
+//! machine.
 
 mod manager;
 mod supervisor;

@@ -1,4 +1,4 @@
-//! The thread beside the service that tells the manager how it is.
+//! The thread that reports the state of the service to the manager.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use crate::service::{
     signals::{Request, Requests},
 };
 
-/// Runs `serve`, which returns the service's exit code, and tells the manager how it is.
+/// Runs `serve`, which returns the service's exit code, and reports its state to the manager.
 pub fn supervise(
     manager: &impl Manager,
     controls: Controls,
@@ -31,7 +31,7 @@ pub fn supervise(
     let code = std::thread::scope(|scope| {
         let watcher = &supervisor;
         scope.spawn(move || watcher.watch(&received));
-        // Also if it panics: the thread has to end.
+        // Even if it panics, the thread must end.
         let _end = End(handler);
         serve(Some(requested), &supervisor)
     });
@@ -62,10 +62,10 @@ struct Supervisor<'a, M> {
 
 impl<M: Manager> Supervisor<'_, M> {
     fn report(&self, Progress { state, checkpoint, .. }: Progress) {
-        // Five checkpoints may be late, on a machine that is busy.
+        // On a busy machine, up to five checkpoints may be late.
         let wait_hint = if state.is_pending() { 5 * self.pace.checkpoint } else { Duration::ZERO };
         if let Err(error) = self.manager.report(Status { state, checkpoint, wait_hint }) {
-            tracing::warn!(error.message = %error, "cannot tell the service manager the state");
+            tracing::warn!(error.message = %error, "cannot report the state to the service manager");
         }
     }
 
@@ -114,7 +114,7 @@ impl<M: Manager> Supervisor<'_, M> {
         };
         if request != Request::Reload {
             self.enter(State::StopPending);
-            // Until the service says how long it takes.
+            // Until the service announces how long the stop takes.
             self.give_up_after(self.pace.margin);
         }
         // The service may have ended.
@@ -126,7 +126,7 @@ impl<M: Manager> Supervisor<'_, M> {
         self.change(|progress| {
             late = progress.give_up.is_some_and(|end| Instant::now() > end);
             if late {
-                // Not an error, for which it would be started again: a stop was requested.
+                // A stop was requested, so this is not an error after which the service would be restarted.
                 (progress.state, progress.checkpoint) = (State::Stopped(0), 0);
             } else if progress.state.is_pending() {
                 progress.checkpoint += 1;
@@ -143,7 +143,7 @@ impl<M: Manager> Supervisor<'_, M> {
 impl<M: Manager> Observer for Supervisor<'_, M> {
     fn ready(&self, _: &Started<'_>) {
         self.change(|progress| {
-            // It may have been told to stop in the meantime.
+            // A stop may have been requested since.
             let news = progress.state == State::StartPending;
             if news {
                 (progress.state, progress.checkpoint) = (State::Running, 0);
@@ -202,7 +202,7 @@ mod tests {
             states
         }
 
-        /// Waits for so many reports of a state.
+        /// Waits for this number of reports of a state.
         fn wait_for(&self, state: State, times: usize) {
             let end = Instant::now() + Duration::from_secs(60);
             let count =
@@ -257,7 +257,7 @@ mod tests {
         });
         assert_eq!(told.states(), [StartPending, Running, StopPending, Stopped(0)]);
         assert!(!*told.given_up.lock().unwrap());
-        // Nobody listens any more.
+        // The receiver is gone.
         handler.control(Control::Stop);
     }
 
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shutdown_has_a_short_grace_and_the_one_before_it_the_whole() {
+    fn shutdown_has_a_short_grace_and_preshutdown_the_whole_one() {
         for (control, within) in
             [(Control::PreShutdown, None), (Control::Shutdown, Some(PACE.short_grace))]
         {

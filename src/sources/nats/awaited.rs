@@ -1,4 +1,4 @@
-//! What is awaited within a session: messages from the server, and calls of the outbox.
+//! What a session waits for: messages from the server, and calls of the outbox.
 
 use std::{
     collections::VecDeque,
@@ -16,18 +16,18 @@ pub(super) type Stored = BoxFuture<'static, Result<Vec<EventOutcome>, OutboxErro
 /// Messages that are being stored.
 pub(super) struct Chunk {
     pub(super) messages: Vec<Message>,
-    /// Nobody else has it; the lock makes the session one that threads can share.
+    /// The lock is never contended. It makes the session `Sync`.
     pub(super) stored: Mutex<Stored>,
 }
 
 /// A request for messages.
 pub(super) struct Request {
     pub(super) batch: Batch,
-    /// How many it has brought.
+    /// The number of messages received for it.
     pub(super) count: usize,
 }
 
-/// The messages that have come already.
+/// The messages that were received already.
 pub(super) fn drain(into: &mut VecDeque<Message>, request: &mut Option<Request>) {
     let Some(request) = request else { return };
     let mut next = || tokio::task::unconstrained(request.batch.next()).now_or_never();
@@ -46,7 +46,7 @@ pub(super) async fn next(
     }
 }
 
-/// The outcomes of the oldest messages under way, or never if there are none.
+/// The outcomes of the oldest messages that are being stored, or never if there are none.
 pub(super) async fn oldest(
     under_way: &mut VecDeque<Chunk>,
 ) -> Result<Vec<EventOutcome>, OutboxError> {

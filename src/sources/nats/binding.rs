@@ -1,4 +1,5 @@
-//! The consumer that events are pulled with: it has to exist, and to be as the rules of this module need it.
+//! The consumer from which events are pulled. It must exist and be configured as the rules of this module
+//! require.
 
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use super::{fault::Fault, settings::Settings, subjects};
 /// How long a request for messages waits at the server.
 pub(super) const PULL: Duration = Duration::from_secs(10);
 
-/// A shorter wait for an acknowledgement would have events redelivered that are being stored.
+/// With a shorter `ack_wait`, events would be redelivered while they are being stored.
 const SHORTEST_ACK_WAIT: Duration = Duration::from_secs(10);
 
-/// The consumer, and what is known of it and its stream.
+/// The consumer, and facts about it and its stream.
 pub(super) struct Binding {
     pub(super) consumer: PullConsumer,
-    /// Identifies the messages of this stream, and not those of one that was there before.
+    /// Distinguishes the messages of this stream from those of an earlier stream with the same name.
     pub(super) stream: String,
     pub(super) ack_wait: Duration,
     pub(super) ack_pending: usize,

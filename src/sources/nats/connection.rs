@@ -1,4 +1,4 @@
-//! The connection: it is made again without end, and its secrets can be read again.
+//! The connection to the servers. It reconnects without limit, and its secrets can be read again.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,19 +12,19 @@ use tokio::sync::watch;
 use super::{credentials::Secret, fault::Fault, settings::Settings};
 use crate::measure;
 
-/// A server that does not answer two pings is away.
+/// Interval of pings. A server that does not answer two of them counts as gone.
 const PING: Duration = Duration::from_secs(10);
 
-/// How long a connection may take, and the answer to a request.
+/// Time-out for connecting, and for the answer to a request.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the server or the client has said last about the connection.
+/// The latest error that the server or the client reported about the connection.
 type Said = Arc<Mutex<Option<String>>>;
 
-/// The connection, and what is known of it.
+/// The connection and its state.
 pub(super) struct Connection {
     pub(super) client: Client,
-    /// How often it was made.
+    /// How often it was established.
     pub(super) made: watch::Receiver<u64>,
     said: Said,
     servers: String,
@@ -48,7 +48,7 @@ impl Secrets {
     }
 }
 
-/// The TLS files are read by the client at each connect; it would say nothing about them.
+/// Checks the TLS files. The client reads them at each connect and would not report an error.
 fn check_files(settings: &Settings) -> Result<(), Fault> {
     if let Some(file) = &settings.ca_file {
         crate::tls::authorities(file).map_err(|error| Fault::Unsuitable(error.to_string()))?;
@@ -60,7 +60,7 @@ fn check_files(settings: &Settings) -> Result<(), Fault> {
 }
 
 impl Connection {
-    /// Begins to connect, and goes on until it succeeds.
+    /// Begins to connect, and retries until it succeeds.
     pub(super) async fn begin(settings: &Arc<Settings>) -> Result<(Self, Secrets), Fault> {
         let secret = Arc::new(ArcSwap::from_pointee(Secret::read(&settings.access)?));
         let (made, watched) = watch::channel(0);
@@ -90,7 +90,7 @@ impl Connection {
         Err(Fault::Connection { servers: self.servers.clone(), reason })
     }
 
-    /// What the server has said since the last call.
+    /// The errors that the server has reported since the last call.
     pub(super) fn take_said(&self) -> Option<String> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -145,7 +145,7 @@ fn heed(event: &Event, said: &Said, made: &watch::Sender<u64>) {
         Event::ServerError(error) => note(Some(error.to_string())),
         Event::ClientError(error) => note(Some(error.to_string())),
         Event::LameDuckMode => {
-            tracing::info!(event.action = "nats-lame-duck", "a server of NATS is about to stop");
+            tracing::info!(event.action = "nats-lame-duck", "a NATS server is about to stop");
         }
         Event::Draining | Event::Closed | Event::SlowConsumer(_) => {}
     }

@@ -1,4 +1,4 @@
-//! Secrets from files, and what is sent of them when a connection is made.
+//! Secrets from files, and how they are used to connect.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use crate::tls::read_regular;
 /// How the service identifies itself to the servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// Not at all, or by its client certificate.
+    /// Not at all, or with its client certificate.
     Anonymous,
     /// A JWT and a seed, in a file as `nsc` writes it.
     Credentials(PathBuf),
@@ -49,7 +49,7 @@ impl Access {
     }
 }
 
-/// What was read. The Debug output does not show it.
+/// The content of the file. The Debug output does not show it.
 pub(super) enum Secret {
     None,
     Jwt { jwt: String, key: KeyPair },
@@ -92,7 +92,7 @@ impl Secret {
         })
     }
 
-    /// What the server gets in response to its challenge.
+    /// The response to the server's challenge.
     pub(super) fn answer(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
         let mut auth = Auth::new();
         let mut sign = |key: &KeyPair| -> Result<(), AuthError> {

@@ -18,12 +18,12 @@ const SEQUENCE: &str = "Urlcallback-Stream-Sequence";
 pub(super) struct Poison {
     pub(super) message: Message,
     pub(super) reason: String,
-    /// Identifies the message to the server, which may get its letter twice.
+    /// Identifies the message to the server, so that a letter that is sent twice is stored once.
     pub(super) id: String,
 }
 
 impl Poison {
-    /// Publishes the letter, if there is a subject for it, and terminates the message when the letter is
+    /// Publishes the letter, if a subject is configured, and terminates the message when the letter is
     /// stored.
     pub(super) async fn bury(&self, context: &Context, settings: &Settings) -> Result<(), Fault> {
         if let Some(subject) = settings.dead_letter_subject.clone() {
@@ -54,7 +54,7 @@ impl Poison {
         }
     }
 
-    /// The message's own headers, except those with which the server would do something, and the reason.
+    /// The message's own headers, except those that the server interprets, and the reason.
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, values) in self.message.headers.iter().flat_map(HeaderMap::iter) {

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-/// Why events are not pulled. It says which setting is concerned.
+/// Why events are not pulled. The message names the setting concerned.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Fault {
     /// There is no connection.
@@ -21,7 +21,7 @@ pub enum Fault {
         /// The reason, without the content of the file.
         reason: String,
     },
-    /// The server does not answer a request, or refuses it.
+    /// The server does not answer a request, or rejects it.
     #[error("{what}: {reason}")]
     Request {
         /// What was requested.
@@ -46,7 +46,7 @@ impl Fault {
         Self::Request { what: what.into(), reason: error.to_string() }
     }
 
-    /// Adds what the server has said on its own account: a request that is not permitted is not answered.
+    /// Adds the errors that the server reported by itself: a request that is not permitted gets no answer.
     #[must_use]
     pub(super) fn with(mut self, said: Option<String>) -> Self {
         if let (Self::Request { reason, .. }, Some(said)) = (&mut self, said) {

@@ -6,7 +6,7 @@ use super::{settings::Settings, subjects};
 use crate::callback::Trace;
 use crate::event::{self, Given, Malformed, Parsed, cloudevents};
 
-/// The header with which producers have the server recognize duplicates.
+/// The header by which the server recognizes duplicates.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 
 /// The event of a message. `stream` identifies the stream: its messages are numbered from 1 again if it is

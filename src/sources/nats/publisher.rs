@@ -11,7 +11,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use super::{connection::Connection, fault::Fault};
 use crate::outbox::{Broker, ErrorKind, Failure};
 
-/// Publishes to streams over the connection of the source.
+/// Publishes to streams over the source's connection.
 pub(super) struct Publisher {
     connection: Arc<Connection>,
     context: Context,

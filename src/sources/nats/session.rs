@@ -1,12 +1,12 @@
-//! Pulling messages with one consumer, until something changes.
+//! A session: pulls messages from the consumer until the connection or the leading instance changes.
 //!
-//! Messages are taken in hand in the order of the stream, stored in that order, and acknowledged when they
-//! are durable. A new request for messages is made when the messages of the one before are stored or about
-//! to be, so at most two requests' messages are in memory. While the outbox refuses, or a dead letter cannot be
-//! published, nothing is pulled, and the server is told that the messages in hand are in progress.
+//! Messages are received in the order of the stream, stored in that order, and acknowledged when they are
+//! durable. A new request for messages is made when the messages of the previous one are stored or being
+//! stored, so the messages of at most two requests are in memory. While the outbox refuses, or a dead letter
+//! cannot be published, nothing is pulled, and progress is reported to the server for the messages held.
 //!
-//! Whatever goes wrong, the messages in hand may be dropped: the server delivers them again, and those that
-//! were stored are duplicates.
+//! After any error, the messages held may be dropped: the server redelivers them, and those that were stored
+//! are duplicates.
 
 use std::{collections::VecDeque, sync::Mutex, time::Duration};
 
@@ -24,7 +24,7 @@ use super::{
     dead_letter::Poison,
     fault::Fault,
     message,
-    standing::Standing,
+    shared::Shared,
 };
 use crate::{
     clock::Timestamp,
@@ -39,23 +39,23 @@ const UNDER_WAY: usize = 2;
 /// Pause before the outbox or the dead-letter subject is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How often it is checked whether this instance still pulls.
+/// How often to check whether this instance should still pull.
 const CHECK: Duration = Duration::from_millis(500);
 
-/// How long messages in hand may take to be stored when the session ends.
+/// How long storing the messages held may take when the session ends.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Why a session ends.
 enum End {
     /// The service stops, or another instance pulls.
     Released,
-    /// The connection was made anew, or the server has ended the request.
+    /// The connection was re-established, or the server ended the request.
     Again(Result<(), Fault>),
 }
 
 /// One session.
 pub(super) struct Session<'a> {
-    source: &'a Standing,
+    source: &'a Shared,
     context: Context,
     binding: Binding,
     made: watch::Receiver<u64>,
@@ -63,19 +63,19 @@ pub(super) struct Session<'a> {
     under_way: VecDeque<Chunk>,
     poison: VecDeque<Poison>,
     sequence: Sequence,
-    /// Whether the outbox has refused, and nothing was stored since.
+    /// Whether the outbox has refused and nothing was stored since.
     refused: bool,
     /// When it is tried again.
     store_at: Option<Instant>,
-    /// When a dead letter is tried again.
+    /// When the dead letter is published again.
     bury_at: Option<Instant>,
-    /// Requests in a row that brought nothing although the server has something.
+    /// Consecutive requests that returned nothing although messages are pending.
     stale: u32,
 }
 
 impl<'a> Session<'a> {
-    /// Finds the consumer, and waits until messages that somebody has not acknowledged come first again.
-    pub(super) async fn begin(source: &'a Standing, context: Context) -> Result<Self, Fault> {
+    /// Finds the consumer, and waits until unacknowledged messages of an earlier session are redelivered.
+    pub(super) async fn begin(source: &'a Shared, context: Context) -> Result<Self, Fault> {
         let mut made = source.connection.made.clone();
         made.mark_unchanged();
         let binding = bind(&context, &source.settings).await?;
@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Pulls until the session ends. An error says why another one has to begin.
+    /// Pulls until the session ends. An error is the reason why another session must begin.
     pub(super) async fn run(mut self) -> Result<(), Fault> {
         if !self.wait_for_older().await? {
             return Ok(());
@@ -115,7 +115,7 @@ impl<'a> Session<'a> {
             let held = self.refused || !self.poison.is_empty();
             if let Some((why, since)) = &end {
                 if self.in_hand() > 0 && !held && since.elapsed() < GRACE {
-                    // What is in hand is stored first.
+                    // Store the messages held first.
                 } else if let End::Again(result) = why {
                     return result.clone();
                 } else {
@@ -129,7 +129,7 @@ impl<'a> Session<'a> {
                 self.source.pulling();
             }
             tokio::select! {
-                // What is seldom ready comes first, or a busy stream would not let it happen.
+                // Rare events come first, because a busy stream would starve them.
                 biased;
                 _ = checks.tick(), if end.is_none() => {
                     let released = self.source.is_released();
@@ -172,8 +172,8 @@ impl<'a> Session<'a> {
         self.waiting.len() + under_way + self.poison.len()
     }
 
-    /// Messages that were delivered and not acknowledged come again after `ack_wait`, and new ones would
-    /// overtake them until then. `false` if this instance is released in the meantime.
+    /// Messages that were delivered and not acknowledged are redelivered after `ack_wait`; until then, new
+    /// messages would overtake them. Returns `false` if this instance must stop pulling first.
     async fn wait_for_older(&mut self) -> Result<bool, Fault> {
         let until = Instant::now() + self.binding.ack_wait + Duration::from_secs(1);
         let mut pending = self.binding.ack_pending;
@@ -181,7 +181,7 @@ impl<'a> Session<'a> {
             self.source.waits(
                 "older",
                 &format!(
-                    "{pending} messages were delivered and not acknowledged; they come first, after ack_wait"
+                    "{pending} messages were delivered and not acknowledged; waiting for their redelivery after ack_wait"
                 ),
             );
             let released = self.source.released(Duration::from_secs(1)).await;
@@ -193,7 +193,7 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    /// How many messages are not acknowledged, and how many were not delivered yet.
+    /// The numbers of messages that are not acknowledged, and not delivered yet.
     async fn info(&self) -> Result<(usize, u64), Fault> {
         let info = self.binding.consumer.get_info().await;
         let what = || format!("consumer {} (nats.consumer)", self.source.settings.consumer);
@@ -210,16 +210,16 @@ impl<'a> Session<'a> {
         made.map_err(|error| Fault::request("requesting messages", error))
     }
 
-    /// A request has ended that brought `count` messages. If less than it asked for, the server had no more,
-    /// or messages were lost on their way: then they are still to be acknowledged, and only a new session
-    /// gets them before newer ones.
+    /// Handles the end of a request that returned `count` messages. If these are fewer than requested, the
+    /// server had no more, or messages were lost on the way. Lost messages are still unacknowledged, and only
+    /// a new session receives them before newer ones.
     async fn check(&mut self, count: usize) -> Result<(), Result<(), Fault>> {
         if count >= self.source.settings.batch || self.in_hand() > 0 {
             return Ok(());
         }
         let (mut unacknowledged, behind) = self.info().await.map_err(Err)?;
         if unacknowledged > 0 {
-            // The last acknowledgements may still be on their way.
+            // The latest acknowledgements may not have reached the server yet.
             sleep(Duration::from_millis(500)).await;
             unacknowledged = self.info().await.map_err(Err)?.0;
         }
@@ -228,7 +228,7 @@ impl<'a> Session<'a> {
         }
         self.stale = if count == 0 && behind > 0 { self.stale + 1 } else { 0 };
         if self.stale >= 2 {
-            let reason = format!("nothing comes although {behind} messages are pending");
+            let reason = format!("nothing is received although {behind} messages are pending");
             let reconnected = self.context.client().force_reconnect().await;
             let reason = reconnected.err().map_or(reason, |error| error.to_string());
             return Err(Err(Fault::request("pulling messages", reason)));
@@ -236,7 +236,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Takes a message in hand, and those that have come with it.
+    /// Adds a received message, and those that arrived with it.
     fn take(&mut self, message: Message, request: &mut Option<Request>) {
         let before = self.waiting.len();
         self.waiting.push_back(message);
@@ -270,7 +270,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The oldest messages under way are stored, or none under way are.
+    /// Handles the result for the oldest messages that were being stored: all are stored, or the outbox
+    /// refused.
     async fn stored(
         &mut self,
         result: Result<Vec<EventOutcome>, OutboxError>,
@@ -279,7 +280,7 @@ impl<'a> Session<'a> {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 self.source.waits("outbox", &format!("the outbox refuses: {error}"));
-                // In their order, before those that have come since.
+                // In their order, before those received since.
                 for chunk in std::mem::take(&mut self.under_way).into_iter().rev() {
                     chunk.messages.into_iter().rev().for_each(|it| self.waiting.push_front(it));
                 }
@@ -318,7 +319,7 @@ impl<'a> Session<'a> {
         self.bury_at.get_or_insert_with(Instant::now);
     }
 
-    /// Gets rid of the first message that can never become an event.
+    /// Disposes of the first message that can never become an event.
     async fn bury(&mut self) {
         let Some(first) = self.poison.front() else { return };
         match first.bury(&self.context, &self.source.settings).await {
@@ -342,19 +343,19 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Tells the server that the messages in hand are in progress.
+    /// Reports to the server that the messages held are in progress.
     async fn in_progress(&self) {
         let mut all = self.unstored();
         all.extend(self.poison.iter().map(|poison| &poison.message));
         if let Err(fault) = self.tell(&all, AckKind::Progress).await {
-            tracing::debug!(error.message = %fault, "the server does not know what is in progress");
+            tracing::debug!(error.message = %fault, "progress of messages could not be reported");
         }
     }
 
-    /// Gives messages back that are not stored, so that the next one who pulls gets them at once.
+    /// Returns messages that are not stored, so that the next session gets them at once.
     async fn give_back(&self) {
         if let Err(fault) = self.tell(&self.unstored(), AckKind::Nak(None)).await {
-            tracing::debug!(error.message = %fault, "messages were not given back");
+            tracing::debug!(error.message = %fault, "messages could not be returned");
         }
     }
 
@@ -364,7 +365,7 @@ impl<'a> Session<'a> {
         under_way.chain(&self.waiting).collect()
     }
 
-    /// Says the same of these messages, and waits until it is sent.
+    /// Sends the same acknowledgement for each of these messages, and waits until all are sent.
     async fn tell(&self, messages: &[&Message], kind: AckKind) -> Result<(), Fault> {
         const WHAT: &str = "acknowledging";
         let said = async {

@@ -18,15 +18,15 @@ pub struct Settings {
     pub create_consumer: bool,
     /// The consumer's subjects; empty: every subject of the stream.
     pub filter_subjects: Vec<String>,
-    /// The `event` of messages that name none, by patterns of subjects.
+    /// The `event` of messages without one, by patterns of subjects.
     pub events: Vec<(String, String)>,
     /// How many messages one request asks for.
     pub batch: usize,
     /// How long the server waits for an acknowledgement, for a consumer that is created.
     pub ack_wait: Duration,
-    /// Where messages are published that can never become an event.
+    /// The subject for messages that can never become an event.
     pub dead_letter_subject: Option<String>,
-    /// Outcome events, if they are published.
+    /// Outcome events, if they are enabled.
     pub outcome_events: Option<OutcomeEvents>,
     /// How the service identifies itself.
     pub access: Access,
@@ -34,7 +34,7 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
     /// The client certificate.
     pub identity: Option<PairFiles>,
-    /// Whether TLS begins before the server has said anything.
+    /// Whether the TLS handshake precedes the server's first message.
     pub tls_first: bool,
     /// Maximum size of a message, in bytes: `api.max_event_bytes`.
     pub max_event_bytes: usize,

@@ -1,4 +1,4 @@
-//! The source: a session after the other, as long as this instance is the one that pulls.
+//! The source: runs one session after the other, as long as this instance is the one that pulls.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{
     publisher::Publisher,
     session::Session,
     settings::Settings,
-    standing::Standing,
+    shared::Shared,
 };
 use crate::{
     health::SourceState,
@@ -23,11 +23,11 @@ use crate::{
 /// Pause before something is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How often a change is looked for that nobody reports.
+/// Polling interval for changes that are not signalled.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Job events from NATS.
-pub struct Source(Standing);
+pub struct Source(Shared);
 
 impl Source {
     /// A source that connects from now on, and pulls when it [runs](Self::run) until `stop` is true.
@@ -41,15 +41,15 @@ impl Source {
         let settings = Arc::new(settings);
         let (connection, secrets) = Connection::begin(&settings).await?;
         let connection = Arc::new(connection);
-        Ok((Self(Standing::new(settings, connection, intake, outbox, stop)), secrets))
+        Ok((Self(Shared::new(settings, connection, intake, outbox, stop)), secrets))
     }
 
-    /// What publishes outcome events.
+    /// The publisher of outcome events.
     pub fn publisher(&self) -> Arc<dyn Broker> {
         Arc::new(Publisher::new(Arc::clone(&self.0.connection)))
     }
 
-    /// What the source does.
+    /// The state of the source.
     pub fn state(&self) -> watch::Receiver<SourceState> {
         self.0.state.subscribe()
     }
@@ -72,7 +72,7 @@ impl Source {
                 }
             };
             if let Err((word, fault, pause)) = done {
-                // A broken connection is the reason for whatever went wrong after it.
+                // If the connection is broken, report that as the cause of later errors.
                 let (word, fault) = match it.connection.check() {
                     Err(fault) => ("connection", fault),
                     Ok(()) => (word, fault.with(it.connection.take_said())),
@@ -85,6 +85,6 @@ impl Source {
     }
 }
 
-async fn session(standing: &Standing, context: jetstream::Context) -> Result<(), Fault> {
-    Session::begin(standing, context).await?.run().await
+async fn session(shared: &Shared, context: jetstream::Context) -> Result<(), Fault> {
+    Session::begin(shared, context).await?.run().await
 }

@@ -20,7 +20,7 @@ pub fn fault(text: &str, is_pattern: bool) -> Option<&'static str> {
     None
 }
 
-/// Whether a pattern stands for a subject.
+/// Whether a pattern matches a subject.
 pub fn matches(pattern: &str, subject: &str) -> bool {
     let (mut wanted, mut found) = (pattern.split('.'), subject.split('.'));
     loop {
@@ -34,8 +34,8 @@ pub fn matches(pattern: &str, subject: &str) -> bool {
     }
 }
 
-/// The value of the most exact pattern for a subject: the first part in which two patterns differ decides, and
-/// a name is more exact than `*`, and `*` than `>`.
+/// The value of the most specific pattern for a subject. The first part in which two patterns differ decides:
+/// a name is more specific than `*`, and `*` more than `>`.
 pub(super) fn value_of<'a>(map: &'a [(String, String)], subject: &str) -> Option<&'a str> {
     let exactness = |pattern: &str| -> Vec<u8> {
         let rank = |token| match token {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_exact_pattern_counts() {
+    fn the_most_specific_pattern_applies() {
         let map = ["jobs.>", "jobs.*.done", "jobs.7.done", "other"];
         let map: Vec<_> = map.iter().map(|it| ((*it).to_owned(), (*it).to_owned())).collect();
         for (subject, found) in [
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_subject_is_refused() {
+    fn invalid_subjects_are_refused() {
         for (text, is_pattern, fits) in [
             ("a.b", false, true),
             ("a.*", true, true),

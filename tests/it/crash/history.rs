@@ -50,7 +50,7 @@ pub(super) struct HandedIn {
 pub(super) struct Event {
     pub(super) key: String,
     pub(super) job: String,
-    /// Its `eventId`; without one it is never handed in again.
+    /// Its `eventId`; without one it is never submitted again.
     pub(super) idempotency: Option<String>,
     pub(super) handed_in: Vec<HandedIn>,
 }

@@ -1,12 +1,12 @@
-//! The moment at which a destination has become idle, when it is forgotten in memory, and the
-//! next callback for it comes in.
+//! A callback that is accepted at the moment at which its destination becomes idle and is forgotten in
+//! memory.
 
 use std::time::{Duration, Instant};
 
 use super::seed;
 use crate::support::{PAUSE, Receiver, Service, event, number};
 
-/// Nothing delays a callback, so this is far more than it needs on a busy machine.
+/// Nothing delays a callback, so this is far more than needed, even on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 #[test]
@@ -23,7 +23,7 @@ fn an_event_for_a_destination_just_idle_is_sent_at_once() {
                 let receiver = Receiver::start();
                 let mut random = fastrand::Rng::with_seed(seed.wrapping_add(number));
                 for round in 1..=rounds {
-                    // From before the outcome is recorded to after everything is forgotten.
+                    // The range is from before the outcome is recorded until after everything is forgotten.
                     let begin = Instant::now() + Duration::from_micros(random.u64(..4000));
                     while Instant::now() < begin {
                         std::hint::spin_loop();

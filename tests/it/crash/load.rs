@@ -1,5 +1,4 @@
-//! Submitters: what they do follows from their seed, and every answer that they
-//! get, or do not get, is written down.
+//! Submitters: their actions follow from their seed, and every answer, or its absence, is recorded.
 
 use std::{
     sync::{
@@ -17,14 +16,14 @@ use super::{
 };
 use crate::support::{Api, PAUSE, Response, event};
 
-/// With this many pending callbacks, the submitters wait: the machine is not the limit of this test. In
-/// every other run there are more for one destination than one claim looks at.
+/// The number of pending callbacks at which the submitters wait, so that the machine's speed does not matter.
+/// In every second run, one destination has more than a claim scans.
 const ENOUGH_PENDING: [u64; 2] = [400, 6_000];
 
 /// Number of jobs that a submitter has in progress at the same time.
 const JOBS: usize = 8;
 
-/// How many of the latest events are handed in again, cancelled and replayed.
+/// How many of the latest events are submitted again, cancelled and replayed.
 pub(super) const RECENT: usize = 400;
 
 /// The state shared by all threads of a run.
@@ -33,13 +32,13 @@ pub(super) struct Stage {
     pub(super) receivers: Receivers,
     /// The running process: its number and its API.
     pub(super) service: RwLock<Option<(u32, Api)>>,
-    /// The process whose disk fails: only this process may respond with 503. The outcome of such a write
-    /// is unknown until the next start.
+    /// The process whose disk fails. Only this process may respond with 503. The outcome of such a write is
+    /// unknown until the next start.
     pub(super) without_disk: AtomicU32,
     pub(super) pending: AtomicU64,
     pub(super) stop: AtomicBool,
-    /// Whether the service forgets what has ended. Then so do we, and the run is judged by
-    /// what is to be seen at once.
+    /// Whether the service removes ended callbacks. If so, the test does too, and only immediate errors are
+    /// detected.
     pub(super) forgets: bool,
 }
 
@@ -77,7 +76,7 @@ pub(super) struct Submitter<'a> {
     made: u64,
     requests: u64,
     dead: u32,
-    /// The places of its events in the history.
+    /// The positions of its events in the history.
     mine: Vec<usize>,
     unanswered: Vec<usize>,
 }
@@ -209,7 +208,7 @@ impl<'a> Submitter<'a> {
     }
 }
 
-/// The event as it is handed in, the same each time.
+/// The event as it is submitted, identical each time.
 pub(super) fn body(receivers: &Receivers, known: &Event) -> Value {
     let mut random = fastrand::Rng::with_seed(
         known.key.bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())),

@@ -180,7 +180,7 @@ impl Run {
         text
     }
 
-    /// All that is stored.
+    /// Everything that is stored.
     fn stored(&self) -> Vec<Value> {
         let api = self.service.api();
         let mut all = Vec::new();
@@ -201,7 +201,7 @@ impl Run {
         all
     }
 
-    /// Hands in every event that has an `eventId` once more.
+    /// Submits every event that has an `eventId` once more.
     fn hand_in_all_again(&self) {
         let stage = &self.stage;
         let mut events = stage.history.events.lock().unwrap();
@@ -225,8 +225,7 @@ impl Run {
         verdict::judge(&self.stage.history, &self.stored(), &detail)
     }
 
-    /// Ends the load and judges: first what has come of it, then, when all that has failed was
-    /// replayed, once more.
+    /// Ends the load and judges the result, then replays all failed callbacks and judges again.
     fn end(&mut self, seed: u64, what: &str) {
         self.stage.receivers.mend();
         self.stop();
@@ -238,7 +237,7 @@ impl Run {
         assert!(verdict.is_good(), "CRASH_SEED={seed}");
         assert!(verdict.accepted > 0 && verdict.delivered > 0 && verdict.failed > 0);
 
-        // Failed callbacks can be sent after all, each job in its order.
+        // Failed callbacks can be sent now, each job in its order.
         self.stage.receivers.be_kind();
         assert!(call(&self.stage, self.process, &self.service.api(), Action::ReplayAll));
         self.drain();
@@ -258,8 +257,8 @@ fn killed(kills: u64, longest: Duration) {
     run.serve();
     run.load(seed);
     for kill in 0..kills {
-        // Most moments are early: a process that has just started is also killed. But some processes
-        // live so long that much of what they recorded is certain.
+        // Most kills are early, so some processes are killed just after their start. But some processes live
+        // long enough to have recorded much durably.
         let moment = if kill % 25 == 12 {
             2 * verdict::HEARD
         } else {

@@ -92,13 +92,13 @@ pub(super) fn resume_all(api: &Api) {
     }
 }
 
-/// A cancel of something that is pending, or of anything that is known.
+/// Cancels a pending callback, or any known one.
 fn cancel(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action> {
     if random.bool() {
         let pending = api.ask("GET", "/v1/callbacks?state=pending&limit=200", "", "")?.json();
         let pending = pending["callbacks"].as_array()?;
         let place = (!pending.is_empty()).then(|| random.usize(..pending.len()))?;
-        // The callback that another one waits for, if there is one.
+        // Preferably a callback for which another one waits.
         let first = pending[place]["waitingFor"].as_str().or(pending[place]["id"].as_str())?;
         return Some(Action::Cancel(first.to_owned()));
     }
@@ -108,9 +108,9 @@ fn cancel(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action
     events[place].id().map(|id| Action::Cancel(id.to_owned()))
 }
 
-/// A replay of something that has failed: one, some, or what failed of a job.
+/// Replays failed callbacks: one, some, or those of a job.
 fn replay(stage: &Stage, api: &Api, random: &mut fastrand::Rng) -> Option<Action> {
-    // Half of the time of a job that has something pending, so that the order matters.
+    // Half of the time, choose a job with pending callbacks, so that the order matters.
     let mut filter = String::new();
     if random.bool() {
         let pending = api.ask("GET", "/v1/callbacks?state=pending&limit=100", "", "")?.json();

@@ -1,10 +1,10 @@
-//! The order of a job's callbacks, as far as it can be told from outside.
+//! The order of a job's callbacks, as far as it is visible from outside.
 //!
-//! An id says the place in the order of acceptance. For every request that a receiver got, all
-//! earlier callbacks of the job must have ended by then: a receiver took or refused them, an
-//! operator may have cancelled them, or their attempts were used up. None of them comes again
-//! later, unless somebody may have replayed it. And while a replayed one is pending, only one
-//! attempt of one later callback may still be seen: the one that was under way.
+//! An id contains the position in the order of acceptance. When a receiver gets a request, all earlier
+//! callbacks of the job must have ended: a receiver accepted or refused them, an operator may have cancelled
+//! them, or their attempts were exhausted. None of them may be sent again later, unless it may have been
+//! replayed. While a replayed callback is pending, only one attempt of one later callback may arrive: the one
+//! that was in progress.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -20,8 +20,8 @@ use super::{
 };
 use seal_dpf_urlcallback::clock::Timestamp;
 
-/// What was acknowledged before another event of the job was handed in has the lesser id; so
-/// has the earlier line of a batch.
+/// An event that was acknowledged before another one of the job was submitted has the smaller id; so has the
+/// earlier line of a batch.
 pub(super) fn ids_follow_submission(events: &[Event], faults: &mut Vec<String>) {
     let mut jobs: HashMap<&str, Vec<&Event>> = HashMap::new();
     for event in events {
@@ -38,7 +38,7 @@ pub(super) fn ids_follow_submission(events: &[Event], faults: &mut Vec<String>) 
             let first = &other.handed_in[0];
             let later = answered < first.sent || same_batch(event, other);
             if later && other_id <= id {
-                faults.push(format!("handed in later, and accepted earlier: {event:?} {other:?}"));
+                faults.push(format!("submitted later, and accepted earlier: {event:?} {other:?}"));
             }
         }
     }
@@ -52,8 +52,8 @@ fn same_batch(earlier: &Event, later: &Event) -> bool {
     a.request == b.request && a.sent < b.sent && accepted(&a.said) && accepted(&b.said)
 }
 
-/// The calls by the id or job that they name; a run has too many to look at all of them for
-/// each pair of callbacks.
+/// The calls, indexed by the id or job that they name. A run has too many to search all of them for each pair
+/// of callbacks.
 pub(super) struct Concerning<'a> {
     calls: &'a [Call],
     named: HashMap<&'a str, Vec<usize>>,
@@ -78,13 +78,13 @@ impl<'a> Concerning<'a> {
         Self { calls, named, everything }
     }
 
-    /// Those that may concern one callback. Most were sent once, and no call names them.
+    /// The calls that may concern one callback. Most callbacks were sent once, and no call names them.
     pub(super) fn one(&self, one: &Known<'_>) -> Vec<&'a Call> {
         let matter = one.seen.len() > 1 || self.named.contains_key(one.id);
         if matter { self.line(one.job, &[one]) } else { Vec::new() }
     }
 
-    /// Those that may concern a job, in their order.
+    /// The calls that may concern a job, in order.
     pub(super) fn line(&self, job: &str, line: &[&Known<'_>]) -> Vec<&'a Call> {
         let names = line.iter().map(|it| it.id).chain([job]);
         let places = names.filter_map(|name| self.named.get(name)).chain([&self.everything]);
@@ -93,7 +93,7 @@ impl<'a> Concerning<'a> {
     }
 }
 
-/// Looks at every job.
+/// Checks every job.
 pub(super) fn jobs_keep_their_order(
     known: &BTreeMap<&str, Known<'_>>,
     calls: &Concerning<'_>,
@@ -161,8 +161,8 @@ fn ended_before(
     }
 }
 
-/// When the attempt began with which the budget was used up that began at `since`. The service
-/// tells whole milliseconds.
+/// The beginning of the attempt that exhausted the budget that began at `since`. The service reports whole
+/// milliseconds.
 fn last_of_budget(callback: &Value, since: Duration) -> Option<Duration> {
     let within = Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000));
     let since = since.saturating_sub(within);

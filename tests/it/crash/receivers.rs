@@ -24,15 +24,15 @@ const PHASE: Duration = Duration::from_millis(1200);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Temper {
     Good,
-    /// Takes its time, and now and then for ever.
+    /// Slow, and sometimes never responds.
     Slow,
     /// 503, 500, or no response, part of the time.
     Flaky,
-    /// 422, which is final, a part of the time.
+    /// 422, which is final, part of the time.
     Picky,
     /// Closes every connection half of the time.
     Down,
-    /// 503 with `Retry-After` now and then, which holds the whole destination.
+    /// Sometimes 503 with `Retry-After`, which holds the whole destination.
     Tired,
     /// Never accepts a callback.
     Never,
@@ -129,7 +129,7 @@ impl Shared {
         stream.set_nodelay(true).unwrap();
         while !self.is_down(number) {
             let request = read_request(&mut stream);
-            // A process that was killed while it was sending has sent only a part.
+            // A process that was killed while sending has sent only a part.
             if !request.ends_with('}') {
                 return;
             }
@@ -143,7 +143,7 @@ impl Shared {
             }
             let Some(status) = answer.status else {
                 if answer.after > Duration::ZERO {
-                    // Until the other side gives up.
+                    // Until the client gives up.
                     drop(stream.read(&mut [0]));
                 }
                 return;
@@ -220,7 +220,7 @@ impl Shared {
         let mended = self.mended.load(Ordering::SeqCst);
         let mut dice = random(time);
         match (TEMPERS[number], dice.u32(..100)) {
-            // It is there, so nothing keeps its callbacks from using up their attempts.
+            // It responds, so its breaker stays closed and its callbacks use up their attempts.
             (Temper::Never, _) => answer(Some(404)),
             // The same for every attempt, like a receiver that does not know the job.
             (Temper::Picky, _) if random(0).u32(..100) < 25 => answer(Some(422)),

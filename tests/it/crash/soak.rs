@@ -1,4 +1,4 @@
-//! Mixed load for a long time: what the process holds is measured, and must not grow.
+//! Mixed load for a long time. The resources of the process are measured and must not grow.
 
 use std::{
     fs,
@@ -9,17 +9,17 @@ use std::{
 use super::{Run, seed};
 use crate::support::{eventually, number};
 
-/// How often it is measured.
+/// Interval of measurements.
 const SAMPLES: u32 = 20;
 
-/// What the last third of the time may hold more than the second one, as a factor, and on top
-/// of it, in bytes. Memory is the store's cache above all, which is set below what would hide
-/// a leak; the log of the store is cleaned in steps.
+/// How much the resources may grow from the second third of the time to the last one: a factor, and in
+/// addition a number of bytes. Most of the memory is the store's cache, which is small enough not to hide a
+/// leak; the log of the store is cleaned in steps.
 const RSS_MAY_GROW: (f64, u64) = (1.25, 8 << 20);
 const STORE_MAY_GROW: (f64, u64) = (1.5, 16 << 20);
 
-/// What an idle process may hold more than one that has just started: files and threads of the
-/// store and the runtime that are made when they are first needed.
+/// How many more files and threads an idle process may have than one that has just started: the store and the
+/// runtime create some when they are first needed.
 const IDLE_FILES: usize = 6;
 const IDLE_THREADS: usize = 3;
 
@@ -76,7 +76,7 @@ fn process(run: &Run) -> PathBuf {
     Path::new("/proc").join(run.service.pid().to_string())
 }
 
-/// How many open files and threads there are.
+/// The numbers of open files and threads.
 fn open(process: &Path) -> (usize, usize) {
     let entries = |name| fs::read_dir(process.join(name)).unwrap().count();
     (entries("fd"), entries("task"))
@@ -95,7 +95,7 @@ fn size(folder: &Path) -> u64 {
 
 #[test]
 #[ignore = "a soak: SOAK_SECONDS=3600 cargo test --release --test it -- --ignored --nocapture soak_of_mixed_load"]
-fn soak_of_mixed_load_leaves_nothing_grown() {
+fn soak_of_mixed_load_does_not_grow() {
     let time = Duration::from_secs(number("SOAK_SECONDS", 3600));
     let seed = seed();
     eprintln!("soak: CRASH_SEED={seed} SOAK_SECONDS={}", time.as_secs());
@@ -121,10 +121,10 @@ fn soak_of_mixed_load_leaves_nothing_grown() {
     run.stage.receivers.mend();
     run.stop();
     run.drain();
-    eventually("what has ended is forgotten", || {
+    eventually("ended callbacks are removed", || {
         (Sample::take(&run, begin).stored == 0).then_some(())
     });
-    // Without a request in between: each one would keep a thread of the runtime for a while.
+    // No request in between: each one would keep a thread of the runtime for a while.
     eventually("it holds no more than at first", || {
         let (files, threads) = open(&process(&run));
         (files <= idle.files + IDLE_FILES && threads <= idle.threads + IDLE_THREADS).then_some(())

@@ -1,5 +1,5 @@
 //! The basis of the verdict on a run: the answers that submitters and operators got, the receivers' own
-//! record, and what the service says it has, after everything has ended.
+//! record, and the state of the service after everything has ended.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,9 +15,8 @@ use super::{
     order::{self, Concerning},
 };
 
-/// How long after a receiver has answered the service has certainly heard it, on a machine
-/// that is busy. A write that began later and was acknowledged proves the outcome recorded,
-/// since writes take effect in their order.
+/// How long after a receiver's answer the service has certainly received it, even on a busy machine. If a
+/// later write was acknowledged, the outcome is recorded, because writes take effect in order.
 pub(super) const HEARD: Duration = Duration::from_secs(3);
 
 /// A callback with everything recorded about it.
@@ -25,7 +24,7 @@ pub(super) struct Known<'a> {
     pub(super) id: &'a str,
     pub(super) job: &'a str,
     pub(super) stored: &'a Value,
-    /// In the order in which the processes ran, and then as they came.
+    /// In the order of the processes, then of arrival.
     pub(super) seen: Vec<&'a Seen>,
 }
 
@@ -34,7 +33,7 @@ impl Known<'_> {
         self.stored["attemptCount"].as_u64().unwrap()
     }
 
-    /// Whether it was never to be sent: no receiver can have seen it end.
+    /// Whether it can never be sent, so that no receiver saw it end.
     pub(super) fn is_unsendable(&self) -> bool {
         self.stored["url"].as_str().unwrap().starts_with("ftp:")
     }
@@ -140,7 +139,7 @@ pub(super) fn judge(
     for one in known.values() {
         let key = one.stored["url"].as_str().unwrap().rsplit('/').next().unwrap();
         if expected.get(key).is_none_or(|event| event.id().is_some_and(|id| id != one.id)) {
-            faults.push(format!("nobody handed it in, or it is stored twice: {}", one.stored));
+            faults.push(format!("it was not submitted, or it is stored twice: {}", one.stored));
         }
         faults.extend(
             one.seen
@@ -186,7 +185,7 @@ fn has_failed(known: &Known<'_>, calls: &[&Call]) -> bool {
     }
 }
 
-/// The events by their keys, after a look at what their submitters were told.
+/// The events by their keys, after a check of the submitters' answers.
 fn by_key<'a>(events: &'a [Event], faults: &mut Vec<String>) -> HashMap<&'a str, &'a Event> {
     for event in events {
         let ids: HashSet<_> = event.handed_in.iter().filter_map(|it| it.said.id()).collect();
@@ -220,7 +219,7 @@ fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
             faults.push(format!("attempts went backwards: {:#?}, stored {}", pair, known.stored));
         }
     }
-    // One attempt may have been cut off by a kill, and its callback cancelled.
+    // One attempt may have been interrupted by a kill, and its callback cancelled.
     let most = known.seen.iter().map(|it| it.attempt).max().unwrap_or(0);
     if most > known.attempts() + u64::from(known.stored["state"] == "failed") {
         faults.push(format!("attempt {most} is not recorded: {}", known.stored));
@@ -228,7 +227,7 @@ fn attempts_grow(known: &Known<'_>, faults: &mut Vec<String>) {
 }
 
 /// A callback that a receiver has ended is repeated only if a kill happened between the answer and its
-/// record. Gives how often a success was repeated.
+/// record. Returns how often a success was repeated.
 fn repeats(
     known: &Known<'_>,
     calls: &[&Call],
@@ -275,7 +274,7 @@ fn unexplained(
     if acknowledged.iter().any(|it| it.process == before.process && it.began > heard) {
         return Some("a later write was acknowledged before the kill, and yet it came again");
     }
-    // Between the two, the same attempt was repeated without reaching a receiver.
+    // In between, the same attempt was repeated without reaching a receiver.
     let made_again = again.attempt > before.attempt && recorded().is_some();
     (again.attempt != before.attempt && !made_again).then_some("it ended and was recorded")
 }

@@ -1,7 +1,7 @@
 //! Damaged stores are detected, refused and left unchanged, and their readable part is exported.
 
+mod recovery;
 mod replaced;
-mod way_out;
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +18,7 @@ const DELIVERED: usize = 40;
 const PENDING: usize = 60;
 const FAILED: usize = 10;
 
-/// A service that has delivered some, failed with some and could not deliver the rest, and does
-/// not run any more.
+/// A stopped service with delivered, failed and pending callbacks.
 fn filled(kill: bool) -> Service {
     let good = Receiver::start();
     let bad = Receiver::answering(vec![], Answer::Status(422));
@@ -74,7 +73,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Every file of the store with what it holds.
+/// Every file of the store with its content.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -88,7 +87,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// The store, as messages name it.
+/// The path of the store, as in messages.
 static OUTBOX: LazyLock<String> =
     LazyLock::new(|| Path::new("data").join("outbox").display().to_string());
 
@@ -103,8 +102,8 @@ fn counts(service: &Service) -> [u64; 3] {
 
 const ALL: [u64; 3] = [DELIVERED as u64, PENDING as u64, FAILED as u64];
 
-/// The store is as it was, or is refused with the way out, and nothing in it was changed; says
-/// whether it was refused.
+/// Asserts that the store is unaffected, or is refused with instructions and left unchanged. Returns whether
+/// it was refused.
 fn refused_or_whole(service: &Service, what: &str) -> bool {
     let before = files(&service.path("data"));
     let output = service.run(&["inspect-queue"]);
@@ -127,7 +126,7 @@ fn refused_or_whole(service: &Service, what: &str) -> bool {
     true
 }
 
-/// Every callback's state by its id, as it is exported.
+/// The state of every exported callback by its id.
 fn states(service: &Service) -> BTreeMap<String, String> {
     let output = service.run(&["export"]);
     assert!(output.status.success(), "{output:?}");
@@ -141,12 +140,12 @@ fn states(service: &Service) -> BTreeMap<String, String> {
 }
 
 /// Recovers the store by export and import, and returns the recovered callbacks.
-fn way_out(service: &Service, what: &str) -> BTreeMap<String, String> {
+fn recover(service: &Service, what: &str) -> BTreeMap<String, String> {
     let output = service.run(&["export", "--file", "callbacks.ndjson"]);
     assert!(output.status.success(), "{what}: {output:?}");
     let said = text(&output.stderr);
     assert!(said.contains("is damaged"), "{what}: {said}");
-    // A log that is truncated between two writes is valid as far as it goes.
+    // A log that is truncated between two writes is valid.
     let whole = said.contains(" 0 more cannot be read, and 0 places");
     assert!(!whole || said.contains("writes are lost"), "{what}: {said}");
     fs::rename(service.path("data/outbox"), service.path("outbox.damaged")).unwrap();
@@ -166,7 +165,7 @@ struct Damaged {
     came_through: usize,
     /// How many of those were recovered as failed, because their state is uncertain.
     uncertain: usize,
-    /// How many came through as pending, because their end is what was damaged.
+    /// How many were recovered as pending, because their end was damaged.
     again: usize,
 }
 
@@ -196,7 +195,7 @@ impl Damaged {
             }
             self.refused += 1;
             self.callbacks += unharmed.len();
-            let came_through = way_out(&service, &what);
+            let came_through = recover(&service, &what);
             let least = if keeps_most { unharmed.len() / 2 } else { 0 };
             assert!(came_through.len() >= least, "{what}: {} came out", came_through.len());
             for (id, state) in came_through {
@@ -300,7 +299,7 @@ fn one_flipped_bit_costs_few_callbacks() {
     bytes[used / 2] ^= 1;
     fs::write(&db, bytes).unwrap();
     assert!(refused_or_whole(&service, "the middle"));
-    let came_through = way_out(&service, "the middle").len() as u64;
+    let came_through = recover(&service, "the middle").len() as u64;
     assert!(came_through * 10 >= ALL.iter().sum::<u64>() * 9, "{came_through}");
 }
 
@@ -314,7 +313,7 @@ fn a_segment_without_a_header_is_salvaged() {
         bytes[at] ^= 1;
         fs::write(&db, bytes).unwrap();
         assert!(refused_or_whole(&service, "the header"));
-        assert_eq!(way_out(&service, "the header").len() as u64, ALL.iter().sum::<u64>());
+        assert_eq!(recover(&service, "the header").len() as u64, ALL.iter().sum::<u64>());
     }
 }
 

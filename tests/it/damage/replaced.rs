@@ -64,7 +64,7 @@ fn foreign_empty_and_newer_files_are_refused_unchanged() {
         assert!(refused_or_whole(&service, &format!("{} bytes", content.len())));
         assert_eq!(fs::read(service.path("data/outbox/db")).unwrap(), content);
     }
-    // Files that are not ours do not matter.
+    // Files of others are ignored.
     let service = copy(&whole);
     fs::write(service.path("data/outbox/notes.txt"), "mine").unwrap();
     assert_eq!(counts(&service), ALL);

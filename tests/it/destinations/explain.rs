@@ -1,4 +1,4 @@
-//! Which section applies, what `check-config` says of it, and what it refuses.
+//! Which section applies, and the output and errors of `check-config`.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ fn explain(service: &Service, url: &str) -> String {
 }
 
 #[test]
-fn the_most_exact_section_applies_alone_and_check_config_says_which() {
+fn only_the_most_specific_section_applies_and_check_config_shows_it() {
     let service = Service::prepare(
         "[destinations.\"https://*.example.com\"]\nconcurrency = 3\nmax_age = \"1h\"\n\
          [destinations.\"https://print-*\"]\ntimeout = \"7s\"\n\
@@ -195,14 +195,14 @@ fn credentials_and_an_authorization_header_exclude_each_other() {
 }
 
 #[test]
-fn secrets_for_hosts_of_anybody_are_warned_about() {
+fn secrets_for_hosts_of_any_owner_are_warned_about() {
     let service = Service::prepare("");
     fs::write(service.path("secret"), "one-line").unwrap();
     let warned = |pattern: &str, settings: &str| {
         service.configure(&format!("[destinations.\"{pattern}\"]\n{settings}\n"));
         let output = service.run(&["check-config"]);
         assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stderr).unwrap().contains("matches hosts of anybody")
+        String::from_utf8(output.stderr).unwrap().contains("matches hosts of any owner")
     };
     let bearer = "bearer_token_file = \"secret\"";
     let oauth2 = "oauth2 = { token_url = \"http://t/\", client_id = \"c\", client_secret_file = \"secret\" }";

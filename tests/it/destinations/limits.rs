@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::section;
 use crate::support::{Answer, Api, Put, RawReceiver, Receiver, Service, event, eventually};
 
-/// Hands in a number of jobs of this receiver's own.
+/// Submits a number of jobs for this receiver.
 fn fill(api: &Api, receiver: &Receiver, jobs: usize) {
     let url = receiver.url("/");
     let lines =
@@ -38,7 +38,7 @@ fn a_section_limits_concurrency_in_both_directions() {
     assert_eq!(most[1], 20);
 }
 
-/// The most requests that came within a second.
+/// The maximum number of requests within a second.
 fn most_in_a_second(arrivals: &[Instant]) -> usize {
     let within = |at: &Instant| {
         arrivals.iter().filter(|it| **it >= *at && **it < *at + Duration::from_secs(1)).count()
@@ -73,7 +73,7 @@ fn a_rate_is_kept_while_another_destination_is_undisturbed() {
 #[test]
 fn a_section_has_its_own_time_outs() {
     let [slow, other] = [(); 2].map(|()| Receiver::answering(vec![], Answer::Wait));
-    // It accepts no TLS.
+    // It does not support TLS.
     let silent =
         RawReceiver::start(|stream| drop(stream.peek(&mut [0]).map(|_| std::thread::park())));
     let service = Service::start(&format!(

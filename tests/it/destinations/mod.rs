@@ -1,4 +1,4 @@
-//! Settings of single destinations: each key has its effect there, and none elsewhere.
+//! Settings of single destinations: each key affects only its destinations.
 
 mod explain;
 mod limits;
@@ -13,7 +13,7 @@ fn section(receiver: &Receiver, settings: &str) -> String {
     format!("[destinations.\"{}\"]\n{settings}\n", receiver.url(""))
 }
 
-/// What `check-config` says to these settings, if it refuses them.
+/// The errors of `check-config` for these settings.
 fn refused(settings: &str) -> String {
     let service = Service::prepare(settings);
     let output = service.run(&["check-config"]);

@@ -35,7 +35,7 @@ fn logged(service: &Service) -> Vec<Value> {
 }
 
 #[test]
-fn a_token_is_requested_once_for_all_and_again_when_it_runs_out() {
+fn one_token_is_shared_and_renewed_when_it_expires() {
     let server = Receiver::answering(vec![token("first", 2)], token("second", 3600));
     let receiver = Receiver::start();
     let service = start(&section(&receiver, &server.url("/token")));
@@ -98,7 +98,7 @@ fn a_refused_token_is_renewed_once_within_the_attempt() {
 }
 
 #[test]
-fn a_token_server_that_is_away_costs_the_receiver_nothing() {
+fn an_unreachable_token_server_does_not_count_against_the_receiver() {
     let address = unused_address();
     let (receiver, other) = (Receiver::start(), Receiver::start());
     let service = start(&format!(
@@ -159,8 +159,8 @@ fn a_token_request_has_its_own_deadline_and_obeys_the_egress_rules() {
 }
 
 #[test]
-fn a_server_that_wants_the_client_in_the_body_gets_it_there() {
-    // It repeats the secret, as it is and as it was sent.
+fn the_client_is_sent_in_the_body_if_the_server_requires_it() {
+    // It echoes the secret, plain and encoded.
     let basic = data_encoding::BASE64.encode(format!("dpf:{PASSWORD}").as_bytes());
     let said = format!("{PASSWORD} or {basic}");
     let body = json!({"error": "invalid_client", "error_description": said}).to_string();

@@ -1,4 +1,4 @@
-//! A destination that comes back begins with one request in flight.
+//! A recovered destination begins with one request in flight.
 
 use std::{
     io::Write as _,
@@ -11,7 +11,7 @@ use std::{
 
 use crate::support::{RawReceiver, Service, event, eventually, read_request};
 
-/// How many requests were in flight when each one came, since the receiver works.
+/// How many requests were in flight when each one arrived, since the receiver works.
 #[derive(Default)]
 struct Seen {
     works: AtomicBool,
@@ -29,7 +29,7 @@ fn a_destination_that_was_open_gets_twice_as_many_requests_after_each_round() {
         if works {
             let now = shared.in_flight.fetch_add(1, SeqCst) + 1;
             shared.most.lock().unwrap().push(now);
-            // Long enough that whatever may be sent at the same time is there.
+            // Long enough for all concurrent requests to arrive.
             let end = Instant::now() + Duration::from_millis(150);
             while let Some(left) = end.checked_duration_since(Instant::now()) {
                 std::thread::park_timeout(left);
@@ -49,7 +49,7 @@ fn a_destination_that_was_open_gets_twice_as_many_requests_after_each_round() {
     let lines =
         (0..40).map(|job| format!("{}\n", event("job_sending", &job.to_string(), &receiver.url())));
     api.post_lines(&lines.collect::<String>());
-    // Those that began before it was open would be answered too.
+    // Requests that began before it was open would be answered too.
     eventually("it is open, and nothing is in flight", || {
         let all = api.get("/v1/destinations").json();
         let it = &all["destinations"][0];

@@ -1,4 +1,4 @@
-//! Names whose addresses change between two look-ups, by a resolver of the tests' own.
+//! Names whose addresses change between two look-ups, with a resolver that the tests provide.
 
 use std::net::TcpListener;
 

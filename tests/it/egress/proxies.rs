@@ -1,5 +1,4 @@
-//! The policy through a proxy: what can be known of the target is checked before the proxy is
-//! asked.
+//! The egress policy with a proxy: the target is checked as far as possible before the request to the proxy.
 
 use std::{
     io::{Read as _, Write as _, copy},
@@ -25,7 +24,7 @@ fn http_proxy() -> (RawReceiver, Asked) {
     (proxy, asked)
 }
 
-/// A SOCKS5 proxy (RFC 1928) that records its requests, and connects to addresses and to nothing else.
+/// A SOCKS5 proxy (RFC 1928) that records its requests and connects only to addresses.
 fn socks_proxy() -> (RawReceiver, Asked) {
     let asked = Asked::default();
     let noted = Arc::clone(&asked);
@@ -84,7 +83,7 @@ fn all_allowed_callbacks_go_through_the_proxy() {
         let answer = api.post("/v1/events", &event("job_sending", "2", url));
         assert_eq!(answer.status, 422, "{url}");
     }
-    // And the own API, by a name that is known here.
+    // The service's own API, by a name that resolves here.
     let url = format!("http://localhost:{}/", api.address.port());
     let id = api.accept(&event("job_sending", "3", &url));
     let failed = api.wait_for_state(&id, "failed");
@@ -159,7 +158,7 @@ fn ipv6_addresses_work_with_proxies_except_for_https() {
     }
     assert_eq!((asked.lock().unwrap().clone(), receiver.count()), (vec!["::1".to_owned()], 1));
     assert!(asked_http.lock().unwrap()[0].starts_with(&format!("PUT {}", receiver.url("/"))));
-    // Under the policy.
+    // Checked by the policy.
     let settings =
         format!("egress.deny = [\"::1\"]\negress.proxy = \"socks5://{}\"", socks.address);
     let service = Service::start(&settings);

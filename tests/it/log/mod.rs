@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Receiver, Service, ecs, event, eventually};
 
-/// The lines of the file and of those before it, the oldest ones first.
+/// The lines of the file and of the rotated ones, oldest first.
 fn lines(service: &Service, files: usize) -> Vec<Value> {
     let older = (1..=files).rev().map(|number| format!("service.log.{number}"));
     let mut all = Vec::new();
@@ -17,7 +17,7 @@ fn lines(service: &Service, files: usize) -> Vec<Value> {
     all
 }
 
-/// How many lines of an action each callback has.
+/// The number of lines of an action for each callback.
 fn ids(lines: &[Value], action: &str) -> HashMap<String, usize> {
     let mut found = HashMap::new();
     for line in lines.iter().filter(|line| line["event.action"] == action) {
@@ -66,7 +66,7 @@ fn the_searches_of_the_document_name_fields_and_actions_that_exist() {
 }
 
 #[test]
-fn each_line_says_what_kind_of_event_it_is() {
+fn each_line_has_a_category_and_a_type() {
     let receiver = Receiver::answering(vec![], Answer::Status(410));
     let service = Service::start("");
     let api = service.api();
@@ -95,14 +95,14 @@ fn the_file_is_rotated_by_size_and_old_ones_are_removed() {
         assert!(bytes > 15_000 || name == "service.log", "{name} has {bytes} bytes");
     }
     assert!(!service.path("service.log.4").exists());
-    // They join without a gap.
+    // There is no gap between them.
     let all = lines(&service, 3);
     assert_eq!(all.last().unwrap()["event.action"], "service-stopped");
     let delivered: Vec<_> =
         all.iter().filter(|it| it["event.action"] == "callback-delivered").collect();
     assert!(delivered.len() > 50, "{} lines", delivered.len());
 
-    // With fewer files to keep, those that are too many are removed at the next rotation.
+    // With a lower limit, excess files are removed at the next rotation.
     service.configure("log.max_bytes = 20000\nlog.keep = 1\n");
     service.serve();
     service.api().post_lines(&many(&receiver, 400, 50));
@@ -136,7 +136,7 @@ fn a_rotated_file_keeps_its_mode_its_disk_and_whole_lines() {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     let receiver = Receiver::answering(vec![], Answer::Status(200));
     let mut service = Service::prepare("log.max_bytes = 20000\n");
-    // The log is on another disk, and its last line was cut off.
+    // The log is on another disk, and its last line is truncated.
     fs::create_dir(service.path("disk")).unwrap();
     let real = service.path("disk/log");
     fs::write(&real, "{\"cut\":").unwrap();
@@ -159,7 +159,7 @@ fn a_rotated_file_keeps_its_mode_its_disk_and_whole_lines() {
 }
 
 #[test]
-fn a_file_that_somebody_removed_is_created_again() {
+fn a_removed_file_is_created_again() {
     let receiver = Receiver::answering(vec![], Answer::Status(200));
     let service = Service::start("log.max_bytes = 20000\n");
     fs::remove_file(service.path("service.log")).unwrap();
@@ -188,7 +188,7 @@ fn a_rotation_that_fails_loses_nothing() {
     assert_eq!(said.count(), 1, "once, not at every line");
 }
 
-/// logrotate with the file of the packages, again and again while lines are written.
+/// Runs logrotate repeatedly, with the configuration in the packages, while lines are written.
 #[cfg(unix)]
 #[test]
 #[ignore = "needs logrotate: tests/run"]
@@ -211,7 +211,7 @@ fn logrotate_loses_no_line_and_repeats_none() {
         .replace("create 0640 urlcallback adm", &own)
         .replace("rotate 8", "rotate 100");
     fs::write(service.path("rules"), rules).unwrap();
-    // There is no systemd here that sends the signal to the service.
+    // The test sends the signal instead of systemd.
     let bin = service.path("bin");
     fs::create_dir(&bin).unwrap();
     let said = service.path("said");
@@ -226,7 +226,7 @@ fn logrotate_loses_no_line_and_repeats_none() {
             }
         });
         for round in 0..ROUNDS {
-            // Each one in the middle of a batch.
+            // Each rotation is in the middle of a batch.
             let wanted = (round * COUNT + COUNT / 2) as u64;
             eventually("some are stored", || {
                 let queue = api.queue();
@@ -261,7 +261,7 @@ fn logrotate_loses_no_line_and_repeats_none() {
 }
 
 #[cfg(unix)]
-/// After so many rotations, the service has opened its file again as often.
+/// Whether the service has reopened its file after each of this many rotations.
 fn log_is_in_use(service: &Service, rotations: usize) -> Option<()> {
     let reopened = everything(service, rotations);
     let reopened = reopened.iter().filter(|line| line["event.action"] == "log-reopened");

@@ -29,14 +29,14 @@ pub(super) struct Case {
     pub(super) model: Model,
     pub(super) ids: Ids,
     wakes: Wakes,
-    /// Claimed and not settled or given back.
+    /// Claimed and neither settled nor released.
     hand: VecDeque<Claim>,
-    /// How many events were handed in; no two bodies are the same.
+    /// The number of submitted events; each body is unique.
     pub(super) events: usize,
 }
 
 impl Case {
-    /// Goes through all the steps, and then empties the outbox.
+    /// Executes all steps, and then empties the outbox.
     pub(super) async fn run(factory: Factory, operations: Vec<Operation>) {
         let folder = crate::support::StoreFolder::new();
         let clock = ManualClock::at(START);
@@ -71,7 +71,7 @@ impl Case {
         // The task that waits for news also holds a reference.
         self.wakes = Wakes::default();
         let outbox = self.outbox.take().unwrap();
-        assert_eq!(Arc::strong_count(&outbox), 1, "somebody else has it open");
+        assert_eq!(Arc::strong_count(&outbox), 1, "it is open elsewhere");
     }
 
     pub(super) fn outbox(&self) -> &dyn Outbox {
@@ -118,7 +118,7 @@ impl Case {
         }
     }
 
-    /// Makes all calls before waiting for the first, and then waits for the last one first.
+    /// Makes all calls before waiting for any, and then waits for the last one first.
     async fn write(&mut self, writes: Vec<Write>) {
         let answers: Vec<_> = writes.into_iter().filter_map(|write| self.ask(write)).collect();
         self.judge(answers).await;
@@ -165,7 +165,8 @@ impl Case {
         let stored = &self.model.kept[&number];
         assert!(!self.model.paused.contains_key(&stored.new.destination), "it is paused");
         let since = stored.free_from();
-        let since = since.unwrap_or_else(|| panic!("it is nobody's turn but {stored:#?}"));
+        let since =
+            since.unwrap_or_else(|| panic!("no callback is active, but claimed: {stored:#?}"));
         assert!(since <= self.model.now, "not before {since}: {stored:#?}");
         self.ids.agree(stored, &claim.record);
         let earliest = &self.model.kept[&self.model.earliest(stored.job()).unwrap()];
@@ -178,8 +179,8 @@ impl Case {
         since
     }
 
-    /// Such writes can only make more callbacks free, so a callback that is claimed in the meantime
-    /// would also be free afterwards.
+    /// Such writes can only free more callbacks, so a callback that is claimed during them would also be free
+    /// afterwards.
     async fn claim_during(&mut self, writes: Vec<Write>, asked: Asked) {
         let to = &destinations()[asked.to];
         let answers: Vec<_> = writes.into_iter().filter_map(|write| self.ask(write)).collect();
@@ -243,8 +244,8 @@ impl Case {
         self.check().all().await;
     }
 
-    /// The callback that a number in a step stands for: mostly one of those that fit, at times
-    /// any, also one that was purged.
+    /// The callback that a number in a step selects: usually a suitable one, sometimes any, including purged
+    /// ones.
     pub(super) fn number(&self, place: usize, fits: impl Fn(&Stored) -> bool) -> Option<Number> {
         let all: Vec<_> = self.ids.numbers().collect();
         let is_fit = |number: &Number| self.model.kept.get(number).is_some_and(&fits);
@@ -253,8 +254,8 @@ impl Case {
         choice.get(place.checked_rem(choice.len())?).copied()
     }
 
-    /// Delivers everything, guided by nothing but the signals and what claims say, and purges
-    /// it: nothing is stuck, and nothing is left.
+    /// Delivers and purges everything, following only the signals and the results of claims: nothing is
+    /// stuck, and nothing is left.
     async fn empty(&mut self) {
         while let Some(claim) = self.hand.pop_front() {
             self.release(claim);
@@ -264,7 +265,7 @@ impl Case {
         }
         self.listen();
         while self.model.pending() > 0 {
-            let (to, at) = self.wakes.next().expect("nobody would look again");
+            let (to, at) = self.wakes.next().expect("no check is planned");
             self.clock.set(at.max(self.model.now));
             self.model.now = self.clock.now();
             let to = destinations().iter().position(|it| *it == to).unwrap();

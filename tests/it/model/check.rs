@@ -1,4 +1,4 @@
-//! Whether the outbox shows what its model has.
+//! Comparison of the outbox with its model.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination},
     clock::Timestamp,
     outbox::{
-        CallbackStatus, DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query, Readiness,
-        Record, Stage, State, StateName, Summary,
+        CallbackStatus, Criteria, DestinationQuery, DestinationSummary, OVERDUE, Outbox, Query,
+        Readiness, Record, Stage, State, StateName, Summary,
     },
 };
 
@@ -17,10 +17,10 @@ use super::{
     wakes::Wakes,
 };
 
-/// More than one case stores.
+/// A limit that is greater than the number of callbacks of any case.
 const ALL: usize = 10_000;
 
-/// Which id the outbox gave to which callback.
+/// The ids of the callbacks.
 #[derive(Debug, Default)]
 pub(super) struct Ids(BTreeMap<Number, CallbackId>);
 
@@ -44,7 +44,7 @@ impl Ids {
         self.0.keys().copied()
     }
 
-    /// Whether `record` agrees with the model.
+    /// Asserts that `record` agrees with the model.
     pub(super) fn agree(&self, stored: &Stored, record: &Record) {
         assert_eq!(record.id, self.of(stored.number));
         let new = &stored.new;
@@ -65,7 +65,7 @@ impl Ids {
     }
 }
 
-/// Whether a pending one has the turn, and when it is due then.
+/// Whether a pending callback is active, and when it is due.
 fn shown(record: &Record) -> Option<(bool, Timestamp)> {
     match record.state {
         State::Pending(Readiness::Fresh) => Some((true, record.created_at)),
@@ -100,7 +100,7 @@ impl Check<'_> {
                 let told = wakes.at(&to);
                 assert!(
                     told.is_some_and(|told| told <= due.max(self.model.now)),
-                    "`{to}` has something due at {due} and would be looked at {told:?}"
+                    "`{to}` has something due at {due} and would be checked at {told:?}"
                 );
             }
         }
@@ -160,15 +160,17 @@ impl Check<'_> {
         let job_id_fs = directory.map(|it| it.new.body.job_id_fs.clone());
         let query = Query {
             state,
-            stage: part,
-            destination: destination.clone(),
-            job_id: job_id.clone(),
-            job_id_fs: job_id_fs.clone(),
-            error_kind: asked.kind,
-            since,
-            until,
-            ended_since,
-            ended_until,
+            criteria: Criteria {
+                stage: part,
+                destination: destination.clone(),
+                job_id: job_id.clone(),
+                job_id_fs: job_id_fs.clone(),
+                error_kind: asked.kind,
+                since,
+                until,
+                ended_since,
+                ended_until,
+            },
             cursor: behind.map(|number| self.ids.of(number)),
             limit: asked.limit,
             oldest_first: asked.oldest_first,
@@ -265,12 +267,12 @@ impl Check<'_> {
             paused_count: shown.iter().filter(|it| it.paused_at.is_some()).count() as u64,
             store_bytes: summary.store_bytes,
             destinations: shown,
-            // Alone, or no instance at all.
+            // This instance alone, or none.
             instances: summary.instances.clone(),
         };
         assert_eq!(summary, expected);
         assert!(summary.instances.len() < 2);
-        // The pages of destinations are the same list.
+        // The pages of destinations form the same list.
         let (mut listed, mut query) =
             (Vec::new(), DestinationQuery { limit: 1, ..Default::default() });
         loop {
@@ -282,7 +284,7 @@ impl Check<'_> {
             }
         }
         assert_eq!(listed, expected.destinations);
-        // Those without callbacks come last, if they are asked for.
+        // Destinations without callbacks come last, if requested.
         let idle = destinations().into_iter().filter(|to| !to.is_none()).collect();
         let query = DestinationQuery { limit: ALL, idle, ..Default::default() };
         let listed = self.outbox.destinations(query, model.now).await.unwrap().destinations;

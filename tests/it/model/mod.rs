@@ -60,7 +60,7 @@ const MAX_PENDING: usize = 16;
 /// How many cases there are without `PROPTEST_CASES`.
 const CASES: u32 = 64;
 
-/// For how long, in milliseconds, a failing case is made smaller.
+/// Time limit for shrinking a failing case, in milliseconds.
 const SHRINK_TIME: u32 = 180_000;
 
 /// An implementation of the outbox.
@@ -74,7 +74,7 @@ struct Factory {
     leftovers: fn(&Path) -> Vec<String>,
 }
 
-/// The suite; any implementation has to pass it.
+/// The suite, which every implementation must pass.
 fn outbox_behaves_as_its_model(factory: Factory) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = Config {
@@ -100,8 +100,8 @@ fn open_sled(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
 }
 
 fn sled_leftovers(folder: &Path) -> Vec<String> {
-    // A closed store is let go by threads of the engine, a moment later.
-    let db = eventually("the store is let go", || sled::open(folder).ok());
+    // Threads of the engine release a closed store a moment later.
+    let db = eventually("the store is released", || sled::open(folder).ok());
     let rows = db.iter().map(|row| String::from_utf8_lossy(&row.unwrap().0).into_owned());
     rows.filter(|row| !["mformat", "msalt", "mtotals"].contains(&row.as_str())).collect()
 }
@@ -117,11 +117,11 @@ const POSTGRES: Factory =
 fn open_postgres(folder: &Path, clock: SharedClock) -> Arc<dyn Outbox> {
     let server = postgres::server();
     let settings = server.settings(&postgres::schema_of(folder), MAX_PENDING as u64);
-    // The server may notice a moment later that the session before has ended.
+    // The server may notice the end of the previous session a moment later.
     let opened = || {
         PostgresOutbox::open_at(settings.clone(), folder.parent().unwrap(), Arc::clone(&clock)).ok()
     };
-    let opened = eventually("the schema is let go", opened);
+    let opened = eventually("the schema is released", opened);
     drop(clock);
     Arc::new(opened)
 }

@@ -1,7 +1,7 @@
 //! The operations on an outbox, as values that print and shrink well.
 //!
-//! Everything is small on purpose: with few jobs, destinations, keys and moments, the random
-//! ones meet. All times are whole [`UNIT`]s.
+//! Everything is small on purpose: with few jobs, destinations, keys and times, random operations affect each
+//! other. All times are multiples of [`UNIT`].
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use seal_dpf_urlcallback::{
     outbox::{Attempt, ErrorKind, Failure, Settlement},
 };
 
-/// The grain of time.
+/// The unit of time.
 pub(super) const UNIT: Duration = Duration::from_secs(10);
 
 /// Two of them have a common prefix.
@@ -36,11 +36,11 @@ pub(super) enum Operation {
     Burst(Vec<Write>),
     /// A claim, which is kept.
     Claim(Asked),
-    /// A claim while these writes, enqueues and settlements alone, are on their way to the disk.
+    /// A claim while these writes, only enqueues and settlements, are being committed.
     ClaimDuring(Vec<Write>, Asked),
     /// One of the kept claims is released.
     Release(usize),
-    /// So many units pass.
+    /// This many units pass.
     Pass(u32),
     /// A destination's breaker opens or closes.
     Report { to: usize, open: bool },
@@ -59,8 +59,7 @@ pub(super) struct Asked {
     pub(super) limit: usize,
 }
 
-/// A step that changes what is stored. A number stands for the one of the fitting callbacks at
-/// that place, counted round.
+/// A step that changes the store. A number selects one of the suitable callbacks, modulo their count.
 #[derive(Debug, Clone)]
 pub(super) enum Write {
     Enqueue(Vec<Event>),
@@ -71,14 +70,14 @@ pub(super) enum Write {
     RetryNow(Vec<usize>),
     /// A destination is paused or resumed.
     Pause(usize, bool),
-    /// Cancels what was never accepted.
+    /// Cancels a callback that was never accepted.
     CancelUnknown(usize),
     /// Callbacks that are at least this many units old.
     Expire(u32),
     Purge(Kept),
 }
 
-/// An event as it is handed in.
+/// A submitted event.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Event {
     pub(super) job: usize,
@@ -113,7 +112,7 @@ pub(super) struct Listing {
     pub(super) directory: Option<usize>,
     /// Those with this kind of error.
     pub(super) kind: Option<ErrorKind>,
-    /// So many units ago.
+    /// This many units ago.
     pub(super) since: Option<u32>,
     pub(super) until: Option<u32>,
     pub(super) ended_since: Option<u32>,
@@ -124,15 +123,15 @@ pub(super) struct Listing {
     pub(super) behind: Option<usize>,
 }
 
-/// So many units after `now`, or before.
+/// This many units after `now`, or before it.
 pub(super) fn shifted(now: Timestamp, units: i32) -> Timestamp {
     let by = UNIT * units.unsigned_abs();
     if units < 0 { now.before(by) } else { now.after(by) }
 }
 
 impl Ending {
-    /// The settlement that says so of attempt `number`. Called twice it gives two that are
-    /// equal, one for the outbox and one for its model.
+    /// The settlement of attempt `number` with this result. Two calls return equal settlements, one for the
+    /// outbox and one for its model.
     pub(super) fn settlement(self, number: u32, now: Timestamp) -> Settlement {
         let attempt = |status, error| Attempt {
             number,
@@ -164,7 +163,7 @@ impl Ending {
     }
 }
 
-/// How long a hold is at most, in units.
+/// Maximum length of a hold, in units.
 const LONGEST_HOLD: i32 = 6;
 
 /// A number that selects one of any number of items.

@@ -37,7 +37,7 @@ impl Model {
         due
     }
 
-    /// Gives whether that changes anything.
+    /// Returns whether that changes anything.
     pub(super) fn pause(&mut self, to: &Destination, paused: bool) -> bool {
         if self.paused.contains_key(to) == paused {
             return false;
@@ -46,7 +46,7 @@ impl Model {
             self.paused.insert(to.clone(), self.now);
         } else {
             self.paused.remove(to);
-            // The time of the pause makes nothing older.
+            // Time during the pause does not count toward the age.
             let pending =
                 self.kept.values_mut().filter(|it| it.is_pending() && it.new.destination == *to);
             pending.for_each(|it| it.budget_since = self.now);

@@ -1,9 +1,9 @@
-//! The model: what the outbox promises, in the plainest words that say it. It keeps everything in one
-//! map and searches all of them for every answer.
+//! The model: the guarantees of the outbox, implemented as simply as possible. All callbacks are in one map,
+//! which is searched for every answer.
 //!
-//! One of the pending callbacks of a job is *active*: only it may be claimed. It keeps the turn until
-//! its attempt has been settled or it has ended, or until an earlier one of the job is replayed while
-//! it is not claimed; then the earliest is active.
+//! One of the pending callbacks of a job is *active*: only it may be claimed. It stays active until its
+//! attempt is settled or it has ended, or until an earlier one of the job is replayed while it is not
+//! claimed; then the earliest becomes active.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +13,13 @@ use seal_dpf_urlcallback::{
     outbox::{Attempt, Failure, NewCallback, Open, Retention, Settlement, StateName},
 };
 
-/// A callback's place in the order of acceptance.
+/// A callback's position in the order of acceptance.
 pub(super) type Number = usize;
 
 /// The state of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Not due before `at`. With the turn, that is when it is due.
+    /// Not due before `at`. If it is active, that is when it is due.
     Pending {
         at: Timestamp,
         turn: bool,
@@ -41,8 +41,8 @@ pub(super) struct Stored {
     pub(super) budget_since: Timestamp,
     pub(super) replays: u32,
     pub(super) last_error: Option<Failure>,
-    /// The later one of its job that was under way when it was replayed, or that went before
-    /// the earliest of its job then for that reason.
+    /// The later callback of its job that was in flight when this one was replayed, or that preceded the
+    /// earliest of its job then for the same reason.
     pub(super) overtaken_by: Option<Number>,
 }
 
@@ -182,7 +182,7 @@ impl Model {
         Taken::Stored(number)
     }
 
-    /// Gives the callback as it is then.
+    /// Returns the callback as it is then.
     pub(super) fn settle(&mut self, number: Number, settlement: Settlement) -> Stored {
         let now = self.now;
         let stored = self.kept.get_mut(&number).unwrap();
@@ -270,7 +270,7 @@ impl Model {
         true
     }
 
-    /// Gives those that ended, each as it is then.
+    /// Returns those that ended, each as it is then.
     pub(super) fn expire(&mut self, cutoff: Timestamp, failure: &Failure) -> Vec<Stored> {
         let old = |it: &&Stored| {
             it.is_pending()
@@ -333,15 +333,15 @@ impl Model {
         self.set(number, State::Pending { at, turn: true, claimed: false });
     }
 
-    /// The callback that has to end before `stored` may be claimed: the previous one; for the earliest,
-    /// the active one.
+    /// The callback that must end before `stored` may be claimed: the previous one; for the earliest, the
+    /// active one.
     pub(super) fn waits_for(&self, stored: &Stored) -> Option<Number> {
         let State::Pending { turn: false, .. } = stored.state else { return None };
         let before = self.of_job(stored.job()).take_while(|it| it.number < stored.number).last();
         Some(before.or_else(|| self.holder(stored.job())).unwrap().number)
     }
 
-    /// When a destination has something to claim, counted with its hold.
+    /// When a destination has something to claim, considering its hold.
     pub(super) fn next_due(&self, destination: &Destination) -> Option<Timestamp> {
         if self.paused.contains_key(destination) {
             return None;

@@ -1,5 +1,5 @@
-//! Errors found by random operations, with the fewest steps that reproduce them. Each went wrong in the
-//! check after its last step, or in a claim.
+//! Errors found by random operations, with the minimal steps that reproduce them. Each failed in the check
+//! after its last step, or in a claim.
 
 use super::{
     Factory, SLED,
@@ -28,7 +28,7 @@ fn fail() -> Operation {
     Write(Settle(0, Ending::Failed { attempted: true, hold: None }))
 }
 
-/// Callbacks of one job, all failed but the last one, and that one in flight.
+/// Callbacks of one job: the last one is in flight, and all others have failed.
 fn last_under_way(count: usize) -> Vec<Operation> {
     let mut operations = vec![Write(Enqueue(vec![event(0); count]))];
     for _ in 1..count {
@@ -67,7 +67,7 @@ fn replayed_callbacks_wait_for_the_one_in_flight() {
 
 #[test]
 fn a_callback_activated_in_a_batch_expires_in_the_same_batch() {
-    // While the first write is on its way to the disk, the other two gather.
+    // While the first write is being committed, the other two form one batch.
     let burst = Burst(vec![Enqueue(vec![event(1)]), Cancel(0), Expire(1)]);
     run(SLED, vec![Write(Enqueue(vec![event(0); 2])), Pass(2), burst]);
 }

@@ -1,4 +1,4 @@
-//! When a delivery loop has to look at which destination, derived only from news and `next_due`.
+//! When a delivery loop must check which destination, derived only from news and `next_due`.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ impl Wake for Bell {
     }
 }
 
-/// When to look at which destination.
+/// When to check each destination.
 #[derive(Default)]
 pub(super) struct Wakes {
     times: BTreeMap<Destination, Timestamp>,
@@ -34,8 +34,8 @@ pub(super) struct Wakes {
 }
 
 impl Wakes {
-    /// Takes in what was signalled. It looks only when it was woken, as an executor does: a
-    /// signal that is noted and wakes nobody is a lost one.
+    /// Receives the signals. Like an executor, it polls only when woken, so a signal without a wake-up counts
+    /// as lost.
     pub(super) fn listen(&mut self, outbox: &Arc<dyn Outbox>) {
         if self.bell.0.swap(false, Ordering::SeqCst) {
             self.wait(outbox);
@@ -66,7 +66,7 @@ impl Wakes {
         }
     }
 
-    /// A claim has returned when the next callback is due.
+    /// Records when the next callback is due, as a claim returned it.
     pub(super) fn come_again(&mut self, destination: Destination, at: Option<Timestamp>) {
         match at {
             Some(at) => self.times.insert(destination, at),
@@ -78,7 +78,7 @@ impl Wakes {
         self.times.get(destination).copied()
     }
 
-    /// The destination to look at next, and when.
+    /// The destination to check next, and when.
     pub(super) fn next(&self) -> Option<(Destination, Timestamp)> {
         self.times.iter().min_by_key(|(_, at)| **at).map(|(to, at)| (to.clone(), *at))
     }

@@ -1,4 +1,4 @@
-//! Ways in: passwords, tokens, keys and certificates, and permissions.
+//! Authentication and permissions: passwords, tokens, keys and certificates.
 
 use async_nats::ConnectOptions;
 use nkeys::KeyPair;
@@ -42,7 +42,7 @@ fn user_and_password_are_read_again_on_reload() {
     std::fs::write(service.path("password"), format!("{PASSWORD}\n")).unwrap();
     service.signal("HUP");
     works(&server, &service, 1);
-    // Changed at the server first, which ends the connection.
+    // It is changed at the server first, which ends the connection.
     server.reconfigure(&settings("another"), options("another"));
     wait_for(&service, "waiting", "not connected");
     std::fs::write(service.path("password"), "another").unwrap();
@@ -68,7 +68,7 @@ fn user_and_password_are_read_again_on_reload() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn a_token_lets_it_in() {
+fn a_token_authenticates() {
     let options = ConnectOptions::with_token(PASSWORD.into());
     let server = Server::with(&format!("authorization {{ token: \"{PASSWORD}\" }}"), options);
     server.prepare();
@@ -101,7 +101,7 @@ fn an_nkey_is_read_again_on_reload() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn it_works_without_the_permission_to_create_and_says_what_is_not_permitted() {
+fn the_permission_to_create_is_not_needed_and_missing_ones_are_named() {
     let users = |publish: &str| {
         format!(
             "authorization {{ users: [ {{ user: admin, password: admin }}, \
@@ -160,7 +160,7 @@ fn certificates_of_both_sides_are_checked() {
         wait_for(&service, "waiting", "not connected to nats://");
         assert!(!service.run(&["check-config"]).status.success());
     }
-    // Every certificate is replaced, as by another authority.
+    // All certificates are replaced by those of another authority.
     let mut server = server;
     let again = service(&server, &format!("{ca}{own}"), &[]);
     works(&server, &again, 1);

@@ -1,11 +1,11 @@
-//! A cluster of three servers: it goes on while one of them does not.
+//! A cluster of three servers, which works while one of them does not.
 
 use std::time::{Duration, Instant};
 
 use super::{SLOW, check, numbered, wait_for};
 use crate::support::{Service, eventually, nats::Cluster};
 
-/// How long it may take until events are stored again.
+/// Time limit until events are stored again.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Checks that new events arrive while the cluster is in this condition.
@@ -27,7 +27,7 @@ fn goes_on(cluster: &Cluster, at: usize, service: &Service, count: &mut usize) {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn other_leaders_servers_that_leave_and_servers_that_die_stop_nothing() {
+fn leader_changes_drains_and_kills_of_servers_stop_nothing() {
     let mut cluster = Cluster::start();
     cluster.prepare();
     let service = Service::start(&format!("{SLOW}{}", cluster.toml()));
@@ -45,7 +45,7 @@ fn other_leaders_servers_that_leave_and_servers_that_die_stop_nothing() {
         goes_on(&cluster, 0, &service, &mut count);
     }
     for leaving in 0..3 {
-        // It asks its clients to go to another server, and then ends.
+        // It asks its clients to use another server, and then ends.
         cluster.servers[leaving].signal("USR2");
         goes_on(&cluster, (leaving + 1) % 3, &service, &mut count);
         eventually("the server has ended", || cluster.servers[leaving].has_ended().then_some(()));

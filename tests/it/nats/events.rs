@@ -31,7 +31,7 @@ fn metric(service: &Service, name: &str) -> f64 {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn operators_see_what_the_source_does_whether_the_service_is_ready_or_not() {
+fn the_state_of_the_source_is_shown_even_if_the_service_is_not_ready() {
     let server = Server::start();
     server.prepare();
     let service = Service::start(&format!("outbox.max_pending = 1\n{SLOW}{}", server.toml("")));
@@ -88,7 +88,7 @@ fn an_event_from_nats_becomes_a_callback() {
     let url = receiver.url("/");
     let plain = event("job_finished", "plain", &url).to_string();
     send(&server, "jobs.new", &[], &plain);
-    // The same event, as its producer says.
+    // The same event, according to its producer's key.
     let mut keyed = event("job_finished", "keyed", &url);
     keyed["eventId"] = "e1".into();
     for _ in 0..2 {
@@ -151,7 +151,7 @@ fn an_event_from_nats_becomes_a_callback() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn a_message_of_a_stream_that_was_created_anew_is_not_the_old_one() {
+fn a_message_of_a_recreated_stream_is_no_duplicate() {
     let server = Server::start();
     server.prepare();
     let service = pulling(&server, "");
@@ -167,15 +167,15 @@ fn a_message_of_a_stream_that_was_created_anew_is_not_the_old_one() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn a_message_that_can_never_become_an_event_is_passed_over_when_its_dead_letter_is_stored() {
+fn an_unusable_message_is_skipped_when_its_dead_letter_is_stored() {
     let server = Server::start();
     let retention = stream::RetentionPolicy::WorkQueue;
     server.prepare_with(stream::Config { retention, ..stream::Config::default() }, consumer());
     let service = pulling(&server, "dead_letter_subject = \"dead.callbacks\"");
     server.publish([r#"{"event":"job_finished"}"#.into(), super::numbered(1)]);
-    // Nobody stores dead letters yet.
+    // No stream stores dead letters yet.
     wait_for(&service, "waiting", "dead letter to dead.callbacks");
-    assert_eq!(service.api().get("/readyz").status, 200, "HTTP goes on");
+    assert_eq!(service.api().get("/readyz").status, 200, "HTTP continues");
     server.publish([super::numbered(2)]);
     let is_left = || (server.left().1 == 1).then_some(());
     eventually("only the letter's message is not acknowledged", is_left);

@@ -1,4 +1,4 @@
-//! What goes wrong: nothing is lost, nothing is stored twice, and the order of each job's events is kept.
+//! Failures: nothing is lost, nothing is stored twice, and the order of each job's events is kept.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn a_kill_before_the_store_loses_nothing_and_keeps_the_order() {
     server.publish((0..100).map(numbered));
     wait_for(&service, "waiting", "outbox.max_pending");
     service.kill();
-    // Newer ones must not overtake them.
+    // Newer messages must not overtake them.
     server.publish((100..200).map(numbered));
     service.configure(&format!("{SLOW}{}", server.toml("")));
     service.serve();
@@ -88,7 +88,7 @@ fn kills_with_a_backlog_lose_nothing_and_keep_the_order() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn the_server_goes_and_comes_back() {
+fn a_restart_of_the_server_loses_nothing() {
     let mut server = Server::start();
     server.prepare();
     let service = pulling(&server, "");
@@ -96,7 +96,7 @@ fn the_server_goes_and_comes_back() {
     server.wait_until_empty();
     server.crash();
     wait_for(&service, "waiting", "not connected to nats://127.0.0.1");
-    assert_eq!(service.api().get("/readyz").status, 200, "HTTP goes on");
+    assert_eq!(service.api().get("/readyz").status, 200, "HTTP continues");
     server.restart();
     let begin = std::time::Instant::now();
     server.publish((100..200).map(numbered));
@@ -107,7 +107,7 @@ fn the_server_goes_and_comes_back() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn a_connection_that_is_cut_again_and_again_loses_nothing_and_keeps_the_order() {
+fn a_connection_cut_repeatedly_loses_nothing_and_keeps_the_order() {
     const COUNT: usize = 5_000;
     let server = Server::start();
     server.prepare();
@@ -116,7 +116,7 @@ fn a_connection_that_is_cut_again_and_again_loses_nothing_and_keeps_the_order() 
     server.publish((0..COUNT).map(numbered));
     for _ in 0..3 {
         let before = server.left().0;
-        eventually("it goes on", || {
+        eventually("it continues", || {
             let left = server.left();
             (left.0 < before || left == (0, 0)).then_some(())
         });
@@ -128,7 +128,7 @@ fn a_connection_that_is_cut_again_and_again_loses_nothing_and_keeps_the_order() 
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn a_full_outbox_is_waited_for_in_bounded_memory() {
+fn the_source_waits_for_a_full_outbox_in_bounded_memory() {
     const COUNT: usize = 3_000;
     let server = Server::start();
     server.prepare();
@@ -138,7 +138,7 @@ fn a_full_outbox_is_waited_for_in_bounded_memory() {
     wait_for(&service, "waiting", "the outbox refuses");
     let (left, unacknowledged) = server.left();
     assert!(unacknowledged <= 800 && left >= 1_000, "{left}, {unacknowledged}");
-    // Ten times as long as the server waits without a sign of life.
+    // Ten times as long as the server waits without a progress report.
     let end = std::time::Instant::now() + Duration::from_secs(105);
     eventually("nothing changes", || {
         assert_eq!(server.left(), (left, unacknowledged));
@@ -160,7 +160,7 @@ fn a_full_outbox_is_waited_for_in_bounded_memory() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn a_consumer_that_was_deleted_is_missed_and_found_again() {
+fn a_deleted_consumer_is_reported_and_found_again() {
     let server = Server::start();
     server.prepare();
     let service = pulling(&server, "");
@@ -179,7 +179,7 @@ fn a_consumer_that_was_deleted_is_missed_and_found_again() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn at_shutdown_everything_in_hand_is_stored_or_given_back() {
+fn at_shutdown_every_message_held_is_stored_or_returned() {
     let server = Server::start();
     server.prepare();
     let mut service = Service::start(&format!("{SLOW}{}", server.toml("")));

@@ -1,11 +1,11 @@
-//! Several instances: one pulls.
+//! Several instances, one of which pulls.
 
 use std::time::{Duration, Instant};
 
 use super::{SLOW, check, numbered, state};
 use crate::support::{Service, eventually, nats::Server, postgres};
 
-/// Waits for what takes longer than [`eventually`] waits on a busy machine.
+/// Waits longer than [`eventually`].
 fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_mins(5);
     loop {
@@ -19,17 +19,17 @@ fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 
 #[test]
 #[ignore = "needs PostgreSQL and nats-server: tests/run"]
-fn another_instance_goes_on_where_the_one_that_pulled_was_killed() {
+fn another_instance_takes_over_from_a_killed_one() {
     puller_goes(Service::kill, |_| {});
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and nats-server: tests/run"]
-fn another_instance_goes_on_where_the_one_that_pulled_was_frozen() {
-    // When it goes on itself, it has messages in hand that the other one has stored.
+fn another_instance_takes_over_from_a_frozen_one() {
+    // When it continues, it holds messages that the other one has stored.
     let go_on = |service: &Service| {
         service.signal("CONT");
-        until("it stands by", || (state(service)["state"] == "standby").then_some(()));
+        until("it is on standby", || (state(service)["state"] == "standby").then_some(()));
     };
     puller_goes(|service| service.signal("STOP"), go_on);
 }
@@ -48,8 +48,8 @@ fn puller_goes(goes: impl FnOnce(&mut Service), comes_back: impl FnOnce(&Service
     let mut second = Service::prepare(&settings);
     second.serve();
     let does = |service: &Service| state(service)["state"].as_str().unwrap_or_default().to_owned();
-    // The second one takes its half of the shards, and the first one keeps its own first.
-    let words = eventually("one pulls, and one stands by", || {
+    // The second one takes half of the shards, and the first one keeps the first shard.
+    let words = eventually("one pulls, and one is on standby", || {
         let mut words = [does(&first), does(&second)];
         words.sort();
         (words == ["pulling", "standby"]).then(|| [does(&first), does(&second)])

@@ -1,4 +1,4 @@
-//! Users with a JWT, as an operator's accounts have them.
+//! Users with a JWT, in the accounts of an operator.
 
 use async_nats::ConnectOptions;
 use data_encoding::BASE64URL_NOPAD;
@@ -36,7 +36,7 @@ impl Operator {
         }
     }
 
-    /// Settings of a server, whose account lets these users in no more.
+    /// Settings of a server whose account has revoked these users.
     fn settings(&self, revoked: &Value) -> String {
         let account = |key: &KeyPair, storage: i64| {
             let limits = json!({
@@ -93,7 +93,7 @@ fn a_credentials_file_is_read_again_on_reload() {
     server.publish([numbered(1)]);
     server.wait_until_empty();
     check(&service, 1);
-    // The user is let in no more, and is replaced by another one.
+    // The user is revoked and replaced by another one.
     let revoked = json!({first.public_key(): 2});
     server.reconfigure(&operator.settings(&revoked), options());
     wait_for(&service, "waiting", "not connected");

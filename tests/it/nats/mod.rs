@@ -1,4 +1,4 @@
-//! Job events from NATS. The server is a real one.
+//! Job events from NATS, with a real server.
 
 mod access;
 mod cluster;
@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::support::{Service, event, nats::Server};
 
-/// A destination at which nobody listens.
+/// A destination on which nothing listens.
 const NOWHERE: &str = "http://127.0.0.1:1/";
 
-/// Attempts are few, so that the store has the machine.
+/// There are few attempts, so that the store gets the processor time.
 const SLOW: &str = "[retry]\ninitial_interval = \"1h\"\nmax_interval = \"1h\"\n";
 
 /// The `n`th event, of one of ten jobs.
@@ -28,7 +28,7 @@ fn numbered(n: usize) -> String {
     event.to_string()
 }
 
-/// What is stored: for each job, the numbers of its events in the order of their acceptance.
+/// The numbers of the stored events of each job, in order of acceptance.
 fn stored(service: &Service) -> BTreeMap<String, Vec<String>> {
     drop(std::fs::remove_file(service.path("all.ndjson")));
     let output = service.run(&["export", "--file", "all.ndjson"]);
@@ -48,7 +48,7 @@ fn stored(service: &Service) -> BTreeMap<String, Vec<String>> {
     jobs
 }
 
-/// Checks that the events up to `count` are stored, each once, and those of a job in their order.
+/// Asserts that the events up to `count` are stored once, and those of each job in order.
 fn check(service: &Service, count: usize) {
     let jobs = stored(service);
     assert_eq!(jobs.values().map(Vec::len).sum::<usize>(), count, "as many as there were");
@@ -57,12 +57,12 @@ fn check(service: &Service, count: usize) {
     }
 }
 
-/// What `/readyz` says about the source.
+/// The state of the source in `/readyz`.
 fn state(service: &Service) -> Value {
     service.api().get("/readyz").json()["nats"].clone()
 }
 
-/// Waits until the source does this, for a reason that contains these words.
+/// Waits until the source is in this state, with a reason that contains this text.
 fn wait_for(service: &Service, word: &str, says: &str) {
     crate::support::eventually(&format!("{word}: {says}"), || {
         let state = state(service);

@@ -1,4 +1,4 @@
-//! Outcome events: what became of each callback is published once.
+//! Outcome events: the outcome of each callback is published once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,7 +42,7 @@ fn published(server: &Server) -> Vec<(String, Value)> {
     })
 }
 
-/// The payloads by the ids of their messages, as soon as there are so many.
+/// The payloads by the ids of their messages, when there are this many.
 fn wait_for(server: &Server, count: usize) -> BTreeMap<String, Value> {
     let all = eventually(&format!("{count} outcome events"), || {
         Some(published(server)).filter(|all| all.len() >= count)
@@ -55,7 +55,7 @@ fn wait_for(server: &Server, count: usize) -> BTreeMap<String, Value> {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn each_outcome_is_published_with_what_became_of_the_callback() {
+fn each_outcome_is_published() {
     let server = server();
     let service = Service::start(&settings(&server));
     let api = service.api();
@@ -97,7 +97,7 @@ fn each_outcome_is_published_with_what_became_of_the_callback() {
     // After a replay, there is another outcome.
     assert!(service.run(&["replay-failed", "--id", &failed]).status.success());
     assert_eq!(wait_for(&server, 5)[&format!("{failed}-failed-1")]["replays"], 1);
-    // They are callbacks themselves, which operators see, and of which nothing is reported.
+    // They are callbacks that operators can see, but their outcomes are not published.
     let list =
         api.get(&format!("/v1/callbacks?destination=nats://{SUBJECT}&state=delivered")).json();
     let list = eventually("all are delivered", || {
@@ -109,7 +109,7 @@ fn each_outcome_is_published_with_what_became_of_the_callback() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn what_expires_is_published_as_failed() {
+fn expired_callbacks_are_published_as_failed() {
     let server = server();
     let toml = server.toml(&format!("outcome_subject = \"{SUBJECT}\""));
     let service = Service::start(&format!("[retry]\nmax_age = \"2s\"\n{toml}"));
@@ -120,7 +120,7 @@ fn what_expires_is_published_as_failed() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn over_kills_each_outcome_is_published_once() {
+fn each_outcome_is_published_once_across_kills() {
     const COUNT: usize = 300;
     let server = server();
     let toml = server.toml(&format!("outcome_subject = \"{SUBJECT}\""));
@@ -148,7 +148,7 @@ fn over_kills_each_outcome_is_published_once() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn while_the_broker_is_away_callbacks_go_out_and_their_outcomes_wait() {
+fn without_the_broker_callbacks_are_sent_and_their_outcomes_wait() {
     let mut server = server();
     let retry = "[retry]\ninitial_interval = \"100ms\"\nmax_interval = \"1s\"\n\
         [breaker]\ninitial_pause = \"100ms\"\nmax_pause = \"1s\"\n";
@@ -180,7 +180,7 @@ fn is_event(line: &Value) -> bool {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn a_producer_cannot_publish() {
+fn producers_cannot_publish() {
     let server = server();
     let service = Service::start(&settings(&server));
     let receiver = Receiver::start();

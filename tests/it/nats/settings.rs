@@ -1,4 +1,4 @@
-//! Settings of NATS, and what is checked of the consumer.
+//! Settings of NATS, and checks of the consumer.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{
     run_in,
 };
 
-/// What `check-config` says: its standard output, or its standard error if it fails.
+/// The standard output of `check-config`, or its standard error if it fails.
 fn checked(text: &str) -> Result<String, String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.toml"), text).unwrap();
@@ -61,14 +61,14 @@ fn settings_that_cannot_work_are_refused_with_their_key() {
         let said = checked(&format!("[nats]\n{text}\n")).expect_err(text);
         assert!(said.contains(key) && said.contains(says), "{text}: {said}");
     }
-    // The settings are right, and nobody is there.
+    // The settings are valid, but no server listens.
     let said = checked(&format!("[nats]\n{BASE}")).unwrap_err();
     assert!(said.contains("not connected to nats://127.0.0.1:1"), "{said}");
 }
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn a_consumer_that_does_not_fit_is_named_with_what_is_wrong() {
+fn an_unsuitable_consumer_is_reported_with_the_reason() {
     let server = Server::start();
     let fits = || consumer();
     for (wrong, says) in [
@@ -158,7 +158,7 @@ fn a_stream_that_deletes_what_is_terminated_requires_a_dead_letter_subject() {
 
 #[test]
 #[ignore = "needs nats-server: tests/run"]
-fn a_consumer_is_created_where_that_is_wanted() {
+fn a_consumer_is_created_if_configured() {
     let server = Server::start();
     server.prepare();
     server.run(async |context| {

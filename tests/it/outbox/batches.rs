@@ -1,4 +1,4 @@
-//! What one commit contains, and what is counted of commits.
+//! The content of a commit, and the counts that it updates.
 
 use std::time::Duration;
 

@@ -94,7 +94,7 @@ impl Bench {
         self.wait(self.outbox().settle(claim, settlement));
     }
 
-    /// Removes the ended callbacks whose retention is over now.
+    /// Purges the callbacks whose retention is over.
     pub(super) fn purge(&self, retention: Retention) -> u64 {
         self.wait(self.outbox().purge(retention.over(|age| self.clock.now().before(age))))
     }
@@ -133,8 +133,8 @@ impl Halting {
         (folder, outbox, clock)
     }
 
-    /// The writer stops the next time that it reads the clock: it reports that on the first channel,
-    /// and continues when it receives something on the second one.
+    /// Stops the writer the next time that it reads the clock. It reports that on the first channel, and
+    /// continues when it receives something on the second one.
     pub(super) fn halt(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let ((looks, looked), (go, goes_on)) = (mpsc::channel(), mpsc::channel());
         *self.halt.lock().unwrap() = Some((looks, goes_on));

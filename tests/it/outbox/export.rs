@@ -19,7 +19,7 @@ use super::{
 
 const ALL: usize = 4_000;
 
-/// Delivers one after the other, some at once, until none is left.
+/// Delivers callbacks, a few at a time, until none is left.
 async fn drain(outbox: &SledOutbox) {
     loop {
         let now = SystemClock.now();
@@ -48,7 +48,7 @@ async fn exported(outbox: &SledOutbox) -> usize {
     }
 }
 
-/// All that a listing shows, page by page.
+/// All callbacks of a listing, page by page.
 async fn listed(outbox: &SledOutbox, oldest_first: bool) -> usize {
     let mut found = HashSet::new();
     let mut query = Query { limit: 1000, oldest_first, ..Query::default() };

@@ -28,7 +28,7 @@ fn settlements(claim: &Claim) -> [Settlement; 3] {
     ]
 }
 
-/// The files of a store as a process leaves them that is killed now.
+/// The files of a store as a killed process leaves them.
 fn killed(folder: &StoreFolder) -> StoreFolder {
     let image = StoreFolder::new();
     SledOutbox::copy(folder.path(), image.path()).unwrap();
@@ -41,8 +41,8 @@ fn journal(folder: &StoreFolder) -> PathBuf {
     path.into()
 }
 
-/// A store whose only callback had an attempt that ended in the n-th way: as a kill leaves it before the
-/// commit, and after it.
+/// A store whose only callback had an attempt with the n-th result: as a kill leaves it before the commit,
+/// and after it.
 fn killed_before_and_after_the_commit(n: usize) -> (StoreFolder, StoreFolder, CallbackId) {
     let (folder, outbox, clock) = Halting::open();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -60,7 +60,7 @@ fn killed_before_and_after_the_commit(n: usize) -> (StoreFolder, StoreFolder, Ca
     (before, killed(&folder), id)
 }
 
-/// What is recovered in a store, and the callback after that.
+/// The number of recovered outcomes in a store, and the callback afterwards.
 fn open(folder: &StoreFolder, id: CallbackId) -> (usize, Record) {
     let settings = Settings { min_free_bytes: 0, ..Settings::default() };
     let clock = Arc::clone(&Halting::default().clock);

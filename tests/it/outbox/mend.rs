@@ -21,7 +21,7 @@ fn a_job_that_grows_between_two_steps_is_checked_as_a_whole() {
         assert_eq!((step.mended, step.stuck), (0, 0), "step {steps}");
         steps += 1;
         let Some(next) = step.next else { break };
-        // The jobs that were checked last have one more callback from now on.
+        // Add a callback to each of the jobs that were checked last.
         for job in (steps * 40..steps * 40 + 40).filter(|job| *job < JOBS) {
             bench.enqueue(&format!("{job:03}"));
         }

@@ -1,4 +1,4 @@
-//! The outbox's promises, on a real sled in a real folder.
+//! The guarantees of the outbox, with a real sled in a real folder.
 
 mod batches;
 mod bench;
@@ -194,9 +194,9 @@ fn each_state_has_its_retention_and_a_replay_restarts_it() {
     assert_eq!(rows, ["mformat", "msalt", "mtotals"], "nothing of them is left");
 }
 
-/// Opens a store that was just closed: threads of the engine let it go a moment later.
+/// Opens a store that was just closed. Threads of the engine release it a moment later.
 fn open_closed(path: &std::path::Path) -> sled::Db {
-    eventually("the store is let go", || sled::open(path).ok())
+    eventually("the store is released", || sled::open(path).ok())
 }
 
 fn sled_rows(bench: Bench) -> Vec<String> {
@@ -242,14 +242,14 @@ fn corrupt(bench: &Bench, position: usize) {
             at += 5 + len;
         }
     }
-    panic!("there are not so many");
+    panic!("there are fewer rows");
 }
 
 #[test]
-fn a_row_that_cannot_be_read_keeps_no_other_callback_from_expiring() {
+fn an_unreadable_row_does_not_prevent_other_callbacks_from_expiring() {
     for broken in 0..3 {
         let mut bench = Bench::new();
-        // Of one job, so that the second one waits for the first, and the third for the second.
+        // They have one job, so that the second one waits for the first, and the third for the second.
         let ids: Vec<_> = (0..3).map(|_| bench.enqueue("1")).collect();
         let other = bench.enqueue("2");
         bench.outbox = None;
@@ -297,7 +297,7 @@ fn a_signal_comes_when_the_callback_is_durable() {
     let news = bench.runtime.block_on(bench.outbox().news());
     let at = Timestamp::default();
     let expected = News::Due { destination: destination(), at, open: None };
-    assert_eq!(news, [expected], "after a start everything pending is looked at");
+    assert_eq!(news, [expected], "after a start all pending callbacks are checked");
 }
 
 #[test]

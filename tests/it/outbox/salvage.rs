@@ -16,7 +16,7 @@ fn purged_callbacks_are_not_salvaged_as_pending() {
     let mut bench = Bench::new();
     let ids: Vec<_> = (0..ALL).map(|job| bench.enqueue(&job.to_string())).collect();
     bench.reopen();
-    // So few that their page still contains them, with the changes after it.
+    // They are so few that their page, with later changes, still contains them.
     for id in &ids[ALL / 2..ALL / 2 + FORGOTTEN] {
         assert!(matches!(bench.wait(bench.outbox().cancel(vec![*id]))[..], [Cancelled::Done]));
     }

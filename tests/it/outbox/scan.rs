@@ -1,4 +1,4 @@
-//! How far a claim looks.
+//! The limit of a claim's scan.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{Bench, destination, new};
 use crate::support::DEADLINE;
 
-/// More than one claim looks at.
+/// More callbacks than one claim scans.
 const BUSY: usize = 1100;
 
 fn claim_all(bench: &Bench, count: usize) -> Vec<Claim> {
@@ -43,7 +43,7 @@ fn a_claim_of_busy_callbacks_is_signalled_when_one_is_freed() {
     assert_eq!(claims.next_due, None, "to look again at once would find the same");
     bench.deliver(busy.pop().unwrap());
     let told = async { timeout(DEADLINE, bench.outbox().news()).await };
-    assert_eq!(bench.runtime.block_on(told).unwrap().len(), 1, "nobody was told");
+    assert_eq!(bench.runtime.block_on(told).unwrap().len(), 1, "no signal was sent");
     assert_eq!(bench.claim(16).len(), 1, "one more is within reach");
 }
 
@@ -56,7 +56,7 @@ fn claim_at_last(bench: &Bench) -> (Vec<Claim>, Option<Timestamp>) {
             return (claims.claimed, claims.next_due);
         }
     }
-    panic!("it goes on saying so");
+    panic!("it repeats this without end");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_new_callback_is_found_after_many_scheduled_ones() {
     bench.wait(bench.outbox().enqueue(batch, Sequence::default()));
     let pause = Duration::from_mins(1);
     claim_all(&bench, 3 * BUSY).into_iter().for_each(|claim| bench.retry(claim, pause));
-    // After it the scan begins at the beginning.
+    // Afterwards, the scan begins at the beginning.
     bench.reopen();
     let id = bench.enqueue("new");
     let (mut claimed, _) = claim_at_last(&bench);

@@ -1,4 +1,5 @@
-//! Choosing callbacks for a replay: all that is given has to hold, whether they are named or found.
+//! Selecting callbacks for a replay: all conditions must hold, whether callbacks are given by id or found by
+//! filters.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +7,7 @@ use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination},
     clock::Clock as _,
     health::Health,
-    outbox::{Sequence, StateName},
+    outbox::{Criteria, Sequence, StateName},
     select::{self, Action, ActionLimits, ActionResult, Selection},
 };
 
@@ -17,8 +18,8 @@ use super::{
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Failed ones of the jobs 0 to 3, accepted a minute apart, then one that was delivered and one that
-/// is pending; all but job 3's go to the same destination.
+/// Failed callbacks of the jobs 0 to 3, accepted a minute apart, then a delivered one and a pending one. All
+/// but job 3's have the same destination.
 fn bench() -> (Bench, Vec<CallbackId>) {
     let bench = Bench::new();
     let mut ids = Vec::new();
@@ -71,19 +72,20 @@ fn a_dry_run_counts_matching_failed_callbacks() {
     let (bench, ids) = bench();
     let dry_run = ActionLimits { dry_run: true, ..ActionLimits::default() };
     let other = Destination::parse("http://other:80");
-    let all = Selection::default();
+    let any = Criteria::default;
+    let job_1 = || Criteria { job_id: Some("1".into()), ..any() };
     let cases = [
-        (all.clone(), 4),
-        (Selection { destination: Some(destination()), ..all.clone() }, 3),
-        (Selection { destination: other.clone(), ..all.clone() }, 1),
-        (Selection { job_id: Some("1".into()), ..all.clone() }, 1),
-        (Selection { job_id: Some("1".into()), destination: other, ..all.clone() }, 0),
-        (Selection { since: Some(START.after(2 * MINUTE)), ..all.clone() }, 2),
-        (Selection { job_id: Some("1".into()), since: Some(START.after(2 * MINUTE)), ..all }, 0),
+        (any(), 4),
+        (Criteria { destination: Some(destination()), ..any() }, 3),
+        (Criteria { destination: other.clone(), ..any() }, 1),
+        (job_1(), 1),
+        (Criteria { destination: other, ..job_1() }, 0),
+        (Criteria { since: Some(START.after(2 * MINUTE)), ..any() }, 2),
+        (Criteria { since: Some(START.after(2 * MINUTE)), ..job_1() }, 0),
     ];
-    for (selection, matched) in cases {
+    for (criteria, matched) in cases {
         for ids in [Vec::new(), ids.clone()] {
-            let selection = Selection { ids, ..selection.clone() };
+            let selection = Selection { ids, criteria: criteria.clone() };
             let found = replay(&bench, &selection, dry_run);
             assert_eq!((found.matched, found.changed), (matched, 0), "{selection:?}");
         }

@@ -6,7 +6,8 @@ use seal_dpf_urlcallback::{
     callback::CallbackId,
     clock::Clock as _,
     outbox::{
-        Cancelled, ErrorKind, Failure, Outbox as _, Over, Query, Retention, Scope, StateName,
+        Cancelled, Criteria, ErrorKind, Failure, Outbox as _, Over, Query, Retention, Scope,
+        StateName,
     },
 };
 
@@ -24,7 +25,7 @@ fn bench(jobs: &[&str]) -> (Bench, Vec<CallbackId>) {
     (bench, ids)
 }
 
-/// Makes one of the records unreadable; returns the ids of the others.
+/// Makes one of the records unreadable and returns the ids of the others.
 fn without(bench: &mut Bench, ids: &[CallbackId], broken: usize) -> Vec<CallbackId> {
     bench.outbox = None;
     corrupt(bench, broken);
@@ -33,7 +34,7 @@ fn without(bench: &mut Bench, ids: &[CallbackId], broken: usize) -> Vec<Callback
 }
 
 #[test]
-fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_claimed() {
+fn an_unreadable_record_does_not_prevent_claims_of_others() {
     for (broken, scheduled) in (0..3).flat_map(|at| [(at, false), (at, true)]) {
         let (mut bench, ids) = bench(&["1", "2", "3"]);
         if scheduled {
@@ -48,7 +49,7 @@ fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_claimed() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_cancelled() {
+fn an_unreadable_record_does_not_prevent_cancelling_others() {
     // In the second round all callbacks have the same job, so each waits for the previous one.
     for (broken, jobs) in (0..3).flat_map(|at| [(at, ["1", "2", "3"]), (at, ["1"; 3])]) {
         let (mut bench, ids) = bench(&jobs);
@@ -63,7 +64,7 @@ fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_cancelled() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_replayed() {
+fn an_unreadable_record_does_not_prevent_replaying_others() {
     for broken in 0..3 {
         let (mut bench, ids) = bench(&["1", "2", "3"]);
         bench.claim(3).into_iter().for_each(|claim| bench.fail(claim));
@@ -80,7 +81,7 @@ fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_replayed() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_is_purged_and_keeps_no_other_callback_from_being_purged() {
+fn an_unreadable_record_is_purged_like_others() {
     for (broken, delivered) in (0..3).flat_map(|at| [(at, false), (at, true)]) {
         let (mut bench, ids) = bench(&["1", "2", "3"]);
         for claim in bench.claim(3) {
@@ -98,7 +99,7 @@ fn a_record_that_cannot_be_read_is_purged_and_keeps_no_other_callback_from_being
 }
 
 #[test]
-fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_listed() {
+fn an_unreadable_record_does_not_prevent_listing_others() {
     let states =
         [StateName::Delivered, StateName::Failed, StateName::Pending].map(|state| [state; 2]);
     let states = states.concat();
@@ -108,14 +109,15 @@ fn a_record_that_cannot_be_read_keeps_no_other_callback_from_being_listed() {
         (0..2).for_each(|_| bench.fail(bench.one()));
         let others = without(&mut bench, &ids, broken);
         let all = Query { limit: 1, ..Query::default() };
+        let any = Criteria::default;
         let mut queries: Vec<_> = [
-            all.clone(),
-            Query { job_id: Some("1".into()), ..all.clone() },
-            Query { job_id_fs: Some("fs".into()), ..all.clone() },
-            Query { destination: Some(destination()), ..all.clone() },
-            Query { since: Some(START), ..all.clone() },
+            any(),
+            Criteria { job_id: Some("1".into()), ..any() },
+            Criteria { job_id_fs: Some("fs".into()), ..any() },
+            Criteria { destination: Some(destination()), ..any() },
+            Criteria { since: Some(START), ..any() },
         ]
-        .map(|query| (query, others.clone()))
+        .map(|criteria| (Query { criteria, ..all.clone() }, others.clone()))
         .into();
         for state in [StateName::Delivered, StateName::Failed, StateName::Pending] {
             let of_state =
@@ -147,7 +149,7 @@ fn listed(bench: &Bench, query: &Query) -> Vec<CallbackId> {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_hides_no_other_callback_from_the_summary() {
+fn an_unreadable_record_hides_no_other_from_the_summary() {
     for broken in 0..4 {
         let (mut bench, ids) = bench(&["1", "2", "3", "4"]);
         bench.deliver(bench.one());
@@ -165,7 +167,7 @@ fn a_record_that_cannot_be_read_hides_no_other_callback_from_the_summary() {
 }
 
 #[test]
-fn a_callback_that_waits_for_a_record_that_cannot_be_read_is_listed() {
+fn a_callback_that_waits_for_an_unreadable_record_is_listed() {
     let (mut bench, ids) = bench(&["1", "1"]);
     bench.fail(bench.one());
     let later = bench.one();
@@ -178,7 +180,7 @@ fn a_callback_that_waits_for_a_record_that_cannot_be_read_is_listed() {
 
 /// A shared row cannot be read: other callbacks are not affected.
 #[test]
-fn a_shared_row_that_cannot_be_read_does_not_stop_the_store() {
+fn an_unreadable_shared_row_does_not_stop_the_store() {
     for prefix in ["r", "s", "b", "y", "z"] {
         let (mut bench, _) = bench(&["1", "2", "3", "4"]);
         bench.deliver(bench.one());

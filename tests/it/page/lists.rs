@@ -1,10 +1,10 @@
-//! Lists of a part of what is pending, and of names that would be read backwards.
+//! Lists of single stages of pending callbacks, and of names with bidirectional controls.
 
 use super::{encoded, failed, send, text, view};
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
 #[test]
-fn the_counts_of_the_overview_lead_to_what_is_counted() {
+fn the_counts_of_the_overview_link_to_the_counted_callbacks() {
     let service = Service::start("retry.initial_interval = \"10m\"\nretry.jitter = 0\n");
     let (api, _, ended) = failed(&service);
     let busy = Receiver::answering(vec![], Answer::Status(503));
@@ -47,7 +47,7 @@ fn the_counts_of_the_overview_lead_to_what_is_counted() {
     let rows = text(&view(&api, "/ui/destinations"));
     let link = format!("state=in_flight&#38;destination={}\">1</a>", encoded(&slow.url("")));
     assert!(rows.contains(&link), "{rows}");
-    // Of a destination, and with an end that no pending one has.
+    // For a destination, and with a time of the end, which pending callbacks do not have.
     let of = |query: &str| text(&view(&api, &format!("/ui/callbacks?{query}")));
     assert!(of(&format!("state=in_flight&destination={}", encoded(&slow.url("")))).contains(&sent));
     assert!(
@@ -86,7 +86,7 @@ fn an_action_on_one_stage_leaves_the_others_alone() {
 }
 
 #[test]
-fn text_that_would_be_read_backwards_is_marked_and_still_selects() {
+fn text_with_bidi_controls_is_marked_and_still_selects() {
     let service = Service::start("");
     let api = service.api();
     let bad = Receiver::answering(vec![], Answer::Status(410));
@@ -108,7 +108,7 @@ fn text_that_would_be_read_backwards_is_marked_and_still_selects() {
 }
 
 #[test]
-fn a_list_of_what_waits_follows_the_queue() {
+fn the_list_of_waiting_callbacks_follows_the_queue() {
     let service = Service::start("retry.initial_interval = \"10m\"\nbreaker.failures = 0\n");
     let busy = Receiver::answering(vec![], Answer::Status(503));
     let api = service.api();

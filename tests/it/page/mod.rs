@@ -1,17 +1,17 @@
-//! The operator's page as HTTP: who may see it, who may act, what is refused, and that text stays text.
-//! `tests/page` has the tests that want a browser.
+//! The operator's page over HTTP: access, actions, refused requests, and escaping. `tests/page` has the tests
+//! that require a browser.
 
-mod acts;
-mod finds;
+mod access;
+mod actions;
+mod destinations;
 mod lists;
-mod stands;
-mod visitors;
+mod search;
 
 use data_encoding::BASE64;
 
 use crate::support::{Answer, Api, DEADLINE, PASSWORD, Receiver, Response, Service, event};
 
-/// Headers of a request, and its answer without following a redirect.
+/// Makes a request with these headers, without following a redirect.
 fn ask(api: &Api, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(seal_dpf_urlcallback::tls::pinned(None).unwrap())
@@ -45,7 +45,7 @@ pub(crate) fn view(api: &Api, path: &str) -> Response {
     ask(api, "GET", path, &[("authorization", &basic(&api.token))], "")
 }
 
-/// A form that is sent, signed in with the API's token.
+/// Submits a form, signed in with the API's token.
 fn send(api: &Api, path: &str, form: &str) -> Response {
     ask(api, "POST", path, &[("authorization", &basic(&api.token))], form)
 }
@@ -59,7 +59,7 @@ fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// A callback that its receiver has refused for good.
+/// A callback that its receiver has refused permanently.
 fn failed(service: &Service) -> (Api, Receiver, String) {
     let api = service.api();
     let bad = Receiver::answering(vec![Answer::Status(410)], Answer::Status(200));
@@ -68,7 +68,7 @@ fn failed(service: &Service) -> (Api, Receiver, String) {
     (api, bad, id)
 }
 
-/// Every view, of which `id` is a callback.
+/// Every view, with the callback `id`.
 fn views(id: &str) -> Vec<String> {
     let views = ["", "callbacks", "destinations", "search?q=1", "actions/cancel?jobId=1"];
     let mut views: Vec<_> = views.into_iter().map(|view| format!("/ui/{view}")).collect();
@@ -76,7 +76,7 @@ fn views(id: &str) -> Vec<String> {
     views
 }
 
-/// Every form, about a callback and a destination.
+/// Every form, for a callback and a destination.
 fn forms(id: &str, destination: &str) -> Vec<(String, String)> {
     let act = |name: &str| (format!("/ui/actions/{name}"), format!("id={id}"));
     let of =
@@ -90,7 +90,7 @@ const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-
                    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 #[test]
-fn every_view_and_every_form_wants_a_sign_in() {
+fn every_view_and_every_form_requires_a_sign_in() {
     let service = Service::start("");
     let (api, bad, id) = failed(&service);
     let bearer = format!("Bearer {}", api.token);
@@ -113,13 +113,13 @@ fn every_view_and_every_form_wants_a_sign_in() {
         }
     }
     assert_eq!(api.callback(&id)["state"], "failed");
-    // The name is free, and case of the scheme does not count.
+    // Any user name is accepted, and the case of the scheme is ignored.
     let lower = basic(&api.token).replacen("Basic", "basic", 1);
     assert_eq!(ask(&api, "GET", "/ui/", &[("authorization", &lower)], "").status, 200);
 }
 
 #[test]
-fn every_answer_forbids_what_it_does_not_need() {
+fn every_answer_has_security_headers() {
     let service = Service::start("");
     let (api, _, id) = failed(&service);
     let mut paths = views(&id);
@@ -140,7 +140,7 @@ fn every_answer_forbids_what_it_does_not_need() {
 }
 
 #[test]
-fn assets_are_kept_by_browsers_because_their_names_have_a_hash() {
+fn assets_with_a_hash_in_their_name_are_cached() {
     let service = Service::start("");
     let api = service.api();
     let page = text(&view(&api, "/ui/"));
@@ -149,7 +149,7 @@ fn assets_are_kept_by_browsers_because_their_names_have_a_hash() {
         let name = part.strip_prefix("./assets/").unwrap();
         let (hash, kind) = name.split_once('.').unwrap();
         assert!(hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
-        // Without a sign-in: there is no secret in them.
+        // No sign-in is needed, because they contain no secret.
         let answer = ask(&api, "GET", &format!("/ui/assets/{name}"), &[], "");
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("cache-control"), "public, max-age=31536000, immutable");
@@ -173,7 +173,7 @@ fn assets_are_kept_by_browsers_because_their_names_have_a_hash() {
 fn bad_input_gets_a_page_with_the_right_status() {
     let service = Service::start("");
     let (api, bad, id) = failed(&service);
-    // The last digit of an id has two bits that count for nothing, and have to be zero.
+    // The last digit of an id has two unused bits, which must be zero.
     let other = if id.ends_with('0') { 'g' } else { '0' };
     let unknown = format!("{}{other}", &id[..id.len() - 1]);
     for (path, status, said) in [
@@ -261,7 +261,7 @@ fn the_password_of_a_url_is_never_shown() {
 }
 
 #[test]
-fn attempts_are_counted_once_and_an_end_without_one_is_none() {
+fn attempts_are_counted_once_and_ends_without_one_are_not() {
     let service = Service::start(
         "[retry]\ninitial_interval = \"300ms\"\nmultiplier = 1\njitter = 0\nmax_age = \"1s\"",
     );

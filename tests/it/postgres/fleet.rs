@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::alone;
 use crate::support::{Answer, Receiver, Service, event, eventually, postgres};
 
-/// Waits longer than [`eventually`] does, for what takes its time by design.
+/// Waits longer than [`eventually`], for events with a long delay by design.
 pub(super) fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
@@ -23,7 +23,7 @@ pub(super) fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Op
     }
 }
 
-/// How many shards each instance has, by its number.
+/// The number of shards of each instance.
 pub(super) fn shards(schema: &str) -> BTreeMap<i32, i64> {
     shards_of(postgres::server(), schema)
 }
@@ -36,7 +36,7 @@ fn shards_of(server: &postgres::Server, schema: &str) -> BTreeMap<i32, i64> {
     })
 }
 
-/// Waits until each of two instances has its half of the shards.
+/// Waits until each of two instances owns half of the shards.
 pub(super) fn halves(schema: &str) {
     halves_of(postgres::server(), schema);
 }
@@ -48,9 +48,9 @@ pub(super) fn halves_of(server: &postgres::Server, schema: &str) {
     });
 }
 
-/// Two running instances, with the schema, when each has its half of the shards.
+/// Two running instances, each with half of the shards, and the schema.
 pub(super) fn two() -> ([Service; 2], String) {
-    // Longer than a takeover takes.
+    // This is longer than a takeover takes.
     two_with("delivery.timeout = \"5m\"\n")
 }
 
@@ -67,7 +67,7 @@ pub(super) fn two_with(more: &str) -> ([Service; 2], String) {
     ([first, second], schema)
 }
 
-/// The jobs that receivers have seen, each with the states in their order.
+/// The jobs that receivers have received, each with its states in order.
 pub(super) fn seen(receivers: &[Receiver]) -> HashMap<String, Vec<String>> {
     let mut puts: Vec<_> = receivers.iter().flat_map(Receiver::puts).collect();
     puts.sort_by_key(|put| put.at);
@@ -85,7 +85,7 @@ pub(super) fn receivers() -> Vec<Receiver> {
     (0..RECEIVERS).map(|_| Receiver::start()).collect()
 }
 
-/// Hands in both events of jobs to all receivers, at both instances in turn.
+/// Submits both events of jobs for all receivers, to both instances alternately.
 pub(super) fn hand_in(services: &[Service], receivers: &[Receiver], jobs: std::ops::Range<usize>) {
     for job in jobs {
         let url = receivers[job % receivers.len()].url("/");
@@ -135,7 +135,7 @@ fn an_operator_acts_at_any_instance() {
             id
         })
         .collect();
-    // Of both instances' destinations.
+    // Destinations of both instances.
     for service in [&first, &second] {
         let before: usize = receivers.iter().map(Receiver::count).sum();
         let replayed = service.run(&["replay-failed", "--all"]);
@@ -182,7 +182,7 @@ fn a_killed_instance_is_replaced_and_nothing_is_lost() {
         (ended == 48).then_some(())
     });
     for (job, mut states) in seen(&receivers) {
-        // What was in flight in the killed one may be repeated.
+        // Callbacks that were in flight in the killed instance may be repeated.
         states.dedup();
         assert_eq!(states, ["SENDING", "FINISHED"], "of job {job}");
     }
@@ -204,7 +204,7 @@ fn a_restart_on_the_same_data_directory_takes_its_shards_back_at_once() {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn a_frozen_instance_is_replaced_and_records_nothing_when_it_goes_on() {
+fn a_frozen_instance_is_replaced_and_records_nothing_afterwards() {
     let ([first, second], schema) = two();
     let slow: Vec<_> =
         (0..RECEIVERS).map(|_| Receiver::answering(Vec::new(), Answer::Wait)).collect();
@@ -228,14 +228,14 @@ fn a_frozen_instance_is_replaced_and_records_nothing_when_it_goes_on() {
         });
         assert_eq!(callback["attemptCount"], 1, "no outcome of the frozen one counts");
     }
-    // Each at most twice: once by each.
+    // At most twice: once by each instance.
     assert!(slow.iter().all(|receiver| receiver.count() <= 2));
     halves(&schema);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn a_stop_lets_go_of_the_shards_in_order() {
+fn a_stop_releases_the_shards_in_order() {
     let ([first, mut second], schema) = two();
     assert_eq!(second.terminate(), Some(0));
     within(Duration::from_secs(15), "the other has all shards without a wait", || {
@@ -246,7 +246,7 @@ fn a_stop_lets_go_of_the_shards_in_order() {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn who_is_down_is_known_at_every_instance_and_handed_over() {
+fn open_breakers_are_shown_at_every_instance_and_handed_over() {
     let ([first, mut second], schema) =
         two_with("breaker.failures = 2\nbreaker.initial_pause = \"5m\"\n");
     let dead: Vec<_> =
@@ -274,7 +274,7 @@ fn who_is_down_is_known_at_every_instance_and_handed_over() {
     within(Duration::from_secs(15), "the first has all shards", || {
         (shards(&schema).values().copied().max() == Some(64)).then_some(())
     });
-    // It does not find out by itself.
+    // It does not learn this from its own attempts.
     let page = first.api().queue();
     assert_eq!(page["instances"].as_array().unwrap().len(), 2, "{page}");
     assert_eq!(open(), before);
@@ -283,7 +283,7 @@ fn who_is_down_is_known_at_every_instance_and_handed_over() {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn instances_are_listed_and_forgotten_a_month_after_they_left() {
+fn instances_are_listed_and_removed_a_month_after_they_left() {
     let ([mut first, mut second], schema) = two();
     let listed = |service: &Service| service.api().queue()["instances"].as_array().unwrap().clone();
     let instances = listed(&first);
@@ -306,7 +306,7 @@ fn instances_are_listed_and_forgotten_a_month_after_they_left() {
     }
     let page = String::from_utf8(crate::page::view(&first.api(), "/ui/").body).unwrap();
     assert!(page.contains("Instances") && page.contains("(this one)"), "{page}");
-    // A destination without callbacks goes as well, and one that is paused stays.
+    // A destination without callbacks is removed too, and a paused one is kept.
     let receiver = Receiver::start();
     let delivered = second.api().accept(&event("job_sending", "1", &receiver.url("/")));
     second.api().wait_for_state(&delivered, "delivered");

@@ -1,12 +1,12 @@
-//! The service over PostgreSQL: alone, and as a fleet. The server is a real one.
+//! The service over PostgreSQL, as a single instance and as a fleet, with a real server.
 
-mod bad_days;
 mod fleet;
 mod network;
 mod notices;
 mod outage;
 mod soak;
 mod standby;
+mod unusable;
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::support::{Answer, Receiver, Service, event, eventually, postgres};
 
-/// A service over a schema of its own. Others may join it.
+/// A service over a new schema. Other instances may join it.
 fn alone() -> (Service, String) {
     let folder = Service::prepare("");
     let schema = folder.folder().file_name().unwrap().to_string_lossy().into_owned();
@@ -23,7 +23,7 @@ fn alone() -> (Service, String) {
     (folder, settings)
 }
 
-/// Every callback of an export, by its id, and the rest of the first line.
+/// Every callback of an export by its id, and the rest of the first line.
 fn exported(service: &Service, file: &str) -> BTreeMap<String, Value> {
     let output = service.run(&["export", "--file", file]);
     assert!(output.status.success(), "{output:?}");
@@ -91,7 +91,7 @@ fn callbacks_move_to_postgres_and_back() {
     let said = String::from_utf8_lossy(&again.stderr).into_owned();
     assert!(!again.status.success() && said.contains("holds callbacks already"), "{said}");
 
-    // It goes on there: the retry of the first one of the job is made, and then the next one's.
+    // Delivery continues there: first the retry of the job's first callback, then the next one.
     fleet.serve();
     let api = fleet.api();
     assert_eq!(api.callback(&behind)["waitingFor"], waits.as_str());

@@ -1,4 +1,4 @@
-//! Between the instances and the database: poolers, slow and cut networks, notices that are lost.
+//! The network between instances and database: poolers, slow and interrupted connections, lost notifications.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -29,7 +29,7 @@ impl Bouncer {
         let dir = tempfile::tempdir().unwrap();
         let port = unused_address().port();
         let server = postgres::server().port();
-        // `any` has everyone connect as the user of the database's line.
+        // With `any`, all clients connect as the user in the database's line.
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={server} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n\
@@ -78,7 +78,7 @@ fn reads_work_through_a_pooler_in_transaction_mode() {
     let api = service.api();
     let failed = api.accept(&event("job_sending", "1", &receiver.url("/")));
     api.wait_for_state(&failed, "failed");
-    // Many at once, so that each runs on any of the pooler's connections.
+    // Many concurrent reads, so that they run on different connections of the pooler.
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -96,7 +96,7 @@ fn reads_work_through_a_pooler_in_transaction_mode() {
         assert!(output.status.success(), "{output:?}");
     }
 
-    // Without the other URL, the locks would be nobody's.
+    // Without the other URL, session locks would have no owner.
     service.configure(&pooled);
     let refused = service.run(&["serve"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -119,7 +119,7 @@ fn a_pooler_in_session_mode_is_enough() {
     api.wait_for_state(&id, "delivered");
 }
 
-/// An instance behind a network of its own, and one beside it.
+/// An instance behind a simulated network, and one with a direct connection.
 fn behind(settings_more: &str) -> (Service, Forwarder, Service, String) {
     let (mut near, settings) = alone();
     near.configure(&format!("{settings}{settings_more}"));
@@ -141,7 +141,7 @@ fn disconnected(service: &Service) -> usize {
     lines.iter().filter(|line| line["event.action"] == "store-disconnected").count()
 }
 
-/// An instance whose network can lose answers, alone with its schema.
+/// A single instance whose network can lose answers.
 struct Lossy {
     service: Service,
     network: Forwarder,
@@ -169,8 +169,8 @@ impl Lossy {
         usize::try_from(count).unwrap()
     }
 
-    /// Submits events without an `eventId`, so that nothing but the service can tell that one is the same,
-    /// until one is committed whose answer is lost. Does something then, and returns the answer to the event.
+    /// Submits events without an `eventId`, so that only the service can recognize a repeated one, until the
+    /// answer to a committed one is lost. Then calls a function, and returns the answer to the event.
     fn lose_an_answer(&self, url: &str, then: impl Fn()) -> Response {
         let api = self.service.api();
         let lost = (0..10).find_map(|job| {
@@ -191,7 +191,7 @@ impl Lossy {
                 self.network.cut();
                 let answer = submitted.join().unwrap();
                 if !is_committed {
-                    // The answer to another call was lost first, and the event was never sent.
+                    // The answer to another call was lost first, and the event was not sent.
                     within(Duration::from_mins(1), "it is ready again", || {
                         (api.get("/readyz").status == 200).then_some(())
                     });
@@ -213,7 +213,7 @@ impl Lossy {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn an_event_whose_commit_was_answered_too_late_is_stored_once_and_acknowledged() {
+fn an_event_with_a_late_commit_answer_is_stored_once_and_acknowledged() {
     let (lossy, receiver) = (Lossy::start(), Receiver::start());
     let answer = lossy.lose_an_answer(&receiver.url("/"), || {});
     assert_eq!(answer.status, 202, "{answer:?}");
@@ -224,7 +224,7 @@ fn an_event_whose_commit_was_answered_too_late_is_stored_once_and_acknowledged()
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
 fn a_repeated_call_that_hangs_ends_its_session_and_is_answered() {
-    // Longer than a call may take, and shorter than it takes to notice that the next one hangs as well.
+    // This is longer than the time-out of a call, and shorter than two of them.
     const HELD: Duration = Duration::from_secs(22);
     let (lossy, receiver) = (Lossy::start(), Receiver::start());
     // No other call uses this table.
@@ -257,7 +257,7 @@ fn a_slow_database_delays_and_breaks_nothing() {
     for (job, states) in seen(&receivers) {
         assert_eq!(states, ["SENDING", "FINISHED"], "of job {job}");
     }
-    // Neither lost its session, and no shard has moved.
+    // Neither instance lost its session, and no shard has moved.
     assert!(services.iter().all(|service| disconnected(service) == 0));
     assert!(shards(&schema).values().eq([32, 32].iter()));
 }
@@ -267,7 +267,7 @@ fn a_slow_database_delays_and_breaks_nothing() {
 fn an_instance_that_is_cut_off_stops_and_another_takes_over() {
     let retry = "retry.initial_interval = \"2s\"\nretry.max_interval = \"2s\"\n";
     let (near, forwarder, far, schema) = behind(retry);
-    // All fail, so that each destination is tried every two seconds by its owner.
+    // All attempts fail, so that each owner tries its destinations every two seconds.
     let receivers: Vec<_> =
         (0..8).map(|_| Receiver::answering(Vec::new(), Answer::Status(503))).collect();
     for (job, receiver) in receivers.iter().enumerate() {
@@ -287,11 +287,11 @@ fn an_instance_that_is_cut_off_stops_and_another_takes_over() {
     assert!(cut.elapsed() > Duration::from_secs(19), "an old owner may still send");
     let when_taken = attempts();
     let before: Vec<_> = receivers.iter().map(Receiver::count).collect();
-    // Now all are tried by the near one alone.
+    // Now only the instance with the direct connection tries all of them.
     for (receiver, before) in receivers.iter().zip(before) {
         receiver.wait_for(before + 2);
     }
-    assert_eq!(attempts(), when_taken, "the one that is cut off goes on");
+    assert_eq!(attempts(), when_taken, "the disconnected one continues");
     assert_eq!(far.api().get("/readyz").status, 503);
     forwarder.hang(false);
     forwarder.cut();
@@ -300,12 +300,12 @@ fn an_instance_that_is_cut_off_stops_and_another_takes_over() {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn without_notices_and_beside_a_held_snapshot_others_events_are_found_by_looking() {
+fn without_notifications_and_with_a_held_snapshot_events_are_found_by_polling() {
     let (near, _, far, _) = behind("");
     let end = AtomicBool::new(false);
     let services = [near, far];
     std::thread::scope(|scope| {
-        // Whoever listens or tells loses the connection again and again.
+        // Connections that listen or notify are closed repeatedly.
         scope.spawn(|| {
             postgres::server().run(async |client| {
                 let old = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class";
@@ -323,7 +323,7 @@ fn without_notices_and_beside_a_held_snapshot_others_events_are_found_by_looking
         eventually("everything has arrived", || {
             (receivers.iter().map(Receiver::count).sum::<usize>() >= 48).then_some(())
         });
-        // Long before all queues would be read again.
+        // This is long before all queues would be read again.
         assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
         end.store(true, Ordering::Relaxed);
     });

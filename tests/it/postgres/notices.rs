@@ -1,4 +1,4 @@
-//! Notices of failures, where several instances share the store.
+//! Notices of failures with several instances.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,7 +7,7 @@ use crate::support::{Answer, Put, Receiver, event, eventually};
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn the_failures_of_an_instance_that_is_gone_are_told_by_another_one() {
+fn failures_of_a_killed_instance_are_reported_by_another_one() {
     const COUNT: usize = 40;
     let told = Receiver::start();
     let gone: Vec<_> =
@@ -18,7 +18,7 @@ fn the_failures_of_an_instance_that_is_gone_are_told_by_another_one() {
     for (job, receiver) in gone.iter().enumerate() {
         api.accept(&event("job_sending", &job.to_string(), &receiver.url("/")));
     }
-    // About half of them have failed at each instance, each in a window of its own.
+    // About half of them have failed at each instance, and each instance has its own windows.
     eventually("all have failed", || (api.queue()["failed"] == COUNT).then_some(()));
     first.kill();
     let about = |puts: &[Put]| -> BTreeSet<String> {

@@ -1,4 +1,4 @@
-//! The database goes away and comes back.
+//! Outages of the database.
 
 use std::{
     io::{Read as _, Write as _},
@@ -15,7 +15,7 @@ use crate::support::{
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn a_database_that_is_away_means_not_ready_but_alive_and_nothing_accepted_is_lost() {
+fn without_the_database_the_service_is_alive_but_not_ready_and_loses_nothing() {
     let mut server = Server::start();
     let mut service = Service::prepare(&server.toml("callbacks"));
     service.serve();
@@ -46,7 +46,7 @@ fn a_database_that_is_away_means_not_ready_but_alive_and_nothing_accepted_is_los
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn an_outcome_of_the_time_without_a_database_is_recorded_when_it_is_back() {
+fn an_outcome_during_an_outage_is_recorded_afterwards() {
     let mut server = Server::start();
     let mut service = Service::prepare(&server.toml("callbacks"));
     service.serve();
@@ -64,13 +64,13 @@ fn an_outcome_of_the_time_without_a_database_is_recorded_when_it_is_back() {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn an_instance_goes_on_beside_a_newer_version_that_has_migrated_the_schema() {
+fn an_instance_works_with_a_schema_that_a_newer_version_migrated() {
     let mut server = Server::start();
     let mut service = Service::prepare(&server.toml("callbacks"));
     service.serve();
     let newer = "UPDATE callbacks.meta SET version = version + 1";
     server.run(async |client| client.batch_execute(newer).await.unwrap());
-    // Its session breaks in the meantime.
+    // Its session breaks.
     server.crash();
     server.restart();
     let (api, receiver) = (service.api(), Receiver::start());
@@ -97,8 +97,8 @@ fn while_the_database_hangs_no_attempt_starts() {
     let id = api.accept(&event("job_sending", "1", &receiver.url("/")));
     eventually("the retry is planned", || (api.callback(&id)["attemptCount"] == 1).then_some(()));
     server.freeze(true);
-    // The retry has been read ahead, and is due three seconds after the last moment at which it may start.
-    eventually("the session is given up", || {
+    // The retry was read ahead, and is due three seconds after the latest time at which it may start.
+    eventually("the session is abandoned", || {
         let given_up = |line: &Value| line["event.action"] == "store-disconnected";
         service.log().iter().any(given_up).then_some(())
     });
@@ -133,9 +133,9 @@ fn an_attempt_that_runs_while_the_database_hangs_is_given_up_before_others_may_t
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn beside_a_full_queue_of_notices_the_events_of_others_are_found_by_looking() {
+fn with_a_full_notification_queue_events_of_others_are_found_by_polling() {
     let server = Server::start();
-    // PostgreSQL's queue takes 8 GB, so a function of the same name refuses what a full one would.
+    // PostgreSQL's queue takes 8 GB, so a function of the same name fails as NOTIFY does when it is full.
     server.run(async |client| {
         let full = "CREATE SCHEMA full_queue; CREATE SEQUENCE full_queue.refused; \
             CREATE FUNCTION full_queue.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ \
@@ -165,5 +165,5 @@ fn beside_a_full_queue_of_notices_the_events_of_others_are_found_by_looking() {
     let refused: i64 = server.run(async |client| {
         client.query_one("SELECT nextval('full_queue.refused')", &[]).await.unwrap().get(0)
     });
-    assert!(refused > 1, "nothing was told");
+    assert!(refused > 1, "no notification was sent");
 }

@@ -1,6 +1,6 @@
-//! Three instances under load, to which everything happens that can: kills, stops, freezes, cut and slow
-//! networks, and crashes of the database. Judged from outside: by the answers that the submitter got, and by
-//! the receivers' record. A seed determines all choices, but not the timing of the machine.
+//! Three instances under load, with all kinds of faults: kills, stops, freezes, interrupted and slow
+//! networks, and crashes of the database. A run is judged from outside: by the answers that the submitter
+//! got, and by the receivers' record. A seed determines all choices, but not the timing of the machine.
 //!
 //! `FLEET_SECONDS=1800 cargo test --test it -- --ignored --nocapture a_fleet_under_faults` is the soak.
 
@@ -104,7 +104,7 @@ fn happen(fault: Fault, instance: &mut Instance, server: &mut Server, random: &m
     service.serve();
 }
 
-/// The API of the instance in this folder, if it has written where it is.
+/// The API of the instance in this folder, if it has published its address.
 fn api(folder: &Path) -> Option<Api> {
     let note = std::fs::read(folder.join("data/service.json")).ok()?;
     let note: Value = serde_json::from_slice(&note).ok()?;
@@ -113,9 +113,9 @@ fn api(folder: &Path) -> Option<Api> {
     Some(Api { address, certificate: None, token: token.trim().to_owned() })
 }
 
-/// Hands in both events of each job, the second when the first was accepted and at another instance, until it
-/// is told to end. An event whose answer was lost is handed in again, with the same `eventId`. Returns the
-/// jobs.
+/// Submits both events of each job until it is stopped. The second event is submitted to another instance
+/// after the first was accepted. An event whose answer was lost is submitted again, with the same `eventId`.
+/// Returns the jobs.
 fn hand_in(
     first: usize,
     folders: &[PathBuf],
@@ -193,7 +193,8 @@ fn a_fleet_under_faults_loses_nothing_and_keeps_the_order() {
     let mut repeated = 0;
     for job in &jobs {
         let states = &arrived[job];
-        // The first of each kind: a repeat of the first may come after the second.
+        // Only the first request of each kind counts: a repeat of the first event may arrive after the
+        // second.
         let mut order: Vec<&str> = Vec::new();
         for state in states {
             if !order.contains(&state.as_str()) {

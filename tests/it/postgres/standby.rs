@@ -1,4 +1,4 @@
-//! A server with a standby, which takes its place.
+//! A server with a standby, which is promoted.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +16,7 @@ fn over(server: &Server, standby: &Server) -> Service {
     ))
 }
 
-/// Waits until the server knows its standby in this state.
+/// Waits until the server reports its standby in this state.
 fn replicates(server: &Server, state: &str) {
     let sql =
         "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = $1";
@@ -48,7 +48,7 @@ fn nothing_is_lost_when_a_synchronous_standby_takes_over_under_load() {
     let api = service.api();
     let mut accepted = HashMap::new();
     let (url, mut job) = (receiver.url("/"), 0);
-    // Some before, some while the server dies, some after.
+    // Some are submitted before the server crashes, some during that time, and some afterwards.
     let mut hand_in = |until: usize| {
         while accepted.len() < until {
             job += 1;
@@ -101,7 +101,7 @@ fn a_standby_that_lags_gives_no_id_twice() {
         let has: i64 = standby.run(async |client| client.query_one(sql, &[]).await.unwrap().get(0));
         (has == 1).then_some(())
     });
-    // What comes now never gets there.
+    // Later commits do not reach the standby.
     standby.freeze(true);
     let lost: HashSet<_> = (0..20).map(|job| hand_in(&format!("lost-{job}"))).collect();
     server.crash();
@@ -131,7 +131,7 @@ fn a_commit_that_did_not_wait_for_its_standby_is_not_acknowledged() {
     std::thread::scope(|scope| {
         let handed_in =
             scope.spawn(|| api.post("/v1/events", &event("job_sending", "1", &url)).status);
-        // An operator who wants to help ends the wait.
+        // An operator cancels the wait.
         let cancel =
             "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         eventually("the event has its answer", || {

@@ -1,9 +1,8 @@
 //! A model of a disk: what was written, what was synced, and what it may contain after a power failure.
 //!
-//! What is taken for granted of a file system, and nothing more: what was written before a sync
-//! of its file is there afterwards; names in a directory are there after a sync of the directory,
-//! and before that they come into being in their order. Everything else may be lost: each sector
-//! of 512 bytes, each change of a file's size, whichever was written first.
+//! The model assumes only this of a file system: data written before a sync of its file is durable after it;
+//! names in a directory are durable after a sync of the directory, and before that they appear in order.
+//! Everything else may be lost: each sector of 512 bytes and each change of a file's size, in any order.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +13,7 @@ use std::{
 /// A sector is written whole or not at all.
 const SECTOR: u64 = 512;
 
-/// Something that was done to the files, as the recording has it.
+/// A recorded operation on files.
 #[derive(Debug)]
 pub(super) enum Op {
     Create(PathBuf),
@@ -71,7 +70,7 @@ enum Name {
     Rename(String, String, usize),
 }
 
-/// A file or a folder: its content that is certainly on the disk, and content that may be.
+/// A file or a folder: its durable content, and content that may be lost.
 #[derive(Debug, Clone)]
 enum Node {
     File { kept: Vec<u8>, told: Vec<Change> },
@@ -84,7 +83,7 @@ pub(super) struct Disk {
     nodes: Vec<Node>,
 }
 
-/// The part of unsynced data that a power failure leaves.
+/// The part of unsynced data that survives a power failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
     /// Nothing.
@@ -168,7 +167,7 @@ impl Disk {
         })
     }
 
-    /// Makes a folder of what the disk may hold after a power cut now.
+    /// Creates a folder with possible content of the disk after a power failure at this point.
     pub(super) fn leave(&self, to: &Path, cut: Cut, random: &mut fastrand::Rng) {
         self.leave_node(0, to, cut, random);
     }

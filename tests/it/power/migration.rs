@@ -1,4 +1,4 @@
-//! Power cuts while a store of format 1 is migrated: each image opens, and has everything.
+//! Power failures while a store of format 1 is migrated: each image opens and is complete.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use crate::{
     support::{Service, number, preloaded},
 };
 
-/// The operations that make a folder as it is, with everything on the disk.
+/// The operations that create a folder with its present content, all of it durable.
 fn made(folder: &Path) -> Vec<Op> {
     let mut ops = Vec::new();
     let mut folders = vec![folder.to_owned()];

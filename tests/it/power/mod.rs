@@ -1,6 +1,6 @@
-//! Power cuts: everything that the service does to its files is recorded, and then disks are
-//! made as a machine without power could have left them, at many moments of the run. Each has
-//! to open, and to have everything that was acknowledged by then.
+//! Power failures: all operations of the service on its files are recorded. Then images of the disk are
+//! created as a power failure could have left it at many points of the run. Each image must open and contain
+//! everything that was acknowledged by then.
 //!
 //! A long run: `POWER_IMAGES=5000 cargo test --release --test it power -- --nocapture`.
 
@@ -28,19 +28,19 @@ use serde_json::json;
 use self::disk::{Cut, Disk, Op};
 use crate::support::{Answer, Api, PAUSE, Receiver, Service, event, eventually, number, preloaded};
 
-/// What was recorded: what was done, and what was acknowledged after how much of it.
+/// A recording: the operations, and how many of them preceded each acknowledgement.
 struct Recording {
     ops: Vec<(usize, Op)>,
     acknowledged: Vec<(usize, CallbackId, Said)>,
-    /// Whether a destination was paused, as an operator was told; `None`: about to change.
+    /// Whether a destination was paused, according to the operator's answers; `None`: about to change.
     paused: Vec<(usize, Destination, Option<bool>)>,
-    /// What was sent, and how much had been done to the files when it came.
+    /// The callbacks that were sent, with the number of operations before each.
     sent: Vec<(usize, CallbackId)>,
-    /// When the first of those came that a kill had left written and not synced.
+    /// The position at which the first callback was sent that a kill had left unsynced.
     unsynced: Vec<usize>,
 }
 
-/// What somebody was told of a callback.
+/// The reported state of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
     Accepted,
@@ -60,7 +60,7 @@ impl Said {
     }
 }
 
-/// Notes what is said, and how much had been done to the files by then.
+/// Records a statement, with the number of operations before it.
 struct Notes {
     trace: PathBuf,
     acknowledged: Vec<(usize, CallbackId, Said)>,
@@ -90,7 +90,7 @@ impl Notes {
         self.take(Said::Accepted, ids);
     }
 
-    /// A callback that nobody takes is retried now and cancelled, and some are replayed after that.
+    /// A callback without a working receiver is retried and cancelled, and then some callbacks are replayed.
     fn cancel(&mut self, api: &Api, job: &str, replay: bool) {
         let id = api.accept(&event("job_sending", job, "http://127.0.0.1:1/"));
         self.take(Said::Accepted, [&*id]);
@@ -110,7 +110,7 @@ impl Notes {
         }
     }
 
-    /// A destination is paused, and resumed or not.
+    /// A destination is paused, and sometimes resumed.
     fn pause(&mut self, api: &Api, host: &str, resume: bool) {
         let mut set = |path: &str, paused: bool| {
             let destination = Destination::parse(host).unwrap();
@@ -130,7 +130,7 @@ impl Notes {
         }
     }
 
-    /// Some of those that are shown as delivered.
+    /// Some callbacks that are shown as delivered.
     fn delivered(&mut self, api: &Api) {
         let page = api.get("/v1/callbacks?state=delivered&limit=100").json();
         let shown = page["callbacks"].as_array().unwrap();
@@ -138,7 +138,7 @@ impl Notes {
     }
 }
 
-/// Kills the service between writing a batch and having it on the disk.
+/// Kills the service after it has written a batch and before the sync.
 fn kill_before_sync(service: &mut Service, good: &Receiver, trace: &Path) {
     const CALLBACKS: usize = 100;
     let written = || fs::metadata(trace).unwrap().len();
@@ -153,7 +153,7 @@ fn kill_before_sync(service: &mut Service, good: &Receiver, trace: &Path) {
         let asking = std::thread::spawn(move || {
             api.ask("POST", "/v1/events", "application/x-ndjson", &lines)
         });
-        // A callback has more than 300 bytes. Where another commit is under way, the batch waits.
+        // A callback has more than 300 bytes. If another commit is in progress, the batch waits.
         let end = Instant::now() + Duration::from_secs(1);
         let is_written = || written() > before + 300 * CALLBACKS as u64;
         while !is_written() && Instant::now() < end {
@@ -169,8 +169,8 @@ fn kill_before_sync(service: &mut Service, good: &Receiver, trace: &Path) {
     }
 }
 
-/// Runs the service with a disk that records, under a load that makes the store use its
-/// space again, with a kill and a good end in between.
+/// Runs the service with a recording disk, under a load that makes the store reuse its space, with a kill and
+/// an orderly shutdown in between.
 fn record(ignores: &str) -> Recording {
     let good = Receiver::start();
     let bad = Receiver::answering(vec![Answer::Status(503); 20], Answer::Status(200));
@@ -236,7 +236,7 @@ fn record(ignores: &str) -> Recording {
     Recording { ops, acknowledged, paused, sent: sent.collect(), unsynced }
 }
 
-/// What was recorded is all that was done: it makes the very files that are there.
+/// Asserts that the recording is complete: it reproduces the actual files.
 fn assert_recording_is_whole(ops: &[(usize, Op)], data: &Path) {
     let mut disk = Disk::new();
     ops.iter().for_each(|(_, op)| disk.apply(op));
@@ -251,7 +251,7 @@ fn assert_recording_is_whole(ops: &[(usize, Op)], data: &Path) {
     }
 }
 
-/// What is wrong with an image.
+/// The defects of an image.
 fn look(
     image: &Path,
     acknowledged: &HashMap<CallbackId, Said>,
@@ -308,11 +308,11 @@ fn look(
     })
 }
 
-/// Makes so many images and says what is wrong with how many.
+/// Creates this many images and returns how many are wrong, with the defects.
 fn cut(recording: &Recording, images: usize, seed: u64) -> Vec<String> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut at: Vec<usize> = (0..images).map(|_| random.usize(..recording.ops.len())).collect();
-    // And when something came at a receiver that had never been acknowledged: the power goes at once.
+    // Also when a callback that had never been acknowledged was received: the power fails immediately.
     let so_far = |position| recording.ops.partition_point(|(at, _)| *at <= position);
     let came: BTreeSet<_> =
         recording.unsynced.iter().map(|at| so_far(*at).saturating_sub(1)).collect();
@@ -325,7 +325,7 @@ fn cut(recording: &Recording, images: usize, seed: u64) -> Vec<String> {
             done += 1;
         }
         let position = recording.ops[op].0;
-        // The last that was said of each.
+        // The latest statement about each callback.
         let acknowledged: HashMap<_, _> = recording
             .acknowledged
             .iter()
@@ -365,7 +365,7 @@ fn everything_acknowledged_survives_a_power_failure() {
     assert!(wrong.is_empty(), "{} of {images} images: {wrong:#?}", wrong.len());
 }
 
-/// That the test above would see a mistake.
+/// The test above would detect an error.
 #[test]
 fn without_the_sync_power_failures_lose_acknowledged_writes() {
     let recording = record("fdatasync");

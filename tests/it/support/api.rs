@@ -39,7 +39,7 @@ impl Response {
 }
 
 impl Api {
-    /// Any request; `token` is sent as it is given.
+    /// Any request. `token` is sent unchanged.
     pub(crate) fn request(
         &self,
         method: &str,
@@ -110,14 +110,14 @@ impl Api {
         self.authorized("POST", "/v1/events", kind, body.into())
     }
 
-    /// Hands in a batch that has to be answered.
+    /// Submits a batch, which must be answered.
     pub(crate) fn post_lines(&self, lines: &str) -> Response {
         let response = self.post_bytes("application/x-ndjson", lines.to_owned());
         assert_eq!(response.status, 200, "{response:?}");
         response
     }
 
-    /// Hands in an event that has to be accepted; gives the id.
+    /// Submits an event, which must be accepted. Returns the id.
     pub(crate) fn accept(&self, event: &Value) -> String {
         let response = self.post("/v1/events", event);
         assert_eq!(response.status, 202, "{response:?}");

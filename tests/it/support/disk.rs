@@ -5,7 +5,7 @@ use std::fs;
 use super::{Service, preloaded};
 
 impl Service {
-    /// From the next start on, the store is on such a disk.
+    /// From the next start, the store is on such a disk.
     pub(crate) fn put_on_a_disk_that_can_fail(&mut self) {
         self.put_on_a_disk_that_can_fail_at("data/outbox");
     }

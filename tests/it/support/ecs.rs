@@ -4,10 +4,10 @@ use std::{collections::HashMap, net::IpAddr, sync::LazyLock};
 
 use serde_json::Value;
 
-/// Lines of one action that are checked; the others have the same fields.
+/// Maximum number of lines of one action that are checked; the others have the same fields.
 const LINES: u32 = 50;
 
-/// What a field contains.
+/// The type of a field.
 pub(crate) struct Kind {
     stored_as: String,
     is_array: bool,
@@ -46,7 +46,8 @@ pub(crate) static FIELDS: LazyLock<HashMap<String, Kind>> = LazyLock::new(|| {
     fields
 });
 
-/// Checks the lines of a log: each is JSON whose fields have names, types and values that Elasticsearch takes.
+/// Checks the lines of a log: each is JSON whose fields have names, types and values that Elasticsearch
+/// accepts.
 pub(crate) fn check(log: &str) {
     let mut seen: HashMap<&str, u32> = HashMap::new();
     for line in log.lines() {
@@ -99,7 +100,7 @@ fn check_line(line: &Value) {
     }
 }
 
-/// Whether Elasticsearch takes a value for a field of this type.
+/// Whether Elasticsearch accepts a value for a field of this type.
 fn fits(kind: &str, value: &Value) -> bool {
     match kind {
         "keyword" | "match_only_text" | "wildcard" => value.is_string(),

@@ -1,4 +1,4 @@
-//! A network between two programs, which can be slow, hang, and be cut.
+//! A network between two programs, which can be slow, hang, or be interrupted.
 
 use std::{
     io::{Read as _, Write as _},
@@ -20,13 +20,13 @@ pub(crate) struct Forwarder {
 
 #[derive(Default)]
 struct Shared {
-    /// In milliseconds, for each piece of data.
+    /// Delay of each piece of data, in milliseconds.
     delay: AtomicU64,
     /// Nothing is forwarded, and nothing is closed.
     hangs: AtomicBool,
-    /// What the client sends is lost.
+    /// Data from the client is lost.
     mutes: AtomicBool,
-    /// Requests pass, and answers do not.
+    /// Requests pass, and answers are lost.
     swallows: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
@@ -45,22 +45,22 @@ impl Forwarder {
         Self { address, shared }
     }
 
-    /// From now on, each answer takes this much longer.
+    /// Sets a delay of each answer.
     pub(crate) fn delay(&self, by: Duration) {
         self.shared.delay.store(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
     }
 
-    /// From now on, nothing passes, as behind a pulled cable; or again.
+    /// Sets whether data is held back, as with an unplugged cable.
     pub(crate) fn hang(&self, hangs: bool) {
         self.shared.hangs.store(hangs, Ordering::Relaxed);
     }
 
-    /// From now on, what the client sends is lost.
+    /// Discards data from the client from now on.
     pub(crate) fn mute(&self) {
         self.shared.mutes.store(true, Ordering::Relaxed);
     }
 
-    /// From now on, requests pass and answers are lost; or no longer.
+    /// Sets whether answers are lost while requests pass.
     pub(crate) fn swallow(&self, swallows: bool) {
         self.shared.swallows.store(swallows, Ordering::Relaxed);
     }

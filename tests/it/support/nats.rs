@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::{eventually, unused_address};
 
-/// The server: `NATS_SERVER`, or the one in the path.
+/// The server program: `NATS_SERVER`, or the one in the path.
 fn program() -> String {
     std::env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".into())
 }
@@ -36,7 +36,7 @@ impl Server {
         Self::with("", ConnectOptions::new())
     }
 
-    /// A server with these settings, and the way in which tests connect to it.
+    /// A server with these settings, and the options with which tests connect to it.
     pub(crate) fn with(settings: &str, options: ConnectOptions) -> Self {
         let mut server = Self::prepared(settings, options);
         server.restart();
@@ -53,7 +53,7 @@ impl Server {
         self.dir.path().join(name)
     }
 
-    /// Replaces the settings and has the server read them.
+    /// Replaces the settings and makes the server reload them.
     pub(crate) fn reconfigure(&mut self, settings: &str, options: ConnectOptions) {
         settings.clone_into(&mut self.settings);
         self.options = options;
@@ -125,7 +125,7 @@ impl Server {
         format!("[nats]\nservers = [{urls}]\nstream = \"JOBS\"\nconsumer = \"callbacks\"\n{more}\n")
     }
 
-    /// Runs something on a connection of its own.
+    /// Runs something on a separate connection.
     pub(crate) fn run<T: Send>(&self, run: impl AsyncFnOnce(Context) -> T + Send) -> T {
         self.try_run(run).unwrap()
     }
@@ -166,7 +166,7 @@ impl Server {
         });
     }
 
-    /// How many messages the consumer has to deliver, and how many are not acknowledged.
+    /// The numbers of messages that the consumer has not delivered, and that are not acknowledged.
     pub(crate) fn left(&self) -> (u64, usize) {
         // A cluster may be about to choose a leader.
         eventually("the consumer's leader answers", || {
@@ -202,7 +202,7 @@ impl Cluster {
             Server::prepared(&settings, ConnectOptions::new())
         };
         let mut servers: Vec<_> = ports.into_iter().enumerate().map(server).collect();
-        // None answers alone.
+        // A single server does not answer.
         servers.iter_mut().for_each(Server::spawn);
         servers.iter().for_each(Server::wait);
         Self { servers }
@@ -231,7 +231,7 @@ impl Cluster {
         Server::toml_of(&self.servers.iter().collect::<Vec<_>>(), "")
     }
 
-    /// Waits until every server has what the others have of the stream `JOBS`.
+    /// Waits until every server has all messages of the stream `JOBS`.
     pub(crate) fn wait_until_whole(&self) {
         eventually("the stream has three replicas", || {
             self.servers[0].try_run(async |context| {
@@ -250,7 +250,7 @@ impl Drop for Server {
     }
 }
 
-/// A consumer as the service needs it.
+/// A consumer that the service accepts.
 pub(crate) fn consumer() -> pull::Config {
     pull::Config {
         durable_name: Some("callbacks".into()),

@@ -1,15 +1,15 @@
-//! Addresses for servers that cannot be asked for theirs, and of servers that are not there yet.
+//! Addresses for servers that do not report theirs, and for servers that start later.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// Below the ports that systems give to connections and to listeners that ask for any port: none of these
-/// can take the address before its server listens.
+/// Below the range from which systems assign ports to connections and to listeners on port 0, so none of
+/// these can take the address before its server listens.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// An address of this machine on which nobody listens. Each call returns another one.
+/// A local address on which nothing listens. Each call returns another one.
 pub(crate) fn unused_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let count = PORTS.end - PORTS.start;

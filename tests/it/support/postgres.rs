@@ -1,5 +1,5 @@
-//! PostgreSQL servers: one for all tests of a process, and others. They end with the process, however that
-//! ends.
+//! PostgreSQL servers: a shared one for all tests of a process, and separate ones. They end with the process,
+//! however it ends.
 
 use std::{
     path::Path,
@@ -23,17 +23,17 @@ pub(crate) struct Server {
     port: u16,
     /// Arguments of the server.
     options: Vec<String>,
-    /// The port of the server of which it is a standby.
+    /// The port of its primary, if it is a standby.
     primary: Option<u16>,
-    /// Whether its files are removed by itself, because nothing is left that could do it.
+    /// Whether the server removes its files itself, because the process has ended by then.
     is_shared: bool,
     is_frozen: bool,
-    /// Closing its standard input ends it.
+    /// Closing this ends the server.
     child: Option<Child>,
 }
 
-/// Whether services that name no store use PostgreSQL, so that tests that are written for the embedded store
-/// run over the other one: with `CALLBACK_TESTS=postgres`.
+/// Whether services without a configured store use PostgreSQL, so that tests for the embedded store also run
+/// with it: `CALLBACK_TESTS=postgres`.
 pub(crate) fn is_default() -> bool {
     std::env::var_os("CALLBACK_TESTS").is_some_and(|it| it == "postgres")
 }
@@ -45,7 +45,7 @@ pub(crate) fn server() -> &'static Server {
 }
 
 impl Server {
-    /// A server of its own.
+    /// A separate server.
     pub(crate) fn start() -> Self {
         Self::with(&[])
     }
@@ -94,7 +94,7 @@ impl Server {
         }
     }
 
-    /// Stops all its processes, as on a machine that hangs, or lets them go on.
+    /// Suspends all its processes, as on a machine that hangs, or resumes them.
     pub(crate) fn freeze(&mut self, frozen: bool) {
         self.is_frozen = frozen;
         let note = std::fs::read_to_string(self.dir.path().join("cluster/postmaster.pid")).unwrap();
@@ -123,11 +123,11 @@ impl Server {
         self.port
     }
 
-    /// Makes a primary of a standby.
+    /// Promotes a standby.
     pub(crate) fn promote(&self) {
         eventually("the standby is promoted", || {
             self.run(async |client| {
-                // It is no error that it is one already.
+                // It may have been promoted already.
                 drop(client.batch_execute("SELECT pg_promote(false)").await);
                 let sql = "SELECT NOT pg_is_in_recovery()";
                 let is_primary = client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0));
@@ -136,7 +136,7 @@ impl Server {
         });
     }
 
-    /// The URL of these servers, of which the one is used that is the primary.
+    /// The URL of these servers. The primary is used.
     pub(crate) fn url_with(&self, other: &Self) -> String {
         let (one, other) = (self.port, other.port);
         format!(
@@ -156,9 +156,9 @@ impl Server {
         format!("postgresql://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
     }
 
-    /// Runs something on a connection of its own.
+    /// Runs something on a separate connection.
     pub(crate) fn run<T: Send>(&self, run: impl AsyncFnOnce(Client) -> T + Send) -> T {
-        // Also where a runtime is running.
+        // The caller may be in a runtime.
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 let runtime =
@@ -168,7 +168,7 @@ impl Server {
                     let (client, serve) = loop {
                         match tokio_postgres::connect(&self.url(), NoTls).await {
                             Ok(connected) => break connected,
-                            // It starts, or other tests have all its connections.
+                            // It is starting, or other tests use all its connections.
                             Err(error) => assert!(Instant::now() < end, "{error}"),
                         }
                         tokio::time::sleep(PAUSE).await;
@@ -190,7 +190,7 @@ impl Drop for Server {
     }
 }
 
-/// The schema of the test that has this folder.
+/// The schema of the test in this folder.
 pub(crate) fn schema_of(folder: &Path) -> String {
     folder.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! Signals to a process, and what stands for them on Windows.
+//! Signals to a process, and their equivalents on Windows.
 
 use std::{path::Path, process::Child};
 
@@ -10,8 +10,8 @@ pub(super) fn send(signal: &str, process: &Child, _: &Path) {
     assert!(status.unwrap().success());
 }
 
-/// Has Ctrl-C sent to the process in a folder of its own, which stops it as SIGTERM and SIGINT do elsewhere. A
-/// program outside of Wine does it: `tests/windows/interrupter`.
+/// Sends Ctrl-C to the process in this folder, which stops it as SIGTERM and SIGINT do elsewhere. A program
+/// outside of Wine does it: `tests/windows/interrupter`.
 #[cfg(windows)]
 pub(super) fn send(signal: &str, process: &Child, folder: &Path) {
     assert!(["INT", "TERM"].contains(&signal), "there is no {signal} on Windows");

@@ -7,7 +7,8 @@ use std::{
 
 use serde_json::Value;
 
-/// Runs a script of `tests/python` with a line for each of `input`, and returns the lines that it prints.
+/// Runs a script of `tests/python` with one input line for each element of `input`. Returns the lines that it
+/// prints.
 pub(crate) fn python(script: &str, input: &[Value]) -> Vec<Value> {
     let packages = std::env::var("PYTHON_PACKAGES").expect("PYTHON_PACKAGES: their folder");
     let mut python = Command::new("python3");

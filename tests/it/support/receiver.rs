@@ -40,7 +40,7 @@ pub(crate) struct Put {
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
     pub(crate) at: Instant,
-    /// How long the watched file was then.
+    /// Length of the watched file at that time.
     #[cfg_attr(
         not(target_os = "linux"),
         expect(dead_code, reason = "for tests with a traced disk")
@@ -92,7 +92,7 @@ impl Receiver {
         Self::answering(Vec::new(), Answer::Status(200))
     }
 
-    /// Gives these responses in order, and then `last`.
+    /// Responds with these in order, and then with `last`.
     pub(crate) fn answering(answers: Vec<Answer>, last: Answer) -> Self {
         Self::listening(TcpListener::bind("127.0.0.1:0").unwrap(), answers, last)
     }

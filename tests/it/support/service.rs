@@ -15,7 +15,7 @@ use super::{
     ecs, eventually, postgres, process,
 };
 
-/// A folder with settings, in which the service may run.
+/// A folder with settings, in which a service can run.
 pub(crate) struct Service {
     folder: TempDir,
     child: Option<Child>,
@@ -56,7 +56,7 @@ impl Service {
             text.push_str(&postgres::server().toml(&schema));
         }
         text.push_str(if settings.contains("data_dir") { "" } else { "data_dir = \"data\"\n" });
-        // Not DPF's log folder, which this machine may have.
+        // This machine may have DPF's log folder, which must not be used.
         text.push_str("log.file = \"service.log\"\n");
         fs::write(self.path("config.toml"), text + settings).unwrap();
     }
@@ -149,7 +149,7 @@ impl Service {
         child.wait().unwrap();
     }
 
-    /// SIGTERM; gives the exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.wait()

@@ -51,7 +51,7 @@ impl Terminal {
             move || {
                 let mut ours = File::from(ours);
                 let mut buffer = [0; 4096];
-                // An error says that the other side is closed.
+                // An error means that the other side is closed.
                 while let Ok(n @ 1..) = ours.read(&mut buffer) {
                     printed.lock().unwrap().extend_from_slice(&buffer[..n]);
                 }
@@ -60,7 +60,7 @@ impl Terminal {
         Self { child, printed, reader: Some(reader) }
     }
 
-    /// Runs a command to its end; gives what it printed.
+    /// Runs a command to its end and returns its output.
     pub(crate) fn run(folder: &Path, columns: u16, args: &[&str], env: &[(&str, &str)]) -> String {
         let mut terminal = Self::start(folder, columns, args, env);
         let status = terminal.wait();
@@ -86,7 +86,7 @@ impl Terminal {
         assert!(status.success());
     }
 
-    /// Waits for its end, and until all that it printed is there.
+    /// Waits for its end and for all of its output.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = eventually("the command ends", || self.child.try_wait().unwrap());
         self.reader.take().unwrap().join().unwrap();

@@ -152,7 +152,7 @@ pub(super) fn plain_with(identity: &Identity, authority: &Authority) -> ServerCo
         .unwrap()
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) version: String,

@@ -1,4 +1,4 @@
-// The real binary in a folder of its own, and receivers.
+// The real binary in a separate folder, and receivers.
 import { execFile, spawn } from "node:child_process";
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";

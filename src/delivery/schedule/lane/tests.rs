@@ -1,3 +1,5 @@
+//! Lanes, without a loop or a store.
+
 use std::time::Duration;
 
 use super::*;
@@ -165,7 +167,7 @@ fn a_destination_that_is_taken_over_is_as_open_as_it_was_left() {
     lane.come_back(None, &settings(), NOW);
     lane.due(NOW);
     assert_eq!((lane.lost, lane.room(16, NOW)), (false, 16), "it has worked elsewhere");
-    // The clock of whoever left it was ahead.
+    // The clock of the previous owner was ahead.
     let ahead = Open { since: NOW, next_probe_at: NOW.after(Duration::from_hours(9)) };
     let lane = Lane::taken_over(limits(16), Some(ahead), &settings(), NOW);
     assert_eq!(lane.open().unwrap().next_probe_at, NOW.after(Duration::from_secs(15)));

@@ -56,7 +56,7 @@ impl Loop {
         served
     }
 
-    /// A thousand that failed, of which as many have failed again as may.
+    /// A thousand failed destinations, of which the maximum number have failed again.
     fn fail_all(&mut self) {
         (0..1000).for_each(|n| self.push(&format!("dead{n}"), SLOW));
         assert_eq!(self.serve(DestinationHealth::Failing).len(), AT_ONCE as usize);

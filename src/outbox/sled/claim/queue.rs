@@ -28,7 +28,8 @@ pub(crate) enum Busy {
     Committing,
 }
 
-/// A queue may be removed and made anew while it is read, so the number is not the queue's own.
+/// The number of the next change of any queue. It is global, because a queue may be removed and created again
+/// while it is read.
 fn next_change() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)

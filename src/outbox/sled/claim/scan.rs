@@ -97,7 +97,7 @@ pub(crate) struct DueScan<'a> {
     due_moves: bool,
     /// Whether the cursor can move past everything so far.
     cursor_moves: bool,
-    /// The fresh callbacks before this seq have been looked at.
+    /// The fresh callbacks before this seq have been scanned.
     passed: u64,
     looked_at: usize,
 }

@@ -133,7 +133,7 @@ impl Committer {
         let (committing, watched) = (store.commits.begin(), wake.begin());
         let mut answers = Vec::with_capacity(commands.len());
         let mut unsynced = None;
-        // Upkeep may fail, because it is tried again. It reads much that nobody else needs.
+        // Upkeep may fail, because it is tried again. It reads many rows that no other operation needs.
         let upkeep = commands.iter().all(Write::is_upkeep);
         let mut unchanged = false;
         // sled panics on a damaged page; every write must still be answered.

@@ -50,7 +50,7 @@ impl Disk {
     /// Records a clean close, now or when the store is dropped.
     pub(crate) fn close(self, store: &Store, batches: u64) {
         if let Some(unclosed) = self.witness.close(&self.dir, batches) {
-            // Nobody else sets it.
+            // It is set nowhere else.
             drop(store.unclosed.set(unclosed));
         }
     }

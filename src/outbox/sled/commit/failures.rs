@@ -30,7 +30,7 @@ impl Transaction<'_> {
             Some(window) => window.with(new),
             None => new,
         };
-        self.writes.put(key, record::encode_row(&window)?);
+        self.writes.put(key, record::encode(&window)?);
         Ok(())
     }
 

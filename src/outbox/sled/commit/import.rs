@@ -32,7 +32,7 @@ impl Transaction<'_> {
         self.totals.next_seq = self.totals.next_seq.max(seq.saturating_add(1));
         self.put_indexes(queue, &record)?;
         for attempt in entry.attempts.iter().filter(|it| it.number < record.attempt_count) {
-            self.writes.put(keys::attempt(seq, attempt.number), record::encode_row(attempt)?);
+            self.writes.put(keys::attempt(seq, attempt.number), record::encode(attempt)?);
         }
         match record.state {
             State::Pending(place) => {

@@ -1,4 +1,4 @@
-//! The journal: a file beside the store with the outcomes that are not committed yet.
+//! The journal: a file next to the store with the outcomes that are not committed yet.
 //!
 //! Outcomes gather for some milliseconds before they are committed. If the process is killed in that time,
 //! their attempts would be repeated. So each outcome is first written here, where only a power failure can
@@ -96,7 +96,7 @@ fn failed(error: &io::Error) {
 }
 
 fn add_entry(buffer: &mut Vec<u8>, id: CallbackId, settlement: &Settlement) {
-    let Ok(entry) = record::encode_row(&(id, settlement)) else { return };
+    let Ok(entry) = record::encode(&(id, settlement)) else { return };
     let Ok(length) = u32::try_from(entry.len()) else { return };
     buffer.extend(length.to_be_bytes());
     buffer.extend(crc32fast::hash(&entry).to_be_bytes());

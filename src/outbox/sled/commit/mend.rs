@@ -133,7 +133,7 @@ impl Transaction<'_> {
             return Ok(());
         };
         if ended {
-            // The set says that it has ended, but its outcome is missing.
+            // According to the set it has ended, but its outcome is missing.
             work.stuck += 1;
             return Ok(());
         }

@@ -101,7 +101,7 @@ impl Transaction<'_> {
         self.take_pending(queue, &record)?;
         if let Some(last) = record.last_attempt.as_ref().filter(|_| settlement.attempt().is_some())
         {
-            self.writes.put(keys::attempt(seq, last.number), record::encode_row(last)?);
+            self.writes.put(keys::attempt(seq, last.number), record::encode(last)?);
             if let Some(oldest) = last.number.checked_sub(ATTEMPTS_KEPT) {
                 self.writes.remove(keys::attempt(seq, oldest));
             }

@@ -90,7 +90,7 @@ impl<'a> SharedRows<'a> {
         if !self.may_be_stored(seq) || self.records.contains_key(&seq) {
             return self.put_record(record);
         }
-        self.progress.insert(seq, Some(record::encode_row(&record.progress())?));
+        self.progress.insert(seq, Some(record::encode(&record.progress())?));
         Ok(())
     }
 

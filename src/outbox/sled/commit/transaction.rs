@@ -169,7 +169,7 @@ impl<'a> Transaction<'a> {
         self.writes.put(keys::job(&record.body.job_id, seq), &value);
         self.writes.put(keys::directory(&record.body.job_id_fs, seq), &value);
         if let Some(event_id) = &record.event_id {
-            self.writes.put(keys::event(event_id), record::encode_row(&record.id)?);
+            self.writes.put(keys::event(event_id), record::encode(&record.id)?);
         }
         Ok(())
     }
@@ -318,10 +318,10 @@ impl<'a> Transaction<'a> {
             if row.is_idle() {
                 self.writes.remove(keys::queue(*queue));
             } else {
-                self.writes.put(keys::queue(*queue), record::encode_row(row)?);
+                self.writes.put(keys::queue(*queue), record::encode(row)?);
             }
         }
-        self.writes.put(keys::TOTALS.to_vec(), record::encode_row(&self.totals)?);
+        self.writes.put(keys::TOTALS.to_vec(), record::encode(&self.totals)?);
         Ok(())
     }
 }

@@ -221,11 +221,11 @@ pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
         let found = reader.get(seq)?;
         let id = found.as_ref().map(|record| record.id);
         if let Some(record) = found
-            && query.matches(&record)
+            && query.criteria.matches(&record)
             && query.state.is_none_or(|state| state == record.state_name())
         {
             let status = status(store, record)?;
-            if query.stage.is_none_or(|stage| status.stage == Some(stage)) {
+            if query.criteria.stage.is_none_or(|stage| status.stage == Some(stage)) {
                 page.callbacks.push(status);
             }
         }
@@ -264,20 +264,20 @@ impl Reader<'_> {
 
 /// The runs that together contain all matching callbacks.
 fn sources(store: &Store, query: &Query) -> Vec<Source> {
-    if let Some(job_id) = &query.job_id {
+    if let Some(job_id) = &query.criteria.job_id {
         return vec![Source::Index(keys::job_prefix(job_id))];
     }
-    if let Some(job_id_fs) = &query.job_id_fs {
+    if let Some(job_id_fs) = &query.criteria.job_id_fs {
         return vec![Source::Index(keys::directory_prefix(job_id_fs))];
     }
-    let queue = query.destination.as_ref().map(|destination| store.queue(destination));
-    if query.stage == Some(Stage::InFlight) {
+    let queue = query.criteria.destination.as_ref().map(|destination| store.queue(destination));
+    if query.criteria.stage == Some(Stage::InFlight) {
         return vec![Source::Claimed(queue)];
     }
     // What waits was postponed: for its next attempt, or for another callback of its job.
-    let postponed = query.stage == Some(Stage::Waiting);
-    let state = query.stage.map_or(query.state, |_| Some(StateName::Pending));
-    let only_ended = query.ended_since.is_some() || query.ended_until.is_some();
+    let postponed = query.criteria.stage == Some(Stage::Waiting);
+    let state = query.criteria.stage.map_or(query.state, |_| Some(StateName::Pending));
+    let only_ended = query.criteria.ended_since.is_some() || query.criteria.ended_until.is_some();
     match state {
         None if only_ended => {
             vec![Source::Ended(StateName::Delivered), Source::Ended(StateName::Failed)]

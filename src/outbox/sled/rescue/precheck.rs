@@ -53,8 +53,8 @@ impl Precheck {
             let old = without(log.segments()?, &tail);
             Some(Backup::make(dir, &mut log, &old)?)
         } else {
-            // Damage in the last segment can look like the end of the log, so that segment is kept until
-            // the witness has been compared. Without space for it, the store is opened all the same.
+            // Damage in the last segment can look like the end of the log, so that segment is kept until the
+            // witness has been compared. If there is no space for it, the store is opened anyway.
             let last = tail.len().saturating_sub(1);
             let old = without(log.segments()?, &tail[last..]);
             Backup::make(dir, &mut log, &old).ok()

@@ -29,7 +29,7 @@ struct Counted {
     active: HashMap<String, u64>,
 }
 
-/// Verifies a store; the error says what is inconsistent.
+/// Verifies a store; the error describes the inconsistency.
 pub(crate) fn run(tree: &Tree) -> Result<()> {
     let totals: Totals = match tree.get(keys::TOTALS)? {
         Some(bytes) => decode(keys::TOTALS, &bytes)?,

@@ -72,7 +72,7 @@ impl Witness {
         self.write(batches, len, "open            ");
     }
 
-    /// Records a clean close of the store in `dir`. On Windows, nobody can read the log before sled has
+    /// Records a clean close of the store in `dir`. On Windows, the log cannot be read before sled has
     /// released it; then the witness is returned, to be closed after that.
     pub(crate) fn close(mut self, dir: &Path, batches: u64) -> Option<Unclosed> {
         match self.try_to_close(dir, batches) {

@@ -57,7 +57,7 @@ pub(crate) struct Store {
     pub(crate) known_queues: Mutex<DestinationMap<QueueKey>>,
     pub(crate) clock: SharedClock,
     pub(crate) settings: Settings,
-    /// Last, because the fields are dropped in this order, and sled has to be closed before.
+    /// The last field, because fields are dropped in order, and sled must be closed first.
     pub(crate) unclosed: OnceLock<Unclosed>,
 }
 

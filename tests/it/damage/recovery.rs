@@ -1,4 +1,4 @@
-//! The way out of a damaged store, which is the backup too: export and import.
+//! Recovery from a damaged store, which is also the backup procedure: export and import.
 
 use std::{collections::BTreeMap, fs};
 
@@ -54,7 +54,7 @@ fn damage_in_old_segments_is_detected_when_they_are_read() {
         whole.serve();
     }
     whole.kill();
-    // One flipped bit in each half of a segment, the last one aside, which is looked through.
+    // One flipped bit in each half of each segment, except the last one, which is always checked.
     let service = copy(&whole);
     let db = service.path("data/outbox/db");
     let mut bytes = fs::read(&db).unwrap();
@@ -108,7 +108,7 @@ fn imported_callbacks_are_delivered_in_order_with_their_ids() {
     let again = api.post("/v1/events", &finished);
     assert_eq!((again.status, again.json()["id"].as_str()), (200, Some(second.as_str())));
     let new = api.accept(&event("job_sending", "2", &receiver.url("/")));
-    assert!(new > second, "ids go on: {new} after {second}");
+    assert!(new > second, "ids continue: {new} after {second}");
 }
 
 #[cfg(unix)]

@@ -29,7 +29,7 @@ async fn ask(router: &axum::Router, request: http::request::Builder, body: Body)
 }
 
 #[test]
-fn a_service_without_its_store_is_alive_but_not_ready_and_says_so() {
+fn a_service_without_its_store_is_alive_but_not_ready() {
     deliver(1, async |outbox, health, _| {
         let config = Config::defaults().unwrap();
         let intake = Intake::new(outbox.clone() as _, config.egress.clone(), None);

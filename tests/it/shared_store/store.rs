@@ -1,5 +1,5 @@
-//! A sled store that behaves like one that is shared: a test takes destinations away from it, lets their
-//! claims not count, and makes it unreachable.
+//! A sled store that behaves like a shared one: a test can take destinations away from it, invalidate their
+//! claims, and make it unreachable.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,9 +16,9 @@ use seal_dpf_urlcallback::{
     clock::{SharedClock, SystemClock, Timestamp},
     outbox::{
         Cancelled, Claim, Claims, Delivered, DestinationPage, DestinationQuery, Detail, Enqueued,
-        Entry, ExportCursor, Exported, Failure, Hold, Identity, Mended, NewCallback, News, Open,
-        Outbox, OutboxError, OutboxFuture, Over, Ownership, Page, Query, Record, Scope, Sequence,
-        Settlement, Summary,
+        Entry, ExportCursor, Exported, Failure, Identity, Mended, NewCallback, News, Open, Outbox,
+        OutboxError, OutboxFuture, Over, Ownership, Page, Query, Record, Scope, Sequence,
+        Settlement, Summary, Validity,
         sled::{Settings, SledOutbox},
     },
 };
@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::support::StoreFolder;
 
-/// What is true of the claims of one destination.
+/// The state of the claims of one destination.
 pub(super) struct Owned {
     pub(super) valid: AtomicBool,
     pub(super) lost: watch::Sender<bool>,
@@ -57,11 +57,11 @@ pub(super) struct Shared {
     owned: Mutex<HashMap<Destination, Arc<Owned>>>,
     news: Mutex<Vec<News>>,
     told: Notify,
-    /// Of this destination, nothing can be claimed or settled.
+    /// Nothing of this destination can be claimed or settled.
     pub(super) unreachable: Mutex<Option<Destination>>,
     /// Nothing can be written.
     pub(super) down: AtomicBool,
-    /// Every other claim of a destination finds nothing read ahead, and what is read is reported later.
+    /// Every second claim of a destination finds nothing read ahead; what is read then is reported later.
     pub(super) reads_late: AtomicBool,
     reading: Mutex<HashSet<Destination>>,
     /// How often the loop has waited for news.
@@ -103,7 +103,7 @@ impl Shared {
         self.told.notify_one();
     }
 
-    /// Another instance gets the destination.
+    /// Another instance takes the destination.
     pub(super) fn lose(&self, it: &Destination) {
         let owned = self.owned(it);
         owned.valid.store(false, SeqCst);
@@ -111,7 +111,7 @@ impl Shared {
         self.report(News::Lost(it.clone()));
     }
 
-    /// It comes back.
+    /// The destination returns.
     pub(super) fn get(&self, it: &Destination, open: Option<Open>) {
         self.owned.lock().unwrap().remove(it);
         let at = Timestamp::default();
@@ -176,7 +176,7 @@ impl Outbox for Shared {
         }
         let mut claims = self.inner.claim(to, limit, now)?;
         for claim in &mut claims.claimed {
-            claim.hold = Hold::while_owned(Arc::clone(&owned) as _);
+            claim.validity = Validity::while_owned(Arc::clone(&owned) as _);
         }
         Ok(claims)
     }

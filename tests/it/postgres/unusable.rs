@@ -1,9 +1,9 @@
-//! Databases that cannot be used: one clear sentence for each, and nothing is changed.
+//! Databases that cannot be used: each gets a clear error, and nothing is changed.
 
 use super::alone;
 use crate::support::{PASSWORD, Service, eventually, postgres};
 
-/// What a command says with these settings; it has to fail.
+/// The error of a command with these settings, which must fail.
 fn refused_by(command: &str, settings: &str) -> String {
     let service = Service::prepare(settings);
     let output = service.run(&[command]);
@@ -21,7 +21,7 @@ fn at(url: &str) -> String {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn what_cannot_be_used_is_named() {
+fn unusable_databases_are_reported_with_the_reason() {
     let server = postgres::server();
     let url = server.url();
     let with = |option: &str| at(&format!("{url}&options=-c%20{option}"));
@@ -87,7 +87,7 @@ fn a_database_of_another_cluster_is_not_used_instead() {
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
-fn an_import_needs_the_schema_for_itself() {
+fn an_import_requires_an_unused_schema() {
     let (mut service, settings) = alone();
     service.serve();
     let mut machine = Service::start("");
@@ -98,7 +98,7 @@ fn an_import_needs_the_schema_for_itself() {
     let import = || other.run(&["import", "--file", "empty.ndjson"]);
     let said = String::from_utf8(import().stderr).unwrap();
     assert!(said.contains("stop it first"), "{said}");
-    // Nothing has changed: the service goes on, and can be started again.
+    // Nothing has changed: the service continues, and can be restarted.
     assert_eq!(service.api().get("/readyz").status, 200);
     assert_eq!(service.terminate(), Some(0));
     service.serve();

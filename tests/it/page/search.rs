@@ -1,10 +1,10 @@
-//! The search, the filter, the languages, and text of strangers.
+//! The search, the filter, the languages, and untrusted text.
 
 use super::{ask, basic, encoded, failed, text, view};
 use crate::support::{Answer, Receiver, Service, event};
 
 #[test]
-fn the_search_takes_what_an_operator_holds() {
+fn the_search_accepts_ids_jobs_directories_and_hosts() {
     let service = Service::start("");
     let (api, bad, id) = failed(&service);
     let far = api.accept(&event("job_sending", "4711", "http://some-host.invalid:8080/"));
@@ -63,7 +63,7 @@ fn lists_show_what_the_filter_in_their_url_matches() {
 }
 
 #[test]
-fn a_filter_that_cannot_be_read_keeps_its_form_and_marks_the_field() {
+fn an_invalid_filter_keeps_its_form_and_marks_the_field() {
     let service = Service::start("");
     let (api, _, id) = failed(&service);
     for (field, value, said) in [
@@ -124,7 +124,7 @@ fn a_host_alone_is_the_destination_that_has_it() {
 }
 
 #[test]
-fn what_ended_is_found_by_the_time_of_its_end_which_the_list_shows() {
+fn ended_callbacks_are_found_by_the_time_of_their_end() {
     let service = Service::start("");
     let (api, _, id) = failed(&service);
     let ended = api.callback(&id)["finishedAt"].as_str().unwrap().to_owned();
@@ -152,7 +152,7 @@ fn what_ended_is_found_by_the_time_of_its_end_which_the_list_shows() {
 }
 
 #[test]
-fn the_number_of_matches_is_above_the_list_up_to_a_limit() {
+fn the_number_of_matches_is_shown_up_to_a_limit() {
     let service = Service::start("");
     let api = service.api();
     let dead = "http://127.0.0.1:1";
@@ -184,7 +184,7 @@ fn the_number_of_matches_is_above_the_list_up_to_a_limit() {
 }
 
 #[test]
-fn a_callback_leads_to_its_destination_and_an_old_error_is_history() {
+fn a_callback_links_to_its_destination_and_shows_old_errors_as_history() {
     let service = Service::start("[retry]\ninitial_interval = \"10ms\"");
     let api = service.api();
     let late = Receiver::answering(vec![Answer::Status(503)], Answer::Status(200));
@@ -198,7 +198,7 @@ fn a_callback_leads_to_its_destination_and_an_old_error_is_history() {
 }
 
 #[test]
-fn pages_of_a_list_lead_to_each_other() {
+fn pages_of_a_list_link_to_each_other() {
     let service = Service::start("");
     let api = service.api();
     let url = "http://127.0.0.1:1/";
@@ -220,7 +220,7 @@ fn pages_of_a_list_lead_to_each_other() {
 }
 
 #[test]
-fn the_language_is_what_the_browser_prefers_or_what_was_chosen() {
+fn the_language_is_the_browsers_or_the_chosen_one() {
     let service = Service::start("");
     let api = service.api();
     let signed = basic(&api.token);
@@ -244,7 +244,7 @@ fn the_language_is_what_the_browser_prefers_or_what_was_chosen() {
     }
     let (lang, page) = language("/ui/callbacks?lang=de&state=failed", "en");
     assert_eq!(lang, "de");
-    // Links keep what was chosen, and forms do.
+    // Links and forms keep the chosen language.
     assert!(page.contains("href=\"./destinations?lang=de\""));
     assert!(page.contains("<input type=\"hidden\" name=\"lang\" value=\"de\">"));
     assert!(page.contains("href=\"./callbacks?state=failed&#38;lang=en\""), "{page}");
@@ -257,7 +257,7 @@ fn the_language_is_what_the_browser_prefers_or_what_was_chosen() {
 }
 
 #[test]
-fn text_of_strangers_is_escaped_in_every_view() {
+fn untrusted_text_is_escaped_in_every_view() {
     let service = Service::start("breaker.failures = 1");
     let api = service.api();
     let evil = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>&amp;";

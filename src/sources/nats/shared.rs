@@ -1,4 +1,4 @@
-//! What the source works with, whether it is to pull, and what it says about itself.
+//! Shared parts of the source: whether it should pull, and its state as it is reported.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,8 +16,8 @@ use crate::{
     outbox::Outbox,
 };
 
-/// The parts of the source that live as long as the service.
-pub(super) struct Standing {
+/// The parts of the source that exist as long as the service.
+pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,
     pub(super) connection: Arc<Connection>,
     pub(super) intake: Intake,
@@ -28,7 +28,7 @@ pub(super) struct Standing {
     logged: Mutex<&'static str>,
 }
 
-impl Standing {
+impl Shared {
     pub(super) fn new(
         settings: Arc<Settings>,
         connection: Arc<Connection>,
@@ -55,7 +55,7 @@ impl Standing {
         self.outbox.leads()
     }
 
-    /// Whether this instance is not to pull any more.
+    /// Waits until this instance should no longer pull.
     pub(super) fn is_released(&self) -> bool {
         self.is_stopped() || !self.leads()
     }
@@ -66,7 +66,7 @@ impl Standing {
         timeout(within, stop.wait_for(|stop| *stop)).await.is_ok() || self.is_released()
     }
 
-    /// Messages are pulled.
+    /// Reports that messages are pulled.
     pub(super) fn pulling(&self) {
         if self.set(SourceWord::Pulling, "pulling", None) {
             tracing::info!(
@@ -78,7 +78,7 @@ impl Standing {
         }
     }
 
-    /// Nothing is pulled; `kind` is the kind of the reason, and only a change of it is logged.
+    /// Reports that nothing is pulled. `kind` is the kind of the reason; only a change of it is logged.
     pub(super) fn waits(&self, kind: &'static str, reason: &str) {
         if self.set(SourceWord::Waiting, kind, Some(reason.to_owned())) {
             tracing::warn!(
@@ -100,7 +100,7 @@ impl Standing {
         }
     }
 
-    /// Returns whether this is to be logged.
+    /// Returns whether this must be logged.
     fn set(&self, state: SourceWord, kind: &'static str, reason: Option<String>) -> bool {
         let new = SourceState { state, reason };
         self.state.send_if_modified(|now| {

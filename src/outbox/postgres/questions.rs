@@ -1,5 +1,6 @@
-//! What one instance asks another: an operator's action on a destination that the other one owns, and so
-//! knows what is in flight. Question and answer are a row; a notice makes it fast.
+//! Questions between instances: an operator's action on a destination is carried out by its owner, which
+//! knows what is in flight. A row contains the question and then the answer; notifications avoid the wait for the
+//! next poll.
 
 use std::time::Duration;
 
@@ -17,13 +18,13 @@ use crate::{
     outbox::{Cancelled, ErrorKind, Failure, OutboxError, OutboxFuture, error::Result, record},
 };
 
-/// How long an answer is waited for.
+/// How long to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Pause between two looks for an answer.
+/// Interval at which an answer is polled.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A question that is older was given up.
+/// A question older than this is abandoned.
 const OLD: Duration = Duration::from_mins(1);
 
 /// A question.
@@ -38,7 +39,7 @@ pub(super) enum Question {
 /// An answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// Of a replay or of `retry_now`.
+    /// The answer to a replay or to `retry_now`.
     Count(u64),
     Cancelled(Vec<Cancelled>),
     Paused(bool),
@@ -53,7 +54,7 @@ impl Reads {
         question: &Question,
         now: Timestamp,
     ) -> Result<Answer> {
-        let bytes = record::encode_row(question)?;
+        let bytes = record::encode(question)?;
         let shard = i32::try_from(shard % SHARDS).unwrap_or(0);
         let args = [Arg::Int(shard), Arg::Long(millis(now)), Arg::Bytes(&bytes)];
         let sql = "INSERT INTO @schema@.asked (shard, asked_at, question) VALUES ($1, $2, $3) RETURNING id";
@@ -80,7 +81,7 @@ impl Reads {
 }
 
 impl Writer {
-    /// Answers what was asked about own shards. Returns whether anything was.
+    /// Answers the questions about this instance's shards. Returns whether there were any.
     pub(super) async fn answer_questions(&self) -> Result<bool> {
         let own = self.queues.lock().own_shards();
         let asked = self.query(&self.statements.asked, &[&own]).await?;
@@ -93,7 +94,7 @@ impl Writer {
                 },
                 Err(error) => Answer::Failed(format!("the question cannot be read: {error}")),
             };
-            let bytes = record::encode_row(&answer)?;
+            let bytes = record::encode(&answer)?;
             self.query(&self.statements.answered, &[&row.get::<_, i64>("id"), &bytes]).await?;
         }
         Ok(!asked.is_empty())
@@ -113,7 +114,7 @@ impl Writer {
         })
     }
 
-    /// Removes questions that were given up.
+    /// Removes abandoned questions.
     pub(super) async fn forget_questions(&self) -> Result<()> {
         let old = rows::millis(self.now().before(OLD));
         self.query(&self.statements.old_questions, &[&old]).await.map(drop)
@@ -121,7 +122,7 @@ impl Writer {
 }
 
 pub(super) fn misunderstood() -> OutboxError {
-    OutboxError::Engine("another instance has answered something else than was asked".into())
+    OutboxError::Engine("the answer of another instance does not match the question".into())
 }
 
 pub(super) const COUNT: fn(Answer) -> Option<u64> = |answer| match answer {

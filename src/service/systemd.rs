@@ -36,7 +36,7 @@ mod linux {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return;
         }
-        // Three times as often, so that one slow answer is no death.
+        // Three times as often, so that one slow answer does not cause a restart.
         let pause = sd_notify::watchdog_enabled().map_or(STATUS_PAUSE, |limit| limit / 3);
         loop {
             match health.alive().await {

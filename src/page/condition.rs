@@ -1,7 +1,8 @@
-//! How a destination is: what the store knows of it, and what this process has seen.
+//! The state of a destination, from the store and from the attempts of this process.
 //!
-//! The breaker and the last attempts are not stored, so a start forgets since when a destination is down. What
-//! the store has is the oldest pending callback and its attempts, which is shown beside it.
+//! The breaker and the latest attempts are not stored, so it is unknown after a start since when a
+//! destination has been down. The store has the oldest pending callback and its attempts, which are shown as
+//! well.
 
 use super::{
     context::{Page, Refusal},
@@ -12,7 +13,7 @@ use crate::{
     api::destination_view::{DestinationState, DestinationView},
     callback::Destination,
     clock::Timestamp,
-    outbox::{Attempt, DestinationSummary, Outbox, OutboxError, Query, StateName},
+    outbox::{Attempt, Criteria, DestinationSummary, Outbox, OutboxError, Query, StateName},
     recent::{self, Attempts, Reason},
 };
 
@@ -22,9 +23,9 @@ pub(super) struct Badge {
     pub(super) word: &'static str,
 }
 
-/// Since when something is so.
+/// Since when a state lasts.
 pub(super) struct Since {
-    /// What, if that has to be said.
+    /// A description of the state, if it is not obvious.
     pub(super) what: &'static str,
     pub(super) at: Timestamp,
     /// It may have begun before the start of the service.
@@ -32,26 +33,26 @@ pub(super) struct Since {
 }
 
 /// A destination as the page shows it.
-pub(super) struct Standing {
+pub(super) struct Condition {
     pub(super) it: DestinationView,
     pub(super) badges: Vec<Badge>,
     pub(super) since: Vec<Since>,
-    /// Since when no attempt has worked, as far back as attempts are remembered. It is not known how it was
-    /// before.
+    /// Since when no attempt has worked, as far back as attempts are remembered.
     pub(super) none_since: Option<Timestamp>,
-    /// What is awaited: the next probe, or the end of a hold.
+    /// What happens next: the next probe, or the end of a hold.
     pub(super) next: Option<(&'static str, Option<Timestamp>)>,
-    /// Why the last attempt failed, if it is not well.
+    /// Why the last attempt failed, if the destination does not work.
     pub(super) error: Option<Reason>,
 }
 
-impl Standing {
-    /// Whether everything is as it should be, as far as is known.
+impl Condition {
+    /// Whether no problem is known.
     pub(super) fn is_well(&self) -> bool {
         self.it.state == DestinationState::Ok && self.error.is_none()
     }
 
-    /// How a destination is. If this process cannot tell, the store is asked for the oldest pending callback.
+    /// The state of a destination. If this process does not know, the store is queried for the oldest pending
+    /// callback.
     pub(super) async fn of(
         shared: &Shared,
         page: &Page,
@@ -59,7 +60,7 @@ impl Standing {
     ) -> Result<Self, Refusal> {
         let known = recent::attempts_of(&summary.destination);
         let mut oldest = None;
-        // After a delivery, everything is known that has happened since.
+        // Everything since the latest delivery is known.
         if summary.pending > 0 && known.as_ref().is_none_or(|it| it.delivered_at.is_none()) {
             let outbox = &*shared.api.outbox;
             // What was accepted since the start is known, too.
@@ -79,7 +80,7 @@ impl Standing {
         let words = page.words;
         let it = DestinationView::from(summary);
         let failing = known.as_ref().is_some_and(Attempts::are_failing);
-        // Before its first attempt since the start, what is stored is all that is known.
+        // Before the first attempt since the start, only the store has information.
         let was_failing = known.is_none() && oldest.is_some();
         let unwell = it.open || failing || was_failing;
         let mut since = Vec::new();
@@ -99,7 +100,7 @@ impl Standing {
             None => (failing_since, words.state_failing),
         };
         since.extend(down.map(|at| Since { what: what(word), at, or_earlier }));
-        // What is stored shows that it did not only begin then.
+        // The store shows that it began earlier.
         since.extend(began.filter(|_| unwell && (or_earlier || down.is_none())).map(|at| Since {
             what: words.oldest_fails,
             at,
@@ -134,7 +135,7 @@ async fn oldest_attempts(
 ) -> Result<Option<(Attempt, Attempt)>, OutboxError> {
     let query = Query {
         state: Some(StateName::Pending),
-        destination: Some(destination.clone()),
+        criteria: Criteria { destination: Some(destination.clone()), ..Criteria::default() },
         limit: 1,
         oldest_first: true,
         ..Query::default()
@@ -165,7 +166,7 @@ fn badges(it: &DestinationView, failing: bool, words: &Words) -> Vec<Badge> {
     badges
 }
 
-/// What is awaited. A probe is one of the due callbacks: without one, its time alone says little.
+/// What happens next. A probe is an attempt of a due callback, so its time is shown only if one is due.
 fn next(
     it: &DestinationView,
     now: Timestamp,

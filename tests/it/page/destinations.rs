@@ -1,14 +1,14 @@
-//! How destinations are shown: what is wrong with them, since when, why, and what comes next.
+//! How destinations are shown: their state, since when, why, and what happens next.
 
 use serde_json::json;
 
 use super::{encoded, text, view};
 use crate::support::{Answer, Api, Receiver, Service, event, eventually};
 
-/// No attempt within a test but the first one and those that are asked for.
+/// Within a test, only the first attempt and requested ones are made.
 const SLOW: &str = "retry.initial_interval = \"10m\"\nretry.jitter = 0\n";
 
-/// Hands in a callback, and waits until its first attempt has failed.
+/// Submits a callback, and waits until its first attempt has failed.
 fn tried(api: &Api, job: &str, url: &str) -> String {
     let id = api.accept(&event("job_sending", job, url));
     eventually("an attempt", || {
@@ -33,7 +33,7 @@ fn time(at: &serde_json::Value) -> String {
     format!("<time datetime=\"{}\">", at.as_str().unwrap())
 }
 
-/// What is known of a destination.
+/// A destination as the API shows it.
 fn known(api: &Api, destination: &str) -> serde_json::Value {
     let all = api.get("/v1/destinations").json();
     let all = all["destinations"].as_array().unwrap().clone();
@@ -45,7 +45,7 @@ fn opened(api: &Api, destination: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_destination_whose_last_attempt_failed_is_failing_and_says_why() {
+fn a_destination_whose_last_attempt_failed_is_failing_with_the_reason() {
     let service = Service::start(SLOW);
     let api = service.api();
     let busy = Receiver::answering(vec![], Answer::Status(503));
@@ -57,7 +57,8 @@ fn a_destination_whose_last_attempt_failed_is_failing_and_says_why() {
         assert!(row.contains("class=\"since\""), "{path}: {row}");
         assert!(!row.contains(&badge("good", "ok")), "{path}: {row}");
     }
-    // One that only ever refuses does not work either; one that refuses one callback does.
+    // A destination that refuses every callback does not work either; one that refuses a single callback
+    // does.
     let bad =
         Receiver::answering(vec![Answer::Status(410), Answer::Status(200)], Answer::Status(410));
     for (job, state, word) in [
@@ -74,7 +75,7 @@ fn a_destination_whose_last_attempt_failed_is_failing_and_says_why() {
 }
 
 #[test]
-fn a_paused_destination_still_shows_that_it_is_down_and_since_when() {
+fn a_paused_destination_shows_since_when_it_is_down() {
     let service = Service::start(&format!("{SLOW}breaker.failures = 1"));
     let api = service.api();
     let busy = Receiver::answering(vec![], Answer::Status(503));
@@ -93,7 +94,7 @@ fn a_paused_destination_still_shows_that_it_is_down_and_since_when() {
 }
 
 #[test]
-fn the_next_probe_is_never_in_the_past_and_callbacks_say_what_they_wait_for() {
+fn the_next_probe_is_never_in_the_past() {
     let settings = format!("{SLOW}breaker.failures = 1\nbreaker.initial_pause = \"1s\"");
     let service = Service::start(&settings);
     let api = service.api();
@@ -112,14 +113,14 @@ fn the_next_probe_is_never_in_the_past_and_callbacks_say_what_they_wait_for() {
         let said = format!("destination down; retry not before {}", time(&own));
         assert!(page.contains(&said), "{path}: {page}");
     }
-    // A due one is the probe at once, and the pause is longer after it.
+    // A due callback is the probe immediately, and the pause after it is longer.
     tried(&api, "2", &busy.url("/"));
     let one = text(&view(&api, &format!("/ui/callbacks/{id}")));
     assert!(one.contains(&badge("bad", "down")), "{one}");
 }
 
 #[test]
-fn a_due_callback_of_a_destination_that_is_down_waits_until_that_works() {
+fn a_due_callback_of_a_destination_that_is_down_waits_for_it() {
     let settings = format!("{SLOW}breaker.failures = 1\nbreaker.initial_pause = \"5m\"");
     let service = Service::start(&settings);
     let api = service.api();
@@ -176,7 +177,7 @@ fn a_start_does_not_forget_that_a_destination_failed() {
         assert!(row.contains(&badge("bad", "failing")), "{path}: {row}");
         assert!(row.contains("status 503") && row.contains(&fails_since), "{path}: {row}");
     }
-    // It is down again after two failures, and may have been before.
+    // It is down again after two failures, and may have been down before.
     for job in ["2", "3"] {
         tried(&api, job, &busy.url("/"));
     }
@@ -201,7 +202,7 @@ fn a_start_does_not_forget_that_a_destination_failed() {
 }
 
 #[test]
-fn the_overview_has_first_what_nobody_wanted_and_says_how_many_more_there_are() {
+fn the_overview_shows_unintended_states_first_and_counts_the_rest() {
     let service = Service::start(&format!("{SLOW}breaker.failures = 1"));
     let api = service.api();
     let (paused, fails) =
@@ -233,7 +234,7 @@ fn the_overview_has_first_what_nobody_wanted_and_says_how_many_more_there_are() 
     assert!(down.iter().all(|it| place(&table, it).unwrap() < at), "{table}");
     assert_eq!(place(&table, &paused.url("")), None, "eight are shown: {table}");
     assert!(table.contains("<a href=\"./destinations\">and 1 more</a>"), "{table}");
-    // The one with the most pending callbacks is the first.
+    // The destination with the most pending callbacks is the first one.
     for job in ["4", "5"] {
         api.accept(&event("job_sending", job, &format!("{}/", down[3])));
     }
@@ -242,7 +243,7 @@ fn the_overview_has_first_what_nobody_wanted_and_says_how_many_more_there_are() 
 }
 
 #[test]
-fn what_is_paused_on_purpose_is_not_counted_as_due() {
+fn paused_callbacks_are_not_counted_as_due() {
     let service = Service::start(SLOW);
     let api = service.api();
     let there = Receiver::start();

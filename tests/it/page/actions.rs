@@ -1,14 +1,14 @@
-//! Every action through its form, and what the log says of it.
+//! Every action through its form, and its lines in the log.
 
 use serde_json::{Value, json};
 
 use super::{ask, basic, encoded, failed, send, text, view};
 use crate::support::{Answer, Api, Receiver, Service, event, eventually};
 
-/// No attempt within a test but the first one and those that are asked for.
+/// Within a test, only the first attempt and requested ones are made.
 const SLOW: &str = "[retry]\ninitial_interval = \"10m\"\njitter = 0";
 
-/// A receiver that cannot do its work, and callbacks that wait for another attempt.
+/// A receiver that fails, and callbacks that wait for the next attempt.
 fn waiting(api: &Api, jobs: &[&str]) -> (Receiver, Vec<String>) {
     let busy = Receiver::answering(vec![Answer::Status(503); jobs.len()], Answer::Status(200));
     let accept = |job: &&str| api.accept(&event("job_sending", job, &busy.url("/")));
@@ -19,7 +19,7 @@ fn waiting(api: &Api, jobs: &[&str]) -> (Receiver, Vec<String>) {
     (busy, ids)
 }
 
-/// Where an answer leads, from `/ui/actions/` or `/ui/destinations/`.
+/// The target of a redirect, relative to `/ui/actions/` or `/ui/destinations/`.
 fn leads_to(answer: &super::Response) -> String {
     assert_eq!(answer.status, 303, "{}", text(answer));
     answer.header("location").strip_prefix("../").unwrap().to_owned()
@@ -46,7 +46,7 @@ fn one_callback_is_sent_again_cancelled_and_tried_now() {
 }
 
 #[test]
-fn an_action_on_a_filter_counts_first_and_then_says_what_it_did() {
+fn an_action_on_a_filter_counts_first_and_reports_its_result() {
     let service = Service::start(SLOW);
     let api = service.api();
     let (busy, ids) = waiting(&api, &["1", "2", "3"]);
@@ -64,7 +64,7 @@ fn an_action_on_a_filter_counts_first_and_then_says_what_it_did() {
     assert!(text(&view(&api, &format!("/ui/{to}"))).contains("Cancelled: 3 of 3"));
     assert!(ids.iter().all(|id| api.callback(id)["state"] == "failed"));
     assert_eq!(api.callback(&other[0])["state"], "pending");
-    // The same, the other way round.
+    // The same in the opposite order.
     let kind = "errorKind=cancelled&jobIdFs=fs-2";
     assert!(leads_to(&send(&api, "/ui/actions/replay", kind)).ends_with("matched=1&changed=1"));
     api.wait_for_state(&ids[1], "delivered");
@@ -78,7 +78,7 @@ fn an_action_on_a_filter_counts_first_and_then_says_what_it_did() {
 }
 
 #[test]
-fn ticked_callbacks_count_alone_whatever_the_filter_was() {
+fn only_selected_callbacks_are_changed_whatever_the_filter() {
     let service = Service::start(SLOW);
     let api = service.api();
     let (busy, ids) = waiting(&api, &["1", "2", "3"]);
@@ -95,7 +95,7 @@ fn ticked_callbacks_count_alone_whatever_the_filter_was() {
 }
 
 #[test]
-fn the_confirmation_names_what_was_ticked_and_all_has_to_be_chosen() {
+fn the_confirmation_lists_the_selection_and_all_requires_a_choice() {
     let service = Service::start(SLOW);
     let api = service.api();
     let (busy, ids) = waiting(&api, &["job-a", "job-b", "job-c"]);
@@ -202,7 +202,7 @@ fn a_destination_is_paused_resumed_and_tried_now() {
 }
 
 #[test]
-fn a_form_keeps_the_language_that_was_chosen() {
+fn forms_keep_the_chosen_language() {
     let service = Service::start(SLOW);
     let (api, bad, id) = failed(&service);
     let to = leads_to(&send(&api, "/ui/actions/replay", &format!("id={id}&lang=de")));
@@ -235,13 +235,13 @@ fn a_list_offers_the_actions_that_change_what_it_shows() {
     }
 }
 
-/// The lines of the log about what operators did.
+/// The lines of the log about actions of operators.
 fn audit(service: &Service) -> Vec<Value> {
     service.log().into_iter().filter(|line| line["event.action"] == "page-action").collect()
 }
 
 #[test]
-fn the_log_says_who_did_what_from_where() {
+fn actions_are_logged_with_user_and_address() {
     let service = Service::start(SLOW);
     let (api, bad, id) = failed(&service);
     send(&api, "/ui/actions/replay", &format!("id={id}"));

@@ -1,5 +1,5 @@
-//! Delivery and API over a store that is shared with other instances: destinations that it loses, claims
-//! that do not count, and times in which it cannot be reached.
+//! Delivery and API over a store that is shared with other instances: lost destinations, invalid claims, and
+//! an unreachable store.
 
 mod api;
 mod store;
@@ -52,12 +52,12 @@ impl<S: tracing::Subscriber> Layer<S> for Log {
     }
 }
 
-/// Runs a test beside a delivery loop over such a store, on one thread.
+/// Runs a test together with a delivery loop over such a store, on one thread.
 fn deliver<F: Future<Output = ()>>(
     concurrency: usize,
     test: impl FnOnce(Arc<Shared>, Health, Log) -> F,
 ) {
-    // The lines are limited for the whole process.
+    // The limit on log lines applies to the whole process.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let log = Log::default();
@@ -109,17 +109,17 @@ async fn delivered(outbox: &Shared, count: u64) {
     assert_eq!(summary().await, count);
 }
 
-/// Waits until the loop has dealt with what was reported to it before.
+/// Waits until the loop has processed all earlier news.
 async fn news_are_received(outbox: &Shared) {
     let before = outbox.rounds.load(SeqCst);
     eventually("the loop asks for news", async || outbox.rounds.load(SeqCst) > before).await;
 }
 
-/// That nothing happens can only be waited for. It is longer than two pauses of a destination.
+/// How long to wait before concluding that nothing happens: longer than two pauses of a destination.
 const A_WHILE: Duration = Duration::from_millis(2500);
 
 #[test]
-fn nothing_is_sent_for_a_claim_that_does_not_count() {
+fn nothing_is_sent_for_an_invalid_claim() {
     deliver(16, async |outbox, _, log| {
         let (a, b) = (Receiver::start(), Receiver::start());
         let to = destination(&a);
@@ -142,7 +142,7 @@ fn nothing_is_sent_for_a_claim_that_does_not_count() {
 }
 
 #[test]
-fn a_put_is_dropped_when_its_claim_is_lost_and_sent_again_when_the_destination_comes_back() {
+fn a_put_is_dropped_with_its_claim_and_repeated_when_the_destination_returns() {
     deliver(1, async |outbox, _, _| {
         let (a, b) = (Receiver::answering(vec![], Answer::Wait), Receiver::start());
         let to = destination(&a);
@@ -156,7 +156,7 @@ fn a_put_is_dropped_when_its_claim_is_lost_and_sent_again_when_the_destination_c
         tokio::time::sleep(A_WHILE).await;
         assert!(outbox.claims(&to) <= 3, "{} claims", outbox.claims(&to));
 
-        // As it was left, one probe is sent in an hour, unless an operator wants it now.
+        // The breaker allows the next probe in an hour, unless an operator requests it now.
         let next_probe_at = SystemClock.now().after(Duration::from_hours(1));
         let claims = outbox.claims(&to);
         outbox.get(&to, Some(Open { since: SystemClock.now(), next_probe_at }));
@@ -180,7 +180,7 @@ fn a_destination_is_forgotten_when_it_is_lost() {
         outbox.lose(&to);
         news_are_received(&outbox).await;
         outbox.get(&to, None);
-        // Only the loop could know of a pause.
+        // Only the loop can have remembered a pause.
         enqueue(&outbox, &failing, 6).await;
         eventually("what is new is sent", async || failing.count() == 6).await;
         assert_eq!(log.count("destination-closed"), 0, "it was not open any more");
@@ -188,7 +188,7 @@ fn a_destination_is_forgotten_when_it_is_lost() {
 }
 
 #[test]
-fn delivery_goes_on_after_the_store_was_unreachable() {
+fn delivery_continues_after_the_store_was_unreachable() {
     deliver(16, async |outbox, _, log| {
         let (a, b) = (Receiver::answering(vec![], Answer::Wait), Receiver::start());
         let to = destination(&a);
@@ -218,7 +218,7 @@ fn delivery_goes_on_after_the_store_was_unreachable() {
 }
 
 #[test]
-fn what_was_not_read_ahead_is_sent_when_it_is_reported() {
+fn callbacks_not_read_ahead_are_sent_when_reported() {
     const EACH: usize = 300;
     deliver(8, async |outbox, _, _| {
         outbox.reads_late.store(true, SeqCst);

@@ -9,18 +9,18 @@ const HALF: usize = 4096;
 
 /// The latest entries of a map.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
+pub(super) struct RecentMap<K, V> {
     new: HashMap<K, V, RandomState>,
     old: HashMap<K, V, RandomState>,
 }
 
-impl<K, V> Default for Recent<K, V> {
+impl<K, V> Default for RecentMap<K, V> {
     fn default() -> Self {
         Self { new: HashMap::default(), old: HashMap::default() }
     }
 }
 
-impl<K: Eq + Hash, V> Recent<K, V> {
+impl<K: Eq + Hash, V> RecentMap<K, V> {
     pub(super) fn put(&mut self, key: K, value: V) {
         if self.new.len() >= HALF {
             self.old = std::mem::take(&mut self.new);
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_latest_entries_are_kept_within_the_limit() {
-        let mut recent = Recent::default();
+        let mut recent = RecentMap::default();
         for key in 0..10 * HALF {
             recent.put(key, key);
         }

@@ -1,4 +1,4 @@
-//! Who may see the page, who may act, and how one signs in.
+//! Access to the page: forms of other sites, tokens, one-time links, and TLS.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use super::{ask, basic, failed, forms, text, view, views};
 use crate::support::{Answer, Receiver, Service, event, eventually};
 
 #[test]
-fn a_form_of_another_site_does_nothing() {
+fn a_form_of_another_site_is_refused() {
     let service = Service::start("");
     let (api, bad, id) = failed(&service);
     let host = api.address.to_string();
@@ -25,7 +25,7 @@ fn a_form_of_another_site_does_nothing() {
             assert_eq!(answer.status, 403, "{path} {foreign:?}");
             assert!(text(&answer).contains("came from another site"), "{path}");
         }
-        // And one that says it is our own, while the browser says that it is not.
+        // A matching `Origin` does not help if `Sec-Fetch-Site` differs.
         let both =
             [("authorization", &*signed), ("origin", &own), ("sec-fetch-site", "cross-site")];
         assert_eq!(ask(&api, "POST", &path, &both, &form).status, 403);
@@ -84,7 +84,7 @@ fn the_read_only_token_sees_everything_and_does_nothing() {
     assert_eq!(states, ["failed", "pending"]);
     assert_eq!((bad.count(), dead.count()), (1, 1));
     assert!(!api.get("/v1/destinations").json().to_string().contains("\"paused\""));
-    // It makes no link that signs in as more than it is.
+    // It cannot create a link that signs in with more rights.
     let bearer = "Bearer a-token-that-may-only-look";
     assert_eq!(api.request("POST", "/v1/sign-in", Some(bearer), "", "").status, 403);
 }
@@ -110,7 +110,7 @@ fn a_link_signs_in_once() {
     assert!(text(&second).contains("This link was used already"));
     let signed = [("authorization", &*basic(&password))];
     assert_eq!(ask(&api, "GET", "/ui/", &signed, "").status, 200);
-    // The password is one of the page, not of the API, and the link's secret is none.
+    // The password is valid for the page only, and the link's secret is not a password.
     assert_eq!(
         api.request("GET", "/v1/queue", Some(&format!("Bearer {password}")), "", "").status,
         401
@@ -120,7 +120,8 @@ fn a_link_signs_in_once() {
     assert!(!log.contains(secret) && !log.contains(&password));
 }
 
-/// Passwords would cross the network in plain text. It wants an address that other machines could reach.
+/// Passwords would cross the network in plain text. This test requires an address that other machines could
+/// reach.
 #[test]
 #[ignore = "wants a network: cargo test --test it -- --ignored beyond_this_machine"]
 fn beyond_this_machine_the_page_needs_tls() {
