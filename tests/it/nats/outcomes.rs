@@ -98,10 +98,10 @@ fn each_outcome_is_published() {
     assert!(service.run(&["replay-failed", "--id", &failed]).status.success());
     assert_eq!(wait_for(&server, 5)[&format!("{failed}-failed-1")]["replays"], 1);
     // They are callbacks that operators can see, but their outcomes are not published.
-    let list =
-        api.get(&format!("/v1/callbacks?destination=nats://{SUBJECT}&state=delivered")).json();
+    let delivered = format!("/v1/callbacks?destination=nats://{SUBJECT}&state=delivered");
     let list = eventually("all are delivered", || {
-        (list["callbacks"].as_array().unwrap().len() == 5).then(|| list.clone())
+        let list = api.get(&delivered).json();
+        (list["callbacks"].as_array().unwrap().len() == 5).then_some(list)
     });
     assert_eq!(list["callbacks"][0]["jobId"], "outcome:2");
     assert_eq!(api.queue()["pending"], 0);
