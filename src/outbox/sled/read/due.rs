@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use sled::{IVec, Tree};
-
 use crate::{
     clock::Timestamp,
     outbox::{
@@ -17,7 +15,7 @@ use crate::{
             blocks::Pending,
             claim::queue::{DueSeen, FirstFresh},
             keys,
-            read::{listing::LIST_SCAN_LIMIT, snapshot::DestinationSnapshot},
+            read::{due_index::DueIndex, listing::LIST_SCAN_LIMIT, snapshot::DestinationSnapshot},
             rows,
             shared::store::Store,
         },
@@ -170,51 +168,5 @@ impl<'a> DueReader<'a> {
             }
         }
         Ok(None)
-    }
-}
-
-/// A position in the due index, from which nearby rows are reached without a seek.
-struct DueIndex<'a> {
-    tree: &'a Tree,
-    rows: sled::Iter,
-    /// The first row at `from` or after it.
-    row: Option<IVec>,
-    from: Vec<u8>,
-}
-
-impl<'a> DueIndex<'a> {
-    /// A seek costs as much as some ten steps.
-    const STEPS: usize = 16;
-
-    fn new(tree: &'a Tree) -> Self {
-        let from = keys::DUE_END.to_vec();
-        Self { tree, rows: tree.range(from.clone()..from.clone()), row: None, from }
-    }
-
-    /// The first row with this key or after it.
-    fn first(&mut self, from: Vec<u8>) -> Result<Option<IVec>> {
-        let mut steps = if self.from <= from { Self::STEPS } else { 0 };
-        while self.row.as_ref().is_some_and(|row| **row < *from) && steps > 0 {
-            self.step()?;
-            steps -= 1;
-        }
-        if steps == 0 {
-            self.rows = self.tree.range(from.as_slice()..keys::DUE_END);
-            self.step()?;
-        }
-        self.from = from;
-        Ok(self.row.clone())
-    }
-
-    /// The row after the one that was returned last.
-    fn after(&mut self, row: &[u8]) -> Result<Option<IVec>> {
-        self.from = [row, &[0]].concat();
-        self.step()?;
-        Ok(self.row.clone())
-    }
-
-    fn step(&mut self) -> Result<()> {
-        self.row = self.rows.next().transpose()?.map(|(key, _)| key);
-        Ok(())
     }
 }

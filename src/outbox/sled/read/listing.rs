@@ -19,7 +19,7 @@ use crate::{
         sled::{
             blocks::{self, Pending, RECORDS, SET},
             keys::{self, QueueKey},
-            read::lookup::status,
+            read::{due_index::DueIndex, lookup::status},
             rows,
             shared::store::Store,
         },
@@ -67,7 +67,12 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(store: &'a Store, source: Source, query: &Query) -> Result<Self> {
+    fn new(
+        store: &'a Store,
+        due_index: &mut DueIndex<'_>,
+        source: Source,
+        query: &Query,
+    ) -> Result<Self> {
         let left = match (query.cursor.map(keys::seq_of), query.oldest_first) {
             (None, _) => 0..=u64::MAX,
             (Some(seq), true) => seq.saturating_add(1)..=u64::MAX,
@@ -78,7 +83,7 @@ impl<'a> Run<'a> {
         let mut ahead = match &source {
             Source::Claimed(queue) => claimed(store, *queue),
             Source::Scheduled(_, _, Some(seen)) => seen.to_vec(),
-            Source::Scheduled(queue, change, None) => scheduled(store, *queue, *change)?,
+            Source::Scheduled(queue, change, None) => scheduled(store, due_index, *queue, *change)?,
             _ => Vec::new(),
         };
         ahead.retain(|seq| left.contains(seq));
@@ -181,11 +186,19 @@ fn claimed(store: &Store, queue: Option<QueueKey>) -> Vec<u64> {
 }
 
 /// The callbacks of a queue in the due index, which are remembered unless the queue has changed since `change`.
-fn scheduled(store: &Store, queue: QueueKey, change: u64) -> Result<Vec<u64>> {
-    let all =
-        keys::due(queue, Timestamp::default(), 0)..=keys::due(queue, Timestamp::MAX, u64::MAX);
-    let found = store.tree.range(all).keys().map(|key| Ok(keys::last_number(&key?)));
-    let found = found.collect::<Result<Vec<_>>>()?;
+fn scheduled(
+    store: &Store,
+    due_index: &mut DueIndex<'_>,
+    queue: QueueKey,
+    change: u64,
+) -> Result<Vec<u64>> {
+    let prefix = keys::due_prefix(queue);
+    let mut found = Vec::new();
+    let mut row = due_index.first(keys::due(queue, Timestamp::default(), 0))?;
+    while let Some(key) = row.filter(|key| key.starts_with(&prefix)) {
+        found.push(keys::last_number(&key));
+        row = due_index.after(&key)?;
+    }
     if found.len() <= SEQS_REMEMBERED
         && let Some(queue) = store.queues.lock().queues.get_mut(&queue)
         && queue.change == change
@@ -198,8 +211,10 @@ fn scheduled(store: &Store, queue: QueueKey, change: u64) -> Result<Vec<u64>> {
 /// One page of a listing.
 pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
     let sources = sources(store, query).into_iter();
-    let mut runs =
-        sources.map(|source| Run::new(store, source, query)).collect::<Result<Vec<_>>>()?;
+    let mut due_index = DueIndex::new(&store.tree);
+    let mut runs = sources
+        .map(|source| Run::new(store, &mut due_index, source, query))
+        .collect::<Result<Vec<_>>>()?;
     // The max-heap returns the latest first; with inverted numbers, the oldest.
     let order = |seq: u64| if query.oldest_first { u64::MAX - seq } else { seq };
     let keep = runs.len() <= RUNS_KEPT;
@@ -304,7 +319,9 @@ fn all_pending(store: &Store) -> Vec<Source> {
 fn all_postponed(store: &Store) -> Vec<Source> {
     let inner = store.queues.lock();
     let queues = inner.queues.iter().filter(|(_, it)| it.row.pending > it.row.fresh);
-    let queues: Vec<_> = queues.collect();
+    let mut queues: Vec<_> = queues.collect();
+    // The due index is read in this order.
+    queues.sort_unstable_by_key(|(key, _)| **key);
     let scheduled: u64 = queues.iter().map(|(_, it)| it.row.scheduled).sum();
     let reads_due_index = scheduled <= LIST_SCAN_LIMIT as u64;
     let (scheduled, others): (Vec<_>, Vec<_>) =

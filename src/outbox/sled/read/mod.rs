@@ -7,6 +7,7 @@
 pub(crate) mod delivered;
 pub(crate) mod destinations;
 pub(crate) mod due;
+mod due_index;
 pub(crate) mod export;
 pub(crate) mod listing;
 pub(crate) mod lookup;
