@@ -151,7 +151,8 @@ pub struct Summary {
     pub oldest_delivered: Option<Timestamp>,
     /// When the oldest failed callback ended.
     pub oldest_failed: Option<Timestamp>,
-    /// When the oldest due callback became due.
+    /// When the oldest due callback became due. If many destinations have changed since the last summary, this
+    /// may be the time of an earlier callback, which has been claimed since.
     pub oldest_due: Option<Timestamp>,
     /// The same, without paused destinations.
     pub oldest_due_unpaused: Option<Timestamp>,
