@@ -5,13 +5,17 @@ mod api;
 mod store;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::SeqCst},
+    io::Write as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
 use seal_dpf_urlcallback::{
     callback::Destination,
-    clock::{Clock as _, SystemClock},
+    clock::{Clock as _, SystemClock, Timestamp},
     config::Config,
     delivery::{dispatcher::Dispatcher, jumps::Jumps, settings::Settings},
     health::Health,
@@ -23,7 +27,7 @@ use tracing_subscriber::{Layer, layer::SubscriberExt as _};
 use self::store::Shared;
 use crate::{
     outbox::new,
-    support::{Answer, DEADLINE, PAUSE, Receiver},
+    support::{Answer, DEADLINE, PAUSE, RawReceiver, Receiver, read_request},
 };
 
 /// The `event.action` of each line of the log.
@@ -184,6 +188,99 @@ fn a_destination_is_forgotten_when_it_is_lost() {
         enqueue(&outbox, &failing, 6).await;
         eventually("what is new is sent", async || failing.count() == 6).await;
         assert_eq!(log.count("destination-closed"), 0, "it was not open any more");
+    });
+}
+
+#[test]
+fn an_idle_destination_is_forgotten_when_it_is_lost() {
+    deliver(16, async |outbox, _, log| {
+        // A failure of the destination that ends the callback.
+        let failing = Receiver::answering(vec![Answer::Status(501); 5], Answer::Status(200));
+        let to = destination(&failing);
+        enqueue(&outbox, &failing, 5).await;
+        eventually("it opens", async || log.count("destination-open") == 1).await;
+        let failed = async || outbox.summary(SystemClock.now()).await.unwrap().failed;
+        eventually("they have failed", async || failed().await == 5).await;
+        outbox.lose(&to);
+        news_are_received(&outbox).await;
+        outbox.get(&to, None);
+        enqueue(&outbox, &failing, 6).await;
+        delivered(&outbox, 6).await;
+        assert_eq!(log.count("destination-closed"), 0, "it was not open any more");
+    });
+}
+
+#[test]
+fn a_destination_that_comes_back_during_an_attempt_is_as_open_as_it_was_left() {
+    deliver(16, async |outbox, _, _| {
+        let receiver = Receiver::answering(vec![], Answer::Wait);
+        let to = destination(&receiver);
+        enqueue(&outbox, &receiver, 1).await;
+        eventually("it is sent", async || receiver.count() == 1).await;
+        outbox.report(News::Lost(to.clone()));
+        news_are_received(&outbox).await;
+        let now = SystemClock.now();
+        let open = Some(Open { since: now, next_probe_at: now.after(Duration::from_hours(1)) });
+        outbox.report(News::Due { destination: to.clone(), at: Timestamp::default(), open });
+        news_are_received(&outbox).await;
+        let other = NewCallback {
+            url: receiver.url("/").into(),
+            destination: to.clone(),
+            ..new("another job")
+        };
+        outbox.enqueue(vec![other], Sequence::default()).await.unwrap();
+        news_are_received(&outbox).await;
+        assert_eq!((outbox.claims(&to), receiver.count()), (1, 1));
+        // The first one is answered, so the destination works.
+        receiver.open();
+        delivered(&outbox, 2).await;
+    });
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_for_a_claim_is_logged() {
+    deliver(16, async |outbox, _, log| {
+        let receiver = Receiver::start();
+        *outbox.unreachable.lock().unwrap() = Some(destination(&receiver));
+        enqueue(&outbox, &receiver, 1).await;
+        eventually("it is logged", async || log.count("store-away") > 0).await;
+        outbox.unreachable.lock().unwrap().take();
+        delivered(&outbox, 1).await;
+    });
+}
+
+#[test]
+fn attempts_that_end_after_their_destination_was_lost_do_not_open_it() {
+    // As many as open a destination.
+    const FAILURES: usize = 5;
+    deliver(16, async |outbox, _, log| {
+        let (came, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let shared = (Arc::clone(&came), Arc::clone(&gate));
+        let failing = RawReceiver::start(move |mut stream| {
+            read_request(&mut stream);
+            shared.0.fetch_add(1, SeqCst);
+            while !shared.1.load(SeqCst) {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            let answer = "HTTP/1.1 503 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            drop(stream.write_all(answer.as_bytes()));
+        });
+        let to = Destination::parse(&failing.url()).unwrap();
+        let callback = |job: usize| NewCallback {
+            url: failing.url().into(),
+            destination: to.clone(),
+            ..new(&job.to_string())
+        };
+        let batch = (0..FAILURES).map(callback).collect();
+        outbox.enqueue(batch, Sequence::default()).await.unwrap();
+        eventually("they are sent", async || came.load(SeqCst) == FAILURES).await;
+        outbox.report(News::Lost(to));
+        news_are_received(&outbox).await;
+        gate.store(true, SeqCst);
+        let failed = async || outbox.summary(SystemClock.now()).await.unwrap().waiting;
+        eventually("they have failed", async || failed().await == FAILURES as u64).await;
+        news_are_received(&outbox).await;
+        assert_eq!(log.count("destination-open"), 0, "it is another one's");
     });
 }
 

@@ -2,7 +2,7 @@
 //! claims not count, and makes it unreachable.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -55,7 +55,7 @@ pub(super) struct Shared {
     inner: SledOutbox,
     _folder: StoreFolder,
     owned: Mutex<HashMap<Destination, Arc<Owned>>>,
-    news: Mutex<Vec<News>>,
+    news: Mutex<VecDeque<News>>,
     told: Notify,
     /// Of this destination, nothing can be claimed or settled.
     pub(super) unreachable: Mutex<Option<Destination>>,
@@ -99,7 +99,7 @@ impl Shared {
     }
 
     pub(super) fn report(&self, news: News) {
-        self.news.lock().unwrap().push(news);
+        self.news.lock().unwrap().push_back(news);
         self.told.notify_one();
     }
 
@@ -145,9 +145,9 @@ impl Outbox for Shared {
         self.rounds.fetch_add(1, SeqCst);
         Box::pin(async {
             loop {
-                let own = std::mem::take(&mut *self.news.lock().unwrap());
-                if !own.is_empty() {
-                    return own;
+                // One at a time: whatever the loop does in between, it must ask for the others.
+                if let Some(own) = self.news.lock().unwrap().pop_front() {
+                    return vec![own];
                 }
                 tokio::select! {
                     news = self.inner.news() => return news,
