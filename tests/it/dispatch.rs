@@ -106,3 +106,15 @@ fn an_open_destination_stays_open_while_it_has_no_callbacks() {
     api.post("/v1/callbacks/retry-now", &json!({"filter": {"all": true}}));
     api.wait_for_state(&second, "delivered");
 }
+
+#[test]
+fn a_failed_probe_is_logged() {
+    let pause = "breaker.initial_pause = \"50ms\"\nbreaker.max_pause = \"50ms\"";
+    let service = Service::start(&format!("log.level = \"debug\"\nbreaker.failures = 1\n{pause}"));
+    let failing = Receiver::answering(vec![Answer::Status(501)], Answer::Status(500));
+    for job in ["1", "2"] {
+        service.api().accept(&event("job_sending", job, &failing.url("/")));
+    }
+    let failed = || service.log().iter().any(|it| it["event.action"] == "probe-failed");
+    eventually("the log says so", || failed().then_some(()));
+}

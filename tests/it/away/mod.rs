@@ -147,7 +147,7 @@ fn nothing_is_sent_for_a_claim_that_does_not_count() {
 
 #[test]
 fn a_put_is_dropped_when_its_claim_is_lost_and_sent_again_when_the_destination_comes_back() {
-    deliver(1, async |outbox, _, _| {
+    deliver(1, async |outbox, _, log| {
         let (a, b) = (Receiver::answering(vec![], Answer::Wait), Receiver::start());
         let to = destination(&a);
         enqueue(&outbox, &a, 1).await;
@@ -171,6 +171,7 @@ fn a_put_is_dropped_when_its_claim_is_lost_and_sent_again_when_the_destination_c
         a.open();
         delivered(&outbox, 21).await;
         assert_eq!(a.count(), 2);
+        assert_eq!(log.count("claim-dropped"), 0, "it was given back");
     });
 }
 
@@ -188,6 +189,22 @@ fn a_destination_is_forgotten_when_it_is_lost() {
         enqueue(&outbox, &failing, 6).await;
         eventually("what is new is sent", async || failing.count() == 6).await;
         assert_eq!(log.count("destination-closed"), 0, "it was not open any more");
+    });
+}
+
+#[test]
+fn a_destination_that_an_operator_wants_tried_is_not_reported_as_open() {
+    deliver(16, async |outbox, _, log| {
+        let failing = Receiver::answering(vec![Answer::Status(503); 5], Answer::Wait);
+        enqueue(&outbox, &failing, 5).await;
+        eventually("it opens", async || log.count("destination-open") == 1).await;
+        let open = async || outbox.summary(SystemClock.now()).await.unwrap().open_count;
+        assert_eq!(open().await, 1);
+        outbox.report(News::RetryNow(destination(&failing)));
+        eventually("it is tried", async || failing.count() > 5).await;
+        assert_eq!(open().await, 0, "it has not answered yet");
+        failing.open();
+        delivered(&outbox, 5).await;
     });
 }
 
@@ -246,6 +263,26 @@ fn a_store_that_cannot_be_reached_for_a_claim_is_logged() {
         eventually("it is logged", async || log.count("store-away") > 0).await;
         outbox.unreachable.lock().unwrap().take();
         delivered(&outbox, 1).await;
+    });
+}
+
+#[test]
+fn a_destination_that_cannot_be_read_is_left_alone_for_a_while_and_logged() {
+    deliver(16, async |outbox, _, log| {
+        let (a, b) = (Receiver::answering(vec![], Answer::Wait), Receiver::start());
+        let to = destination(&a);
+        enqueue(&outbox, &a, 1).await;
+        eventually("it is sent", async || a.count() == 1).await;
+        *outbox.unreadable.lock().unwrap() = Some(to.clone());
+        a.open();
+        eventually("its outcome is lost", async || log.count("settle-failed") == 1).await;
+        eventually("it is due again", async || log.count("claim-failed") == 1).await;
+        for round in 1..=5 {
+            enqueue(&outbox, &b, 20).await;
+            delivered(&outbox, round * 20).await;
+        }
+        assert_eq!((outbox.claims(&to), log.count("claim-failed")), (2, 1));
+        assert_eq!(log.count("store-away"), 0, "it does not end by itself");
     });
 }
 

@@ -59,6 +59,8 @@ pub(super) struct Shared {
     told: Notify,
     /// Of this destination, nothing can be claimed or settled.
     pub(super) unreachable: Mutex<Option<Destination>>,
+    /// Nothing of this destination can be read, and no outcome be recorded; that does not end by itself.
+    pub(super) unreadable: Mutex<Option<Destination>>,
     /// Nothing can be written.
     pub(super) down: AtomicBool,
     /// Every other claim of a destination finds nothing read ahead, and what is read is reported later.
@@ -82,6 +84,7 @@ impl Shared {
             news: Mutex::default(),
             told: Notify::new(),
             unreachable: Mutex::default(),
+            unreadable: Mutex::default(),
             down: AtomicBool::new(false),
             reads_late: AtomicBool::new(false),
             reading: Mutex::default(),
@@ -119,6 +122,9 @@ impl Shared {
     }
 
     fn fault(&self, of: &Destination) -> Option<OutboxError> {
+        if self.unreadable.lock().unwrap().as_ref() == Some(of) {
+            return Some(OutboxError::CorruptPage("on purpose".into()));
+        }
         let unreachable = self.unreachable.lock().unwrap().as_ref() == Some(of);
         unreachable.then(|| OutboxError::Unreachable("on purpose".into()))
     }
