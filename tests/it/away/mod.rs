@@ -90,13 +90,18 @@ fn destination(receiver: &Receiver) -> Destination {
     Destination::parse(&receiver.url("/")).unwrap()
 }
 
-async fn enqueue(outbox: &Shared, receiver: &Receiver, jobs: usize) {
-    let to_receiver = |job: usize| NewCallback {
+/// Callbacks of so many jobs of this receiver.
+fn callbacks(receiver: &Receiver, jobs: usize) -> impl Iterator<Item = NewCallback> {
+    (0..jobs).map(|job| NewCallback {
         url: receiver.url("/").into(),
         destination: destination(receiver),
         ..new(&format!("{}-{job}", receiver.address))
-    };
-    outbox.enqueue((0..jobs).map(to_receiver).collect(), Sequence::default()).await.unwrap();
+    })
+}
+
+async fn enqueue(outbox: &Shared, receiver: &Receiver, jobs: usize) {
+    let batch = callbacks(receiver, jobs).collect();
+    outbox.enqueue(batch, Sequence::default()).await.unwrap();
 }
 
 async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
@@ -357,9 +362,9 @@ fn what_was_not_read_ahead_is_sent_when_it_is_reported() {
     deliver(8, async |outbox, _, _| {
         outbox.reads_late.store(true, SeqCst);
         let receivers = [Receiver::start(), Receiver::start()];
-        for receiver in &receivers {
-            enqueue(&outbox, receiver, EACH).await;
-        }
+        // All at once: both are idle until they are reported, one after the other.
+        let batch = receivers.iter().flat_map(|it| callbacks(it, EACH)).collect();
+        outbox.enqueue(batch, Sequence::default()).await.unwrap();
         delivered(&outbox, 2 * EACH as u64).await;
         assert_eq!(receivers.each_ref().map(Receiver::count), [EACH; 2]);
     });
