@@ -83,3 +83,38 @@ fn an_open_destination_is_not_probed_during_its_pause() {
     }
     assert_eq!(api.callback(&id)["attemptCount"], 1);
 }
+
+#[test]
+fn an_open_destination_stays_open_while_it_has_no_callbacks() {
+    let pause = "breaker.initial_pause = \"1h\"\nbreaker.max_pause = \"1h\"";
+    let service = Service::start(&format!("breaker.failures = 1\n{pause}"));
+    let (api, good) = (service.api(), Receiver::start());
+    // A failure of the destination that ends the callback.
+    let failing = Receiver::answering(vec![Answer::Status(501)], Answer::Status(200));
+    let first = api.accept(&event("job_sending", "1", &failing.url("/")));
+    api.wait_for_state(&first, "failed");
+    let deliver_others = |of: &str| {
+        for job in 0..5 {
+            let other = api.accept(&event("job_sending", &format!("{of}{job}"), &good.url("/")));
+            api.wait_for_state(&other, "delivered");
+        }
+    };
+    deliver_others("before");
+    let second = api.accept(&event("job_sending", "2", &failing.url("/")));
+    deliver_others("after");
+    assert_eq!(failing.count(), 1);
+    api.post("/v1/callbacks/retry-now", &json!({"filter": {"all": true}}));
+    api.wait_for_state(&second, "delivered");
+}
+
+#[test]
+fn a_failed_probe_is_logged() {
+    let pause = "breaker.initial_pause = \"50ms\"\nbreaker.max_pause = \"50ms\"";
+    let service = Service::start(&format!("log.level = \"debug\"\nbreaker.failures = 1\n{pause}"));
+    let failing = Receiver::answering(vec![Answer::Status(501)], Answer::Status(500));
+    for job in ["1", "2"] {
+        service.api().accept(&event("job_sending", job, &failing.url("/")));
+    }
+    let failed = || service.log().iter().any(|it| it["event.action"] == "probe-failed");
+    eventually("the log says so", || failed().then_some(()));
+}

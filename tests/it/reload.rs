@@ -98,6 +98,42 @@ fn settings_of_delivery_are_replaced_during_delivery() {
 }
 
 #[test]
+fn more_slots_are_used_at_once() {
+    let service = Service::start("delivery.concurrency = 8\n");
+    let hanging: Vec<_> = (0..4).map(|_| Receiver::answering(vec![], Answer::Wait)).collect();
+    for receiver in &hanging {
+        for job in 0..4 {
+            let url = receiver.url("/");
+            service.api().accept(&event("job_sending", &format!("{url}{job}"), &url));
+        }
+    }
+    let under_way = || hanging.iter().map(Receiver::count).sum::<usize>();
+    eventually("all slots but one are taken", || (under_way() == 7).then_some(()));
+    service.configure("delivery.concurrency = 64\n");
+    assert_eq!(reloaded(&service.api())[1], json!([]), "no restart is needed");
+    eventually("all are sent", || (under_way() == 16).then_some(()));
+    hanging.iter().for_each(Receiver::open);
+}
+
+#[test]
+fn what_waits_for_its_rate_is_sent_at_once_when_the_rate_is_raised() {
+    let receiver = Receiver::start();
+    let section = |rate: &str| {
+        format!("[destinations.\"{}\"]\nrequests_per_second = {rate}\n", receiver.url(""))
+    };
+    let service = Service::start(&section("0.001"));
+    let api = service.api();
+    ended(&api, "1", &receiver.url("/"), "delivered");
+    let waits = api.accept(&event("job_sending", "2", &receiver.url("/")));
+    // What is accepted later is delivered, so the loop knows of it.
+    ended(&api, "3", &Receiver::start().url("/"), "delivered");
+    assert_eq!(receiver.count(), 1);
+    service.configure(&section("100"));
+    assert_eq!(reloaded(&api), [json!(["destinations"]), json!([])]);
+    api.wait_for_state(&waits, "delivered");
+}
+
+#[test]
 fn egress_and_the_level_of_the_log_are_replaced() {
     let receiver = Receiver::start();
     let service = Service::start("log.level = \"warn\"\n");

@@ -175,6 +175,25 @@ fn a_hold_from_before_a_backward_jump_is_over() {
 }
 
 #[test]
+fn a_backward_jump_stalls_no_destination_that_was_open_without_callbacks() {
+    let mut clocked = Clocked::prepare("retry.max_attempts = 1\nbreaker.failures = 1");
+    clocked.serve();
+    let (address, url) = nobody();
+    let api = clocked.0.api();
+    let failed = api.accept(&event("job_sending", "1", &url));
+    api.wait_for_state(&failed, "failed");
+    clocked.set(-3 * DAY);
+    // The loop looks at the clock when something happens.
+    let good = Receiver::start();
+    let other = api.accept(&event("job_sending", "2", &good.url("/")));
+    api.wait_for_state(&other, "delivered");
+    clocked.jumped("back");
+    let _receiver = somebody(address);
+    let id = api.accept(&event("job_sending", "3", &url));
+    api.wait_for_state(&id, "delivered");
+}
+
+#[test]
 fn a_backward_jump_stalls_no_destination_at_its_limit() {
     let mut clocked = Clocked::prepare("delivery.per_destination = 1");
     clocked.serve();

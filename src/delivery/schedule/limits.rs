@@ -110,6 +110,18 @@ mod tests {
     }
 
     #[test]
+    fn rounding_starts_no_attempt_early_and_delays_none() {
+        let most = |per_second| Bucket::default().room(Rate { per_second, burst: 1 }, START);
+        assert_eq!([most(3000.0), most(2999.6)], [16, 15]);
+        // The next time is a millionth of a millisecond after a whole millisecond, which is that time.
+        let rate = Rate { per_second: 2000.0 / 1.000_000_9, burst: 1 };
+        let mut bucket = Bucket::default();
+        (0..20).for_each(|_| bucket.take(rate, START));
+        let next = bucket.next(rate);
+        assert_eq!((next, bucket.room(rate, next)), (START.after(Duration::from_millis(1)), 1));
+    }
+
+    #[test]
     fn a_pause_gives_no_more_than_the_burst() {
         let rate = Rate { per_second: 10.0, burst: 4 };
         let mut bucket = Bucket::default();

@@ -65,6 +65,7 @@ mod tests {
         assert_eq!(timers.take_due(at(20)), [b, a]);
         assert_eq!((timers.take_due(at(29)), timers.first()), (vec![], Some(at(30))));
         assert_eq!((timers.take_due(at(30)), timers.first()), (vec![c], None));
+        assert!(timers.times.is_empty(), "they are forgotten");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use seal_dpf_urlcallback::{
     callback::{CallbackId, Destination},
     clock::Clock as _,
     health::Health,
-    outbox::{Criteria, Sequence, StateName},
+    outbox::{Criteria, Sequence, Stage, StateName},
     select::{self, Action, ActionLimits, ActionResult, Selection},
 };
 
@@ -65,6 +65,22 @@ fn claim(
 
 fn replay(bench: &Bench, selection: &Selection, limits: ActionLimits) -> ActionResult {
     bench.wait(select::act(bench.outbox(), Action::Replay, selection, limits))
+}
+
+#[test]
+fn a_callback_that_is_named_twice_counts_once_and_its_stage_has_to_match() {
+    let bench = Bench::new();
+    let [due, waiting] = [bench.enqueue("1"), bench.enqueue("1")];
+    let cancel = |ids: Vec<CallbackId>, stage| {
+        let limits = ActionLimits { dry_run: true, ..ActionLimits::default() };
+        let criteria = Criteria { stage, ..Criteria::default() };
+        let selection = Selection { ids, criteria };
+        bench.wait(select::act(bench.outbox(), Action::Cancel, &selection, limits)).matched
+    };
+    assert_eq!(cancel(vec![due, waiting, due], None), 2);
+    assert_eq!(cancel(vec![due, waiting], Some(Stage::Due)), 1);
+    assert_eq!(cancel(vec![due], Some(Stage::Waiting)), 0);
+    assert_eq!(cancel(Vec::new(), Some(Stage::Waiting)), 1);
 }
 
 #[test]

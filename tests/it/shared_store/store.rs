@@ -2,7 +2,7 @@
 //! claims, and make it unreachable.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -55,10 +55,12 @@ pub(super) struct Shared {
     inner: SledOutbox,
     _folder: StoreFolder,
     owned: Mutex<HashMap<Destination, Arc<Owned>>>,
-    news: Mutex<Vec<News>>,
+    news: Mutex<VecDeque<News>>,
     told: Notify,
     /// Nothing of this destination can be claimed or settled.
     pub(super) unreachable: Mutex<Option<Destination>>,
+    /// Nothing of this destination can be read, and no outcome be recorded; that does not end by itself.
+    pub(super) unreadable: Mutex<Option<Destination>>,
     /// Nothing can be written.
     pub(super) down: AtomicBool,
     /// Every second claim of a destination finds nothing read ahead; what is read then is reported later.
@@ -82,6 +84,7 @@ impl Shared {
             news: Mutex::default(),
             told: Notify::new(),
             unreachable: Mutex::default(),
+            unreadable: Mutex::default(),
             down: AtomicBool::new(false),
             reads_late: AtomicBool::new(false),
             reading: Mutex::default(),
@@ -99,7 +102,7 @@ impl Shared {
     }
 
     pub(super) fn report(&self, news: News) {
-        self.news.lock().unwrap().push(news);
+        self.news.lock().unwrap().push_back(news);
         self.told.notify_one();
     }
 
@@ -119,6 +122,9 @@ impl Shared {
     }
 
     fn fault(&self, of: &Destination) -> Option<OutboxError> {
+        if self.unreadable.lock().unwrap().as_ref() == Some(of) {
+            return Some(OutboxError::CorruptPage("on purpose".into()));
+        }
         let unreachable = self.unreachable.lock().unwrap().as_ref() == Some(of);
         unreachable.then(|| OutboxError::Unreachable("on purpose".into()))
     }
@@ -145,9 +151,9 @@ impl Outbox for Shared {
         self.rounds.fetch_add(1, SeqCst);
         Box::pin(async {
             loop {
-                let own = std::mem::take(&mut *self.news.lock().unwrap());
-                if !own.is_empty() {
-                    return own;
+                // One at a time: whatever the loop does in between, it must ask for the others.
+                if let Some(own) = self.news.lock().unwrap().pop_front() {
+                    return vec![own];
                 }
                 tokio::select! {
                     news = self.inner.news() => return news,

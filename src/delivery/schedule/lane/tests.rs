@@ -89,6 +89,8 @@ fn a_destination_that_works_again_has_twice_as_many_attempts_after_each_round() 
         }
     }
     assert_eq!(lane.room(16, now), 16);
+    lane.limits.concurrency = 40;
+    assert_eq!(lane.room(40, now), 40, "it has started; a raised limit is in effect at once");
 }
 
 #[test]
@@ -118,7 +120,9 @@ fn a_limited_rate_gives_room_and_wakes_at_its_pace_open_or_not() {
     let mut lane = Lane::new(Limits { concurrency: 16, rate });
     lane.due(NOW);
     assert_eq!((lane.room(16, NOW), lane.wake_at(16)), (2, Some(NOW)));
-    (0..2).for_each(|_| lane.start(NOW));
+    lane.start(NOW);
+    assert_eq!(lane.wake_at(16), Some(NOW), "the burst is not over");
+    lane.start(NOW);
     let next = NOW.after(Duration::from_millis(495));
     assert_eq!((lane.room(16, NOW), lane.wake_at(16)), (0, Some(next)));
     assert_eq!(lane.room(16, next), 1);
@@ -139,12 +143,28 @@ fn nothing_is_claimed_while_the_store_cannot_be_used_whatever_is_due() {
     let mut lane = lane(16);
     let later = NOW.after(Duration::from_secs(1));
     lane.claim_again(later);
+    assert_eq!(lane.wake_at(16), Some(later), "something is due, whatever was known");
     lane.due(NOW);
     assert_eq!((lane.room(16, NOW), lane.wake_at(16)), (0, Some(later)));
     assert!(!lane.lacks_slots(0, NOW), "slots are not what it lacks");
     assert_eq!(lane.room(16, later), 16);
     lane.clock_went_back(NOW.before(Duration::from_hours(1)));
     assert_eq!(lane.room(16, NOW.before(Duration::from_hours(1))), 16);
+}
+
+#[test]
+fn after_a_backward_jump_an_open_destination_is_probed_and_a_rate_is_kept() {
+    let now = NOW.before(Duration::from_hours(1));
+    let mut open = opened();
+    open.clock_went_back(now);
+    assert_eq!((open.room(16, now), open.wake_at(16)), (1, Some(now)));
+    let mut limited = lane(16);
+    limited.limits.rate = Some(Rate { per_second: 2.0, burst: 1 });
+    limited.due(NOW);
+    limited.start(NOW);
+    limited.clock_went_back(now);
+    let next = now.after(Duration::from_millis(495));
+    assert_eq!((limited.room(16, now), limited.wake_at(16)), (0, Some(next)));
 }
 
 #[test]
@@ -167,6 +187,18 @@ fn a_destination_that_is_taken_over_is_as_open_as_it_was_left() {
     lane.come_back(None, &settings(), NOW);
     lane.due(NOW);
     assert_eq!((lane.lost, lane.room(16, NOW)), (false, 16), "it has worked elsewhere");
+    // What was known of it before is not true any more.
+    lane.claim_again(NOW.after(Duration::from_secs(1)));
+    for _ in 0..3 {
+        fail(&mut lane, NOW);
+    }
+    assert!(lane.close());
+    lane.lose();
+    lane.come_back(None, &settings(), NOW);
+    lane.due(NOW);
+    assert_eq!((lane.room(16, NOW), lane.wake_at(16)), (16, Some(NOW)));
+    let off = Settings { failures: 0, ..settings() };
+    assert_eq!(Lane::taken_over(limits(16), Some(left), &off, NOW).open(), None);
     // The clock of the previous owner was ahead.
     let ahead = Open { since: NOW, next_probe_at: NOW.after(Duration::from_hours(9)) };
     let lane = Lane::taken_over(limits(16), Some(ahead), &settings(), NOW);

@@ -275,3 +275,17 @@ fn a_ticket_is_not_that_of_an_earlier_turn() {
     let [first, second] = [(); 2].map(|()| shares.push(destination("a"), NEW));
     assert_ne!(first, second);
 }
+
+#[test]
+fn a_changed_number_of_slots_is_in_effect_at_once_and_ends_no_attempt() {
+    let mut it = Loop::new(8);
+    let held = it.fill(Level(0));
+    it.shares.resize(16);
+    assert_eq!(it.fill(Level(0)).len(), 8);
+    it.shares.resize(4);
+    assert_eq!((it.fill(Level(0)).len(), it.shares.in_flight()), (0, 16));
+    for slot in held {
+        it.shares.end(slot, DestinationHealth::Working, it.now);
+    }
+    assert_eq!((it.fill(Level(0)).len(), it.shares.in_flight()), (0, 8), "there are twice as many");
+}
