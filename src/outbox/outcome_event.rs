@@ -61,6 +61,11 @@ impl OutcomeEvents {
         Self(subject.to_owned())
     }
 
+    /// The subject.
+    pub fn subject(&self) -> &str {
+        &self.0
+    }
+
     /// The event about a callback that has ended, to be stored with its outcome. None for an outcome event or
     /// a notice.
     pub(super) fn about(&self, record: &Record) -> Option<NewCallback> {

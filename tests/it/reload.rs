@@ -1,6 +1,6 @@
 //! A reload: the settings are read again, all or none.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -274,6 +274,32 @@ fn a_pause_longer_than_the_store_expects_needs_a_restart() {
     assert_eq!(set("1h", 7), [json!(["breaker.failures"]), json!(["retry.max_interval"])]);
     assert_eq!(set("1m", 7), [json!(["retry.max_interval"]), json!([])]);
     assert_eq!(set("20m", 7), [json!(["retry.max_interval"]), json!([])]);
+}
+
+#[test]
+fn pauses_that_need_a_restart_stay_as_they_were() {
+    let hour = vec![("retry-after", "3600".to_owned())];
+    let [general, told, section] =
+        [Answer::Status(503), Answer::With(503, hour), Answer::Status(503)]
+            .map(|first| Receiver::answering(vec![first], Answer::Status(200)));
+    let settings = |pause: &str| {
+        format!(
+            "[retry]\ninitial_interval = \"{pause}\"\nmax_interval = \"{pause}\"\nmax_retry_after = \"{pause}\"\n\
+             jitter = 0\n[destinations.\"{}\"]\nmax_attempts = 9\n",
+            section.url("")
+        )
+    };
+    let service = Service::start(&settings("1s"));
+    let api = service.api();
+    service.configure(&settings("1h"));
+    let needs = json!(["retry.max_interval", "retry.max_retry_after"]);
+    assert_eq!(reloaded(&api), [json!(["retry.initial_interval"]), needs]);
+    for (job, receiver) in [general, told, section].into_iter().enumerate() {
+        ended(&api, &job.to_string(), &receiver.url("/"), "delivered");
+        let [first, second] = &receiver.puts()[..] else { panic!("{:?}", receiver.puts()) };
+        let pause = second.at.duration_since(first.at);
+        assert!(pause > Duration::from_millis(900), "{job}: {pause:?}");
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The report of `check-config` about NATS.
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, Context, context::GetStreamByNameErrorKind};
 
 use super::{binding, connection, fault::Fault, settings::Settings};
+use crate::outbox::OutcomeEvents;
 
 /// Connects, and checks the consumer. Returns one line for each finding. Nothing is changed.
 pub async fn examine(settings: &Settings) -> Result<Vec<String>, Fault> {
@@ -15,7 +16,8 @@ pub async fn examine(settings: &Settings) -> Result<Vec<String>, Fault> {
     }
     let as_it_is = Settings { create_consumer: false, ..settings.clone() };
     let (name, stream) = (&settings.consumer, &settings.stream);
-    lines.push(match binding::bind(&jetstream::new(client), &as_it_is).await {
+    let context = jetstream::new(client);
+    lines.push(match binding::bind(&context, &as_it_is).await {
         Ok(found) => format!(
             "consumer {name} of stream {stream}: {} messages to pull, {} not acknowledged",
             found.behind, found.ack_pending
@@ -25,5 +27,28 @@ pub async fn examine(settings: &Settings) -> Result<Vec<String>, Fault> {
         }
         Err(fault) => return Err(fault),
     });
+    let outcomes = settings.outcome_events.as_ref().map(OutcomeEvents::subject);
+    for (key, subject) in [
+        ("nats.dead_letter_subject", settings.dead_letter_subject.as_deref()),
+        ("nats.outcome_subject", outcomes),
+    ] {
+        if let Some(subject) = subject {
+            lines.push(stored_by(&context, key, subject).await);
+        }
+    }
     Ok(lines)
+}
+
+/// Which stream stores what is published to a subject.
+async fn stored_by(context: &Context, key: &str, subject: &str) -> String {
+    match context.stream_by_subject(subject).await {
+        Ok(stream) => format!("{subject} ({key}) is stored by stream {stream}"),
+        Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => {
+            format!("no stream stores {subject} ({key}): create one, or its messages wait")
+        }
+        Err(error) => format!(
+            "unknown whether a stream stores {subject} ({key}), which needs the permission to publish to \
+             $JS.API.STREAM.NAMES: {error}"
+        ),
+    }
 }

@@ -203,7 +203,6 @@ impl Case {
         claim.release();
     }
 
-    /// The breaker's state is forgotten with the last pending callback to its destination. Whether that
     /// The breaker's state is forgotten with the last pending callback to its destination. It cannot be
     /// determined whether that happened between the writes of a burst, or whether they were one batch.
     fn close_idle(&mut self) {

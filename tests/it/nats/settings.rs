@@ -181,3 +181,33 @@ fn a_consumer_is_created_if_configured() {
     assert_eq!(config.ack_wait, Duration::from_secs(40));
     assert_eq!(config.filter_subjects, ["jobs.new"]);
 }
+
+#[test]
+#[ignore = "needs nats-server: tests/run"]
+fn the_streams_of_dead_letters_and_outcome_events_are_reported() {
+    let server = Server::start();
+    server.prepare();
+    let settings =
+        server.toml("dead_letter_subject = \"dead.events\"\noutcome_subject = \"outcomes\"");
+    let said = checked(&settings).unwrap();
+    for expected in [
+        "# nats: no stream stores dead.events (nats.dead_letter_subject)",
+        "# nats: no stream stores outcomes (nats.outcome_subject)",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    for (name, subject) in [("DEAD", "dead.>"), ("OUTCOMES", "outcomes")] {
+        server.run(async |context| {
+            let (name, subjects) = (name.to_owned(), vec![subject.to_owned()]);
+            let stream = stream::Config { name, subjects, ..stream::Config::default() };
+            context.create_stream(stream).await.map(drop).unwrap();
+        });
+    }
+    let said = checked(&settings).unwrap();
+    for expected in [
+        "# nats: dead.events (nats.dead_letter_subject) is stored by stream DEAD",
+        "# nats: outcomes (nats.outcome_subject) is stored by stream OUTCOMES",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
