@@ -27,7 +27,7 @@ const OLDEST_SCAN_LIMIT: usize = 256;
 
 /// Maximum number of queues whose first fresh callback one summary looks for again. Each costs a seek and a
 /// callback, 50 µs.
-const FRESH_AGAIN: usize = 500;
+const FRESH_AGAIN: usize = 200;
 
 /// What is due of a destination.
 pub(crate) struct DueCount {
