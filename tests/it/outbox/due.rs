@@ -11,7 +11,7 @@ use seal_dpf_urlcallback::{
 use super::{Bench, START, new};
 
 /// More than the number of destinations that one summary reads again.
-const MANY: usize = 600;
+const MANY: usize = 300;
 
 const PAUSE: Duration = Duration::from_secs(10);
 

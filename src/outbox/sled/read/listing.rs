@@ -46,9 +46,8 @@ enum Source {
     Pending(QueueKey, bool),
     /// The index of a job or directory, with this prefix.
     Index(Vec<u8>),
-    /// Those of a queue that are due at a certain time, which the due index has, and which were read after
-    /// this change of the queue, if they were.
-    Scheduled(QueueKey, u64, Option<Arc<[u64]>>),
+    /// Those of a queue that are due at a certain time, which were read from the due index.
+    Scheduled(Arc<[u64]>),
     /// The callbacks that are claimed, which only memory knows: those of a destination, or all.
     Claimed(Option<QueueKey>),
 }
@@ -67,12 +66,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(
-        store: &'a Store,
-        due_index: &mut DueIndex<'_>,
-        source: Source,
-        query: &Query,
-    ) -> Result<Self> {
+    fn new(store: &'a Store, source: Source, query: &Query) -> Self {
         let left = match (query.cursor.map(keys::seq_of), query.oldest_first) {
             (None, _) => 0..=u64::MAX,
             (Some(seq), true) => seq.saturating_add(1)..=u64::MAX,
@@ -82,13 +76,12 @@ impl<'a> Run<'a> {
         let oldest_first = query.oldest_first;
         let mut ahead = match &source {
             Source::Claimed(queue) => claimed(store, *queue),
-            Source::Scheduled(_, _, Some(seen)) => seen.to_vec(),
-            Source::Scheduled(queue, change, None) => scheduled(store, due_index, *queue, *change)?,
+            Source::Scheduled(seqs) => seqs.to_vec(),
             _ => Vec::new(),
         };
         ahead.retain(|seq| left.contains(seq));
         ahead.sort_unstable();
-        Ok(Self { store, source, oldest_first, left, ahead: ahead.into(), rows: None })
+        Self { store, source, oldest_first, left, ahead: ahead.into(), rows: None }
     }
 
     /// The rows that may contain callbacks that are left; `None` if no row is read.
@@ -109,7 +102,7 @@ impl<'a> Run<'a> {
                 let bound = |seq: u64| [prefix.as_slice(), &seq.to_be_bytes()].concat();
                 tree.range(bound(from)..=bound(to))
             }
-            Source::Claimed(_) | Source::Scheduled(..) => return None,
+            Source::Claimed(_) | Source::Scheduled(_) => return None,
         })
     }
 
@@ -117,7 +110,7 @@ impl<'a> Run<'a> {
     fn of(&self, key: &[u8], bytes: &[u8]) -> Result<Vec<u64>> {
         let at = keys::last_number(key);
         Ok(match &self.source {
-            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(..) => vec![at],
+            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(_) => vec![at],
             Source::Ended(_) => {
                 let [set] = blocks::decode_sets(key, bytes)?;
                 set.members(at).collect()
@@ -170,7 +163,7 @@ impl<'a> Run<'a> {
     fn pass_row(&mut self, key: &[u8]) {
         let at = keys::last_number(key);
         let (first, last) = match self.source {
-            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(..) => (at, at),
+            Source::Index(_) | Source::Claimed(_) | Source::Scheduled(_) => (at, at),
             Source::Ended(_) | Source::Pending(..) => (at * SET, at * SET + (SET - 1)),
             Source::Records => (at - at % RECORDS, at - at % RECORDS + (RECORDS - 1)),
         };
@@ -185,36 +178,10 @@ fn claimed(store: &Store, queue: Option<QueueKey>) -> Vec<u64> {
     wanted.flat_map(|(_, it)| it.claimed()).collect()
 }
 
-/// The callbacks of a queue in the due index, which are remembered unless the queue has changed since `change`.
-fn scheduled(
-    store: &Store,
-    due_index: &mut DueIndex<'_>,
-    queue: QueueKey,
-    change: u64,
-) -> Result<Vec<u64>> {
-    let prefix = keys::due_prefix(queue);
-    let mut found = Vec::new();
-    let mut row = due_index.first(keys::due(queue, Timestamp::default(), 0))?;
-    while let Some(key) = row.filter(|key| key.starts_with(&prefix)) {
-        found.push(keys::last_number(&key));
-        row = due_index.after(&key)?;
-    }
-    if found.len() <= SEQS_REMEMBERED
-        && let Some(queue) = store.queues.lock().queues.get_mut(&queue)
-        && queue.change == change
-    {
-        queue.scheduled_seen = Some(found.as_slice().into());
-    }
-    Ok(found)
-}
-
 /// One page of a listing.
 pub(crate) fn list(store: &Store, query: &Query) -> Result<Page> {
-    let sources = sources(store, query).into_iter();
-    let mut due_index = DueIndex::new(&store.tree);
-    let mut runs = sources
-        .map(|source| Run::new(store, &mut due_index, source, query))
-        .collect::<Result<Vec<_>>>()?;
+    let sources = sources(store, query)?.into_iter();
+    let mut runs: Vec<_> = sources.map(|source| Run::new(store, source, query)).collect();
     // The max-heap returns the latest first; with inverted numbers, the oldest.
     let order = |seq: u64| if query.oldest_first { u64::MAX - seq } else { seq };
     let keep = runs.len() <= RUNS_KEPT;
@@ -278,22 +245,22 @@ impl Reader<'_> {
 }
 
 /// The runs that together contain all matching callbacks.
-fn sources(store: &Store, query: &Query) -> Vec<Source> {
+fn sources(store: &Store, query: &Query) -> Result<Vec<Source>> {
     if let Some(job_id) = &query.criteria.job_id {
-        return vec![Source::Index(keys::job_prefix(job_id))];
+        return Ok(vec![Source::Index(keys::job_prefix(job_id))]);
     }
     if let Some(job_id_fs) = &query.criteria.job_id_fs {
-        return vec![Source::Index(keys::directory_prefix(job_id_fs))];
+        return Ok(vec![Source::Index(keys::directory_prefix(job_id_fs))]);
     }
     let queue = query.criteria.destination.as_ref().map(|destination| store.queue(destination));
     if query.criteria.stage == Some(Stage::InFlight) {
-        return vec![Source::Claimed(queue)];
+        return Ok(vec![Source::Claimed(queue)]);
     }
     // What waits was postponed: for its next attempt, or for another callback of its job.
     let postponed = query.criteria.stage == Some(Stage::Waiting);
     let state = query.criteria.stage.map_or(query.state, |_| Some(StateName::Pending));
     let only_ended = query.criteria.ended_since.is_some() || query.criteria.ended_until.is_some();
-    match state {
+    Ok(match state {
         None if only_ended => {
             vec![Source::Ended(StateName::Delivered), Source::Ended(StateName::Failed)]
         }
@@ -301,11 +268,11 @@ fn sources(store: &Store, query: &Query) -> Vec<Source> {
         Some(StateName::Pending) if only_ended => Vec::new(),
         Some(StateName::Pending) => match queue {
             Some(queue) => vec![Source::Pending(queue, postponed)],
-            None if postponed => all_postponed(store),
+            None if postponed => all_postponed(store)?,
             None => all_pending(store),
         },
         Some(state) => vec![Source::Ended(state)],
-    }
+    })
 }
 
 /// The pending callbacks of all queues.
@@ -316,12 +283,10 @@ fn all_pending(store: &Store) -> Vec<Source> {
 }
 
 /// The postponed callbacks of all queues.
-fn all_postponed(store: &Store) -> Vec<Source> {
+fn all_postponed(store: &Store) -> Result<Vec<Source>> {
     let inner = store.queues.lock();
     let queues = inner.queues.iter().filter(|(_, it)| it.row.pending > it.row.fresh);
-    let mut queues: Vec<_> = queues.collect();
-    // The due index is read in this order.
-    queues.sort_unstable_by_key(|(key, _)| **key);
+    let queues: Vec<_> = queues.collect();
     let scheduled: u64 = queues.iter().map(|(_, it)| it.row.scheduled).sum();
     let reads_due_index = scheduled <= LIST_SCAN_LIMIT as u64;
     let (scheduled, others): (Vec<_>, Vec<_>) =
@@ -330,8 +295,59 @@ fn all_postponed(store: &Store) -> Vec<Source> {
     // because what is read of these is limited.
     let pending: u64 = others.iter().map(|(_, it)| it.row.pending).sum();
     let few = others.len() <= RUNS_KEPT || pending <= LIST_SCAN_LIMIT as u64;
-    let scheduled = scheduled
-        .into_iter()
-        .map(|(key, it)| Source::Scheduled(*key, it.change, it.scheduled_seen.clone()));
-    scheduled.chain(others.into_iter().map(|(key, _)| Source::Pending(*key, few))).collect()
+    let others: Vec<_> = others.into_iter().map(|(key, _)| Source::Pending(*key, few)).collect();
+    let scheduled = scheduled.into_iter();
+    let scheduled: Vec<_> = scheduled
+        .map(|(key, it)| Scheduled {
+            queue: *key,
+            change: it.change,
+            seen: it.scheduled_seen.clone(),
+        })
+        .collect();
+    drop(inner);
+    let found = read_scheduled(store, scheduled)?;
+    Ok(found.into_iter().map(Source::Scheduled).chain(others).collect())
+}
+
+/// What is known of a queue's callbacks in the due index after this change of the queue.
+struct Scheduled {
+    queue: QueueKey,
+    change: u64,
+    seen: Option<Arc<[u64]>>,
+}
+
+/// The callbacks of queues in the due index. What is read is remembered unless the queue has changed since.
+fn read_scheduled(store: &Store, mut queues: Vec<Scheduled>) -> Result<Vec<Arc<[u64]>>> {
+    // The due index is quickest in this order.
+    queues.sort_unstable_by_key(|it| it.queue);
+    let mut due_index = DueIndex::new(&store.tree);
+    let mut all = Vec::with_capacity(queues.len());
+    let mut read = Vec::new();
+    for Scheduled { queue, change, seen } in queues {
+        if let Some(seen) = seen {
+            all.push(seen);
+            continue;
+        }
+        let prefix = keys::due_prefix(queue);
+        let mut found = Vec::new();
+        let mut row = due_index.first(keys::due(queue, Timestamp::default(), 0))?;
+        while let Some(key) = row.filter(|key| key.starts_with(&prefix)) {
+            found.push(keys::last_number(&key));
+            row = due_index.after(&key)?;
+        }
+        let found: Arc<[u64]> = found.into();
+        if found.len() <= SEQS_REMEMBERED {
+            read.push((queue, change, Arc::clone(&found)));
+        }
+        all.push(found);
+    }
+    let mut inner = store.queues.lock();
+    for (key, change, found) in read {
+        if let Some(queue) = inner.queues.get_mut(&key)
+            && queue.change == change
+        {
+            queue.scheduled_seen = Some(found);
+        }
+    }
+    Ok(all)
 }
