@@ -55,6 +55,14 @@ fn when_many_destinations_have_changed_the_oldest_due_time_is_exact_after_the_ne
 }
 
 #[test]
+fn callbacks_in_flight_are_not_due_however_many_destinations_have_one() {
+    let bench = Bench::new();
+    enqueue(&bench, MANY, "only");
+    let claims: Vec<_> = (0..MANY).flat_map(|n| claim(&bench, n, 1)).collect();
+    assert_eq!((claims.len(), summary(&bench).oldest_due), (MANY, None));
+}
+
+#[test]
 fn a_released_callback_is_the_oldest_due_one_again() {
     let bench = Bench::new();
     enqueue(&bench, 1, "first");

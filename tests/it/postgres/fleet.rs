@@ -96,6 +96,18 @@ pub(super) fn hand_in(services: &[Service], receivers: &[Receiver], jobs: std::o
     }
 }
 
+/// Asserts that the callbacks of both instances arrive in order, long before all queues would be read again.
+pub(super) fn assert_found_by_polling(services: &[Service]) {
+    let receivers = receivers();
+    let began = Instant::now();
+    hand_in(services, &receivers, 0..24);
+    eventually("everything has arrived", || {
+        (receivers.iter().map(Receiver::count).sum::<usize>() >= 48).then_some(())
+    });
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+    assert!(seen(&receivers).values().all(|states| states == &["SENDING", "FINISHED"]));
+}
+
 #[test]
 #[ignore = "needs PostgreSQL: tests/run"]
 fn instances_share_the_destinations_and_keep_each_jobs_order() {

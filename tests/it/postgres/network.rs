@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     alone,
-    fleet::{halves, hand_in, receivers, seen, shards, within},
+    fleet::{assert_found_by_polling, halves, hand_in, receivers, seen, shards, within},
 };
 use crate::support::{
     Answer, Forwarder, Receiver, Response, Service, event, eventually, postgres, preloaded,
@@ -317,14 +317,7 @@ fn without_notifications_and_with_a_held_snapshot_events_are_found_by_polling() 
                 }
             });
         });
-        let receivers = receivers();
-        let began = Instant::now();
-        hand_in(&services, &receivers, 0..24);
-        eventually("everything has arrived", || {
-            (receivers.iter().map(Receiver::count).sum::<usize>() >= 48).then_some(())
-        });
-        // This is long before all queues would be read again.
-        assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+        assert_found_by_polling(&services);
         end.store(true, Ordering::Relaxed);
     });
 }

@@ -26,7 +26,7 @@ use crate::{
 const OLDEST_SCAN_LIMIT: usize = 256;
 
 /// Maximum number of queues whose first fresh callback one summary looks for again. Each costs a seek and a
-/// callback, 50 µs.
+/// callback, which is seldom in memory.
 const FRESH_AGAIN: usize = 200;
 
 /// What is due of a destination.
@@ -67,6 +67,8 @@ impl<'a> DueReader<'a> {
         for (at, queue) in queues.iter().enumerate() {
             let mut due = self.scheduled(queue)?;
             match queue.first_fresh {
+                // Everything that is due is in flight.
+                _ if due.ready <= queue.in_flight => {}
                 _ if queue.row.fresh == 0 => {}
                 Some(FirstFresh { created_at, is_passed: false, .. }) => due.note(Some(created_at)),
                 Some(first) => passed.push((first.created_at, at)),
@@ -107,12 +109,11 @@ impl<'a> DueReader<'a> {
     fn read_scheduled(&mut self, queue: &DestinationSnapshot) -> Result<DueSeen> {
         let (store, horizon) = (self.store, self.horizon);
         let DestinationSnapshot { key, busy, .. } = queue;
-        let prefix = keys::due_prefix(*key);
         let mut seen = DueSeen { count: 0, oldest: None, from: horizon.now, until: Timestamp::MAX };
-        let mut row = self.index.first(keys::due(*key, Timestamp::default(), 0))?;
+        let mut row = self.index.first(*key, Timestamp::default())?;
         // With time, what was stored while the clock was ahead may no longer be due.
         let mut keeps = true;
-        while let Some(entry) = row.filter(|row| row.starts_with(&prefix)) {
+        while let Some(entry) = row {
             let at = keys::due_time(&entry);
             if horizon.is_later(at) {
                 // What lies after the horizon was scheduled while the clock was ahead, and is due.
@@ -121,7 +122,7 @@ impl<'a> DueReader<'a> {
                 if beyond <= horizon.latest {
                     break;
                 }
-                row = self.index.first(keys::due(*key, beyond, 0))?;
+                row = self.index.first(*key, beyond)?;
                 continue;
             }
             if self.looked_at >= LIST_SCAN_LIMIT {
@@ -136,7 +137,7 @@ impl<'a> DueReader<'a> {
             if seen.oldest.is_none() && !busy.contains(&seq) {
                 seen.oldest = Some((seq, at));
             }
-            row = self.index.after(&entry)?;
+            row = self.index.next()?;
         }
         if keeps {
             queue.remember(store, |queue| queue.due_seen = Some(seen));

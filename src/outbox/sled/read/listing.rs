@@ -298,7 +298,7 @@ fn all_postponed(store: &Store) -> Result<Vec<Source>> {
     let others: Vec<_> = others.into_iter().map(|(key, _)| Source::Pending(*key, few)).collect();
     let scheduled = scheduled.into_iter();
     let scheduled: Vec<_> = scheduled
-        .map(|(key, it)| Scheduled {
+        .map(|(key, it)| KnownDue {
             queue: *key,
             change: it.change,
             seen: it.scheduled_seen.clone(),
@@ -310,30 +310,29 @@ fn all_postponed(store: &Store) -> Result<Vec<Source>> {
 }
 
 /// What is known of a queue's callbacks in the due index after this change of the queue.
-struct Scheduled {
+struct KnownDue {
     queue: QueueKey,
     change: u64,
     seen: Option<Arc<[u64]>>,
 }
 
 /// The callbacks of queues in the due index. What is read is remembered unless the queue has changed since.
-fn read_scheduled(store: &Store, mut queues: Vec<Scheduled>) -> Result<Vec<Arc<[u64]>>> {
+fn read_scheduled(store: &Store, mut queues: Vec<KnownDue>) -> Result<Vec<Arc<[u64]>>> {
     // The due index is quickest in this order.
     queues.sort_unstable_by_key(|it| it.queue);
     let mut due_index = DueIndex::new(&store.tree);
     let mut all = Vec::with_capacity(queues.len());
     let mut read = Vec::new();
-    for Scheduled { queue, change, seen } in queues {
+    for KnownDue { queue, change, seen } in queues {
         if let Some(seen) = seen {
             all.push(seen);
             continue;
         }
-        let prefix = keys::due_prefix(queue);
         let mut found = Vec::new();
-        let mut row = due_index.first(keys::due(queue, Timestamp::default(), 0))?;
-        while let Some(key) = row.filter(|key| key.starts_with(&prefix)) {
+        let mut row = due_index.first(queue, Timestamp::default())?;
+        while let Some(key) = row {
             found.push(keys::last_number(&key));
-            row = due_index.after(&key)?;
+            row = due_index.next()?;
         }
         let found: Arc<[u64]> = found.into();
         if found.len() <= SEQS_REMEMBERED {
